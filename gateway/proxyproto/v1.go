@@ -1,0 +1,258 @@
+package proxyproto
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+)
+
+const v1Signature = "PROXY "
+
+// decodeV1 decodes a line (specification, section 2.1). Its framing is judged
+// byte by byte, its fields only once the CRLF is there.
+func decodeV1(b []byte, o *Options) (Header, error) {
+	if o.RefuseV1 {
+		return refuse(ReasonV1NotAccepted, 1)
+	}
+	if n := matching(b, v1Signature); n < len(v1Signature) {
+		if n < len(b) {
+			return refuse(ReasonNoSignature, n+1)
+		}
+		return Header{}, nil
+	}
+	length, reason := frameV1(b)
+	if reason != 0 {
+		return refuse(reason, length)
+	}
+	if length == 0 {
+		return Header{}, nil
+	}
+	h := Header{Version: 1, Length: length}
+	if reason := h.readLine(b[len(v1Signature):length-2], o); reason != 0 {
+		return refuse(reason, length)
+	}
+	return h, nil
+}
+
+// frameV1 finds the end of the line. It returns the line's length with its
+// CRLF, or 0 if that is still to come; with a reason, the number of bytes
+// that it takes to refuse the line. A CR or LF alone is refused wherever it
+// stands: receivers differ on whether it ends the line.
+func frameV1(b []byte) (int, Reason) {
+	line := b[:min(len(b), MaxV1)]
+	for i := len(v1Signature); i < len(line); i++ {
+		if line[i] == '\n' {
+			return i + 1, ReasonBareLF
+		}
+		if line[i] != '\r' {
+			continue
+		}
+		if i+1 == len(line) {
+			break
+		}
+		if line[i+1] != '\n' {
+			return i + 2, ReasonBareCR
+		}
+		return i + 2, 0
+	}
+	if len(line) == MaxV1 {
+		return MaxV1, ReasonV1TooLong
+	}
+	return 0, 0
+}
+
+// readLine reads what stands between "PROXY " and CRLF.
+func (h *Header) readLine(line []byte, o *Options) Reason {
+	protocol, rest, _ := bytes.Cut(line, space)
+	switch string(protocol) {
+	case "UNKNOWN":
+		// What follows must be ignored, even if it looks like addresses.
+		h.Result = Unknown
+		return 0
+	case "TCP4", "TCP6":
+	default:
+		return ReasonV1Protocol
+	}
+	var fields [4][]byte
+	for i := range fields {
+		var more bool
+		fields[i], rest, more = bytes.Cut(rest, space)
+		if more != (i < len(fields)-1) {
+			return ReasonV1Fields
+		}
+	}
+	var addresses [2]netip.Addr
+	var ports [2]uint16
+	var reason Reason
+	for i := range addresses {
+		if addresses[i], reason = readAddress(fields[i], string(protocol) == "TCP6", o); reason != 0 {
+			return reason
+		}
+	}
+	for i := range ports {
+		if ports[i], reason = readPort(fields[2+i]); reason != 0 {
+			return reason
+		}
+	}
+	h.Result = Proxy
+	h.Source = netip.AddrPortFrom(addresses[0], ports[0])
+	h.Destination = netip.AddrPortFrom(addresses[1], ports[1])
+	return 0
+}
+
+var space = []byte(" ")
+
+func readAddress(s []byte, tcp6 bool, o *Options) (netip.Addr, Reason) {
+	if !tcp6 {
+		a, reason := readIPv4(s)
+		return netip.AddrFrom4(a), reason
+	}
+	if bytes.IndexByte(s, '.') >= 0 && bytes.IndexByte(s, ':') < 0 {
+		a, reason := readIPv4(s)
+		if reason == 0 && !o.IPv4InTCP6 {
+			reason = ReasonIPv4InTCP6
+		}
+		return netip.AddrFrom4(a), reason
+	}
+	a, reason := readIPv6(s)
+	return netip.AddrFrom16(a), reason
+}
+
+// readIPv4 reads four decimal octets. Leading zeros are refused: some read
+// them as octal.
+func readIPv4(s []byte) (a [4]byte, reason Reason) {
+	octet, digits, value := 0, 0, 0
+	inRange := true
+	for _, c := range s {
+		switch {
+		case c == '.' && digits > 0 && octet < 3:
+			octet, digits, value = octet+1, 0, 0
+			continue
+		case c < '0' || c > '9' || digits == 3:
+			return a, ReasonIPv4Syntax
+		case digits > 0 && value == 0:
+			inRange = false
+		}
+		digits++
+		value = value*10 + int(c-'0')
+		if value > 255 {
+			inRange = false
+		}
+		a[octet] = byte(value)
+	}
+	if octet < 3 || digits == 0 {
+		return a, ReasonIPv4Syntax
+	}
+	if !inRange {
+		return a, ReasonIPv4Octet
+	}
+	return a, 0
+}
+
+// readIPv6 reads an address of eight groups, of which one "::" may stand for
+// one or more. The last two may be written as an IPv4 address, as inet_ntop
+// does.
+func readIPv6(s []byte) (a [16]byte, reason Reason) {
+	if !isIPv6Text(s) {
+		return a, ReasonIPv6Charset
+	}
+	groups := 8
+	if bytes.IndexByte(s, '.') >= 0 {
+		cut := bytes.LastIndexByte(s, ':') + 1
+		tail, reason := readIPv4(s[cut:])
+		if reason != 0 {
+			return a, reason
+		}
+		copy(a[12:], tail[:])
+		groups = 6
+		s = s[:cut]
+		// The last colon belongs to the tail, unless it is half of "::".
+		if cut < 2 || s[cut-2] != ':' {
+			s = s[:cut-1]
+		}
+	}
+	gap := bytes.Index(s, doubleColon)
+	if gap < 0 {
+		if countGroups(s) != groups {
+			return a, ReasonIPv6Groups
+		}
+		return a, readGroups(a[:2*groups], s)
+	}
+	left, right := s[:gap], s[gap+2:]
+	if bytes.Contains(s[gap+1:], doubleColon) {
+		return a, ReasonIPv6DoubleColon
+	}
+	after := countGroups(right)
+	if countGroups(left)+after >= groups {
+		return a, ReasonIPv6TooManyGroups
+	}
+	if reason := readGroups(a[:], left); reason != 0 {
+		return a, reason
+	}
+	return a, readGroups(a[2*(groups-after):], right)
+}
+
+var doubleColon = []byte("::")
+
+func isIPv6Text(s []byte) bool {
+	for _, c := range s {
+		if _, hex := hexDigit(c); !hex && c != ':' && c != '.' {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+func countGroups(s []byte) int {
+	if len(s) == 0 {
+		return 0
+	}
+	return bytes.Count(s, doubleColon[:1]) + 1
+}
+
+// readGroups reads groups of hexadecimal digits between single colons. The
+// caller has counted them: they fit into a.
+func readGroups(a, s []byte) Reason {
+	for len(s) > 0 {
+		group, rest, more := bytes.Cut(s, doubleColon[:1])
+		if len(group) == 0 || len(group) > 4 || more && len(rest) == 0 {
+			return ReasonIPv6Group
+		}
+		var value uint16
+		for _, c := range group {
+			digit, _ := hexDigit(c)
+			value = value<<4 | uint16(digit)
+		}
+		binary.BigEndian.PutUint16(a, value)
+		a, s = a[2:], rest
+	}
+	return 0
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10, true
+	}
+	return 0, false
+}
+
+// readPort reads 0 to 65535 without sign or leading zeros.
+func readPort(s []byte) (uint16, Reason) {
+	if len(s) == 0 || len(s) > 5 || len(s) > 1 && s[0] == '0' {
+		return 0, ReasonPort
+	}
+	value := 0
+	for _, c := range s {
+		if c < '0' || c > '9' {
+			return 0, ReasonPort
+		}
+		value = value*10 + int(c-'0')
+	}
+	if value > 65535 {
+		return 0, ReasonPort
+	}
+	return uint16(value), 0
+}
