@@ -1,0 +1,105 @@
+package lab
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// binaryVariable is the environment variable that holds the path of the gateway. Set
+// from outside it makes the tests use that program instead of building one.
+const binaryVariable = "UNPROXY_TEST_BINARY"
+
+// Main builds the gateway and runs the tests; it is what TestMain is to call:
+//
+//	func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+//
+// The gateway is built with the race detector if the tests are. Processes that
+// the test binary starts of itself find it built.
+func Main(m *testing.M) int {
+	if os.Getenv(binaryVariable) != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "unproxy-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "unproxy")
+	if err := build(path); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	os.Setenv(binaryVariable, path)
+	return m.Run()
+}
+
+// Binary returns the path of the gateway that [Main] built.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv(binaryVariable)
+	if path == "" {
+		t.Fatal("no gateway was built: TestMain must call lab.Main")
+	}
+	return path
+}
+
+func build(path string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	if err := touch(root); err != nil {
+		return err
+	}
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, ".")...)
+	cmd.Dir = root
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the gateway: %w\n%s", err, output)
+	}
+	return nil
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}
+
+// touch looks at every source file below root. The go command keeps the result
+// of a test that touched the same files before: those of the gateway, which is
+// not linked into the test, must count among them.
+func touch(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+}

@@ -1,0 +1,141 @@
+package lab
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+)
+
+// V1 returns the version 1 header that names the two.
+func V1(source, destination netip.AddrPort) []byte {
+	family := "TCP4"
+	if source.Addr().Is6() {
+		family = "TCP6"
+	}
+	return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family,
+		source.Addr(), destination.Addr(), source.Port(), destination.Port())
+}
+
+// V2 returns the version 2 header of a stream that names the two, which must
+// be of one family, followed by tlvs as they are.
+func V2(source, destination netip.AddrPort, tlvs ...byte) []byte {
+	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11")
+	if source.Addr().Is6() {
+		b[13] = 0x21
+	}
+	var addresses []byte
+	addresses = append(addresses, source.Addr().AsSlice()...)
+	addresses = append(addresses, destination.Addr().AsSlice()...)
+	addresses = binary.BigEndian.AppendUint16(addresses, source.Port())
+	addresses = binary.BigEndian.AppendUint16(addresses, destination.Port())
+	b = binary.BigEndian.AppendUint16(b, uint16(len(addresses)+len(tlvs)))
+	return append(append(b, addresses...), tlvs...)
+}
+
+// Dial opens a TCP connection that is closed with the test and on which all
+// reading and writing together is bounded.
+func Dial(t testing.TB, address string) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return adopt(t, c)
+}
+
+// Send dials address and writes each of the pieces with one call.
+func Send(t testing.TB, address string, pieces ...[]byte) *net.TCPConn {
+	t.Helper()
+	c := Dial(t, address)
+	for _, p := range pieces {
+		if _, err := c.Write(p); err != nil {
+			t.Fatalf("write to %s: %v", address, err)
+		}
+	}
+	return c
+}
+
+func adopt(t testing.TB, c net.Conn) *net.TCPConn {
+	t.Helper()
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// Backend is a TCP server in the test itself.
+type Backend struct {
+	// Addr is where it listens.
+	Addr string
+
+	mu       sync.Mutex
+	accepted int
+	conns    chan *net.TCPConn
+}
+
+// Listen starts a backend on address that leaves what it accepts to the test.
+func Listen(t testing.TB, address string) *Backend {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{Addr: l.Addr().String(), conns: make(chan *net.TCPConn, 1024)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.accept(l)
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-ended
+		close(b.conns)
+		for c := range b.conns {
+			c.Close()
+		}
+	})
+	return b
+}
+
+func (b *Backend) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		b.mu.Lock()
+		b.accepted++
+		b.mu.Unlock()
+		b.conns <- c.(*net.TCPConn)
+	}
+}
+
+// Next waits for the next connection and returns it. It is closed with the test.
+func (b *Backend) Next(t testing.TB) *net.TCPConn {
+	t.Helper()
+	select {
+	case c := <-b.conns:
+		return adopt(t, c)
+	case <-time.After(patience):
+		t.Fatalf("backend %s: no connection came", b.Addr)
+		return nil
+	}
+}
+
+// Accepted returns how many connections have come so far.
+func (b *Backend) Accepted() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.accepted
+}
+
+// Peer returns the address at the other end of c, unmapped.
+func Peer(c net.Conn) netip.AddrPort {
+	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// WaitListening waits until somebody listens on the TCP address in the test's
+// network namespace. It looks at the kernel's tables: a server that logs its
+// connections shows none of it.
+func WaitListening(t testing.TB, address string) {
+	t.Helper()
+	want, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if listening(want) {
+			return
+		}
+	}
+	t.Fatalf("nobody listens on %s", address)
+}
+
+// listening reports whether there is a listener on a, or on its port on all
+// addresses.
+func listening(a netip.AddrPort) bool {
+	const listenState = "0A"
+	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+		f, err := os.Open(table)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		for s := bufio.NewScanner(f); s.Scan(); {
+			fields := strings.Fields(s.Text())
+			if len(fields) < 4 || fields[3] != listenState {
+				continue
+			}
+			addr, port, _ := strings.Cut(fields[1], ":")
+			if port == fmt.Sprintf("%04X", a.Port()) && (addr == hexAddr(a.Addr()) || strings.Trim(addr, "0") == "") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hexAddr writes a as /proc/net/tcp does: 32-bit words, each as a number of the
+// host's byte order. All hosts that this is run on are little-endian.
+func hexAddr(a netip.Addr) string {
+	var s strings.Builder
+	for b := a.AsSlice(); len(b) > 0; b = b[4:] {
+		fmt.Fprintf(&s, "%02X%02X%02X%02X", b[3], b[2], b[1], b[0])
+	}
+	return s.String()
+}
+
+// HAProxy starts HAProxy with the configuration and waits for the addresses
+// that it is to listen on.
+func HAProxy(t testing.TB, config string, addresses ...string) *Process {
+	t.Helper()
+	path := WriteFile(t, "haproxy.cfg", config)
+	return startServer(t, Command{Name: "haproxy", Args: []string{"-db", "-f", path}}, addresses)
+}
+
+// Nginx starts nginx with the configuration, to which it adds what keeps it in
+// the foreground and its files in a directory of the test. logs/NAME in the
+// configuration is in that directory, which is returned. Modules are named by
+// their full path.
+func Nginx(t testing.TB, config string, addresses ...string) (p *Process, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, sub := range []string{"logs", "body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One process: a worker would want to become another user, and a user
+	// namespace has none.
+	config = "daemon off; master_process off; pid nginx.pid; error_log stderr info;\n" + config
+	path := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p = startServer(t, Command{Name: "nginx", Args: []string{"-p", dir, "-c", path, "-e", "stderr"}}, addresses)
+	return p, dir
+}
+
+// NginxTemporary is the part of an nginx http block that keeps its temporary
+// files in the test's directory.
+const NginxTemporary = `client_body_temp_path body; proxy_temp_path proxy;
+	fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;`
+
+// Redis starts a Redis server on address, without persistence.
+func Redis(t testing.TB, address string, args ...string) *Process {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
+	return startServer(t, Command{Name: "redis-server", Args: args}, []string{address})
+}
+
+// SSHD is a running OpenSSH server.
+type SSHD struct {
+	*Process
+	// Identity is the file of a private key that may log in as User.
+	Identity string
+	User     string
+}
+
+// StartSSHD starts an OpenSSH server on the addresses with keys of its own,
+// which logs to the test.
+//
+// It runs as the user nobody, in a user namespace below the test's: as root it
+// would want to become the user "sshd", whom the test's namespace does not have.
+func StartSSHD(t testing.TB, addresses ...string) *SSHD {
+	t.Helper()
+	dir := t.TempDir()
+	identity := filepath.Join(dir, "identity")
+	for _, key := range []string{filepath.Join(dir, "host"), identity} {
+		output, code := Run(t, Command{Name: "ssh-keygen", Args: []string{"-q", "-t", "ed25519", "-N", "", "-f", key}})
+		if code != 0 {
+			t.Fatalf("ssh-keygen: exit code %d: %s", code, output)
+		}
+	}
+	config := []string{
+		"HostKey " + filepath.Join(dir, "host"),
+		"AuthorizedKeysFile " + identity + ".pub",
+		"PidFile none", "StrictModes no", "UsePAM no", "UseDNS no",
+		"PasswordAuthentication no", "KbdInteractiveAuthentication no",
+		"LogLevel VERBOSE",
+	}
+	for _, a := range addresses {
+		config = append(config, "ListenAddress "+a)
+	}
+	path := WriteFile(t, "sshd_config", strings.Join(config, "\n")+"\n")
+	command := Command{Name: "sshd", Args: []string{"-D", "-e", "-f", path}, NewUser: true}
+	return &SSHD{Process: startServer(t, command, addresses), Identity: identity, User: "nobody"}
+}
+
+func startServer(t testing.TB, c Command, addresses []string) *Process {
+	t.Helper()
+	c.Name = lookPath(t, c.Name)
+	p := Start(t, c)
+	for _, a := range addresses {
+		WaitListening(t, a)
+	}
+	return p
+}
+
+// WriteFile writes a file in a directory of the test's own and returns its path.
+func WriteFile(t testing.TB, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// WaitFile waits until the file holds text and returns all of it.
+func WaitFile(t testing.TB, path, text string) string {
+	t.Helper()
+	var content []byte
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		content, _ = os.ReadFile(path)
+		if strings.Contains(string(content), text) {
+			return string(content)
+		}
+	}
+	t.Fatalf("%s does not come to hold %q: %s", filepath.Base(path), text, content)
+	return ""
+}
