@@ -1,0 +1,151 @@
+package accesslog
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"unproxy/gateway/record"
+)
+
+// Connection writes the line of a finished connection. It keeps nothing of c,
+// does not block, and allocates nothing but the copy that waits to be written.
+func (l *Log) Connection(c *record.Connection) {
+	if l.mode == Off || l.mode == Errors && (c.Outcome == record.OK || c.Outcome == record.Empty) {
+		return
+	}
+	level := severityLevel(c.Outcome.Severity())
+	if level < l.lines.GetLevel() {
+		return
+	}
+	now := l.now()
+	if isThinned(c.Outcome) && !l.floods[c.Outcome].admit(now) {
+		return
+	}
+	e := l.lines.WithLevel(level)
+	addTime(e, now)
+	l.addParties(e, c)
+	addEnd(e, c)
+	if c.Details != nil {
+		addDetails(e, c.Details)
+	}
+	if l.level == Debug && len(c.Sample) > 0 {
+		e.Str("sample", strconv.Quote(string(c.Sample)))
+	}
+	e.Msg("connection")
+}
+
+// addParties adds who spoke with whom.
+func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
+	var buf [96]byte
+	e.Bytes("id", strconv.AppendUint(append(buf[:0], l.prefix...), c.ID, 16))
+	e.Str("forward", c.Forward)
+	if c.Peer.IsValid() {
+		addAddrPort(e, "peer", c.Peer)
+	} else {
+		e.Str("peer", "unix")
+	}
+	addAddrPort(e, "client", c.Client)
+	addAddrPort(e, "destination", c.Destination)
+	if c.Backend.IsValid() || c.BackendPath == "" {
+		addAddrPort(e, "backend", c.Backend)
+	} else {
+		e.Bytes("backend", append(append(buf[:0], "unix:"...), c.BackendPath...))
+	}
+	if c.Source.IsValid() && c.Source != c.Client {
+		addAddrPort(e, "source", c.Source)
+	}
+	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
+}
+
+// addEnd adds how the connection ended, how much it carried and how long it
+// took.
+func addEnd(e *zerolog.Event, c *record.Connection) {
+	e.Str("outcome", c.Outcome.String()).Str("phase", c.Phase.String()).Str("by", c.By.String())
+	if c.Reason != "" {
+		e.Str("reason", printable(c.Reason))
+	}
+	if c.Outcome >= record.NotProxy && c.Outcome <= record.HeaderTimeout {
+		e.Int("offset", c.Offset)
+	}
+	e.Int64("bytes_in", c.BytesIn).Int64("bytes_out", c.BytesOut)
+	addMillis(e, "header_ms", c.HeaderTime)
+	addMillis(e, "connect_ms", c.ConnectTime)
+	addMillis(e, "duration_ms", c.Duration)
+}
+
+// addDetails adds what the header said beyond the addresses.
+func addDetails(e *zerolog.Event, d *record.Details) {
+	addText(e, "authority", d.Authority)
+	addText(e, "alpn", d.ALPN)
+	addText(e, "unique_id", d.UniqueID)
+	addText(e, "tls_version", d.TLSVersion)
+	addText(e, "tls_cn", d.TLSCommonName)
+	addText(e, "aws_vpce", d.AWSVPCEndpoint)
+	if d.HasAzureLink {
+		e.Uint32("azure_link", d.AzureLink)
+	}
+	if d.HasGCPConnection {
+		e.Uint64("gcp_psc", d.GCPConnection)
+	}
+}
+
+// addText adds a text that the client may have chosen, if there is one.
+func addText(e *zerolog.Event, key, text string) {
+	if text != "" {
+		e.Str(key, printable(text))
+	}
+}
+
+// addAddrPort adds an address and port, or the empty string for none.
+func addAddrPort(e *zerolog.Event, key string, a netip.AddrPort) {
+	if !a.IsValid() {
+		e.Str(key, "")
+		return
+	}
+	var buf [64]byte // "[", 39 of an IPv6 address, "%" and 15 of an interface, "]:65535"
+	e.Bytes(key, a.AppendTo(buf[:0]))
+}
+
+// addMillis adds a duration in milliseconds with three decimals. It is the
+// text of a fixed-point number because shortest-float formatting costs more
+// than the rest of the line.
+func addMillis(e *zerolog.Event, key string, d time.Duration) {
+	us := max(d.Microseconds(), 0)
+	var buf [24]byte
+	b := strconv.AppendInt(buf[:0], us/1000, 10)
+	us %= 1000
+	b = append(b, '.', byte('0'+us/100), byte('0'+us/10%10), byte('0'+us%10))
+	e.RawJSON(key, b)
+}
+
+// printable returns s as it is if that is safe to show on any terminal, and
+// else as a quoted Go string. JSON's own escapes are not enough for that: they
+// leave the control characters above U+007F and the marks that turn the
+// direction of text as they are, and make all invalid bytes one character.
+func printable(s string) string {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
+			return printableUnicode(s)
+		}
+	}
+	return s
+}
+
+// printableUnicode does what [printable] says for a string with bytes beyond
+// printable ASCII.
+func printableUnicode(s string) string {
+	if !utf8.ValidString(s) {
+		return strconv.Quote(s)
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}

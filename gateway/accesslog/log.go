@@ -1,0 +1,165 @@
+// Package accesslog writes one line for each finished connection, and the
+// daemon's other lines beside them.
+//
+// Writing a line never waits: not for a lock, not for a terminal that was
+// stopped, not for a full disk. A line goes into a ring from which one
+// goroutine writes; what the ring cannot hold is dropped, counted, and told of
+// in the log itself once it flows again. Refusals come in floods, whenever
+// somebody scans the port or a backend is down: of each outcome the first few
+// of a second are written and the others counted.
+package accesslog
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"unproxy/gateway/record"
+)
+
+// Config says where a [Log] goes and what is in it.
+type Config struct {
+	// Writer takes whole lines, one a call, from one goroutine. It may block
+	// or fail. Lines are lost then and nothing else is. The log does not
+	// close it.
+	Writer io.Writer
+	Format Format
+	Level  Level
+	Mode   Mode
+	// Instance begins each connection's id, so that ids of two processes
+	// differ. Empty takes a few random digits.
+	Instance string
+	// Now is the clock; nil is [time.Now].
+	Now func() time.Time
+}
+
+// Log is an open log. Its methods may be called from any number of goroutines
+// and do not block, save Close.
+type Log struct {
+	mode   Mode
+	level  Level
+	prefix string // of a connection's id
+	now    func() time.Time
+
+	ring   *ring
+	lines  zerolog.Logger // of connections, which bring their own time
+	others zerolog.Logger
+	floods []flood // by outcome
+	stray  *stray
+
+	stop, stopped chan struct{}
+	close         sync.Once
+	closed        error
+}
+
+// closeWait is how long Close waits for a writer that does not take the last
+// lines.
+const closeWait = time.Second
+
+// New opens a log. It also takes over what the standard library's package log
+// is told, such as the complaints of an HTTP server, until Close: those lines
+// would otherwise go to stderr, past the ring, and could block their caller.
+func New(c Config) (*Log, error) {
+	if c.Writer == nil {
+		return nil, errors.New("open the log: there is no writer")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Instance == "" {
+		random := make([]byte, 4)
+		if _, err := rand.Read(random); err != nil {
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
+		c.Instance = hex.EncodeToString(random)
+	}
+	l := &Log{
+		mode: c.Mode, level: c.Level, prefix: c.Instance + "-", now: c.Now,
+		floods: make([]flood, len(record.Outcomes())),
+		stop:   make(chan struct{}), stopped: make(chan struct{}),
+	}
+	l.ring = newRing(c)
+	l.lines = zerolog.New(l.ring).Level(c.Level.zerolog())
+	l.others = l.lines.Hook(clock{c.Now})
+	l.stray = newStray(log.Writer())
+	log.SetOutput(l.stray)
+	go l.watch()
+	return l, nil
+}
+
+// Logger returns the logger for all lines that are not of a connection. It
+// stays the same.
+func (l *Log) Logger() *zerolog.Logger { return &l.others }
+
+// Dropped returns the number of lines that were lost because the writer was
+// too slow or failed. It only grows.
+func (l *Log) Dropped() uint64 { return l.ring.dropped() }
+
+// Close writes what is still to be written, for at most a second if the writer
+// does not take it. Lines that come later are lost. Only the first call does
+// anything; all return its error.
+func (l *Log) Close() error {
+	l.close.Do(func() {
+		log.SetOutput(l.stray.before)
+		close(l.stop)
+		<-l.stopped
+		l.closed = l.ring.flush(closeWait)
+	})
+	return l.closed
+}
+
+// watch tells once a second what was left out of floods, and passes on what
+// the standard library's logger was told.
+func (l *Log) watch() {
+	defer close(l.stopped)
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-l.stop:
+			l.tellFloods()
+			return
+		case <-second.C:
+			l.tellFloods()
+		case text := <-l.stray.lines:
+			l.others.Warn().Str("detail", printable(text)).Msg("message of a library")
+		}
+	}
+}
+
+// tellFloods writes a line for each outcome of which lines were left out since
+// it was called last.
+func (l *Log) tellFloods() {
+	for i := range l.floods {
+		n := l.floods[i].left.Swap(0)
+		if n == 0 {
+			continue
+		}
+		outcome := record.Outcome(i)
+		l.others.WithLevel(severityLevel(outcome.Severity())).
+			Str("outcome", outcome.String()).Uint64("count", n).Msg("connections left out")
+	}
+}
+
+// clock puts the time on lines that are not of a connection.
+type clock struct{ now func() time.Time }
+
+// Run adds the time to an event.
+func (c clock) Run(e *zerolog.Event, _ zerolog.Level, _ string) { addTime(e, c.now()) }
+
+// timeLayout is RFC 3339 in UTC with milliseconds, all of one width.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// addTime adds the time to an event. It stands for zerolog's own time field,
+// whose format is a variable of that package.
+func addTime(e *zerolog.Event, t time.Time) {
+	var buf [len(timeLayout)]byte
+	e.Bytes(zerolog.TimestampFieldName, t.UTC().AppendFormat(buf[:0], timeLayout))
+}
