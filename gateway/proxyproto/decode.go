@@ -104,68 +104,72 @@ type Header struct {
 // whole. How the bytes were cut into pieces never changes the answer.
 //
 // Decode allocates nothing unless it returns an error.
-func Decode(b []byte, o *Options) (Header, error) {
+func Decode(b []byte, o *Options) (h Header, err error) {
 	if o == nil {
 		o = &Options{}
 	}
-	if o.Datagram {
-		return decodeDatagram(b, o)
-	}
-	if len(b) == 0 {
-		return Header{}, nil
-	}
-	switch b[0] {
-	case signature[0]:
-		return decodeV2(b, o)
-	case v1Signature[0]:
-		return decodeV1(b, o)
-	}
-	return refuse(ReasonNoSignature, 1)
-}
-
-// decodeDatagram decodes a header of which nothing more will come.
-func decodeDatagram(b []byte, o *Options) (Header, error) {
-	if n := matching(b, signature); n < len(signature) && n < len(b) {
-		return refuse(ReasonDatagramSignature, n+1)
-	}
-	h, err := decodeV2(b, o)
-	if err == nil && h.Result == Incomplete {
-		return refuse(ReasonDatagramShort, len(b))
-	}
-	return h, err
-}
-
-func decodeV2(b []byte, o *Options) (Header, error) {
-	if o.RefuseV2 && len(b) > 0 {
-		return refuse(ReasonV2NotAccepted, 1)
-	}
-	if len(b) < fixedLength || string(b[:len(signature)]) != signature {
-		if n := matching(b, signature); n < len(signature) {
-			if n < len(b) {
-				return refuse(ReasonV2Signature, n+1)
-			}
-			return Header{}, nil
-		}
-	}
-	if reason, offset := checkFixed(b, o); reason != 0 {
-		return refuse(reason, offset)
-	}
-	if len(b) < fixedLength {
-		return Header{}, nil
-	}
-	length := fixedLength + int(binary.BigEndian.Uint16(b[14:]))
-	if len(b) < length {
-		return Header{}, nil
-	}
-	h := Header{Version: 2, Length: length, Protocol: b[13]}
-	if reason := h.readBlock(b[:length], o); reason != 0 {
-		return refuse(reason, length)
+	if reason, offset := h.decode(b, o); reason != 0 {
+		return Header{}, &Error{Reason: reason, Offset: offset}
 	}
 	return h, nil
 }
 
-// checkFixed checks as much of bytes 13 to 16 as is there. It returns the
-// number of bytes that it takes to refuse them.
+// decode, like all that it calls, returns the reason of a refusal and the
+// number of bytes that it took, and leaves h zero as long as the header is
+// incomplete.
+func (h *Header) decode(b []byte, o *Options) (Reason, int) {
+	if o.Datagram {
+		return h.decodeDatagram(b, o)
+	}
+	if len(b) == 0 {
+		return 0, 0
+	}
+	switch b[0] {
+	case signature[0]:
+		return h.decodeV2(b, o)
+	case v1Signature[0]:
+		return h.decodeV1(b, o)
+	}
+	return ReasonNoSignature, 1
+}
+
+// decodeDatagram decodes a header of which nothing more will come.
+func (h *Header) decodeDatagram(b []byte, o *Options) (Reason, int) {
+	if n := matching(b, signature); n < len(signature) && n < len(b) {
+		return ReasonDatagramSignature, n + 1
+	}
+	reason, offset := h.decodeV2(b, o)
+	if reason == 0 && h.Result == Incomplete {
+		return ReasonDatagramShort, len(b)
+	}
+	return reason, offset
+}
+
+func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
+	if o.RefuseV2 && len(b) > 0 {
+		return ReasonV2NotAccepted, 1
+	}
+	if n := matching(b, signature); n < len(signature) {
+		if n < len(b) {
+			return ReasonV2Signature, n + 1
+		}
+		return 0, 0
+	}
+	if reason, offset := checkFixed(b, o); reason != 0 {
+		return reason, offset
+	}
+	if len(b) < fixedLength {
+		return 0, 0
+	}
+	length := fixedLength + int(binary.BigEndian.Uint16(b[14:]))
+	if len(b) < length {
+		return 0, 0
+	}
+	h.Version, h.Length, h.Protocol = 2, length, b[13]
+	return h.readBlock(b[:length], o), length
+}
+
+// checkFixed checks as much of bytes 13 to 16 as is there.
 func checkFixed(b []byte, o *Options) (Reason, int) {
 	if len(b) < 13 {
 		return 0, 0
@@ -255,6 +259,9 @@ func (h *Header) readAddresses(b []byte) {
 
 // matching returns how many bytes b and want have in common at their start.
 func matching(b []byte, want string) int {
+	if len(b) >= len(want) && string(b[:len(want)]) == want {
+		return len(want)
+	}
 	n := 0
 	for n < len(b) && n < len(want) && b[n] == want[n] {
 		n++

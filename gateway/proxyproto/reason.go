@@ -15,10 +15,6 @@ func (e *Error) Error() string {
 	return "PROXY header refused after " + strconv.Itoa(e.Offset) + " bytes: " + e.Reason.String()
 }
 
-func refuse(reason Reason, offset int) (Header, error) {
-	return Header{}, &Error{Reason: reason, Offset: offset}
-}
-
 // Class sorts the reasons into a few kinds, for counters.
 type Class uint8
 

@@ -10,39 +10,32 @@ const v1Signature = "PROXY "
 
 // decodeV1 decodes a line (specification, section 2.1). Its framing is judged
 // byte by byte, its fields only once the CRLF is there.
-func decodeV1(b []byte, o *Options) (Header, error) {
+func (h *Header) decodeV1(b []byte, o *Options) (Reason, int) {
 	if o.RefuseV1 {
-		return refuse(ReasonV1NotAccepted, 1)
+		return ReasonV1NotAccepted, 1
 	}
 	if n := matching(b, v1Signature); n < len(v1Signature) {
 		if n < len(b) {
-			return refuse(ReasonNoSignature, n+1)
+			return ReasonNoSignature, n + 1
 		}
-		return Header{}, nil
+		return 0, 0
 	}
-	length, reason := frameV1(b)
-	if reason != 0 {
-		return refuse(reason, length)
+	reason, length := frameV1(b)
+	if reason != 0 || length == 0 {
+		return reason, length
 	}
-	if length == 0 {
-		return Header{}, nil
-	}
-	h := Header{Version: 1, Length: length}
-	if reason := h.readLine(b[len(v1Signature):length-2], o); reason != 0 {
-		return refuse(reason, length)
-	}
-	return h, nil
+	h.Version, h.Length = 1, length
+	return h.readLine(b[len(v1Signature):length-2], o), length
 }
 
 // frameV1 finds the end of the line. It returns the line's length with its
-// CRLF, or 0 if that is still to come; with a reason, the number of bytes
-// that it takes to refuse the line. A CR or LF alone is refused wherever it
+// CRLF, or 0 if that is still to come. A CR or LF alone is refused wherever it
 // stands: receivers differ on whether it ends the line.
-func frameV1(b []byte) (int, Reason) {
+func frameV1(b []byte) (Reason, int) {
 	line := b[:min(len(b), MaxV1)]
 	for i := len(v1Signature); i < len(line); i++ {
 		if line[i] == '\n' {
-			return i + 1, ReasonBareLF
+			return ReasonBareLF, i + 1
 		}
 		if line[i] != '\r' {
 			continue
@@ -51,12 +44,12 @@ func frameV1(b []byte) (int, Reason) {
 			break
 		}
 		if line[i+1] != '\n' {
-			return i + 2, ReasonBareCR
+			return ReasonBareCR, i + 2
 		}
-		return i + 2, 0
+		return 0, i + 2
 	}
 	if len(line) == MaxV1 {
-		return MaxV1, ReasonV1TooLong
+		return ReasonV1TooLong, MaxV1
 	}
 	return 0, 0
 }
@@ -220,7 +213,10 @@ func readGroups(a, s []byte) Reason {
 		}
 		var value uint16
 		for _, c := range group {
-			digit, _ := hexDigit(c)
+			digit, ok := hexDigit(c)
+			if !ok { // a dot that is not in the last group
+				return ReasonIPv6Group
+			}
 			value = value<<4 | uint16(digit)
 		}
 		binary.BigEndian.PutUint16(a, value)
