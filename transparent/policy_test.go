@@ -1,0 +1,331 @@
+package transparent_test
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"unproxy/transparent"
+)
+
+var (
+	addr = netip.MustParseAddr
+	ap   = netip.MustParseAddrPort
+)
+
+// set is an Addresses of a few.
+type set []netip.Addr
+
+func (s set) Contains(a netip.Addr) bool { return slices.Contains(s, a) }
+
+const (
+	backend4 = "192.0.2.80:25"
+	backend6 = "[2001:db8::80]:25"
+)
+
+// hostile are the sources that no header may name unless it is allowed to, and
+// the reason that is given. "seen" is what a backend on loopback took the
+// connection to come from with gateways that let them pass.
+var hostile = []struct{ source, reason string }{
+	{"0.0.0.0", "unspecified"}, // seen as 127.0.0.1
+	{"0.0.0.1", "unspecified"}, // RFC 791, "this network"
+	{"0.255.255.255", "unspecified"},
+	{"127.0.0.1", "loopback"},
+	{"127.0.0.53", "loopback"}, // systemd-resolved's
+	{"127.255.255.255", "loopback"},
+	{"224.0.0.1", "multicast"}, // seen as 127.0.0.1
+	{"239.255.255.255", "multicast"},
+	{"255.255.255.255", "broadcast"}, // seen as 127.0.0.1
+	{"169.254.0.1", "link-local"},
+	{"169.254.169.254", "link-local"}, // metadata services of clouds
+	{"::", "unspecified"},             // seen as ::1
+	{"::1", "loopback"},
+	{"ff02::1", "multicast"},
+	{"ff05::2", "multicast"},
+	{"fe80::1", "link-local"},
+	{"febf::1", "link-local"}, // the end of fe80::/10
+	{"fe80::1%lo", "address with a zone"},
+	{"2001:db8::9%eth0", "address with a zone"},
+	{"::127.0.0.1", "IPv4-compatible"}, // RFC 4291 2.5.5.1
+	{"::2", "IPv4-compatible"},
+	{"::ffff:127.0.0.1", "loopback"}, // unmapped before it is looked at
+	{"::ffff:0.0.0.0", "unspecified"},
+	{"::ffff:224.0.0.1", "multicast"},
+	{"::ffff:255.255.255.255", "broadcast"},
+	{"::ffff:169.254.1.1", "link-local"},
+	{"::ffff:127.0.0.1%lo", "loopback"}, // unmapping drops the zone
+	{"192.0.2.1", "the gateway's own address"},
+	{"::ffff:192.0.2.1", "the gateway's own address"},
+	{"2001:db8::1", "the gateway's own address"},
+	{"192.0.2.80", "the backend's own address"},
+	{"::ffff:192.0.2.80", "the backend's own address"},
+	{"2001:db8::80", "the backend's own address"},
+}
+
+var own = set{addr("192.0.2.1"), addr("2001:db8::1")}
+
+func backends() []netip.AddrPort {
+	return []netip.AddrPort{ap(backend4), ap(backend6), ap("[::ffff:192.0.2.80]:25"), {}}
+}
+
+func TestChooseDenies(t *testing.T) {
+	for _, tt := range hostile {
+		source := addr(tt.source)
+		for _, backend := range backends() {
+			if tt.reason == "the backend's own address" && source.Unmap() != backend.Addr().Unmap() {
+				continue
+			}
+			for m := transparent.Reject; m <= transparent.Map; m++ {
+				p := transparent.Policy{FamilyMismatch: m, Own: own}
+				got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
+				want := transparent.Choice{Refusal: transparent.SourceDenied, Reason: tt.reason}
+				if got != want {
+					t.Errorf("%v: Choose(%v, %v) = %+v, want %+v", m, source, backend, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestChooseAllow(t *testing.T) {
+	for _, tt := range hostile {
+		source := addr(tt.source)
+		backend := ap(backend4)
+		if source.Unmap().Is6() {
+			backend = ap(backend6)
+		}
+		p := transparent.Policy{Own: own, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
+		got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
+		want := transparent.Choice{Source: netip.AddrPortFrom(source.Unmap(), 4711), Transparent: true}
+		if source.Unmap().Zone() != "" {
+			want = transparent.Choice{Refusal: transparent.SourceDenied, Reason: "address with a zone"}
+		}
+		if got != want {
+			t.Errorf("allowed: Choose(%v, %v) = %+v, want %+v", source, backend, got, want)
+		}
+	}
+}
+
+func TestChooseInvalid(t *testing.T) {
+	p := transparent.Policy{Allow: set{{}}}
+	want := transparent.Choice{Refusal: transparent.SourceDenied, Reason: "invalid address"}
+	if got := p.Choose(netip.AddrPort{}, ap(backend4)); got != want {
+		t.Errorf("Choose = %+v, want %+v", got, want)
+	}
+}
+
+func TestChoose(t *testing.T) {
+	type policy = transparent.Policy
+	refused := func(reason string) transparent.Choice {
+		return transparent.Choice{Refusal: transparent.FamilyMismatched, Reason: reason}
+	}
+	from := func(s string) transparent.Choice {
+		return transparent.Choice{Source: ap(s), Transparent: true}
+	}
+	mapped := func(s string) transparent.Choice {
+		return transparent.Choice{Source: ap(s), Transparent: true, Mapped: true}
+	}
+	for _, tt := range []struct {
+		name            string
+		policy          policy
+		client, backend string
+		want            transparent.Choice
+	}{
+		{"IPv4", policy{}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"IPv6", policy{}, "[2001:db8::9]:4711", backend6, from("[2001:db8::9]:4711")},
+		{"neighbours of the denied ranges", policy{}, "1.0.0.0:1", backend4, from("1.0.0.0:1")},
+		{"neighbours of the denied ranges", policy{}, "126.255.255.255:1", backend4, from("126.255.255.255:1")},
+		{"neighbours of the denied ranges", policy{}, "128.0.0.0:1", backend4, from("128.0.0.0:1")},
+		{"neighbours of the denied ranges", policy{}, "169.253.255.255:1", backend4, from("169.253.255.255:1")},
+		{"neighbours of the denied ranges", policy{}, "223.255.255.255:1", backend4, from("223.255.255.255:1")},
+		{"neighbours of the denied ranges", policy{}, "240.0.0.0:1", backend4, from("240.0.0.0:1")},
+		{"neighbours of the denied ranges", policy{}, "255.255.255.254:1", backend4, from("255.255.255.254:1")},
+		{"neighbours of the denied ranges", policy{}, "[::1:0:0]:1", backend6, from("[::1:0:0]:1")},
+		{"neighbours of the denied ranges", policy{}, "[fec0::]:1", backend6, from("[fec0::]:1")},
+		{"private addresses are clients like others", policy{}, "10.0.0.9:1", backend4, from("10.0.0.9:1")},
+		{"4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend4, from("203.0.113.9:4711")},
+		{"4-in-6 backend", policy{}, "203.0.113.9:4711", "[::ffff:192.0.2.80]:25", from("203.0.113.9:4711")},
+		{"backend's port does not matter", policy{}, "203.0.113.9:25", backend4, from("203.0.113.9:25")},
+
+		{"prefer keeps 0", policy{}, "203.0.113.9:0", backend4, from("203.0.113.9:0")},
+		{"keep", policy{SourcePort: transparent.Keep}, "203.0.113.9:80", backend4, from("203.0.113.9:80")},
+		{"keep keeps 0", policy{SourcePort: transparent.Keep}, "203.0.113.9:0", backend4, from("203.0.113.9:0")},
+		{"any", policy{SourcePort: transparent.Any}, "203.0.113.9:4711", backend4, from("203.0.113.9:0")},
+		{"any, mapped", policy{SourcePort: transparent.Any, FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6,
+			mapped("[64:ff9b::203.0.113.9]:0")},
+
+		{"reject", policy{}, "203.0.113.9:4711", backend6, refused("IPv4 client, IPv6 backend")},
+		{"reject", policy{}, "[2001:db8::9]:4711", backend4, refused("IPv6 client, IPv4 backend")},
+		{"reject, 4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend6, refused("IPv4 client, IPv6 backend")},
+		{"plain", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend6, transparent.Choice{}},
+		{"plain, families agree", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"map", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6, mapped("[64:ff9b::203.0.113.9]:4711")},
+		{"map", policy{FamilyMismatch: transparent.Map}, "[2001:db8::9]:4711", backend4, mapped("244.171.149.255:4711")},
+		{"map, families agree", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"stand-in is the gateway's", policy{FamilyMismatch: transparent.Map, Own: set{addr("64:ff9b::203.0.113.9")}},
+			"203.0.113.9:4711", backend6,
+			transparent.Choice{Refusal: transparent.SourceDenied, Reason: "the gateway's own address"}},
+		{"stand-in is the backend's", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", "[64:ff9b::203.0.113.9]:25",
+			transparent.Choice{Refusal: transparent.SourceDenied, Reason: "the backend's own address"}},
+	} {
+		if got := tt.policy.Choose(ap(tt.client), ap(tt.backend)); got != tt.want {
+			t.Errorf("%s: Choose(%s, %s) = %+v, want %+v", tt.name, tt.client, tt.backend, got, tt.want)
+		}
+	}
+}
+
+func TestChooseInvalidBackend(t *testing.T) {
+	for m, want := range map[transparent.FamilyMismatch]transparent.Refusal{
+		transparent.Reject: transparent.FamilyMismatched,
+		transparent.Plain:  transparent.None,
+		transparent.Map:    transparent.FamilyMismatched,
+	} {
+		p := transparent.Policy{FamilyMismatch: m}
+		for _, client := range []string{"203.0.113.9:1", "[2001:db8::9]:1"} {
+			if got := p.Choose(ap(client), netip.AddrPort{}); got.Refusal != want || got.Transparent {
+				t.Errorf("%v: Choose(%s, invalid) = %+v, want refusal %d", m, client, got, want)
+			}
+		}
+	}
+}
+
+func TestChooseDoesNotAllocate(t *testing.T) {
+	o, err := transparent.NewOwnAddresses(func() ([]netip.Addr, error) { return own, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o}
+	var clients []netip.AddrPort
+	for _, s := range []string{"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1"} {
+		clients = append(clients, ap(s))
+	}
+	backends := backends()
+	n := testing.AllocsPerRun(100, func() {
+		for _, c := range clients {
+			for _, b := range backends {
+				p.Choose(c, b)
+			}
+		}
+	})
+	if n != 0 {
+		t.Errorf("Choose allocates %v times", n)
+	}
+}
+
+// TestStandIn pins stand-ins: operators put them in lists, so a release must
+// not change them.
+func TestStandIn(t *testing.T) {
+	for client, want := range map[string]string{
+		"203.0.113.9":          "64:ff9b::cb00:7109", // RFC 6052, 2.4
+		"::ffff:203.0.113.9":   "64:ff9b::cb00:7109",
+		"2001:db8::9":          "244.171.149.255",
+		"2001:db8::a":          "244.171.216.22",
+		"2606:4700:4700::1111": "250.117.241.196",
+	} {
+		if got := transparent.StandIn(addr(client)); got != addr(want) {
+			t.Errorf("StandIn(%s) = %v, want %s", client, got, want)
+		}
+	}
+}
+
+// standInByLibrary is StandIn for IPv6 with the library's hash.
+func standInByLibrary(a netip.Addr) netip.Addr {
+	h := fnv.New64a()
+	b := a.As16()
+	h.Write(b[:])
+	var folded uint64
+	for sum := h.Sum64(); sum > 0; sum >>= 28 {
+		folded ^= sum & (1<<28 - 1)
+	}
+	var v4 [4]byte
+	binary.BigEndian.PutUint32(v4[:], uint32(0xf<<28|min(folded, 1<<28-2)))
+	return netip.AddrFrom4(v4)
+}
+
+// FuzzChoose holds that no denied source comes out of any policy that does not
+// allow it, and that whatever comes out can be bound.
+func FuzzChoose(f *testing.F) {
+	for _, tt := range hostile {
+		a := addr(tt.source)
+		b := a.As16()
+		f.Add(b[:], uint16(4711), byte(0), byte(transparent.Map), true)
+		f.Add(a.AsSlice(), uint16(0), byte(transparent.Any), byte(transparent.Reject), false)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, port uint16, ports, mismatch byte, v6 bool) {
+		client, _ := netip.AddrFromSlice(raw)
+		backend := ap(backend4)
+		if v6 {
+			backend = ap(backend6)
+		}
+		p := transparent.Policy{
+			SourcePort:     transparent.SourcePort(ports % 3),
+			FamilyMismatch: transparent.FamilyMismatch(mismatch % 3),
+			Own:            own,
+		}
+		got := p.Choose(netip.AddrPortFrom(client, port), backend)
+		if got != p.Choose(netip.AddrPortFrom(client.Unmap(), port), backend) {
+			t.Errorf("Choose(%v) differs from Choose(%v)", client, client.Unmap())
+		}
+		if mustDeny(client.Unmap(), backend.Addr()) != (got.Refusal == transparent.SourceDenied) {
+			t.Errorf("Choose(%v, %v) = %+v", client, backend, got)
+		}
+		if got.Refusal != transparent.None && (got.Reason == "" || got.Transparent) {
+			t.Errorf("Choose(%v, %v) = %+v: a refusal with a reason and nothing else", client, backend, got)
+		}
+		source := got.Source.Addr()
+		if !got.Transparent {
+			if got.Source.IsValid() || got.Mapped {
+				t.Errorf("Choose(%v, %v) = %+v: a source without transparency", client, backend, got)
+			}
+			return
+		}
+		if source.Is4() != backend.Addr().Is4() || source.Is4In6() || mustDeny(source, backend.Addr()) {
+			t.Errorf("Choose(%v, %v) = %+v", client, backend, got)
+		}
+		if got.Mapped && source.Is4() && source != standInByLibrary(client) {
+			t.Errorf("stand-in of %v is %v, by the library %v", client, source, standInByLibrary(client))
+		}
+	})
+}
+
+// mustDeny says the same as Policy.denied by prefixes alone.
+func mustDeny(a, backend netip.Addr) bool {
+	if !a.IsValid() || a == backend || own.Contains(a) {
+		return true
+	}
+	for _, p := range []string{
+		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
+		"::/96", "fe80::/10", "ff00::/8",
+	} {
+		if netip.MustParsePrefix(p).Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestParse(t *testing.T) {
+	for _, s := range []transparent.SourcePort{transparent.Prefer, transparent.Keep, transparent.Any} {
+		if got, err := transparent.ParseSourcePort(s.String()); got != s || err != nil {
+			t.Errorf("ParseSourcePort(%q) = %v, %v", s.String(), got, err)
+		}
+	}
+	for _, m := range []transparent.FamilyMismatch{transparent.Reject, transparent.Plain, transparent.Map} {
+		if got, err := transparent.ParseFamilyMismatch(m.String()); got != m || err != nil {
+			t.Errorf("ParseFamilyMismatch(%q) = %v, %v", m.String(), got, err)
+		}
+	}
+	_, err := transparent.ParseSourcePort("Keep")
+	if want := `source port "Keep" is none of prefer, keep, any`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	_, err = transparent.ParseFamilyMismatch("")
+	if want := `family mismatch "" is none of reject, plain, map`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if got := transparent.SourcePort(7).String(); got != "invalid(7)" {
+		t.Errorf("String of no source port: %q", got)
+	}
+}
