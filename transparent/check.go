@@ -93,3 +93,17 @@ func checkSocket(k Sockets, fd int, is4, mark bool, option string) error {
 	}
 	return nil
 }
+
+// CheckMark tells whether this process may set SO_MARK, where nothing needs to
+// be transparent; its errors are those of [Check].
+func CheckMark() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if errno := (System{}).SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, 1); errno != 0 {
+		return &OptionError{Option: "SO_MARK", Err: os.NewSyscallError("setsockopt", errno)}
+	}
+	return nil
+}

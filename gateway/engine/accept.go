@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// acceptBatch is how many connections are accepted for one event; a
+	// listener is level-triggered, so that the rest raises another.
+	acceptBatch = 64
+	// acceptPause is how long accepting rests when the system is out of
+	// descriptors or memory. Sessions go on meanwhile, and newcomers wait in
+	// the kernel's queue.
+	acceptPause = 100 * time.Millisecond
+	// noticeEvery is how often at most an operator is told of it.
+	noticeEvery = int64(5 * time.Second)
+)
+
+// listener is a listening socket and the loop that accepts from it.
+type listener struct {
+	*Listener
+	forward  *forward
+	names    []*name // for each of Backends; nil for those that have none
+	loop     *loop
+	index    int // among the loop's listeners
+	fd       int // -1 once closed
+	bound    Endpoint
+	watching bool
+}
+
+// accept takes what waits in a listener's queue.
+func (l *loop) accept(ln *listener) {
+	for range acceptBatch {
+		if ln.fd < 0 || !l.engine.room(ln) {
+			return
+		}
+		fd, peer, errno := l.kernel.Accept(ln.fd)
+		if errno != 0 {
+			l.acceptFailed(ln, errno)
+			return
+		}
+		l.handOver(arrival{ln, fd, peer})
+	}
+}
+
+// handOver gives a connection to the loop with the fewest sessions, to this
+// one if it has hardly more: a hand-over costs two context switches, and
+// long sessions end up even all the same.
+func (l *loop) handOver(a arrival) {
+	to, least := l, l.active.Load()
+	least -= least >> 4
+	for _, other := range l.engine.loops {
+		if n := other.active.Load(); n < least {
+			to, least = other, n
+		}
+	}
+	l.counters.accepted.Add(1)
+	l.engine.entered(a.listener.forward)
+	to.active.Add(1)
+	if to == l {
+		l.open(a).accepted(l)
+		return
+	}
+	to.post(func() { to.mail.arrivals = append(to.mail.arrivals, a) })
+}
+
+// acceptFailed deals with accept4(2)'s errors.
+func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
+	switch errno {
+	case unix.EAGAIN:
+		l.acceptRecovered(ln)
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		l.pauseAccept(ln, errno)
+	case unix.EINVAL, unix.EBADF:
+		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: systemError("accept4", errno)})
+		l.closeListener(ln)
+	}
+	// Everything else is one connection's own fault: ECONNABORTED, or an
+	// error that was pending on the new socket (accept(2)). The rest of the
+	// queue raises another event.
+}
+
+// pauseAccept stops accepting for a moment on all of the loop's listeners.
+func (l *loop) pauseAccept(ln *listener, errno unix.Errno) {
+	for _, other := range l.listeners {
+		l.ignore(other)
+	}
+	l.paused = true
+	l.wheel.arm(&l.pause, l.now+int64(acceptPause))
+	if l.shortage || l.told != 0 && l.now-l.told < noticeEvery {
+		return
+	}
+	l.shortage, l.told = true, l.now
+	l.engine.notice(Notice{
+		Event: "accept_paused", Forward: ln.Name, Err: systemError("accept4", errno),
+		Detail: "new connections wait in the kernel's queue; established ones go on",
+	})
+}
+
+// retryAccept looks whether accepting works again.
+func (l *loop) retryAccept() {
+	l.paused = false
+	l.heedAll()
+}
+
+// acceptRecovered tells of the end of a shortage once a queue was emptied.
+func (l *loop) acceptRecovered(ln *listener) {
+	if l.shortage {
+		l.shortage = false
+		l.engine.notice(Notice{Event: "accept_resumed", Forward: ln.Name})
+	}
+}
+
+// heedAll watches the loop's listeners again, unless accepting rests.
+func (l *loop) heedAll() {
+	if l.paused {
+		return
+	}
+	for _, ln := range l.listeners {
+		l.heed(ln)
+	}
+}
+
+// heed watches a listener, and ignore stops that, so that what waits in its
+// queue does not raise events in vain.
+func (l *loop) heed(ln *listener) {
+	if ln.fd < 0 || ln.watching {
+		return
+	}
+	ln.watching = l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(ln.index)<<2|tagListener) == 0
+}
+
+func (l *loop) ignore(ln *listener) {
+	if ln.fd < 0 || !ln.watching {
+		return
+	}
+	ln.watching = false
+	l.kernel.Unwatch(l.poller, ln.fd)
+}
+
+// closeListeners closes the loop's listeners; what the kernel had queued for
+// them is accepted first, or it would be reset.
+func (l *loop) closeListeners() {
+	for _, ln := range l.listeners {
+		for ln.fd >= 0 {
+			fd, peer, errno := l.kernel.Accept(ln.fd)
+			if errno == unix.ECONNABORTED {
+				continue
+			}
+			if errno != 0 {
+				break
+			}
+			l.handOver(arrival{ln, fd, peer})
+		}
+		l.closeListener(ln)
+	}
+}
+
+func (l *loop) closeListener(ln *listener) {
+	if ln.fd < 0 {
+		return
+	}
+	l.kernel.Close(ln.fd)
+	ln.fd, ln.watching = -1, false
+	removeSocket(ln.bound)
+}

@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"context"
+	"io/fs"
+	"net/netip"
+	"time"
+
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+// Addresses is a set of addresses. It must be safe for concurrent use and
+// must not allocate: it is asked on the data path. [unproxy/trust.Set] is one.
+type Addresses interface {
+	// Contains reports whether a is in the set. a is never a 4-in-6 address.
+	Contains(a netip.Addr) bool
+}
+
+// Config is what an [Engine] needs. It is read once, by [New].
+type Config struct {
+	// Forwards are the ways through the gateway.
+	Forwards []*Forward
+	// Loops is the number of event loops, at least 1.
+	Loops int
+	// MaxConnections is the number of connections at which the engine stops
+	// accepting; later ones wait in the kernel's queue. 0 is no limit.
+	MaxConnections int
+	// Lookup resolves a name to its addresses; nil is the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Report receives each finished connection. It is called on an event
+	// loop, from several at once, and must neither block nor keep its
+	// argument.
+	Report func(*record.Connection)
+	// Notice receives the rare events that an operator should know of and
+	// that belong to no connection. It may be called from any goroutine.
+	Notice func(Notice)
+	// Kernel replaces the operating system in tests; nil is the real one.
+	Kernel Kernel
+}
+
+// Notice is something that happened to the engine as a whole.
+type Notice struct {
+	// Event is a stable word: "accept_paused", "accept_resumed",
+	// "accept_failed", "resolve_failed", "resolved".
+	Event string
+	// Forward is the listener concerned, if it is one.
+	Forward string
+	// Detail says more, in a sentence.
+	Detail string
+	// Err is the error behind it, if there is one.
+	Err error
+}
+
+// Endpoint is where a socket listens or connects to: an address, or the path
+// of a unix socket.
+type Endpoint struct {
+	Addr netip.AddrPort
+	Path string
+}
+
+// IsUnix reports whether e is a unix socket.
+func (e Endpoint) IsUnix() bool { return e.Path != "" }
+
+// String returns the endpoint as it is written on the command line.
+func (e Endpoint) String() string {
+	if e.IsUnix() {
+		return "unix:" + e.Path
+	}
+	return e.Addr.String()
+}
+
+// Listener is one listening socket of a forward and where it leads.
+type Listener struct {
+	// Name is the listener as the operator wrote it: the value of the log's
+	// "forward".
+	Name string
+	// Endpoint is where it listens. Port 0 takes a free port.
+	Endpoint Endpoint
+	// DualStack lets an IPv6 wildcard take IPv4 connections too; where the
+	// host has no IPv6 it listens on the IPv4 wildcard instead.
+	DualStack bool
+	// Backends are tried in order; see [Forward.Transparent] for which.
+	Backends []Backend
+}
+
+// Backend is a server to connect to. Exactly one of its fields but Port is set.
+type Backend struct {
+	// Endpoint is a fixed address or a unix socket.
+	Endpoint Endpoint
+	// Host is a DNS name, resolved off the loops and kept fresh; Port goes
+	// with it.
+	Host string
+	Port uint16
+	// FromHeader connects to the destination that the header names.
+	FromHeader bool
+}
+
+// Forward is one way through the gateway: where it listens, whom it believes,
+// what it demands of headers, and how it reaches the backends. It is shared
+// by all loops and never changes once the engine runs.
+type Forward struct {
+	Listeners []Listener
+	// SocketMode is the mode of a listener's unix socket: who may connect to
+	// it is who may speak for a client.
+	SocketMode fs.FileMode
+
+	// Trust holds the peers that may name a client. Peers on a unix socket
+	// are trusted: the socket's mode admitted them.
+	Trust Addresses
+	// PassUntrusted takes a peer outside Trust as a client itself, whose
+	// bytes are all payload. Otherwise it is reset unread.
+	PassUntrusted bool
+	// Health holds the peers whose connections are closed cleanly without a
+	// header. It goes before Trust; nil holds none.
+	Health Addresses
+
+	// Header says which headers are taken.
+	Header proxyproto.Options
+	// Headers is how many headers are stacked, at least 1; the last one
+	// names the client.
+	Headers int
+	// HeaderTimeout is from accept to the last header's last byte; 0 is none.
+	HeaderTimeout time.Duration
+	// CloseLocal closes LOCAL connections cleanly instead of relaying them.
+	CloseLocal bool
+	// RejectUnknown refuses headers that name no usable client.
+	RejectUnknown bool
+
+	// Transparent connects to the backend from the client's address, by
+	// Source's rules. Backends of the client's family come first, and alone
+	// if Source rejects a mismatch.
+	Transparent bool
+	Source      transparent.Policy
+	// AllowDestination holds where a FromHeader backend may lead.
+	AllowDestination Addresses
+	// Mark is the SO_MARK of sockets to the backend; 0 sets none.
+	Mark uint32
+	// ConnectTimeout is for all backends together; 0 is none.
+	ConnectTimeout time.Duration
+
+	// IdleTimeout ends a connection that carried nothing for so long; 0 is
+	// none.
+	IdleTimeout time.Duration
+	// Keepalive is the TCP keep-alive's idle time and interval; 0 is off.
+	Keepalive time.Duration
+	// UserTimeout is TCP_USER_TIMEOUT; 0 leaves the system's.
+	UserTimeout time.Duration
+
+	// MaxConnections is the number of this forward's connections at which
+	// its listeners stop accepting; 0 is no limit.
+	MaxConnections int
+	// MaxConnectionsPerClient is the number of connections at which a
+	// client's next one is reset; 0 is no limit.
+	MaxConnectionsPerClient int
+}

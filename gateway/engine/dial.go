@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+const (
+	// diagnoseTime bounds the plain connect that tells why a transparent one
+	// timed out.
+	diagnoseTime = time.Second
+	// verdictTime is how long its result holds for other connections.
+	verdictTime = int64(5 * time.Second)
+	maxVerdicts = 1024
+)
+
+// verdict is what a plain connect to a backend came to.
+type verdict struct {
+	answers bool
+	until   int64
+}
+
+// targets lists where a session may be connected to, in the order in which to
+// try: as the operator wrote them, but those of the client's family first. In
+// transparent mode the others come only where the policy has a way for them.
+// The list is the loop's own, good until the next call.
+func (l *loop) targets(s *session) []Endpoint {
+	all := l.candidates[:0]
+	for i := range s.listener.Backends {
+		b := &s.listener.Backends[i]
+		switch {
+		case b.FromHeader:
+			if s.destination.IsValid() && s.mayReach(s.destination.Addr()) {
+				all = append(all, Endpoint{Addr: s.destination})
+			}
+		case b.Host != "":
+			for _, a := range *s.listener.names[i].addresses.Load() {
+				all = append(all, Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
+			}
+		default:
+			all = append(all, b.Endpoint)
+		}
+	}
+	own := 0 // of the client's family, moved to the front
+	for i, e := range all {
+		if !s.suits(e) {
+			continue
+		}
+		copy(all[own+1:i+1], all[own:i])
+		all[own] = e
+		own++
+	}
+	l.candidates = all
+	if s.spoof && s.listener.forward.Source.FamilyMismatch == transparent.Reject {
+		return all[:own]
+	}
+	return all
+}
+
+// suits reports whether e is of the client's family. A unix socket suits every
+// client that need not be seen there.
+func (s *session) suits(e Endpoint) bool {
+	if e.IsUnix() {
+		return !s.spoof
+	}
+	client := s.client.Addr()
+	return !client.IsValid() || client.Is4() == e.Addr.Addr().Is4()
+}
+
+func (s *session) mayReach(a netip.Addr) bool {
+	allowed := s.listener.forward.AllowDestination
+	return allowed != nil && allowed.Contains(a)
+}
+
+// noTarget says why there was nothing to dial.
+func (s *session) noTarget() (record.Outcome, record.Party, string) {
+	for i, b := range s.listener.Backends {
+		switch {
+		case b.FromHeader && !s.destination.IsValid():
+			return record.NoAddress, record.Gateway, "the header names no destination"
+		case b.FromHeader && !s.mayReach(s.destination.Addr()):
+			return record.DestinationDenied, record.Gateway, "not in --allow-destination"
+		case b.Host != "" && len(*s.listener.names[i].addresses.Load()) == 0:
+			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
+		}
+	}
+	return record.FamilyMismatch, record.Gateway, "no backend is of the client's address family"
+}
+
+// begin starts to connect to a backend. If that fails at once it notes why and
+// returns false.
+func (s *session) begin(l *loop, to Endpoint) bool {
+	s.backend, s.source = to, netip.AddrPort{}
+	f := s.listener.forward
+	if s.spoof {
+		choice := f.Source.Choose(s.client, to.Addr)
+		if choice.Refusal != transparent.None {
+			s.failure, s.failedBy, s.reason = record.SourceDenied, record.Gateway, choice.Reason
+			if choice.Refusal == transparent.FamilyMismatched {
+				s.failure = record.FamilyMismatch
+			}
+			return false
+		}
+		s.source = choice.Source
+	}
+	errno, again := s.connect(l, s.source)
+	if again && s.source.Port() != 0 && f.Source.SourcePort == transparent.Prefer {
+		l.counters.portFallbacks.Add(1)
+		s.source = netip.AddrPortFrom(s.source.Addr(), 0)
+		errno, _ = s.connect(l, s.source)
+	}
+	if errno != 0 && errno != unix.EINPROGRESS {
+		s.dialError(errno)
+		return false
+	}
+	if !l.watch(s, backend, interest|unix.EPOLLOUT) {
+		s.dialError(unix.ENOMEM)
+		s.hangUp(l)
+		return false
+	}
+	s.sides[backend].watchesWrites = true
+	return true
+}
+
+// beginPlain starts the plain connect of a diagnosis.
+func (s *session) beginPlain(l *loop) bool {
+	s.backend = Endpoint{Addr: s.suspect}
+	errno, _ := s.connect(l, netip.AddrPort{})
+	if errno != 0 && errno != unix.EINPROGRESS || !l.watch(s, backend, interest|unix.EPOLLOUT) {
+		return false
+	}
+	s.arm(l, diagnoseTime)
+	return true
+}
+
+// connect opens a socket and starts to connect it to s.backend, from source if
+// that is valid. again says that another source port may do.
+func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
+	s.hangUp(l)
+	fd, errno := l.kernel.Socket(s.backend.family())
+	if errno != 0 {
+		return errno, false
+	}
+	s.sides[backend].fd = fd
+	if errno, again = s.prepare(l, fd, source); errno == 0 {
+		errno = l.kernel.Connect(fd, s.backend)
+		again = transparent.RetryConnect(errno)
+	}
+	if errno != 0 && errno != unix.EINPROGRESS {
+		s.hangUp(l)
+	}
+	return errno, again
+}
+
+// prepare sets a socket's options and binds it.
+func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
+	f := s.listener.forward
+	if !s.backend.IsUnix() {
+		for _, o := range f.options {
+			if errno := l.kernel.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+				return errno, false
+			}
+		}
+	}
+	if f.Mark != 0 && !s.backend.IsUnix() {
+		if errno := l.kernel.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, int(f.Mark)); errno != 0 {
+			return errno, false
+		}
+	}
+	if !source.IsValid() {
+		return 0, false
+	}
+	errno = transparent.Bind(l.kernel, fd, source)
+	return errno, transparent.RetryBind(errno)
+}
+
+func (e Endpoint) family() int {
+	switch {
+	case e.IsUnix():
+		return unix.AF_UNIX
+	case e.Addr.Addr().Is4():
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// dialError notes why a backend could not be connected to, by the errors of
+// bind(2) and connect(2).
+func (s *session) dialError(errno syscall.Errno) {
+	s.failure, s.failedBy, s.reason = record.BackendUnreachable, record.Gateway, errno.Error()
+	switch errno {
+	case unix.ECONNREFUSED, unix.ECONNRESET, unix.EAGAIN: // EAGAIN: a unix socket's queue is full
+		s.failure, s.failedBy = record.BackendRefused, record.Backend
+	case unix.ETIMEDOUT:
+		s.failure, s.failedBy = record.ConnectTimeout, record.Timeout
+		if s.source.IsValid() {
+			s.suspect = s.backend.Addr
+		}
+	case unix.EADDRINUSE, unix.EADDRNOTAVAIL:
+		if s.source.IsValid() {
+			s.failure = record.SourcePortBusy
+		}
+	case unix.EPERM, unix.EACCES:
+		s.failure = record.Permission
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		s.failure = record.Limit
+	}
+}
+
+// armDial sets the deadline of one attempt: an equal share of what is left of
+// the connect timeout, so that a backend that is silent leaves time for those
+// behind it.
+func (s *session) armDial(l *loop, behind int) {
+	timeout := s.listener.forward.ConnectTimeout
+	if timeout <= 0 {
+		return
+	}
+	left := max(0, s.headed+int64(timeout)-l.now)
+	s.arm(l, max(1, time.Duration(left/int64(behind+1))))
+}
+
+// sendEarly offers the payload to a backend that is still being connected to.
+// On the same host it is there already, which saves a wake-up. rest is what was
+// not taken; joined says that the backend is connected, failed that it is not
+// and will not be.
+func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, failed bool) {
+	if len(payload) == 0 {
+		return nil, false, false
+	}
+	n, errno := l.kernel.Send(s.sides[backend].fd, payload)
+	switch errno {
+	case 0:
+		s.sides[peer].bytes += int64(n)
+		return payload[n:], true, false
+	case unix.EAGAIN, unix.ENOTCONN:
+		return payload, false, false
+	}
+	s.dialError(errno)
+	return payload, false, true
+}
+
+// hangUp closes the socket to a backend that will not be used.
+func (s *session) hangUp(l *loop) {
+	d := &s.sides[backend]
+	if d.fd >= 0 {
+		l.kernel.Close(d.fd)
+	}
+	*d = side{fd: -1}
+}
+
+// verdict returns what a recent plain connect to a backend came to.
+func (l *loop) verdict(backend netip.AddrPort) (answers, known bool) {
+	v, ok := l.verdicts[backend]
+	return v.answers, ok && l.now < v.until
+}
+
+func (l *loop) learn(backend netip.AddrPort, answers bool) {
+	if len(l.verdicts) >= maxVerdicts {
+		clear(l.verdicts)
+	}
+	if _, known := l.verdict(backend); !known {
+		l.verdicts[backend] = verdict{answers: answers, until: l.now + verdictTime}
+	}
+}

@@ -1,0 +1,319 @@
+// Package engine is the data plane: it accepts connections, takes the PROXY
+// headers off, connects to the backends and relays.
+//
+// There is one event loop per CPU, a goroutine locked to a thread, which owns
+// an epoll instance and its sessions outright: on the data path there is no
+// lock, no channel, no shared counter and no goroutine per connection.
+//
+//	accept ─▶ trust ─▶ header ─▶ dial ─▶ relay ─▶ record
+//
+// session.go is that path, from top to bottom, and the only place that decides
+// how a connection ended. kernel.go holds every system call.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Engine is the data plane. Its methods may be called from any goroutine.
+type Engine struct {
+	config    Config
+	kernel    Kernel
+	loops     []*loop
+	forwards  []*forward
+	listeners []*listener
+	names     *resolver
+
+	active  atomic.Int64 // connections of all loops
+	full    atomic.Bool  // a listener waits for one of them to end
+	closing atomic.Bool
+	idle    chan struct{} // closed when closing and no connection is left
+	idled   sync.Once
+	running sync.WaitGroup
+}
+
+// forward is a Forward and what the engine counts for it.
+type forward struct {
+	*Forward
+	options [][3]int // of its TCP sockets
+	active  atomic.Int64
+	clients clients
+}
+
+// counters are one loop's; they are summed when somebody asks.
+type counters struct {
+	accepted, portFallbacks atomic.Uint64
+}
+
+// Counters is what the engine has counted since it was made.
+type Counters struct {
+	// Active is the number of connections that have not ended.
+	Active int
+	// Accepted is the number of connections ever accepted.
+	Accepted uint64
+	// PortFallbacks is how many transparent connections were made from
+	// another port because the client's could not be had.
+	PortFallbacks uint64
+	// PerLoop is the number of connections that each loop serves.
+	PerLoop []int
+}
+
+// New opens the listeners and makes the loops; nothing is accepted before
+// Start. The error is of the first listener that could not be opened, and
+// everything is closed again.
+func New(c Config) (*Engine, error) {
+	e := &Engine{config: c, kernel: c.Kernel, idle: make(chan struct{})}
+	if e.kernel == nil {
+		e.kernel = linux{start: time.Now()}
+	}
+	for i := range max(1, c.Loops) {
+		l, err := newLoop(e, i)
+		if err != nil {
+			e.discard()
+			return nil, err
+		}
+		e.loops = append(e.loops, l)
+	}
+	e.names = newResolver(c.Lookup, e.notice)
+	for _, f := range c.Forwards {
+		if err := e.open(f); err != nil {
+			e.discard()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// open opens a forward's listeners and deals them out to the loops.
+func (e *Engine) open(f *Forward) error {
+	own := &forward{Forward: f, options: f.socketOptions()}
+	e.forwards = append(e.forwards, own)
+	for i := range f.Listeners {
+		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
+		if err := ln.open(e.kernel); err != nil {
+			return &ListenError{Name: ln.Name, Err: err}
+		}
+		for _, b := range ln.Backends {
+			ln.names = append(ln.names, e.names.name(b.Host))
+		}
+		ln.loop = e.loops[len(e.listeners)%len(e.loops)]
+		ln.index = len(ln.loop.listeners)
+		ln.loop.listeners = append(ln.loop.listeners, ln)
+		e.listeners = append(e.listeners, ln)
+	}
+	return nil
+}
+
+// discard closes what New opened.
+func (e *Engine) discard() {
+	for _, l := range e.loops {
+		for _, ln := range l.listeners {
+			l.closeListener(ln)
+		}
+		e.kernel.Close(l.poller)
+		e.kernel.Close(l.waker)
+	}
+}
+
+// Start resolves the backends' names, once, and begins to accept.
+func (e *Engine) Start() {
+	e.names.start()
+	for _, l := range e.loops {
+		for _, ln := range l.listeners {
+			l.heed(ln)
+		}
+		e.running.Go(l.run)
+	}
+}
+
+// Bound returns the addresses that the listeners are bound to, in the order of
+// the forwards and their listeners.
+func (e *Engine) Bound() []Endpoint {
+	bound := make([]Endpoint, len(e.listeners))
+	for i, ln := range e.listeners {
+		bound[i] = ln.bound
+	}
+	return bound
+}
+
+// StopAccepting accepts what the kernel had queued and closes the listeners.
+// Sessions go on.
+func (e *Engine) StopAccepting() {
+	for _, l := range e.loops {
+		l.call(l.closeListeners)
+	}
+	// Only when all loops have closed their listeners can the number of
+	// connections reach its last zero.
+	var closed sync.WaitGroup
+	for _, l := range e.loops {
+		closed.Add(1)
+		l.call(closed.Done)
+	}
+	e.running.Go(func() {
+		closed.Wait()
+		e.closing.Store(true)
+		e.checkIdle()
+	})
+}
+
+// Idle is closed when StopAccepting has been called and the last connection
+// has ended.
+func (e *Engine) Idle() <-chan struct{} { return e.idle }
+
+// Cut resets every connection that is left; they end as drained.
+func (e *Engine) Cut() {
+	for _, l := range e.loops {
+		l.call(l.cutAll)
+	}
+}
+
+// Close cuts what is left, ends the loops and waits for them. The engine must
+// have been started.
+func (e *Engine) Close() {
+	e.names.stop()
+	for _, l := range e.loops {
+		l.call(func() {
+			l.closeListeners()
+			l.quit = true
+		})
+	}
+	e.running.Wait()
+}
+
+// Counters returns what was counted so far.
+func (e *Engine) Counters() Counters {
+	c := Counters{Active: int(e.active.Load())}
+	for _, l := range e.loops {
+		c.Accepted += l.counters.accepted.Load()
+		c.PortFallbacks += l.counters.portFallbacks.Load()
+		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
+	}
+	return c
+}
+
+// room tells whether a listener may accept one more connection. If not, the
+// listener is left alone until one has ended. The limits are exact for one
+// listener; several on different loops may overstep them by one each.
+func (e *Engine) room(ln *listener) bool {
+	if e.within(ln.forward) {
+		return true
+	}
+	// A connection may end just now: look again once others know that
+	// somebody waits, or nobody would ever tell.
+	e.full.Store(true)
+	if e.within(ln.forward) {
+		return true
+	}
+	ln.loop.ignore(ln)
+	return false
+}
+
+func (e *Engine) within(f *forward) bool {
+	if limit := e.config.MaxConnections; limit > 0 && e.active.Load() >= int64(limit) {
+		return false
+	}
+	return f.MaxConnections <= 0 || f.active.Load() < int64(f.MaxConnections)
+}
+
+// entered counts a connection, and left counts it out again.
+func (e *Engine) entered(f *forward) {
+	e.active.Add(1)
+	f.active.Add(1)
+}
+
+func (e *Engine) left(f *forward) {
+	f.active.Add(-1)
+	e.active.Add(-1)
+	if e.full.Load() && e.full.CompareAndSwap(true, false) {
+		for _, l := range e.loops {
+			l.call(l.heedAll)
+		}
+	}
+	if e.closing.Load() {
+		e.checkIdle()
+	}
+}
+
+func (e *Engine) checkIdle() {
+	if e.active.Load() == 0 {
+		e.idled.Do(func() { close(e.idle) })
+	}
+}
+
+func (e *Engine) notice(n Notice) {
+	if e.config.Notice != nil {
+		e.config.Notice(n)
+	}
+}
+
+func (l *loop) cutAll() {
+	for _, s := range l.sessions {
+		if s.state != free {
+			s.cut(l)
+		}
+	}
+}
+
+// clients counts the connections of each client, for the limit per client. It
+// cannot grow beyond the number of connections.
+type clients struct {
+	sync.Mutex
+	count map[netip.Addr]int
+}
+
+// enter counts one more of client's connections, unless it has limit already.
+func (c *clients) enter(client netip.Addr, limit int) bool {
+	c.Lock()
+	defer c.Unlock()
+	if c.count == nil {
+		c.count = map[netip.Addr]int{}
+	}
+	if c.count[client] >= limit {
+		return false
+	}
+	c.count[client]++
+	return true
+}
+
+func (c *clients) leave(client netip.Addr) {
+	c.Lock()
+	defer c.Unlock()
+	if c.count[client]--; c.count[client] <= 0 {
+		delete(c.count, client)
+	}
+}
+
+func systemError(call string, errno syscall.Errno) error {
+	return os.NewSyscallError(call, errno)
+}
+
+// ListenError says which listener could not be opened and why.
+type ListenError struct {
+	Name string // as the operator wrote it
+	Err  error
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
+
+// Unwrap returns the error behind it.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Hint returns what may mend it, or "".
+func (e *ListenError) Hint() string {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return "another program listens there: see ss -ltnp"
+	case errors.Is(e.Err, syscall.EACCES):
+		return "ports below 1024 need CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return "the address is not one of this host's: see ip address"
+	}
+	return ""
+}

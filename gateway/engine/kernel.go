@@ -1,0 +1,336 @@
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/transparent"
+)
+
+// Kernel is every system call that the engine makes. The real one is in this
+// file and nowhere else; tests put a scripted one in its place.
+//
+// No call blocks but Wait with a timeout. A call that is interrupted by a
+// signal is repeated inside. Descriptors are non-blocking and close-on-exec.
+type Kernel interface {
+	transparent.Sockets
+
+	// Now returns a monotonic time in nanoseconds.
+	Now() int64
+
+	// Socket opens a stream socket of a family, AF_INET, AF_INET6 or AF_UNIX.
+	Socket(family int) (int, syscall.Errno)
+	// BindPath binds a unix socket.
+	BindPath(fd int, path string) syscall.Errno
+	// Listen starts listening; the kernel cuts backlog to somaxconn.
+	Listen(fd, backlog int) syscall.Errno
+	// Accept takes a connection; peer is invalid for a unix socket, and never 4-in-6.
+	Accept(fd int) (conn int, peer netip.AddrPort, errno syscall.Errno)
+	// Connect starts to connect; EINPROGRESS means that EPOLLOUT will tell.
+	Connect(fd int, to Endpoint) syscall.Errno
+	// LocalAddr returns the address that a socket is bound to.
+	LocalAddr(fd int) (netip.AddrPort, syscall.Errno)
+	// SocketError returns and clears SO_ERROR.
+	SocketError(fd int) syscall.Errno
+
+	// Recv reads from a socket; 0 and no error is the end of the stream.
+	Recv(fd int, b []byte) (int, syscall.Errno)
+	// Send writes to a socket.
+	Send(fd int, b []byte) (int, syscall.Errno)
+	// Pipe opens a pipe and tries to give it room for size bytes; it returns the
+	// room that it got.
+	Pipe(size int) (p Pipe, errno syscall.Errno)
+	// Splice moves up to n bytes from one descriptor to another, one of which is a pipe.
+	Splice(from, to, n int) (int, syscall.Errno)
+
+	// Shutdown sends a FIN and leaves the other direction open.
+	Shutdown(fd int) syscall.Errno
+	// Reset closes with a RST where the protocol has one.
+	Reset(fd int)
+	// Close closes.
+	Close(fd int)
+
+	// Poller opens an epoll instance, and Waker an eventfd for it.
+	Poller() (int, syscall.Errno)
+	Waker() (int, syscall.Errno)
+	// Watch, Rewatch and Unwatch are EPOLL_CTL_ADD, MOD and DEL.
+	Watch(poller, fd int, events uint32, tag uint64) syscall.Errno
+	Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno
+	Unwatch(poller, fd int)
+	// Wait collects events; timeout is in milliseconds, -1 waits for ever.
+	Wait(poller int, events []unix.EpollEvent, timeout int) int
+	// Wake makes a waker readable, and Woken makes it unreadable again.
+	Wake(waker int)
+	Woken(waker int)
+}
+
+// Pipe is a kernel pipe that bulk data is spliced through.
+type Pipe struct {
+	read, write int
+	size        int // bytes that it has room for
+	n           int // bytes in it
+}
+
+// tagOf and withTag keep the 64 bits of an epoll event's data, which the two
+// architectures lay out differently but x/sys names alike.
+func tagOf(ev *unix.EpollEvent) uint64 {
+	return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
+}
+
+func withTag(events uint32, tag uint64) unix.EpollEvent {
+	return unix.EpollEvent{Events: events, Fd: int32(uint32(tag)), Pad: int32(uint32(tag >> 32))}
+}
+
+// linux is the real kernel. All calls but the blocking wait go through
+// RawSyscall: they return at once, and telling the scheduler of each would
+// cost an eighth of the throughput. The blocking wait must tell it, or a
+// sleeping loop would hold up the garbage collector.
+type linux struct{ start time.Time }
+
+func (k linux) Now() int64 { return int64(time.Since(k.start)) }
+
+func call3(trap, a, b, c uintptr) (uintptr, syscall.Errno) {
+	for {
+		r, _, errno := unix.RawSyscall(trap, a, b, c)
+		if errno != unix.EINTR {
+			return r, errno
+		}
+	}
+}
+
+func call6(trap, a, b, c, d, e, f uintptr) (uintptr, syscall.Errno) {
+	for {
+		r, _, errno := unix.RawSyscall6(trap, a, b, c, d, e, f)
+		if errno != unix.EINTR {
+			return r, errno
+		}
+	}
+}
+
+func (linux) Socket(family int) (int, syscall.Errno) {
+	fd, errno := call3(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return int(fd), errno
+}
+
+func (linux) SetOption(fd, level, name, value int) syscall.Errno {
+	v := int32(value)
+	_, errno := call6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return errno
+}
+
+func (linux) Bind(fd int, a netip.AddrPort) syscall.Errno {
+	var raw unix.RawSockaddrInet6
+	n := encode(&raw, a)
+	_, errno := call3(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+	return errno
+}
+
+func (linux) BindPath(fd int, path string) syscall.Errno {
+	raw, n, errno := encodePath(path)
+	if errno != 0 {
+		return errno
+	}
+	_, errno = call3(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+	return errno
+}
+
+func (linux) Listen(fd, backlog int) syscall.Errno {
+	_, errno := call3(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog), 0)
+	return errno
+}
+
+func (linux) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
+	var raw unix.RawSockaddrInet6
+	n := uint32(unsafe.Sizeof(raw))
+	conn, errno := call6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&n)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	return int(conn), decode(&raw), 0
+}
+
+func (linux) Connect(fd int, to Endpoint) syscall.Errno {
+	if to.IsUnix() {
+		raw, n, errno := encodePath(to.Path)
+		if errno != 0 {
+			return errno
+		}
+		_, errno = call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+		return errno
+	}
+	var raw unix.RawSockaddrInet6
+	n := encode(&raw, to.Addr)
+	_, errno := call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+	return errno
+}
+
+func (linux) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	var raw unix.RawSockaddrInet6
+	n := uint32(unsafe.Sizeof(raw))
+	_, errno := call3(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&n)))
+	return decode(&raw), errno
+}
+
+func (linux) SocketError(fd int) syscall.Errno {
+	var v int32
+	n := uint32(unsafe.Sizeof(v))
+	_, errno := call6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return syscall.Errno(v)
+}
+
+func (linux) Recv(fd int, b []byte) (int, syscall.Errno) {
+	n, errno := call6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+func (linux) Send(fd int, b []byte) (int, syscall.Errno) {
+	n, errno := call6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+func (linux) Pipe(size int) (Pipe, syscall.Errno) {
+	var fds [2]int32
+	if _, errno := call3(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0); errno != 0 {
+		return Pipe{}, errno
+	}
+	p := Pipe{read: int(fds[0]), write: int(fds[1])}
+	// An ordinary user is refused beyond fs.pipe-user-pages-soft (pipe(7));
+	// what counts is the room that the pipe has in the end.
+	call3(unix.SYS_FCNTL, uintptr(p.write), unix.F_SETPIPE_SZ, uintptr(size))
+	got, errno := call3(unix.SYS_FCNTL, uintptr(p.write), unix.F_GETPIPE_SZ, 0)
+	p.size = int(got)
+	return p, errno
+}
+
+func (linux) Splice(from, to, n int) (int, syscall.Errno) {
+	m, errno := call6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(m), 0
+}
+
+func (linux) Shutdown(fd int) syscall.Errno {
+	_, errno := call3(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return errno
+}
+
+func (k linux) Reset(fd int) {
+	// tcp_close() sends a RST instead of a FIN when it may not linger.
+	linger := unix.Linger{Onoff: 1}
+	call6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
+	k.Close(fd)
+}
+
+// Close does not repeat an interrupted close: the descriptor is gone (close(2)).
+func (linux) Close(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func (linux) Poller() (int, syscall.Errno) {
+	fd, errno := call3(unix.SYS_EPOLL_CREATE1, unix.EPOLL_CLOEXEC, 0, 0)
+	return int(fd), errno
+}
+
+func (linux) Waker() (int, syscall.Errno) {
+	fd, errno := call3(unix.SYS_EVENTFD2, 0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC, 0)
+	return int(fd), errno
+}
+
+func epollCtl(poller, op, fd int, ev *unix.EpollEvent) syscall.Errno {
+	_, errno := call6(unix.SYS_EPOLL_CTL, uintptr(poller), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
+	return errno
+}
+
+func (linux) Watch(poller, fd int, events uint32, tag uint64) syscall.Errno {
+	ev := withTag(events, tag)
+	return epollCtl(poller, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+func (linux) Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno {
+	ev := withTag(events, tag)
+	return epollCtl(poller, unix.EPOLL_CTL_MOD, fd, &ev)
+}
+
+func (linux) Unwatch(poller, fd int) {
+	epollCtl(poller, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
+}
+
+func (linux) Wait(poller int, events []unix.EpollEvent, timeout int) int {
+	// epoll_pwait, because arm64 has no epoll_wait.
+	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
+	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), p, n, 0, 0, 0)
+	if timeout != 0 && errno == 0 && got == 0 {
+		got, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), uintptr(unsafe.Pointer(unsafe.SliceData(events))), n, uintptr(timeout), 0, 0)
+	}
+	if errno != 0 {
+		return 0 // EINTR: the loop comes back
+	}
+	return int(got)
+}
+
+func (linux) Wake(waker int) {
+	one := uint64(1)
+	call3(unix.SYS_WRITE, uintptr(waker), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+func (linux) Woken(waker int) {
+	var n uint64
+	call3(unix.SYS_READ, uintptr(waker), uintptr(unsafe.Pointer(&n)), 8)
+}
+
+// encode writes a as a sockaddr_in or sockaddr_in6, whichever its family is,
+// and returns its length.
+func encode(raw *unix.RawSockaddrInet6, a netip.AddrPort) uintptr {
+	port := a.Port()<<8 | a.Port()>>8 // network order; both architectures are little-endian
+	if a.Addr().Is4() {
+		raw4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+		*raw4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: a.Addr().As4()}
+		return unix.SizeofSockaddrInet4
+	}
+	*raw = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: a.Addr().As16()}
+	return unix.SizeofSockaddrInet6
+}
+
+// decode is encode's inverse; an address of another family is invalid. This
+// is the edge at which 4-in-6 addresses are unmapped.
+func decode(raw *unix.RawSockaddrInet6) netip.AddrPort {
+	port := raw.Port<<8 | raw.Port>>8
+	switch raw.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(raw)).Addr), port)
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(raw.Addr).Unmap(), port)
+	}
+	return netip.AddrPort{}
+}
+
+// encodePath writes a sockaddr_un; a leading @ stands for the NUL of an
+// abstract name (unix(7)).
+func encodePath(path string) (raw unix.RawSockaddrUnix, n uintptr, errno syscall.Errno) {
+	if len(path) >= len(raw.Path) {
+		return raw, 0, unix.ENAMETOOLONG
+	}
+	raw.Family = unix.AF_UNIX
+	for i := range len(path) {
+		raw.Path[i] = int8(path[i])
+	}
+	n = 2 + uintptr(len(path)) + 1
+	if path[0] == '@' {
+		raw.Path[0] = 0
+		n--
+	}
+	return raw, n, 0
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// backlog asks for the longest queue that the kernel gives, net.core.somaxconn.
+const backlog = 65535
+
+// open opens a listening socket as the listener says.
+func (ln *listener) open(k Kernel) error {
+	if ln.Endpoint.IsUnix() {
+		return ln.openUnix(k)
+	}
+	at := ln.Endpoint.Addr
+	errno := ln.openTCP(k, at)
+	if ln.DualStack && noIPv6(errno) {
+		at = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+		errno = ln.openTCP(k, at)
+	}
+	if errno != 0 {
+		return errno
+	}
+	bound, errno := k.LocalAddr(ln.fd)
+	if errno != 0 {
+		return systemError("getsockname", errno)
+	}
+	// The kernel writes the dual-stack wildcard as [::]; LocalAddr leaves it so.
+	ln.bound = Endpoint{Addr: bound}
+	return nil
+}
+
+// noIPv6 says that the host has no IPv6 at all: the module is missing, or it is
+// switched off for every interface.
+func noIPv6(errno syscall.Errno) bool {
+	return errno == unix.EAFNOSUPPORT || errno == unix.EADDRNOTAVAIL
+}
+
+// openTCP opens a TCP listener. The options of a listener are inherited by the
+// sockets that it accepts (inet_csk_clone_lock), which saves setting them on each.
+func (ln *listener) openTCP(k Kernel, at netip.AddrPort) syscall.Errno {
+	family := unix.AF_INET
+	options := [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
+	}
+	fd, errno := k.Socket(family)
+	if errno != 0 {
+		return errno
+	}
+	options = append(options, ln.forward.options...)
+	for _, o := range options {
+		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+			k.Close(fd)
+			return errno
+		}
+	}
+	errno = k.Bind(fd, at)
+	if errno == 0 {
+		errno = k.Listen(fd, backlog)
+	}
+	if errno != 0 {
+		k.Close(fd)
+		return errno
+	}
+	ln.fd = fd
+	return 0
+}
+
+// socketOptions are the options of every TCP socket of a connection, on either
+// side. Urgent data is kept in line: a relay that let the kernel take it out
+// would lose a byte of the stream (tcp(7), SO_OOBINLINE).
+func (f *Forward) socketOptions() [][3]int {
+	options := [][3]int{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+	}
+	if f.Keepalive > 0 {
+		seconds := max(1, int(f.Keepalive.Seconds()))
+		options = append(options,
+			[3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
+			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds})
+	}
+	if f.UserTimeout > 0 {
+		options = append(options, [3]int{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(f.UserTimeout.Milliseconds())})
+	}
+	return options
+}
+
+// openUnix opens a listener on a unix socket. The socket's mode decides who may
+// connect, so the mode is there before the socket listens. A socket that a
+// crash left behind is replaced, one that somebody listens on is not.
+func (ln *listener) openUnix(k Kernel) error {
+	path := ln.Endpoint.Path
+	fd, errno := k.Socket(unix.AF_UNIX)
+	if errno != 0 {
+		return systemError("socket", errno)
+	}
+	errno = k.BindPath(fd, path)
+	if errno == unix.EADDRINUSE && isStale(k, path) {
+		if err := os.Remove(path); err == nil {
+			errno = k.BindPath(fd, path)
+		}
+	}
+	if errno != 0 {
+		k.Close(fd)
+		return systemError("bind", errno)
+	}
+	ln.bound = ln.Endpoint
+	if !isAbstract(path) {
+		if err := os.Chmod(path, ln.forward.SocketMode); err != nil {
+			k.Close(fd)
+			return fmt.Errorf("set the mode of the socket: %w", err)
+		}
+	}
+	if errno := k.Listen(fd, backlog); errno != 0 {
+		k.Close(fd)
+		return systemError("listen", errno)
+	}
+	ln.fd = fd
+	return nil
+}
+
+// isStale reports whether path is a socket on which nobody listens.
+func isStale(k Kernel, path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	fd, errno := k.Socket(unix.AF_UNIX)
+	if errno != 0 {
+		return false
+	}
+	defer k.Close(fd)
+	return k.Connect(fd, Endpoint{Path: path}) == unix.ECONNREFUSED
+}
+
+// removeSocket removes the file of a unix socket that was listened on.
+func removeSocket(e Endpoint) {
+	if e.IsUnix() && !isAbstract(e.Path) {
+		os.Remove(e.Path) // best effort: the next start replaces a stale one
+	}
+}
+
+func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

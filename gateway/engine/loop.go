@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+)
+
+const (
+	// bufferSize is the room for one read. Twice the size costs nothing
+	// while idle, because all sessions of a loop share it; half of it costs
+	// a bulk stream much of its speed.
+	bufferSize = 256 << 10
+	batch      = 512 // events of one wait
+)
+
+// The kinds of descriptor that a loop watches, in the low bits of an event's tag.
+const (
+	tagPeer     = iota // a session's peer
+	tagBackend         // a session's backend
+	tagListener        // a listening socket
+	tagWaker           // the loop's own eventfd
+)
+
+// loop is one event loop: a goroutine on a thread of its own, which owns an
+// epoll instance and all its sessions outright. Only the mailbox and the
+// atomics are touched by others.
+type loop struct {
+	engine *Engine
+	kernel Kernel
+	index  int
+	poller int
+	waker  int
+
+	now    int64 // the kernel's clock at the last wake-up
+	wheel  *wheel
+	buffer []byte   // what is read and written at once
+	spare  [][]byte // buffers that blocked sessions gave back
+	pipes  pipePool
+	todo   []*session // sessions that used up their budget
+	next   []*session // the same, for the round after
+
+	sessions []*session // by index; nil or recycled ones are in free
+	free     []uint32
+	active   atomic.Int64 // sessions of this loop, with those on their way to it
+	accepted uint64       // for session ids
+
+	listeners []*listener // those whose connections this loop accepts
+	pause     timer       // until accepting is tried again
+	paused    bool        // pause is armed
+	shortage  bool        // accept_paused was told, accept_resumed was not
+	told      int64       // when accept_paused was told last
+
+	verdicts   map[netip.AddrPort]verdict
+	candidates []Endpoint
+	report     record.Connection
+
+	counters counters
+
+	mail struct {
+		sync.Mutex
+		arrivals []arrival
+		calls    []func()
+	}
+	mailed atomic.Bool
+	quit   bool
+}
+
+// arrival is an accepted connection on its way from the loop that accepted it
+// to the one that will serve it.
+type arrival struct {
+	listener *listener
+	fd       int
+	peer     netip.AddrPort
+}
+
+func newLoop(e *Engine, index int) (*loop, error) {
+	l := &loop{engine: e, kernel: e.kernel, index: index, buffer: make([]byte, bufferSize), verdicts: map[netip.AddrPort]verdict{}}
+	l.now = l.kernel.Now()
+	l.wheel = newWheel(l.now)
+	l.pipes.kernel = l.kernel
+	poller, errno := l.kernel.Poller()
+	if errno != 0 {
+		return nil, systemError("epoll_create1", errno)
+	}
+	l.poller = poller
+	waker, errno := l.kernel.Waker()
+	if errno != 0 {
+		l.kernel.Close(poller)
+		return nil, systemError("eventfd", errno)
+	}
+	l.waker = waker
+	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, tagWaker); errno != 0 {
+		return nil, systemError("epoll_ctl", errno)
+	}
+	return l, nil
+}
+
+// run serves until a call sets quit.
+func (l *loop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	events := make([]unix.EpollEvent, batch)
+	for !l.quit {
+		l.turn(events)
+	}
+	for _, s := range l.sessions {
+		if s != nil && s.state != free {
+			s.cut(l)
+		}
+	}
+	l.pipes.close()
+	l.kernel.Close(l.poller)
+	l.kernel.Close(l.waker)
+}
+
+// turn waits for events once and serves them.
+func (l *loop) turn(events []unix.EpollEvent) {
+	timeout := 0
+	if len(l.todo) == 0 && !l.mailed.Load() {
+		timeout = l.wheel.wait(l.now)
+	}
+	n := l.kernel.Wait(l.poller, events, timeout)
+	l.now = l.kernel.Now()
+	l.wheel.advance(l.now, l.fire)
+	for i := range n {
+		l.dispatch(events[i].Events, tagOf(&events[i]))
+	}
+	if l.mailed.Load() {
+		l.readMail()
+	}
+	l.resume()
+}
+
+// dispatch hands one event to whom its tag names. A session that ended
+// earlier in the same batch, or whose place another took, is told by its
+// generation.
+func (l *loop) dispatch(events uint32, tag uint64) {
+	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
+	switch kind {
+	case tagPeer, tagBackend:
+		if s := l.sessions[index]; s != nil && s.generation == generation && s.state != free {
+			s.event(l, int(kind), events)
+		}
+	case tagListener:
+		l.accept(l.listeners[index])
+	case tagWaker:
+		l.kernel.Woken(l.waker)
+	}
+}
+
+// fire serves a deadline.
+func (l *loop) fire(t *timer) {
+	if t.session == nil {
+		l.retryAccept()
+		return
+	}
+	t.session.timeout(l)
+}
+
+// later puts s on the run queue: it has used up its budget, but its
+// descriptors will raise no further edge for what is already there.
+func (l *loop) later(s *session) {
+	if !s.queued {
+		s.queued = true
+		l.todo = append(l.todo, s)
+	}
+}
+
+// resume runs the sessions of the run queue once each.
+func (l *loop) resume() {
+	l.todo, l.next = l.next[:0], l.todo
+	for _, s := range l.next {
+		if s.queued {
+			s.queued = false
+			s.resume(l)
+		}
+	}
+}
+
+// open takes a session for a connection.
+func (l *loop) open(a arrival) *session {
+	if len(l.free) == 0 {
+		l.grow()
+	}
+	last := len(l.free) - 1
+	s := l.sessions[l.free[last]]
+	l.free = l.free[:last]
+	l.accepted++
+	s.start(a, l.accepted*uint64(len(l.engine.loops))+uint64(l.index), l.now)
+	return s
+}
+
+// grow makes room for more sessions, a block at a time, so that they lie side by side.
+func (l *loop) grow() {
+	block := make([]session, 64)
+	for i := range block {
+		s := &block[i]
+		s.index = uint32(len(l.sessions))
+		s.generation = rand.Uint32()
+		s.timer.session = s
+		s.sides[peer].fd, s.sides[backend].fd = -1, -1
+		l.sessions = append(l.sessions, s)
+		l.free = append(l.free, s.index)
+	}
+}
+
+// release gives a finished session back.
+func (l *loop) release(s *session) {
+	s.generation++
+	s.state = free
+	l.free = append(l.free, s.index)
+	l.active.Add(-1)
+	l.engine.left(s.listener.forward)
+	s.listener = nil
+}
+
+// watch registers a session's descriptor, once, edge-triggered.
+func (l *loop) watch(s *session, side int, events uint32) bool {
+	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
+	return l.kernel.Watch(l.poller, s.sides[side].fd, events, tag) == 0
+}
+
+// watchWrites adds EPOLLOUT to a descriptor that was registered without it.
+func (l *loop) watchWrites(s *session, side int) {
+	d := &s.sides[side]
+	if d.watchesWrites {
+		return
+	}
+	d.watchesWrites = true
+	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
+	l.kernel.Rewatch(l.poller, d.fd, interest|unix.EPOLLOUT, tag)
+}
+
+// post hands work to the loop from another goroutine.
+func (l *loop) post(put func()) {
+	l.mail.Lock()
+	put()
+	l.mail.Unlock()
+	if !l.mailed.Swap(true) {
+		l.kernel.Wake(l.waker)
+	}
+}
+
+// call runs f on the loop, some time soon.
+func (l *loop) call(f func()) {
+	l.post(func() { l.mail.calls = append(l.mail.calls, f) })
+}
+
+func (l *loop) readMail() {
+	l.mailed.Store(false)
+	l.mail.Lock()
+	arrivals, calls := l.mail.arrivals, l.mail.calls
+	l.mail.arrivals, l.mail.calls = nil, nil
+	l.mail.Unlock()
+	for _, a := range arrivals {
+		l.open(a).accepted(l)
+	}
+	for _, f := range calls {
+		f()
+	}
+}
+
+// takeBuffer gives the loop's buffer away and takes another: how the bytes
+// that a blocked reader did not take are kept without copying them.
+func (l *loop) takeBuffer() []byte {
+	taken := l.buffer
+	if last := len(l.spare) - 1; last >= 0 {
+		l.buffer, l.spare = l.spare[last], l.spare[:last]
+		return taken
+	}
+	l.buffer = make([]byte, bufferSize)
+	return taken
+}
+
+// returnBuffer takes a buffer back.
+func (l *loop) returnBuffer(b []byte) {
+	const keep = 16
+	if len(l.spare) < keep {
+		l.spare = append(l.spare, b[:bufferSize])
+	}
+}

@@ -1,0 +1,298 @@
+package engine
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// relayBudget is how many reads one direction may make for one wake-up
+	// before others have their turn.
+	relayBudget = 8
+	// A read of bulkRead is a sign of bulk data, bulkAfter of them in a row
+	// turn splicing on, and as many moves below sliceRead turn it off again:
+	// between the two, copying costs less.
+	bulkRead  = 64 << 10
+	smallMove = 16 << 10
+	bulkAfter = 3
+	// A remainder of up to smallHold is copied, a larger one keeps the loop's
+	// buffer.
+	smallHold = 16 << 10
+)
+
+// side is one of a session's two sockets, and the bytes that were read from it.
+type side struct {
+	fd    int // -1 when there is none
+	bytes int64
+
+	// held is what was read from here and the other side did not take. It
+	// lies in loan, a buffer of the loop's, or in memory of its own. While
+	// there is something in held or pipe, nothing more is read.
+	held []byte
+	loan []byte
+	pipe *Pipe // taken while data moves in bulk
+
+	readable      bool  // an edge came, and the socket was not read dry since
+	hungUp        bool  // a FIN or worse came with some edge: read on to the end of the stream
+	urgent        bool  // urgent data came: reads stop at its mark, short of what is there
+	eof           bool  // read to the end
+	finished      bool  // a FIN was sent to it
+	watchesWrites bool  // it is registered with EPOLLOUT
+	unspliceable  bool  // splice(2) does not work on it
+	streak        uint8 // large reads in a row; small moves in a row when splicing
+	bulk          bool  // splice
+}
+
+// none is pump's word for: neither side is broken.
+const none = -1
+
+// pump moves what can be moved from one side to the other, and sends the FIN on
+// when all of it has gone. It returns which side is broken, and by what, or
+// none.
+func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
+	d, to := &s.sides[from], &s.sides[1-from]
+	flushed, errno := s.flush(l, from)
+	if errno != 0 {
+		return 1 - from, errno
+	}
+	for budget := relayBudget; flushed && d.readable && !d.eof; budget-- {
+		if budget == 0 {
+			l.later(s)
+			break
+		}
+		if flushed, broken, errno = s.move(l, from); errno != 0 {
+			return broken, errno
+		}
+	}
+	s.returnPipe(l, d)
+	if d.eof && s.flushed(from) && !to.finished && !s.done(1-from) {
+		to.finished = true
+		l.kernel.Shutdown(to.fd)
+	}
+	return none, 0
+}
+
+// move reads once and writes what it read. flushed is false when the other side
+// did not take all of it.
+func (s *session) move(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
+	d := &s.sides[from]
+	if d.bulk && !d.urgent && s.takePipe(l, d) {
+		return s.splice(l, from)
+	}
+	n, errno := l.kernel.Recv(d.fd, l.buffer)
+	switch {
+	case errno == unix.EAGAIN:
+		d.readable = false
+		return true, none, 0
+	case errno != 0:
+		return false, from, errno
+	case n == 0:
+		d.eof, d.readable = true, false
+		return true, none, 0
+	}
+	// A short read means that the socket is dry, and what comes later raises
+	// an edge. But not when the FIN's edge came already, or urgent data made
+	// the read short.
+	d.readable = n == len(l.buffer) || d.hungUp || d.urgent
+	d.countRead(n)
+	flushed, errno = s.write(l, from, l.buffer[:n])
+	return flushed, 1 - from, errno
+}
+
+// countRead turns splicing on for bulk data.
+func (d *side) countRead(n int) {
+	if n < bulkRead || d.unspliceable {
+		d.streak = 0
+		return
+	}
+	if d.streak++; d.streak >= bulkAfter {
+		d.bulk, d.streak = true, 0
+	}
+}
+
+// countMove turns it off again.
+func (d *side) countMove(n int) {
+	if n >= smallMove {
+		d.streak = 0
+		return
+	}
+	if d.streak++; d.streak >= bulkAfter {
+		d.bulk, d.streak = false, 0
+	}
+}
+
+// write writes b, which was read from one side, to the other, and holds the
+// rest.
+func (s *session) write(l *loop, from int, b []byte) (flushed bool, errno syscall.Errno) {
+	to := &s.sides[1-from]
+	for len(b) > 0 {
+		n, errno := l.kernel.Send(to.fd, b)
+		if errno == unix.EAGAIN {
+			s.hold(l, from, b)
+			l.watchWrites(s, 1-from)
+			return false, 0
+		}
+		if errno != 0 {
+			return false, errno
+		}
+		s.sides[from].bytes += int64(n)
+		b = b[n:]
+	}
+	return true, 0
+}
+
+// hold keeps b, which lies in the loop's buffer, until the other side takes it.
+func (s *session) hold(l *loop, from int, b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	d := &s.sides[from]
+	if len(b) <= smallHold {
+		d.held = append([]byte(nil), b...)
+		return
+	}
+	d.held, d.loan = b, l.takeBuffer()
+}
+
+// flush writes what is held from one side to the other. flushed is false when
+// there is still something left.
+func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
+	d, to := &s.sides[from], &s.sides[1-from]
+	for len(d.held) > 0 {
+		n, errno := l.kernel.Send(to.fd, d.held)
+		if errno == unix.EAGAIN {
+			l.watchWrites(s, 1-from)
+			return false, 0
+		}
+		if errno != 0 {
+			return false, errno
+		}
+		d.bytes += int64(n)
+		d.held = d.held[n:]
+	}
+	s.returnHeld(l, d)
+	return s.drainPipe(l, from)
+}
+
+// splice moves data through the kernel.
+func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
+	d := &s.sides[from]
+	n, errno := l.kernel.Splice(d.fd, d.pipe.write, d.pipe.size)
+	switch {
+	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
+		d.readable = false
+		return true, none, 0
+	case errno == unix.EINVAL:
+		d.unspliceable, d.bulk = true, false
+		return true, none, 0
+	case errno != 0:
+		return false, from, errno
+	case n == 0:
+		d.eof, d.readable = true, false
+		return true, none, 0
+	}
+	d.pipe.n = n
+	d.countMove(n)
+	flushed, errno = s.drainPipe(l, from)
+	return flushed, 1 - from, errno
+}
+
+// drainPipe empties a side's pipe into the other side.
+func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
+	d, to := &s.sides[from], &s.sides[1-from]
+	for d.pipe != nil && d.pipe.n > 0 {
+		n, errno := l.kernel.Splice(d.pipe.read, to.fd, d.pipe.n)
+		if errno == unix.EAGAIN {
+			l.watchWrites(s, 1-from)
+			return false, 0
+		}
+		if errno != 0 {
+			return false, errno
+		}
+		d.bytes += int64(n)
+		d.pipe.n -= n
+	}
+	return true, 0
+}
+
+// takePipe takes a pipe for a side that has none. Where there is none to be
+// had, copying goes on.
+func (s *session) takePipe(l *loop, d *side) bool {
+	if d.pipe == nil {
+		d.pipe = l.pipes.take()
+	}
+	if d.pipe == nil {
+		d.bulk = false
+	}
+	return d.pipe != nil
+}
+
+// returnPipe gives an empty pipe back: nothing is held while idle.
+func (s *session) returnPipe(l *loop, d *side) {
+	if d.pipe != nil && d.pipe.n == 0 {
+		l.pipes.give(d.pipe)
+		d.pipe = nil
+	}
+}
+
+func (s *session) returnHeld(l *loop, d *side) {
+	d.held = nil
+	if d.loan != nil {
+		l.returnBuffer(d.loan)
+		d.loan = nil
+	}
+}
+
+// flushed reports that nothing read from a side waits for the other.
+func (s *session) flushed(from int) bool {
+	d := &s.sides[from]
+	return len(d.held) == 0 && (d.pipe == nil || d.pipe.n == 0)
+}
+
+// done reports that a side has sent its last byte and the other has taken it.
+func (s *session) done(from int) bool { return s.sides[from].eof && s.flushed(from) }
+
+// salvage hands on what a side that is broken sent before it broke: a server
+// that answers and resets because it did not read all of the request, say.
+func (s *session) salvage(l *loop, broken int) {
+	d, to := &s.sides[broken], &s.sides[1-broken]
+	if d.fd < 0 || to.fd < 0 || !s.flushed(broken) {
+		return
+	}
+	for range relayBudget {
+		n, errno := l.kernel.Recv(d.fd, l.buffer)
+		if n == 0 || errno != 0 {
+			return
+		}
+		n, errno = l.kernel.Send(to.fd, l.buffer[:n])
+		if errno != 0 {
+			return
+		}
+		d.bytes += int64(n)
+	}
+}
+
+// reset closes a side with a RST.
+func (s *session) reset(l *loop, i int) {
+	d := &s.sides[i]
+	if d.fd >= 0 {
+		l.kernel.Reset(d.fd)
+		d.fd = -1
+	}
+}
+
+// drop closes a side, with a FIN where it was not closed yet, and gives back
+// what it held.
+func (s *session) drop(l *loop, i int) {
+	d := &s.sides[i]
+	if d.fd >= 0 {
+		l.kernel.Close(d.fd)
+		d.fd = -1
+	}
+	s.returnHeld(l, d)
+	if d.pipe != nil {
+		l.pipes.give(d.pipe)
+		d.pipe = nil
+	}
+}

@@ -1,0 +1,565 @@
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+)
+
+// state is what a session waits for.
+type state uint8
+
+const (
+	free       state = iota // nobody's
+	reading                 // the header
+	closing                 // the peer's FIN, after ours
+	dialling                // the backend
+	diagnosing              // a plain connect, to tell why the transparent one timed out
+	relaying                // either side
+)
+
+// The two sides of a session, and of a socket's tag.
+const (
+	peer    = tagPeer
+	backend = tagBackend
+)
+
+const (
+	// interest is what a socket is registered for, edge-triggered. EPOLLOUT
+	// is added to a peer's only when a write blocked; a backend's has it from
+	// the start, because it tells of the connection.
+	interest = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+	// headerChunk is how much is read at once while the header is awaited:
+	// what follows it must be kept until the backend is there.
+	headerChunk = 16 << 10
+	// closingTime is how long a peer may take to close after we did.
+	closingTime = 5 * time.Second
+	// sampleSize is how much of a refused header is kept for the log.
+	sampleSize = 32
+)
+
+// session is one connection through the gateway: its state machine is this
+// file, from accepted to finish, and nothing else decides an outcome. relay.go
+// and dial.go do what it says and tell what came of it.
+type session struct {
+	listener *listener
+	sides    [2]side
+	timer    timer
+	details  *record.Details
+
+	peer, client, destination netip.AddrPort
+	backend                   Endpoint       // dialled last
+	source                    netip.AddrPort // connected from, where transparent
+	suspect                   netip.AddrPort // a backend that timed out when dialled transparently
+
+	id                           uint64
+	began, headed, joined, alive int64 // when it was accepted, had its header, had its backend, last moved
+
+	index, generation uint32
+	state             state
+	spoof             bool // dial from the client's address
+	counted           bool // against the client's limit
+	queued            bool // on the loop's run queue
+	version           uint8
+	headers           uint8          // read so far
+	attempt           uint8          // backends tried so far
+	first             uint8          // 1 + the side that finished first
+	failure           record.Outcome // so far; the outcome in the end
+	failedBy          record.Party
+	ended             record.Phase
+	reason            string
+	offset            int    // at which the header was refused
+	sampled           []byte // the beginning of a refused header
+}
+
+// start makes a session of a fresh connection.
+func (s *session) start(a arrival, id uint64, now int64) {
+	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: a.peer, began: now, alive: now}
+	s.timer.session = s
+	s.sides[peer].fd, s.sides[backend].fd = a.fd, -1
+}
+
+// accepted is the trust phase: what becomes of a connection follows from who
+// the peer is, before a byte of it is read. Whoever could connect to a unix
+// socket was admitted by the socket's mode.
+func (s *session) accepted(l *loop) {
+	f, from := s.listener.forward, s.peer.Addr()
+	switch {
+	case f.Health != nil && from.IsValid() && f.Health.Contains(from):
+		if s.register(l) {
+			s.close(l, record.Empty, record.Trust)
+		}
+	case !from.IsValid() || f.Trust.Contains(from):
+		s.state = reading
+		s.arm(l, f.HeaderTimeout)
+		s.register(l)
+	case f.PassUntrusted:
+		s.client, s.spoof = s.peer, f.Transparent
+		if !s.admit(f) {
+			s.refuse(l, record.Limit, record.Trust)
+			return
+		}
+		if s.register(l) {
+			s.dial(l, nil)
+		}
+	default:
+		s.refuse(l, record.Untrusted, record.Trust)
+	}
+}
+
+// register has the loop watch the peer's socket.
+func (s *session) register(l *loop) bool {
+	if l.watch(s, peer, interest) {
+		return true
+	}
+	s.reason = "epoll_ctl failed"
+	s.refuse(l, record.Internal, record.Accept)
+	return false
+}
+
+// event is where every event of a session's two sockets arrives.
+func (s *session) event(l *loop, i int, events uint32) {
+	d := &s.sides[i]
+	d.readable = d.readable || events&^unix.EPOLLOUT != 0
+	d.hungUp = d.hungUp || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	d.urgent = d.urgent || events&unix.EPOLLPRI != 0
+	s.alive = l.now
+	switch s.state {
+	case reading:
+		s.read(l)
+	case closing:
+		s.discard(l)
+	case dialling:
+		s.dialEvent(l, i, events)
+	case diagnosing:
+		s.diagnosed(l, events&(unix.EPOLLERR|unix.EPOLLHUP) == 0)
+	case relaying:
+		s.relay(l)
+		if events&unix.EPOLLERR != 0 && s.state == relaying {
+			s.checkError(l, i)
+		}
+	}
+}
+
+// resume goes on where the budget of a wake-up was used up.
+func (s *session) resume(l *loop) {
+	switch s.state {
+	case relaying:
+		s.relay(l)
+	case closing:
+		s.discard(l)
+	}
+}
+
+// timeout is where every deadline of a session arrives.
+func (s *session) timeout(l *loop) {
+	switch s.state {
+	case reading:
+		s.sample(s.sides[peer].held)
+		s.failedBy = record.Timeout
+		s.refuse(l, record.HeaderTimeout, record.Header)
+	case closing:
+		s.finish(l)
+	case dialling:
+		s.dialTimeout(l)
+	case diagnosing:
+		s.diagnosed(l, false)
+	case relaying:
+		s.checkIdle(l)
+	}
+}
+
+// read is the header phase.
+func (s *session) read(l *loop) {
+	d := &s.sides[peer]
+	for d.readable {
+		n, errno := l.kernel.Recv(d.fd, l.buffer[:headerChunk])
+		switch {
+		case errno == unix.EAGAIN:
+			d.readable = false
+			return
+		case errno != 0:
+			s.readFailed(l, errno)
+			return
+		case n == 0:
+			s.readEnded(l)
+			return
+		}
+		d.readable = n == headerChunk || d.hungUp || d.urgent
+		b := l.buffer[:n]
+		if len(d.held) > 0 {
+			d.held = append(d.held, b...)
+			b = d.held
+		}
+		if s.decode(l, b) {
+			return
+		}
+	}
+}
+
+// decode takes the headers off the beginning of b, which is all that has come
+// and was not decoded. It returns false when more is needed.
+func (s *session) decode(l *loop, b []byte) bool {
+	f := s.listener.forward
+	for {
+		h, err := proxyproto.Decode(b, &f.Header)
+		if err != nil {
+			s.refused(l, b, err)
+			return true
+		}
+		if h.Result == proxyproto.Incomplete {
+			if held := &s.sides[peer].held; len(*held) != len(b) {
+				*held = append([]byte(nil), b...)
+			}
+			return false
+		}
+		s.headers++
+		s.version = h.Version
+		if int(s.headers) >= f.Headers {
+			s.headed = l.kernel.Now()
+			s.details = details(h.TLVs)
+			s.sides[peer].held = nil
+			s.decide(l, &h, b[h.Length:])
+			return true
+		}
+		b = b[h.Length:]
+	}
+}
+
+// refused ends a connection for its header.
+func (s *session) refused(l *loop, b []byte, err error) {
+	outcome := record.Malformed
+	if e, ok := err.(*proxyproto.Error); ok {
+		outcome, s.reason, s.offset = outcomeOf(e.Reason), e.Reason.String(), e.Offset
+	}
+	s.sample(b)
+	s.failedBy = record.Peer
+	s.refuse(l, outcome, record.Header)
+}
+
+func outcomeOf(r proxyproto.Reason) record.Outcome {
+	switch r.Class() {
+	case proxyproto.NotProxy:
+		return record.NotProxy
+	case proxyproto.TooLong:
+		return record.TooLong
+	case proxyproto.Unsupported:
+		return record.Unsupported
+	case proxyproto.BadChecksum:
+		return record.BadChecksum
+	}
+	return record.Malformed
+}
+
+// readEnded is the end of the stream before the header was whole.
+func (s *session) readEnded(l *loop) {
+	held := s.sides[peer].held
+	s.failedBy = record.Peer
+	if len(held) == 0 && s.headers == 0 {
+		s.end(l, record.Empty, record.Header)
+		return
+	}
+	s.sample(held)
+	s.refuse(l, record.Truncated, record.Header)
+}
+
+// readFailed is a connection that broke before the header was whole. Many
+// health checks connect and reset.
+func (s *session) readFailed(l *loop, errno syscall.Errno) {
+	s.failedBy, s.reason = record.Peer, errno.Error()
+	outcome := record.Reset
+	if len(s.sides[peer].held) == 0 && s.headers == 0 {
+		outcome = record.Empty
+	}
+	s.end(l, outcome, record.Header)
+}
+
+// decide acts on a whole header; payload is what came behind it.
+func (s *session) decide(l *loop, h *proxyproto.Header, payload []byte) {
+	f := s.listener.forward
+	switch h.Result {
+	case proxyproto.Proxy:
+		s.client = unmap(h.Source)
+		s.destination = unmap(h.Destination)
+		s.spoof = f.Transparent
+		if !s.admit(f) {
+			s.refuse(l, record.Limit, record.Dial)
+			return
+		}
+	case proxyproto.Local:
+		s.client = s.peer
+		if f.CloseLocal {
+			s.close(l, record.OK, record.Header)
+			return
+		}
+	default:
+		s.client = s.peer
+		if f.RejectUnknown {
+			s.refuse(l, record.NoAddress, record.Dial)
+			return
+		}
+	}
+	s.dial(l, payload)
+}
+
+// admit counts the connection against its client's limit.
+func (s *session) admit(f *forward) bool {
+	if f.MaxConnectionsPerClient <= 0 {
+		return true
+	}
+	s.counted = f.clients.enter(s.client.Addr(), f.MaxConnectionsPerClient)
+	return s.counted
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// close sends a FIN and waits for the peer's, so that no unread byte turns
+// ours into a RST.
+func (s *session) close(l *loop, outcome record.Outcome, phase record.Phase) {
+	s.state, s.failure, s.failedBy, s.ended = closing, outcome, record.Gateway, phase
+	s.arm(l, closingTime)
+	l.kernel.Shutdown(s.sides[peer].fd)
+	s.discard(l)
+}
+
+// discard reads what nobody wants, up to the peer's FIN.
+func (s *session) discard(l *loop) {
+	d := &s.sides[peer]
+	for range relayBudget {
+		n, errno := l.kernel.Recv(d.fd, l.buffer)
+		switch {
+		case errno == unix.EAGAIN:
+			return
+		case errno != 0 || n == 0:
+			s.finish(l)
+			return
+		}
+	}
+	l.later(s)
+}
+
+// dial is the dial phase: from here on the backends are tried in turn.
+func (s *session) dial(l *loop, payload []byte) {
+	s.state = dialling
+	if s.headed == 0 {
+		s.headed = s.began
+	}
+	s.tryNext(l, payload)
+}
+
+// tryNext dials the next backend that may do; payload is what must reach it
+// first and is not held yet.
+func (s *session) tryNext(l *loop, payload []byte) {
+	for {
+		targets := l.targets(s)
+		if int(s.attempt) >= len(targets) {
+			s.dialFailed(l)
+			return
+		}
+		to := targets[s.attempt]
+		s.attempt++
+		if !s.begin(l, to) {
+			continue
+		}
+		s.armDial(l, len(targets)-int(s.attempt))
+		rest, joined, failed := s.sendEarly(l, payload)
+		if failed {
+			s.hangUp(l)
+			continue
+		}
+		s.hold(l, peer, rest)
+		if joined {
+			s.join(l)
+		}
+		return
+	}
+}
+
+// dialEvent is an event while the backend is dialled.
+func (s *session) dialEvent(l *loop, i int, events uint32) {
+	if i == peer {
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			s.failedBy = record.Client
+			s.end(l, record.Reset, record.Dial)
+		}
+		return
+	}
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		s.dialError(l.kernel.SocketError(s.sides[backend].fd))
+		s.hangUp(l)
+		s.tryNext(l, nil)
+		return
+	}
+	if events&unix.EPOLLOUT != 0 {
+		s.join(l)
+	}
+}
+
+// dialTimeout gives one backend up and turns to the next.
+func (s *session) dialTimeout(l *loop) {
+	s.dialError(unix.ETIMEDOUT)
+	s.hangUp(l)
+	s.tryNext(l, nil)
+}
+
+// dialFailed ends a connection for which no backend was to be had. Where the
+// last word was that a transparent connect timed out, the peer is sent away
+// and a plain connect tells whether the replies only lacked a way back.
+func (s *session) dialFailed(l *loop) {
+	if s.failure == record.OK {
+		s.failure, s.failedBy, s.reason = s.noTarget()
+	}
+	if s.failure == record.ConnectTimeout && s.suspect.IsValid() {
+		s.diagnose(l)
+		return
+	}
+	s.refuse(l, s.failure, record.Dial)
+}
+
+// diagnose finds out why a transparent connect timed out.
+func (s *session) diagnose(l *loop) {
+	s.reset(l, peer)
+	s.state = diagnosing
+	if v, ok := l.verdict(s.suspect); ok {
+		s.diagnosed(l, v)
+		return
+	}
+	if !s.beginPlain(l) {
+		s.diagnosed(l, false)
+	}
+}
+
+// diagnosed ends a connection whose transparent connect timed out; plain says
+// that a plain one did not.
+func (s *session) diagnosed(l *loop, plain bool) {
+	l.learn(s.suspect, plain)
+	outcome := record.ConnectTimeout
+	if plain {
+		outcome = record.NoReturnPath
+		s.reason = "the backend answers the gateway's own address, but its replies to the client are not routed here"
+	}
+	s.failedBy = record.Timeout
+	s.refuse(l, outcome, record.Dial)
+}
+
+// join is the moment at which the backend is there: the relay phase.
+func (s *session) join(l *loop) {
+	s.state = relaying
+	s.joined = l.kernel.Now()
+	s.alive = l.now
+	s.failure, s.failedBy, s.reason = record.OK, record.Gateway, ""
+	s.arm(l, s.listener.forward.IdleTimeout)
+	s.relay(l)
+}
+
+// relay moves what can be moved, both ways.
+func (s *session) relay(l *loop) {
+	for from := range s.sides {
+		if broken, errno := s.pump(l, from); broken >= 0 {
+			s.broken(l, broken, errno)
+			return
+		}
+		if s.sides[from].eof && s.first == 0 {
+			s.first = uint8(from) + 1
+		}
+	}
+	if s.done(peer) && s.done(backend) {
+		s.failedBy = party(int(s.first) - 1)
+		s.end(l, record.OK, record.Relay)
+	}
+}
+
+// checkError looks for the error that an event told of where neither reading
+// nor writing met it: both may be waiting for the other side.
+func (s *session) checkError(l *loop, i int) {
+	if errno := l.kernel.SocketError(s.sides[i].fd); errno != 0 {
+		s.broken(l, i, errno)
+	}
+}
+
+// broken ends a session of which one side was reset: the other is reset too,
+// after what the first had still to say.
+func (s *session) broken(l *loop, who int, errno syscall.Errno) {
+	s.salvage(l, who)
+	s.failedBy, s.reason = party(who), errno.Error()
+	if errno == unix.ETIMEDOUT {
+		s.failedBy = record.Timeout
+	}
+	s.refuse(l, record.Reset, record.Relay)
+}
+
+func party(side int) record.Party {
+	if side == backend {
+		return record.Backend
+	}
+	return record.Client
+}
+
+// checkIdle ends a session that moved nothing for too long.
+func (s *session) checkIdle(l *loop) {
+	left := s.alive + int64(s.listener.forward.IdleTimeout) - l.now
+	if left > 0 {
+		s.arm(l, time.Duration(left))
+		return
+	}
+	s.failedBy = record.Timeout
+	s.refuse(l, record.IdleTimeout, record.Relay)
+}
+
+// cut ends a session at the end of the drain, whatever it is at.
+func (s *session) cut(l *loop) {
+	s.failedBy = record.Gateway
+	s.refuse(l, record.Drained, s.phase())
+}
+
+func (s *session) phase() record.Phase {
+	switch s.state {
+	case reading, closing:
+		return record.Header
+	case dialling, diagnosing:
+		return record.Dial
+	}
+	return record.Relay
+}
+
+// arm sets the session's deadline, after d; 0 is none.
+func (s *session) arm(l *loop, d time.Duration) {
+	if d <= 0 {
+		l.wheel.disarm(&s.timer)
+		return
+	}
+	l.wheel.arm(&s.timer, l.now+int64(d))
+}
+
+// refuse ends a session with RSTs on both sides.
+func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
+	s.reset(l, peer)
+	s.reset(l, backend)
+	s.end(l, outcome, phase)
+}
+
+// end ends a session with FINs.
+func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
+	s.failure, s.ended = outcome, phase
+	s.finish(l)
+}
+
+// finish closes what is open, reports the connection and gives the session back.
+func (s *session) finish(l *loop) {
+	l.wheel.disarm(&s.timer)
+	for i := range s.sides {
+		s.drop(l, i)
+	}
+	if s.counted {
+		s.listener.forward.clients.leave(s.client.Addr())
+	}
+	s.tell(l)
+	l.release(s)
+}

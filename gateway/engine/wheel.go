@@ -1,0 +1,137 @@
+package engine
+
+import "time"
+
+// The wheel's geometry: three levels of 256 slots, each slot of a level as
+// wide as the whole level below: 2 s in steps of 8 ms, 9 minutes, 37 hours.
+const (
+	tick       = int64(8 * time.Millisecond)
+	slotBits   = 8
+	slots      = 1 << slotBits
+	levels     = 3
+	maxTicks   = 1<<(slotBits*levels) - 1
+	noDeadline = -1
+)
+
+// timer is one deadline, linked into the wheel. Its zero value is not armed.
+type timer struct {
+	next, prev *timer
+	due        int64 // in ticks
+	session    *session
+}
+
+func (t *timer) armed() bool { return t.next != nil }
+
+// wheel keeps the deadlines of one loop: arming and disarming are a few
+// pointer writes, and a loop without deadlines never wakes for them
+// (hierarchical timing wheel, Varghese and Lauck 1987).
+type wheel struct {
+	now   int64 // the last tick that was served
+	count int
+	slot  [levels][slots]timer // list heads
+}
+
+func newWheel(now int64) *wheel {
+	w := &wheel{now: now / tick}
+	for l := range w.slot {
+		for i := range w.slot[l] {
+			head := &w.slot[l][i]
+			head.next, head.prev = head, head
+		}
+	}
+	return w
+}
+
+// arm sets t's deadline, in nanoseconds of the kernel's clock; it is served at
+// the first tick that is not before it. A deadline beyond the wheel's horizon
+// is served at the horizon.
+func (w *wheel) arm(t *timer, deadline int64) {
+	w.disarm(t)
+	t.due = min(max((deadline+tick-1)/tick, w.now+1), w.now+maxTicks)
+	w.insert(t)
+	w.count++
+}
+
+func (w *wheel) disarm(t *timer) {
+	if !t.armed() {
+		return
+	}
+	t.prev.next, t.next.prev = t.next, t.prev
+	t.next, t.prev = nil, nil
+	w.count--
+}
+
+func (w *wheel) insert(t *timer) {
+	level := 0
+	for ahead := t.due - w.now; ahead >= 1<<(slotBits*(level+1)); {
+		level++
+	}
+	head := &w.slot[level][t.due>>(slotBits*level)&(slots-1)]
+	t.next, t.prev = head, head.prev
+	head.prev.next, head.prev = t, t
+}
+
+// advance serves every deadline up to now: each is disarmed, then given to
+// fire, which may arm and disarm timers.
+func (w *wheel) advance(now int64, fire func(*timer)) {
+	last := now / tick
+	if w.count == 0 {
+		w.now = max(w.now, last)
+		return
+	}
+	for w.now < last {
+		w.now++
+		for level := 1; level < levels && w.now&(1<<(slotBits*level)-1) == 0; level++ {
+			w.cascade(&w.slot[level][w.now>>(slotBits*level)&(slots-1)])
+		}
+		head := &w.slot[0][w.now&(slots-1)]
+		for head.next != head {
+			t := head.next
+			w.disarm(t)
+			fire(t)
+		}
+		if w.count == 0 {
+			w.now = last
+		}
+	}
+}
+
+// cascade moves a slot's timers to the levels below.
+func (w *wheel) cascade(head *timer) {
+	t := head.next
+	head.next, head.prev = head, head
+	for t != head {
+		next := t.next
+		w.insert(t)
+		t = next
+	}
+}
+
+// wait returns how long a loop may sleep before the next deadline or cascade,
+// in milliseconds rounded up, or noDeadline when there is none.
+func (w *wheel) wait(now int64) int {
+	if w.count == 0 {
+		return noDeadline
+	}
+	at := w.next()
+	return int(max(0, at*tick-now+int64(time.Millisecond)-1) / int64(time.Millisecond))
+}
+
+// next returns the tick of the nearest slot with timers in it, which is the
+// nearest deadline, or the moment at which timers come down a level.
+func (w *wheel) next() int64 {
+	nearest := w.now + maxTicks
+	for level := range levels {
+		shift := slotBits * level
+		base := w.now >> shift
+		for i := int64(1); i <= slots; i++ {
+			head := &w.slot[level][(base+i)&(slots-1)]
+			if head.next == head {
+				continue
+			}
+			nearest = min(nearest, (base+i)<<shift)
+			break
+		}
+	}
+	return nearest
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"unproxy/gateway/engine"
+	"unproxy/transparent"
+)
+
+// ownEvery is how often the host's own addresses are listed anew: no header may
+// name one of them in transparent mode.
+const ownEvery = 10 * time.Second
+
+// Gateway is a running gateway, or one about to run. Its methods may be called
+// from any goroutine.
+type Gateway struct {
+	config Config
+	engine *engine.Engine
+	own    *transparent.OwnAddresses // nil where no forward is transparent
+	hurry  chan struct{}
+	once   sync.Once
+}
+
+// New opens every listener, so that what cannot be served is known before
+// anything is. Where a forward is transparent it first makes sure that the
+// kernel lets it be; the error is then a [transparent.OptionError]. Of a
+// listener that cannot be opened it is an [engine.ListenError].
+func New(c Config) (*Gateway, error) {
+	g := &Gateway{config: c, hurry: make(chan struct{})}
+	if err := g.prepareTransparency(); err != nil {
+		return nil, err
+	}
+	loops := c.Loops
+	if loops <= 0 {
+		loops = runtime.NumCPU()
+	}
+	e, err := engine.New(engine.Config{
+		Forwards:       c.Forwards,
+		Loops:          loops,
+		MaxConnections: c.MaxConnections,
+		Report:         c.Observe,
+		Notice:         c.Notice,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.engine = e
+	return g, nil
+}
+
+// prepareTransparency checks what transparent mode and marks need, and has the
+// forwards' policies know the host's own addresses.
+func (g *Gateway) prepareTransparency() error {
+	var spoof, mark bool
+	for _, f := range g.config.Forwards {
+		spoof = spoof || f.Transparent
+		mark = mark || f.Mark != 0
+	}
+	switch {
+	case !spoof && !mark:
+		return nil
+	case !spoof:
+		return transparent.CheckMark()
+	}
+	if err := transparent.Check(mark); err != nil {
+		return err
+	}
+	own, err := transparent.NewOwnAddresses(nil)
+	if err != nil {
+		return err
+	}
+	g.own = own
+	for _, f := range g.config.Forwards {
+		if f.Transparent {
+			f.Source.Own = own
+		}
+	}
+	return nil
+}
+
+// Addrs returns the addresses that the listeners are bound to, in the order of
+// the configuration's forwards and their listeners.
+func (g *Gateway) Addrs() []engine.Endpoint { return g.engine.Bound() }
+
+// Counters returns what was counted so far.
+func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
+
+// Run serves until ctx is done and then drains: it goes on for DrainDelay,
+// stops accepting, lets the connections that it has finish for DrainTimeout and
+// cuts the rest. It returns nil after that. Run may be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	if g.engine == nil {
+		return errors.New("run a gateway that New did not make")
+	}
+	watching, stop := context.WithCancel(context.Background())
+	defer stop()
+	if g.own != nil {
+		go g.watchOwnAddresses(watching)
+	}
+	g.engine.Start()
+	defer g.engine.Close()
+	<-ctx.Done()
+	g.wait(g.config.DrainDelay, nil)
+	g.engine.StopAccepting()
+	g.wait(g.config.DrainTimeout, g.engine.Idle())
+	g.engine.Cut()
+	return nil
+}
+
+// wait returns after d, when done is closed, or when Hurry is called.
+func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
+	if d <= 0 && done == nil {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	case <-g.hurry:
+	}
+}
+
+// Hurry ends the drain at once: what is left is cut.
+func (g *Gateway) Hurry() { g.once.Do(func() { close(g.hurry) }) }
+
+// watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
+// leaves the last one in force.
+func (g *Gateway) watchOwnAddresses(ctx context.Context) {
+	ticker := time.NewTicker(ownEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := g.own.Refresh(); err != nil && g.config.Notice != nil {
+				g.config.Notice(engine.Notice{Event: "addresses_unknown", Err: err})
+			}
+		}
+	}
+}
