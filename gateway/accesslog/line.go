@@ -118,9 +118,7 @@ func addMillis(e *zerolog.Event, key string, d time.Duration) {
 	us := max(d.Microseconds(), 0)
 	var buf [24]byte
 	b := strconv.AppendInt(buf[:0], us/1000, 10)
-	us %= 1000
-	b = append(b, '.', byte('0'+us/100), byte('0'+us/10%10), byte('0'+us%10))
-	e.RawJSON(key, b)
+	e.RawJSON(key, appendDigits(append(b, '.'), int(us%1000), 3))
 }
 
 // printable returns s as it is if that is safe to show on any terminal, and

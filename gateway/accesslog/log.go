@@ -154,12 +154,37 @@ type clock struct{ now func() time.Time }
 // Run adds the time to an event.
 func (c clock) Run(e *zerolog.Event, _ zerolog.Level, _ string) { addTime(e, c.now()) }
 
-// timeLayout is RFC 3339 in UTC with milliseconds, all of one width.
-const timeLayout = "2006-01-02T15:04:05.000Z"
-
 // addTime adds the time to an event. It stands for zerolog's own time field,
 // whose format is a variable of that package.
 func addTime(e *zerolog.Event, t time.Time) {
-	var buf [len(timeLayout)]byte
-	e.Bytes(zerolog.TimestampFieldName, t.UTC().AppendFormat(buf[:0], timeLayout))
+	var buf [24]byte
+	e.Bytes(zerolog.TimestampFieldName, appendTime(buf[:0], t))
+}
+
+// appendTime appends t as RFC 3339 has it, in UTC with milliseconds. Doing so
+// with a layout takes a quarter of the time of the whole line.
+func appendTime(b []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = appendDigits(b, year, 4)
+	b = appendDigits(append(b, '-'), int(month), 2)
+	b = appendDigits(append(b, '-'), day, 2)
+	b = appendDigits(append(b, 'T'), hour, 2)
+	b = appendDigits(append(b, ':'), minute, 2)
+	b = appendDigits(append(b, ':'), second, 2)
+	b = appendDigits(append(b, '.'), t.Nanosecond()/1e6, 3)
+	return append(b, 'Z')
+}
+
+// appendDigits appends the last width decimal digits of n.
+func appendDigits(b []byte, n, width int) []byte {
+	for range width {
+		b = append(b, '0')
+	}
+	for i := len(b) - 1; i >= len(b)-width; i-- {
+		b[i] += byte(n % 10)
+		n /= 10
+	}
+	return b
 }
