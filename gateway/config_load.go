@@ -1,0 +1,354 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/settings"
+)
+
+// Source is a configuration in the words of an operator.
+type Source struct {
+	// Forwards are the SPECs of the flag --forward.
+	Forwards []string
+	// Settings are what holds for all forwards, by the names of [Settings],
+	// and what holds for the process, by those of [ProcessSettings]. Names
+	// that are neither are left alone.
+	Settings Values
+	// Descriptors is how many files the process may have open at once, from
+	// which the limit on connections follows; 0 is unknown.
+	Descriptors int
+}
+
+// ProcessSetting is one thing that can be set for the process as a whole.
+type ProcessSetting struct {
+	// Name is the flag without its dashes.
+	Name string
+	// Argument, Default and Meaning are as in [Setting].
+	Argument, Default, Meaning string
+
+	set func(*Config, string) error
+}
+
+// ProcessSettings returns every setting of the process, in the order in which
+// help lists them. The flag [MaxConnections] is not among them: it is listed
+// with the settings of connections.
+func ProcessSettings() []ProcessSetting {
+	return []ProcessSetting{
+		{"loops", "N", "CPUs", "event loops, each with a thread of its own", setLoops},
+		{"drain-delay", "D", "0s", "go on accepting for so long after SIGTERM", func(c *Config, v string) (err error) {
+			c.DrainDelay, err = settings.Duration(v, time.Millisecond)
+			return err
+		}},
+		{"drain-timeout", "D", "30s", "then let connections finish for so long", func(c *Config, v string) (err error) {
+			c.DrainTimeout, err = settings.Duration(v, time.Millisecond)
+			return err
+		}},
+	}
+}
+
+func setLoops(c *Config, v string) error {
+	n, err := settings.Count(v, 1024)
+	if err == nil && n == 0 {
+		err = &settings.Error{Why: "leaves nobody to do the work", Instead: "1"}
+	}
+	c.Loops = int(n)
+	return err
+}
+
+// Load makes a configuration of the operator's words: it reads the forwards,
+// combines each with the settings that hold for all, reads the lists of
+// addresses and validates the result. It opens nothing but those lists.
+//
+// All problems are found at once. The error joins them, each a [*Problem] or an
+// error of package trust; with any there is no configuration. Warnings come in
+// both cases.
+func Load(src Source) (*Config, []Warning, error) {
+	l := &loader{src: src, config: &Config{
+		Loops:        runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
+		DrainTimeout: 30 * time.Second,
+	}}
+	l.process()
+	l.forwards()
+	l.limits()
+	if len(l.config.Forwards) > 0 || len(src.Forwards) == 0 {
+		warnings, err := l.config.Validate()
+		l.warnings = append(l.warnings, warnings...)
+		l.errs = append(l.errs, err)
+	}
+	if err := errors.Join(l.errs...); err != nil {
+		return nil, l.warnings, err
+	}
+	return l.config, l.warnings, nil
+}
+
+// loader is a configuration in the making.
+type loader struct {
+	src      Source
+	config   *Config
+	lists    lists
+	warnings []Warning
+	errs     []error
+}
+
+// process takes in the settings of the process.
+func (l *loader) process() {
+	for _, s := range ProcessSettings() {
+		values := l.src.Settings[s.Name]
+		if len(values) == 0 {
+			continue
+		}
+		if err := s.set(l.config, last(values)); err != nil {
+			l.errs = append(l.errs, flagProblem(s.Name, last(values), err))
+		}
+	}
+	values := l.src.Settings[MaxConnections]
+	if len(values) == 0 {
+		return
+	}
+	if err := count(values, &l.config.MaxConnections); err != nil {
+		l.errs = append(l.errs, flagProblem(MaxConnections, last(values), err))
+	}
+}
+
+// forwards reads every forward and settles its settings.
+func (l *loader) forwards() {
+	common := newDraft()
+	for _, s := range Settings() {
+		values := l.src.Settings[s.Name]
+		if len(values) == 0 || s.Name == MaxConnections {
+			continue
+		}
+		common.given[s.Name] = true
+		if err := s.take(&common, values); err != nil {
+			l.errs = append(l.errs, flagProblem(s.Name, last(values), err))
+		}
+	}
+	common.nameLists(func(name string) string { return "--" + name })
+	var drafts []draft
+	for _, spec := range l.src.Forwards {
+		f, err := ParseForward(spec)
+		if err != nil {
+			l.errs = append(l.errs, err)
+			continue
+		}
+		drafts = append(drafts, l.forward(common, f))
+	}
+	separateFamilies(drafts)
+	for i := range drafts {
+		l.config.Forwards = append(l.config.Forwards, &drafts[i].forward)
+	}
+	l.idle(common, drafts)
+}
+
+// forward puts a forward's own settings over the common ones.
+func (l *loader) forward(common draft, f *Forward) draft {
+	d := common
+	d.given = map[string]bool{}
+	d.forward.Listeners = f.Listeners
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(f.Spec))}
+	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
+		// The two make one list: a forward that names its own peers must not
+		// be open to the common ones as well.
+		d.trust = list{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Settings)) {
+		found.setting(&d, name, f.Settings[name])
+	}
+	own := d.given
+	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", shorten(f.Spec), name) })
+	l.errs = append(l.errs, found.err())
+	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
+		d.forward.RejectUnknown = true
+	}
+	warnings, err := l.lists.resolve(&d)
+	l.warnings = append(l.warnings, warnings...)
+	l.errs = append(l.errs, err)
+	return d
+}
+
+// setting takes in one key of a forward.
+func (p *problems) setting(d *draft, name string, values []string) {
+	s, ok := findSetting(name)
+	if !ok {
+		p.add(fmt.Sprintf("unknown key %q", shorten(name)), keyRemedy(name))
+		return
+	}
+	if len(values) > 1 && !s.Repeatable {
+		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+shorten(last(values)))
+		return
+	}
+	d.given[name] = true
+	if err := s.take(d, values); err != nil {
+		p.add(fmt.Sprintf("%s %q %v", name, shorten(last(values)), err), remedy(err, "?"+name+"="))
+	}
+}
+
+// keyRemedy guesses at what an unknown key was meant to be.
+func keyRemedy(name string) string {
+	for _, s := range ProcessSettings() {
+		if s.Name == name {
+			return "it holds for the whole process: --" + name + " " + s.Argument
+		}
+	}
+	var names []string
+	for _, s := range Settings() {
+		names = append(names, s.Name)
+	}
+	if near := settings.Nearest(name, names); near != "" {
+		return "did you mean ?" + near + "?"
+	}
+	return "the keys are the flags for connections without their dashes, see unproxy --help"
+}
+
+// take puts values into d. An empty value is refused where it cannot be meant.
+func (s Setting) take(d *draft, values []string) error {
+	if !s.Switch && slices.Contains(values, "") {
+		return &settings.Error{Why: "is no value; it takes " + s.Argument}
+	}
+	return s.set(d, values)
+}
+
+// flagProblem is the problem with the value of a flag.
+func flagProblem(name, value string, err error) error {
+	return &Problem{
+		Message: fmt.Sprintf("--%s %q %v", name, shorten(value), err),
+		Remedy:  remedy(err, "--"+name+" "),
+	}
+}
+
+// remedy says what to write instead of a value; prefix goes before it.
+func remedy(err error, prefix string) string {
+	var e *settings.Error
+	if !errors.As(err, &e) || e.Instead == "" {
+		return ""
+	}
+	return "did you mean " + prefix + e.Instead + "?"
+}
+
+// limits settles how many connections there may be.
+func (l *loader) limits() {
+	if l.src.Descriptors == 0 {
+		return
+	}
+	listeners := 0
+	for _, f := range l.config.Forwards {
+		listeners += len(f.Listeners)
+	}
+	free := l.src.Descriptors - listeners - reserve(l.src.Descriptors, l.config.Loops)
+	remedy := "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
+	if free < 2 {
+		l.errs = append(l.errs, &Problem{
+			Message: fmt.Sprintf("%d listeners leave no file descriptor for a connection, the process may have %d", listeners, l.src.Descriptors),
+			Remedy:  remedy,
+		})
+		return
+	}
+	if len(l.src.Settings[MaxConnections]) == 0 {
+		l.config.MaxConnections = free / 2
+		return
+	}
+	if n := l.config.MaxConnections; n > free/2 {
+		l.warnings = append(l.warnings, Warning{
+			Message: fmt.Sprintf("--max-connections %d is more than %d file descriptors allow, about %d", n, l.src.Descriptors, free/2),
+			Remedy:  remedy,
+		})
+	}
+}
+
+// reserve is how many descriptors are kept back from connections: an eighth
+// for the pipes of streams in bulk, and a few for the loops, the log, lists
+// that are read and names that are looked up.
+func reserve(descriptors, loops int) int {
+	return descriptors/8 + 32 + 4*loops
+}
+
+// idle warns of settings that were given and do nothing.
+func (l *loader) idle(common draft, drafts []draft) {
+	for _, r := range idleRules() {
+		used := false
+		for i := range drafts {
+			d := &drafts[i]
+			applies := r.applies(&d.forward)
+			used = used || applies
+			if d.given[r.name] && !applies {
+				l.warn("forward "+d.forward.Listeners[0].Name+": "+r.name+" does nothing "+r.without, "")
+			}
+		}
+		if common.given[r.name] && !used && len(drafts) > 0 {
+			l.warn("--"+r.name+" does nothing "+r.without, "")
+		}
+	}
+}
+
+func (l *loader) warn(message, remedy string) {
+	l.warnings = append(l.warnings, Warning{Message: message, Remedy: remedy})
+}
+
+// idleRule says where a setting has an effect.
+type idleRule struct {
+	name    string
+	without string
+	applies func(*engine.Forward) bool
+}
+
+func idleRules() []idleRule {
+	rules := []idleRule{
+		{"allow-destination", "without the backend \"header\"", leadsAnywhere},
+		{"socket-mode", "without a unix listener", hasUnixListener},
+		{"require-checksum", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
+		{"max-header", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
+		{"v1-ipv4-in-tcp6", "where only v2 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV1 }},
+	}
+	for _, s := range Settings() {
+		if s.transparentOnly {
+			rules = append(rules, idleRule{s.Name, "without --transparent on", func(f *engine.Forward) bool { return f.Transparent }})
+		}
+	}
+	return rules
+}
+
+func leadsAnywhere(f *engine.Forward) bool {
+	return anyBackend(f, func(b engine.Backend) bool { return b.FromHeader })
+}
+
+func hasUnixListener(f *engine.Forward) bool {
+	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return l.Endpoint.IsUnix() })
+}
+
+func anyBackend(f *engine.Forward, match func(engine.Backend) bool) bool {
+	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return slices.ContainsFunc(l.Backends, match) })
+}
+
+// separateFamilies makes a listener that was written [::]:PORT one of IPv6
+// alone where another one takes the same port of IPv4: it would otherwise take
+// that one's connections. One that was written :PORT stays as it is, since
+// both families were asked for.
+func separateFamilies(drafts []draft) {
+	taken := map[uint16]bool{}
+	each(drafts, func(l *engine.Listener) {
+		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
+			taken[a.Port()] = true
+		}
+	})
+	each(drafts, func(l *engine.Listener) {
+		port := l.Endpoint.Addr.Port()
+		if l.DualStack && strings.HasPrefix(l.Name, "[") && port != 0 && taken[port] {
+			l.DualStack = false
+		}
+	})
+}
+
+func each(drafts []draft, do func(*engine.Listener)) {
+	for i := range drafts {
+		for j := range drafts[i].forward.Listeners {
+			do(&drafts[i].forward.Listeners[j])
+		}
+	}
+}

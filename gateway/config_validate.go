@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"unproxy/gateway/engine"
+)
+
+// leastHeaderTimeout is what the specification asks for (section 2): a header
+// whose first segment is lost comes after a retransmission at 3 seconds.
+const leastHeaderTimeout = 3 * time.Second
+
+// Validate looks for everything that is wrong with c, and for what works but
+// may not be meant. The error joins a [*Problem] for each fault. It does not
+// change c and opens nothing.
+func (c *Config) Validate() ([]Warning, error) {
+	v := &validator{}
+	if len(c.Forwards) == 0 {
+		v.problem("there is nothing to forward", "say what to listen on and where it leads: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
+	}
+	if c.Loops < 0 || c.MaxConnections < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
+		v.problem("loops, connections and drain times cannot be negative", "")
+	}
+	for _, f := range c.Forwards {
+		v.forward(f)
+	}
+	v.listeners(c.Forwards)
+	return v.warnings, v.err()
+}
+
+// validator collects what is found.
+type validator struct {
+	problems
+	warnings []Warning
+}
+
+func (v *validator) problem(what, remedy string) { v.add(what, remedy) }
+
+func (v *validator) warn(what, remedy string) {
+	v.warnings = append(v.warnings, Warning{Message: v.prefix + what, Remedy: remedy})
+}
+
+// forward looks at one forward by itself.
+func (v *validator) forward(f *engine.Forward) {
+	if len(f.Listeners) == 0 {
+		v.problem("a forward has no listener", "")
+		return
+	}
+	v.prefix = "forward " + f.Listeners[0].Name + ": "
+	defer func() { v.prefix = "" }()
+	v.peers(f)
+	v.headers(f)
+	v.transparent(f)
+	v.destination(f)
+	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {
+		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode), "--socket-mode 0660")
+	}
+	for _, l := range f.Listeners {
+		v.backends(l)
+	}
+}
+
+// peers looks at who is believed.
+func (v *validator) peers(f *engine.Forward) {
+	onlyUnix := !slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return !l.Endpoint.IsUnix() })
+	if f.Trust == nil && !onlyUnix {
+		v.problem("no trust rule says which peers may name a client", "give the addresses of the load balancer: --trust 10.0.0.0/8")
+	}
+	if h, t, found := overlap(f.Health, f.Trust); found {
+		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded", h.Text, t.Text),
+			"keep --health-source to addresses that only send health checks")
+	}
+}
+
+// headers looks at what is demanded of headers.
+func (v *validator) headers(f *engine.Forward) {
+	if f.Header.RefuseV1 && f.Header.RefuseV2 {
+		v.problem("neither version of the header is accepted", "--accept v1,v2")
+	}
+	if f.Headers < 1 {
+		v.problem("no header is to be taken off", "--headers 1")
+	}
+	if t := f.HeaderTimeout; t > 0 && t < leastHeaderTimeout {
+		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for: a lost packet ends the connection", t), "--header-timeout 5s")
+	}
+}
+
+// transparent looks at whether backends can be dialled from a client's address.
+func (v *validator) transparent(f *engine.Forward) {
+	if !f.Transparent {
+		return
+	}
+	unix := anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() })
+	other := anyBackend(f, func(b engine.Backend) bool { return !b.Endpoint.IsUnix() })
+	switch {
+	case unix && !other:
+		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
+			"--transparent off, or write BACKEND as HOST:PORT")
+	case unix:
+		v.warn("transparent mode never uses the backends on unix sockets: they have no addresses", "leave them out")
+	}
+	if !f.RejectUnknown {
+		v.warn("with unknown relayed in transparent mode, the backend sees the gateway's own address for a client that no header names",
+			"--unknown reject")
+	}
+	if everybody(f.Source.Allow) {
+		v.warn("a header may name any source, also loopback and this gateway", "keep --allow-source to the addresses that are needed")
+	}
+}
+
+// destination looks at where a header may lead.
+func (v *validator) destination(f *engine.Forward) {
+	switch {
+	case leadsAnywhere(f) && f.AllowDestination == nil:
+		v.problem("backend \"header\" goes where the header says, and nothing says where that may be",
+			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
+	case leadsAnywhere(f) && everybody(f.AllowDestination):
+		v.warn("a header may lead anywhere, also to services of this host", "keep --allow-destination to the backends' addresses")
+	}
+}
+
+// backends looks at where one listener leads.
+func (v *validator) backends(l engine.Listener) {
+	if len(l.Backends) == 0 {
+		v.problem(fmt.Sprintf("listener %s leads nowhere", l.Name), "write LISTEN=BACKEND")
+	}
+	if len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader }) {
+		v.problem("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
+	}
+	for _, b := range l.Backends {
+		if leadsBack(l, b) {
+			v.problem(fmt.Sprintf("listener %s leads back to itself", l.Name), "let the backend listen on another address or port")
+		}
+	}
+}
+
+// leadsBack reports whether b is what l itself listens on. Of a name only
+// localhost is known; of a wildcard only that it covers loopback.
+func leadsBack(l engine.Listener, b engine.Backend) bool {
+	if l.Endpoint.IsUnix() {
+		return l.Endpoint.Path == b.Endpoint.Path
+	}
+	if at := b.Endpoint.Addr; at.IsValid() {
+		return at.Port() != 0 && covers(l, at) && (at == l.Endpoint.Addr || loopback(b))
+	}
+	if !loopback(b) || b.Port == 0 {
+		return false
+	}
+	for _, host := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		if covers(l, netip.AddrPortFrom(host, b.Port)) {
+			return true
+		}
+	}
+	return false
+}
+
+// listeners looks for two listeners that cannot both be opened.
+func (v *validator) listeners(forwards []*engine.Forward) {
+	paths := map[string]bool{}
+	ports := map[uint16][]engine.Listener{}
+	for _, f := range forwards {
+		for _, l := range f.Listeners {
+			if l.Endpoint.IsUnix() {
+				if paths[l.Endpoint.Path] {
+					v.problem(fmt.Sprintf("two forwards listen on %s", l.Name), "give each a path of its own")
+				}
+				paths[l.Endpoint.Path] = true
+				continue
+			}
+			port := l.Endpoint.Addr.Port()
+			if port == 0 {
+				continue
+			}
+			for _, other := range ports[port] {
+				v.collision(other, l)
+			}
+			ports[port] = append(ports[port], l)
+		}
+	}
+}
+
+// collision records a problem if a and b, which are of one port, overlap.
+func (v *validator) collision(a, b engine.Listener) {
+	if a.Endpoint == b.Endpoint {
+		v.problem(fmt.Sprintf("two forwards listen on %s", sameOrBoth(a.Name, b.Name)), "give each an address or port of its own")
+		return
+	}
+	if !covers(a, b.Endpoint.Addr) && !covers(b, a.Endpoint.Addr) {
+		return
+	}
+	remedy := "give each an address or port of its own"
+	if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
+		remedy = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
+	}
+	v.problem(fmt.Sprintf("listeners %s and %s are the same port of the same address", a.Name, b.Name), remedy)
+}
+
+func sameOrBoth(a, b string) string {
+	if a == b {
+		return a
+	}
+	return a + ", also written " + b
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/settings"
+)
+
+// fromHeader is the BACKEND that stands for the destination in the header.
+const fromHeader = "header"
+
+// backends reads BACKEND[,BACKEND...] and gives each listener of f its own.
+// span is the range of ports that f listens on.
+func (p *problems) backends(f *Forward, text string, span portRange) {
+	if text == "" {
+		p.add("has no backend", grammar)
+		return
+	}
+	list := settings.Split(text, ',')
+	for _, word := range list {
+		if word == fromHeader && len(list) > 1 {
+			p.add("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
+			return
+		}
+		b, ports, ok := p.backend(word)
+		if !ok {
+			continue
+		}
+		if ports.len() > 1 && len(f.Listeners) > 0 && ports.len() != span.len() {
+			p.add(fmt.Sprintf("backend %q has %d ports, the listener has %d", word, ports.len(), span.len()),
+				"give both ranges the same length, or the backend a single port")
+			continue
+		}
+		for i := range f.Listeners {
+			port := ports.low
+			if ports.len() > 1 {
+				port += uint16(i)
+			}
+			f.Listeners[i].Backends = append(f.Listeners[i].Backends, withPort(b, port))
+		}
+	}
+}
+
+// withPort returns b at a port, where it is one that has ports.
+func withPort(b engine.Backend, port uint16) engine.Backend {
+	switch {
+	case b.Host != "":
+		b.Port = port
+	case b.Endpoint.Addr.IsValid():
+		b.Endpoint.Addr = netip.AddrPortFrom(b.Endpoint.Addr.Addr(), port)
+	}
+	return b
+}
+
+// backend reads one BACKEND, without its port.
+func (p *problems) backend(word string) (engine.Backend, portRange, bool) {
+	if word == fromHeader {
+		return engine.Backend{FromHeader: true}, portRange{}, true
+	}
+	if path, ok := strings.CutPrefix(word, "unix:"); ok {
+		return engine.Backend{Endpoint: engine.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
+	}
+	if strings.Contains(word, "{{") {
+		p.add(fmt.Sprintf("backend %q is a template", shorten(word)), "templates are for LISTEN; write the backend's address or name")
+		return engine.Backend{}, portRange{}, false
+	}
+	if scheme, rest, ok := strings.Cut(word, "://"); ok {
+		p.add(fmt.Sprintf("backend %q has a scheme: %q", shorten(word), shorten(scheme)), "bytes are passed on as they come; write HOST:PORT: "+shorten(strings.TrimRight(rest, "/")))
+		return engine.Backend{}, portRange{}, false
+	}
+	host, ports, err := splitPort(word)
+	if err == nil && ports.low == 0 {
+		err = fmt.Errorf("has port 0")
+	}
+	if err != nil {
+		p.add(fmt.Sprintf("backend %q %v", shorten(word), err), backendRemedy(word))
+		return engine.Backend{}, portRange{}, false
+	}
+	b, ok := p.backendHost(word, host)
+	return b, ports, ok
+}
+
+// backendHost reads the host of a backend: an address or a name.
+func (p *problems) backendHost(word, host string) (engine.Backend, bool) {
+	none := engine.Backend{}
+	_, port, _ := cutLast(word, ':')
+	if host == "" {
+		p.add(fmt.Sprintf("backend %q names no host", word), "write 127.0.0.1"+word+" for this host")
+		return none, false
+	}
+	addr, err := parseHost(host)
+	if err != nil {
+		if !isName(host) {
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", shorten(word), shorten(host)), backendRemedy(word))
+			return none, false
+		}
+		return engine.Backend{Host: host}, true
+	}
+	switch {
+	case addr.IsUnspecified():
+		p.add(fmt.Sprintf("backend %q is no address to connect to", word), "write 127.0.0.1:"+port+" for this host")
+	case addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		p.add(fmt.Sprintf("backend %q is a multicast or broadcast address", word), "")
+	case addr.Zone() != "":
+		p.add(fmt.Sprintf("backend %q has a zone, which is not supported", word), "use another address of the backend")
+	default:
+		return engine.Backend{Endpoint: engine.Endpoint{Addr: netip.AddrPortFrom(addr, 0)}}, true
+	}
+	return none, false
+}
+
+// backendRemedy guesses at what a backend was meant to be.
+func backendRemedy(word string) string {
+	if a, err := netip.ParseAddr(word); err == nil {
+		return "say which port: " + strings.TrimSuffix(netip.AddrPortFrom(a, 1).String(), "1") + "PORT"
+	}
+	if _, err := parsePorts(word); err == nil {
+		return "write 127.0.0.1:" + word + " for this host"
+	}
+	return "a backend is HOST:PORT, NAME:PORT, HOST:LOW-HIGH, unix:PATH or header"
+}
+
+// isName reports whether host can be a DNS name. One whose last label is a
+// number would be a mistyped IPv4 address (RFC 1123, section 2.1).
+func isName(host string) bool {
+	name := strings.TrimSuffix(host, ".")
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	labels := strings.Split(name, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(l) {
+			letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+			if !letter && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}

@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"unproxy/gateway/engine"
+)
+
+// portRange is one port, or several that follow each other.
+type portRange struct{ low, high uint16 }
+
+// len returns the number of ports.
+func (r portRange) len() int { return int(r.high) - int(r.low) + 1 }
+
+// listeners reads LISTEN into f and returns the ports that it covers; the zero
+// range for a unix socket.
+func (p *problems) listeners(f *Forward, listen string, expand func(string) (string, error)) portRange {
+	text, err := expandTemplates(listen, expand)
+	if err != nil {
+		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
+		return portRange{}
+	}
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if p.path("listener", path) {
+			f.Listeners = []engine.Listener{{Name: text, Endpoint: engine.Endpoint{Path: path}}}
+		}
+		return portRange{}
+	}
+	if strings.HasPrefix(text, "systemd:") {
+		p.add("sockets handed over by systemd are not supported by this version", "listen on HOST:PORT, such as :8443")
+		return portRange{}
+	}
+	host, ports, err := splitPort(text)
+	if err != nil {
+		p.add(fmt.Sprintf("listener %q %v", shorten(text), err), listenRemedy(text))
+		return portRange{}
+	}
+	addr, ok := p.listenAddress(text, host)
+	if !ok {
+		return portRange{}
+	}
+	for port := int(ports.low); port <= int(ports.high); port++ {
+		f.Listeners = append(f.Listeners, engine.Listener{
+			Name:      host + ":" + strconv.Itoa(port),
+			Endpoint:  engine.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
+			DualStack: addr == netip.IPv6Unspecified(),
+		})
+	}
+	return ports
+}
+
+// listenAddress reads the host of a listener, as it was written: "" is both
+// families. A name is refused: it may mean several addresses, and others after
+// the next start.
+func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
+	if host == "" {
+		return netip.IPv6Unspecified(), true
+	}
+	addr, err := parseHost(host)
+	if err != nil {
+		_, port, _ := cutLast(text, ':')
+		remedy := "write an address, such as 10.0.0.5:" + port + ", or :" + port + " for all"
+		if host == "localhost" {
+			remedy = fmt.Sprintf("write 127.0.0.1:%s, or [::1]:%s", port, port)
+		}
+		p.add(fmt.Sprintf("listener %q: %q is not an IP address", shorten(text), shorten(host)), remedy)
+		return netip.Addr{}, false
+	}
+	if addr.IsMulticast() {
+		p.add(fmt.Sprintf("listener %q is a multicast address", text), "")
+		return netip.Addr{}, false
+	}
+	if addr.Zone() != "" {
+		p.add(fmt.Sprintf("listener %q has a zone, which is not supported", text), "listen on another address of the interface, or on all: :PORT")
+		return netip.Addr{}, false
+	}
+	return addr, true
+}
+
+// listenRemedy guesses at what a listener was meant to be.
+func listenRemedy(text string) string {
+	if _, err := parsePorts(text); err == nil {
+		return "write :" + text + " to listen on all addresses"
+	}
+	if a, err := netip.ParseAddr(text); err == nil {
+		return "say which port: " + netip.AddrPortFrom(a, 8443).String()
+	}
+	return "a listener is HOST:PORT, :PORT, HOST:LOW-HIGH or unix:PATH"
+}
+
+// splitPort takes HOST:PORT or HOST:LOW-HIGH apart. The host keeps the brackets
+// of an IPv6 address.
+func splitPort(text string) (host string, ports portRange, err error) {
+	host, port, found := cutLast(text, ':')
+	if !found || strings.HasSuffix(host, ":") || strings.Contains(port, "]") {
+		return "", portRange{}, errors.New("has no port")
+	}
+	bracketed := strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]")
+	if strings.Contains(host, ":") && !bracketed {
+		return "", portRange{}, errors.New("is an IPv6 address without brackets, or has two ports")
+	}
+	ports, err = parsePorts(port)
+	return host, ports, err
+}
+
+// parsePorts reads PORT or LOW-HIGH.
+func parsePorts(text string) (portRange, error) {
+	low, high, ranged := strings.Cut(text, "-")
+	first, err := strconv.ParseUint(low, 10, 16)
+	if err != nil {
+		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", shorten(low))
+	}
+	if !ranged {
+		return portRange{uint16(first), uint16(first)}, nil
+	}
+	last, err := strconv.ParseUint(high, 10, 16)
+	if err != nil {
+		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", shorten(high))
+	}
+	if first == 0 || last < first {
+		return portRange{}, fmt.Errorf("has the ports %s: the first must be above 0 and not above the last", shorten(text))
+	}
+	return portRange{uint16(first), uint16(last)}, nil
+}
+
+// parseHost reads an IPv4 address, or an IPv6 address in brackets; 4-in-6 is
+// unmapped.
+func parseHost(host string) (netip.Addr, error) {
+	inner, bracketed := strings.CutPrefix(host, "[")
+	inner = strings.TrimSuffix(inner, "]")
+	addr, err := netip.ParseAddr(inner)
+	if err == nil && addr.Is4() == bracketed {
+		return netip.Addr{}, errors.New("brackets are for IPv6 addresses")
+	}
+	return addr.Unmap(), err
+}
+
+// path settles whether a unix socket can be at path.
+func (p *problems) path(what, path string) bool {
+	name := fmt.Sprintf("%s %q", what, shorten("unix:"+path))
+	switch {
+	case strings.HasPrefix(path, "@"):
+		p.add(name+" is in the abstract name space, where no mode says who may connect", "write the path of a file: unix:/run/unproxy/"+shorten(path[1:])+".sock")
+	case !filepath.IsAbs(path):
+		p.add(name+" is not an absolute path", "write unix:/run/unproxy/NAME.sock")
+	case len(path) > 107: // sun_path of unix(7) is 108 bytes with its final zero
+		p.add(fmt.Sprintf("%s is %d bytes long, a unix socket may have 107", name, len(path)), "")
+	case strings.ContainsRune(path, 0):
+		p.add(name+" contains a zero byte", "")
+	default:
+		return true
+	}
+	return false
+}
+
+// expandTemplates replaces each {{ template }} in a listener by the one address
+// that it stands for, in brackets where a port is to follow an IPv6 address.
+func expandTemplates(listen string, expand func(string) (string, error)) (string, error) {
+	var out strings.Builder
+	for rest := listen; rest != ""; {
+		start := strings.Index(rest, "{{")
+		if start < 0 {
+			out.WriteString(rest)
+			break
+		}
+		end := strings.Index(rest, "}}")
+		if end < start {
+			return "", fmt.Errorf("template %q is never closed", shorten(rest[start:]))
+		}
+		out.WriteString(rest[:start])
+		text := rest[start : end+2]
+		rest = rest[end+2:]
+		value, err := expandOne(text, expand)
+		if err != nil {
+			return "", err
+		}
+		if strings.Contains(value, ":") && !strings.HasSuffix(out.String(), "[") {
+			value = "[" + value + "]"
+		}
+		out.WriteString(value)
+	}
+	return out.String(), nil
+}
+
+// expandOne returns the address that a template stands for.
+func expandOne(text string, expand func(string) (string, error)) (string, error) {
+	value, err := expand(text)
+	if err != nil {
+		return "", fmt.Errorf("template %s: %w", shorten(text), err)
+	}
+	words := strings.Fields(value)
+	if len(words) != 1 {
+		return "", fmt.Errorf("template %s gives %d addresses (%q) where one is needed", shorten(text), len(words), shorten(value))
+	}
+	addr, err := netip.ParseAddr(words[0])
+	if err != nil {
+		return "", fmt.Errorf("template %s gives %q, which is not an IP address", shorten(text), shorten(value))
+	}
+	return addr.String(), nil
+}
+
+// cutLast cuts s at the last sep.
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	if i := strings.LastIndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
