@@ -77,9 +77,9 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: systemError("accept4", errno)})
 		l.closeListener(ln)
 	}
-	// Everything else is one connection's own fault: ECONNABORTED, or an
-	// error that was pending on the new socket (accept(2)). The rest of the
-	// queue raises another event.
+	// Everything else is one connection's own fault, ECONNABORTED or an error
+	// that was pending on the new socket (accept(2)), or EINTR. The listener
+	// is level-triggered: the rest of the queue raises another event.
 }
 
 // pauseAccept stops accepting for a moment on all of the loop's listeners.
@@ -146,7 +146,7 @@ func (l *loop) closeListeners() {
 	for _, ln := range l.listeners {
 		for ln.fd >= 0 {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
-			if errno == unix.ECONNABORTED {
+			if errno == unix.ECONNABORTED || errno == unix.EINTR {
 				continue
 			}
 			if errno != 0 {

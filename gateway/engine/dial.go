@@ -115,7 +115,7 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 		s.source = netip.AddrPortFrom(s.source.Addr(), 0)
 		errno, _ = s.connect(l, s.source)
 	}
-	if errno != 0 && errno != unix.EINPROGRESS {
+	if errno != 0 {
 		s.dialError(errno)
 		return false
 	}
@@ -132,7 +132,7 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 func (s *session) beginPlain(l *loop) bool {
 	s.backend = Endpoint{Addr: s.suspect}
 	errno, _ := s.connect(l, netip.AddrPort{})
-	if errno != 0 && errno != unix.EINPROGRESS || !l.watch(s, backend, interest|unix.EPOLLOUT) {
+	if errno != 0 || !l.watch(s, backend, interest|unix.EPOLLOUT) {
 		return false
 	}
 	s.arm(l, diagnoseTime)
@@ -152,9 +152,11 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 		errno = l.kernel.Connect(fd, s.backend)
 		again = transparent.RetryConnect(errno)
 	}
-	if errno != 0 && errno != unix.EINPROGRESS {
-		s.hangUp(l)
+	switch errno {
+	case 0, unix.EINPROGRESS, unix.EINTR: // interrupted, it goes on by itself (connect(2))
+		return 0, false
 	}
+	s.hangUp(l)
 	return errno, again
 }
 
@@ -238,7 +240,7 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	case 0:
 		s.sides[peer].bytes += int64(n)
 		return payload[n:], true, false
-	case unix.EAGAIN, unix.ENOTCONN:
+	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 		return payload, false, false
 	}
 	s.dialError(errno)

@@ -14,8 +14,8 @@ import (
 // Kernel is every system call that the engine makes. The real one is in this
 // file and nowhere else; tests put a scripted one in its place.
 //
-// No call blocks but Wait with a timeout. A call that is interrupted by a
-// signal is repeated inside. Descriptors are non-blocking and close-on-exec.
+// No call blocks but Wait with a timeout. Any call that returns an errno may
+// return EINTR. Descriptors are non-blocking and close-on-exec.
 type Kernel interface {
 	transparent.Sockets
 
@@ -94,21 +94,13 @@ type linux struct{ start time.Time }
 func (k linux) Now() int64 { return int64(time.Since(k.start)) }
 
 func call3(trap, a, b, c uintptr) (uintptr, syscall.Errno) {
-	for {
-		r, _, errno := unix.RawSyscall(trap, a, b, c)
-		if errno != unix.EINTR {
-			return r, errno
-		}
-	}
+	r, _, errno := unix.RawSyscall(trap, a, b, c)
+	return r, errno
 }
 
 func call6(trap, a, b, c, d, e, f uintptr) (uintptr, syscall.Errno) {
-	for {
-		r, _, errno := unix.RawSyscall6(trap, a, b, c, d, e, f)
-		if errno != unix.EINTR {
-			return r, errno
-		}
-	}
+	r, _, errno := unix.RawSyscall6(trap, a, b, c, d, e, f)
+	return r, errno
 }
 
 func (linux) Socket(family int) (int, syscall.Errno) {

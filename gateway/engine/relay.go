@@ -85,6 +85,8 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	case errno == unix.EAGAIN:
 		d.readable = false
 		return true, none, 0
+	case errno == unix.EINTR:
+		return true, none, 0
 	case errno != 0:
 		return false, from, errno
 	case n == 0:
@@ -128,12 +130,15 @@ func (s *session) write(l *loop, from int, b []byte) (flushed bool, errno syscal
 	to := &s.sides[1-from]
 	for len(b) > 0 {
 		n, errno := l.kernel.Send(to.fd, b)
-		if errno == unix.EAGAIN {
+		switch errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
 			s.hold(l, from, b)
 			l.watchWrites(s, 1-from)
 			return false, 0
-		}
-		if errno != 0 {
+		default:
 			return false, errno
 		}
 		s.sides[from].bytes += int64(n)
@@ -161,11 +166,14 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d, to := &s.sides[from], &s.sides[1-from]
 	for len(d.held) > 0 {
 		n, errno := l.kernel.Send(to.fd, d.held)
-		if errno == unix.EAGAIN {
+		switch errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
 			l.watchWrites(s, 1-from)
 			return false, 0
-		}
-		if errno != 0 {
+		default:
 			return false, errno
 		}
 		d.bytes += int64(n)
@@ -182,6 +190,8 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
 		d.readable = false
+		return true, none, 0
+	case errno == unix.EINTR:
 		return true, none, 0
 	case errno == unix.EINVAL:
 		d.unspliceable, d.bulk = true, false
@@ -203,11 +213,14 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 	d, to := &s.sides[from], &s.sides[1-from]
 	for d.pipe != nil && d.pipe.n > 0 {
 		n, errno := l.kernel.Splice(d.pipe.read, to.fd, d.pipe.n)
-		if errno == unix.EAGAIN {
+		switch errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
 			l.watchWrites(s, 1-from)
 			return false, 0
-		}
-		if errno != 0 {
+		default:
 			return false, errno
 		}
 		d.bytes += int64(n)
@@ -262,6 +275,9 @@ func (s *session) salvage(l *loop, broken int) {
 	}
 	for range relayBudget {
 		n, errno := l.kernel.Recv(d.fd, l.buffer)
+		if errno == unix.EINTR {
+			continue
+		}
 		if n == 0 || errno != 0 {
 			return
 		}

@@ -183,6 +183,8 @@ func (s *session) read(l *loop) {
 		case errno == unix.EAGAIN:
 			d.readable = false
 			return
+		case errno == unix.EINTR:
+			continue
 		case errno != 0:
 			s.readFailed(l, errno)
 			return
@@ -337,6 +339,8 @@ func (s *session) discard(l *loop) {
 		switch {
 		case errno == unix.EAGAIN:
 			return
+		case errno == unix.EINTR:
+			continue
 		case errno != 0 || n == 0:
 			s.finish(l)
 			return
