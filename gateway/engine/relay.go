@@ -288,27 +288,3 @@ func (s *session) salvage(l *loop, broken int) {
 		d.bytes += int64(n)
 	}
 }
-
-// reset closes a side with a RST.
-func (s *session) reset(l *loop, i int) {
-	d := &s.sides[i]
-	if d.fd >= 0 {
-		l.kernel.Reset(d.fd)
-		d.fd = -1
-	}
-}
-
-// drop closes a side, with a FIN where it was not closed yet, and gives back
-// what it held.
-func (s *session) drop(l *loop, i int) {
-	d := &s.sides[i]
-	if d.fd >= 0 {
-		l.kernel.Close(d.fd)
-		d.fd = -1
-	}
-	s.returnHeld(l, d)
-	if d.pipe != nil {
-		l.pipes.give(d.pipe)
-		d.pipe = nil
-	}
-}

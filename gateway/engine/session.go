@@ -34,18 +34,13 @@ const (
 	// is added to a peer's only when a write blocked; a backend's has it from
 	// the start, because it tells of the connection.
 	interest = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
-	// headerChunk is how much is read at once while the header is awaited:
-	// what follows it must be kept until the backend is there.
-	headerChunk = 16 << 10
 	// closingTime is how long a peer may take to close after we did.
 	closingTime = 5 * time.Second
-	// sampleSize is how much of a refused header is kept for the log.
-	sampleSize = 32
 )
 
 // session is one connection through the gateway: its state machine is this
-// file, from accepted to finish, and nothing else decides an outcome. relay.go
-// and dial.go do what it says and tell what came of it.
+// file, and nothing else decides an outcome. header.go, dial.go, relay.go and
+// end.go do what it says and tell what came of it.
 type session struct {
 	listener *listener
 	sides    [2]side
@@ -174,65 +169,6 @@ func (s *session) timeout(l *loop) {
 	}
 }
 
-// read is the header phase.
-func (s *session) read(l *loop) {
-	d := &s.sides[peer]
-	for d.readable {
-		n, errno := l.kernel.Recv(d.fd, l.buffer[:headerChunk])
-		switch {
-		case errno == unix.EAGAIN:
-			d.readable = false
-			return
-		case errno == unix.EINTR:
-			continue
-		case errno != 0:
-			s.readFailed(l, errno)
-			return
-		case n == 0:
-			s.readEnded(l)
-			return
-		}
-		d.readable = n == headerChunk || d.hungUp || d.urgent
-		b := l.buffer[:n]
-		if len(d.held) > 0 {
-			d.held = append(d.held, b...)
-			b = d.held
-		}
-		if s.decode(l, b) {
-			return
-		}
-	}
-}
-
-// decode takes the headers off the beginning of b, which is all that has come
-// and was not decoded. It returns false when more is needed.
-func (s *session) decode(l *loop, b []byte) bool {
-	f := s.listener.forward
-	for {
-		h, err := proxyproto.Decode(b, &f.Header)
-		if err != nil {
-			s.refused(l, b, err)
-			return true
-		}
-		if h.Result == proxyproto.Incomplete {
-			if held := &s.sides[peer].held; len(*held) != len(b) {
-				*held = append([]byte(nil), b...)
-			}
-			return false
-		}
-		s.headers++
-		s.version = h.Version
-		if int(s.headers) >= f.Headers {
-			s.headed = l.kernel.Now()
-			s.details = details(h.TLVs)
-			s.sides[peer].held = nil
-			s.decide(l, &h, b[h.Length:])
-			return true
-		}
-		b = b[h.Length:]
-	}
-}
-
 // refused ends a connection for its header.
 func (s *session) refused(l *loop, b []byte, err error) {
 	outcome := record.Malformed
@@ -242,20 +178,6 @@ func (s *session) refused(l *loop, b []byte, err error) {
 	s.sample(b)
 	s.failedBy = record.Peer
 	s.refuse(l, outcome, record.Header)
-}
-
-func outcomeOf(r proxyproto.Reason) record.Outcome {
-	switch r.Class() {
-	case proxyproto.NotProxy:
-		return record.NotProxy
-	case proxyproto.TooLong:
-		return record.TooLong
-	case proxyproto.Unsupported:
-		return record.Unsupported
-	case proxyproto.BadChecksum:
-		return record.BadChecksum
-	}
-	return record.Malformed
 }
 
 // readEnded is the end of the stream before the header was whole.
@@ -540,30 +462,4 @@ func (s *session) arm(l *loop, d time.Duration) {
 		return
 	}
 	l.wheel.arm(&s.timer, l.now+int64(d))
-}
-
-// refuse ends a session with RSTs on both sides.
-func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
-	s.reset(l, peer)
-	s.reset(l, backend)
-	s.end(l, outcome, phase)
-}
-
-// end ends a session with FINs.
-func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
-	s.failure, s.ended = outcome, phase
-	s.finish(l)
-}
-
-// finish closes what is open, reports the connection and gives the session back.
-func (s *session) finish(l *loop) {
-	l.wheel.disarm(&s.timer)
-	for i := range s.sides {
-		s.drop(l, i)
-	}
-	if s.counted {
-		s.listener.forward.clients.leave(s.client.Addr())
-	}
-	s.tell(l)
-	l.release(s)
 }

@@ -1,56 +1,9 @@
 package engine
 
 import (
-	"time"
-
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
-
-// tell reports a finished session.
-func (s *session) tell(l *loop) {
-	if l.engine.config.Report == nil {
-		return
-	}
-	r := &l.report
-	*r = record.Connection{
-		ID:          s.id,
-		Forward:     s.listener.Name,
-		Peer:        s.peer,
-		Client:      s.client,
-		Destination: s.destination,
-		Backend:     s.backend.Addr,
-		BackendPath: s.backend.Path,
-		Transparent: s.source.IsValid(),
-		Version:     s.version,
-		Outcome:     s.failure,
-		Phase:       s.ended,
-		By:          s.failedBy,
-		Reason:      s.reason,
-		Offset:      s.offset,
-		Sample:      s.sampled,
-		BytesIn:     s.sides[peer].bytes,
-		BytesOut:    s.sides[backend].bytes,
-		Duration:    time.Duration(l.now - s.began),
-		Details:     s.details,
-	}
-	if s.source.IsValid() && s.source != s.client {
-		r.Source = s.source
-	}
-	if s.headed != 0 {
-		r.HeaderTime = time.Duration(s.headed - s.began)
-	}
-	if s.joined != 0 {
-		r.ConnectTime = time.Duration(s.joined - s.headed)
-		r.Duration = max(r.Duration, time.Duration(s.joined-s.began))
-	}
-	l.engine.config.Report(r)
-}
-
-// sample keeps the beginning of a refused header for the log.
-func (s *session) sample(b []byte) {
-	s.sampled = append([]byte(nil), b[:min(len(b), sampleSize)]...)
-}
 
 // details copies what is worth a line from a header's TLVs; nil when there is
 // nothing.

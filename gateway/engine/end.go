@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"time"
+
+	"unproxy/gateway/record"
+)
+
+// sampleSize is how much of a refused header is kept for the log.
+const sampleSize = 32
+
+// refuse ends a session with RSTs on both sides.
+func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
+	s.reset(l, peer)
+	s.reset(l, backend)
+	s.end(l, outcome, phase)
+}
+
+// end ends a session with FINs.
+func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
+	s.failure, s.ended = outcome, phase
+	s.finish(l)
+}
+
+// finish closes what is open, reports the connection and gives the session back.
+func (s *session) finish(l *loop) {
+	l.wheel.disarm(&s.timer)
+	for i := range s.sides {
+		s.drop(l, i)
+	}
+	if s.counted {
+		s.listener.forward.clients.leave(s.client.Addr())
+	}
+	s.tell(l)
+	l.release(s)
+}
+
+// tell reports a finished session.
+func (s *session) tell(l *loop) {
+	if l.engine.config.Report == nil {
+		return
+	}
+	r := &l.report
+	*r = record.Connection{
+		ID:          s.id,
+		Forward:     s.listener.Name,
+		Peer:        s.peer,
+		Client:      s.client,
+		Destination: s.destination,
+		Backend:     s.backend.Addr,
+		BackendPath: s.backend.Path,
+		Transparent: s.source.IsValid(),
+		Version:     s.version,
+		Outcome:     s.failure,
+		Phase:       s.ended,
+		By:          s.failedBy,
+		Reason:      s.reason,
+		Offset:      s.offset,
+		Sample:      s.sampled,
+		BytesIn:     s.sides[peer].bytes,
+		BytesOut:    s.sides[backend].bytes,
+		Duration:    time.Duration(l.now - s.began),
+		Details:     s.details,
+	}
+	if s.source.IsValid() && s.source != s.client {
+		r.Source = s.source
+	}
+	if s.headed != 0 {
+		r.HeaderTime = time.Duration(s.headed - s.began)
+	}
+	if s.joined != 0 {
+		r.ConnectTime = time.Duration(s.joined - s.headed)
+		r.Duration = max(r.Duration, time.Duration(s.joined-s.began))
+	}
+	l.engine.config.Report(r)
+}
+
+// sample keeps the beginning of a refused header for the log.
+func (s *session) sample(b []byte) {
+	s.sampled = append([]byte(nil), b[:min(len(b), sampleSize)]...)
+}
+
+// reset closes a side with a RST.
+func (s *session) reset(l *loop, i int) {
+	d := &s.sides[i]
+	if d.fd >= 0 {
+		l.kernel.Reset(d.fd)
+		d.fd = -1
+	}
+}
+
+// drop closes a side, with a FIN where it was not closed yet, and gives back
+// what it held.
+func (s *session) drop(l *loop, i int) {
+	d := &s.sides[i]
+	if d.fd >= 0 {
+		l.kernel.Close(d.fd)
+		d.fd = -1
+	}
+	s.returnHeld(l, d)
+	if d.pipe != nil {
+		l.pipes.give(d.pipe)
+		d.pipe = nil
+	}
+}
