@@ -1,0 +1,62 @@
+package transparent
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// refuser is a kernel that refuses one option.
+type refuser struct {
+	level, name int
+	errno       syscall.Errno
+}
+
+func (r refuser) SetOption(_, level, name, _ int) syscall.Errno {
+	if level == r.level && name == r.name {
+		return r.errno
+	}
+	return 0
+}
+
+func (refuser) Bind(int, netip.AddrPort) syscall.Errno { return 0 }
+
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		kernel refuser
+		mark   bool
+		error  string // "": none
+		hint   string
+	}{
+		{refuser{}, true, "", ""},
+		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, false,
+			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "AmbientCapabilities=CAP_NET_RAW"},
+		{refuser{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, false,
+			"set IPV6_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "--cap-add NET_RAW"},
+		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, false,
+			"set IP_TRANSPARENT: setsockopt: protocol not available", "does not know IP_TRANSPARENT"},
+		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true,
+			"set SO_MARK: CAP_NET_RAW is missing: setsockopt: operation not permitted", "5.17"},
+		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, false, "", ""},
+	} {
+		err := check(tt.kernel, tt.mark)
+		if tt.error == "" {
+			if err != nil {
+				t.Errorf("check with %+v: %v", tt.kernel, err)
+			}
+			continue
+		}
+		if err == nil || err.Error() != tt.error || !errors.Is(err, tt.kernel.errno) {
+			t.Errorf("check with %+v: %v, want %s", tt.kernel, err, tt.error)
+			continue
+		}
+		option, ok := errors.AsType[*OptionError](err)
+		if !ok || !strings.Contains(option.Hint(), tt.hint) || strings.Contains(option.Hint(), "\n") {
+			t.Errorf("hint of %v: %q, want a line that says %q", err, option.Hint(), tt.hint)
+		}
+	}
+}
