@@ -1,0 +1,82 @@
+package command
+
+import (
+	"net/netip"
+
+	"unproxy/trust"
+)
+
+// jsonRule is a trust rule for programs.
+type jsonRule struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Rule   string       `json:"rule"`
+	Origin string       `json:"origin"`
+	Note   string       `json:"note,omitempty"`
+}
+
+// jsonWarning is a warning about a trust rule for programs.
+type jsonWarning struct {
+	Origin  string `json:"origin"`
+	Rule    string `json:"rule"`
+	Message string `json:"message"`
+}
+
+// jsonVerdict is whether an address is trusted, for programs.
+type jsonVerdict struct {
+	Address netip.Addr `json:"address"`
+	Trusted bool       `json:"trusted"`
+	Rule    *jsonRule  `json:"rule,omitempty"`
+	Nearest *jsonRule  `json:"nearest,omitempty"`
+}
+
+// jsonPreset is a preset for programs.
+type jsonPreset struct {
+	Name     string         `json:"name"`
+	Date     string         `json:"date"`
+	Source   string         `json:"source"`
+	Status   string         `json:"status"`
+	Warning  string         `json:"warning,omitempty"`
+	Shared   bool           `json:"shared"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+}
+
+// jsonRules returns rules for programs; none is an empty list.
+func jsonRules(rules []trust.Rule) []jsonRule {
+	out := make([]jsonRule, len(rules))
+	for i, r := range rules {
+		out[i] = jsonRule{Prefix: r.Prefix, Rule: r.Text, Origin: r.Origin, Note: r.Note}
+	}
+	return out
+}
+
+// jsonWarnings returns warnings for programs; none is an empty list.
+func jsonWarnings(warnings []trust.Warning) []jsonWarning {
+	out := make([]jsonWarning, len(warnings))
+	for i, w := range warnings {
+		out[i] = jsonWarning(w)
+	}
+	return out
+}
+
+// jsonPresets returns presets for programs.
+func jsonPresets(presets []trust.Preset) []jsonPreset {
+	out := make([]jsonPreset, len(presets))
+	for i, p := range presets {
+		out[i] = jsonPreset{Name: p.Name, Date: p.Date, Source: p.Source, Status: p.Status, Warning: p.Warning, Shared: p.Shared, Prefixes: p.Prefixes}
+	}
+	return out
+}
+
+// jsonVerdictOf returns whether set trusts a, for programs.
+func jsonVerdictOf(set *trust.Set, a netip.Addr) jsonVerdict {
+	v := jsonVerdict{Address: a}
+	r, ok := set.Lookup(a)
+	if ok {
+		v.Trusted, v.Rule = true, &jsonRules([]trust.Rule{r})[0]
+		return v
+	}
+	if r, ok = set.Nearest(a); ok {
+		v.Nearest = &jsonRules([]trust.Rule{r})[0]
+	}
+	return v
+}

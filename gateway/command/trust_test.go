@@ -1,0 +1,161 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"unproxy/trust"
+)
+
+// runTrust runs "unproxy trust" with args and returns what it prints.
+func runTrust(args ...string) (string, error) {
+	var out bytes.Buffer
+	app := &cli.App{
+		Name: "unproxy", Writer: &out, ErrWriter: &out, HideHelp: true,
+		ExitErrHandler: func(*cli.Context, error) {}, DisableSliceFlagSeparator: true,
+		Commands: []*cli.Command{trustCommand()},
+	}
+	err := app.Run(append([]string{"unproxy", "trust"}, args...))
+	return out.String(), err
+}
+
+// trustFile writes a trust file and returns its path.
+func trustFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "trust.txt")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestTrustExplain(t *testing.T) {
+	file := trustFile(t, "# ours\n192.0.2.0/24\n")
+	tests := []struct {
+		name string
+		args []string
+		want string
+		exit int
+	}{
+		{"preset", []string{"--trust", "cloudflare", "173.245.48.9"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", exitOK},
+		{"flag for the address", []string{"--address", "173.245.48.9", "--trust", "cloudflare"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", exitOK},
+		{"prefix", []string{"--trust", "10.0.0.0/8", "10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", exitOK},
+		{"most specific", []string{"--trust", "10.0.0.0/8", "--trust", "10.1.0.0/16", "10.1.2.3"}, "trusted: rule \"10.1.0.0/16\" (--trust)\n", exitOK},
+		{"file", []string{"--trust-file", file, "192.0.2.9"}, "trusted: rule \"192.0.2.0/24\" (" + file + ":2)\n", exitOK},
+		{"4-in-6", []string{"--trust", "10.0.0.0/8", "::ffff:10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", exitOK},
+		{"miss", []string{"--trust", "10.1.0.0/16", "--trust", "192.0.2.0/24", "10.3.0.1"}, "not trusted; nearest rule \"10.1.0.0/16\" (--trust), of whose 16 bits the first 14 are the same\n", exitFailed},
+		{"other family", []string{"--trust", "10.1.0.0/16", "2001:db8::1"}, "not trusted; there is no rule for its address family\n", exitFailed},
+		{"zone", []string{"--trust", "any", "fe80::1%eth0"}, "not trusted: an address with a zone never is\n", exitFailed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := runTrust(append([]string{"explain"}, tt.args...)...)
+			if got != tt.want || exitCode(err) != tt.exit {
+				t.Errorf("trust explain %q = %q, exit code %d; want %q, %d (%v)", tt.args, got, exitCode(err), tt.want, tt.exit, err)
+			}
+		})
+	}
+}
+
+func TestTrustMistakes(t *testing.T) {
+	tests := []struct {
+		name, want, hint string
+		args             []string
+	}{
+		{"nothing", "trust needs a command", "trust explain", nil},
+		{"misspelt", `no command trust "lst"`, "trust list", []string{"lst"}},
+		{"no rule", "no trust rule", "--trust 10.0.0.0/8", []string{"explain", "10.0.0.1"}},
+		{"no rule to list", "no trust rule", "--trust 10.0.0.0/8", []string{"list"}},
+		// urfave/cli stops reading flags at the first argument, in silence.
+		{"flag after the address", "--trust comes after the address", "flags first", []string{"explain", "10.0.0.1", "--trust", "any"}},
+		{"flag after the name", "--json comes after the name", "flags first", []string{"presets", "cloudflare", "--json"}},
+		{"two addresses", "more than one address", "give one", []string{"explain", "--trust", "any", "10.0.0.1", "10.0.0.2"}},
+		{"address twice", "two addresses are given", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
+		{"no address", "no address is given", "ADDRESS", []string{"explain", "--trust", "any"}},
+		{"a port", `"10.0.0.1:80" is not an address`, "write 10.0.0.1", []string{"explain", "--trust", "any", "10.0.0.1:80"}},
+		{"a name", `"lb" is not an address`, "173.245.48.9", []string{"explain", "--trust", "any", "lb"}},
+		{"argument of list", `"10.0.0.0/8" is given`, "--trust 10.0.0.0/8", []string{"list", "10.0.0.0/8"}},
+		{"no such preset", `no preset "akamai"`, "cloudflare", []string{"presets", "akamai"}},
+		{"broken rule", `"10.0.0.1/8" has host bits set`, "write 10.0.0.0/8", []string{"list", "--trust", "10.0.0.1/8"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := runTrust(tt.args...)
+			if out != "" || exitCode(err) != exitUsage {
+				t.Fatalf("trust %q printed %q and ends with %d (%v), want exit code %d alone", tt.args, out, exitCode(err), err, exitUsage)
+			}
+			var mistake hinter
+			if !errors.As(err, &mistake) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(mistake.Hint(), tt.hint) {
+				t.Errorf("trust %q: %v (%v), want %q with the hint %q", tt.args, err, mistake, tt.want, tt.hint)
+			}
+		})
+	}
+}
+
+func TestTrustList(t *testing.T) {
+	t.Setenv("UNPROXY_TRUST", "10.0.0.0/8, 10.1.0.0/16")
+	t.Setenv("UNPROXY_TRUST_FILE", trustFile(t, "loopback\n"))
+	got, err := runTrust("list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"10.0.0.0/8   10.0.0.0/8", "127.0.0.0/8", "trust.txt:1", "RFC 1122",
+		"warning: --trust: \"10.1.0.0/16\" says nothing new", "every process on this host",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("trust list does not say %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestTrustJSON(t *testing.T) {
+	out, err := runTrust("explain", "--json", "--trust", "10.0.0.0/8", "11.0.0.1")
+	var verdict jsonVerdict
+	if bad := json.Unmarshal([]byte(out), &verdict); bad != nil || exitCode(err) != exitFailed {
+		t.Fatalf("trust explain --json: %v, exit code %d:\n%s", bad, exitCode(err), out)
+	}
+	if verdict.Trusted || verdict.Rule != nil || verdict.Nearest == nil || verdict.Nearest.Rule != "10.0.0.0/8" {
+		t.Errorf("trust explain --json of a miss = %s", out)
+	}
+
+	out, err = runTrust("list", "--json", "--trust", "any")
+	var list struct {
+		Rules    []jsonRule
+		Warnings []jsonWarning
+	}
+	if bad := json.Unmarshal([]byte(out), &list); bad != nil || err != nil || len(list.Rules) != 2 || len(list.Warnings) != 1 {
+		t.Errorf("trust list --json of any: %v, %v:\n%s", bad, err, out)
+	}
+
+	out, err = runTrust("presets", "--json")
+	var presets []jsonPreset
+	if bad := json.Unmarshal([]byte(out), &presets); bad != nil || err != nil || len(presets) != len(trust.Presets()) {
+		t.Errorf("trust presets --json: %v, %v:\n%s", bad, err, out)
+	}
+}
+
+func TestTrustPresets(t *testing.T) {
+	out, err := runTrust("presets")
+	if lines := strings.Count(out, "\n"); err != nil || lines != 1+len(trust.Presets()) {
+		t.Errorf("trust presets prints %d lines, %v; want a head and a line for each of %d", lines, err, len(trust.Presets()))
+	}
+	// What "presets NAME" prints is itself a trust file with the same prefixes.
+	for _, p := range trust.Presets() {
+		out, err := runTrust("presets", p.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, _, err := trust.Load(trust.Source{Files: []string{trustFile(t, out)}})
+		if err != nil || set.Len() != len(p.Prefixes) {
+			t.Errorf("trust presets %s as a trust file: %d rules, %v; want %d", p.Name, set.Len(), err, len(p.Prefixes))
+		}
+	}
+}
