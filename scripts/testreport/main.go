@@ -106,17 +106,17 @@ func (r *report) finish() {
 	}
 }
 
-// reason is what a test said last before it was skipped.
+// reason is all that a test said before it was skipped.
 func (r *report) reason(t test) string {
-	why := "no reason given"
+	var why []string
 	for _, line := range r.output[t] {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "===") || strings.HasPrefix(line, "---") {
 			continue
 		}
-		why = line
+		why = append(why, line)
 	}
-	return why
+	return strings.Join(why, "; ")
 }
 
 func countTests(all []test) int {

@@ -1,0 +1,196 @@
+package integration_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// A backend that cannot be had ends the connection, and the log says why:
+//
+//	peer ──header──▶ gateway ──▶ :3001 nobody listens
+//	                         ──▶ 192.0.2.1 no route
+//	                         ──▶ :3002 a full backlog, which answers nothing
+//	                         ──▶ nowhere.invalid, a name that is none
+func TestBackendDown(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		fullBacklog(t, 3002)
+		tests := []struct{ backend, outcome, by string }{
+			{"127.0.0.1:3001", "backend_refused", "backend"},
+			{"192.0.2.1:3000", "backend_unreachable", "gateway"},
+			{"127.0.0.1:3002", "connect_timeout", "timeout"},
+			{"nowhere.invalid:3000", "backend_unreachable", "gateway"},
+			{"unix:/nonexistent/socket", "backend_unreachable", "gateway"},
+		}
+		for _, test := range tests {
+			t.Run(test.backend, func(t *testing.T) {
+				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1", "--connect-timeout", "500ms")
+				conn := lab.Send(t, g.Address(t, 0), lab.V2(client4, dest4))
+				wantReset(t, conn)
+				g.NextConnection(t).Expect(t, "outcome", test.outcome, "phase", "dial", "by", test.by, "client", client4.String())
+			})
+		}
+	})
+}
+
+// fullBacklog listens on a port of 127.0.0.1 whose queue is full: the kernel
+// drops what else comes (tcp_conn_request in net/ipv4/tcp_input.c).
+func fullBacklog(t *testing.T, port int) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	lab.Dial(t, fmt.Sprintf("127.0.0.1:%d", port)) // a queue of length 0 holds one
+}
+
+// Of several backends the first that answers serves:
+//
+//	peer ──header──▶ gateway :2000 ──✗ :3001 nobody
+//	                               ──✗ :3002 nobody
+//	                               ──▶ :3000 redis
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "redis-server")
+		lab.Redis(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3001,[::1]:3002,127.0.0.1:3000", "--trust", "127.0.0.1")
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		redisCarries(t, conn, 100)
+		conn.Close()
+		g.NextConnection(t).Expect(t, "outcome", "ok", "backend", "127.0.0.1:3000")
+	})
+}
+
+// A backend may be a name, of which any address will do:
+//
+//	peer ──header──▶ gateway :2000 ──▶ backend.test = 127.0.0.5, ::1
+//	                                    only [::1]:3000 listens
+func TestBackendName(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		hosts := lab.WriteFile(t, "hosts", "127.0.0.5 backend.test\n::1 backend.test\n127.0.0.1 localhost\n")
+		if err := unix.Mount(hosts, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		six, four := lab.Listen(t, "[::1]:3000"), lab.Listen(t, "127.0.0.1:3001")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=backend.test:3000", "--forward", "127.0.0.1:2001=localhost:3001", "--trust", "127.0.0.1")
+		for _, c := range []struct {
+			address string
+			backend *lab.Backend
+		}{{"127.0.0.1:2000", six}, {"127.0.0.1:2001", four}} {
+			conn := lab.Send(t, c.address, lab.V2(client4, dest4), []byte("hello"))
+			wantRead(t, c.backend.Next(t), "hello")
+			conn.Close()
+			g.NextConnection(t).Expect(t, "outcome", "ok", "backend", c.backend.Addr)
+		}
+	})
+}
+
+// Both ends may be unix sockets. Who may open the listening one is trusted:
+//
+//	client 127.0.0.9 ──▶ haproxy :1000 ──v2──▶ gateway unix:in ──▶ redis unix:out
+func TestUnixSockets(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "haproxy", "redis-server")
+		in, out := filepath.Join(t.TempDir(), "in"), filepath.Join(t.TempDir(), "out")
+		lab.Redis(t, "127.0.0.1:3000", "--unixsocket", out)
+		g := lab.StartGateway(t, "--forward", "unix:"+in+"=unix:"+out, "--trust", "192.0.2.1")
+		lab.HAProxy(t, haproxyPreamble+"listen in\n  bind 127.0.0.1:1000\n  server s unix@"+in+" send-proxy-v2\n", "127.0.0.1:1000")
+		conn := dialFrom(t, "127.0.0.9", "127.0.0.1:1000")
+		redisCarries(t, conn, 1<<20)
+		conn.Close()
+		g.NextConnection(t).Expect(t, "outcome", "ok", "client", conn.LocalAddr().String(),
+			"destination", "127.0.0.1:1000", "backend", "unix:"+out, "peer", "")
+	})
+}
+
+// A range of ports leads to as many, one to one:
+//
+//	peer ──header──▶ gateway :2000-2002 ──▶ :3000, :3001, :3002
+func TestPortRange(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		var backends []*lab.Backend
+		for port := range 3 {
+			backends = append(backends, lab.Listen(t, fmt.Sprintf("127.0.0.1:%d", 3000+port)))
+		}
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000-2002=127.0.0.1:3000-3002", "--trust", "127.0.0.1")
+		for port, backend := range backends {
+			address := fmt.Sprintf("127.0.0.1:%d", 2000+port)
+			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte(address))
+			wantRead(t, backend.Next(t), address)
+			conn.Close()
+			g.NextConnection(t).Expect(t, "outcome", "ok", "backend", backend.Addr, "forward", address)
+		}
+	})
+}
+
+// A listener without a host takes both families, and a peer of either is told
+// by its plain address:
+//
+//	127.0.0.9 ──▶ gateway :2000 ──▶ backend [::1]:3000
+//	::1       ──▶
+func TestDualStack(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "[::1]:3000")
+		g := lab.StartGateway(t, "--forward", ":2000=[::1]:3000", "--trust", "127.0.0.9", "--trust", "::1")
+		for _, path := range []struct{ source, address string }{{"127.0.0.9", "127.0.0.1:2000"}, {"::1", "[::1]:2000"}} {
+			conn := dialFrom(t, path.source, path.address)
+			mapped := netip.AddrPortFrom(netip.AddrFrom16(client4.Addr().As16()), client4.Port())
+			header := lab.V2(mapped, dest6) // as HAProxy writes an IPv4 client of an IPv6 address
+			write(t, conn, append(header, "hello"...))
+			wantRead(t, backend.Next(t), "hello")
+			conn.Close()
+			g.NextConnection(t).Expect(t, "outcome", "ok", "peer", conn.LocalAddr().String(), "client", client4.String())
+		}
+	})
+}
+
+// The header may say where to, within what is allowed:
+//
+//	peer ──header──▶ gateway :2000=header, --allow-destination 127.0.0.0/30 ──▶ nginx 127.0.0.2:3000
+//	                                                                        ──✗ 127.0.0.4:3000
+func TestBackendFromHeader(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nginx")
+		content := webServer(t, 1000, "127.0.0.2:3000")
+		denied := lab.Listen(t, "127.0.0.4:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=header", "--trust", "127.0.0.1", "--allow-destination", "127.0.0.0/30")
+		to := func(address string) *net.TCPConn {
+			return lab.Send(t, "127.0.0.1:2000", lab.V2(client4, netip.MustParseAddrPort(address)))
+		}
+		if body := fetch(t, func() net.Conn { return to("127.0.0.2:3000") }); !bytes.Equal(body, content) {
+			t.Errorf("the file came as %d other bytes", len(body))
+		}
+		g.NextConnection(t).Expect(t, "outcome", "ok", "backend", "127.0.0.2:3000")
+
+		wantReset(t, to(denied.Addr))
+		g.NextConnection(t).Expect(t, "outcome", "destination_denied", "phase", "dial", "destination", denied.Addr)
+		if n := denied.Accepted(); n != 0 {
+			t.Errorf("a backend that is not allowed was contacted %d times", n)
+		}
+
+		wantReset(t, lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")))
+		g.NextConnection(t).Expect(t, "outcome", "no_address", "phase", "dial")
+	})
+}

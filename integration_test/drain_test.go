@@ -1,0 +1,101 @@
+package integration_test
+
+import (
+	"net"
+	"syscall"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// On SIGTERM the listener closes, running sessions come to their end, and the
+// gateway leaves with 0:
+//
+//	conn ──header──▶ gateway :2000 ◀── SIGTERM
+//	                    └──▶ behind :3000
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		g, conn, behind := session(t)
+		g.Signal(syscall.SIGTERM)
+		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+		write(t, conn, []byte("still here"))
+		wantRead(t, behind, "still here")
+		write(t, behind, []byte("so am I"))
+		wantRead(t, conn, "so am I")
+		conn.Close()
+		wantClosed(t, behind)
+		behind.Close()
+		g.NextConnection(t).Expect(t, "outcome", "ok", "phase", "relay")
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
+}
+
+// refuses reports whether nobody listens on the address. Connections that are
+// taken are closed at once.
+func refuses(address string) bool {
+	conn, err := net.Dial("tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	return err != nil
+}
+
+// What is left at the end of the drain is cut, which is no failure:
+//
+//	conn ──header──▶ gateway :2000, --drain-timeout 200ms ◀── SIGTERM
+func TestDrainTimeout(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		g, conn, behind := session(t, "--drain-timeout", "200ms")
+		g.Signal(syscall.SIGTERM)
+		wantReset(t, conn)
+		wantReset(t, behind)
+		g.NextConnection(t).Expect(t, "outcome", "drained", "phase", "relay", "by", "gateway", "client", client4.String())
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
+}
+
+// A second signal ends the drain at once:
+//
+//	conn ──header──▶ gateway :2000 ◀── SIGTERM, SIGINT
+func TestHurry(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		g, conn, _ := session(t, "--drain-timeout", "1h")
+		g.Signal(syscall.SIGTERM)
+		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+		g.Signal(syscall.SIGINT)
+		wantReset(t, conn)
+		g.Wait(t)
+		last := lab.Line{}
+		for _, line := range g.Log() {
+			if line.String("client") == client4.String() {
+				last = line
+			}
+		}
+		last.Expect(t, "outcome", "drained")
+	})
+}
+
+// In the drain's delay, in which a load balancer learns to stay away, new
+// connections are served as before:
+//
+//	peer ──header──▶ gateway :2000, --drain-delay ◀── SIGTERM
+func TestDrainDelay(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "redis-server")
+		lab.Redis(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "3s")
+		g.Signal(syscall.SIGTERM)
+		g.WaitLine(t, "drain")
+		redisCarries(t, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)), 100)
+		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+	})
+}

@@ -1,0 +1,230 @@
+package integration_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"unproxy/integration_test/lab"
+)
+
+// patience is how long a test waits for anything before it fails.
+const patience = 20 * time.Second
+
+// Addresses of the documentation's networks, for headers.
+var (
+	client4 = netip.MustParseAddrPort("192.0.2.9:4711")
+	dest4   = netip.MustParseAddrPort("198.51.100.1:443")
+	client6 = netip.MustParseAddrPort("[2001:db8::9]:4711")
+	dest6   = netip.MustParseAddrPort("[2001:db8::1]:443")
+)
+
+// dialFrom connects from source, an address of the namespace. All reading and
+// writing on the connection together is bounded.
+func dialFrom(t *testing.T, source, address string) *net.TCPConn {
+	t.Helper()
+	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	conn, err := dialer.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.TCPConn)
+}
+
+// eventually polls until the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("it did not come about that %s", what)
+}
+
+// write sends all of b.
+func write(t *testing.T, conn io.Writer, b []byte) {
+	t.Helper()
+	if _, err := conn.Write(b); err != nil {
+		t.Fatalf("send %d bytes: %v", len(b), err)
+	}
+}
+
+// wantRead reads exactly the bytes of want.
+func wantRead(t *testing.T, conn io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(conn, got)
+	if err != nil || string(got) != want {
+		t.Fatalf("read %q, %v; want %q", got[:n], err, want)
+	}
+}
+
+// wantClosed reads to the end, which must come by itself, as a FIN, and
+// without a byte before it.
+func wantClosed(t *testing.T, conn io.Reader) {
+	t.Helper()
+	if got, err := io.ReadAll(conn); err != nil || len(got) > 0 {
+		t.Errorf("read %.100q and %v, want a clean end without a byte", got, err)
+	}
+}
+
+// wantReset reads to the end, which must be an RST without a byte before it.
+func wantReset(t *testing.T, conn io.Reader) {
+	t.Helper()
+	if got, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) || len(got) > 0 {
+		t.Errorf("read %.100q and %v, want a reset without a byte", got, err)
+	}
+}
+
+// wantEnd reads to the end, which may be either but must be the other side's.
+func wantEnd(t *testing.T, conn io.Reader) {
+	t.Helper()
+	got, err := io.ReadAll(conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) || len(got) > 0 {
+		t.Errorf("read %.100q and %v, want the connection ended without a byte", got, err)
+	}
+}
+
+// reset ends the connection with an RST.
+func reset(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	if err := conn.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+// haproxyPreamble is what stands before the sections of each HAProxy.
+const haproxyPreamble = `
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+  unique-id-format id-%ci-%cp
+`
+
+// nginxStream starts nginx as a load balancer, from listen to target, with a
+// version 1 header.
+func nginxStream(t *testing.T, listen, target string) {
+	t.Helper()
+	const module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+	if _, err := os.Stat(module); err != nil {
+		t.Skip("nginx's stream module is not installed")
+	}
+	lab.Nginx(t, `load_module `+module+`;
+events {}
+stream { server { listen `+listen+`; proxy_pass `+target+`; proxy_protocol on; } }`, listen)
+}
+
+// webServer starts nginx on the address, serving /file of so many random
+// bytes, and returns these.
+func webServer(t *testing.T, size int, address string) []byte {
+	t.Helper()
+	content := make([]byte, size)
+	rand.Read(content)
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "file"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	lab.Nginx(t, `events {}
+http { access_log off; `+lab.NginxTemporary+`
+  server { listen `+address+`; root `+root+`; } }`, address)
+	return content
+}
+
+// fetch gets the web server's file over a connection of its own, which dial
+// makes.
+func fetch(t *testing.T, dial func() net.Conn) []byte {
+	t.Helper()
+	client := http.Client{
+		Timeout: patience,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(), nil },
+		},
+	}
+	response, err := client.Get("http://gateway.test/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("the web server's answer: %s, %v", response.Status, err)
+	}
+	return body
+}
+
+// redisCarries stores a value of so many bytes in the Redis behind conn and
+// reads it back.
+func redisCarries(t *testing.T, conn io.ReadWriter, size int) {
+	t.Helper()
+	value := make([]byte, size)
+	rand.Read(value)
+	go fmt.Fprintf(conn, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", size, value)
+	want := fmt.Appendf(nil, "+OK\r\n$%d\r\n%s\r\n", size, value)
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		t.Fatalf("the answer of redis: %v", err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatalf("redis did not give back what it was given; the answer begins with %.40q", got)
+	}
+}
+
+// dialUnix connects to a unix socket once somebody listens there.
+func dialUnix(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	var conn net.Conn
+	eventually(t, "somebody listens on "+filepath.Base(path), func() (ok bool) {
+		var err error
+		conn, err = net.Dial("unix", path)
+		return err == nil
+	})
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.UnixConn)
+}
+
+// ask sends a question to a unix socket and returns all that comes back.
+func ask(t *testing.T, path, question string) string {
+	t.Helper()
+	conn := dialUnix(t, path)
+	defer conn.Close()
+	write(t, conn, []byte(question))
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(answer)
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// portOf returns an address's port as text.
+func portOf(a net.Addr) string {
+	_, port, _ := net.SplitHostPort(a.String())
+	return port
+}

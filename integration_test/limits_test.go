@@ -1,0 +1,240 @@
+package integration_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// echo serves a backend that sends back what it receives.
+func echo(t *testing.T, address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+}
+
+// Five thousand sessions are held at once, each of two descriptors and little
+// memory:
+//
+//	5000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
+func TestManyConnections(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		const sessions = 5000
+		needDescriptors(t, 2*sessions+100)
+		// The race detector's memory is not the gateway's.
+		t.Setenv("UNPROXY_TEST_BINARY", plainBinary(t))
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		conns := make([]net.Conn, 0, sessions)
+		open := func(n int) {
+			for range n {
+				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+				conn.SetDeadline(time.Now().Add(3 * patience))
+				wantRead(t, conn, "hello")
+				conns = append(conns, conn)
+			}
+		}
+		open(100) // the gateway's buffers and the runtime's are there now
+		memory, descriptors := residentMemory(t, g.PID()), openDescriptors(t, g.PID())
+		open(sessions - 100)
+		perMemory := float64(residentMemory(t, g.PID())-memory) / (sessions - 100)
+		perDescriptors := float64(openDescriptors(t, g.PID())-descriptors) / (sessions - 100)
+		t.Logf("%d sessions: %.0f bytes of memory and %.2f descriptors for each", sessions, perMemory, perDescriptors)
+		if perDescriptors > 2 {
+			t.Errorf("%.2f descriptors for each session, want 2", perDescriptors)
+		}
+		if perMemory > 2048 {
+			t.Errorf("%.0f bytes of memory for each session, want at most 2048", perMemory)
+		}
+		for _, conn := range conns {
+			write(t, conn, []byte("again"))
+			wantRead(t, conn, "again")
+			conn.Close()
+		}
+		eventually(t, "the descriptors are given back", func() bool { return openDescriptors(t, g.PID()) < 100 })
+	})
+}
+
+// plainBinary builds the gateway without the race detector.
+func plainBinary(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "unproxy")
+	if output, err := exec.Command("go", "build", "-o", path, "unproxy").CombinedOutput(); err != nil {
+		t.Fatalf("build the gateway: %v: %s", err, output)
+	}
+	return path
+}
+
+// needDescriptors skips the test where a process may not have so many.
+func needDescriptors(t *testing.T, n uint64) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max < n {
+		t.Skipf("a process may have %d descriptors here, and %d are needed", limit.Max, n)
+	}
+}
+
+// residentMemory is a process's resident memory in bytes.
+func residentMemory(t *testing.T, pid int) int {
+	t.Helper()
+	for _, line := range strings.Split(string(readFile(t, fmt.Sprintf("/proc/%d/status", pid))), "\n") {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
+			kilobytes, err := strconv.Atoi(fields[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kilobytes << 10
+		}
+	}
+	t.Fatalf("process %d has no VmRSS", pid)
+	return 0
+}
+
+func openDescriptors(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// A gateway that is out of descriptors says so, keeps the sessions that it
+// has, and goes on when there are some again:
+//
+//	12 × conn ──header──▶ gateway :2000, room for 3 sessions ──▶ echo :3000
+func TestDescriptorsExhausted(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--max-connections", "1000")
+		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
+		wantRead(t, first, "first")
+
+		limit := uint64(openDescriptors(t, g.PID()) + 5)
+		if err := unix.Prlimit(g.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+			t.Fatal(err)
+		}
+		var conns []net.Conn
+		for range 12 {
+			conns = append(conns, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("more")))
+		}
+		g.WaitLine(t, `"accept_paused"`)
+		write(t, first, []byte("unharmed"))
+		wantRead(t, first, "unharmed")
+
+		// Each is served in its turn, once others have gone; one may have been
+		// turned away for want of a second descriptor.
+		served := 0
+		for _, conn := range conns {
+			if n, _ := io.ReadFull(conn, make([]byte, 4)); n == 4 {
+				served++
+			}
+			conn.Close()
+		}
+		if served < len(conns)-3 {
+			t.Errorf("%d of %d connections were served after all", served, len(conns))
+		}
+		write(t, first, []byte("unharmed"))
+		wantRead(t, first, "unharmed")
+		g.WaitLine(t, `"accept_resumed"`)
+		last := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("last"))
+		wantRead(t, last, "last")
+	})
+}
+
+// At --max-connections the next one waits in the kernel's queue:
+//
+//	3 × conn ──header──▶ gateway :2000, --max-connections 2 ──▶ backend :3000
+func TestMaxConnections(t *testing.T) {
+	for name, flags := range map[string][]string{
+		"of the gateway": {"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--max-connections", "2"},
+		"of the forward": {"--forward", "127.0.0.1:2000=127.0.0.1:3000?max-connections=2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				backend := lab.Listen(t, "127.0.0.1:3000")
+				g := lab.StartGateway(t, append([]string{"--trust", "127.0.0.1"}, flags...)...)
+				var conns, behind []*net.TCPConn
+				for range 2 {
+					conns = append(conns, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)))
+					behind = append(behind, backend.Next(t))
+				}
+				third := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("patient"))
+				for range 100 {
+					write(t, conns[0], []byte("busy"))
+					wantRead(t, behind[0], "busy")
+				}
+				if n := backend.Accepted(); n != 2 {
+					t.Fatalf("%d connections to the backend, want 2", n)
+				}
+				conns[1].Close()
+				behind[1].Close()
+				g.NextConnection(t).Expect(t, "outcome", "ok")
+				wantRead(t, backend.Next(t), "patient")
+				third.Close()
+				g.NextConnection(t).Expect(t, "outcome", "ok")
+			})
+		})
+	}
+}
+
+// At --max-connections-per-client a client's next one is reset; others are
+// not concerned:
+//
+//	192.0.2.9 × 2 ──▶ gateway :2000, --max-connections-per-client 1 ──▶ backend :3000
+//	192.0.2.10    ──▶
+func TestMaxConnectionsPerClient(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--max-connections-per-client", "1")
+		header := func(client string) []byte { return lab.V2(netip.MustParseAddrPort(client), dest4) }
+		first := lab.Send(t, "127.0.0.1:2000", header("192.0.2.9:1"))
+		backend.Next(t)
+
+		wantReset(t, lab.Send(t, "127.0.0.1:2000", header("192.0.2.9:2")))
+		g.NextConnection(t).Expect(t, "outcome", "limit", "by", "gateway", "client", "192.0.2.9:2")
+
+		other := lab.Send(t, "127.0.0.1:2000", header("192.0.2.10:1"))
+		backend.Next(t)
+		reset(t, first)
+		g.NextConnection(t).Expect(t, "outcome", "reset", "client", "192.0.2.9:1")
+		again := lab.Send(t, "127.0.0.1:2000", header("192.0.2.9:3"), []byte("again"))
+		wantRead(t, backend.Next(t), "again")
+		other.Close()
+		again.Close()
+	})
+}

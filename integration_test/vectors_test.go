@@ -1,0 +1,176 @@
+package integration_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// vector is one row of the table that the decoder is held to; see the table's
+// own README for its fields.
+type vector struct {
+	Name, Hex, Kind string
+	Expect          struct {
+		Outcome, Reason, Src string
+		Sport                uint16
+		Version, Consumed    int
+	}
+}
+
+func (v *vector) bytes() []byte {
+	b, err := hex.DecodeString(v.Hex)
+	if err != nil {
+		panic(v.Name + ": " + err.Error())
+	}
+	return b
+}
+
+// vectors returns the rows for TCP whose outcome is one of those named.
+func vectors(t *testing.T, outcomes ...string) []vector {
+	t.Helper()
+	text, err := os.ReadFile("../gateway/proxyproto/testdata/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all, chosen []vector
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range all {
+		for _, outcome := range outcomes {
+			if v.Kind == "tcp" && v.Expect.Outcome == outcome {
+				chosen = append(chosen, v)
+			}
+		}
+	}
+	if len(chosen) == 0 {
+		t.Fatalf("no vector has outcome %q", outcomes)
+	}
+	return chosen
+}
+
+// outcomeOf is the word for a refusal, by the decoder's reason, where it is
+// not "malformed".
+var outcomeOf = map[string]string{
+	"no PROXY signature":             "not_proxy",
+	"v2 signature":                   "not_proxy",
+	"CRC32C mismatch":                "bad_checksum",
+	"v2 version":                     "unsupported",
+	"v2 command":                     "unsupported",
+	"v2 address family":              "unsupported",
+	"v2 transport":                   "unsupported",
+	"no CRLF in the first 107 bytes": "too_long",
+}
+
+// Each header that must be refused is, on the wire, and nobody behind the
+// gateway hears of it:
+//
+//	peer ──bad header──▶ gateway :2000 ──✗ backend :3000
+func TestRefusals(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--max-header", "65551", "--header-timeout", "0")
+		for _, v := range vectors(t, "error") {
+			conn := lab.Dial(t, "127.0.0.1:2000")
+			conn.Write(v.bytes()) // fails when the gateway was quicker; what counts is below
+			wantEnd(t, conn)
+			outcome, ok := outcomeOf[v.Expect.Reason]
+			if !ok {
+				outcome = "malformed"
+			}
+			t.Log(v.Name)
+			g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer",
+				"reason", v.Expect.Reason, "backend", "", "client", "")
+		}
+		if n := backend.Accepted(); n != 0 {
+			t.Errorf("the backend was contacted %d times", n)
+		}
+	})
+}
+
+// A header that ends too early is refused when the connection ends, and not
+// before:
+//
+//	peer ──half a header, FIN──▶ gateway :2000 ──✗ backend :3000
+func TestTruncated(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--max-header", "65551", "--header-timeout", "0")
+		for _, v := range vectors(t, "incomplete") {
+			conn := lab.Send(t, "127.0.0.1:2000", v.bytes())
+			conn.CloseWrite()
+			wantEnd(t, conn)
+			outcome := "truncated"
+			if v.Hex == "" {
+				outcome = "empty"
+			}
+			t.Log(v.Name)
+			g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer")
+		}
+		if n := backend.Accepted(); n != 0 {
+			t.Errorf("the backend was contacted %d times", n)
+		}
+	})
+}
+
+// What follows a good header arrives byte for byte, whether the header came
+// in one piece or byte by byte, and be it another header:
+//
+//	peer ──header, payload──▶ gateway :2000 ──payload──▶ backend :3000
+func TestGoodHeaders(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--max-header", "65551")
+		for _, v := range vectors(t, "proxy", "local", "unknown") {
+			header, payload := v.bytes()[:v.Expect.Consumed], v.bytes()[v.Expect.Consumed:]
+			payload = append(payload, lab.V1(client4, dest4)...)
+			for _, pieces := range [][][]byte{{append(header, payload...)}, append(single(header), payload)} {
+				if len(pieces) > 300 {
+					continue
+				}
+				conn := lab.Send(t, "127.0.0.1:2000", pieces...)
+				conn.CloseWrite()
+				behind := backend.Next(t)
+				if got, err := io.ReadAll(behind); err != nil || !bytes.Equal(got, payload) {
+					t.Errorf("%s in %d pieces: the backend got %.200q and %v, want %.200q", v.Name, len(pieces), got, err, payload)
+				}
+				behind.Close()
+				wantClosed(t, conn)
+				t.Log(v.Name)
+				g.NextConnection(t).Expect(t, "outcome", "ok", "phase", "relay", "version", strconv.Itoa(v.Expect.Version),
+					"client", v.client(conn), "bytes_in", strconv.Itoa(len(payload)), "bytes_out", "0")
+			}
+		}
+	})
+}
+
+// single returns b as slices of one byte each.
+func single(b []byte) [][]byte {
+	var all [][]byte
+	for i := range b {
+		all = append(all, b[i:i+1])
+	}
+	return all
+}
+
+// client is whom the log must name for v on conn: the header's source, or the
+// peer where it names none.
+func (v *vector) client(conn net.Conn) string {
+	if v.Expect.Outcome != "proxy" {
+		return conn.LocalAddr().String()
+	}
+	source := netip.MustParseAddr(v.Expect.Src).Unmap()
+	return net.JoinHostPort(source.String(), strconv.Itoa(int(v.Expect.Sport)))
+}
