@@ -333,6 +333,9 @@ func TestCapabilities(t *testing.T) {
 			if err := transparent.Check(true); err != nil {
 				t.Errorf("Check with CAP_NET_RAW alone: %v", err)
 			}
+			if err := transparent.CheckMark(); err != nil {
+				t.Errorf("CheckMark with CAP_NET_RAW alone: %v", err)
+			}
 			connectFrom(t, ap("203.0.113.9:4711"), v4.addr)
 			connectFrom(t, ap("[2001:db8::9]:4711"), v6.addr)
 			for _, s := range []string{"203.0.113.9:80", "[2001:db8::9]:80"} {
@@ -351,6 +354,9 @@ func TestCapabilities(t *testing.T) {
 				if errno := bind(ap(s)); errno != syscall.EPERM {
 					t.Errorf("bind to %s without capabilities: %v, want %v", s, errno, syscall.EPERM)
 				}
+			}
+			if err := transparent.CheckMark(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "SO_MARK") {
+				t.Errorf("CheckMark without capabilities: %v", err)
 			}
 			err := transparent.Check(false)
 			option, ok := errors.AsType[*transparent.OptionError](err)

@@ -48,31 +48,30 @@ func (e *OptionError) Hint() string {
 // IPV6_TRANSPARENT, and SO_MARK if mark is set. A host without one of the two
 // families passes for that family.
 //
-// Errors that wrap an [*OptionError] come with a hint. The capability counts in
-// the user namespace that owns the network namespace (sk_ns_capable), so a
-// process may have it and yet be refused.
-func Check(mark bool) error {
-	return check(System{}, mark)
-}
+// What the kernel refuses is an [*OptionError], which comes with a hint. The
+// capability counts in the user namespace that owns the network namespace
+// (sk_ns_capable), so a process may have it and yet be refused.
+func Check(mark bool) error { return check(System{}, true, mark) }
 
-func check(k Sockets, mark bool) error {
-	families := []struct {
-		domain int
-		is4    bool
-		option string
-	}{
-		{unix.AF_INET, true, "IP_TRANSPARENT"},
-		{unix.AF_INET6, false, "IPV6_TRANSPARENT"},
-	}
-	for _, f := range families {
-		fd, err := unix.Socket(f.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// CheckMark is [Check] for a process that sets SO_MARK on plain connections
+// only.
+func CheckMark() error { return check(System{}, false, true) }
+
+func check(k Sockets, foreign, mark bool) error {
+	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
+		fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			continue
 		}
 		if err != nil {
 			return os.NewSyscallError("socket", err)
 		}
-		err = checkSocket(k, fd, f.is4, mark, f.option)
+		if foreign {
+			err = checkTransparent(k, fd, domain == unix.AF_INET)
+		}
+		if mark && err == nil {
+			err = optionError("SO_MARK", k.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, 1))
+		}
 		unix.Close(fd)
 		if err != nil {
 			return err
@@ -81,29 +80,17 @@ func check(k Sockets, mark bool) error {
 	return nil
 }
 
-func checkSocket(k Sockets, fd int, is4, mark bool, option string) error {
-	if errno := setTransparent(k, fd, is4); errno != 0 {
-		return &OptionError{Option: option, Err: os.NewSyscallError("setsockopt", errno)}
+func checkTransparent(k Sockets, fd int, is4 bool) error {
+	option := "IPV6_TRANSPARENT"
+	if is4 {
+		option = "IP_TRANSPARENT"
 	}
-	if !mark {
-		return nil
-	}
-	if errno := k.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, 1); errno != 0 {
-		return &OptionError{Option: "SO_MARK", Err: os.NewSyscallError("setsockopt", errno)}
-	}
-	return nil
+	return optionError(option, setTransparent(k, fd, is4))
 }
 
-// CheckMark tells whether this process may set SO_MARK, where nothing needs to
-// be transparent; its errors are those of [Check].
-func CheckMark() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
+func optionError(option string, errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
 	}
-	defer unix.Close(fd)
-	if errno := (System{}).SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, 1); errno != 0 {
-		return &OptionError{Option: "SO_MARK", Err: os.NewSyscallError("setsockopt", errno)}
-	}
-	return nil
+	return &OptionError{Option: option, Err: os.NewSyscallError("setsockopt", errno)}
 }

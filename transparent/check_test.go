@@ -27,23 +27,26 @@ func (refuser) Bind(int, netip.AddrPort) syscall.Errno { return 0 }
 
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
-		kernel refuser
-		mark   bool
-		error  string // "": none
-		hint   string
+		kernel        refuser
+		foreign, mark bool
+		error         string // "": none
+		hint          string
 	}{
-		{refuser{}, true, "", ""},
-		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, false,
+		{refuser{}, true, true, "", ""},
+		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, true, false,
 			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "AmbientCapabilities=CAP_NET_RAW"},
-		{refuser{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, false,
+		{refuser{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, true, false,
 			"set IPV6_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "--cap-add NET_RAW"},
-		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, false,
+		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, true, false,
 			"set IP_TRANSPARENT: setsockopt: protocol not available", "does not know IP_TRANSPARENT"},
-		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true,
+		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, true,
 			"set SO_MARK: CAP_NET_RAW is missing: setsockopt: operation not permitted", "5.17"},
-		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, false, "", ""},
+		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, false, true,
+			"set SO_MARK: CAP_NET_RAW is missing: setsockopt: operation not permitted", "5.17"},
+		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, false, "", ""},
+		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, false, true, "", ""},
 	} {
-		err := check(tt.kernel, tt.mark)
+		err := check(tt.kernel, tt.foreign, tt.mark)
 		if tt.error == "" {
 			if err != nil {
 				t.Errorf("check with %+v: %v", tt.kernel, err)

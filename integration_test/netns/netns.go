@@ -99,7 +99,8 @@ func again(name string, attributes *syscall.SysProcAttr) (output []byte, err err
 		return nil, err
 	}
 	cmd := exec.Command(self, "-test.run="+pattern(name), "-test.v", "-test.count=1")
-	cmd.Env = append(os.Environ(), marker+"="+name)
+	// A program with the race detector sleeps for a second at its end otherwise.
+	cmd.Env = append(os.Environ(), marker+"="+name, "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	cmd.SysProcAttr = attributes
 	return cmd.CombinedOutput()
 }
