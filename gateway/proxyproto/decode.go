@@ -114,6 +114,25 @@ func Decode(b []byte, o *Options) (h Header, err error) {
 	return h, nil
 }
 
+// Missing returns the least number of bytes that must follow b before [Decode]
+// can answer anything but [Incomplete]: exact once the 16 fixed bytes of a
+// version 2 header are there, and for an empty b that of the shortest header.
+// It is for input that Decode found incomplete.
+func Missing(b []byte) int {
+	switch {
+	case len(b) > 0 && b[0] == signature[0]:
+		if len(b) < fixedLength {
+			return fixedLength - len(b)
+		}
+		return fixedLength + int(binary.BigEndian.Uint16(b[14:])) - len(b)
+	case len(b) <= len("PROXY UNKNOWN"):
+		return len("PROXY UNKNOWN\r\n") - len(b)
+	case b[len(b)-1] == '\r':
+		return 1
+	}
+	return len("\r\n")
+}
+
 // decode, like all that it calls, returns the reason of a refusal and the
 // number of bytes that it took, and leaves h zero as long as the header is
 // incomplete.

@@ -322,6 +322,40 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
+func TestMissing(t *testing.T) {
+	v2 := mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority}})
+	for _, row := range []struct {
+		in   string
+		want int
+	}{
+		{"", 15},
+		{"P", 14},
+		{"PROXY TCP4 ", 4},
+		{"PROXY UNKNOWN", 2},
+		{"PROXY UNKNOWN\r", 1},
+		{v1Line[:len(v1Line)-2], 2},
+		{v1Line[:len(v1Line)-1], 1},
+		{string(v2[:1]), 15},
+		{string(v2[:15]), 1},
+		{string(v2[:16]), len(v2) - 16},
+		{string(v2[:len(v2)-1]), 1},
+	} {
+		if got := answer(Decode([]byte(row.in), nil)); got != "incomplete" {
+			t.Fatalf("%q: %s", row.in, got)
+		}
+		if got := Missing([]byte(row.in)); got != row.want {
+			t.Errorf("Missing(%q) = %d, want %d", row.in, got, row.want)
+		}
+	}
+	for _, whole := range []string{v1Line, string(v2), "PROXY UNKNOWN\r\n"} {
+		for n := range len(whole) {
+			if got := Missing([]byte(whole[:n])); got < 1 || got > len(whole)-n {
+				t.Errorf("Missing(%q) = %d, but %d are enough", whole[:n], got, len(whole)-n)
+			}
+		}
+	}
+}
+
 func TestTwoChecksums(t *testing.T) {
 	b := mustV2(t, Message{
 		Command: CommandProxy, Source: client4, Destination: service4,
