@@ -128,9 +128,9 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 	return true
 }
 
-// beginPlain starts the plain connect of a diagnosis.
+// beginPlain starts the plain connect of a diagnosis, to the backend that was
+// dialled last.
 func (s *session) beginPlain(l *loop) bool {
-	s.backend = Endpoint{Addr: s.suspect}
 	errno, _ := s.connect(l, netip.AddrPort{})
 	if errno != 0 || !l.watch(s, backend, interest|unix.EPOLLOUT) {
 		return false
@@ -201,9 +201,6 @@ func (s *session) dialError(errno syscall.Errno) {
 		s.failure, s.failedBy = record.BackendRefused, record.Backend
 	case unix.ETIMEDOUT:
 		s.failure, s.failedBy = record.ConnectTimeout, record.Timeout
-		if s.source.IsValid() {
-			s.suspect = s.backend.Addr
-		}
 	case unix.EADDRINUSE, unix.EADDRNOTAVAIL:
 		if s.source.IsValid() {
 			s.failure = record.SourcePortBusy

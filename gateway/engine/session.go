@@ -50,7 +50,6 @@ type session struct {
 	peer, client, destination netip.AddrPort
 	backend                   Endpoint       // dialled last
 	source                    netip.AddrPort // connected from, where transparent
-	suspect                   netip.AddrPort // a backend that timed out when dialled transparently
 
 	id                           uint64
 	began, headed, joined, alive int64 // when it was accepted, had its header, had its backend, last moved
@@ -342,7 +341,7 @@ func (s *session) dialFailed(l *loop) {
 	if s.failure == record.OK {
 		s.failure, s.failedBy, s.reason = s.noTarget()
 	}
-	if s.failure == record.ConnectTimeout && s.suspect.IsValid() {
+	if s.failure == record.ConnectTimeout && s.source.IsValid() {
 		s.diagnose(l)
 		return
 	}
@@ -353,7 +352,7 @@ func (s *session) dialFailed(l *loop) {
 func (s *session) diagnose(l *loop) {
 	s.reset(l, peer)
 	s.state = diagnosing
-	if v, ok := l.verdict(s.suspect); ok {
+	if v, ok := l.verdict(s.backend.Addr); ok {
 		s.diagnosed(l, v)
 		return
 	}
@@ -365,7 +364,7 @@ func (s *session) diagnose(l *loop) {
 // diagnosed ends a connection whose transparent connect timed out; plain says
 // that a plain one did not.
 func (s *session) diagnosed(l *loop, plain bool) {
-	l.learn(s.suspect, plain)
+	l.learn(s.backend.Addr, plain)
 	outcome := record.ConnectTimeout
 	if plain {
 		outcome = record.NoReturnPath
