@@ -95,7 +95,7 @@ func (c *collector) file(name string) {
 		c.fault(name, fmt.Sprintf("cannot read the trust file: %v", reason(err)), "", err)
 		return
 	}
-	before, told, found := len(c.errs), 0, false
+	before, found := len(c.errs), false
 	text = strings.TrimPrefix(text, "\ufeff") // Windows editors begin UTF-8 with it
 	for i, line := range strings.Split(text, "\n") {
 		rule := strings.TrimSpace(stripComment(line))
@@ -104,8 +104,7 @@ func (c *collector) file(name string) {
 		}
 		found = true
 		c.line(rule, fmt.Sprintf("%s:%d", name, i+1))
-		told = len(c.errs) - before
-		if told > maxProblems {
+		if len(c.errs)-before > maxProblems {
 			c.errs = c.errs[:before+maxProblems]
 			c.fault(name, "there are more broken lines", "is this a list of trust rules, one a line?", nil)
 			return

@@ -208,12 +208,10 @@ func mendLength(a netip.Addr, length string) string {
 	if err != nil || mask.BitLen() != a.BitLen() {
 		return ""
 	}
-	full := netip.PrefixFrom(mask, mask.BitLen())
 	for n := range mask.BitLen() + 1 {
-		ones := allOnes(mask)
-		if p, _ := ones.Prefix(n); p.Addr() == full.Addr() {
-			masked, _ := a.Prefix(n)
-			return "write " + masked.String()
+		if p, _ := allOnes(mask).Prefix(n); p.Addr() == mask {
+			network, _ := a.Prefix(n)
+			return "write " + network.String()
 		}
 	}
 	return ""
