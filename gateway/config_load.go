@@ -105,7 +105,7 @@ func (l *loader) process() {
 			continue
 		}
 		if err := s.set(l.config, last(values)); err != nil {
-			l.errs = append(l.errs, flagProblem(s.Name, last(values), err))
+			l.errs = append(l.errs, FlagProblem(s.Name, last(values), err))
 		}
 	}
 	values := l.src.Settings[MaxConnections]
@@ -113,7 +113,7 @@ func (l *loader) process() {
 		return
 	}
 	if err := count(values, &l.config.MaxConnections); err != nil {
-		l.errs = append(l.errs, flagProblem(MaxConnections, last(values), err))
+		l.errs = append(l.errs, FlagProblem(MaxConnections, last(values), err))
 	}
 }
 
@@ -127,7 +127,7 @@ func (l *loader) forwards() {
 		}
 		common.given[s.Name] = true
 		if err := s.take(&common, values); err != nil {
-			l.errs = append(l.errs, flagProblem(s.Name, last(values), err))
+			l.errs = append(l.errs, FlagProblem(s.Name, last(values), err))
 		}
 	}
 	common.nameLists(func(name string) string { return "--" + name })
@@ -215,8 +215,9 @@ func (s Setting) take(d *draft, values []string) error {
 	return s.set(d, values)
 }
 
-// flagProblem is the problem with the value of a flag.
-func flagProblem(name, value string, err error) error {
+// FlagProblem is the problem with the value of a flag; err is what package
+// settings says of it.
+func FlagProblem(name, value string, err error) error {
 	return &Problem{
 		Message: fmt.Sprintf("--%s %q %v", name, shorten(value), err),
 		Remedy:  remedy(err, "--"+name+" "),

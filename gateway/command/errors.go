@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"unproxy/gateway"
+	"unproxy/trust"
 )
 
 // The exit codes of every command.
@@ -29,8 +32,8 @@ func (e usageError) Error() string { return e.msg }
 // Hint returns what to do about it, or "".
 func (e usageError) Hint() string { return e.hint }
 
-// hinter is an error that knows what to do about itself, as [usageError] and
-// the problems of the gateway's configuration do.
+// hinter is an error that knows what to do about itself, as [usageError], the
+// problems of a configuration and those of a missing capability do.
 type hinter interface {
 	error
 	Hint() string
@@ -47,15 +50,18 @@ func (r reported) Error() string { return fmt.Sprintf("exit code %d", r.code) }
 // A single mistake of usage makes all of it a mistake of usage: whatever else
 // went wrong came of the same command line.
 func exitCode(err error) int {
-	if err == nil {
+	var (
+		done    reported
+		usage   usageError
+		setting *gateway.Problem
+		rule    *trust.Error
+	)
+	switch {
+	case err == nil:
 		return exitOK
-	}
-	var done reported
-	if errors.As(err, &done) {
+	case errors.As(err, &done):
 		return done.code
-	}
-	var mistake hinter
-	if errors.As(err, &mistake) {
+	case errors.As(err, &usage), errors.As(err, &setting), errors.As(err, &rule):
 		return exitUsage
 	}
 	return exitFailed

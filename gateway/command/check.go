@@ -1,0 +1,155 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/engine"
+	"unproxy/trust"
+)
+
+// runCheck validates what was given and prints what would be served.
+func runCheck(ctx *cli.Context, g *given) error {
+	config, warnings, err := configure(g)
+	for _, w := range warnings {
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", oneLine(w.String()))
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range config.Forwards {
+		summarize(ctx.App.Writer, f)
+	}
+	limit := "any number of connections"
+	if config.MaxConnections > 0 {
+		limit = fmt.Sprintf("at most %d connections", config.MaxConnections)
+	}
+	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limit)
+	if ctx.Bool("strict") && len(warnings) > 0 {
+		return usageError{plural(len(warnings), "warning") + ", and --strict makes them failures", ""}
+	}
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(warnings), "warning"))
+	return nil
+}
+
+// summarize prints what a forward does.
+func summarize(w io.Writer, f *engine.Forward) {
+	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
+	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), backends(first))
+	if len(f.Listeners) > 1 {
+		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, backends(last))
+	}
+	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
+	row("trust", peers(f))
+	row("header", headers(f))
+	row("transparent", transparency(f))
+	row("time limits", fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout)))
+	if f.MaxConnections > 0 {
+		row("limit", plural(f.MaxConnections, "connection"))
+	}
+	if f.MaxConnectionsPerClient > 0 {
+		row("per client", plural(f.MaxConnectionsPerClient, "connection"))
+	}
+}
+
+func span(first, last string, n int) string {
+	if n == 1 {
+		return first
+	}
+	return fmt.Sprintf("%s to %s (%d ports)", first, last, n)
+}
+
+// backends names where a listener leads.
+func backends(l engine.Listener) string {
+	var all []string
+	for _, b := range l.Backends {
+		switch {
+		case b.FromHeader:
+			all = append(all, "the destination in the header")
+		case b.Host != "":
+			all = append(all, fmt.Sprintf("%s:%d", b.Host, b.Port))
+		default:
+			all = append(all, b.Endpoint.String())
+		}
+	}
+	return strings.Join(all, ", else ")
+}
+
+// peers says who is believed, and what becomes of the others.
+func peers(f *engine.Forward) string {
+	var texts []string
+	seen := map[string]bool{}
+	set, _ := f.Trust.(*trust.Set)
+	for _, r := range set.Rules() {
+		if !seen[r.Text] {
+			texts = append(texts, r.Text)
+			seen[r.Text] = true
+		}
+	}
+	const most = 5
+	n := len(texts)
+	if n > most {
+		texts = append(texts[:most], "...")
+	}
+	others := "others are reset"
+	if f.PassUntrusted {
+		others = "others are passed as clients"
+	}
+	if n == 0 {
+		return "whoever may connect to the socket"
+	}
+	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), plural(n, "rule"), others)
+}
+
+// headers says which headers are taken.
+func headers(f *engine.Forward) string {
+	var parts []string
+	if !f.Header.RefuseV1 {
+		parts = append(parts, "v1")
+	}
+	if !f.Header.RefuseV2 {
+		parts = append(parts, fmt.Sprintf("v2 to %d bytes", f.Header.MaxLength))
+	}
+	if f.Header.RequireChecksum {
+		parts = append(parts, "checksum required")
+	}
+	if f.Headers > 1 {
+		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
+	}
+	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, "closed", "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
+}
+
+// transparency says what address the backend sees.
+func transparency(f *engine.Forward) string {
+	if !f.Transparent {
+		return "off: the backend sees the gateway's address"
+	}
+	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s", f.Source.SourcePort, f.Source.FamilyMismatch)
+}
+
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
+
+// orOff writes a time limit.
+func orOff(d time.Duration) string {
+	if d == 0 {
+		return "off"
+	}
+	return d.String()
+}
+
+// plural counts things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

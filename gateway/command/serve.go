@@ -1,0 +1,179 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway"
+	"unproxy/gateway/accesslog"
+	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
+	"unproxy/gateway/settings"
+	"unproxy/trust"
+)
+
+// server is a gateway that runs as a daemon.
+type server struct {
+	config *gateway.Config
+	run    *gateway.Gateway
+	log    *zerolog.Logger
+	// cut counts the connections that the drain did not wait for.
+	cut atomic.Uint64
+}
+
+// runServe runs the gateway until a signal ends it.
+func runServe(ctx *cli.Context, g *given) error {
+	if err := raiseDescriptors(); err != nil {
+		return err
+	}
+	config, warnings, err := configure(g)
+	logs, logErr := logConfig(g, ctx.App.ErrWriter)
+	if err := errors.Join(err, logErr); err != nil {
+		return err
+	}
+	// A reader of the log that goes away must not take the gateway with it:
+	// Go ends a process that writes to a broken pipe on stderr.
+	signal.Ignore(syscall.SIGPIPE)
+	log, err := accesslog.New(logs)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	for _, w := range warnings {
+		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
+	}
+	s := &server{config: config, log: log.Logger()}
+	config.Observe = func(c *record.Connection) {
+		if c.Outcome == record.Drained {
+			s.cut.Add(1)
+		}
+		log.Connection(c)
+	}
+	config.Notice = s.notice
+	return s.serve()
+}
+
+// logConfig reads the settings of the log.
+func logConfig(g *given, w io.Writer) (accesslog.Config, error) {
+	c := accesslog.Config{Writer: w}
+	var errs []error
+	word := func(name string, take func(string) error, words ...string) {
+		values := g.values[name]
+		if len(values) == 0 {
+			return
+		}
+		text := values[len(values)-1]
+		_, err := settings.Word(text, words...)
+		if err == nil {
+			err = take(text)
+		}
+		if err != nil {
+			errs = append(errs, gateway.FlagProblem(name, text, err))
+		}
+	}
+	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err }, "auto", "json", "console")
+	word("log-level", func(s string) (err error) { c.Level, err = accesslog.ParseLevel(s); return err }, "debug", "info", "warn", "error")
+	word("access-log", func(s string) (err error) { c.Mode, err = accesslog.ParseMode(s); return err }, "all", "errors", "off")
+	return c, errors.Join(errs...)
+}
+
+// serve opens the listeners and serves until it is told to stop.
+func (s *server) serve() error {
+	threads(s.config.Loops)
+	run, err := gateway.New(*s.config)
+	if err != nil {
+		return err
+	}
+	s.run = run
+	s.sayListening()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	ended := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watchSignals(signals, stop, ended)
+	}()
+	err = run.Run(ctx)
+	signal.Stop(signals)
+	close(ended)
+	<-watched
+	s.log.Info().Uint64("accepted", run.Counters().Accepted).Uint64("cut", s.cut.Load()).Msg("stopped")
+	return err
+}
+
+// sayListening logs where the gateway listens, and that it is ready.
+func (s *server) sayListening() {
+	bound := s.run.Addrs()
+	transparent, rules := false, 0
+	for _, f := range s.config.Forwards {
+		transparent = transparent || f.Transparent
+		if set, ok := f.Trust.(*trust.Set); ok {
+			rules = max(rules, set.Len())
+		}
+		for _, l := range f.Listeners {
+			s.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
+			bound = bound[1:]
+		}
+	}
+	s.log.Info().Str("version", strings.TrimPrefix(thisVersion().String(), "unproxy ")).
+		Int("forwards", len(s.config.Forwards)).Int("loops", s.config.Loops).Int("trust_rules", rules).
+		Bool("transparent", transparent).Int("backlog", backlog()).Int("max_connections", s.config.MaxConnections).
+		Int("pid", os.Getpid()).Msg("ready")
+}
+
+// watchSignals stops the gateway at the first signal, cuts its drain short at
+// the second one, and returns when the gateway has ended.
+func (s *server) watchSignals(signals <-chan os.Signal, stop context.CancelFunc, ended <-chan struct{}) {
+	draining := false
+	for {
+		select {
+		case <-ended:
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				s.log.Warn().Msg("nothing was reloaded: this version reads its configuration at the start only")
+				continue
+			}
+			if draining {
+				s.log.Warn().Str("signal", sig.String()).Int("active", s.run.Counters().Active).Msg("drain cut short")
+				s.run.Hurry()
+				continue
+			}
+			draining = true
+			s.log.Info().Str("signal", sig.String()).Int("active", s.run.Counters().Active).
+				Str("delay", s.config.DrainDelay.String()).Str("timeout", s.config.DrainTimeout.String()).Msg("draining")
+			stop()
+		}
+	}
+}
+
+// notice logs an event that belongs to no connection.
+func (s *server) notice(n engine.Notice) {
+	line := s.log.Warn()
+	if n.Event == "resolved" || n.Event == "accept_resumed" {
+		line = s.log.Info()
+	}
+	line = line.Str("event", n.Event)
+	if n.Forward != "" {
+		line = line.Str("forward", n.Forward)
+	}
+	if n.Detail != "" {
+		line = line.Str("detail", n.Detail)
+	}
+	if n.Err != nil {
+		line = line.Str("error", oneLine(n.Err.Error()))
+	}
+	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
+}

@@ -1,0 +1,74 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version says which program this is, from what the compiler wrote into it.
+type version struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Time     string `json:"time,omitempty"`
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// thisVersion returns the version of the running program.
+func thisVersion() version {
+	v := version{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	if info.Main.Version != "" {
+		v.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			v.Revision = s.Value
+		case "vcs.time":
+			v.Time = s.Value
+		case "vcs.modified":
+			v.Modified = s.Value == "true"
+		}
+	}
+	return v
+}
+
+// String returns the version in one line.
+func (v version) String() string {
+	line := "unproxy " + v.Version
+	if v.Revision != "" {
+		line += " revision " + v.Revision[:min(12, len(v.Revision))]
+	}
+	if v.Modified {
+		line += " (modified)"
+	}
+	return fmt.Sprintf("%s %s %s", line, v.Go, v.Platform)
+}
+
+// versionCommand is "unproxy version".
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "version",
+		Usage:  "print the version",
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON"}},
+		Action: func(ctx *cli.Context) error { return printVersion(ctx.App.Writer, ctx.Bool("json")) },
+	}
+}
+
+// printVersion prints the version in a line or as JSON.
+func printVersion(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, thisVersion())
+	}
+	_, err := fmt.Fprintln(w, thisVersion())
+	return err
+}
