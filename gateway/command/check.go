@@ -14,13 +14,14 @@ import (
 
 // runCheck validates what was given and prints what would be served.
 func runCheck(ctx *cli.Context, g *given) error {
-	config, warnings, err := configure(g)
-	for _, w := range warnings {
+	c, err := configure(g)
+	for _, w := range c.warnings {
 		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", oneLine(w.String()))
 	}
 	if err != nil {
 		return err
 	}
+	config := c.gateway
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
@@ -29,10 +30,10 @@ func runCheck(ctx *cli.Context, g *given) error {
 		limit = fmt.Sprintf("at most %d connections", config.MaxConnections)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limit)
-	if ctx.Bool("strict") && len(warnings) > 0 {
-		return usageError{plural(len(warnings), "warning") + ", and --strict makes them failures", ""}
+	if ctx.Bool("strict") && len(c.warnings) > 0 {
+		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(warnings), "warning"))
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(c.warnings), "warning"))
 	return nil
 }
 

@@ -3,6 +3,7 @@
 package command
 
 import (
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway"
+	"unproxy/gateway/accesslog"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -71,14 +73,22 @@ func newApp(g *given) *cli.App {
 	}
 }
 
-// configure makes a configuration of what was given. Warnings come also with
-// an error.
-func configure(g *given) (*gateway.Config, []gateway.Warning, error) {
+// configuration is all that was given, in the terms of those who use it.
+type configuration struct {
+	gateway  *gateway.Config
+	log      accesslog.Config // without its writer
+	warnings []gateway.Warning
+}
+
+// configure makes a configuration of what was given. The warnings are there
+// also where there is an error.
+func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	config, more, err := gateway.Load(gateway.Source{
 		Forwards:    g.values[forwardOption],
 		Settings:    g.values,
 		Descriptors: descriptors(),
 	})
-	return config, slices.Concat(warnings, more), err
+	log, logErr := logConfig(g)
+	return configuration{config, log, slices.Concat(warnings, more)}, errors.Join(err, logErr)
 }

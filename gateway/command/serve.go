@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -35,36 +34,36 @@ func runServe(ctx *cli.Context, g *given) error {
 	if err := raiseDescriptors(); err != nil {
 		return err
 	}
-	config, warnings, err := configure(g)
-	logs, logErr := logConfig(g, ctx.App.ErrWriter)
-	if err := errors.Join(err, logErr); err != nil {
+	c, err := configure(g)
+	if err != nil {
 		return err
 	}
 	// A reader of the log that goes away must not take the gateway with it:
 	// Go ends a process that writes to a broken pipe on stderr.
 	signal.Ignore(syscall.SIGPIPE)
-	log, err := accesslog.New(logs)
+	c.log.Writer = ctx.App.ErrWriter
+	log, err := accesslog.New(c.log)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	for _, w := range warnings {
+	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
-	s := &server{config: config, log: log.Logger()}
-	config.Observe = func(c *record.Connection) {
+	s := &server{config: c.gateway, log: log.Logger()}
+	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.Drained {
 			s.cut.Add(1)
 		}
 		log.Connection(c)
 	}
-	config.Notice = s.notice
+	c.gateway.Notice = s.notice
 	return s.serve()
 }
 
 // logConfig reads the settings of the log.
-func logConfig(g *given, w io.Writer) (accesslog.Config, error) {
-	c := accesslog.Config{Writer: w}
+func logConfig(g *given) (accesslog.Config, error) {
+	var c accesslog.Config
 	var errs []error
 	word := func(name string, take func(string) error, words ...string) {
 		values := g.values[name]

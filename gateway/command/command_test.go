@@ -1,0 +1,105 @@
+package command
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway"
+)
+
+// TestMain lets the test binary be unproxy, for scripts and for tests that
+// need a process.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"unproxy": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata"})
+}
+
+func TestJoinSwitches(t *testing.T) {
+	for in, want := range map[string]string{
+		"--transparent on --trust any":         "--transparent=on --trust any",
+		"--transparent --trust any":            "--transparent --trust any",
+		"-require-checksum off":                "-require-checksum=off",
+		"--v1-ipv4-in-tcp6 false --loops 2":    "--v1-ipv4-in-tcp6=false --loops 2",
+		"--transparent onward":                 "--transparent onward",
+		"--log-level on":                       "--log-level on",
+		"--transparent":                        "--transparent",
+		"--transparent=off --require-checksum": "--transparent=off --require-checksum",
+	} {
+		if got := strings.Join(joinSwitches(strings.Fields(in)), " "); got != want {
+			t.Errorf("joinSwitches(%q) = %q; want %q", in, got, want)
+		}
+	}
+}
+
+// TestEveryFlagIsDocumented holds the help to the flags that there are.
+func TestEveryFlagIsDocumented(t *testing.T) {
+	g := &given{values: gateway.Values{}}
+	app := newApp(g)
+	for _, help := range []string{app.Description, serveHelp(), checkHelp()} {
+		for _, f := range g.flags() {
+			name := f.Names()[0]
+			if len(name) > 1 && !strings.Contains(help, "\n  --"+name+" ") && !strings.Contains(help, "\n  --"+name+"\n") {
+				t.Errorf("--%s is not in the help", name)
+			}
+		}
+		for _, line := range strings.Split(help, "\n") {
+			if len(line) > lastColumn {
+				t.Errorf("line of %d columns in the help: %s", len(line), line)
+			}
+		}
+	}
+}
+
+// TestNoUrfaveValues holds all flags of the gateway to the recorder: urfave's
+// own kinds would split values or apply an alias twice.
+func TestNoUrfaveValues(t *testing.T) {
+	for _, f := range (&given{}).flags() {
+		g, ok := f.(*cli.GenericFlag)
+		if !ok || len(g.Aliases) > 0 || len(g.EnvVars) > 0 || g.Required {
+			t.Errorf("%v is not a plain generic flag", f.Names())
+		}
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"none", nil, 0},
+		{"a failure", io.ErrUnexpectedEOF, 1},
+		{"a mistake", usageError{"x", ""}, 2},
+		{"a setting", &gateway.Problem{Message: "x"}, 2},
+		{"both", errors.Join(io.EOF, &gateway.Problem{Message: "x"}), 2},
+		{"said already", reported{1}, 1},
+	} {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("%s: exit code %d; want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	var out strings.Builder
+	report(&out, errors.Join(
+		usageError{"one", "do this"},
+		errors.Join(usageError{"two\nlines", "do this"}, io.EOF),
+		reported{1},
+	))
+	const want = "unproxy: error: one\nunproxy: hint: do this\nunproxy: error: two; lines\nunproxy: error: EOF\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}

@@ -1,0 +1,192 @@
+package command
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// daemon is a gateway in a process of its own, and its log.
+type daemon struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	stderr  io.Closer
+	log     *bufio.Scanner
+	address string
+}
+
+// entry is a line of the log, as far as the tests look at it.
+type entry struct {
+	Level, Message, Address, Client, Outcome, Forward string
+	Accepted, Cut, Active, Loops                      int
+}
+
+// startDaemon starts a gateway on a free port of loopback and waits until it is ready.
+func startDaemon(t *testing.T, backend string, flags ...string) *daemon {
+	t.Helper()
+	args := append([]string{"--forward", "127.0.0.1:0=" + backend, "--trust", "127.0.0.1", "--loops", "1"}, flags...)
+	d := &daemon{t: t, cmd: exec.Command("unproxy", args...)}
+	stderr, err := d.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.cmd.Process.Kill()
+		d.cmd.Wait()
+	})
+	d.stderr, d.log = stderr, bufio.NewScanner(stderr)
+	d.address = d.until("listening").Address
+	d.until("ready")
+	return d
+}
+
+// until reads the log up to a line with that message.
+func (d *daemon) until(message string) entry {
+	d.t.Helper()
+	for d.log.Scan() {
+		var e entry
+		if err := json.Unmarshal(d.log.Bytes(), &e); err != nil {
+			d.t.Fatalf("log line %q: %v", d.log.Text(), err)
+		}
+		if e.Message == message {
+			return e
+		}
+	}
+	d.t.Fatalf("the log ended without %q", message)
+	return entry{}
+}
+
+// signal sends the process a signal.
+func (d *daemon) signal(s syscall.Signal) {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// connect opens a connection with a header and returns it once the backend
+// answers through it.
+func (d *daemon) connect() net.Conn {
+	d.t.Helper()
+	c, err := net.Dial("tcp", d.address)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, "PROXY TCP4 203.0.113.9 198.51.100.7 40000 22\r\nping"); err != nil {
+		d.t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "ping" {
+		d.t.Fatalf("through the gateway came %q, %v", got, err)
+	}
+	return c
+}
+
+// echo starts a backend that sends back what it gets, and returns its address.
+func echo(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.Copy(c, c)
+				c.Close()
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func TestServeDrains(t *testing.T) {
+	d := startDaemon(t, echo(t))
+	c := d.connect()
+	d.signal(syscall.SIGHUP)
+	if e := d.until("nothing was reloaded: this version reads its configuration at the start only"); e.Level != "warn" {
+		t.Errorf("SIGHUP is told of at level %s", e.Level)
+	}
+	d.signal(syscall.SIGTERM)
+	if e := d.until("draining"); e.Active != 1 {
+		t.Errorf("draining with %d active connections; want 1", e.Active)
+	}
+	if _, err := io.WriteString(c, "more"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Errorf("a connection must go on while the gateway drains: %v", err)
+	}
+	c.Close()
+	if e := d.until("connection"); e.Outcome != "ok" || e.Client != "203.0.113.9:40000" || e.Forward != "127.0.0.1:0" {
+		t.Errorf("the connection's line: %+v", e)
+	}
+	if e := d.until("stopped"); e.Accepted != 1 || e.Cut != 0 {
+		t.Errorf("stopped: %+v; want 1 accepted and none cut", e)
+	}
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("a drain that went well ends with exit code 0: %v", err)
+	}
+}
+
+func TestSecondSignalEndsTheDrain(t *testing.T) {
+	d := startDaemon(t, echo(t))
+	d.connect()
+	d.signal(syscall.SIGINT)
+	d.until("draining")
+	d.signal(syscall.SIGINT)
+	d.until("drain cut short")
+	if e := d.until("stopped"); e.Cut != 1 {
+		t.Errorf("stopped: %+v; want one cut", e)
+	}
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("exit after the drain was cut short: %v", err)
+	}
+}
+
+// TestServeOutlivesItsLog closes the reader of the log: the write then fails
+// with EPIPE, which ends a Go process on stderr unless that is prevented.
+func TestServeOutlivesItsLog(t *testing.T) {
+	d := startDaemon(t, echo(t), "--drain-timeout", "0")
+	d.stderr.Close()
+	for range 3 {
+		d.connect().Close() // a line each
+	}
+	d.connect()
+	d.signal(syscall.SIGTERM)
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("exit after the log was gone: %v", err)
+	}
+}
+
+func TestServeFromTheEnvironment(t *testing.T) {
+	t.Setenv("UNPROXY_ACCESS_LOG", "off")
+	t.Setenv("UNPROXY_DRAIN_TIMEOUT", "0")
+	d := startDaemon(t, echo(t))
+	d.connect()
+	d.signal(syscall.SIGTERM)
+	for d.log.Scan() {
+		var e entry
+		if err := json.Unmarshal(d.log.Bytes(), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Message == "connection" {
+			t.Errorf("the access log is off, and yet: %s", d.log.Text())
+		}
+	}
+}
