@@ -89,12 +89,6 @@ func decodeOptions(c *cli.Context) (*proxyproto.Options, error) {
 		Datagram:        c.Bool("datagram"),
 	}
 	var problems []error
-	if c.Args().Present() {
-		problems = append(problems, usageError{
-			fmt.Sprintf("decode: unexpected argument %q", c.Args().First()),
-			"decode takes flags only: --hex DIGITS, --file PATH, or the bytes on standard input",
-		})
-	}
 	if c.IsSet("hex") && (c.IsSet("file") || c.Bool("raw")) {
 		problems = append(problems, usageError{"decode: --hex excludes --file and --raw", "give one of them"})
 	}
