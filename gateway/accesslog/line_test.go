@@ -1,23 +1,48 @@
 package accesslog
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"net/netip"
+	"strings"
+	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
 	"unproxy/gateway/record"
 )
 
-// noon is the moment at which the tests' clocks stand.
-var noon = time.Date(2026, 11, 22, 12, 0, 0, 123_000_000, time.FixedZone("", 3600))
+// noon is the moment at which the tests' clocks stand, in a zone that is not
+// that of the log.
+var noon = time.Date(2026, 11, 22, 13, 0, 0, 123_456_789, time.FixedZone("", 3600))
 
-// bare returns a log without a ring: lines go to w at once. Its clock stands.
-func bare(w io.Writer) *Log {
-	return &Log{
-		prefix: "c8f3-", now: func() time.Time { return noon }, lines: zerolog.New(w).Level(zerolog.InfoLevel),
-		floods: make([]flood, len(record.Outcomes())),
+// bare returns a log at a level without a ring: lines go to w at once.
+func bare(w io.Writer, level Level) *Log {
+	l := &Log{
+		level: level, prefix: "c8f3-", now: func() time.Time { return noon },
+		lines: zerolog.New(w).Level(level.zerolog()), floods: make([]flood, len(record.Outcomes())),
+	}
+	l.others = l.lines.Hook(clock{l.now})
+	return l
+}
+
+// finished is a transparent connection that went well.
+func finished() *record.Connection {
+	return &record.Connection{
+		ID: 0x2a, Forward: "0.0.0.0:8443",
+		Peer:        netip.MustParseAddrPort("10.0.0.5:40112"),
+		Client:      netip.MustParseAddrPort("203.0.113.9:4711"),
+		Destination: netip.MustParseAddrPort("198.51.100.7:443"),
+		Backend:     netip.MustParseAddrPort("127.0.0.1:22"),
+		Transparent: true, Version: 2,
+		Outcome: record.OK, Phase: record.Relay, By: record.Client,
+		BytesIn: 1832, BytesOut: 90211,
+		HeaderTime: 412 * time.Microsecond, ConnectTime: 20300 * time.Microsecond, Duration: 5007123 * time.Microsecond,
+		Details: &record.Details{Authority: "ssh.example.com", UniqueID: "0A000005:9CB0"},
 	}
 }
 
@@ -28,5 +53,220 @@ func refused() *record.Connection {
 		Outcome: record.NotProxy, Phase: record.Header, By: record.Gateway,
 		Reason: "no signature", Offset: 1, Sample: []byte("EHLO \x1b[31m\r\n"),
 		HeaderTime: 1500 * time.Nanosecond, Duration: 2 * time.Millisecond,
+	}
+}
+
+// changed returns c after change.
+func changed(c *record.Connection, change func(c *record.Connection)) *record.Connection {
+	change(c)
+	return c
+}
+
+// The lines are an interface: whoever parses them relies on each key and on
+// its form.
+func TestConnectionLine(t *testing.T) {
+	everything := &record.Details{
+		Authority: "ssh.example.com", ALPN: "h2", UniqueID: "0A000005:9CB0", TLSVersion: "TLSv1.3", TLSCommonName: "Zoë",
+		AWSVPCEndpoint: "vpce-08d2bf15fac5001c9", HasAzureLink: true, HasGCPConnection: true, GCPConnection: 1<<64 - 1,
+	}
+	tests := []struct {
+		name, want string
+		level      Level
+		c          *record.Connection
+	}{
+		{"ok", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"authority":"ssh.example.com","unique_id":"0A000005:9CB0","message":"connection"}`,
+			Info, finished()},
+		{"all details", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"authority":"ssh.example.com","alpn":"h2","unique_id":"0A000005:9CB0","tls_version":"TLSv1.3","tls_cn":"Zoë","aws_vpce":"vpce-08d2bf15fac5001c9","azure_link":0,"gcp_psc":18446744073709551615,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) { c.Details = everything })},
+		{"unix sockets, another source", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"unix","client":"203.0.113.9:4711","destination":"","backend":"unix:/run/app.sock","source":"203.0.113.9:50000","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) {
+				c.Details, c.Destination, c.Peer = nil, netip.AddrPort{}, netip.AddrPort{}
+				c.Backend, c.BackendPath = netip.AddrPort{}, "/run/app.sock"
+				c.Source = netip.MustParseAddrPort("203.0.113.9:50000")
+			})},
+		{"health check", `{"level":"debug","time":"2026-11-22T12:00:00.123Z","id":"c8f3-1","forward":":25","peer":"10.0.0.5:1","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"empty","phase":"header","by":"peer","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":0.001,"message":"connection"}`,
+			Debug, &record.Connection{ID: 1, Forward: ":25", Peer: netip.MustParseAddrPort("10.0.0.5:1"), Outcome: record.Empty, Phase: record.Header, By: record.Peer, Duration: time.Microsecond}},
+		{"bad header", `{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"not_proxy","phase":"header","by":"gateway","reason":"no signature","offset":1,"bytes_in":0,"bytes_out":0,"header_ms":0.001,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,
+			Info, refused()},
+		{"bad header with its sample", `{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"not_proxy","phase":"header","by":"gateway","reason":"no signature","offset":1,"bytes_in":0,"bytes_out":0,"header_ms":0.001,"connect_ms":0.000,"duration_ms":2.000,"sample":"\"EHLO \\x1b[31m\\r\\n\"","message":"connection"}`,
+			Debug, refused()},
+		{"backend down", `{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"backend_refused","phase":"dial","by":"backend","reason":"connect: connection refused","bytes_in":0,"bytes_out":0,"header_ms":0.412,"connect_ms":0.000,"duration_ms":5007.123,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) {
+				c.Outcome, c.Phase, c.By, c.Reason = record.BackendRefused, record.Dial, record.Backend, "connect: connection refused"
+				c.BytesIn, c.BytesOut, c.ConnectTime, c.Details = 0, 0, 0, nil
+			})},
+		{"fault", `{"level":"error","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"internal","phase":"accept","by":"gateway","reason":"epoll_ctl: cannot allocate memory","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,
+			Info, changed(refused(), func(c *record.Connection) {
+				c.Outcome, c.Phase, c.Reason, c.HeaderTime = record.Internal, record.Accept, "epoll_ctl: cannot allocate memory", -1
+			})},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			bare(&out, tt.level).Connection(tt.c)
+			if got := out.String(); got != tt.want+"\n" {
+				t.Errorf("line\n%swant\n%s", got, tt.want)
+			}
+			if !json.Valid(out.Bytes()) {
+				t.Error("the line is not JSON")
+			}
+		})
+	}
+}
+
+func TestModesAndLevels(t *testing.T) {
+	tests := []struct {
+		name    string
+		mode    Mode
+		level   Level
+		outcome record.Outcome
+		want    bool
+	}{
+		{"ok", All, Info, record.OK, true},
+		{"ok of errors", Errors, Info, record.OK, false},
+		{"ok of none", Off, Debug, record.OK, false},
+		{"ok at warn", All, Warn, record.OK, false},
+		{"empty at info", All, Info, record.Empty, false},
+		{"empty at debug", All, Debug, record.Empty, true},
+		{"empty of errors", Errors, Debug, record.Empty, false},
+		{"reset of errors", Errors, Info, record.Reset, true},
+		{"untrusted at warn", All, Warn, record.Untrusted, true},
+		{"untrusted at error", All, Error, record.Untrusted, false},
+		{"internal at error", Errors, Error, record.Internal, true},
+		{"internal of none", Off, Info, record.Internal, false},
+	}
+	for _, tt := range tests {
+		var out bytes.Buffer
+		l := bare(&out, tt.level)
+		l.mode = tt.mode
+		l.Connection(&record.Connection{Outcome: tt.outcome})
+		if got := out.Len() > 0; got != tt.want {
+			t.Errorf("%s: written: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// hostile are texts that a client may put into a header to forge lines, paint
+// terminals, or hide from whoever reads the log.
+var hostile = []string{
+	"a\nb", "\r\n{\"outcome\":\"ok\"}", "\x1b[2J\x1b[31mred", "\x1b]0;title\x07", "nul\x00", "del\x7f",
+	"\xff\xfe", "cut \xe2\x82", "csi \u009b31m", "turned \u202e", "line\u2028par\u2029", "quote\" back\\slash", "zero\u200bwidth", "\ufeffbom",
+}
+
+func TestHostileTextIsEscaped(t *testing.T) {
+	for _, text := range hostile {
+		for _, format := range []Format{JSON, Console} {
+			var out bytes.Buffer
+			w := formatted(&out, Config{Format: format})
+			c := finished()
+			c.Outcome, c.Reason = record.Malformed, text
+			c.Sample = []byte(text)
+			c.Details = &record.Details{Authority: text, ALPN: text, UniqueID: text, TLSVersion: text, TLSCommonName: text, AWSVPCEndpoint: text}
+			l := bare(w, Debug)
+			l.Connection(c)
+			l.Logger().Warn().Str("detail", text).Msg(text)
+			for i, line := range strings.SplitAfter(out.String(), "\n")[:2] {
+				if rest := strings.TrimSuffix(line, "\n"); i == 0 && !isPlain(rest) {
+					t.Errorf("%v of %q: %q holds characters that are not printable", format, text, line)
+				}
+				if format == JSON && !json.Valid([]byte(line)) {
+					t.Errorf("%v of %q: %q is not JSON", format, text, line)
+				}
+			}
+			if n := strings.Count(out.String(), "\n"); n != 2 {
+				t.Errorf("%v of %q: %d lines, want 2", format, text, n)
+			}
+			if strings.ContainsAny(out.String(), "\x00\x07\x1b\x7f\r") {
+				t.Errorf("%v of %q: raw control characters in %q", format, text, out.String())
+			}
+		}
+	}
+}
+
+// isPlain reports whether all of s can be shown.
+func isPlain(s string) bool {
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// Two texts that differ must not look alike in the log.
+func TestPrintableTellsTextsApart(t *testing.T) {
+	seen := make(map[string]string)
+	for _, s := range append(hostile, "plain", "zoë", "a\\nb", "\xfe\xff", "\ufffd", "") {
+		got := printable(s)
+		if other, taken := seen[got]; taken {
+			t.Errorf("%q and %q are both written %s", s, other, got)
+		}
+		seen[got] = s
+	}
+	if got := printable("zoë.example.com:22 (日本)"); got != "zoë.example.com:22 (日本)" {
+		t.Errorf("a harmless text is written %s", got)
+	}
+}
+
+func TestConnectionDoesNotAllocate(t *testing.T) {
+	l := bare(io.Discard, Info)
+	full := finished()
+	full.Details = &record.Details{Authority: "a", ALPN: "h2", UniqueID: "u", TLSVersion: "t", TLSCommonName: "Zoë", AWSVPCEndpoint: "v", HasAzureLink: true, HasGCPConnection: true}
+	long := finished()
+	long.Client = netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
+	long.Destination = netip.MustParseAddrPort("[fe80:1111:2222:3333:4444:5555:6666:7777%0123456789abcde]:65535")
+	for name, c := range map[string]*record.Connection{"ok": finished(), "all details": full, "long addresses": long, "refused": refused()} {
+		if n := testing.AllocsPerRun(200, func() {
+			l.floods[c.Outcome].window.Store(0) // so that each one is written
+			l.Connection(c)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations for a line, want none", name, n)
+		}
+	}
+	over := refused()
+	if n := testing.AllocsPerRun(200, func() { l.Connection(over) }); n != 0 {
+		t.Errorf("%v allocations for a line that is left out, want none", n)
+	}
+}
+
+func TestAppendTime(t *testing.T) {
+	for _, at := range []time.Time{
+		noon, {}, time.Unix(0, 0), time.Unix(0, 999_999_999), time.Date(2024, 2, 29, 23, 59, 59, 1e6, time.UTC),
+		time.Date(2026, 1, 1, 0, 30, 0, 0, time.FixedZone("", 3600)), time.Date(9999, 12, 31, 0, 0, 0, 99e6, time.UTC),
+	} {
+		want := at.UTC().Format("2006-01-02T15:04:05.000Z")
+		if got := string(appendTime(nil, at)); got != want {
+			t.Errorf("appendTime(%v) = %s, want %s", at, got, want)
+		}
+	}
+}
+
+// BenchmarkLine is the cost of making a line, without the ring's copy.
+func BenchmarkLine(b *testing.B) {
+	l := bare(io.Discard, Info)
+	c := finished()
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Connection(c)
+	}
+}
+
+// BenchmarkConnection is all that a line costs an event loop. The clock of the
+// process is in it.
+func BenchmarkConnection(b *testing.B) {
+	l, err := New(Config{Writer: io.Discard, Format: JSON, Instance: "c8f3a1b2"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	c := finished()
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Connection(c)
+	}
+}
+
+// BenchmarkLeftOut is the cost of a refusal in a flood.
+func BenchmarkLeftOut(b *testing.B) {
+	l := bare(io.Discard, Info)
+	c := refused()
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Connection(c)
 	}
 }
