@@ -142,6 +142,9 @@ func (p *Policy) Choose(client, backend netip.AddrPort) Choice {
 		port = 0
 	}
 	if to.IsValid() && from.Is4() == to.Is4() {
+		if from.Is6() && scoped(from) {
+			return Choice{Refusal: SourceDenied, Reason: "needs an interface"}
+		}
 		return Choice{Source: netip.AddrPortFrom(from, port), Transparent: true}
 	}
 	switch {

@@ -99,8 +99,11 @@ func TestChooseAllow(t *testing.T) {
 		p := transparent.Policy{Own: own, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
 		got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
 		want := transparent.Choice{Source: netip.AddrPortFrom(source.Unmap(), 4711), Transparent: true}
-		if source.Unmap().Zone() != "" {
+		switch {
+		case source.Unmap().Zone() != "":
 			want = transparent.Choice{Refusal: transparent.SourceDenied, Reason: "address with a zone"}
+		case netip.MustParsePrefix("fe80::/10").Contains(source), netip.MustParsePrefix("ff02::/16").Contains(source):
+			want = transparent.Choice{Refusal: transparent.SourceDenied, Reason: "needs an interface"}
 		}
 		if got != want {
 			t.Errorf("allowed: Choose(%v, %v) = %+v, want %+v", source, backend, got, want)

@@ -60,6 +60,11 @@ func class(a netip.Addr) string {
 	return ""
 }
 
+// scoped reports whether the IPv6 address a means nothing without an interface.
+func scoped(a netip.Addr) bool {
+	return a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast()
+}
+
 // taken returns whose address a is, if it is the backend's or the gateway's.
 func (p *Policy) taken(a, backend netip.Addr) string {
 	switch {

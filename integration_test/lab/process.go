@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,7 +62,9 @@ func Start(t testing.TB, c Command) *Process {
 	p := &Process{name: filepath.Base(c.Name), done: make(chan struct{})}
 	p.changed = sync.NewCond(&p.mu)
 	p.cmd = exec.Command(lookPath(t, c.Name), c.Args...)
-	p.cmd.Env = append(os.Environ(), c.Env...)
+	// A program with the race detector sleeps for a second at its end otherwise.
+	p.cmd.Env = append(environment(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	p.cmd.Env = append(p.cmd.Env, c.Env...)
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdin = c.Stdin
 	p.cmd.SysProcAttr = attributes(c)
@@ -117,6 +120,14 @@ func find(name string) string {
 		}
 	}
 	return ""
+}
+
+// environment is that of the test, without what the gateway would take for a
+// setting.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, binaryVariable+"=")
+	})
 }
 
 func attributes(c Command) *syscall.SysProcAttr {
@@ -212,6 +223,11 @@ func (p *Process) end(t testing.TB) {
 	case <-time.After(patience):
 		// A child of the process keeps the pipe open.
 		t.Errorf("%s does not end", p.name)
+	}
+	for _, line := range p.Lines() {
+		if line == "WARNING: DATA RACE" || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			t.Errorf("%s: %s", p.name, line)
+		}
 	}
 	if t.Failed() {
 		t.Logf("%s printed:\n%s", p.name, strings.Join(p.Lines(), "\n"))

@@ -21,12 +21,19 @@ func WaitListening(t testing.TB, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !poll(func() bool { return listening(want) }) {
+		t.Fatalf("nobody listens on %s", address)
+	}
+}
+
+// poll waits until done is true, and reports whether it ever was.
+func poll(done func() bool) bool {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if listening(want) {
-			return
+		if done() {
+			return true
 		}
 	}
-	t.Fatalf("nobody listens on %s", address)
+	return false
 }
 
 // listening reports whether there is a listener on a, or on its port on all
@@ -83,9 +90,8 @@ func Nginx(t testing.TB, config string, addresses ...string) (p *Process, dir st
 			t.Fatal(err)
 		}
 	}
-	// One process: a worker would want to become another user, and a user
-	// namespace has none.
-	config = "daemon off; master_process off; pid nginx.pid; error_log stderr info;\n" + config
+	// One process, and no other user: a user namespace has none.
+	config = "daemon off; master_process off; user root root; pid nginx.pid; error_log stderr info;\n" + config
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
@@ -123,6 +129,7 @@ type SSHD struct {
 //
 // It runs as the user nobody, in a user namespace below the test's: as root it
 // would want to become the user "sshd", whom the test's namespace does not have.
+// Its ports must be above 1023.
 func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 	t.Helper()
 	dir := t.TempDir()
@@ -153,6 +160,11 @@ func startServer(t testing.TB, c Command, addresses []string) *Process {
 	c.Name = lookPath(t, c.Name)
 	p := Start(t, c)
 	for _, a := range addresses {
+		want := netip.MustParseAddrPort(a)
+		poll(func() bool { return p.ended() || listening(want) })
+		if p.ended() {
+			t.Fatalf("%s ended before it listened on %s", p.name, a)
+		}
 		WaitListening(t, a)
 	}
 	return p
@@ -172,12 +184,12 @@ func WriteFile(t testing.TB, name, content string) string {
 func WaitFile(t testing.TB, path, text string) string {
 	t.Helper()
 	var content []byte
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	held := poll(func() bool {
 		content, _ = os.ReadFile(path)
-		if strings.Contains(string(content), text) {
-			return string(content)
-		}
+		return strings.Contains(string(content), text)
+	})
+	if !held {
+		t.Fatalf("%s does not come to hold %q: %s", filepath.Base(path), text, content)
 	}
-	t.Fatalf("%s does not come to hold %q: %s", filepath.Base(path), text, content)
-	return ""
+	return string(content)
 }

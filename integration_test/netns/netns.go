@@ -36,7 +36,7 @@ import (
 
 // marker is the environment variable that holds the name of the test for
 // which this process was started.
-const marker = "UNPROXY_NETNS_TEST"
+const marker = "TEST_NETNS"
 
 // forbidden is the exit code of a process that was put in a namespace but may
 // not do anything with it, as AppArmor has it on some distributions.
