@@ -28,11 +28,11 @@ themselves; --raw takes every input as the bytes themselves.
 
 Exit code 0: a whole header that would be taken. 1: refused, or incomplete.
 
-EXAMPLES:
-   unproxy decode --hex "0d0a0d0a000d0a515549540a 21 11 000c c0000201 c6336402 dc04 01bb"
-   printf 'PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n' | unproxy decode
-   unproxy decode --json --headers 2 < capture.bin
-   unproxy decode --file datagram.bin --datagram --require-checksum`
+Examples:
+  unproxy decode --hex "0d0a0d0a000d0a515549540a 21 11 000c c0000201 c6336402 dc04 01bb"
+  printf 'PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n' | unproxy decode
+  unproxy decode --json --headers 2 < capture.bin
+  unproxy decode --file datagram.bin --datagram --require-checksum`
 
 // decodeCommand is "unproxy decode".
 func decodeCommand() *cli.Command {

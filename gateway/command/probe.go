@@ -24,35 +24,39 @@ say otherwise. Addresses that are not given are the connection's destination,
 and addresses reserved for documentation.
 
 TLVs: --tlv TYPE=VALUE. TYPE is a number, 0x02, or one of
-   alpn authority crc32c noop unique_id netns ssl
-   ssl_version ssl_cn ssl_cipher ssl_sig_alg ssl_key_alg ssl_group
-   ssl_sig_scheme ssl_client_cert   (collected in one SSL TLV)
-   aws (endpoint id)  azure (link id)  gcp (connection id)
+  alpn authority crc32c noop unique_id netns ssl
+  ssl_version ssl_cn ssl_cipher ssl_sig_alg ssl_key_alg ssl_group
+  ssl_sig_scheme ssl_client_cert (collected in one SSL TLV)
+  aws (an endpoint's id)  azure (a link's)  gcp (a connection's)
 VALUE is text, or hex after 0x or hex:. Values are sent as they are, so that a
 header can be made wrong on purpose; --crc adds the right checksum.
 
 Exit code 0: something came back, or the connection was closed in an orderly
 way. 1: it was refused or reset, or timed out, before anything came back.
 
-EXAMPLES:
-   a client from outside, as the gateway's trust list must admit this host
-      unproxy probe --to 127.0.0.1:8443 --as 203.0.113.9:4711
-   a server that speaks first, such as SSH or SMTP
-      unproxy probe --to 127.0.0.1:2222 --send ''
-   an HTTP request with the header of AWS PrivateLink
-      unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc --send 'GET / HTTP/1.0\r\n\r\n'
-   a health check; a header that arrives byte by byte
-      unproxy probe --to 127.0.0.1:8443 --local
-      unproxy probe --to 127.0.0.1:8443 --v1 --split 1
-   the backend
-      unproxy probe --listen 127.0.0.1:9000`
+Examples:
+  # a client from outside; the gateway's trust list must admit this host
+  unproxy probe --to 127.0.0.1:8443 --as 203.0.113.9:4711
+
+  # a server that speaks first, such as SSH or SMTP
+  unproxy probe --to 127.0.0.1:2222 --send ''
+
+  # an HTTP request with the header of AWS PrivateLink
+  unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc --send 'GET / HTTP/1.0\r\n\r\n'
+
+  # a health check; a header that arrives byte by byte
+  unproxy probe --to 127.0.0.1:8443 --local
+  unproxy probe --to 127.0.0.1:8443 --v1 --split 1
+
+  # the backend
+  unproxy probe --listen 127.0.0.1:9000`
 
 // probeCommand is "unproxy probe".
 func probeCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "probe",
 		Usage:       "be a load balancer, or the backend, and say what happens",
-		UsageText:   "unproxy probe --to HOST:PORT [flags]\nunproxy probe --listen HOST:PORT [flags]",
+		UsageText:   "unproxy probe --to HOST:PORT [flags]\n       unproxy probe --listen HOST:PORT [flags]",
 		Description: probeHelp,
 		Flags:       probeFlags(),
 		Action:      probe,

@@ -2,7 +2,6 @@ package proxyproto
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
@@ -207,121 +206,6 @@ func TestIPv6AgainstNetip(t *testing.T) {
 	}
 }
 
-// TestVersionAndCommandByte sweeps the 13th byte (specification, section 2.2:
-// "only values of 2 … receivers must drop … unexpected values").
-func TestVersionAndCommandByte(t *testing.T) {
-	b := mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4})
-	for value := range 256 {
-		b[12] = byte(value)
-		h, err := Decode(b, nil)
-		switch value {
-		case 0x20, 0x21:
-			if want := []Result{Local, Proxy}[value&1]; err != nil || h.Result != want {
-				t.Errorf("0x%02x: %v, %v, want %v", value, h.Result, err, want)
-			}
-			continue
-		}
-		want := "v2 version"
-		if value>>4 == 2 {
-			want = "v2 command"
-		}
-		if e := refusal(t, err); e.Offset != 13 || e.Reason.String() != want || e.Reason.Class() != Unsupported {
-			t.Errorf("0x%02x: %v, want %s after 13", value, err, want)
-		}
-	}
-}
-
-// TestProtocolByte sweeps the 14th byte with a block that is long enough for
-// every family, and with an empty one.
-func TestProtocolByte(t *testing.T) {
-	for _, datagram := range []bool{false, true} {
-		for value := range 256 {
-			long := append([]byte(signature), 0x21, byte(value), 0, unixLength)
-			long = append(long, make([]byte, unixLength)...)
-			short := append([]byte(signature), 0x21, byte(value), 0, 0)
-			o := &Options{Datagram: datagram}
-			wantLong, wantShort := protocolOracle(byte(value), datagram)
-			if got := answer(Decode(long, o)); got != wantLong {
-				t.Errorf("0x%02x datagram %v, long block: %s, want %s", value, datagram, got, wantLong)
-			}
-			if got := answer(Decode(short, o)); got != wantShort {
-				t.Errorf("0x%02x datagram %v, empty block: %s, want %s", value, datagram, got, wantShort)
-			}
-			long[12], short[12] = 0x20, 0x20
-			for _, b := range [][]byte{long, short} {
-				if got := answer(Decode(b, o)); got != "local" {
-					t.Errorf("LOCAL 0x%02x: %s", value, got)
-				}
-			}
-		}
-	}
-}
-
-// protocolOracle is section 2.2 of the specification as a list.
-func protocolOracle(value byte, datagram bool) (long, short string) {
-	const none = "length shorter than the address block"
-	switch value {
-	case 0x00, 0x01, 0x02, 0x10, 0x20, 0x30:
-		return "unknown", "unknown"
-	case 0x11, 0x21, 0x12, 0x22:
-		if (value&0x0f == 2) == datagram {
-			return "proxy", none
-		}
-		return "unknown", none
-	case 0x31, 0x32:
-		return "unknown", none
-	}
-	if value>>4 > 3 {
-		return "v2 address family", "v2 address family"
-	}
-	return "v2 transport", "v2 transport"
-}
-
-func answer(h Header, err error) string {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Reason.String()
-	}
-	return h.Result.String()
-}
-
-// TestBitFlips flips each bit of a header with a checksum. What is not caught
-// is what a checksum cannot catch: headers that are opaque or incomplete with
-// the bit flipped, and the checksum's own type.
-func TestBitFlips(t *testing.T) {
-	header := mustV2(t, Message{
-		Command: CommandProxy, Source: client4, Destination: service4,
-		TLVs: []TLV{authority}, Checksum: true,
-	})
-	sumType := len(header) - 7
-	counts := map[string]int{}
-	for bit := range len(header) * 8 {
-		b := bytes.Clone(header)
-		b[bit/8] ^= 1 << (bit % 8)
-		got := answer(Decode(b, nil))
-		switch {
-		case bit/8 == sumType:
-			if got != "proxy" {
-				t.Errorf("bit %d of the checksum's type: %s", bit%8, got)
-			}
-			if got := answer(Decode(b, &Options{RequireChecksum: true})); got != "CRC32C missing" {
-				t.Errorf("bit %d of the checksum's type where one is required: %s", bit%8, got)
-			}
-		case got == "proxy":
-			t.Errorf("bit %d of byte %d went unnoticed", bit%8, bit/8)
-		}
-		counts[got]++
-	}
-	for _, want := range []struct {
-		answer string
-		count  int
-	}{{"proxy", 8}, {"local", 1}, {"unknown", 2}} {
-		if counts[want.answer] != want.count {
-			t.Errorf("%d flips end in %q, want %d", counts[want.answer], want.answer, want.count)
-		}
-	}
-}
-
 func TestMissing(t *testing.T) {
 	v2 := mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority}})
 	for _, row := range []struct {
@@ -450,32 +334,4 @@ func TestReasonTable(t *testing.T) {
 	if got := (&Error{ReasonPort, 45}).Error(); got != "PROXY header refused after 45 bytes: port" {
 		t.Error(got)
 	}
-}
-
-func TestChecksumOfKnownBytes(t *testing.T) {
-	// The check value of CRC-32C is E3069283 over "123456789"; with four
-	// zeros in front it must equal the sum of nine bytes behind a blank sum.
-	b := append([]byte{9, 9, 9, 9}, "123456789"...)
-	zeroed := append([]byte{0, 0, 0, 0}, "123456789"...)
-	if got, want := checksum(b, 0), slowCRC32C(zeroed); got != want {
-		t.Errorf("checksum = %08x, want %08x", got, want)
-	}
-	if got := slowCRC32C([]byte("123456789")); got != 0xe3069283 {
-		t.Errorf("oracle = %08x", got)
-	}
-	if binary.BigEndian.Uint32(b) != 0x09090909 {
-		t.Error("checksum changed its input")
-	}
-}
-
-// slowCRC32C is CRC-32C bit by bit.
-func slowCRC32C(b []byte) uint32 {
-	sum := ^uint32(0)
-	for _, c := range b {
-		sum ^= uint32(c)
-		for range 8 {
-			sum = sum>>1 ^ 0x82f63b78*(sum&1)
-		}
-	}
-	return ^sum
 }
