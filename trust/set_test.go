@@ -122,6 +122,14 @@ func TestSetNearestMatchesTwin(t *testing.T) {
 	}
 }
 
+// Of two rules that share equally many bits the wider one lacks fewer.
+func TestSetNearestOfEquals(t *testing.T) {
+	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.128.0.0/24")}, {Prefix: netip.MustParsePrefix("10.128.0.0/16")}, {Prefix: netip.MustParsePrefix("10.129.0.0/20")}})
+	if got, _ := set.Nearest(netip.MustParseAddr("10.0.0.1")); got.Prefix != netip.MustParsePrefix("10.128.0.0/16") {
+		t.Errorf("Nearest = %v, want 10.128.0.0/16", got.Prefix)
+	}
+}
+
 func TestSetEdges(t *testing.T) {
 	all := NewSet([]Rule{{Prefix: netip.MustParsePrefix("0.0.0.0/0")}, {Prefix: netip.MustParsePrefix("::/0")}})
 	six := NewSet([]Rule{{Prefix: netip.MustParsePrefix("::/0")}})

@@ -3,7 +3,6 @@ package accesslog
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -107,7 +106,7 @@ func formatted(w io.Writer, c Config) io.Writer {
 	}
 	return zerolog.ConsoleWriter{
 		Out:             w,
-		NoColor:         !terminal || os.Getenv("NO_COLOR") != "",
+		NoColor:         !terminal, // NO_COLOR is heeded there
 		FieldsOrder:     fieldOrder[:],
 		FormatTimestamp: func(v any) string { return fmt.Sprint(v) },
 		FormatMessage:   func(v any) string { return printable(fmt.Sprint(v)) },

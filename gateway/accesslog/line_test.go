@@ -75,7 +75,7 @@ func TestConnectionLine(t *testing.T) {
 		c          *record.Connection
 	}{
 		{"ok", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"authority":"ssh.example.com","unique_id":"0A000005:9CB0","message":"connection"}`,
-			Info, finished()},
+			Info, changed(finished(), func(c *record.Connection) { c.Source = c.Client })},
 		{"all details", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"authority":"ssh.example.com","alpn":"h2","unique_id":"0A000005:9CB0","tls_version":"TLSv1.3","tls_cn":"Zoë","aws_vpce":"vpce-08d2bf15fac5001c9","azure_link":0,"gcp_psc":18446744073709551615,"message":"connection"}`,
 			Info, changed(finished(), func(c *record.Connection) { c.Details = everything })},
 		{"unix sockets, another source", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"unix","client":"203.0.113.9:4711","destination":"","backend":"unix:/run/app.sock","source":"203.0.113.9:50000","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"message":"connection"}`,
@@ -97,7 +97,7 @@ func TestConnectionLine(t *testing.T) {
 			})},
 		{"fault", `{"level":"error","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"internal","phase":"accept","by":"gateway","reason":"epoll_ctl: cannot allocate memory","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,
 			Info, changed(refused(), func(c *record.Connection) {
-				c.Outcome, c.Phase, c.Reason, c.HeaderTime = record.Internal, record.Accept, "epoll_ctl: cannot allocate memory", -1
+				c.Outcome, c.Phase, c.Reason, c.HeaderTime = record.Internal, record.Accept, "epoll_ctl: cannot allocate memory", -time.Second
 			})},
 	}
 	for _, tt := range tests {

@@ -99,7 +99,8 @@ func New(c Config) (*Log, error) {
 func (l *Log) Logger() *zerolog.Logger { return &l.others }
 
 // Dropped returns the number of lines that were lost because the writer was
-// too slow or failed. It only grows.
+// too slow or failed. It only grows. While several goroutines overrun a slow
+// writer it may count a few too many.
 func (l *Log) Dropped() uint64 { return l.ring.dropped() }
 
 // Close writes what is still to be written, for at most a second if the writer
