@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,10 +39,10 @@ type Command struct {
 	// root it has those and no others.
 	Limit        bool
 	Capabilities []uintptr
-	// NewUser puts the process in a user namespace below this one, as the
-	// user and group 65534, "nobody" to most systems. It has no power over
-	// the network namespace, and does not think that it is root.
-	NewUser bool
+	// User puts the process in a user namespace below this one, where it is
+	// that user. It has no power over the network namespace, and does not
+	// think that it is root. nil leaves the user as it is.
+	User *user.User
 }
 
 // Process is a process that ends with the test that started it. Its methods
@@ -67,7 +69,7 @@ func Start(t testing.TB, c Command) *Process {
 	p.cmd.Env = append(p.cmd.Env, c.Env...)
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdin = c.Stdin
-	p.cmd.SysProcAttr = attributes(c)
+	p.cmd.SysProcAttr = attributes(t, c)
 	output, err := p.outputPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -130,17 +132,25 @@ func environment() []string {
 	})
 }
 
-func attributes(c Command) *syscall.SysProcAttr {
+func attributes(t testing.TB, c Command) *syscall.SysProcAttr {
+	t.Helper()
 	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if c.NewUser {
-		a.Cloneflags = syscall.CLONE_NEWUSER
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Geteuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getegid(), Size: 1}}
+	if c.User == nil {
+		return a
 	}
+	uid, err := strconv.Atoi(c.User.Uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.Atoi(c.User.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Cloneflags = syscall.CLONE_NEWUSER
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}}
 	return a
 }
-
-const nobody = 65534
 
 func (p *Process) outputPipe() (io.Reader, error) {
 	r, w, err := os.Pipe()
@@ -229,7 +239,7 @@ func (p *Process) end(t testing.TB) {
 			t.Errorf("%s: %s", p.name, line)
 		}
 	}
-	if t.Failed() {
+	if t.Failed() && len(p.Lines()) > 0 {
 		t.Logf("%s printed:\n%s", p.name, strings.Join(p.Lines(), "\n"))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -74,7 +75,7 @@ func hexAddr(a netip.Addr) string {
 // that it is to listen on.
 func HAProxy(t testing.TB, config string, addresses ...string) *Process {
 	t.Helper()
-	path := WriteFile(t, "haproxy.cfg", config)
+	path := WriteFile(t, "haproxy.cfg", config+"\n") // insists on the last line end
 	return startServer(t, Command{Name: "haproxy", Args: []string{"-db", "-f", path}}, addresses)
 }
 
@@ -127,11 +128,15 @@ type SSHD struct {
 // StartSSHD starts an OpenSSH server on the addresses with keys of its own,
 // which logs to the test.
 //
-// It runs as the user nobody, in a user namespace below the test's: as root it
-// would want to become the user "sshd", whom the test's namespace does not have.
-// Its ports must be above 1023.
+// It runs as the user daemon, in a user namespace below the test's: as root it
+// would want to become the user "sshd", whom the test's namespace does not have,
+// and nobody's account is locked on some systems. Its ports must be above 1023.
 func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 	t.Helper()
+	daemon, err := user.Lookup("daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	identity := filepath.Join(dir, "identity")
 	for _, key := range []string{filepath.Join(dir, "host"), identity} {
@@ -151,8 +156,8 @@ func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 		config = append(config, "ListenAddress "+a)
 	}
 	path := WriteFile(t, "sshd_config", strings.Join(config, "\n")+"\n")
-	command := Command{Name: "sshd", Args: []string{"-D", "-e", "-f", path}, NewUser: true}
-	return &SSHD{Process: startServer(t, command, addresses), Identity: identity, User: "nobody"}
+	command := Command{Name: "sshd", Args: []string{"-D", "-e", "-f", path}, User: daemon}
+	return &SSHD{Process: startServer(t, command, addresses), Identity: identity, User: daemon.Username}
 }
 
 func startServer(t testing.TB, c Command, addresses []string) *Process {

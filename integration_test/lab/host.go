@@ -1,0 +1,73 @@
+package lab
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Host is another host: a network namespace that is joined to the test's by a
+// cable, a pair of veth interfaces. The test must be in a namespace itself.
+type Host struct {
+	// Interface is the test's end of the cable; the other one is "eth0".
+	Interface string
+	pid       string
+}
+
+// NewHost starts a host whose end of the cable has the addresses, written with
+// the length of their network. lo and both ends are up; the test's end gets no
+// address.
+func NewHost(t testing.TB, interfaceName string, addresses ...string) *Host {
+	t.Helper()
+	p := Start(t, Command{Name: "unshare", Args: []string{"--net", "sh", "-c", "echo ready; exec sleep infinity"}})
+	p.WaitLine(t, "ready")
+	h := &Host{Interface: interfaceName, pid: strconv.Itoa(p.PID())}
+	h.here(t, "link add", interfaceName, "type veth peer name eth0 netns", h.pid)
+	h.here(t, "link set", interfaceName, "up")
+	h.IP(t, "link set lo up")
+	h.IP(t, "link set eth0 up")
+	for _, a := range addresses {
+		family := "-4"
+		if strings.Contains(a, ":") {
+			family = "-6"
+		}
+		h.IP(t, family+" address add "+a+" dev eth0"+nodad(a))
+	}
+	return h
+}
+
+// nodad spares an IPv6 address the wait in which it is looked for elsewhere.
+func nodad(address string) string {
+	if strings.Contains(address, ":") {
+		return " nodad"
+	}
+	return ""
+}
+
+func (h *Host) here(t testing.TB, words ...string) {
+	t.Helper()
+	run(t, Command{Name: "ip", Args: strings.Fields(strings.Join(words, " "))})
+}
+
+// IP runs ip(8) on the host.
+func (h *Host) IP(t testing.TB, command string) string {
+	t.Helper()
+	return run(t, h.On(Command{Name: "ip", Args: strings.Fields(command)}))
+}
+
+// On returns the command that runs c on the host.
+func (h *Host) On(c Command) Command {
+	c.Args = append([]string{"--target", h.pid, "--net", c.Name}, c.Args...)
+	c.Name = "nsenter"
+	return c
+}
+
+// run runs c, which must succeed.
+func run(t testing.TB, c Command) string {
+	t.Helper()
+	output, code := Run(t, c)
+	if code != 0 {
+		t.Fatalf("%s %s: exit code %d: %s", c.Name, strings.Join(c.Args, " "), code, output)
+	}
+	return output
+}
