@@ -96,8 +96,10 @@ func TestBackendName(t *testing.T) {
 			backend *lab.Backend
 		}{{"127.0.0.1:2000", six}, {"127.0.0.1:2001", four}} {
 			conn := lab.Send(t, c.address, lab.V2(client4, dest4), []byte("hello"))
-			wantRead(t, c.backend.Next(t), "hello")
+			behind := c.backend.Next(t)
+			wantRead(t, behind, "hello")
 			conn.Close()
+			behind.Close()
 			g.NextConnection(t).Expect(t, "outcome", "ok", "backend", c.backend.Addr)
 		}
 	})
@@ -118,7 +120,7 @@ func TestUnixSockets(t *testing.T) {
 		redisCarries(t, conn, 1<<20)
 		conn.Close()
 		g.NextConnection(t).Expect(t, "outcome", "ok", "client", conn.LocalAddr().String(),
-			"destination", "127.0.0.1:1000", "backend", "unix:"+out, "peer", "")
+			"destination", "127.0.0.1:1000", "backend", "unix:"+out, "peer", "unix")
 	})
 }
 
@@ -136,8 +138,10 @@ func TestPortRange(t *testing.T) {
 		for port, backend := range backends {
 			address := fmt.Sprintf("127.0.0.1:%d", 2000+port)
 			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte(address))
-			wantRead(t, backend.Next(t), address)
+			behind := backend.Next(t)
+			wantRead(t, behind, address)
 			conn.Close()
+			behind.Close()
 			g.NextConnection(t).Expect(t, "outcome", "ok", "backend", backend.Addr, "forward", address)
 		}
 	})
@@ -158,8 +162,10 @@ func TestDualStack(t *testing.T) {
 			mapped := netip.AddrPortFrom(netip.AddrFrom16(client4.Addr().As16()), client4.Port())
 			header := lab.V2(mapped, dest6) // as HAProxy writes an IPv4 client of an IPv6 address
 			write(t, conn, append(header, "hello"...))
-			wantRead(t, backend.Next(t), "hello")
+			behind := backend.Next(t)
+			wantRead(t, behind, "hello")
 			conn.Close()
+			behind.Close()
 			g.NextConnection(t).Expect(t, "outcome", "ok", "peer", conn.LocalAddr().String(), "client", client4.String())
 		}
 	})

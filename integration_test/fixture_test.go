@@ -99,6 +99,29 @@ func wantEnd(t *testing.T, conn io.Reader) {
 	}
 }
 
+// wantTurnedAway connects from source and sends b. It wants nothing but a
+// reset, which may come before connect(2) has returned; what is written may
+// meet it, so that with a b the end itself must do.
+func wantTurnedAway(t *testing.T, source, address string, b []byte) {
+	t.Helper()
+	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	conn, err := dialer.Dial("tcp", address)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if b == nil {
+		wantReset(t, conn)
+		return
+	}
+	conn.Write(b)
+	wantEnd(t, conn)
+}
+
 // reset ends the connection with an RST.
 func reset(t *testing.T, conn *net.TCPConn) {
 	t.Helper()

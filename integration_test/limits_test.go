@@ -35,7 +35,9 @@ func echo(t *testing.T, address string) {
 			}
 			go func() {
 				defer conn.Close()
-				io.Copy(conn, conn)
+				// Hidden from io.Copy, which would hold two pipes for each
+				// pair of TCP connections.
+				io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
 			}()
 		}
 	}()
@@ -71,8 +73,8 @@ func TestManyConnections(t *testing.T) {
 		if perDescriptors > 2 {
 			t.Errorf("%.2f descriptors for each session, want 2", perDescriptors)
 		}
-		if perMemory > 2048 {
-			t.Errorf("%.0f bytes of memory for each session, want at most 2048", perMemory)
+		if perMemory > 1024 {
+			t.Errorf("%.0f bytes of memory for each session, want at most 1024", perMemory)
 		}
 		for _, conn := range conns {
 			write(t, conn, []byte("again"))
@@ -154,23 +156,24 @@ func TestDescriptorsExhausted(t *testing.T) {
 		write(t, first, []byte("unharmed"))
 		wantRead(t, first, "unharmed")
 
-		// Each is served in its turn, once others have gone; one may have been
-		// turned away for want of a second descriptor.
+		// Each comes to its turn once others have gone. One that was accepted
+		// when there was no second descriptor is reset, and the log says so.
 		served := 0
 		for _, conn := range conns {
 			if n, _ := io.ReadFull(conn, make([]byte, 4)); n == 4 {
 				served++
 			}
 			conn.Close()
+			wantMatch(t, g.NextConnection(t), "outcome", "^(ok|limit)$")
 		}
-		if served < len(conns)-3 {
-			t.Errorf("%d of %d connections were served after all", served, len(conns))
+		if served == 0 {
+			t.Error("no connection was served after all")
 		}
-		write(t, first, []byte("unharmed"))
-		wantRead(t, first, "unharmed")
-		g.WaitLine(t, `"accept_resumed"`)
 		last := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("last"))
 		wantRead(t, last, "last")
+		g.WaitLine(t, `"accept_resumed"`)
+		write(t, first, []byte("unharmed"))
+		wantRead(t, first, "unharmed")
 	})
 }
 
@@ -203,8 +206,10 @@ func TestMaxConnections(t *testing.T) {
 				conns[1].Close()
 				behind[1].Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok")
-				wantRead(t, backend.Next(t), "patient")
+				last := backend.Next(t)
+				wantRead(t, last, "patient")
 				third.Close()
+				last.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok")
 			})
 		})

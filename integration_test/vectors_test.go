@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -71,26 +72,32 @@ var outcomeOf = map[string]string{
 	"no CRLF in the first 107 bytes": "too_long",
 }
 
+// burst is how many refusals of a kind the gateway logs a second without
+// leaving any out: so many vectors go to one gateway.
+const burst = 10
+
 // Each header that must be refused is, on the wire, and nobody behind the
 // gateway hears of it:
 //
 //	peer ──bad header──▶ gateway :2000 ──✗ backend :3000
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
-			"--max-header", "65551", "--header-timeout", "0")
-		for _, v := range vectors(t, "error") {
-			conn := lab.Dial(t, "127.0.0.1:2000")
-			conn.Write(v.bytes()) // fails when the gateway was quicker; what counts is below
-			wantEnd(t, conn)
-			outcome, ok := outcomeOf[v.Expect.Reason]
-			if !ok {
-				outcome = "malformed"
+		for some := range slices.Chunk(vectors(t, "error"), burst) {
+			g := strictGateway(t)
+			for _, v := range some {
+				conn := lab.Dial(t, g.Address(t, 0))
+				conn.Write(v.bytes()) // fails when the gateway was quicker; what counts is below
+				wantEnd(t, conn)
+				outcome, ok := outcomeOf[v.Expect.Reason]
+				if !ok {
+					outcome = "malformed"
+				}
+				t.Log(v.Name)
+				g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer",
+					"reason", v.Expect.Reason, "backend", "", "client", "")
 			}
-			t.Log(v.Name)
-			g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer",
-				"reason", v.Expect.Reason, "backend", "", "client", "")
 		}
 		if n := backend.Accepted(); n != 0 {
 			t.Errorf("the backend was contacted %d times", n)
@@ -103,20 +110,22 @@ func TestRefusals(t *testing.T) {
 //
 //	peer ──half a header, FIN──▶ gateway :2000 ──✗ backend :3000
 func TestTruncated(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
-			"--max-header", "65551", "--header-timeout", "0")
-		for _, v := range vectors(t, "incomplete") {
-			conn := lab.Send(t, "127.0.0.1:2000", v.bytes())
-			conn.CloseWrite()
-			wantEnd(t, conn)
-			outcome := "truncated"
-			if v.Hex == "" {
-				outcome = "empty"
+		for some := range slices.Chunk(vectors(t, "incomplete"), burst) {
+			g := strictGateway(t)
+			for _, v := range some {
+				conn := lab.Send(t, g.Address(t, 0), v.bytes())
+				conn.CloseWrite()
+				wantEnd(t, conn)
+				outcome := "truncated"
+				if v.Hex == "" {
+					outcome = "empty"
+				}
+				t.Log(v.Name)
+				g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer")
 			}
-			t.Log(v.Name)
-			g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer")
 		}
 		if n := backend.Accepted(); n != 0 {
 			t.Errorf("the backend was contacted %d times", n)
@@ -124,11 +133,19 @@ func TestTruncated(t *testing.T) {
 	})
 }
 
+// strictGateway starts a gateway that takes headers of any length, in any time.
+func strictGateway(t *testing.T) *lab.Gateway {
+	t.Helper()
+	return lab.StartGateway(t, "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1",
+		"--max-header", "65551", "--header-timeout", "0")
+}
+
 // What follows a good header arrives byte for byte, whether the header came
 // in one piece or byte by byte, and be it another header:
 //
 //	peer ──header, payload──▶ gateway :2000 ──payload──▶ backend :3000
 func TestGoodHeaders(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
