@@ -20,13 +20,6 @@ func trustCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "trust",
 		Usage: "show whom the trust rules admit",
-		Action: func(c *cli.Context) error {
-			const hint = "one of: unproxy trust list, unproxy trust explain ADDRESS, unproxy trust presets"
-			if c.Args().Present() {
-				return usageError{fmt.Sprintf("there is no command trust %q", c.Args().First()), hint}
-			}
-			return usageError{"trust needs a command", hint}
-		},
 		Subcommands: []*cli.Command{{
 			Name:   "list",
 			Usage:  "print every rule, where it was given, and what is doubtful about it",
@@ -84,9 +77,6 @@ func argument(c *cli.Context, what string) (string, error) {
 
 // trustList prints every rule and every warning.
 func trustList(c *cli.Context) error {
-	if c.Args().Present() {
-		return usageError{fmt.Sprintf("trust list takes no argument, but %q is given", c.Args().First()), "write --trust " + c.Args().First()}
-	}
 	set, warnings, err := loadTrust(c)
 	if err != nil {
 		return err
