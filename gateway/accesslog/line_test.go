@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,26 @@ func TestPrintableTellsTextsApart(t *testing.T) {
 	if got := printable("zoë.example.com:22 (日本)"); got != "zoë.example.com:22 (日本)" {
 		t.Errorf("a harmless text is written %s", got)
 	}
+}
+
+// FuzzPrintable checks that no text can be shown other than it is, and that
+// every one can be had back.
+func FuzzPrintable(f *testing.F) {
+	for _, s := range hostile {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := printable(s)
+		if !isPlain(got) {
+			t.Errorf("%q is written %q", s, got)
+		}
+		if got == s {
+			return
+		}
+		if back, err := strconv.Unquote(got); err != nil || back != s {
+			t.Errorf("%q is written %q, which reads %q, %v", s, got, back, err)
+		}
+	})
 }
 
 func TestConnectionDoesNotAllocate(t *testing.T) {
