@@ -48,6 +48,8 @@ func newApp(g *given) *cli.App {
 		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: verbatim, Description: serveHelp(), Action: serve},
 		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: verbatim, Description: checkHelp(),
 			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
+		demoCommand(),
+		probeCommand(),
 		decodeCommand(),
 		trustCommand(),
 		versionCommand(),
