@@ -1,0 +1,151 @@
+package gateway_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// module is the import path of the module, without which nothing here works.
+const module = "unproxy"
+
+// allowed says what of the module and of other modules each package may
+// import. Tests are free. A package that is not listed is a failure: it must
+// find its place first.
+//
+//	command -> gateway -> engine -> proxyproto, record
+//	                   -> trust, transparent (never each other, never gateway)
+var allowed = map[string][]string{
+	"":                   {"gateway/command"},
+	"gateway":            {"gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", sockaddr + "/template"},
+	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/proxyproto": {},
+	"gateway/record":     {},
+	"gateway/settings":   {},
+	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
+	"transparent":        {"github.com/vishvananda/netlink", unix},
+}
+
+const (
+	sockaddr = "github.com/hashicorp/go-sockaddr"
+	unix     = "golang.org/x/sys/unix"
+)
+
+// kept says in which packages alone a dependency may stand, command apart from
+// where it is listed: replacing it must stay the work of one package.
+var kept = map[string][]string{
+	"github.com/urfave/cli":          {"gateway/command"},
+	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
+	"github.com/hashicorp":           {"gateway", "trust"},
+	"github.com/vishvananda/netlink": {"transparent"},
+	"github.com/gaissmai/bart":       {"trust"},
+	"github.com/pires/go-proxyproto": {}, // an oracle for tests
+	"github.com/rogpeppe":            {},
+	"net/http":                       {},
+	"os/exec":                        {"gateway/command"},
+}
+
+// free are the packages that may import whatever kept lets them: command, which
+// knows everything, and what is for tests and development.
+func free(name string) bool {
+	return name == "gateway/command" || strings.HasPrefix(name, "scripts") || strings.HasPrefix(name, "integration_test")
+}
+
+func TestDependencies(t *testing.T) {
+	for _, p := range modulePackages(t) {
+		rest, inModule := strings.CutPrefix(p.ImportPath, module)
+		if !inModule || rest != "" && rest[0] != '/' {
+			continue
+		}
+		name := strings.TrimPrefix(rest, "/")
+		for _, imported := range p.Imports {
+			checkImport(t, name, imported)
+		}
+	}
+}
+
+func checkImport(t *testing.T, name, imported string) {
+	for prefix, packages := range kept {
+		if strings.HasPrefix(imported, prefix) && !slices.Contains(packages, name) && !development(name) {
+			t.Errorf("%q imports %s, which is kept to %q", name, imported, packages)
+		}
+	}
+	if free(name) || standard(imported) {
+		return
+	}
+	may, listed := allowed[name]
+	if !listed {
+		t.Errorf("%q has no place in the order of packages", name)
+		return
+	}
+	if !slices.Contains(may, strings.TrimPrefix(imported, module+"/")) {
+		t.Errorf("%q imports %s", name, imported)
+	}
+}
+
+// development reports whether a package is no part of the program.
+func development(name string) bool { return free(name) && name != "gateway/command" }
+
+// standard reports whether a package is of the standard library: the others
+// have a dot in their first element, or the module's name.
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return first != module && !strings.Contains(first, ".")
+}
+
+// goPackage is the part of go list's answer that is used here.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+// modulePackages lists the module's packages and all that they depend on.
+func modulePackages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports", module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var all []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// TestPureCore holds the packages that do no I/O to it, through everything
+// they depend on: proxyproto decodes, record and settings name things.
+func TestPureCore(t *testing.T) {
+	byPath := map[string]goPackage{}
+	for _, p := range modulePackages(t) {
+		byPath[p.ImportPath] = p
+	}
+	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings"} {
+		p, ok := byPath[module+"/"+name]
+		if !ok {
+			t.Errorf("there is no package %s", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if slices.Contains([]string{"net", "os", "syscall", "os/exec", "net/http", unix}, imported) {
+				t.Errorf("%s imports %s: it does no I/O", name, imported)
+			}
+		}
+	}
+}
