@@ -218,6 +218,7 @@ func (s *session) dialError(errno syscall.Errno) {
 func (s *session) armDial(l *loop, behind int) {
 	timeout := s.listener.forward.ConnectTimeout
 	if timeout <= 0 {
+		s.arm(l, 0) // the header's deadline is over
 		return
 	}
 	left := max(0, s.headed+int64(timeout)-l.now)
