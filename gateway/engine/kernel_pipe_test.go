@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeBytes is what lies in a pipe.
+type pipeBytes struct {
+	bytes []byte
+	room  int
+}
+
+func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
+	if k.pipeErrors != 0 {
+		return Pipe{}, k.pipeErrors
+	}
+	if k.full() {
+		return Pipe{}, unix.EMFILE
+	}
+	if k.pipeRoom > 0 {
+		size = min(size, k.pipeRoom)
+	}
+	r, w := k.create(pipeRead), k.create(pipeWrite)
+	r.pipe = &pipeBytes{room: size}
+	w.pipe = r.pipe
+	return Pipe{read: r.fd, write: w.fd, size: size}, 0
+}
+
+// Splice moves bytes from a socket to a pipe, or from a pipe to a socket.
+func (k *script) Splice(from, to, n int) (int, syscall.Errno) {
+	f, g := k.file(from, "Splice", stream, pipeRead), k.file(to, "Splice", stream, pipeWrite)
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	if f.kind == stream {
+		return k.spliceIn(f, g.pipe, n)
+	}
+	return k.spliceOut(f.pipe, g, n)
+}
+
+func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
+	if k.spliceError != 0 {
+		return 0, k.spliceError
+	}
+	if len(p.bytes) > 0 {
+		k.Errorf("a splice into a pipe that holds %d bytes", len(p.bytes))
+	}
+	m, errno := f.readable(false)
+	if errno != 0 || m == 0 {
+		return 0, errno
+	}
+	m = k.some(min(m, n, p.room-len(p.bytes)))
+	p.bytes = append(p.bytes, f.rx[f.read:f.read+m]...)
+	f.read += m
+	return m, 0
+}
+
+func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
+	if len(p.bytes) == 0 {
+		k.Errorf("a splice out of an empty pipe")
+		return 0, unix.EAGAIN
+	}
+	if errno := f.writable(); errno != 0 {
+		return 0, errno
+	}
+	m := k.some(min(n, len(p.bytes), f.space()))
+	f.got = append(f.got, p.bytes[:m]...)
+	p.bytes = p.bytes[:copy(p.bytes, p.bytes[m:])]
+	return m, 0
+}

@@ -1,0 +1,307 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// script is a kernel in memory, as faithful to Linux as the engine is
+// demanding: sockets whose far ends the test plays (kernel_socket_test.go),
+// pipes, epoll with edges and levels, and a clock that moves when the test says.
+//
+// It belongs to one goroutine. A descriptor that is used after it was closed,
+// or closed twice, fails the test.
+type script struct {
+	testing.TB
+	random *rand.Rand // partial moves, EINTR and shuffled events; nil: none of them
+	clock  int64      // what Now returns
+	step   int64      // by which each Now moves the clock
+	slept  int        // the timeout of the last Wait
+	events int        // that Waits returned so far
+
+	files   []*file // by descriptor
+	open    int
+	limit   int     // descriptors that may be open, 0: any number
+	recycle bool    // closed files are used again, so that nothing is allocated
+	closed  []*file // for that
+
+	plans   map[Endpoint][]plan // of connects; the last one of each stays
+	dials   []dial
+	pending []*file // connecting
+	ended   int     // ends of streams that were read so far
+
+	accepts     []syscall.Errno // what the next Accepts return instead
+	pipeErrors  syscall.Errno   // what Pipe returns
+	pipeRoom    int             // what it grants at most, 0: what is asked for
+	spliceError syscall.Errno   // what Splice from a socket returns
+	watchErrors []syscall.Errno // what the next Watches return, 0 for none
+	sendRoom    int             // of new sockets
+	bindError   func(netip.AddrPort) syscall.Errno
+	optionError func(level, name int) syscall.Errno
+}
+
+// plan is what becomes of one connect.
+type plan struct {
+	errno  syscall.Errno // of connect(2) itself
+	result syscall.Errno // of the connection, when connect(2) is in progress
+	waits  int           // Waits until the result is there; -1: for ever
+}
+
+// dial is a connect that was tried.
+type dial struct {
+	to     Endpoint
+	source netip.AddrPort
+	far    *file
+}
+
+// kind is what a descriptor is.
+type kind uint8
+
+const (
+	stream kind = iota
+	listening
+	pipeRead
+	pipeWrite
+	epoll
+	eventfd
+)
+
+// file is an open descriptor.
+type file struct {
+	kernel *script
+	kind   kind
+	fd     int
+	isOpen bool
+
+	poller *file // which watches it
+	mask   uint32
+	tag    uint64
+	ready  bool // it is on poller's list
+
+	list  []*file // of a poller: what may be ready; of a listener: what waits
+	count uint64  // of an eventfd
+	pipe  *pipeBytes
+	socket
+}
+
+func newScript(t testing.TB, seed uint64) *script {
+	k := &script{TB: t, clock: int64(time.Hour), plans: map[Endpoint][]plan{}, sendRoom: 64 << 10}
+	if seed != 0 {
+		k.random = rand.New(rand.NewPCG(seed, 2))
+		k.step = 50
+	}
+	return k
+}
+
+// chance is true once in n times, and never without randomness.
+func (k *script) chance(n int) bool { return k.random != nil && k.random.IntN(n) == 0 }
+
+// some is a number from 1 to n, and n without randomness.
+func (k *script) some(n int) int {
+	if k.random == nil || n < 2 || k.random.IntN(3) == 0 {
+		return n
+	}
+	return 1 + k.random.IntN(n)
+}
+
+func (k *script) create(of kind) *file {
+	k.open++
+	if last := len(k.closed) - 1; k.recycle && last >= 0 {
+		f := k.closed[last]
+		k.closed = k.closed[:last]
+		f.kind, f.isOpen = of, true
+		f.socket.clear(k.sendRoom)
+		return f
+	}
+	f := &file{kernel: k, kind: of, fd: len(k.files) + 3, isOpen: true}
+	f.socket.clear(k.sendRoom)
+	k.files = append(k.files, f)
+	return f
+}
+
+// file returns an open descriptor of one of two kinds.
+func (k *script) file(fd int, call string, of ...kind) *file {
+	k.Helper()
+	if fd < 3 || fd >= len(k.files)+3 {
+		k.Fatalf("%s of descriptor %d, which never was", call, fd)
+	}
+	f := k.files[fd-3]
+	if !f.isOpen {
+		k.Fatalf("%s of descriptor %d, which is closed", call, fd)
+	}
+	for _, o := range of {
+		if f.kind == o {
+			return f
+		}
+	}
+	k.Fatalf("%s of descriptor %d, which is of kind %d", call, fd, f.kind)
+	return nil
+}
+
+func (k *script) full() bool { return k.limit > 0 && k.open >= k.limit }
+
+func (k *script) Now() int64 {
+	k.clock += k.step
+	return k.clock
+}
+
+func (k *script) Poller() (int, syscall.Errno) { return k.create(epoll).fd, 0 }
+func (k *script) Waker() (int, syscall.Errno)  { return k.create(eventfd).fd, 0 }
+
+func (k *script) Wake(waker int) {
+	f := k.file(waker, "Wake", eventfd)
+	f.count++
+	f.wake(unix.EPOLLIN)
+}
+
+func (k *script) Woken(waker int) { k.file(waker, "Woken", eventfd).count = 0 }
+
+// Watch is EPOLL_CTL_ADD: what is ready already raises an event.
+func (k *script) Watch(poller, fd int, events uint32, tag uint64) syscall.Errno {
+	p, f := k.file(poller, "Watch", epoll), k.file(fd, "Watch", stream, listening, eventfd)
+	if len(k.watchErrors) > 0 {
+		errno := k.watchErrors[0]
+		if k.watchErrors = k.watchErrors[1:]; errno != 0 {
+			return errno
+		}
+	}
+	if f.poller != nil {
+		k.Errorf("Watch of descriptor %d, which is watched", fd)
+		return unix.EEXIST
+	}
+	f.poller = p
+	f.register(events, tag)
+	return 0
+}
+
+// Rewatch is EPOLL_CTL_MOD, which looks at the readiness again.
+func (k *script) Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno {
+	p, f := k.file(poller, "Rewatch", epoll), k.file(fd, "Rewatch", stream, listening)
+	if f.poller != p {
+		k.Errorf("Rewatch of descriptor %d, which is not watched", fd)
+		return unix.ENOENT
+	}
+	f.register(events, tag)
+	return 0
+}
+
+func (k *script) Unwatch(poller, fd int) {
+	p, f := k.file(poller, "Unwatch", epoll), k.file(fd, "Unwatch", stream, listening)
+	if f.poller != p {
+		k.Errorf("Unwatch of descriptor %d, which is not watched", fd)
+		return
+	}
+	f.forget()
+}
+
+func (f *file) register(events uint32, tag uint64) {
+	f.mask, f.tag = events|unix.EPOLLERR|unix.EPOLLHUP, tag
+	if f.poll()&f.mask != 0 {
+		f.wake(0)
+	}
+}
+
+// forget takes f out of its poller's lists.
+func (f *file) forget() {
+	if f.poller == nil {
+		return
+	}
+	for i, other := range f.poller.list {
+		if other == f {
+			f.poller.list = append(f.poller.list[:i], f.poller.list[i+1:]...)
+			break
+		}
+	}
+	f.poller, f.ready = nil, false
+}
+
+// wake is ep_poll_callback: key is what happened, 0 when that is not said.
+// What is reported in the end is what is ready when Wait looks.
+func (f *file) wake(key uint32) {
+	if f.poller == nil || f.ready || key != 0 && key&f.mask == 0 {
+		return
+	}
+	f.ready = true
+	f.poller.list = append(f.poller.list, f)
+}
+
+// Wait never sleeps: with nothing ready it returns at once, as if a signal
+// had come. Each Wait brings the connects that are in progress further.
+func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
+	p := k.file(poller, "Wait", epoll)
+	k.connectOn()
+	k.slept = timeout
+	if k.random != nil {
+		k.random.Shuffle(len(p.list), func(i, j int) { p.list[i], p.list[j] = p.list[j], p.list[i] })
+	}
+	n, seen, looked := 0, 0, len(p.list)
+	for seen < looked && n < len(events) {
+		f := p.list[seen]
+		seen++
+		mask := f.poll() & f.mask
+		f.ready = false
+		if mask == 0 {
+			continue
+		}
+		events[n] = withTag(mask, f.tag)
+		n++
+		if f.mask&unix.EPOLLET == 0 {
+			f.wake(0) // a level is reported until it is no more
+		}
+	}
+	p.list = p.list[:copy(p.list, p.list[seen:])]
+	k.events += n
+	return n
+}
+
+func (f *file) poll() uint32 {
+	switch f.kind {
+	case listening:
+		if len(f.list) > 0 {
+			return unix.EPOLLIN
+		}
+	case eventfd:
+		if f.count > 0 {
+			return unix.EPOLLIN
+		}
+	case stream:
+		return f.pollSocket()
+	}
+	return 0
+}
+
+func (k *script) Close(fd int) {
+	f := k.file(fd, "Close", stream, listening, pipeRead, pipeWrite, epoll, eventfd)
+	f.forget()
+	f.isOpen = false
+	k.open--
+	switch f.kind {
+	case stream:
+		f.closeSocket()
+	case listening:
+		for _, waiting := range f.list {
+			waiting.gotRST, waiting.isOpen = true, false
+		}
+	}
+	if k.recycle {
+		k.closed = append(k.closed, f)
+	}
+}
+
+// leaked counts the open descriptors of some kinds.
+func (k *script) leaked(of ...kind) int {
+	n := 0
+	for _, f := range k.files {
+		for _, o := range of {
+			if f.isOpen && f.kind == o {
+				n++
+			}
+		}
+	}
+	return n
+}

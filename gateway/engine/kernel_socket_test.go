@@ -1,0 +1,383 @@
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a stream socket of the gateway's and, with the fields that begin
+// with "got" and the methods deliver, finish, abort, hangUp and take, its far end.
+type socket struct {
+	isUnix     bool
+	connecting bool
+	plan       plan
+	connected  bool
+	peer       netip.AddrPort // who connected
+	source     netip.AddrPort // what it was bound to
+	to         Endpoint
+	options    [][3]int
+
+	rx      []byte        // from the far end
+	read    int           // of it
+	mark    int           // where in rx the last urgent byte lies; -1: nowhere
+	fin     bool          // the far end's FIN has come: SOCK_DONE
+	hung    bool          // a unix far end closed
+	err     syscall.Errno // SO_ERROR
+	dead    bool          // reset by the far end: TCP_CLOSE
+	ended   int           // the script's count when its end was read
+	room    int           // of the send buffer
+	taken   int           // of got, by the far end: the rest fills the send buffer
+	noSpace bool          // SOCK_NOSPACE: a write or a poll found no room
+	shut    bool          // a FIN was sent
+
+	got            []byte // all that the far end will have read in the end
+	gotFIN, gotRST bool
+}
+
+func (s *socket) clear(room int) {
+	*s = socket{room: room, mark: -1, rx: s.rx[:0], got: s.got[:0], options: s.options[:0]}
+}
+
+func (s *socket) space() int      { return s.room - (len(s.got) - s.taken) }
+func (s *socket) writeable() bool { return 2*s.space() >= len(s.got)-s.taken } // sk_stream_is_writeable
+func (s *socket) unread() int     { return len(s.rx) - s.read }
+
+// pollSocket is tcp_poll.
+func (f *file) pollSocket() (mask uint32) {
+	if f.dead || f.hung || f.fin && f.shut {
+		mask |= unix.EPOLLHUP
+	}
+	if f.dead || f.hung || f.fin {
+		mask |= unix.EPOLLIN | unix.EPOLLRDHUP
+	}
+	if f.err != 0 {
+		mask |= unix.EPOLLERR
+	}
+	if f.connecting {
+		return mask
+	}
+	if f.unread() > 0 {
+		mask |= unix.EPOLLIN
+	}
+	if f.mark >= f.read {
+		mask |= unix.EPOLLPRI
+	}
+	if f.shut || f.dead || f.writeable() {
+		return mask | unix.EPOLLOUT
+	}
+	f.noSpace = true
+	return mask
+}
+
+// deliver is bytes from the far end.
+func (f *file) deliver(b []byte) {
+	if len(b) == 0 || f.dead || f.fin || !f.isOpen {
+		return
+	}
+	f.rx = append(f.rx, b...)
+	f.wake(unix.EPOLLIN)
+}
+
+// urge is bytes of which the last one is urgent (tcp_urg).
+func (f *file) urge(b []byte) {
+	f.mark = len(f.rx) + len(b) - 1
+	f.deliver(b)
+}
+
+// finish is a FIN from the far end (tcp_fin).
+func (f *file) finish() {
+	if f.dead || !f.isOpen {
+		return
+	}
+	f.fin = true
+	f.wake(0)
+}
+
+// hangUp is the close of a unix far end (unix_release_sock).
+func (f *file) hangUp() {
+	f.hung, f.fin = true, true
+	f.wake(0)
+}
+
+// abort is a RST from the far end (tcp_reset).
+func (f *file) abort() {
+	if f.dead || !f.isOpen {
+		return
+	}
+	f.err = unix.ECONNRESET
+	if f.fin && !f.shut {
+		f.err = unix.EPIPE // TCP_CLOSE_WAIT
+	}
+	f.dead = true
+	f.wake(0)
+}
+
+// take makes the far end read n bytes, which makes room for others.
+func (f *file) take(n int) {
+	f.taken = min(f.taken+n, len(f.got))
+	if f.noSpace && f.writeable() {
+		f.noSpace = false
+		f.wake(unix.EPOLLOUT)
+	}
+}
+
+func (f *file) takeError() syscall.Errno {
+	errno := f.err
+	f.err = 0
+	return errno
+}
+
+// readable is what tcp_recvmsg and tcp_splice_read have in common: how much
+// there is, or why not.
+func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
+	n = f.unread()
+	if f.mark > f.read {
+		n = f.mark - f.read // a read ends before urgent data
+	}
+	if f.mark == f.read && !inline {
+		n = 0
+	}
+	switch {
+	case f.connecting:
+		return 0, unix.EAGAIN
+	case n > 0:
+		return n, 0
+	case f.fin:
+		if f.ended == 0 && f.unread() == 0 {
+			f.kernel.ended++
+			f.ended = f.kernel.ended
+		}
+		return 0, 0
+	case f.err != 0:
+		return 0, f.takeError()
+	case f.dead:
+		return 0, 0 // RCV_SHUTDOWN
+	}
+	return 0, unix.EAGAIN
+}
+
+func (k *script) Recv(fd int, b []byte) (int, syscall.Errno) {
+	f := k.file(fd, "Recv", stream)
+	if len(b) == 0 {
+		k.Errorf("Recv of no bytes")
+	}
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	n, errno := f.readable(true)
+	n = copy(b, f.rx[f.read:f.read+n])
+	f.read += n
+	return n, errno
+}
+
+// writable is what tcp_sendmsg says before it takes anything.
+func (f *file) writable() syscall.Errno {
+	switch {
+	case f.err != 0:
+		return f.takeError()
+	case f.shut:
+		f.kernel.Errorf("bytes for descriptor %d after its FIN", f.fd)
+		return unix.EPIPE
+	case f.dead || f.hung:
+		return unix.EPIPE
+	case f.connecting:
+		return unix.EAGAIN
+	case f.space() <= 0:
+		f.noSpace = true
+		return unix.EAGAIN
+	}
+	return 0
+}
+
+func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
+	f := k.file(fd, "Send", stream)
+	if len(b) == 0 {
+		k.Errorf("Send of no bytes")
+	}
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	if errno := f.writable(); errno != 0 {
+		return 0, errno
+	}
+	n := k.some(min(len(b), f.space()))
+	f.got = append(f.got, b[:n]...)
+	return n, 0
+}
+
+func (k *script) Shutdown(fd int) syscall.Errno {
+	f := k.file(fd, "Shutdown", stream)
+	if !f.connected {
+		return unix.ENOTCONN
+	}
+	if f.shut {
+		k.Errorf("a second FIN for descriptor %d", fd)
+	}
+	f.shut = true
+	f.gotFIN = f.gotFIN || !f.dead
+	return 0
+}
+
+// Reset is close(2) without lingering.
+func (k *script) Reset(fd int) {
+	f := k.file(fd, "Reset", stream)
+	f.gotRST = !f.dead
+	k.Close(fd)
+}
+
+// closeSocket is tcp_close: bytes that nobody read turn the FIN into a RST.
+func (f *file) closeSocket() {
+	switch {
+	case f.gotRST || f.dead || !f.connected:
+	case f.unread() > 0:
+		f.gotRST = true
+	default:
+		f.gotFIN = true
+	}
+}
+
+func (k *script) Socket(family int) (int, syscall.Errno) {
+	if k.full() {
+		return -1, unix.EMFILE
+	}
+	f := k.create(stream)
+	f.isUnix = family == unix.AF_UNIX
+	return f.fd, 0
+}
+
+func (k *script) SetOption(fd, level, name, value int) syscall.Errno {
+	f := k.file(fd, "SetOption", stream, listening)
+	if k.optionError != nil {
+		if errno := k.optionError(level, name); errno != 0 {
+			return errno
+		}
+	}
+	f.options = append(f.options, [3]int{level, name, value})
+	return 0
+}
+
+func (k *script) Bind(fd int, a netip.AddrPort) syscall.Errno {
+	f := k.file(fd, "Bind", stream)
+	if k.bindError != nil {
+		if errno := k.bindError(a); errno != 0 {
+			return errno
+		}
+	}
+	f.source = a
+	return 0
+}
+
+func (k *script) BindPath(fd int, path string) syscall.Errno {
+	k.file(fd, "BindPath", stream)
+	return 0
+}
+
+func (k *script) Listen(fd, backlog int) syscall.Errno {
+	k.file(fd, "Listen", stream).kind = listening
+	return 0
+}
+
+func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	return k.file(fd, "LocalAddr", listening).source, 0
+}
+
+func (k *script) SocketError(fd int) syscall.Errno {
+	return k.file(fd, "SocketError", stream).takeError()
+}
+
+// arrive is a connection that somebody opened to a listener.
+func (k *script) arrive(ln *file, from netip.AddrPort) *file {
+	f := k.create(stream)
+	k.open-- // it has no descriptor yet
+	f.connected, f.peer = true, from
+	ln.list = append(ln.list, f)
+	ln.wake(unix.EPOLLIN)
+	return f
+}
+
+// Accept takes a descriptor before it looks at the queue (__sys_accept4_file),
+// so that a process without a free one is told so even when nobody waits.
+func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
+	ln := k.file(fd, "Accept", listening)
+	switch {
+	case k.chance(16):
+		return -1, netip.AddrPort{}, unix.EINTR
+	case len(k.accepts) > 0:
+		errno := k.accepts[0]
+		k.accepts = k.accepts[1:]
+		return -1, netip.AddrPort{}, errno
+	case k.full():
+		return -1, netip.AddrPort{}, unix.EMFILE
+	case len(ln.list) == 0:
+		return -1, netip.AddrPort{}, unix.EAGAIN
+	}
+	f := ln.list[0]
+	k.open++
+	ln.list = ln.list[:copy(ln.list, ln.list[1:])]
+	return f.fd, f.peer, 0
+}
+
+func (k *script) planFor(to Endpoint) plan {
+	all := k.plans[to]
+	if len(all) == 0 {
+		return plan{}
+	}
+	if len(all) > 1 {
+		k.plans[to] = all[1:]
+	}
+	return all[0]
+}
+
+func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
+	f := k.file(fd, "Connect", stream)
+	if f.connecting || f.connected || f.dead {
+		k.Errorf("Connect of descriptor %d for the second time", fd)
+	}
+	f.to, f.plan = to, k.planFor(to)
+	k.dials = append(k.dials, dial{to, f.source, f})
+	if f.plan.errno != 0 {
+		return f.plan.errno
+	}
+	if f.isUnix {
+		f.connected = true
+		return 0
+	}
+	f.connecting = true
+	if f.plan.waits == 0 {
+		f.conclude()
+	} else {
+		k.pending = append(k.pending, f)
+	}
+	if k.chance(16) {
+		return unix.EINTR
+	}
+	return unix.EINPROGRESS
+}
+
+// conclude is the answer to a SYN.
+func (f *file) conclude() {
+	f.connecting = false
+	if f.plan.result == 0 {
+		f.connected = true
+	} else {
+		f.err, f.dead = f.plan.result, true
+	}
+	f.wake(0)
+}
+
+func (k *script) connectOn() {
+	left := k.pending[:0]
+	for _, f := range k.pending {
+		if !f.isOpen {
+			continue
+		}
+		if f.plan.waits--; f.plan.waits == 0 {
+			f.conclude()
+			continue
+		}
+		left = append(left, f)
+	}
+	k.pending = left
+}

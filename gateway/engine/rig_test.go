@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+)
+
+// The addresses of the scripted tests: the load balancer is 192.0.2.1, the
+// client that its headers name 203.0.113.9, the backends are 198.51.100.x.
+var (
+	lb         = netip.MustParseAddrPort("192.0.2.1:40000")
+	client4    = netip.MustParseAddrPort("203.0.113.9:4711")
+	client6    = netip.MustParseAddrPort("[2001:db8::9]:4711")
+	destiny4   = netip.MustParseAddrPort("192.0.2.80:80")
+	destiny6   = netip.MustParseAddrPort("[2001:db8::80]:80")
+	serverA    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:80")}
+	serverB    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.2:80")}
+	serverC    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.3:80")}
+	serverA6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::1]:80")}
+	serverB6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::2]:80")}
+	serverUnix = Endpoint{Path: "@backend"}
+)
+
+// header is a version 1 header from client4.
+const header = "PROXY TCP4 203.0.113.9 192.0.2.80 4711 80\r\n"
+
+// prefixes is a set of addresses.
+type prefixes []netip.Prefix
+
+func (s prefixes) Contains(a netip.Addr) bool {
+	for _, p := range s {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// only is the set of one address, and everybody that of all.
+func only(a netip.AddrPort) prefixes { return prefixes{netip.PrefixFrom(a.Addr(), a.Addr().BitLen())} }
+
+var everybody = prefixes{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
+// rig is an engine on a scripted kernel, turned by hand.
+type rig struct {
+	testing.TB
+	*script
+	engine  *Engine
+	records []record.Connection
+	notices []Notice
+	batch   []unix.EpollEvent
+}
+
+// plain is a forward to some backends that trusts the load balancer.
+func plain(backends ...Endpoint) *Forward {
+	f := &Forward{
+		Listeners:      []Listener{{Name: "front", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
+		Trust:          only(lb),
+		Headers:        1,
+		HeaderTimeout:  5 * time.Second,
+		ConnectTimeout: 6 * time.Second,
+	}
+	for _, b := range backends {
+		f.Listeners[0].Backends = append(f.Listeners[0].Backends, Backend{Endpoint: b})
+	}
+	return f
+}
+
+// transparently makes a forward transparent.
+func transparently(f *Forward) *Forward {
+	f.Transparent = true
+	return f
+}
+
+func newRig(t testing.TB, k *script, c Config) *rig {
+	t.Helper()
+	r := &rig{TB: t, script: k, batch: make([]unix.EpollEvent, batch)}
+	if k.random != nil {
+		r.batch = r.batch[:1+k.random.IntN(8)]
+	}
+	c.Kernel = k
+	if c.Report == nil {
+		c.Report = func(rec *record.Connection) { r.records = append(r.records, *rec) }
+	}
+	c.Notice = func(n Notice) { r.notices = append(r.notices, n) }
+	e, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.engine = e
+	e.names.start()
+	for _, l := range e.loops {
+		for _, ln := range l.listeners {
+			l.heed(ln)
+		}
+	}
+	t.Cleanup(e.names.stop)
+	return r
+}
+
+// one is a rig of one loop and one forward.
+func one(t testing.TB, f *Forward) *rig {
+	t.Helper()
+	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}})
+}
+
+func (r *rig) loop() *loop { return r.engine.loops[0] }
+
+// front is the i-th listener's socket.
+func (r *rig) front(i int) *file { return r.files[r.engine.listeners[i].fd-3] }
+
+// turn turns every loop once and tells whether that did anything.
+func (r *rig) turn() (busy bool) {
+	for _, l := range r.engine.loops {
+		before := r.events
+		l.turn(r.batch)
+		busy = busy || r.events != before || len(l.todo) > 0 || l.mailed.Load() || len(r.pending) > r.waiting()
+	}
+	return busy
+}
+
+// waiting counts the connects that will never be answered.
+func (r *rig) waiting() (n int) {
+	for _, f := range r.pending {
+		if f.plan.waits < 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// settle turns the loops until they rest.
+func (r *rig) settle() {
+	r.Helper()
+	for range 20000 {
+		if !r.turn() {
+			return
+		}
+	}
+	r.Fatal("the loops do not come to rest")
+}
+
+// pass lets time go by in steps of at most a second.
+func (r *rig) pass(d time.Duration) {
+	for ; d > 0; d -= time.Second {
+		r.clock += int64(min(d, time.Second))
+		r.settle()
+	}
+}
+
+// open is a connection from the load balancer, which sends b at once.
+func (r *rig) open(b string) *file { return r.openFrom(0, lb, b) }
+
+func (r *rig) openFrom(listener int, from netip.AddrPort, b string) *file {
+	f := r.arrive(r.front(listener), from)
+	f.deliver([]byte(b))
+	r.settle()
+	return f
+}
+
+// backend is the socket of the last connect.
+func (r *rig) backend() *file {
+	r.Helper()
+	if len(r.dials) == 0 {
+		r.Fatal("no backend was dialled")
+	}
+	return r.dials[len(r.dials)-1].far
+}
+
+// last is the last record; there must be n by now.
+func (r *rig) last(n int) record.Connection {
+	r.Helper()
+	if len(r.records) != n {
+		r.Fatalf("%d connections were reported, want %d", len(r.records), n)
+	}
+	return r.records[n-1]
+}
+
+// ends checks how the last connection, the n-th, ended.
+func (r *rig) ends(n int, outcome record.Outcome, phase record.Phase, by record.Party) record.Connection {
+	r.Helper()
+	c := r.last(n)
+	if c.Outcome != outcome || c.Phase != phase || c.By != by {
+		r.Errorf("ended %v in %v by %v (%s), want %v in %v by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome, phase, by)
+	}
+	if c.Duration < c.HeaderTime+c.ConnectTime {
+		r.Errorf("took %v, shorter than header %v and connect %v", c.Duration, c.HeaderTime, c.ConnectTime)
+	}
+	return c
+}
+
+// clean checks that nothing is left of any connection.
+func (r *rig) clean() {
+	r.Helper()
+	if n := r.leaked(stream); n != 0 {
+		r.Errorf("%d sockets are open", n)
+	}
+	if n := r.engine.Counters().Active; n != 0 {
+		r.Errorf("%d connections are active", n)
+	}
+	for _, l := range r.engine.loops {
+		r.cleanLoop(l)
+	}
+	for _, f := range r.engine.forwards {
+		if len(f.clients.count) != 0 || f.active.Load() != 0 {
+			r.Errorf("clients %v and %d connections are counted", f.clients.count, f.active.Load())
+		}
+	}
+}
+
+func (r *rig) cleanLoop(l *loop) {
+	r.Helper()
+	if l.wheel.count != 0 {
+		r.Errorf("%d timers are armed", l.wheel.count)
+	}
+	if n := l.active.Load(); n != 0 || len(l.free) != len(l.sessions) {
+		r.Errorf("%d sessions are active, %d of %d free", n, len(l.free), len(l.sessions))
+	}
+	for _, s := range l.sessions {
+		for i, d := range s.sides {
+			if s.state != free || d.fd != -1 || d.held != nil || d.loan != nil || d.pipe != nil {
+				r.Errorf("session %d keeps side %d: %+v", s.index, i, d)
+			}
+		}
+	}
+	for _, p := range l.pipes.idle {
+		if n := len(r.files[p.read-3].pipe.bytes); n != 0 || p.n != 0 {
+			r.Errorf("an idle pipe holds %d bytes", n)
+		}
+	}
+	if n := r.leaked(pipeRead, pipeWrite); len(r.engine.loops) == 1 && n != 2*len(l.pipes.idle) {
+		r.Errorf("%d ends of pipes are open, %d pipes are idle", n, len(l.pipes.idle))
+	}
+	seen := map[*byte]bool{&l.buffer[0]: true}
+	for _, b := range l.spare {
+		if seen[&b[0]] || len(b) != bufferSize {
+			r.Errorf("a buffer was given back twice, or as %d bytes", len(b))
+		}
+		seen[&b[0]] = true
+	}
+}
+
+// v2 is a version 2 header; without a source it is LOCAL.
+func v2(source, destination netip.AddrPort, tlvs ...proxyproto.TLV) string {
+	m := proxyproto.Message{Source: source, Destination: destination, TLVs: tlvs}
+	if source.IsValid() {
+		m.Command = proxyproto.CommandProxy
+	}
+	b, err := proxyproto.AppendV2(nil, &m)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,341 @@
+package engine
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+// ending is one way for a connection to end: how the forward differs from the
+// plain one, what the load balancer does, and the record that must come of it.
+type ending struct {
+	name    string
+	setting func(*Forward)
+	sends   string
+	then    func(r *rig, lb *file)
+	outcome record.Outcome
+	phase   record.Phase
+	by      record.Party
+	reason  string
+	client  netip.AddrPort
+	reset   bool // how the load balancer sees it: a RST, or a FIN
+}
+
+func finish(r *rig, f *file) { f.finish(); r.settle() }
+func abort(r *rig, f *file)  { f.abort(); r.settle() }
+
+func wait(d time.Duration) func(*rig, *file) { return func(r *rig, _ *file) { r.pass(d) } }
+
+// answered is a whole exchange: the client finishes, then the backend.
+func answered(r *rig, f *file) {
+	f.finish()
+	r.settle()
+	r.backend().finish()
+	r.settle()
+}
+
+func badChecksum() string {
+	h, err := proxyproto.AppendV2(nil, &proxyproto.Message{Command: proxyproto.CommandProxy,
+		Source: client4, Destination: destiny4, Checksum: true})
+	if err != nil {
+		panic(err)
+	}
+	binary.BigEndian.PutUint32(h[len(h)-4:], ^binary.BigEndian.Uint32(h[len(h)-4:]))
+	return string(h)
+}
+
+func spoofing(f *Forward) { f.Transparent = true }
+
+// The rows follow the table of outcomes in the documentation.
+var endings = []ending{
+	{name: "ok", sends: header, then: answered, outcome: record.OK, phase: record.Relay, by: record.Client, client: client4},
+	{name: "ok, the backend first", sends: header, then: func(r *rig, f *file) {
+		r.backend().finish()
+		r.settle()
+		f.finish()
+		r.settle()
+	}, outcome: record.OK, phase: record.Relay, by: record.Backend, client: client4},
+	{name: "ok, an untrusted peer passes", setting: func(f *Forward) { f.Trust, f.PassUntrusted = prefixes{}, true },
+		then: answered, outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
+	{name: "ok, LOCAL is relayed", setting: spoofing, sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: answered,
+		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
+	{name: "ok, LOCAL is closed", setting: func(f *Forward) { f.CloseLocal = true }, sends: v2(netip.AddrPort{}, netip.AddrPort{}) + "PING",
+		then: finish, outcome: record.OK, phase: record.Header, by: record.Gateway, client: lb},
+	{name: "ok, LOCAL is closed and its peer stays", setting: func(f *Forward) { f.CloseLocal = true },
+		sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: wait(6 * time.Second),
+		outcome: record.OK, phase: record.Header, by: record.Gateway, client: lb},
+	{name: "ok, UNKNOWN is relayed", sends: "PROXY UNKNOWN\r\n", then: answered,
+		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
+	{name: "empty, FIN", then: finish, outcome: record.Empty, phase: record.Header, by: record.Peer},
+	{name: "empty, RST", then: abort, outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
+	{name: "empty, a health checker", setting: func(f *Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: finish,
+		outcome: record.Empty, phase: record.Trust, by: record.Gateway},
+	{name: "untrusted", setting: func(f *Forward) { f.Trust = prefixes{} }, sends: header,
+		outcome: record.Untrusted, phase: record.Trust, by: record.Gateway, reset: true},
+	{name: "not_proxy", sends: "GET / HTTP/1.1\r\n\r\n", outcome: record.NotProxy, phase: record.Header, by: record.Peer,
+		reason: "no PROXY signature", reset: true},
+	{name: "malformed", sends: "PROXY TCP4 1.2.3.4 1.2.3.4 1 x\r\n", outcome: record.Malformed, phase: record.Header, by: record.Peer,
+		reason: "port", reset: true},
+	{name: "too_long", setting: func(f *Forward) { f.Header.MaxLength = 64 },
+		sends:   v2(client4, destiny4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, 100)}),
+		outcome: record.TooLong, phase: record.Header, by: record.Peer, reason: "header longer than allowed", reset: true},
+	{name: "unsupported", setting: func(f *Forward) { f.Header.RefuseV1 = true }, sends: header,
+		outcome: record.Unsupported, phase: record.Header, by: record.Peer, reason: "v1 not accepted", reset: true},
+	{name: "bad_checksum", sends: badChecksum(), outcome: record.BadChecksum, phase: record.Header, by: record.Peer,
+		reason: "CRC32C mismatch", reset: true},
+	{name: "truncated", sends: header[:20], then: finish, outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
+	{name: "truncated, in the second header", setting: func(f *Forward) { f.Headers = 2 }, sends: header, then: finish,
+		outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
+	{name: "reset, in the header", sends: header[:20], then: abort, outcome: record.Reset, phase: record.Header, by: record.Peer,
+		reason: "connection reset by peer", reset: true},
+	{name: "header_timeout", sends: header[:20], then: wait(6 * time.Second),
+		outcome: record.HeaderTimeout, phase: record.Header, by: record.Timeout, reset: true},
+	{name: "source_denied", setting: spoofing, sends: "PROXY TCP4 127.0.0.1 192.0.2.80 4711 80\r\n",
+		outcome: record.SourceDenied, phase: record.Dial, by: record.Gateway, reason: "loopback",
+		client: netip.MustParseAddrPort("127.0.0.1:4711"), reset: true},
+	{name: "family_mismatch", setting: spoofing, sends: v2(client6, destiny6), outcome: record.FamilyMismatch, phase: record.Dial,
+		by: record.Gateway, reason: "no backend is of the client's address family", client: client6, reset: true},
+	{name: "destination_denied", setting: func(f *Forward) {
+		f.Listeners[0].Backends, f.AllowDestination = []Backend{{FromHeader: true}}, prefixes{}
+	}, sends: header, outcome: record.DestinationDenied, phase: record.Dial, by: record.Gateway,
+		reason: "not in --allow-destination", client: client4, reset: true},
+	{name: "no_address, UNKNOWN is rejected", setting: func(f *Forward) { f.RejectUnknown = true }, sends: "PROXY UNKNOWN\r\n",
+		outcome: record.NoAddress, phase: record.Dial, by: record.Gateway, client: lb, reset: true},
+	{name: "no_address, LOCAL names no destination", setting: func(f *Forward) {
+		f.Listeners[0].Backends, f.AllowDestination = []Backend{{FromHeader: true}}, everybody
+	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
+		reason: "the header names no destination", client: lb, reset: true},
+	{name: "reset, by the client", sends: header, then: abort, outcome: record.Reset, phase: record.Relay, by: record.Client,
+		reason: "connection reset by peer", client: client4, reset: true},
+	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { abort(r, r.backend()) },
+		outcome: record.Reset, phase: record.Relay, by: record.Backend, reason: "connection reset by peer", client: client4, reset: true},
+	{name: "reset, the backend vanished", sends: header, then: func(r *rig, _ *file) {
+		r.backend().abort()
+		r.backend().err = unix.ETIMEDOUT // keep-alive gave up (tcp_write_err)
+		r.settle()
+	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout, reason: "connection timed out", client: client4, reset: true},
+	{name: "idle_timeout", setting: func(f *Forward) { f.IdleTimeout = time.Minute }, sends: header, then: wait(62 * time.Second),
+		outcome: record.IdleTimeout, phase: record.Relay, by: record.Timeout, client: client4, reset: true},
+	{name: "drained, in the header", then: func(r *rig, _ *file) { r.engine.Cut(); r.settle() },
+		outcome: record.Drained, phase: record.Header, by: record.Gateway, reset: true},
+	{name: "drained", sends: header, then: func(r *rig, _ *file) { r.engine.Cut(); r.settle() },
+		outcome: record.Drained, phase: record.Relay, by: record.Gateway, client: client4, reset: true},
+}
+
+func TestEndings(t *testing.T) {
+	for _, row := range endings {
+		t.Run(row.name, func(t *testing.T) {
+			f := plain(serverA)
+			if row.setting != nil {
+				row.setting(f)
+			}
+			r := one(t, f)
+			from := r.open(row.sends)
+			if row.then != nil {
+				row.then(r, from)
+			}
+			row.check(t, r, from)
+		})
+	}
+}
+
+func (row *ending) check(t *testing.T, r *rig, from *file) {
+	c := r.ends(1, row.outcome, row.phase, row.by)
+	if c.Reason != row.reason || c.Client != row.client || c.Peer != lb || c.Forward != "front" {
+		t.Errorf("reason %q, client %v, peer %v, forward %q; want %q and client %v", c.Reason, c.Client, c.Peer, c.Forward, row.reason, row.client)
+	}
+	if !from.dead && (from.gotRST != row.reset || !from.gotRST && !from.gotFIN) {
+		t.Errorf("the load balancer got a RST: %v, a FIN: %v; want a RST: %v", from.gotRST, from.gotFIN, row.reset)
+	}
+	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.dead && row.outcome != record.Drained &&
+		!strings.Contains(row.name, "second")
+	if got := len(c.Sample) > 0; got != wantSample || got && !strings.HasPrefix(row.sends, string(c.Sample)) {
+		t.Errorf("sample %q, want one: %v", c.Sample, wantSample)
+	}
+	r.clean()
+}
+
+// One deadline from accept to the header's last byte: a peer that dribbles
+// does not push it out (slowloris).
+func TestHeaderDeadlineStandsThoughBytesCome(t *testing.T) {
+	r := one(t, plain(serverA))
+	f := r.open("")
+	for i := range header {
+		f.deliver([]byte(header[i : i+1]))
+		r.pass(300 * time.Millisecond)
+	}
+	c := r.ends(1, record.HeaderTimeout, record.Header, record.Timeout)
+	if c.Duration < 5*time.Second || c.Duration > 5*time.Second+300*time.Millisecond {
+		t.Errorf("after %v, want 5s", c.Duration)
+	}
+	r.clean()
+}
+
+// The header's deadline ends with the header, whatever the others are.
+func TestHeaderDeadlineEndsWithTheHeader(t *testing.T) {
+	for _, connect := range []time.Duration{0, time.Hour} {
+		f := plain(serverA)
+		f.ConnectTimeout = connect
+		r := one(t, f)
+		r.plans[serverA] = []plan{{waits: -1}}
+		from := r.open(header)
+		r.pass(10 * time.Second)
+		if len(r.records) != 0 {
+			t.Fatalf("connect timeout %v: ended %v", connect, r.records[0].Outcome)
+		}
+		r.pending[0].plan.waits = 1
+		r.settle()
+		r.pass(10 * time.Second)
+		answered(r, from)
+		r.ends(1, record.OK, record.Relay, record.Client)
+		r.clean()
+	}
+}
+
+func TestNoHeaderDeadline(t *testing.T) {
+	f := plain(serverA)
+	f.HeaderTimeout = 0
+	r := one(t, f)
+	from := r.open("PROXY")
+	r.pass(time.Hour)
+	from.deliver([]byte(header[5:]))
+	r.settle()
+	answered(r, from)
+	r.ends(1, record.OK, record.Relay, record.Client)
+}
+
+// Exactly as many headers as configured are taken off; the last one names the
+// client, and one more is payload.
+func TestStackedHeaders(t *testing.T) {
+	inner := v2(client6, destiny6)
+	for _, headers := range []int{1, 2} {
+		f := plain(serverA)
+		f.Headers = headers
+		r := one(t, f)
+		answered(r, r.open(header+inner+header+"payload"))
+		c := r.ends(1, record.OK, record.Relay, record.Client)
+		wantClient, want := client4, inner+header+"payload"
+		if headers == 2 {
+			wantClient, want = client6, header+"payload"
+		}
+		if got := string(r.backend().got); got != want || c.Client != wantClient || c.Version != uint8(headers) {
+			t.Errorf("%d headers: client %v, version %d, payload %q, want %v and %q", headers, c.Client, c.Version, got, wantClient, want)
+		}
+	}
+}
+
+// Whatever is cut where, header and payload come apart in the same place.
+func TestHeaderInEverySegmentation(t *testing.T) {
+	f := plain(serverA)
+	f.Headers = 2
+	r := one(t, f)
+	whole := v2(client6, destiny6) + header + "payload"
+	for first := range whole {
+		for second := first + 1; second < len(whole); second += 7 {
+			from := r.open(whole[:first])
+			from.deliver([]byte(whole[first:second]))
+			r.settle()
+			from.deliver([]byte(whole[second:]))
+			r.settle()
+			answered(r, from)
+			if got := string(r.backend().got); got != "payload" {
+				t.Fatalf("cut at %d and %d: payload %q", first, second, got)
+			}
+		}
+	}
+	r.clean()
+}
+
+// A health checker's connection is closed cleanly: FIN first, then everything
+// is read, so that no unread byte makes a RST of it.
+func TestHealthCheckIsClosedCleanly(t *testing.T) {
+	f := plain(serverA)
+	f.Health = only(lb)
+	r := one(t, f)
+	from := r.open("GET / HTTP/1.0\r\n")
+	if !from.gotFIN || !from.isOpen {
+		t.Fatal("no FIN before the checker's")
+	}
+	from.deliver(make([]byte, 3*relayBudget*bufferSize))
+	r.settle()
+	if from.unread() != 0 {
+		t.Errorf("%d bytes are unread", from.unread())
+	}
+	finish(r, from)
+	r.ends(1, record.Empty, record.Trust, record.Gateway)
+	if from.gotRST || len(r.dials) != 0 {
+		t.Errorf("a RST: %v, %d backends dialled", from.gotRST, len(r.dials))
+	}
+	r.clean()
+}
+
+func TestClientLimit(t *testing.T) {
+	f := plain(serverA)
+	f.MaxConnectionsPerClient = 2
+	r := one(t, f)
+	first, second := r.open(header), r.open(header)
+	r.open(header)
+	r.ends(1, record.Limit, record.Dial, record.Gateway)
+	// Others are not concerned, and LOCAL names no client.
+	other, local := r.open(v2(client6, destiny6)), r.open(v2(netip.AddrPort{}, netip.AddrPort{}))
+	answeredWith(r, first, 0)
+	r.open(header)
+	if len(r.records) != 2 {
+		t.Errorf("a place that became free was not given: %v", r.last(len(r.records)).Outcome)
+	}
+	r.engine.Cut()
+	r.settle()
+	for _, f := range []*file{second, other, local} {
+		if !f.gotRST {
+			t.Error("not cut")
+		}
+	}
+	r.clean()
+}
+
+// answeredWith is answered, for the i-th dial.
+func answeredWith(r *rig, f *file, i int) {
+	f.finish()
+	r.dials[i].far.finish()
+	r.settle()
+}
+
+func TestClientLimitOfPassedPeers(t *testing.T) {
+	f := plain(serverA)
+	f.Trust, f.PassUntrusted, f.MaxConnectionsPerClient = prefixes{}, true, 1
+	r := one(t, f)
+	r.open("")
+	r.open("")
+	r.ends(1, record.Limit, record.Trust, record.Gateway)
+}
+
+// What a header says beyond the addresses reaches the record.
+func TestRecordOfAConnection(t *testing.T) {
+	f := plain(serverA)
+	f.Source = transparent.Policy{SourcePort: transparent.Any}
+	f.Transparent = true
+	r := one(t, f)
+	from := r.open(v2(client4, destiny4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("mail.example.org")}))
+	from.deliver([]byte("12345"))
+	r.backend().deliver([]byte("123"))
+	r.clock += int64(time.Second)
+	answered(r, from)
+	c := r.ends(1, record.OK, record.Relay, record.Client)
+	if c.Details == nil || c.Details.Authority != "mail.example.org" {
+		t.Errorf("details %+v", c.Details)
+	}
+	if c.BytesIn != 5 || c.BytesOut != 3 || c.Duration < time.Second || c.Version != 2 || c.Destination != destiny4 {
+		t.Errorf("%+v", c)
+	}
+	if !c.Transparent || c.Source != netip.AddrPortFrom(client4.Addr(), 0) || c.Backend != serverA.Addr {
+		t.Errorf("transparent %v from %v to %v", c.Transparent, c.Source, c.Backend)
+	}
+}
