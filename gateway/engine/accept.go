@@ -72,7 +72,7 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	case unix.EAGAIN:
 		l.acceptRecovered(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		l.pauseAccept(ln, errno)
+		l.pauseAccept(ln, systemError("accept4", errno))
 	case unix.EINVAL, unix.EBADF:
 		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: systemError("accept4", errno)})
 		l.closeListener(ln)
@@ -82,8 +82,9 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	// is level-triggered: the rest of the queue raises another event.
 }
 
-// pauseAccept stops accepting for a moment on all of the loop's listeners.
-func (l *loop) pauseAccept(ln *listener, errno unix.Errno) {
+// pauseAccept stops accepting for a moment on all of the loop's listeners,
+// because a call failed for lack of descriptors or memory.
+func (l *loop) pauseAccept(ln *listener, err error) {
 	for _, other := range l.listeners {
 		l.ignore(other)
 	}
@@ -94,15 +95,20 @@ func (l *loop) pauseAccept(ln *listener, errno unix.Errno) {
 	}
 	l.shortage, l.told = true, l.now
 	l.engine.notice(Notice{
-		Event: "accept_paused", Forward: ln.Name, Err: systemError("accept4", errno),
+		Event: "accept_paused", Forward: ln.Name, Err: err,
 		Detail: "new connections wait in the kernel's queue; established ones go on",
 	})
 }
 
-// retryAccept looks whether accepting works again.
+// retryAccept looks whether accepting works again, on an empty queue too.
 func (l *loop) retryAccept() {
 	l.paused = false
 	l.heedAll()
+	for _, ln := range l.listeners {
+		if !l.paused && ln.watching {
+			l.accept(ln)
+		}
+	}
 }
 
 // acceptRecovered tells of the end of a shortage once a queue was emptied.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"syscall"
 	"time"
@@ -215,17 +216,17 @@ func (s *session) decide(l *loop, h *proxyproto.Header, payload []byte) {
 			return
 		}
 	case proxyproto.Local:
-		s.client = s.peer
 		if f.CloseLocal {
 			s.close(l, record.OK, record.Header)
 			return
 		}
-	default:
 		s.client = s.peer
+	default:
 		if f.RejectUnknown {
 			s.refuse(l, record.NoAddress, record.Dial)
 			return
 		}
+		s.client = s.peer
 	}
 	s.dial(l, payload)
 }
@@ -288,11 +289,14 @@ func (s *session) tryNext(l *loop, payload []byte) {
 			s.dialFailed(l)
 			return
 		}
-		to := targets[s.attempt]
-		s.attempt++
-		if !s.begin(l, to) {
+		if !s.begin(l, targets[s.attempt]) {
+			if s.failure == record.Limit && s.waitForRoom(l, payload) {
+				return
+			}
+			s.attempt++
 			continue
 		}
+		s.attempt++
 		s.armDial(l, len(targets)-int(s.attempt))
 		rest, joined, failed := s.sendEarly(l, payload)
 		if failed {
@@ -327,11 +331,27 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 	}
 }
 
-// dialTimeout gives one backend up and turns to the next.
+// dialTimeout gives one backend up and turns to the next; or tries the same
+// one again, for which there was no descriptor before.
 func (s *session) dialTimeout(l *loop) {
-	s.dialError(unix.ETIMEDOUT)
-	s.hangUp(l)
+	if s.sides[backend].fd >= 0 {
+		s.dialError(unix.ETIMEDOUT)
+		s.hangUp(l)
+	}
 	s.tryNext(l, nil)
+}
+
+// waitForRoom puts a dial off for which the system had no descriptor or no
+// memory, until the connect timeout. Meanwhile nothing is accepted: newcomers
+// would only take what those need that are here.
+func (s *session) waitForRoom(l *loop, payload []byte) bool {
+	if limit := s.listener.forward.ConnectTimeout; limit > 0 && l.now-s.headed >= int64(limit) {
+		return false
+	}
+	s.hold(l, peer, payload)
+	l.pauseAccept(s.listener, errors.New("socket: "+s.reason))
+	s.arm(l, acceptPause)
+	return true
 }
 
 // dialFailed ends a connection for which no backend was to be had. Where the
