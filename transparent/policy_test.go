@@ -226,6 +226,8 @@ func TestStandIn(t *testing.T) {
 		"2001:db8::9":          "244.171.149.255",
 		"2001:db8::a":          "244.171.216.22",
 		"2606:4700:4700::1111": "250.117.241.196",
+		"2001:db8::2f:f668":    "255.255.255.254",
+		"2001:db8::75b:9cf0":   "255.255.255.254", // its hash is the broadcast address's
 	} {
 		if got := transparent.StandIn(addr(client)); got != addr(want) {
 			t.Errorf("StandIn(%s) = %v, want %s", client, got, want)
