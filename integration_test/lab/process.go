@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -41,7 +42,8 @@ type Command struct {
 	Capabilities []uintptr
 	// User puts the process in a user namespace below this one, where it is
 	// that user. It has no power over the network namespace, and does not
-	// think that it is root. nil leaves the user as it is.
+	// think that it is root. Where there may be none the test is skipped.
+	// nil leaves the user as it is.
 	User *user.User
 }
 
@@ -77,6 +79,9 @@ func Start(t testing.TB, c Command) *Process {
 	started := make(chan error)
 	go p.live(c, output, started)
 	if err := <-started; err != nil {
+		if c.User != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EPERM)) {
+			t.Skipf("no user namespace in which %s can be %s: %v", p.name, c.User.Username, err)
+		}
 		t.Fatalf("start %s: %v", p.name, err)
 	}
 	t.Cleanup(func() { p.end(t) })
