@@ -120,7 +120,9 @@ func (l *loop) run() {
 	l.kernel.Close(l.waker)
 }
 
-// turn waits for events once and serves them.
+// turn waits for events once and serves them, before the deadlines: one that
+// closes a session's socket must not leave an event of it behind, which would be
+// taken for one of the socket that came in its place.
 func (l *loop) turn(events []unix.EpollEvent) {
 	timeout := 0
 	if len(l.todo) == 0 && !l.mailed.Load() {
@@ -128,10 +130,11 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	n := l.kernel.Wait(l.poller, events, timeout)
 	l.now = l.kernel.Now()
-	l.wheel.advance(l.now, l.fire)
+	l.wheel.skip(l.now)
 	for i := range n {
 		l.dispatch(events[i].Events, tagOf(&events[i]))
 	}
+	l.wheel.advance(l.now, l.fire)
 	if l.mailed.Load() {
 		l.readMail()
 	}

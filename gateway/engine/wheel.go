@@ -71,14 +71,19 @@ func (w *wheel) insert(t *timer) {
 	head.prev.next, head.prev = t, t
 }
 
+// skip moves an empty wheel to now, so that a deadline that is armed next is
+// seen from there and not from where the wheel last stood.
+func (w *wheel) skip(now int64) {
+	if w.count == 0 {
+		w.now = max(w.now, now/tick)
+	}
+}
+
 // advance serves every deadline up to now: each is disarmed, then given to
 // fire, which may arm and disarm timers.
 func (w *wheel) advance(now int64, fire func(*timer)) {
+	w.skip(now)
 	last := now / tick
-	if w.count == 0 {
-		w.now = max(w.now, last)
-		return
-	}
 	for w.now < last {
 		w.now++
 		for level := 1; level < levels && w.now&(1<<(slotBits*level)-1) == 0; level++ {
