@@ -62,7 +62,7 @@ type session struct {
 	queued            bool // on the loop's run queue
 	version           uint8
 	headers           uint8          // read so far
-	attempt           uint8          // backends tried so far
+	attempt           uint16         // backends tried so far: a name may have many addresses
 	first             uint8          // 1 + the side that finished first
 	failure           record.Outcome // so far; the outcome in the end
 	failedBy          record.Party
