@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -86,9 +87,9 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// touch looks at every source file below root. The go command keeps the result
-// of a test that touched the same files before: those of the gateway, which is
-// not linked into the test, must count among them.
+// touch looks at every file below root. The go command keeps the result of a
+// test that looked at the same files before: those of the gateway, which is not
+// linked into the test, must count among them.
 func touch(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -97,8 +98,9 @@ func touch(root string) error {
 		if d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return filepath.SkipDir
 		}
-		if d.IsDir() || filepath.Ext(path) == ".go" {
-			_, err = os.Stat(path)
+		_, err = os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // others may be at work here
 		}
 		return err
 	})
