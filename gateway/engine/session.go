@@ -314,19 +314,19 @@ func (s *session) tryNext(l *loop, payload []byte) {
 // dialEvent is an event while the backend is dialled.
 func (s *session) dialEvent(l *loop, i int, events uint32) {
 	if i == peer {
-		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if events&unix.EPOLLERR != 0 { // EPOLLHUP alone is a unix peer that closed: its bytes are to go on
 			s.failedBy = record.Client
 			s.end(l, record.Reset, record.Dial)
 		}
 		return
 	}
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+	if events&unix.EPOLLERR != 0 {
 		s.dialError(l.kernel.SocketError(s.sides[backend].fd))
 		s.hangUp(l)
 		s.tryNext(l, nil)
 		return
 	}
-	if events&unix.EPOLLOUT != 0 {
+	if events&unix.EPOLLOUT != 0 { // with EPOLLHUP it is a unix backend that has spoken and closed
 		s.join(l)
 	}
 }
