@@ -22,10 +22,9 @@ type script struct {
 	clock  int64      // what Now returns
 	step   int64      // by which each Now moves the clock
 	slept  int        // the timeout of the last Wait
-	events int        // that Waits returned so far
 
 	files   []*file // by descriptor
-	open    int
+	used    int
 	limit   int     // descriptors that may be open, 0: any number
 	recycle bool    // closed files are used again, so that nothing is allocated
 	closed  []*file // for that
@@ -110,7 +109,7 @@ func (k *script) some(n int) int {
 }
 
 func (k *script) create(of kind) *file {
-	k.open++
+	k.used++
 	if last := len(k.closed) - 1; k.recycle && last >= 0 {
 		f := k.closed[last]
 		k.closed = k.closed[:last]
@@ -143,7 +142,7 @@ func (k *script) file(fd int, call string, of ...kind) *file {
 	return nil
 }
 
-func (k *script) full() bool { return k.limit > 0 && k.open >= k.limit }
+func (k *script) full() bool { return k.limit > 0 && k.used >= k.limit }
 
 func (k *script) Now() int64 {
 	k.clock += k.step
@@ -255,7 +254,6 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		}
 	}
 	p.list = p.list[:copy(p.list, p.list[seen:])]
-	k.events += n
 	return n
 }
 
@@ -279,7 +277,7 @@ func (k *script) Close(fd int) {
 	f := k.file(fd, "Close", stream, listening, pipeRead, pipeWrite, epoll, eventfd)
 	f.forget()
 	f.isOpen = false
-	k.open--
+	k.used--
 	switch f.kind {
 	case stream:
 		f.closeSocket()

@@ -290,7 +290,7 @@ func (k *script) SocketError(fd int) syscall.Errno {
 // arrive is a connection that somebody opened to a listener.
 func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	f := k.create(stream)
-	k.open-- // it has no descriptor yet
+	k.used-- // it has no descriptor yet
 	f.connected, f.peer = true, from
 	ln.list = append(ln.list, f)
 	ln.wake(unix.EPOLLIN)
@@ -314,7 +314,7 @@ func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 		return -1, netip.AddrPort{}, unix.EAGAIN
 	}
 	f := ln.list[0]
-	k.open++
+	k.used++
 	ln.list = ln.list[:copy(ln.list, ln.list[1:])]
 	return f.fd, f.peer, 0
 }

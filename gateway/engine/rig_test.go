@@ -115,12 +115,14 @@ func (r *rig) loop() *loop { return r.engine.loops[0] }
 // front is the i-th listener's socket.
 func (r *rig) front(i int) *file { return r.files[r.engine.listeners[i].fd-3] }
 
-// turn turns every loop once and tells whether that did anything.
+// turn turns every loop once and tells whether there is more to do.
 func (r *rig) turn() (busy bool) {
 	for _, l := range r.engine.loops {
-		before := r.events
 		l.turn(r.batch)
-		busy = busy || r.events != before || len(l.todo) > 0 || l.mailed.Load() || len(r.pending) > r.waiting()
+	}
+	for _, l := range r.engine.loops {
+		ready := len(r.files[l.poller-3].list)
+		busy = busy || ready > 0 || len(l.todo) > 0 || l.mailed.Load() || len(r.pending) > r.waiting()
 	}
 	return busy
 }

@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+// A transparent connect that times out is followed by a plain one, which tells
+// whether the backend is silent or only its replies find no way back. The
+// client does not wait for that.
+func TestDiagnosis(t *testing.T) {
+	rows := []struct {
+		name    string
+		plain   plan
+		outcome record.Outcome
+	}{
+		{"answers at once", plan{}, record.NoReturnPath},
+		{"answers", plan{waits: 1}, record.NoReturnPath},
+		{"is silent", silent, record.ConnectTimeout},
+		{"is unreachable", plan{errno: unix.ENETUNREACH}, record.ConnectTimeout},
+		{"becomes unreachable", plan{waits: 1, result: unix.EHOSTUNREACH}, record.ConnectTimeout},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, transparently(plain(serverA)))
+			r.plans[serverA] = []plan{silent, row.plain, silent}
+			from := r.open(header + "payload")
+			r.pass(6*time.Second + 10*time.Millisecond)
+			if !from.gotRST {
+				t.Error("the client still waits")
+			}
+			r.pass(time.Second)
+			c := r.ends(1, row.outcome, record.Dial, record.Timeout)
+			if !c.Transparent || c.Backend != serverA.Addr {
+				t.Errorf("transparent %v, backend %v", c.Transparent, c.Backend)
+			}
+			if len(r.dials) != 2 || r.dials[0].source != client4 || r.dials[1].source.IsValid() {
+				t.Fatalf("dialled %+v", r.dials)
+			}
+			if got := r.dials[1].far.got; len(got) != 0 {
+				t.Errorf("the plain connection carried %q", got)
+			}
+			r.clean()
+		})
+	}
+}
+
+// For five seconds the verdict holds for others, which then make no plain
+// connect of their own.
+func TestVerdictIsKept(t *testing.T) {
+	r := one(t, transparently(plain(serverA)))
+	r.plans[serverA] = []plan{silent, silent, {}, silent}
+	r.open(header)
+	r.clock += int64(4 * time.Second)
+	r.open(header)
+	r.pass(2100 * time.Millisecond) // the first is diagnosed
+	r.ends(1, record.NoReturnPath, record.Dial, record.Timeout)
+	r.pass(4 * time.Second) // the second need not be
+	r.ends(2, record.NoReturnPath, record.Dial, record.Timeout)
+	if len(r.dials) != 3 {
+		t.Errorf("%d connects, want 3", len(r.dials))
+	}
+	r.open(header)
+	r.pass(9 * time.Second) // the verdict is too old, and by now even a plain connect times out
+	r.ends(3, record.ConnectTimeout, record.Dial, record.Timeout)
+	if len(r.dials) != 5 {
+		t.Errorf("%d connects, want 5", len(r.dials))
+	}
+	r.clean()
+}
+
+// Only what was transparent is diagnosed, and only if a timeout was the last word.
+func TestNothingToDiagnose(t *testing.T) {
+	f := transparently(plain(serverA, serverB))
+	r := one(t, f)
+	r.plans[serverA], r.plans[serverB] = []plan{silent}, []plan{refused}
+	r.open(header)
+	r.pass(7 * time.Second)
+	r.ends(1, record.BackendRefused, record.Dial, record.Backend)
+	f = transparently(plain(serverA6))
+	f.Source.FamilyMismatch = transparent.Plain
+	r = one(t, f)
+	r.plans[serverA6] = []plan{silent}
+	r.open(header)
+	r.pass(7 * time.Second)
+	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	if len(r.dials) != 1 {
+		t.Errorf("%d connects", len(r.dials))
+	}
+}
+
+// The client's last bytes come in the same batch as the deadline that sends it
+// away: they say nothing about the backend.
+func TestEventOfAPeerThatWasSentAway(t *testing.T) {
+	r := one(t, transparently(plain(serverA)))
+	r.plans[serverA] = []plan{silent}
+	from := r.open(header)
+	from.deliver([]byte("payload"))
+	r.clock += int64(7 * time.Second)
+	r.settle()
+	r.pass(2 * time.Second)
+	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.clean()
+}
+
+// An answer that comes in the same batch as the attempt's deadline is taken,
+// and is not mistaken for one of the next backend's.
+func TestAnswerAtTheDeadline(t *testing.T) {
+	for _, answer := range []unix.Errno{0, unix.ECONNREFUSED} {
+		r := one(t, plain(serverA, serverB))
+		r.plans[serverA], r.plans[serverB] = []plan{{waits: -1, result: answer}}, []plan{silent}
+		from := r.open(header + "payload")
+		r.pending[0].plan.waits = 1
+		r.clock += int64(4 * time.Second)
+		r.settle()
+		if answer == 0 {
+			answered(r, from)
+			c := r.ends(1, record.OK, record.Relay, record.Client)
+			if c.Backend != serverA.Addr || string(r.dials[0].far.got) != "payload" {
+				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.got)
+			}
+			continue
+		}
+		r.pass(4 * time.Second)
+		r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+		if len(r.dials) != 2 {
+			t.Errorf("dialled %v", r.order())
+		}
+	}
+}

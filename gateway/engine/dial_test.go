@@ -1,0 +1,436 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+// order is the backends that were dialled, one after the other.
+func (r *rig) order() []Endpoint {
+	var all []Endpoint
+	for _, d := range r.dials {
+		all = append(all, d.to)
+	}
+	return all
+}
+
+var (
+	refused     = plan{waits: 1, result: unix.ECONNREFUSED}
+	unreachable = plan{errno: unix.ENETUNREACH}
+	silent      = plan{waits: -1}
+)
+
+// The backends are tried in the operator's order, but those of the client's
+// family first; in transparent mode the policy says whether the others may do.
+func TestOrderOfBackends(t *testing.T) {
+	mixed := []Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
+	rows := []struct {
+		name        string
+		transparent bool
+		mismatch    transparent.FamilyMismatch
+		client      netip.AddrPort
+		want        []Endpoint
+	}{
+		{"plain, IPv4", false, 0, client4, []Endpoint{serverUnix, serverA, serverB, serverA6, serverB6}},
+		{"plain, IPv6", false, 0, client6, []Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
+		{"transparent, IPv4", true, transparent.Reject, client4, []Endpoint{serverA, serverB}},
+		{"transparent, IPv6", true, transparent.Reject, client6, []Endpoint{serverA6, serverB6}},
+		{"transparent, IPv4, else plain", true, transparent.Plain, client4, []Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
+		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6, []Endpoint{serverA6, serverB6, serverA, serverB}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			f := plain(mixed...)
+			f.Transparent, f.Source.FamilyMismatch = row.transparent, row.mismatch
+			r := one(t, f)
+			for _, e := range mixed {
+				r.plans[e] = []plan{refused}
+			}
+			r.plans[serverUnix] = []plan{{errno: unix.ECONNREFUSED}}
+			destiny := destiny4
+			if row.client.Addr().Is6() {
+				destiny = destiny6
+			}
+			r.open(v2(row.client, destiny))
+			if got := r.order(); !slices.Equal(got, row.want) {
+				t.Errorf("dialled %v, want %v", got, row.want)
+			}
+			for _, d := range r.dials {
+				if want := row.transparent && row.mismatch != transparent.Plain || row.transparent && d.to.family() == unix.AF_INET && row.client.Addr().Is4(); d.source.IsValid() != want {
+					t.Errorf("%v was dialled from %v", d.to, d.source)
+				}
+			}
+			r.clean()
+		})
+	}
+}
+
+// What one attempt came to is forgotten when the next one succeeds, and the
+// payload, taken or not by those that failed, reaches the one that did not.
+func TestFailover(t *testing.T) {
+	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED}, {waits: 1, result: unix.EHOSTUNREACH}} {
+		for _, payload := range []string{"", "HELO there\r\n"} {
+			r := one(t, plain(serverA, serverB, serverC))
+			r.plans[serverA], r.plans[serverB] = []plan{first}, []plan{{waits: 2, result: unix.ECONNREFUSED}}
+			from := r.open(header + payload)
+			r.pass(3 * time.Second)
+			answered(r, from)
+			c := r.ends(1, record.OK, record.Relay, record.Client)
+			if got := string(r.backend().got); got != payload || c.Backend != serverC.Addr || c.Reason != "" || c.BytesIn != int64(len(payload)) {
+				t.Errorf("%+v: payload %q at %v (%s), %d bytes", first, got, c.Backend, c.Reason, c.BytesIn)
+			}
+			r.clean()
+		}
+	}
+}
+
+// The errors of connect(2), socket(2) and bind(2), and the words for them.
+func TestDialErrors(t *testing.T) {
+	rows := []struct {
+		plan    plan
+		outcome record.Outcome
+		by      record.Party
+	}{
+		{plan{waits: 1, result: unix.ECONNREFUSED}, record.BackendRefused, record.Backend},
+		{plan{errno: unix.ECONNREFUSED}, record.BackendRefused, record.Backend},
+		{plan{result: unix.ECONNRESET}, record.BackendRefused, record.Backend},
+		{plan{waits: 1, result: unix.EHOSTUNREACH}, record.BackendUnreachable, record.Gateway},
+		{plan{errno: unix.ENETUNREACH}, record.BackendUnreachable, record.Gateway},
+		{plan{errno: unix.EADDRNOTAVAIL}, record.BackendUnreachable, record.Gateway}, // no ephemeral port is left
+		{plan{waits: 1, result: unix.ETIMEDOUT}, record.ConnectTimeout, record.Timeout},
+		{plan{waits: -1}, record.ConnectTimeout, record.Timeout},
+		{plan{errno: unix.EACCES}, record.Permission, record.Gateway}, // a prohibit route
+		{plan{errno: unix.EPERM}, record.Permission, record.Gateway},  // netfilter
+		{plan{errno: unix.ENOBUFS}, record.Limit, record.Gateway},
+	}
+	for _, row := range rows {
+		r := one(t, plain(serverA))
+		r.plans[serverA] = []plan{row.plan}
+		from := r.open(header + "payload")
+		r.pass(7 * time.Second)
+		r.ends(1, row.outcome, record.Dial, row.by)
+		if !from.gotRST {
+			t.Error("the client got no RST")
+		}
+		r.clean()
+	}
+}
+
+// Without a descriptor for the backend a dial is tried again until the connect
+// timeout, and nothing is accepted meanwhile, which would only take more.
+func TestNoDescriptorForTheBackend(t *testing.T) {
+	for _, late := range []time.Duration{time.Second, 7 * time.Second} {
+		r := one(t, plain(serverA))
+		r.limit = r.used + 1
+		from := r.open(header + "payload")
+		second := r.open(header)
+		r.pass(late)
+		if late < 6*time.Second && len(r.front(0).list) != 1 {
+			t.Error("a connection was accepted in the shortage")
+		}
+		r.limit = 0
+		r.pass(time.Second)
+		if late > 6*time.Second {
+			r.ends(1, record.Limit, record.Dial, record.Gateway)
+			continue
+		}
+		if len(r.dials) != 2 || string(r.dials[0].far.got) != "payload" || second.unread() != 0 {
+			t.Fatalf("%d dials, %d bytes unread", len(r.dials), second.unread())
+		}
+		answeredWith(r, from, 0)
+		r.ends(1, record.OK, record.Relay, record.Client)
+		answeredWith(r, second, 1)
+		r.clean()
+	}
+}
+
+func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
+	f := plain(serverA)
+	f.Mark, f.Keepalive, f.UserTimeout = 7, 15*time.Second, 20*time.Second
+	r := one(t, f)
+	r.open(header)
+	want := [][3]int{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000}, {unix.SOL_SOCKET, unix.SO_MARK, 7},
+	}
+	if got := r.backend().options; !slices.Equal(got, want) {
+		t.Errorf("options %v, want %v", got, want)
+	}
+	r = one(t, f)
+	r.optionError = func(_, name int) unix.Errno {
+		if name == unix.SO_MARK {
+			return unix.EPERM
+		}
+		return 0
+	}
+	r.open(header)
+	r.ends(1, record.Permission, record.Dial, record.Gateway)
+	r.clean()
+}
+
+// The connect timeout is for all backends together, in equal shares of what is
+// left.
+func TestConnectTimeoutIsShared(t *testing.T) {
+	r := one(t, plain(serverA, serverB, serverC))
+	for _, e := range []Endpoint{serverA, serverB, serverC} {
+		r.plans[e] = []plan{silent}
+	}
+	r.open(header)
+	began := r.clock
+	for want := 1; want <= 3; want++ {
+		if len(r.dials) != want {
+			t.Fatalf("after %v: %d backends dialled, want %d", time.Duration(r.clock-began), len(r.dials), want)
+		}
+		r.pass(1900 * time.Millisecond)
+		if len(r.dials) != want {
+			t.Fatalf("after %v: backend %d was given up", time.Duration(r.clock-began), want)
+		}
+		r.pass(120 * time.Millisecond)
+	}
+	c := r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	if c.Duration < 6*time.Second || c.Duration > 6*time.Second+100*time.Millisecond {
+		t.Errorf("after %v, want 6s", c.Duration)
+	}
+	r.clean()
+}
+
+func names(t *testing.T, lookup func(context.Context, string) ([]netip.Addr, error)) *rig {
+	f := plain()
+	f.Listeners[0].Backends = []Backend{{Host: "server.test", Port: 25}}
+	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Lookup: lookup})
+}
+
+func TestNames(t *testing.T) {
+	r := names(t, func(_ context.Context, host string) ([]netip.Addr, error) {
+		if host != "server.test" {
+			t.Errorf("look-up of %q", host)
+		}
+		return []netip.Addr{serverA6.Addr.Addr(), netip.MustParseAddr("::ffff:198.51.100.1")}, nil
+	})
+	first := Endpoint{Addr: netip.AddrPortFrom(serverA.Addr.Addr(), 25)}
+	r.plans[first] = []plan{refused}
+	r.open(header)
+	want := []Endpoint{first, {Addr: netip.AddrPortFrom(serverA6.Addr.Addr(), 25)}}
+	if got := r.order(); !slices.Equal(got, want) {
+		t.Errorf("dialled %v, want %v", got, want)
+	}
+}
+
+func TestUnresolvedName(t *testing.T) {
+	boom := errors.New("no such host")
+	r := names(t, func(context.Context, string) ([]netip.Addr, error) { return nil, boom })
+	r.open(header)
+	c := r.ends(1, record.BackendUnreachable, record.Dial, record.Gateway)
+	if c.Reason != "the backend's name does not resolve" {
+		t.Errorf("reason %q", c.Reason)
+	}
+	if len(r.notices) != 1 || r.notices[0].Event != "resolve_failed" || r.notices[0].Err != boom || r.notices[0].Detail != "server.test" {
+		t.Errorf("notices %+v", r.notices)
+	}
+}
+
+// A name with more addresses than a byte can count, all of them dead, is not
+// tried for ever.
+func TestNameWithVeryManyAddresses(t *testing.T) {
+	r := names(t, func(context.Context, string) ([]netip.Addr, error) {
+		var all []netip.Addr
+		for i := range 300 {
+			all = append(all, netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
+		}
+		return all, nil
+	})
+	for i := range 300 {
+		to := Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 25)}
+		r.plans[to] = []plan{unreachable}
+	}
+	r.open(header)
+	r.ends(1, record.BackendUnreachable, record.Dial, record.Gateway)
+	if len(r.dials) != 300 {
+		t.Errorf("%d addresses were tried", len(r.dials))
+	}
+}
+
+func TestDestinationOfTheHeader(t *testing.T) {
+	f := plain(serverB)
+	f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+	f.AllowDestination = only(destiny4)
+	r := one(t, f)
+	r.open(header)
+	if got := r.order(); !slices.Equal(got, []Endpoint{{Addr: destiny4}}) {
+		t.Errorf("dialled %v", got)
+	}
+}
+
+// Which source port is taken where the client's cannot be had, and what that
+// is called: bind(2) fails for a port in use or below 1024, connect(2) where
+// the same four addresses and ports are connected already.
+func TestSourcePort(t *testing.T) {
+	rows := []struct {
+		choice        transparent.SourcePort
+		bind, connect unix.Errno
+		outcome       record.Outcome // OK: it is relayed
+		port          uint16
+		fallbacks     uint64
+	}{
+		{transparent.Prefer, 0, 0, record.OK, 4711, 0},
+		{transparent.Keep, 0, 0, record.OK, 4711, 0},
+		{transparent.Any, 0, 0, record.OK, 0, 0},
+		{transparent.Prefer, unix.EADDRINUSE, 0, record.OK, 0, 1},
+		{transparent.Prefer, unix.EACCES, 0, record.OK, 0, 1},
+		{transparent.Prefer, 0, unix.EADDRNOTAVAIL, record.OK, 0, 1},
+		{transparent.Keep, unix.EADDRINUSE, 0, record.SourcePortBusy, 4711, 0},
+		{transparent.Keep, 0, unix.EADDRNOTAVAIL, record.SourcePortBusy, 4711, 0},
+		{transparent.Keep, unix.EACCES, 0, record.Permission, 4711, 0},
+		{transparent.Prefer, unix.EADDRNOTAVAIL, 0, record.SourcePortBusy, 4711, 0},
+		{transparent.Prefer, unix.EPERM, 0, record.Permission, 4711, 0},
+	}
+	for i, row := range rows {
+		t.Run(fmt.Sprint(i, row.choice), func(t *testing.T) {
+			f := transparently(plain(serverA))
+			f.Source.SourcePort = row.choice
+			r := one(t, f)
+			r.bindError = func(a netip.AddrPort) unix.Errno {
+				if a.Port() == 0 {
+					return 0
+				}
+				return row.bind
+			}
+			r.plans[serverA] = []plan{{errno: row.connect}, {}}
+			from := r.open(header + "hello")
+			if row.outcome == record.OK {
+				answered(r, from)
+			}
+			c := r.last(1)
+			source := netip.AddrPortFrom(client4.Addr(), row.port)
+			if source == client4 {
+				source = netip.AddrPort{} // it is Client
+			}
+			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.engine.Counters().PortFallbacks != row.fallbacks {
+				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.engine.Counters().PortFallbacks, row.outcome, source)
+			}
+			r.clean()
+		})
+	}
+}
+
+// Both from the client's port and from another one connect(2) may fail.
+func TestSourcePortsAreExhausted(t *testing.T) {
+	r := one(t, transparently(plain(serverA)))
+	r.plans[serverA] = []plan{{errno: unix.EADDRNOTAVAIL}}
+	r.open(header)
+	r.ends(1, record.SourcePortBusy, record.Dial, record.Gateway)
+	if len(r.dials) != 2 {
+		t.Errorf("%d attempts", len(r.dials))
+	}
+	r.clean()
+}
+
+// A socket is watched from the connect on; where the kernel cannot do that the
+// attempt failed for lack of memory.
+func TestNoMemoryToWatch(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.watchErrors = []unix.Errno{unix.ENOMEM}
+	r.open(header)
+	r.ends(1, record.Internal, record.Accept, record.Gateway)
+	r.watchErrors = []unix.Errno{0, unix.ENOSPC}
+	from := r.open(header + "payload")
+	r.pass(time.Second)
+	answered(r, from)
+	r.ends(2, record.OK, record.Relay, record.Client)
+	if got := string(r.backend().got); len(r.dials) != 2 || got != "payload" {
+		t.Errorf("%d dials, payload %q", len(r.dials), got)
+	}
+	r.clean()
+}
+
+// A unix backend that greets and hangs up before anybody looked did not
+// refuse: what it said reaches the client.
+func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
+	r := one(t, plain(serverUnix))
+	from := r.arrive(r.front(0), lb)
+	from.deliver([]byte(header))
+	for len(r.dials) == 0 {
+		r.turn()
+	}
+	r.backend().deliver([]byte("421 too busy\r\n"))
+	r.backend().hangUp()
+	r.settle()
+	from.finish()
+	r.settle()
+	if got := string(from.got); got != "421 too busy\r\n" {
+		t.Errorf("the client got %q", got)
+	}
+	r.ends(1, record.OK, record.Relay, record.Backend)
+	r.clean()
+}
+
+// A peer on a unix socket that wrote and closed is no reset: its bytes go on.
+func TestUnixPeerThatWritesAndCloses(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{{waits: 2}}
+	from := r.arrive(r.front(0), netip.AddrPort{})
+	from.deliver([]byte(header + "QUIT\r\n"))
+	for len(r.dials) == 0 {
+		r.turn()
+	}
+	from.hangUp()
+	r.settle()
+	if got := string(r.backend().got); got != "QUIT\r\n" || !r.backend().gotFIN {
+		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
+	}
+	r.backend().finish()
+	r.settle()
+	r.ends(1, record.OK, record.Relay, record.Client)
+	r.clean()
+}
+
+// A client that resets while the backend is dialled ends it at once.
+func TestResetWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{silent}
+	abort(r, r.open(header+"payload"))
+	r.ends(1, record.Reset, record.Dial, record.Client)
+	r.clean()
+}
+
+// A FIN that came while the backend was dialled reaches it, behind the bytes.
+func TestFINWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{{waits: 3}}
+	from := r.arrive(r.front(0), lb)
+	from.deliver([]byte(header + "pay"))
+	r.turn()
+	from.deliver([]byte("load"))
+	from.finish()
+	r.settle()
+	if got := string(r.backend().got); got != "payload" || !r.backend().gotFIN {
+		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
+	}
+	r.backend().finish()
+	r.settle()
+	r.ends(1, record.OK, record.Relay, record.Client)
+}
+
+func TestDrainWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{silent}
+	from := r.open(header)
+	r.engine.Cut()
+	r.settle()
+	r.ends(1, record.Drained, record.Dial, record.Gateway)
+	if !from.gotRST {
+		t.Error("no RST")
+	}
+	r.clean()
+}
