@@ -245,6 +245,14 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	return payload, false, true
 }
 
+// learnPort asks from which port a connection was made that left it to the
+// kernel: the backend's own log has it.
+func (s *session) learnPort(l *loop) {
+	if source, errno := l.kernel.LocalAddr(s.sides[backend].fd); errno == 0 {
+		s.source = source
+	}
+}
+
 // hangUp closes the socket to a backend that will not be used.
 func (s *session) hangUp(l *loop) {
 	d := &s.sides[backend]

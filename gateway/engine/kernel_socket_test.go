@@ -36,6 +36,9 @@ type socket struct {
 	gotFIN, gotRST bool
 }
 
+// ephemeralPort is the port that the kernel chooses.
+const ephemeralPort = 32768
+
 func (s *socket) clear(room int) {
 	*s = socket{room: room, mark: -1, rx: s.rx[:0], got: s.got[:0], options: s.options[:0]}
 }
@@ -280,7 +283,7 @@ func (k *script) Listen(fd, backlog int) syscall.Errno {
 }
 
 func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
-	return k.file(fd, "LocalAddr", listening).source, 0
+	return k.file(fd, "LocalAddr", listening, stream).source, 0
 }
 
 func (k *script) SocketError(fd int) syscall.Errno {
@@ -337,6 +340,9 @@ func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
 	}
 	f.to, f.plan = to, k.planFor(to)
 	k.dials = append(k.dials, dial{to, f.source, f})
+	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: now is the time
+		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
+	}
 	if f.plan.errno != 0 {
 		return f.plan.errno
 	}

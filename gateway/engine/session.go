@@ -399,6 +399,9 @@ func (s *session) join(l *loop) {
 	s.state = relaying
 	s.joined = l.kernel.Now()
 	s.alive = l.now
+	if s.source.IsValid() && s.source.Port() == 0 {
+		s.learnPort(l)
+	}
 	s.failure, s.failedBy, s.reason = record.OK, record.Gateway, ""
 	s.arm(l, s.listener.forward.IdleTimeout)
 	s.relay(l)

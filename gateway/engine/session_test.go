@@ -335,7 +335,7 @@ func TestRecordOfAConnection(t *testing.T) {
 	if c.BytesIn != 5 || c.BytesOut != 3 || c.Duration < time.Second || c.Version != 2 || c.Destination != destiny4 {
 		t.Errorf("%+v", c)
 	}
-	if !c.Transparent || c.Source != netip.AddrPortFrom(client4.Addr(), 0) || c.Backend != serverA.Addr {
+	if !c.Transparent || c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) || c.Backend != serverA.Addr {
 		t.Errorf("transparent %v from %v to %v", c.Transparent, c.Source, c.Backend)
 	}
 }
