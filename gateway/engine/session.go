@@ -127,6 +127,9 @@ func (s *session) event(l *loop, i int, events uint32) {
 	switch s.state {
 	case reading:
 		s.read(l)
+		if events&unix.EPOLLERR != 0 && (s.state == dialling || s.state == relaying) {
+			s.checkError(l, i)
+		}
 	case closing:
 		s.discard(l)
 	case dialling:
@@ -440,7 +443,7 @@ func (s *session) broken(l *loop, who int, errno syscall.Errno) {
 	if errno == unix.ETIMEDOUT {
 		s.failedBy = record.Timeout
 	}
-	s.refuse(l, record.Reset, record.Relay)
+	s.refuse(l, record.Reset, s.phase())
 }
 
 func party(side int) record.Party {
