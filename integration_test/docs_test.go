@@ -1,0 +1,130 @@
+package integration_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"unproxy/gateway/record"
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// names returns what the first group of pattern matches in text, sorted, each
+// once.
+func names(text, pattern string) []string {
+	var all []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		all = append(all, m[1])
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// The README's tables list the flags that there are, and no others.
+func TestReadmeFlags(t *testing.T) {
+	help, code := lab.RunGateway(t, "--help")
+	if code != 0 {
+		t.Fatalf("--help: exit code %d", code)
+	}
+	documented := names(string(readFile(t, "../README.md")), "(?m)^\\| `--([a-z0-9-]+)")
+	existing := names(help, `(?m)^  --([a-z0-9-]+)`)
+	if len(existing) < 30 || !slices.Equal(documented, existing) {
+		t.Errorf("README.md has the flags\n%q\nand --help\n%q", documented, existing)
+	}
+}
+
+// Defaults and choices are those of the help, word by word, where they are
+// words: a table that says otherwise is worse than none.
+func TestReadmeChoices(t *testing.T) {
+	help, _ := lab.RunGateway(t, "--help")
+	readme := strings.ReplaceAll(string(readFile(t, "../README.md")), `\|`, "|")
+	choice := "--[a-z0-9-]+ [a-z]+(?:\\|[a-z]+)+"
+	want := names(help, "("+choice+")")
+	got := names(readme, "`("+choice+")`")
+	if len(want) < 8 || !slices.Equal(got, want) {
+		t.Errorf("README.md has the choices\n%q\nand --help\n%q", got, want)
+	}
+}
+
+// docs/outcomes.md has a row for each outcome, in order, with its meaning.
+func TestOutcomesTable(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\| [^|]+ \\|$").
+		FindAllStringSubmatch(string(readFile(t, "../docs/outcomes.md")), -1)
+	all := record.Outcomes()
+	if len(rows) != len(all) {
+		t.Fatalf("docs/outcomes.md has %d outcomes, want %d", len(rows), len(all))
+	}
+	for i, o := range all {
+		if rows[i][1] != o.String() || rows[i][2] != o.Meaning() {
+			t.Errorf("row %d of docs/outcomes.md is %q, %q; want %q, %q", i+1, rows[i][1], rows[i][2], o, o.Meaning())
+		}
+	}
+}
+
+// Every key of a log line is explained in docs/outcomes.md.
+//
+//	peer ──TLVs, PROXY or nonsense──▶ gateway :2000 ──▶ backend :3000
+func TestLogKeys(t *testing.T) {
+	_, table, _ := strings.Cut(string(readFile(t, "../docs/outcomes.md")), "## The log line")
+	documented := names(table, "`([a-z_]+)`")
+	netns.Run(t, func(t *testing.T) {
+		g, conn, behind := session(t)
+		conn.Close()
+		behind.Close()
+		g.NextConnection(t)
+		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.1\r\n"))
+		refused := g.NextConnection(t)
+		refused.Expect(t, "outcome", "not_proxy", "sample", `"GET / HTTP/1.1\r\n"`)
+		for _, line := range g.Log() {
+			for key := range line {
+				if line.String("message") == "connection" && !slices.Contains(append(documented, "level", "time", "message"), key) {
+					t.Errorf("docs/outcomes.md does not explain %q of %v", key, line)
+				}
+			}
+		}
+	})
+}
+
+// What the documents link to in this repository is there, headings included.
+func TestLinks(t *testing.T) {
+	var documents []string
+	for _, pattern := range []string{"../*.md", "../docs/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, found...)
+	}
+	if len(documents) < 7 {
+		t.Fatalf("found only %q", documents)
+	}
+	for _, document := range documents {
+		for _, link := range names(string(readFile(t, document)), `\]\(([^)]+)\)`) {
+			if strings.HasPrefix(link, "https://") {
+				continue
+			}
+			path, anchor, _ := strings.Cut(link, "#")
+			path = filepath.Join(filepath.Dir(document), path)
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s links to %s: %v", document, link, err)
+				continue
+			}
+			if anchor != "" && !slices.Contains(headings(string(readFile(t, path))), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", document, link)
+			}
+		}
+	}
+}
+
+// headings returns the anchors of a document's headings.
+func headings(text string) []string {
+	var all []string
+	for _, h := range names(text, `(?m)^#+ (.+)$`) {
+		all = append(all, strings.ReplaceAll(strings.ToLower(h), " ", "-"))
+	}
+	return all
+}
