@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"unproxy/gateway/engine"
@@ -159,15 +160,15 @@ func leadsBack(l engine.Listener, b engine.Backend) bool {
 
 // listeners looks for two listeners that cannot both be opened.
 func (v *validator) listeners(forwards []*engine.Forward) {
-	paths := map[string]bool{}
+	paths := map[string]engine.Listener{}
 	ports := map[uint16][]engine.Listener{}
 	for _, f := range forwards {
 		for _, l := range f.Listeners {
 			if l.Endpoint.IsUnix() {
-				if paths[l.Endpoint.Path] {
-					v.problem(fmt.Sprintf("two forwards listen on %s", l.Name), "give each a path of its own")
+				if other, taken := paths[l.Endpoint.Path]; taken {
+					v.twice(other, l)
 				}
-				paths[l.Endpoint.Path] = true
+				paths[l.Endpoint.Path] = l
 				continue
 			}
 			port := l.Endpoint.Addr.Port()
@@ -185,7 +186,7 @@ func (v *validator) listeners(forwards []*engine.Forward) {
 // collision records a problem if a and b, which are of one port, overlap.
 func (v *validator) collision(a, b engine.Listener) {
 	if a.Endpoint == b.Endpoint {
-		v.problem(fmt.Sprintf("two forwards listen on %s", sameOrBoth(a.Name, b.Name)), "give each an address or port of its own")
+		v.twice(a, b)
 		return
 	}
 	if !covers(a, b.Endpoint.Addr) && !covers(b, a.Endpoint.Addr) {
@@ -198,9 +199,24 @@ func (v *validator) collision(a, b engine.Listener) {
 	v.problem(fmt.Sprintf("listeners %s and %s are the same port of the same address", a.Name, b.Name), remedy)
 }
 
-func sameOrBoth(a, b string) string {
-	if a == b {
-		return a
+// twice records that a and b listen on the same.
+func (v *validator) twice(a, b engine.Listener) {
+	v.problem(fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a.Name, Leads(a), b.Name, Leads(b)),
+		"let each listen on something of its own")
+}
+
+// Leads says in words where a listener leads: its backends, in order.
+func Leads(l engine.Listener) string {
+	var all []string
+	for _, b := range l.Backends {
+		switch {
+		case b.FromHeader:
+			all = append(all, "the destination in the header")
+		case b.Host != "":
+			all = append(all, fmt.Sprintf("%s:%d", b.Host, b.Port))
+		default:
+			all = append(all, b.Endpoint.String())
+		}
 	}
-	return a + ", also written " + b
+	return strings.Join(all, ", else ")
 }

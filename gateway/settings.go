@@ -105,7 +105,7 @@ func trustSettings() []Setting {
 		{Name: "trust", Argument: "RULE", Repeatable: true, Default: "none: refuses to start", set: setRules,
 			Meaning: "who may name a client: a prefix, an address, a preset's name, or any"},
 		{Name: "trust-file", Argument: "PATH", Repeatable: true, set: setFiles,
-			Meaning: "a file of such rules, one a line, # comments"},
+			Meaning: "a file of such rules, one a line, # comments; one list with --trust"},
 		{Name: "untrusted", Argument: "reject|pass", Default: "reject", set: setUntrusted,
 			Meaning: "a peer outside of that: reset, or taken as a client itself, unread"},
 		{Name: "health-source", Argument: "RULE", Repeatable: true, set: setHealth,

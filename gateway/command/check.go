@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway"
 	"unproxy/gateway/engine"
 	"unproxy/trust"
 )
@@ -40,9 +41,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 // summarize prints what a forward does.
 func summarize(w io.Writer, f *engine.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
-	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), backends(first))
+	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), gateway.Leads(first))
 	if len(f.Listeners) > 1 {
-		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, backends(last))
+		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, gateway.Leads(last))
 	}
 	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
 	row("trust", peers(f))
@@ -62,22 +63,6 @@ func span(first, last string, n int) string {
 		return first
 	}
 	return fmt.Sprintf("%s to %s (%d ports)", first, last, n)
-}
-
-// backends names where a listener leads.
-func backends(l engine.Listener) string {
-	var all []string
-	for _, b := range l.Backends {
-		switch {
-		case b.FromHeader:
-			all = append(all, "the destination in the header")
-		case b.Host != "":
-			all = append(all, fmt.Sprintf("%s:%d", b.Host, b.Port))
-		default:
-			all = append(all, b.Endpoint.String())
-		}
-	}
-	return strings.Join(all, ", else ")
 }
 
 // peers says who is believed, and what becomes of the others.

@@ -103,3 +103,29 @@ func TestReport(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }
+
+func TestMainExits(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want int
+	}{
+		{"version", 0},
+		{"--help", 0},
+		{"check --forward :1=127.0.0.1:2 --trust 10.0.0.0/8", 0},
+		{"", 2},
+		{"--forwrd x", 2},
+		{"chekc", 2},
+		{"check --forward :1=127.0.0.1:2", 2},
+		{"check --forward :1=127.0.0.1:2 --trust ten", 2},
+		{"--forward 192.0.2.1:8443=127.0.0.1:2 --trust 10.0.0.0/8", 1}, // not an address of this host
+	} {
+		var out, errors strings.Builder
+		got := Main(append([]string{"unproxy"}, strings.Fields(tt.args)...), strings.NewReader(""), &out, &errors)
+		if got != tt.want {
+			t.Errorf("unproxy %s: exit code %d; want %d\n%s", tt.args, got, tt.want, errors.String())
+		}
+		if (got == 0) != (errors.Len() == 0) || (got == 0) != (out.Len() > 0) {
+			t.Errorf("unproxy %s: stdout is for what was asked for, stderr for what went wrong\n%s\n%s", tt.args, out.String(), errors.String())
+		}
+	}
+}

@@ -88,6 +88,11 @@ func logConfig(g *given) (accesslog.Config, error) {
 // serve opens the listeners and serves until it is told to stop.
 func (s *server) serve() error {
 	threads(s.config.Loops)
+	// Before anything says that the gateway is there: a signal may follow at
+	// once, and would end the process unasked.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	run, err := gateway.New(*s.config)
 	if err != nil {
 		return err
@@ -96,16 +101,12 @@ func (s *server) serve() error {
 	s.sayListening()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	ended := make(chan struct{})
-	watched := make(chan struct{})
+	ended, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
 		s.watchSignals(signals, stop, ended)
 	}()
 	err = run.Run(ctx)
-	signal.Stop(signals)
 	close(ended)
 	<-watched
 	s.log.Info().Uint64("accepted", run.Counters().Accepted).Uint64("cut", s.cut.Load()).Msg("stopped")
