@@ -28,8 +28,12 @@ type Gateway struct {
 // New opens every listener, so that what cannot be served is known before
 // anything is. Where a forward is transparent it first makes sure that the
 // kernel lets it be; the error is then a [transparent.OptionError]. Of a
-// listener that cannot be opened it is an [engine.ListenError].
+// listener that cannot be opened it is an [engine.ListenError], and of a
+// configuration that is wrong those of [Config.Validate].
 func New(c Config) (*Gateway, error) {
+	if _, err := c.Validate(); err != nil {
+		return nil, err
+	}
 	g := &Gateway{config: c, hurry: make(chan struct{})}
 	if err := g.prepareTransparency(); err != nil {
 		return nil, err
