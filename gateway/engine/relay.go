@@ -281,10 +281,13 @@ func (s *session) salvage(l *loop, broken int) {
 		if n == 0 || errno != 0 {
 			return
 		}
-		n, errno = l.kernel.Send(to.fd, l.buffer[:n])
+		sent, errno := l.kernel.Send(to.fd, l.buffer[:n])
 		if errno != 0 {
 			return
 		}
-		d.bytes += int64(n)
+		d.bytes += int64(sent)
+		if sent < n {
+			return // what comes after a gap must not be sent
+		}
 	}
 }
