@@ -31,8 +31,9 @@ type script struct {
 
 	plans   map[Endpoint][]plan // of connects; the last one of each stays
 	dials   []dial
-	pending []*file // connecting
-	ended   int     // ends of streams that were read so far
+	dialled func(*file) // told of each connect
+	pending []*file     // connecting
+	ended   int         // ends of streams that were read so far
 
 	accepts     []syscall.Errno // what the next Accepts return instead
 	pipeErrors  syscall.Errno   // what Pipe returns

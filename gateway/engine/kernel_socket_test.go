@@ -340,6 +340,9 @@ func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
 	}
 	f.to, f.plan = to, k.planFor(to)
 	k.dials = append(k.dials, dial{to, f.source, f})
+	if k.dialled != nil {
+		k.dialled(f)
+	}
 	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: now is the time
 		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
 	}

@@ -1,0 +1,327 @@
+package engine
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+)
+
+// seeds is how many random histories are played: -args -seeds 100000 plays
+// more, and -run 'TestInterleavings/^123$' one of them again.
+var seeds = flag.Uint64("seeds", 1000, "random histories to play")
+
+// life is one connection of a random history, and what must become of it.
+type life struct {
+	front, back *file // back is the backend's socket that was dialled last
+	up, down    talk
+	prefix      int // bytes of up that are headers
+}
+
+// talk is what one end says: some bytes, and then a FIN or, sooner, a RST.
+type talk struct {
+	says    []byte
+	said    int
+	abortAt int // after so many bytes; -1: never
+	aborted bool
+}
+
+// history is a random run of an engine with its clients and backends.
+type history struct {
+	*rig
+	*rand.Rand
+	corpus  []byte // of which everybody says a part
+	lives   []*life
+	wanted  int  // lives in all
+	hopeful bool // some backend accepts
+}
+
+func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
+	h := &history{Rand: rand.New(rand.NewPCG(seed, 1)), corpus: corpus}
+	k := newScript(t, seed+1)
+	k.sendRoom = []int{1, 100, 5000, 64 << 10, 1 << 20}[h.IntN(5)]
+	f := plain([]Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
+	f.Headers = 1 + h.IntN(3)
+	f.Transparent = h.IntN(4) == 0
+	h.wanted = 1 + h.IntN(4)
+	h.rig = newRig(t, k, Config{Forwards: []*Forward{f}})
+	for _, b := range f.Listeners[0].Backends {
+		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED}, {waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
+		h.plans[b.Endpoint] = []plan{p}
+		h.hopeful = h.hopeful || p.errno == 0 && p.result == 0
+	}
+	if h.IntN(2) == 0 {
+		k.bindError = func(a netip.AddrPort) unix.Errno {
+			if a.Port() != 0 && h.IntN(2) == 0 {
+				return unix.EADDRINUSE
+			}
+			return 0
+		}
+	}
+	if h.IntN(8) == 0 {
+		k.pipeErrors = unix.EMFILE
+	}
+	k.dialled = h.dialled
+	return h
+}
+
+// dialled finds out for whom a backend was dialled.
+func (h *history) dialled(f *file) {
+	for _, s := range h.loop().sessions {
+		if s.state == free || s.sides[backend].fd != f.fd {
+			continue
+		}
+		for _, life := range h.lives {
+			if life.front.fd == s.sides[peer].fd {
+				life.back = f
+				return
+			}
+		}
+	}
+	h.Fatal("a backend was dialled for nobody")
+}
+
+// size is how much an end says: mostly little, sometimes bulk, and never so
+// much that the smallest of send buffers take all day.
+func (h *history) size() int {
+	n := 200
+	switch h.IntN(16) {
+	case 0:
+		n = 1 << 20
+	case 1, 2, 3:
+		n = 50 << 10
+	}
+	return h.IntN(min(n, 300*h.sendRoom))
+}
+
+func (h *history) talk(n int) talk {
+	t := talk{says: h.corpus[h.IntN(len(h.corpus)-n):][:n], abortAt: -1}
+	if h.IntN(6) == 0 {
+		t.abortAt = h.IntN(n + 1)
+	}
+	return t
+}
+
+// arrive begins a life: the headers name other addresses, but the last one's
+// client is the peer's port at the client's address.
+func (h *history) arrive() {
+	from := netip.AddrPortFrom(lb.Addr(), uint16(40000+len(h.lives)))
+	l := &life{front: h.script.arrive(h.front(0), from)}
+	var headers []byte
+	for i := range h.loop().listeners[0].forward.Headers {
+		if h.IntN(2) == 0 {
+			headers = proxyproto.AppendV1(headers, client4, destiny4)
+			continue
+		}
+		headers = append(headers, v2(client4, destiny4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, h.IntN(200)*(i+1))})...)
+	}
+	l.prefix = len(headers)
+	l.up, l.down = h.talk(h.size()), h.talk(h.size())
+	l.up.says = slices.Concat(headers, l.up.says)
+	if l.up.abortAt >= 0 && h.IntN(4) > 0 {
+		l.up.abortAt += l.prefix
+	}
+	h.lives = append(h.lives, l)
+}
+
+// speak makes an end say a little more, at most n bytes.
+func (h *history) speak(f *file, t *talk, n int) {
+	if t.aborted || !f.isOpen {
+		return
+	}
+	if t.abortAt >= 0 && t.said >= t.abortAt {
+		t.aborted = true
+		f.abort()
+		return
+	}
+	if t.said == len(t.says) {
+		f.finish()
+		return
+	}
+	n = 1 + h.IntN(min(n, len(t.says)-t.said))
+	f.deliver(t.says[t.said:][:n])
+	t.said += n
+}
+
+// joined reports whether the engine knows that l's backend is there. Before
+// that a RST of the backend's is one more that refused.
+func (h *history) joined(l *life) bool {
+	for _, s := range h.loop().sessions {
+		if s.state == relaying && l.back != nil && s.sides[backend].fd == l.back.fd {
+			return true
+		}
+	}
+	return false
+}
+
+// step does one thing, at random.
+func (h *history) step() {
+	if len(h.lives) < h.wanted && h.IntN(10) == 0 {
+		h.arrive()
+		return
+	}
+	if len(h.lives) == 0 {
+		return
+	}
+	l := h.lives[h.IntN(len(h.lives))]
+	chunk := []int{1, 100, 20 << 10, 1 << 20}[h.IntN(4)]
+	switch h.IntN(7) {
+	case 0, 1:
+		h.speak(l.front, &l.up, chunk)
+	case 2:
+		if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.joined(l)) {
+			h.speak(l.back, &l.down, chunk)
+		}
+	case 3:
+		l.front.take(1 + h.IntN(chunk))
+	case 4:
+		if l.back != nil {
+			l.back.take(1 + h.IntN(chunk))
+		}
+	default:
+		h.turn()
+	}
+}
+
+// flows checks, when the loop rests, that it rests only for good reasons: what
+// could be moved has been.
+func (h *history) flows() {
+	h.settle()
+	for i, l := range h.lives {
+		if !h.joined(l) || l.front.dead || l.back.dead {
+			if l.front.dead && h.joined(l) || l.back != nil && l.back.dead && h.joined(l) {
+				h.Fatalf("connection %d: goes on after a RST", i)
+			}
+			continue
+		}
+		h.flow(i, l.front, l.back, l.up.says[l.prefix:max(l.prefix, l.up.said)])
+		h.flow(i, l.back, l.front, l.down.says[:l.down.said])
+	}
+}
+
+func (h *history) flow(i int, from, to *file, said []byte) {
+	if !to.writeable() {
+		return
+	}
+	if !bytes.Equal(to.got, said) {
+		h.Fatalf("connection %d: %d of %d bytes arrived, and there is room", i, len(to.got), len(said))
+	}
+	if from.fin && !to.gotFIN {
+		h.Fatalf("connection %d: the FIN did not arrive", i)
+	}
+}
+
+// end lets everybody say all and read all.
+func (h *history) end() {
+	for range 20000 {
+		if len(h.records) == h.wanted {
+			return
+		}
+		for len(h.lives) < h.wanted {
+			h.arrive()
+		}
+		for _, l := range h.lives {
+			h.speak(l.front, &l.up, 1<<20)
+			l.front.take(1 << 20)
+			if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.joined(l)) {
+				h.speak(l.back, &l.down, 1<<20)
+			}
+			if l.back != nil {
+				l.back.take(1 << 20)
+			}
+		}
+		h.turn()
+	}
+	h.Fatalf("%d of %d connections ended", len(h.records), h.wanted)
+}
+
+func TestInterleavings(t *testing.T) {
+	corpus := make([]byte, 2<<20)
+	rand.NewChaCha8([32]byte{}).Read(corpus)
+	for seed := range *seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			h := newHistory(t, corpus, seed)
+			for range 50 + h.IntN(400) {
+				h.step()
+				if h.IntN(64) == 0 {
+					h.flows()
+				}
+			}
+			h.end()
+			h.settle()
+			for _, c := range h.records {
+				h.judge(c, h.lives[c.Peer.Port()-lb.Port()])
+			}
+			h.clean()
+			h.loop().pipes.close()
+		})
+	}
+}
+
+// judge is the naive twin: what must have come of a life.
+func (h *history) judge(c record.Connection, l *life) {
+	if l.front.isOpen || l.back != nil && l.back.isOpen {
+		h.Fatalf("%v: a socket is open", c.Outcome)
+	}
+	switch {
+	case c.Phase == record.Relay:
+		h.judgeRelay(c, l)
+		return
+	case l.up.aborted && (c.Outcome == record.Reset || c.Outcome == record.Empty):
+		if c.By == record.Gateway || l.back != nil && len(l.back.got) > 0 {
+			h.Errorf("%v by %v, and yet the backend got %d bytes", c.Outcome, c.By, len(l.back.got))
+		}
+	case h.hopeful || c.Outcome != record.BackendRefused && c.Outcome != record.BackendUnreachable:
+		h.Errorf("ended %v in %v: %s", c.Outcome, c.Phase, c.Reason)
+	case !l.front.gotRST && !l.up.aborted:
+		h.Error("the client got no RST")
+	}
+}
+
+func (h *history) judgeRelay(c record.Connection, l *life) {
+	up, down := l.up.says[l.prefix:], l.down.says
+	if !bytes.HasPrefix(up, l.back.got) || !bytes.HasPrefix(down, l.front.got) {
+		h.Errorf("%v by %v (%s): other bytes arrived than were sent, or in another order: %d of %d and %d of %d", c.Outcome, c.By, c.Reason, len(l.back.got), len(up), len(l.front.got), len(down))
+	}
+	if c.BytesIn != int64(len(l.back.got)) || c.BytesOut != int64(len(l.front.got)) {
+		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.got), len(l.front.got))
+	}
+	if c.Client != client4 || c.Transparent && c.Source.IsValid() && c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
+		h.Errorf("client %v from %v", c.Client, c.Source)
+	}
+	if c.Outcome == record.OK {
+		h.judgeOK(c, l)
+		return
+	}
+	if c.Outcome != record.Reset || c.By == record.Client && !l.up.aborted || c.By == record.Backend && !l.down.aborted {
+		h.Errorf("ended %v by %v, client reset: %v, backend reset: %v", c.Outcome, c.By, l.up.aborted, l.down.aborted)
+	}
+	if !l.front.gotRST && !l.up.aborted || !l.back.gotRST && !l.down.aborted {
+		h.Errorf("the RST did not reach the other side")
+	}
+}
+
+func (h *history) judgeOK(c record.Connection, l *life) {
+	if len(l.back.got) != len(l.up.says)-l.prefix || len(l.front.got) != len(l.down.says) {
+		h.Errorf("ok, but only %d of %d and %d of %d bytes arrived",
+			len(l.back.got), len(l.up.says)-l.prefix, len(l.front.got), len(l.down.says))
+	}
+	if l.front.gotRST || l.back.gotRST || !l.front.gotFIN && !l.front.dead || !l.back.gotFIN && !l.back.dead {
+		h.Errorf("ok, but FINs %v and %v, RSTs %v and %v", l.front.gotFIN, l.back.gotFIN, l.front.gotRST, l.back.gotRST)
+	}
+	first := record.Client
+	if l.back.ended < l.front.ended {
+		first = record.Backend
+	}
+	if c.By != first {
+		h.Errorf("ok by %v, but the %v finished first", c.By, first)
+	}
+}
