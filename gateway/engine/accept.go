@@ -152,7 +152,7 @@ func (l *loop) closeListeners() {
 	for _, ln := range l.listeners {
 		for ln.fd >= 0 {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
-			if errno == unix.ECONNABORTED || errno == unix.EINTR {
+			if ofOneConnection(errno) {
 				continue
 			}
 			if errno != 0 {
@@ -162,6 +162,18 @@ func (l *loop) closeListeners() {
 		}
 		l.closeListener(ln)
 	}
+}
+
+// ofOneConnection says that an error of accept4(2) is the fault of one
+// connection, which is taken off the queue with it, or an interruption
+// (accept(2), "Error handling").
+func ofOneConnection(errno unix.Errno) bool {
+	switch errno {
+	case unix.ECONNABORTED, unix.EINTR, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
+		unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET:
+		return true
+	}
+	return false
 }
 
 func (l *loop) closeListener(ln *listener) {
