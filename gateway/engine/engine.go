@@ -146,21 +146,28 @@ func (e *Engine) Bound() []Endpoint {
 // StopAccepting accepts what the kernel had queued and closes the listeners.
 // Sessions go on.
 func (e *Engine) StopAccepting() {
-	for _, l := range e.loops {
-		l.call(l.closeListeners)
-	}
+	closed := e.closeListeners()
 	// Only when all loops have closed their listeners can the number of
 	// connections reach its last zero.
-	var closed sync.WaitGroup
-	for _, l := range e.loops {
-		closed.Add(1)
-		l.call(closed.Done)
-	}
 	e.running.Go(func() {
 		closed.Wait()
 		e.closing.Store(true)
 		e.checkIdle()
 	})
+}
+
+// closeListeners has every loop close its listeners; the result is done when
+// all of them have.
+func (e *Engine) closeListeners() *sync.WaitGroup {
+	var closed sync.WaitGroup
+	for _, l := range e.loops {
+		closed.Add(1)
+		l.call(func() {
+			l.closeListeners()
+			closed.Done()
+		})
+	}
+	return &closed
 }
 
 // Idle is closed when StopAccepting has been called and the last connection
@@ -174,17 +181,21 @@ func (e *Engine) Cut() {
 	}
 }
 
-// Close cuts what is left, ends the loops and waits for them. The engine must
-// have been started.
+// Close cuts what is left, ends the loops and waits for them. It may be called
+// once, and the engine must have been started.
 func (e *Engine) Close() {
-	e.names.stop()
+	e.names.close()
+	// A loop that ended would never see the connections that another one,
+	// whose listeners are still open, hands over to it.
+	e.closeListeners().Wait()
 	for _, l := range e.loops {
-		l.call(func() {
-			l.closeListeners()
-			l.quit = true
-		})
+		l.call(func() { l.quit = true })
 	}
 	e.running.Wait()
+	for _, l := range e.loops { // only now does nobody wake them any more
+		e.kernel.Close(l.poller)
+		e.kernel.Close(l.waker)
+	}
 }
 
 // Counters returns what was counted so far.

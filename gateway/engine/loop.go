@@ -97,6 +97,8 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	}
 	l.waker = waker
 	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, tagWaker); errno != 0 {
+		l.kernel.Close(poller)
+		l.kernel.Close(waker)
 		return nil, systemError("epoll_ctl", errno)
 	}
 	return l, nil
@@ -116,8 +118,6 @@ func (l *loop) run() {
 		}
 	}
 	l.pipes.close()
-	l.kernel.Close(l.poller)
-	l.kernel.Close(l.waker)
 }
 
 // turn waits for events once and serves them, before the deadlines: one that

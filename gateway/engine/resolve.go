@@ -65,7 +65,7 @@ func (r *resolver) name(host string) *name {
 }
 
 // start looks every name up once, all at the same time, and again and again in
-// the background until stop is called.
+// the background until close is called.
 func (r *resolver) start() {
 	var first sync.WaitGroup
 	for _, n := range r.names {
@@ -75,6 +75,12 @@ func (r *resolver) start() {
 		})
 	}
 	first.Wait()
+}
+
+// close ends what start began and waits for it.
+func (r *resolver) close() {
+	r.stop()
+	r.running.Wait()
 }
 
 func (r *resolver) refresh(n *name, ok bool) {
