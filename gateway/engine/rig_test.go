@@ -100,7 +100,7 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 			l.heed(ln)
 		}
 	}
-	t.Cleanup(e.names.stop)
+	t.Cleanup(e.names.close)
 	return r
 }
 

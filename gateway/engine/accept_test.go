@@ -1,0 +1,235 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+)
+
+// events is what the operator was told.
+func (r *rig) told() []string {
+	var all []string
+	for _, n := range r.notices {
+		all = append(all, n.Event)
+	}
+	return all
+}
+
+// Out of descriptors, accepting rests for a moment and is tried again; the
+// operator is told once, sessions go on, and nobody who waits is lost.
+func TestOutOfDescriptors(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		r := one(t, plain(serverA))
+		first := r.open(header)
+		for range 30 {
+			r.accepts = append(r.accepts, errno)
+		}
+		r.open(header)
+		for i := range 25 {
+			first.deliver([]byte("x"))
+			r.settle()
+			if len(r.dials[0].far.got) != i+1 {
+				t.Fatal("the established session stands still")
+			}
+			if wait := r.slept; wait <= 0 || time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
+				t.Fatalf("the loop sleeps %d ms before it tries again", wait)
+			}
+			left := len(r.accepts)
+			r.pass(acceptPause + 10*time.Millisecond)
+			if len(r.accepts) < left-2 {
+				t.Fatalf("%d attempts for one pause", left-len(r.accepts))
+			}
+		}
+		if got := r.told(); !slices.Equal(got, []string{"accept_paused"}) {
+			t.Errorf("%v: told %v", errno, got)
+		}
+		for range 10 {
+			r.pass(acceptPause + 10*time.Millisecond)
+		}
+		if got := r.told(); !slices.Equal(got, []string{"accept_paused", "accept_resumed"}) {
+			t.Errorf("%v: told %v", errno, got)
+		}
+		if len(r.dials) != 2 {
+			t.Errorf("%v: the connection that waited was not accepted", errno)
+		}
+		answeredWith(r, first, 0)
+		r.ends(1, record.OK, record.Relay, record.Client)
+	}
+}
+
+// A shortage that comes and goes is told of every five seconds at most.
+func TestShortagesAreNotToldTooOften(t *testing.T) {
+	r := one(t, plain(serverA))
+	for range 20 {
+		r.accepts = []unix.Errno{unix.EMFILE}
+		r.open("")
+		r.pass(time.Second)
+	}
+	want := []string{}
+	for range 4 {
+		want = append(want, "accept_paused", "accept_resumed")
+	}
+	if got := r.told(); !slices.Equal(got, want) {
+		t.Errorf("told %v", got)
+	}
+}
+
+// Errors that are one connection's own fault do not keep others waiting
+// (accept(2): pending network errors).
+func TestAcceptErrorsOfOneConnection(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.accepts = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH, unix.EPERM}
+	r.open(header)
+	if len(r.dials) != 1 || len(r.notices) != 0 {
+		t.Errorf("%d dials, notices %v", len(r.dials), r.told())
+	}
+}
+
+func TestListenerThatBroke(t *testing.T) {
+	r := one(t, plain(serverA))
+	first := r.open(header)
+	r.accepts = []unix.Errno{unix.EINVAL}
+	r.arrive(r.front(0), lb)
+	r.settle()
+	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" || r.leaked(listening) != 0 {
+		t.Errorf("notices %+v, %d listeners", r.notices, r.leaked(listening))
+	}
+	answered(r, first)
+	r.ends(1, record.OK, record.Relay, record.Client)
+}
+
+// more adds a second listener, "side", to f.
+func more(f *Forward) *Forward {
+	f.Listeners = append(f.Listeners, Listener{Name: "side", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
+	return f
+}
+
+// At the limit the listeners are left alone, on all loops; each end lets the
+// next one in, and nobody is lost.
+func TestMaxConnections(t *testing.T) {
+	rows := []struct {
+		name string
+		c    Config
+	}{
+		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*Forward{plain(serverA)}}},
+		{"of the engine, two listeners on two loops", Config{MaxConnections: 2, Loops: 2, Forwards: []*Forward{more(plain(serverA))}}},
+		{"of a forward", Config{Forwards: []*Forward{plain(serverA)}}},
+	}
+	for i, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			if i == 2 {
+				row.c.Forwards[0].MaxConnections = 2
+			}
+			r := newRig(t, newScript(t, 0), row.c)
+			var all []*file
+			for n := range 10 {
+				all = append(all, r.openFrom(n%len(r.engine.listeners), lb, header))
+			}
+			for ended := range all {
+				// Listeners of several loops may overstep by one each.
+				active, slack := r.engine.Counters().Active, len(r.engine.loops)-1
+				if want := min(2, 10-ended); active < want || active > want+slack {
+					t.Fatalf("%d connections are active after %d ended", active, ended)
+				}
+				if r.slept == 0 {
+					t.Fatal("the loop spins")
+				}
+				r.endOne()
+			}
+			if len(r.records) != 10 {
+				t.Errorf("%d of 10 connections ended", len(r.records))
+			}
+			r.clean()
+		})
+	}
+}
+
+// endOne ends some connection that is there.
+func (r *rig) endOne() {
+	for _, d := range r.dials {
+		if !d.far.isOpen {
+			continue
+		}
+		d.far.abort()
+		r.settle()
+		return
+	}
+}
+
+// Another forward is not concerned by one's limit.
+func TestLimitOfOneForward(t *testing.T) {
+	narrow, other := plain(serverA), plain(serverB)
+	narrow.MaxConnections = 1
+	other.Listeners[0].Name = "other"
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{narrow, other}})
+	r.openFrom(0, lb, header)
+	waiting := r.openFrom(0, lb, header)
+	for range 3 {
+		r.openFrom(1, lb, header)
+	}
+	if r.engine.Counters().Active != 4 || waiting.read != 0 {
+		t.Errorf("%d active", r.engine.Counters().Active)
+	}
+	// The end of another forward's makes nobody accept.
+	r.dials[1].far.abort()
+	r.settle()
+	if waiting.read != 0 || r.slept == 0 {
+		t.Errorf("the limit was overstepped, or the loop spins")
+	}
+	r.dials[0].far.abort()
+	r.settle()
+	if waiting.unread() != 0 {
+		t.Error("the one that waited was forgotten")
+	}
+}
+
+// Where the limit was reached in a shortage, the shortage's pause holds.
+func TestLimitAndShortage(t *testing.T) {
+	f := plain(serverA)
+	f.MaxConnections = 1
+	r := one(t, f)
+	r.open(header)
+	waiting := r.open(header)
+	r.accepts = []unix.Errno{unix.EMFILE}
+	r.endOne()
+	if waiting.read != 0 {
+		t.Fatal("accepted in the pause")
+	}
+	r.pass(time.Second)
+	if waiting.unread() != 0 {
+		t.Error("the one that waited was forgotten")
+	}
+	r.endOne()
+	r.clean()
+}
+
+// Connections go to the loop with the fewest, wherever they were accepted.
+func TestHandOver(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*Forward{plain(serverA)}})
+	for range 64 {
+		r.open(header)
+	}
+	for i, n := range r.engine.Counters().PerLoop {
+		if n < 15 || n > 17 {
+			t.Errorf("loop %d has %d of 64", i, n)
+		}
+	}
+	if c := r.engine.Counters(); c.Active != 64 || c.Accepted != 64 {
+		t.Errorf("%+v", c)
+	}
+	ids := map[uint64]bool{}
+	r.engine.Cut()
+	r.settle()
+	for _, c := range r.records {
+		ids[c.ID] = true
+	}
+	if len(ids) != 64 {
+		t.Errorf("%d ids for 64 connections", len(ids))
+	}
+	r.clean()
+}
