@@ -13,7 +13,6 @@ const (
 type pipePool struct {
 	kernel Kernel
 	idle   []*Pipe
-	out    int
 }
 
 // take returns an empty pipe, or nil when there is none to be had: out of
