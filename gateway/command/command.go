@@ -44,7 +44,7 @@ func newApp(g *given) *cli.App {
 			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // which a command "help" keeps the library from adding
 		Action: serve,
 	}
-	for _, c := range []*cli.Command{
+	root.Subcommands = []*cli.Command{
 		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: verbatim, Description: serveHelp(), Action: serve},
 		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: verbatim, Description: checkHelp(),
 			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
@@ -54,8 +54,6 @@ func newApp(g *given) *cli.App {
 		trustCommand(),
 		versionCommand(),
 		helpCommand(),
-	} {
-		root.Subcommands = append(root.Subcommands, c)
 	}
 	guard(root, "")
 	return &cli.App{
