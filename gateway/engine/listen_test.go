@@ -1,0 +1,241 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+)
+
+// talk through a listener and back, and the record of it.
+func (l *live) converse(client half, ln net.Listener) record.Connection {
+	l.Helper()
+	backend := accept(l.T, ln)
+	says(l.T, client, []byte("question"))
+	hears(l.T, backend, []byte("question"))
+	says(l.T, backend, []byte("answer"))
+	hears(l.T, client, []byte("answer"))
+	return l.next(record.OK, record.Client)
+}
+
+func hasIPv6(t *testing.T) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	ln.Close()
+}
+
+func TestRealIPv6(t *testing.T) {
+	hasIPv6(t)
+	ln := listen(t, "tcp", "[::1]:0")
+	f := loopback(Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()})
+	f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("[::1]:0")
+	l := start(t, f)
+	client := l.dial(0, v2(client6, destiny6))
+	c := l.converse(client, ln)
+	if c.Peer.Addr() != netip.IPv6Loopback() || c.Client != client6 {
+		t.Errorf("peer %v, client %v", c.Peer, c.Client)
+	}
+}
+
+// A dual-stack listener takes both families and shows IPv4 peers as IPv4; one
+// that is not takes IPv6 alone, so that another may have the port for IPv4.
+func TestRealDualStack(t *testing.T) {
+	hasIPv6(t)
+	ln, to := server(t)
+	both, six := loopback(to), loopback(to)
+	both.Listeners[0].Endpoint.Addr, both.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
+	six.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("[::]:0")
+	l := start(t, both, six)
+	for host, want := range map[string]string{"127.0.0.1": "127.0.0.1", "::1": "::1"} {
+		to := netip.AddrPortFrom(netip.MustParseAddr(host), l.Bound()[0].Addr.Port())
+		if c := l.converse(l.connect("tcp", to.String(), header), ln); c.Peer.Addr().String() != want {
+			t.Errorf("a peer from %s is shown as %v", host, c.Peer)
+		}
+	}
+	to4 := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.Bound()[1].Addr.Port())
+	if conn, err := net.Dial("tcp", to4.String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("IPv4 to an IPv6 listener: %v", err)
+		conn.Close()
+	}
+}
+
+// Where the host has no IPv6, a dual-stack listener is one for IPv4.
+func TestDualStackWithoutIPv6(t *testing.T) {
+	for _, dual := range []bool{true, false} {
+		f := plain(serverA)
+		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:80"), dual
+		k := newScript(t, 0)
+		k.bindError = func(a netip.AddrPort) unix.Errno {
+			if a.Addr().Is6() {
+				return unix.EADDRNOTAVAIL
+			}
+			return 0
+		}
+		e, err := New(Config{Kernel: k, Forwards: []*Forward{f}})
+		if !dual {
+			if err == nil || k.used != 0 {
+				t.Errorf("not dual-stack: %v, %d descriptors", err, k.used)
+			}
+			continue
+		}
+		if err != nil || e.Bound()[0].Addr != netip.MustParseAddrPort("0.0.0.0:80") {
+			t.Errorf("dual-stack: %v", err)
+		}
+	}
+}
+
+// Port 0 takes a free port, and Bound tells which, in the order of the forwards.
+func TestRealBound(t *testing.T) {
+	lnA, toA := server(t)
+	lnB, toB := server(t)
+	l := start(t, loopback(toA), loopback(toB))
+	bound := l.Bound()
+	if len(bound) != 2 || bound[0].Addr.Port() == 0 || bound[0] == bound[1] {
+		t.Fatalf("bound to %v", bound)
+	}
+	l.converse(l.dial(1, header), lnB)
+	l.converse(l.dial(0, header), lnA)
+}
+
+func TestRealPortInUse(t *testing.T) {
+	_, to := server(t)
+	f := loopback(to)
+	f.Listeners[0].Endpoint = to
+	_, err := New(Config{Forwards: []*Forward{f}})
+	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(e.Hint(), "another program") {
+		t.Errorf("listen on a port in use: %v", err)
+	}
+}
+
+// socketPath is short enough for a sockaddr_un, wherever tests are run.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "unproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// A unix listener has its mode; peers on it are trusted whatever the rules
+// say; its file goes with it.
+func TestRealUnixSockets(t *testing.T) {
+	path := socketPath(t)
+	ln := listen(t, "unix", path+"-backend")
+	f := loopback(Endpoint{Path: path + "-backend"})
+	f.Listeners[0].Endpoint = Endpoint{Path: path}
+	f.SocketMode, f.Trust = 0o640, prefixes{}
+	t.Run("live", func(t *testing.T) {
+		l := start(t, f)
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+		if c := l.converse(l.dial(0, header), ln); c.Client != client4 || c.Peer.IsValid() || c.BackendPath != path+"-backend" {
+			t.Errorf("client %v, peer %v, backend %q", c.Client, c.Peer, c.BackendPath)
+		}
+	})
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
+	}
+}
+
+// Bulk goes through splice(2) between unix sockets, too.
+func TestRealUnixBulk(t *testing.T) {
+	path := socketPath(t)
+	ln := listen(t, "unix", path+"-backend")
+	f := loopback(Endpoint{Path: path + "-backend"})
+	f.Listeners[0].Endpoint, f.SocketMode = Endpoint{Path: path}, 0o600
+	l := start(t, f)
+	client := l.dial(0, header)
+	backend := accept(t, ln)
+	data := noise(8 << 20)
+	go says(t, client, data)
+	hears(t, backend, data)
+	go says(t, backend, data)
+	hears(t, client, data)
+	l.next(record.OK, record.Client)
+}
+
+// What a crash left behind is replaced. What somebody listens on is not, nor
+// what is no socket at all.
+func TestRealStaleSocket(t *testing.T) {
+	path := socketPath(t)
+	ln := listen(t, "unix", path)
+	f := loopback(serverA)
+	f.Listeners[0].Endpoint, f.SocketMode = Endpoint{Path: path}, 0o600
+	if _, err := New(Config{Forwards: []*Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	ln.Close()
+	t.Run("stale", func(t *testing.T) { start(t, f).dial(0, "") })
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{Forwards: []*Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a file: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "precious" {
+		t.Errorf("the file holds %q now", b)
+	}
+}
+
+func TestRealAbstractSocket(t *testing.T) {
+	ln, to := server(t)
+	f := loopback(to)
+	f.Listeners[0].Endpoint = Endpoint{Path: "@unproxy-test-" + filepath.Base(filepath.Dir(socketPath(t)))}
+	l := start(t, f)
+	l.converse(l.dial(0, header), ln)
+}
+
+// The listener's options are on the sockets that it accepted, and the same are
+// set towards the backend.
+func TestRealSocketOptions(t *testing.T) {
+	ln, to := server(t)
+	f := loopback(to)
+	f.Keepalive, f.UserTimeout = 15*time.Second, 20*time.Second
+	l := start(t, f)
+	l.dial(0, header)
+	accept(t, ln)
+	want := [][3]int{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
+	}
+	looked := make(chan int, 2)
+	for _, loop := range l.loops {
+		loop.call(func() {
+			n := 0
+			for _, s := range loop.sessions {
+				for i, d := range s.sides {
+					for _, o := range want {
+						if s.state == free {
+							continue
+						}
+						n++
+						if v, err := unix.GetsockoptInt(d.fd, o[0], o[1]); err != nil || v != o[2] && !(o[2] == 1 && v != 0) {
+							t.Errorf("side %d, level %d, option %d: %d (%v), want %d", i, o[0], o[1], v, err, o[2])
+						}
+					}
+				}
+			}
+			looked <- n
+		})
+	}
+	if n := <-looked + <-looked; n != 2*len(want) {
+		t.Errorf("looked at %d options", n)
+	}
+}
