@@ -26,11 +26,11 @@ func TestOutOfDescriptors(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		r := one(t, plain(serverA))
 		first := r.open(header)
-		for range 30 {
+		for range 75 {
 			r.accepts = append(r.accepts, errno)
 		}
 		r.open(header)
-		for i := range 25 {
+		for i := range 70 {
 			first.deliver([]byte("x"))
 			r.settle()
 			if len(r.dials[0].far.got) != i+1 {
@@ -188,18 +188,24 @@ func TestLimitOfOneForward(t *testing.T) {
 	}
 }
 
-// Where the limit was reached in a shortage, the shortage's pause holds.
+// A loop that rests for a shortage goes on resting when a place becomes free
+// that another loop's listener waited for.
 func TestLimitAndShortage(t *testing.T) {
-	f := plain(serverA)
-	f.MaxConnections = 1
-	r := one(t, f)
-	r.open(header)
-	waiting := r.open(header)
+	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r.openFrom(0, lb, header)
+	waiting := r.openFrom(0, lb, header)
+	r.openFrom(1, lb, header)
+	r.openFrom(1, lb, header)
 	r.accepts = []unix.Errno{unix.EMFILE}
+	r.endOne()
+	if !r.loop().paused {
+		t.Fatal("the first loop does not rest")
+	}
 	r.endOne()
 	if waiting.read != 0 {
 		t.Fatal("accepted in the pause")
 	}
+	r.endOne()
 	r.pass(time.Second)
 	if waiting.unread() != 0 {
 		t.Error("the one that waited was forgotten")

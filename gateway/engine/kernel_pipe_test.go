@@ -31,6 +31,7 @@ func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
 // Splice moves bytes from a socket to a pipe, or from a pipe to a socket.
 func (k *script) Splice(from, to, n int) (int, syscall.Errno) {
 	f, g := k.file(from, "Splice", stream, pipeRead), k.file(to, "Splice", stream, pipeWrite)
+	k.splices++
 	if k.chance(16) {
 		return 0, unix.EINTR
 	}

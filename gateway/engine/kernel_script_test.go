@@ -33,7 +33,10 @@ type script struct {
 	dials   []dial
 	dialled func(*file) // told of each connect
 	pending []*file     // connecting
-	ended   int         // ends of streams that were read so far
+
+	ended int // ends of streams that were read so far
+
+	shutdowns, splices int // calls
 
 	accepts     []syscall.Errno // what the next Accepts return instead
 	pipeErrors  syscall.Errno   // what Pipe returns

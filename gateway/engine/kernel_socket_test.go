@@ -212,6 +212,7 @@ func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
 
 func (k *script) Shutdown(fd int) syscall.Errno {
 	f := k.file(fd, "Shutdown", stream)
+	k.shutdowns++
 	if !f.connected {
 		return unix.ENOTCONN
 	}

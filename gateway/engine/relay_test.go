@@ -101,8 +101,8 @@ func TestFINWithTheLastBytes(t *testing.T) {
 	r.settle()
 	r.backend().finish()
 	r.settle()
-	if got := string(from.got); got != "still here" {
-		t.Errorf("the client got %q", got)
+	if got := string(from.got); got != "still here" || !from.gotFIN || r.shutdowns != 1 {
+		t.Errorf("the client got %q, a FIN: %v; %d shutdowns, but the last FIN leaves with close", got, from.gotFIN, r.shutdowns)
 	}
 	r.ends(1, record.OK, record.Relay, record.Client)
 }
@@ -266,8 +266,8 @@ func TestSplicingFails(t *testing.T) {
 		if !bytes.Equal(r.backend().got, data) {
 			t.Errorf("%s: %d of %d bytes arrived", row.name, len(r.backend().got), len(data))
 		}
-		if n := r.leaked(pipeRead); n != row.pipes {
-			t.Errorf("%s: %d pipes", row.name, n)
+		if n := r.leaked(pipeRead); n != row.pipes || r.splices != row.pipes {
+			t.Errorf("%s: %d pipes, splicing was tried %d times", row.name, n, r.splices)
 		}
 		answered(r, from)
 		r.ends(1, record.OK, record.Relay, record.Client)
@@ -390,7 +390,7 @@ func TestStaleEvent(t *testing.T) {
 	}
 	l.dispatch(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR, tag)
 	l.dispatch(unix.EPOLLOUT, tag&^3|tagBackend)
-	if old.state != reading || old.sides[peer].readable || len(r.records) != 1 {
+	if old.state != reading || old.sides[peer].hungUp || len(r.records) != 1 {
 		t.Error("the event reached another session")
 	}
 }
