@@ -1,6 +1,9 @@
 package engine
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // The wheel's geometry: three levels of 256 slots, each slot of a level as
 // wide as the whole level below: 2 s in steps of 8 ms, 9 minutes, 37 hours.
@@ -29,6 +32,9 @@ type wheel struct {
 	now   int64 // the last tick that was served
 	count int
 	slot  [levels][slots]timer // list heads
+	// used has a bit for each slot that may have timers in it: it is set when
+	// one is inserted, and cleared when next finds none.
+	used [levels][slots / 64]uint64
 }
 
 func newWheel(now int64) *wheel {
@@ -66,7 +72,9 @@ func (w *wheel) insert(t *timer) {
 	for ahead := t.due - w.now; ahead >= 1<<(slotBits*(level+1)); {
 		level++
 	}
-	head := &w.slot[level][t.due>>(slotBits*level)&(slots-1)]
+	slot := t.due >> (slotBits * level) & (slots - 1)
+	w.used[level][slot/64] |= 1 << (slot % 64)
+	head := &w.slot[level][slot]
 	t.next, t.prev = head, head.prev
 	head.prev.next, head.prev = t, t
 }
@@ -128,15 +136,32 @@ func (w *wheel) next() int64 {
 	nearest := w.now + maxTicks
 	for level := range levels {
 		shift := slotBits * level
-		base := w.now >> shift
-		for i := int64(1); i <= slots; i++ {
-			head := &w.slot[level][(base+i)&(slots-1)]
-			if head.next == head {
-				continue
-			}
-			nearest = min(nearest, (base+i)<<shift)
-			break
+		if ahead := w.ahead(level, w.now>>shift); ahead > 0 {
+			nearest = min(nearest, (w.now>>shift+ahead)<<shift)
 		}
 	}
 	return nearest
+}
+
+// ahead returns how many slots after base the first one of a level with timers
+// in it comes, from 1 to slots; 0 if there is none.
+func (w *wheel) ahead(level int, base int64) int64 {
+	for i := int64(1); i <= slots; {
+		slot := (base + i) & (slots - 1)
+		rest := w.used[level][slot/64] >> (slot % 64)
+		if rest == 0 {
+			i += 64 - slot%64
+			continue
+		}
+		if skip := int64(bits.TrailingZeros64(rest)); skip > 0 {
+			i += skip
+			continue
+		}
+		if head := &w.slot[level][slot]; head.next != head {
+			return i
+		}
+		w.used[level][slot/64] &^= 1 << (slot % 64)
+		i++
+	}
+	return 0
 }
