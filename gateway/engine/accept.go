@@ -135,7 +135,12 @@ func (l *loop) heed(ln *listener) {
 	if ln.fd < 0 || ln.watching {
 		return
 	}
-	ln.watching = l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(ln.index)<<2|tagListener) == 0
+	errno := l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(ln.index)<<2|tagListener)
+	if errno != 0 {
+		l.pauseAccept(ln, systemError("epoll_ctl", errno)) // to try again
+		return
+	}
+	ln.watching = true
 }
 
 func (l *loop) ignore(ln *listener) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -207,6 +208,28 @@ func TestLimitAndShortage(t *testing.T) {
 	r.pass(time.Second)
 	if waiting.unread() != 0 {
 		t.Error("the one that waited was forgotten")
+	}
+	r.endOne()
+	r.clean()
+}
+
+// A listener that cannot be watched again, for lack of memory, is tried again.
+func TestNoMemoryToWatchAListener(t *testing.T) {
+	f := plain(serverA)
+	f.MaxConnections = 1
+	r := one(t, f)
+	r.open(header)
+	waiting := r.open(header)
+	r.watchErrors = []unix.Errno{unix.ENOSPC, unix.ENOMEM}
+	r.endOne()
+	for range 3 {
+		r.pass(acceptPause + 10*time.Millisecond)
+	}
+	if waiting.unread() != 0 {
+		t.Error("the one that waited was forgotten")
+	}
+	if len(r.notices) != 1 || r.notices[0].Event != "accept_paused" || !errors.Is(r.notices[0].Err, unix.ENOSPC) {
+		t.Errorf("told %+v", r.notices)
 	}
 	r.endOne()
 	r.clean()
