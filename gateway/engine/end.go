@@ -70,8 +70,9 @@ func (s *session) tell(l *loop) {
 	}
 	if s.joined != 0 {
 		r.ConnectTime = time.Duration(s.joined - s.headed)
-		r.Duration = max(r.Duration, time.Duration(s.joined-s.began))
 	}
+	// The loop's clock stands still while it serves a batch of events.
+	r.Duration = max(r.Duration, r.HeaderTime+r.ConnectTime)
 	l.engine.config.Report(r)
 }
 

@@ -339,3 +339,19 @@ func TestRecordOfAConnection(t *testing.T) {
 		t.Errorf("transparent %v from %v to %v", c.Transparent, c.Source, c.Backend)
 	}
 }
+
+// The parts of a connection's time add up to no more than the whole, though the
+// loop's own clock stands still in the middle of a batch.
+func TestTimesOfARecord(t *testing.T) {
+	for _, p := range []plan{{}, unreachable, {waits: 1, result: unix.ECONNREFUSED}} {
+		r := one(t, plain(serverA))
+		r.step = 1000
+		r.plans[serverA] = []plan{p}
+		from := r.open(header + "payload")
+		abort(r, from)
+		c := r.last(1)
+		if c.HeaderTime <= 0 || c.Duration < c.HeaderTime+c.ConnectTime {
+			t.Errorf("%v: header %v and connect %v in %v", c.Outcome, c.HeaderTime, c.ConnectTime, c.Duration)
+		}
+	}
+}
