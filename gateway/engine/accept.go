@@ -63,7 +63,7 @@ func (l *loop) handOver(a arrival) {
 		l.open(a).accepted(l)
 		return
 	}
-	to.post(func() { to.mail.arrivals = append(to.mail.arrivals, a) })
+	to.adopt(a)
 }
 
 // acceptFailed deals with accept4(2)'s errors.

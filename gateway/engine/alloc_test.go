@@ -19,11 +19,13 @@ func TestSizeOfASession(t *testing.T) {
 }
 
 // steady is a rig whose kernel does not allocate either, once it is warm.
-func steady(t testing.TB, f *Forward) *rig {
+func steady(t testing.TB, f *Forward) *rig { return steadyLoops(t, 1, f) }
+
+func steadyLoops(t testing.TB, loops int, f *Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
-	r := newRig(t, k, Config{Forwards: []*Forward{f}, Report: func(c *record.Connection) {
+	r := newRig(t, k, Config{Loops: loops, Forwards: []*Forward{f}, Report: func(c *record.Connection) {
 		if c.Outcome != record.OK {
 			t.Errorf("ended %v: %s", c.Outcome, c.Reason)
 		}
@@ -83,6 +85,25 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 				t.Errorf("%v allocations for a connection", n)
 			}
 		})
+	}
+}
+
+// Nor does a connection that one loop accepts and another serves.
+func TestHandOverAllocatesNothing(t *testing.T) {
+	r := steadyLoops(t, 2, plain(serverA))
+	for range 2 { // the first loop has one more, for good
+		r.arrive(r.front(0), lb).deliver([]byte(header))
+		r.run()
+	}
+	r.loop().active.Add(1)
+	first, second := []byte(header), []byte("GET / HTTP/1.0\r\n\r\n")
+	r.exchange(first, second)
+	handed := r.engine.loops[1].accepted
+	if n := testing.AllocsPerRun(200, func() { r.exchange(first, second) }); n != 0 {
+		t.Errorf("%v allocations for a connection", n)
+	}
+	if n := r.engine.loops[1].accepted - handed; n != 201 {
+		t.Errorf("%d of 201 connections were handed over", n)
 	}
 }
 

@@ -68,8 +68,9 @@ type loop struct {
 		arrivals []arrival
 		calls    []func()
 	}
-	mailed atomic.Bool
-	quit   bool
+	mailed   atomic.Bool
+	arrivals []arrival // read from the mail before; the room for the next ones
+	quit     bool
 }
 
 // arrival is an accepted connection on its way from the loop that accepted it
@@ -241,30 +242,39 @@ func (l *loop) watchWrites(s *session, side int) {
 	l.kernel.Rewatch(l.poller, d.fd, interest|unix.EPOLLOUT, tag)
 }
 
-// post hands work to the loop from another goroutine.
-func (l *loop) post(put func()) {
+// adopt hands the loop a connection that another one accepted.
+func (l *loop) adopt(a arrival) {
 	l.mail.Lock()
-	put()
+	l.mail.arrivals = append(l.mail.arrivals, a)
 	l.mail.Unlock()
-	if !l.mailed.Swap(true) {
-		l.kernel.Wake(l.waker)
-	}
+	l.ring()
 }
 
 // call runs f on the loop, some time soon.
 func (l *loop) call(f func()) {
-	l.post(func() { l.mail.calls = append(l.mail.calls, f) })
+	l.mail.Lock()
+	l.mail.calls = append(l.mail.calls, f)
+	l.mail.Unlock()
+	l.ring()
+}
+
+// ring wakes the loop, unless that was done and it did not look since.
+func (l *loop) ring() {
+	if !l.mailed.Swap(true) {
+		l.kernel.Wake(l.waker)
+	}
 }
 
 func (l *loop) readMail() {
 	l.mailed.Store(false)
 	l.mail.Lock()
 	arrivals, calls := l.mail.arrivals, l.mail.calls
-	l.mail.arrivals, l.mail.calls = nil, nil
+	l.mail.arrivals, l.mail.calls = l.arrivals[:0], nil
 	l.mail.Unlock()
 	for _, a := range arrivals {
 		l.open(a).accepted(l)
 	}
+	l.arrivals = arrivals
 	for _, f := range calls {
 		f()
 	}
