@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+
+	"unproxy/gateway/record"
+)
+
+// A unix backend that greets and hangs up before anybody looked did not
+// refuse: what it said reaches the client.
+func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
+	r := one(t, plain(serverUnix))
+	from := r.arrive(r.front(0), lb)
+	from.deliver([]byte(header))
+	for len(r.dials) == 0 {
+		r.turn()
+	}
+	r.backend().deliver([]byte("421 too busy\r\n"))
+	r.backend().hangUp()
+	r.settle()
+	from.finish()
+	r.settle()
+	if got := string(from.got); got != "421 too busy\r\n" {
+		t.Errorf("the client got %q", got)
+	}
+	r.ends(1, record.OK, record.Relay, record.Backend)
+	r.clean()
+}
+
+// A peer on a unix socket that wrote and closed is no reset: its bytes go on.
+func TestUnixPeerThatWritesAndCloses(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{{waits: 2}}
+	from := r.arrive(r.front(0), netip.AddrPort{})
+	from.deliver([]byte(header + "QUIT\r\n"))
+	for len(r.dials) == 0 {
+		r.turn()
+	}
+	from.hangUp()
+	r.settle()
+	if got := string(r.backend().got); got != "QUIT\r\n" || !r.backend().gotFIN {
+		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
+	}
+	r.backend().finish()
+	r.settle()
+	r.ends(1, record.OK, record.Relay, record.Client)
+	r.clean()
+}
+
+// A client that resets while the backend is dialled ends it at once.
+func TestResetWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{silent}
+	abort(r, r.open(header+"payload"))
+	r.ends(1, record.Reset, record.Dial, record.Client)
+	r.clean()
+}
+
+// A FIN that came while the backend was dialled reaches it, behind the bytes.
+func TestFINWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{{waits: 3}}
+	from := r.arrive(r.front(0), lb)
+	from.deliver([]byte(header + "pay"))
+	r.turn()
+	from.deliver([]byte("load"))
+	from.finish()
+	r.settle()
+	if got := string(r.backend().got); got != "payload" || !r.backend().gotFIN {
+		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
+	}
+	r.backend().finish()
+	r.settle()
+	r.ends(1, record.OK, record.Relay, record.Client)
+}
+
+func TestDrainWhileDialling(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.plans[serverA] = []plan{silent}
+	from := r.open(header)
+	r.engine.Cut()
+	r.settle()
+	r.ends(1, record.Drained, record.Dial, record.Gateway)
+	if !from.gotRST {
+		t.Error("no RST")
+	}
+	r.clean()
+}
