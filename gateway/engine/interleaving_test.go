@@ -17,7 +17,7 @@ import (
 
 // seeds is how many random histories are played: -args -seeds 100000 plays
 // more, and -run 'TestInterleavings/^123$' one of them again.
-var seeds = flag.Uint64("seeds", 600, "random histories to play")
+var seeds = flag.Uint64("seeds", 400, "random histories to play")
 
 // life is one connection of a random history, and what must become of it.
 type life struct {
