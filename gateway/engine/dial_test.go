@@ -140,8 +140,8 @@ func TestNoDescriptorForTheBackend(t *testing.T) {
 		}
 		r.limit = 0
 		r.pass(time.Second)
-		if late > 6*time.Second {
-			r.ends(1, record.Limit, record.Dial, record.Gateway)
+		if late > 6*time.Second { // the first made room for the second, in vain
+			r.ends(2, record.Limit, record.Dial, record.Gateway)
 			continue
 		}
 		if len(r.dials) != 2 || string(r.dials[0].far.got) != "payload" || second.unread() != 0 {
@@ -155,20 +155,29 @@ func TestNoDescriptorForTheBackend(t *testing.T) {
 }
 
 // Sessions that hold all descriptors while each waits for one more do not wait
-// for each other for ever, not even where there is no connect timeout.
+// for each other: one makes room for the next, with and without a connect
+// timeout.
 func TestSessionsThatWaitForEachOther(t *testing.T) {
-	f := plain(serverA)
-	f.ConnectTimeout = 0
-	r := one(t, f)
-	r.limit = r.used + 2
-	for range 2 {
-		f := r.arrive(r.front(0), lb)
-		f.deliver([]byte(header))
-		f.finish()
-	}
-	r.pass(10 * time.Second)
-	if len(r.records) == 0 || r.records[0].Outcome != record.Limit {
-		t.Fatalf("after 10s %d connections have ended", len(r.records))
+	for _, timeout := range []time.Duration{0, time.Minute} {
+		f := plain(serverA)
+		f.ConnectTimeout = timeout
+		r := one(t, f)
+		r.limit = r.used + 3
+		for range 3 {
+			f := r.arrive(r.front(0), lb)
+			f.deliver([]byte(header))
+			f.finish()
+		}
+		r.settle()
+		r.pass(2500 * time.Millisecond)
+		if len(r.records) != 1 || r.records[0].Outcome != record.Limit || len(r.dials) != 1 {
+			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+		}
+		r.dials[0].far.finish()
+		r.pass(time.Second)
+		if len(r.records) != 2 || r.records[1].Outcome != record.OK || len(r.dials) != 2 {
+			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ type loop struct {
 
 	sessions []*session // by index; nil or recycled ones are in free
 	free     []uint32
+	released int64        // when a session ended last
 	active   atomic.Int64 // sessions of this loop, with those on their way to it
 	accepted uint64       // for session ids
 
@@ -219,6 +220,7 @@ func (l *loop) grow() {
 func (l *loop) release(s *session) {
 	s.generation++
 	s.state = free
+	l.released = l.now
 	l.free = append(l.free, s.index)
 	l.active.Add(-1)
 	l.engine.left(s.listener.forward)

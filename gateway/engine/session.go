@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
 	"net/netip"
 	"syscall"
@@ -38,9 +37,9 @@ const (
 	interest = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 	// closingTime is how long a peer may take to close after we did.
 	closingTime = 5 * time.Second
-	// roomTime is how long a session waits for a descriptor where there is no
-	// connect timeout.
-	roomTime = 5 * time.Second
+	// roomTime is how long a session waits for a descriptor while its loop
+	// gives none back: then it makes room itself.
+	roomTime = 2 * time.Second
 )
 
 // session is one connection through the gateway: its state machine is this
@@ -349,12 +348,12 @@ func (s *session) dialTimeout(l *loop) {
 }
 
 // waitForRoom puts a dial off for which the system had no descriptor or no
-// memory, until the connect timeout; where there is none, for a while, because
-// sessions could wait for each other's descriptors for ever. Meanwhile nothing
-// is accepted: newcomers would only take what those need that are here.
+// memory, until the connect timeout. Meanwhile nothing is accepted: newcomers
+// would only take what those need that are here. Where sessions wait for each
+// other's descriptors, one after the other gives its own up.
 func (s *session) waitForRoom(l *loop, payload []byte) bool {
-	limit := cmp.Or(s.listener.forward.ConnectTimeout, roomTime)
-	if l.now-s.headed >= int64(limit) {
+	timeout := int64(s.listener.forward.ConnectTimeout)
+	if timeout > 0 && l.now-s.headed >= timeout || l.now-max(s.headed, l.released) >= int64(roomTime) {
 		return false
 	}
 	s.hold(l, peer, payload)
