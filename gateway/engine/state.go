@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+)
+
+// state is what a session waits for.
+type state uint8
+
+const (
+	free       state = iota // nobody's
+	reading                 // the header
+	closing                 // the peer's FIN, after ours
+	dialling                // the backend
+	diagnosing              // a plain connect, to tell why the transparent one timed out
+	relaying                // either side
+)
+
+// The two sides of a session, and of a socket's tag.
+const (
+	peer    = tagPeer
+	backend = tagBackend
+)
+
+const (
+	// interest is what a socket is registered for, edge-triggered. EPOLLOUT
+	// is added to a peer's only when a write blocked; a backend's has it from
+	// the start, because it tells of the connection.
+	interest = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+	// closingTime is how long a peer may take to close after we did.
+	closingTime = 5 * time.Second
+	// roomTime is how long a session waits for a descriptor while its loop
+	// gives none back: then it makes room itself.
+	roomTime = 2 * time.Second
+)
+
+// session is one connection through the gateway. Its state machine is
+// session.go, and nothing else decides an outcome; header.go, dial.go, relay.go
+// and end.go do what it says and tell what came of it.
+type session struct {
+	listener *listener
+	sides    [2]side
+	timer    timer
+	details  *record.Details
+
+	peer, client, destination netip.AddrPort
+	backend                   Endpoint       // dialled last
+	source                    netip.AddrPort // connected from, where transparent
+
+	id                           uint64
+	began, headed, joined, alive int64 // when it was accepted, had its header, had its backend, last moved
+
+	index, generation uint32
+	state             state
+	spoof             bool // dial from the client's address
+	counted           bool // against the client's limit
+	queued            bool // on the loop's run queue
+	version           uint8
+	headers           uint8          // read so far
+	attempt           uint16         // backends tried so far: a name may have many addresses
+	first             uint8          // 1 + the side that finished first
+	failure           record.Outcome // so far; the outcome in the end
+	failedBy          record.Party
+	ended             record.Phase
+	reason            string
+	offset            int    // at which the header was refused
+	sampled           []byte // the beginning of a refused header
+}
+
+// start makes a session of a fresh connection.
+func (s *session) start(a arrival, id uint64, now int64) {
+	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: a.peer, began: now, alive: now}
+	s.timer.session = s
+	s.sides[peer].fd, s.sides[backend].fd = a.fd, -1
+}
