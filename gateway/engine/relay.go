@@ -98,8 +98,11 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	// the read short.
 	d.readable = n == len(l.buffer) || d.hungUp || d.urgent
 	d.countRead(n)
-	flushed, errno = s.write(l, from, l.buffer[:n])
-	return flushed, 1 - from, errno
+	rest, errno := s.send(l, from, l.buffer[:n])
+	if errno == 0 {
+		s.hold(l, from, rest)
+	}
+	return len(rest) == 0, 1 - from, errno
 }
 
 // countRead turns splicing on for bulk data.
@@ -124,9 +127,9 @@ func (d *side) countMove(n int) {
 	}
 }
 
-// write writes b, which was read from one side, to the other, and holds the
-// rest.
-func (s *session) write(l *loop, from int, b []byte) (flushed bool, errno syscall.Errno) {
+// send writes b, which was read from one side, to the other, and returns what
+// that did not take; then it will be told when it takes more.
+func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.Errno) {
 	to := &s.sides[1-from]
 	for len(b) > 0 {
 		n, errno := l.kernel.Send(to.fd, b)
@@ -135,16 +138,15 @@ func (s *session) write(l *loop, from int, b []byte) (flushed bool, errno syscal
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			s.hold(l, from, b)
 			l.watchWrites(s, 1-from)
-			return false, 0
+			return b, 0
 		default:
-			return false, errno
+			return b, errno
 		}
 		s.sides[from].bytes += int64(n)
 		b = b[n:]
 	}
-	return true, 0
+	return nil, 0
 }
 
 // hold keeps b, which lies in the loop's buffer, until the other side takes it.
@@ -163,21 +165,9 @@ func (s *session) hold(l *loop, from int, b []byte) {
 // flush writes what is held from one side to the other. flushed is false when
 // there is still something left.
 func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
-	d, to := &s.sides[from], &s.sides[1-from]
-	for len(d.held) > 0 {
-		n, errno := l.kernel.Send(to.fd, d.held)
-		switch errno {
-		case 0:
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			l.watchWrites(s, 1-from)
-			return false, 0
-		default:
-			return false, errno
-		}
-		d.bytes += int64(n)
-		d.held = d.held[n:]
+	d := &s.sides[from]
+	if d.held, errno = s.send(l, from, d.held); len(d.held) > 0 {
+		return false, errno
 	}
 	s.returnHeld(l, d)
 	return s.drainPipe(l, from)
