@@ -83,6 +83,7 @@ var settingRows = []struct {
 	{"untrusted pass", "untrusted=reject", func(f *engine.Forward) any { return f.PassUntrusted }, true, false},
 	{"accept v1", "accept=v2", func(f *engine.Forward) any { return [2]bool{f.Header.RefuseV1, f.Header.RefuseV2} }, [2]bool{false, true}, [2]bool{true, false}},
 	{"header-timeout 7s", "header-timeout=0", func(f *engine.Forward) any { return f.HeaderTimeout }, 7 * time.Second, time.Duration(0)},
+	{"max-header 4096", "max-header=64KiB", func(f *engine.Forward) any { return f.Header.MaxLength }, 4096, 65551},
 	{"max-header 4096", "max-header=1MiB", func(f *engine.Forward) any { return f.Header.MaxLength }, 4096, 65551},
 	{"require-checksum on", "require-checksum=off", func(f *engine.Forward) any { return f.Header.RequireChecksum }, true, false},
 	{"v1-ipv4-in-tcp6 ", "v1-ipv4-in-tcp6=false", func(f *engine.Forward) any { return f.Header.IPv4InTCP6 }, true, false},

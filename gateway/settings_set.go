@@ -75,7 +75,10 @@ func setMaxHeader(d *draft, v []string) error {
 			Instead: "16KiB",
 		}
 	}
-	d.forward.Header.MaxLength = min(n, mostHeader)
+	if n >= math.MaxUint16 {
+		n = mostHeader // whoever writes 64KiB means every header that there can be
+	}
+	d.forward.Header.MaxLength = n
 	return nil
 }
 
