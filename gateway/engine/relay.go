@@ -16,6 +16,10 @@ const (
 	bulkRead  = 64 << 10
 	smallMove = 16 << 10
 	bulkAfter = 3
+	// spliceChunk is how much is spliced at once. Filling a whole pipe first
+	// leaves the receiver waiting meanwhile: many streams are then a quarter
+	// slower.
+	spliceChunk = 256 << 10
 	// A remainder of up to smallHold is copied, a larger one keeps the loop's
 	// buffer.
 	smallHold = 16 << 10
@@ -176,7 +180,7 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 // splice moves data through the kernel.
 func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
 	d := &s.sides[from]
-	n, errno := l.kernel.Splice(d.fd, d.pipe.write, d.pipe.size)
+	n, errno := l.kernel.Splice(d.fd, d.pipe.write, min(d.pipe.size, spliceChunk))
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
 		d.readable = false
