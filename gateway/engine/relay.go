@@ -11,7 +11,7 @@ const (
 	// before others have their turn.
 	relayBudget = 8
 	// A read of bulkRead is a sign of bulk data, bulkAfter of them in a row
-	// turn splicing on, and as many moves below sliceRead turn it off again:
+	// turn splicing on, and as many moves below smallMove turn it off again:
 	// between the two, copying costs less.
 	bulkRead  = 64 << 10
 	smallMove = 16 << 10
