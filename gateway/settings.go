@@ -137,7 +137,7 @@ func headerSettings() []Setting {
 }
 
 func transparentSettings() []Setting {
-	all := inGroup(GroupTransparent, []Setting{
+	return inGroup(GroupTransparent, []Setting{
 		{Name: "transparent", Argument: "on|off", Switch: true, Default: "off", set: setTransparent,
 			Meaning: "connect to the backend from the client's own address"},
 		{Name: "source-port", Argument: "prefer|keep|any", Default: "prefer", set: setSourcePort, transparentOnly: true,
@@ -147,7 +147,6 @@ func transparentSettings() []Setting {
 		{Name: "allow-source", Argument: "RULE", Repeatable: true, set: setAllowSource, transparentOnly: true,
 			Meaning: "let a header name a source that is denied by default, such as loopback"},
 	})
-	return all
 }
 
 func backendSettings() []Setting {
