@@ -83,10 +83,16 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 }
 
 // pauseAccept stops accepting for a moment on all of the loop's listeners,
-// because a call failed for lack of descriptors or memory.
+// because a call failed for lack of descriptors or memory. A loop without
+// listeners has nothing to pause, nor to tell: it would never see the end.
 func (l *loop) pauseAccept(ln *listener, err error) {
+	open := false
 	for _, other := range l.listeners {
+		open = open || other.fd >= 0
 		l.ignore(other)
+	}
+	if !open {
+		return
 	}
 	l.paused = true
 	l.wheel.arm(&l.pause, l.now+int64(acceptPause))

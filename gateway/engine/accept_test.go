@@ -63,6 +63,25 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
+// A loop that accepts nothing tells of no pause when a dial lacks a descriptor:
+// it would never see accepting work again, and never tell of the end. The loop
+// that accepts tells of both.
+func TestShortageOfALoopWithoutListeners(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+	r.open(header)
+	r.limit = r.used + 1
+	r.open(header)
+	r.pass(time.Second)
+	if n := r.engine.Counters().PerLoop[1]; n != 1 || len(r.dials) != 1 {
+		t.Fatalf("the other loop has %d connections, %d were dialled; want one that waits", n, len(r.dials))
+	}
+	r.limit = 0
+	r.pass(time.Second)
+	if len(r.dials) != 2 || !slices.Equal(r.told(), []string{"accept_paused", "accept_resumed"}) {
+		t.Errorf("%d were dialled, told %v", len(r.dials), r.told())
+	}
+}
+
 // A shortage that comes and goes is told of every five seconds at most.
 func TestShortagesAreNotToldTooOften(t *testing.T) {
 	r := one(t, plain(serverA))
