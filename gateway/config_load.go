@@ -22,8 +22,9 @@ type Source struct {
 	// that are neither are left alone.
 	Settings Values
 	// Descriptors is how many files the process may have open at once, from
-	// which the limit on connections follows; 0 is unknown.
-	Descriptors int
+	// which the limit on connections follows; 0 is unknown. Reserved is how
+	// many of them others need, such as an admin endpoint.
+	Descriptors, Reserved int
 }
 
 // ProcessSetting is one thing that can be set for the process as a whole.
@@ -242,7 +243,7 @@ func (l *loader) limits() {
 	for _, f := range l.config.Forwards {
 		listeners += len(f.Listeners)
 	}
-	free := l.src.Descriptors - listeners - reserve(l.src.Descriptors, l.config.Loops)
+	free := l.src.Descriptors - l.src.Reserved - listeners - reserve(l.src.Descriptors, l.config.Loops)
 	remedy := "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
 	if free < 2 {
 		l.errs = append(l.errs, &Problem{

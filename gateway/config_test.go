@@ -209,6 +209,10 @@ func TestMaxConnections(t *testing.T) {
 	if want := (1024 - 10 - 128 - 32 - 8) / 2; c.MaxConnections != want {
 		t.Errorf("max connections %d; want %d", c.MaxConnections, want)
 	}
+	src.Reserved = 18
+	if less, _, err := Load(src); err != nil || less.MaxConnections != c.MaxConnections-9 {
+		t.Errorf("with 18 descriptors reserved: %v, %v; want 9 connections less than %d", less, err, c.MaxConnections)
+	}
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
 	}

@@ -26,6 +26,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
+	if !c.admin.IsZero() {
+		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", c.admin)
+	}
 	limit := "any number of connections"
 	if config.MaxConnections > 0 {
 		limit = fmt.Sprintf("at most %d connections", config.MaxConnections)

@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/admin"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -77,6 +78,7 @@ func newApp(g *given) *cli.App {
 type configuration struct {
 	gateway  *gateway.Config
 	log      accesslog.Config // without its writer
+	admin    admin.Address
 	warnings []gateway.Warning
 }
 
@@ -84,11 +86,17 @@ type configuration struct {
 // also where there is an error.
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
+	address, reachable, adminErr := adminAddress(g)
+	reserved := 0
+	if !address.IsZero() {
+		reserved = admin.Descriptors
+	}
 	config, more, err := gateway.Load(gateway.Source{
 		Forwards:    g.values[forwardOption],
 		Settings:    g.values,
 		Descriptors: descriptors(),
+		Reserved:    reserved,
 	})
 	log, logErr := logConfig(g)
-	return configuration{config, log, slices.Concat(warnings, more)}, errors.Join(err, logErr)
+	return configuration{config, log, address, slices.Concat(warnings, more, reachable)}, errors.Join(err, logErr, adminErr)
 }

@@ -39,6 +39,7 @@ func options() []option {
 	for _, s := range gateway.ProcessSettings() {
 		all = append(all, option{name: s.Name, group: "Process", argument: s.Argument, value: s.Default, meaning: s.Meaning})
 	}
+	all = append(all, adminOptions()...)
 	for _, o := range []option{
 		{name: "log-format", argument: "auto|json|console", value: "auto", meaning: "lines on stderr; auto is console on a terminal, else json"},
 		{name: "log-level", argument: "debug|info|warn|error", value: "info", meaning: "the least loud line that is written"},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/admin"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
@@ -22,9 +24,15 @@ import (
 
 // server is a gateway that runs as a daemon.
 type server struct {
-	config *gateway.Config
-	run    *gateway.Gateway
-	log    *zerolog.Logger
+	config    *gateway.Config
+	run       *gateway.Gateway
+	log       *zerolog.Logger
+	admin     admin.Address
+	readiness gateway.Readiness
+	shortage  struct {
+		sync.Mutex
+		loops int // that are out of descriptors or memory
+	}
 	// cut counts the connections that the drain did not wait for.
 	cut atomic.Uint64
 }
@@ -50,7 +58,7 @@ func runServe(ctx *cli.Context, g *given) error {
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
-	s := &server{config: c.gateway, log: log.Logger()}
+	s := &server{config: c.gateway, log: log.Logger(), admin: c.admin}
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.Drained {
 			s.cut.Add(1)
@@ -93,12 +101,19 @@ func (s *server) serve() error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	s.readiness.Set(gateway.NotReadyStarting, "")
+	stopAdmin, err := s.startAdmin()
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
 	run, err := gateway.New(*s.config)
 	if err != nil {
 		return err
 	}
 	s.run = run
 	s.sayListening()
+	s.readiness.Clear(gateway.NotReadyStarting)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	ended, watched := make(chan struct{}), make(chan struct{})
@@ -152,6 +167,7 @@ func (s *server) watchSignals(signals <-chan os.Signal, stop context.CancelFunc,
 				continue
 			}
 			draining = true
+			s.readiness.Set(gateway.NotReadyDraining, "it was told to stop by a signal")
 			s.log.Info().Str("signal", sig.String()).Int("active", s.run.Counters().Active).
 				Str("delay", s.config.DrainDelay.String()).Str("timeout", s.config.DrainTimeout.String()).Msg("draining")
 			stop()
@@ -161,6 +177,7 @@ func (s *server) watchSignals(signals <-chan os.Signal, stop context.CancelFunc,
 
 // notice logs an event that belongs to no connection.
 func (s *server) notice(n engine.Notice) {
+	s.noteShortage(n)
 	line := s.log.Warn()
 	if n.Event == "resolved" || n.Event == "accept_resumed" {
 		line = s.log.Info()
@@ -176,4 +193,20 @@ func (s *server) notice(n engine.Notice) {
 		line = line.Str("error", oneLine(n.Err.Error()))
 	}
 	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
+}
+
+// noteShortage keeps the gateway from being called ready while any of its loops
+// cannot accept. A loop tells of the end of each shortage that it told of.
+func (s *server) noteShortage(n engine.Notice) {
+	s.shortage.Lock()
+	defer s.shortage.Unlock()
+	switch n.Event {
+	case "accept_paused":
+		s.shortage.loops++
+		s.readiness.Set(gateway.NotReadyDescriptors, n.Detail)
+	case "accept_resumed":
+		if s.shortage.loops--; s.shortage.loops == 0 {
+			s.readiness.Clear(gateway.NotReadyDescriptors)
+		}
+	}
 }

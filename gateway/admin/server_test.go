@@ -1,0 +1,66 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+
+	"unproxy/gateway"
+)
+
+// ask sends a request to an endpoint's handler.
+func ask(t *testing.T, c Config, method, target string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	handler(c).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	return w
+}
+
+func TestReadyz(t *testing.T) {
+	var r gateway.Readiness
+	c := Config{Readiness: &r}
+	w := ask(t, c, "GET", "/readyz")
+	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
+		t.Errorf("ready: %d %s", w.Code, w.Body)
+	}
+	r.Set(gateway.NotReadyDraining, "told to stop")
+	r.Set(gateway.NotReadyStarting, "")
+	w = ask(t, c, "GET", "/readyz")
+	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"told to stop"}]}` + "\n"
+	if w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
+		t.Errorf("not ready: %d %s; want 503 %s", w.Code, w.Body, want)
+	}
+	r.Clear(gateway.NotReadyDraining)
+	r.Clear(gateway.NotReadyStarting)
+	if w = ask(t, c, "GET", "/readyz"); w.Code != http.StatusOK {
+		t.Errorf("ready again: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for _, tt := range []struct {
+		method, target string
+		code           int
+		want           any // of a body in JSON; nil is no JSON
+	}{
+		{"GET", "/healthz", 200, map[string]any{"alive": true}},
+		{"HEAD", "/healthz", 200, map[string]any{"alive": true}},
+		{"POST", "/healthz", 405, nil},
+		{"DELETE", "/readyz", 405, nil},
+		{"GET", "/nothing", 404, nil},
+	} {
+		w := ask(t, Config{Readiness: &gateway.Readiness{}}, tt.method, tt.target)
+		if w.Code != tt.code {
+			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
+		}
+		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s %s: headers %v", tt.method, tt.target, w.Header())
+		}
+		var got any
+		if json.Unmarshal(w.Body.Bytes(), &got); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s %s: %s; want %v", tt.method, tt.target, w.Body, tt.want)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package command
+
+import (
+	"fmt"
+
+	"unproxy/gateway"
+	"unproxy/gateway/admin"
+	"unproxy/gateway/settings"
+)
+
+// adminOptions are the flags of the admin endpoint.
+func adminOptions() []option {
+	return []option{
+		{name: "admin", group: "Admin", argument: "ADDR", value: "off",
+			meaning: "health, readiness and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
+		{name: "admin-insecure", group: "Admin", value: "off", isSwitch: true,
+			meaning: "let --admin be an address that other hosts can reach"},
+	}
+}
+
+// adminAddress reads where the admin endpoint is to listen; the zero address
+// is nowhere.
+func adminAddress(g *given) (admin.Address, []gateway.Warning, error) {
+	var insecure bool
+	if values := g.values["admin-insecure"]; len(values) > 0 {
+		on, err := settings.Switch(values[len(values)-1])
+		if err != nil {
+			return admin.Address{}, nil, gateway.FlagProblem("admin-insecure", values[len(values)-1], err)
+		}
+		insecure = on
+	}
+	values := g.values["admin"]
+	if len(values) == 0 || values[len(values)-1] == "off" {
+		if insecure {
+			return admin.Address{}, []gateway.Warning{{Message: "--admin-insecure does nothing without --admin"}}, nil
+		}
+		return admin.Address{}, nil, nil
+	}
+	a, err := admin.ParseAddress(values[len(values)-1], insecure)
+	if err != nil || a.IsLocal() {
+		return a, nil, err
+	}
+	return a, []gateway.Warning{{
+		Message: fmt.Sprintf("--admin %s can be reached from other hosts: whoever reaches it sees the clients' addresses and may cut connections", a),
+		Remedy:  "keep strangers out with a firewall, or listen on 127.0.0.1",
+	}}, nil
+}
+
+// startAdmin opens the admin endpoint, if there is to be one. The function that
+// it returns closes it.
+func (s *server) startAdmin() (stop func(), err error) {
+	if s.admin.IsZero() {
+		return func() {}, nil
+	}
+	l, err := admin.Listen(s.admin)
+	if err != nil {
+		return nil, err
+	}
+	endpoint := admin.Serve(l, admin.Config{Readiness: &s.readiness})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if err := <-endpoint.Failed(); err != nil {
+			s.log.Error().Str("error", oneLine(err.Error())).Msg("the admin endpoint failed; connections go on")
+		}
+	}()
+	s.log.Info().Str("address", admin.AddressOf(l).String()).Msg("admin endpoint")
+	return func() {
+		endpoint.Close()
+		<-watched
+	}, nil
+}
