@@ -8,6 +8,7 @@ import (
 
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
+	"unproxy/transparent/returnpath"
 )
 
 // Config is all that a [Gateway] needs. [Load] makes one from the words of an
@@ -27,6 +28,10 @@ type Config struct {
 	// DrainTimeout is how long connections may take to finish after that;
 	// then they are cut. 0 cuts them at once.
 	DrainTimeout time.Duration
+	// Routes are the numbers of the rules and routes that bring replies back to
+	// a transparent gateway, see [Config.PlanRoutes]. The gateway itself only
+	// speaks of them.
+	Routes returnpath.Options
 	// Observe receives each finished connection. It is called on an event
 	// loop, from several at once, and must neither block nor keep its
 	// argument. nil is nobody.

@@ -33,6 +33,8 @@ type ProcessSetting struct {
 	Name string
 	// Argument, Default and Meaning are as in [Setting].
 	Argument, Default, Meaning string
+	// Routes says that it is about the rules and routes of transparent mode.
+	Routes bool
 
 	set func(*Config, string) error
 }
@@ -42,16 +44,31 @@ type ProcessSetting struct {
 // with the settings of connections.
 func ProcessSettings() []ProcessSetting {
 	return []ProcessSetting{
-		{"loops", "N", "CPUs", "event loops, each with a thread of its own", setLoops},
-		{"drain-delay", "D", "0s", "go on accepting for so long after SIGTERM", func(c *Config, v string) (err error) {
-			c.DrainDelay, err = settings.Duration(v, time.Millisecond)
-			return err
-		}},
-		{"drain-timeout", "D", "30s", "then let connections finish for so long", func(c *Config, v string) (err error) {
-			c.DrainTimeout, err = settings.Duration(v, time.Millisecond)
-			return err
-		}},
+		{Name: "loops", Argument: "N", Default: "CPUs", set: setLoops,
+			Meaning: "event loops, each with a thread of its own"},
+		{Name: "drain-delay", Argument: "D", Default: "0s", set: setDrainDelay,
+			Meaning: "go on accepting for so long after SIGTERM"},
+		{Name: "drain-timeout", Argument: "D", Default: "30s", set: setDrainTimeout,
+			Meaning: "then let connections finish for so long"},
+		{Name: "route-table", Argument: "N", Default: "7700", set: setRouteTable, Routes: true,
+			Meaning: "routing table in which everything is local"},
+		{Name: "rule-preference", Argument: "N", Default: "7700", set: setRulePreference, Routes: true,
+			Meaning: "place of the rules that lead there; two gateways of one host with the same backends take two"},
+		{Name: "route-mark", Argument: "N", Default: "7700", set: setRouteMark, Routes: true,
+			Meaning: "mark of replies that the packet filter tells apart; N+1 of what is redirected"},
+		{Name: "recipe", Argument: "auto|rules|marks", Default: "auto", set: setRecipe, Routes: true,
+			Meaning: "rules by address and port, marks by the packet filter, or what hits nothing else"},
 	}
+}
+
+func setDrainDelay(c *Config, v string) (err error) {
+	c.DrainDelay, err = settings.Duration(v, time.Millisecond)
+	return err
+}
+
+func setDrainTimeout(c *Config, v string) (err error) {
+	c.DrainTimeout, err = settings.Duration(v, time.Millisecond)
+	return err
 }
 
 func setLoops(c *Config, v string) error {

@@ -22,7 +22,7 @@ const module = "unproxy"
 //	                   -> trust, transparent (never each other, never gateway)
 var allowed = map[string][]string{
 	"":                   {"gateway/command"},
-	"gateway":            {"gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", sockaddr + "/template"},
+	"gateway":            {"gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
 	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin":      {"gateway"},
 	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
@@ -30,7 +30,10 @@ var allowed = map[string][]string{
 	"gateway/record":     {},
 	"gateway/settings":   {},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
-	"transparent":        {"github.com/vishvananda/netlink", unix},
+	"transparent":        {unix},
+	// The way back: what it takes, and what this host has of it.
+	"transparent/returnpath": {},
+	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", unix},
 }
 
 const (
@@ -44,12 +47,12 @@ var kept = map[string][]string{
 	"github.com/urfave/cli":          {"gateway/command"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
 	"github.com/hashicorp":           {"gateway", "trust"},
-	"github.com/vishvananda/netlink": {"transparent"},
+	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command"},
+	"os/exec":                        {"gateway/command", "transparent/routing"},
 }
 
 // free are the packages that may import whatever kept lets them: command, which
@@ -137,7 +140,7 @@ func TestPureCore(t *testing.T) {
 	for _, p := range modulePackages(t) {
 		byPath[p.ImportPath] = p
 	}
-	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings"} {
+	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings", "transparent/returnpath"} {
 		p, ok := byPath[module+"/"+name]
 		if !ok {
 			t.Errorf("there is no package %s", name)

@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"unproxy/integration_test/lab"
-	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
 )
 
 // transparentGateway starts a gateway in transparent mode in front of backend,
@@ -23,8 +24,12 @@ func transparentFlags(backend string, flags ...string) []string {
 
 func returnPath(t *testing.T, backend string) {
 	t.Helper()
-	at := []netip.AddrPort{netip.MustParseAddrPort(backend)}
-	if err := transparent.SameHost(at, transparent.DefaultTable, transparent.DefaultPreference).Apply(); err != nil {
+	at := returnpath.Server(netip.MustParseAddrPort(backend), false)
+	located, err := routing.Locate([]returnpath.Backend{at})
+	if err == nil {
+		err = routing.Apply(t.Context(), returnpath.New(located, nil, returnpath.Options{}), func(string) {})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,6 +15,8 @@ import (
 
 	"unproxy/integration_test/netns"
 	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
 )
 
 // client is a socket of the gateway's towards a backend.
@@ -79,9 +81,7 @@ type listener struct {
 func listen(t *testing.T, address string) listener {
 	t.Helper()
 	l := listenWithoutReturn(t, address)
-	if err := l.returnPath().Apply(); err != nil {
-		t.Fatal(err)
-	}
+	l.applyReturnPath()
 	return l
 }
 
@@ -95,8 +95,15 @@ func listenWithoutReturn(t *testing.T, address string) listener {
 	return listener{t, l, ap(l.Addr().String())}
 }
 
-func (l listener) returnPath() transparent.ReturnPath {
-	return transparent.SameHost([]netip.AddrPort{l.addr}, transparent.DefaultTable, transparent.DefaultPreference)
+func (l listener) applyReturnPath() {
+	l.t.Helper()
+	located, err := routing.Locate([]returnpath.Backend{returnpath.Server(l.addr, false)})
+	if err == nil {
+		err = routing.Apply(l.t.Context(), returnpath.New(located, nil, returnpath.Options{}), func(string) {})
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // seen accepts the next connection and returns its peer.

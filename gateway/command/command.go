@@ -52,6 +52,7 @@ func newApp(g *given) *cli.App {
 		demoCommand(),
 		probeCommand(),
 		decodeCommand(),
+		routesCommand(g),
 		trustCommand(),
 		versionCommand(),
 		helpCommand(),

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +16,8 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/proxyproto"
-	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
 )
 
 // cannotShow is the exit code of the second part where the host does not let
@@ -106,7 +108,7 @@ func playTransparent(out *screen) error {
 	out.print("\n2. Transparent mode: the old server sees the client itself\n\n")
 	const margin = "\n            "
 	out.print("  gateway   unproxy --forward %s=%s \\%s  --trust 127.0.0.1/32 --transparent\n", t.on.at, t.backends(), margin)
-	out.print("  way back  %s\n\n", strings.ReplaceAll(strings.TrimSpace(t.way.String()), "\n", margin))
+	out.print("  way back  %s\n\n", strings.Join(t.way.Commands(), margin))
 	out.heading()
 	failed := 0
 	for _, part := range t.parts {
@@ -140,7 +142,7 @@ func forbidden(err error) bool {
 // transparentStage is what the second part is played with.
 type transparentStage struct {
 	on      *stage
-	way     transparent.ReturnPath
+	way     returnpath.Plan
 	parts   []transparentPart
 	without string // what this host cannot show
 }
@@ -154,7 +156,7 @@ type transparentPart struct {
 // newTransparentStage prepares the namespace: loopback, an old server of each
 // family, and the way back for their replies.
 func newTransparentStage() (t *transparentStage, err error) {
-	if err := transparent.LoopbackUp(); err != nil {
+	if err := routing.LoopbackUp(); err != nil {
 		return nil, err
 	}
 	t = &transparentStage{}
@@ -177,8 +179,12 @@ func newTransparentStage() (t *transparentStage, err error) {
 	if err := t.write(); err != nil {
 		return nil, err
 	}
-	t.way = transparent.SameHost(t.addresses(), transparent.DefaultTable, transparent.DefaultPreference)
-	if err := t.way.Apply(); err != nil {
+	located, err := routing.Locate(t.servers())
+	if err != nil {
+		return nil, err
+	}
+	t.way = returnpath.New(located, nil, returnpath.Options{})
+	if err := routing.Apply(context.Background(), t.way, func(string) {}); err != nil {
 		return nil, err
 	}
 	t.on, err = startStage("127.0.0.1:0="+t.backends(), gateway.Values{
@@ -212,7 +218,7 @@ func (t *transparentStage) write() error {
 
 // playLost takes the way back away and shows what becomes of a client then.
 func (t *transparentStage) playLost(out *screen) (int, error) {
-	if err := t.way.Remove(); err != nil {
+	if err := routing.Remove(context.Background(), t.way, func(string) {}); err != nil {
 		return 0, err
 	}
 	client := netip.AddrPortFrom(client4.Addr(), client4.Port()+10) // the first may still be remembered
@@ -229,6 +235,15 @@ func (t *transparentStage) addresses() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, p := range t.parts {
 		all = append(all, p.server.address())
+	}
+	return all
+}
+
+// servers returns the same as a plan of routes takes it.
+func (t *transparentStage) servers() []returnpath.Backend {
+	var all []returnpath.Backend
+	for _, a := range t.addresses() {
+		all = append(all, returnpath.Server(a, false))
 	}
 	return all
 }

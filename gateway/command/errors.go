@@ -15,6 +15,7 @@ const (
 	exitOK     = 0 // all is well
 	exitFailed = 1 // it failed while running
 	exitUsage  = 2 // the command line or the configuration is wrong
+	exitFound  = 3 // a look at this host found something that does not work
 )
 
 // usageError is a mistake in the command line or in the configuration. It ends

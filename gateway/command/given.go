@@ -37,7 +37,11 @@ func options() []option {
 		all = append(all, option{s.Name, s.Group.String(), s.Argument, s.Default, s.Meaning, s.Repeatable, s.Switch})
 	}
 	for _, s := range gateway.ProcessSettings() {
-		all = append(all, option{name: s.Name, group: "Process", argument: s.Argument, value: s.Default, meaning: s.Meaning})
+		group := "Process"
+		if s.Routes {
+			group = "Routes"
+		}
+		all = append(all, option{name: s.Name, group: group, argument: s.Argument, value: s.Default, meaning: s.Meaning})
 	}
 	all = append(all, adminOptions()...)
 	for _, o := range []option{

@@ -73,7 +73,8 @@ Commands:
 Every flag has an environment variable: UNPROXY_ and its name in upper case, with
 _ for -. A flag goes before its variable. D is a duration such as 500ms, 5s or 1h.
 SIGTERM and SIGINT drain, a second one cuts what is left.
-Exit codes: 0 well, 1 failed while running, 2 command line or configuration.
+Exit codes: 0 well, 1 failed while running, 2 command line or configuration,
+3 a look at this host found something missing.
 `)
 	return b.String()
 }

@@ -1,0 +1,122 @@
+package command
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
+)
+
+// printBackendHost prints what the host of the plan's backends needs: those that
+// are not on this one.
+func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
+	var h returnpath.BackendHost
+	for _, b := range p.Backends {
+		if b.Reach.Place == returnpath.Link || b.Reach.Place == returnpath.Routed {
+			h.Backends = append(h.Backends, b)
+		}
+	}
+	if len(h.Backends) == 0 {
+		return usageError{"all backends are on this host", "leave --backend-host out: unproxy routes print"}
+	}
+	given := ctx.StringSlice("gateway")
+	for _, word := range given {
+		g, err := parseGateway(word)
+		if err != nil {
+			return err
+		}
+		h.Gateways = append(h.Gateways, g)
+	}
+	if len(given) == 0 {
+		own, err := thisGateway(h.Backends)
+		if err != nil {
+			return err
+		}
+		h.Gateways = append(h.Gateways, own)
+	}
+	fmt.Fprint(ctx.App.Writer, h)
+	return nil
+}
+
+// thisGateway is this host as a gateway, as the backends' host sees it.
+func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
+	var g returnpath.Gateway
+	families := map[bool]bool{}
+	for _, b := range backends {
+		if families[b.Addr.Addr().Is6()] {
+			continue
+		}
+		families[b.Addr.Addr().Is6()] = true
+		source, mac, err := routing.Source(b.Addr.Addr())
+		if err != nil {
+			return g, err
+		}
+		if mac == "" {
+			return g, usageError{
+				fmt.Sprintf("%s is reached over %s, which has no hardware address", b, b.Reach.Device),
+				"name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE",
+			}
+		}
+		g.MAC, g.Addrs = mac, append(g.Addrs, source)
+	}
+	return g, nil
+}
+
+// parseGateway reads ADDR[+ADDR][=MAC] or dev:INTERFACE.
+func parseGateway(word string) (returnpath.Gateway, error) {
+	if device, ok := strings.CutPrefix(word, "dev:"); ok {
+		if device == "" || len(device) > 15 || strings.ContainsAny(device, " /\"\t\n") {
+			return returnpath.Gateway{}, gatewayProblem(word, "is not the name of an interface")
+		}
+		return returnpath.Gateway{Device: device}, nil
+	}
+	addresses, mac, hasMAC := strings.Cut(word, "=")
+	var g returnpath.Gateway
+	for text := range strings.SplitSeq(addresses, "+") {
+		a, err := netip.ParseAddr(strings.Trim(text, "[]"))
+		if err != nil || a.Zone() != "" {
+			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", shorten(text)))
+		}
+		g.Addrs = append(g.Addrs, a.Unmap())
+	}
+	if !hasMAC {
+		return withMAC(g, word)
+	}
+	hardware, err := net.ParseMAC(mac)
+	if err != nil || len(hardware) != 6 {
+		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", shorten(mac)))
+	}
+	g.MAC = hardware.String()
+	return g, nil
+}
+
+// withMAC looks the hardware address of a gateway up: this host's own, or a
+// neighbour's.
+func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
+	for _, a := range g.Addrs {
+		mac, err := routing.HardwareAddress(a)
+		if err != nil {
+			return g, err
+		}
+		if mac != "" {
+			g.MAC = mac
+			return g, nil
+		}
+	}
+	return g, usageError{
+		fmt.Sprintf("the hardware address of %s is not known to this host", word),
+		"ping it first, or write it: --gateway " + word + "=52:54:00:12:34:56",
+	}
+}
+
+func gatewayProblem(word, what string) error {
+	return usageError{
+		fmt.Sprintf("--gateway %q %s", shorten(word), what),
+		"write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0",
+	}
+}

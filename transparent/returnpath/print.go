@@ -1,0 +1,163 @@
+package returnpath
+
+import "fmt"
+
+// Format is a way to write a plan down, so that it is in force after the host
+// starts anew.
+type Format uint8
+
+// The formats.
+const (
+	// Shell is a script for sh.
+	Shell Format = iota
+	// Networkd is a file for systemd-networkd.
+	Networkd
+	// Netplan is what goes beside a netplan configuration, whose own keys know
+	// neither interfaces nor ports.
+	Netplan
+	// Interfaces are lines for /etc/network/interfaces.
+	Interfaces
+)
+
+var formats = [...]string{Shell: "shell", Networkd: "networkd", Netplan: "netplan", Interfaces: "interfaces"}
+
+// String returns the word of the flag --format.
+func (f Format) String() string { return formats[f] }
+
+// FormatNames returns the words of the flag --format, in the order of the
+// constants.
+func FormatNames() []string { return formats[:] }
+
+// Commands returns what puts the plan into force, one command each, in order.
+// The packet filter's spans several lines.
+func (p Plan) Commands() []string {
+	var all []string
+	for _, r := range p.Routes {
+		all = append(all, r.String())
+	}
+	for _, r := range p.Rules {
+		all = append(all, r.String())
+	}
+	if p.Filter != nil {
+		all = append(all, "nft -f - <<'EOF'\n"+p.Filter.String()+"EOF")
+	}
+	return all
+}
+
+// Print writes the plan in a format.
+func (p Plan) Print(f Format) string {
+	var w writer
+	if f == Shell {
+		w.line(0, "#!/bin/sh")
+	}
+	w.notes(p.Notes)
+	switch f {
+	case Networkd:
+		p.networkd(&w)
+	case Netplan:
+		w.line(0, "# netplan has no keys for a rule's interface and ports. systemd-networkd, which")
+		w.line(0, "# it configures, has: this file goes beside netplan's. With the renderer")
+		w.line(0, "# NetworkManager let a systemd unit run \"unproxy routes apply\" instead.")
+		p.networkd(&w)
+	case Interfaces:
+		p.interfaces(&w)
+	default:
+		p.shell(&w)
+	}
+	return w.String()
+}
+
+// notes writes what the operator has to know as comments.
+func (w *writer) notes(all []Note) {
+	for _, n := range all {
+		w.line(0, "# NOTE %s", n)
+	}
+}
+
+// shell writes a script that may be run again.
+func (p Plan) shell(w *writer) {
+	w.line(0, "# Run as root. A rule that is there already is refused with \"File exists\", which is well.")
+	for _, r := range p.Routes {
+		w.line(0, "%s", r)
+	}
+	for _, r := range p.Rules {
+		w.line(0, "%s", r)
+	}
+	if p.Filter != nil {
+		w.line(0, "nft list table inet %s >/dev/null 2>&1 || nft -f - <<'EOF'\n%sEOF", p.Filter.Name(), p.Filter)
+	}
+}
+
+// interfaces writes options for the loopback interface, see interfaces(5).
+func (p Plan) interfaces(w *writer) {
+	w.line(0, "# /etc/network/interfaces: below \"iface lo inet loopback\"")
+	for _, r := range p.Routes {
+		w.line(1, "up %s", r)
+	}
+	for _, r := range p.Rules {
+		w.line(1, "up %s || true", r)
+	}
+	for _, r := range p.Rules {
+		w.line(1, "down %s || true", r.Removal())
+	}
+	for _, r := range p.Routes {
+		w.line(1, "down %s || true", r.Removal())
+	}
+	p.nftables(w)
+}
+
+// nftables writes the packet filter's part for the file that Debian's service
+// nftables loads at the start.
+func (p Plan) nftables(w *writer) {
+	if p.Filter == nil {
+		return
+	}
+	w.line(0, "\n# /etc/nftables.conf, loaded by the service nftables:")
+	w.WriteString(p.Filter.String())
+}
+
+// networkd writes a file of systemd.network(5). It is about lo, which is there
+// on every host.
+func (p Plan) networkd(w *writer) {
+	w.line(0, "# /etc/systemd/network/50-unproxy.network; then: networkctl reload")
+	w.line(0, "[Match]\nName=lo")
+	for _, r := range p.Routes {
+		all := "0.0.0.0/0"
+		if r.IPv6 {
+			all = "::/0"
+		}
+		w.line(0, "\n[Route]\nDestination=%s\nType=local\nTable=%d", all, r.Table)
+	}
+	for _, r := range p.Rules {
+		w.line(0, "\n[RoutingPolicyRule]")
+		for _, pair := range r.networkd() {
+			w.line(0, "%s", pair)
+		}
+	}
+	p.nftables(w)
+}
+
+// networkd returns the rule's section of systemd.network(5).
+func (r Rule) networkd() []string {
+	family := "ipv4"
+	if r.IPv6 {
+		family = "ipv6"
+	}
+	all := []string{"Family=" + family}
+	if r.From.IsValid() {
+		all = append(all, "From="+r.From.String())
+	}
+	if r.In != "" {
+		all = append(all, "IncomingInterface="+r.In)
+	}
+	if r.Protocol != "" {
+		all = append(all, "IPProtocol="+r.Protocol)
+	}
+	if r.hasPorts() {
+		all = append(all, "SourcePort="+r.Ports.String())
+	}
+	if r.Mark != 0 {
+		all = append(all, fmt.Sprintf("FirewallMark=%d", r.Mark))
+	}
+	return append(all, "Table="+r.table(), fmt.Sprintf("Priority=%d", r.Preference))
+}

@@ -1,0 +1,138 @@
+package routing
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"unproxy/transparent/returnpath"
+)
+
+// rulesOf lists the host's rules of one family, in the plan's terms.
+func rulesOf(v6 bool) ([]returnpath.Rule, error) {
+	list, err := netlink.RuleList(family(v6))
+	if err != nil {
+		return nil, failed("ip rule", err)
+	}
+	all := make([]returnpath.Rule, len(list))
+	for i := range list {
+		all[i] = readRule(&list[i], v6)
+	}
+	return all, nil
+}
+
+// readRule reads what a plan says of rules.
+func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
+	rule := returnpath.Rule{IPv6: v6, In: r.IifName, Mark: r.Mark, Table: uint32(r.Table), Preference: uint32(max(0, r.Priority))}
+	if r.Src != nil {
+		rule.From = prefix(r.Src)
+	}
+	switch r.IPProto {
+	case unix.IPPROTO_TCP:
+		rule.Protocol = "tcp"
+	case unix.IPPROTO_UDP:
+		rule.Protocol = "udp"
+	}
+	if r.Sport != nil {
+		rule.Ports = returnpath.Ports{Low: r.Sport.Start, High: r.Sport.End}
+	}
+	return rule
+}
+
+func prefix(n *net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones)
+}
+
+// normal writes a rule as the kernel gives it back: all ports are none.
+func normal(r returnpath.Rule) returnpath.Rule {
+	if r.Ports == returnpath.AllPorts {
+		r.Ports = returnpath.Ports{}
+	}
+	return r
+}
+
+// writeRule is the inverse of readRule.
+func writeRule(r returnpath.Rule) *netlink.Rule {
+	r = normal(r)
+	rule := netlink.NewRule()
+	rule.Family = family(r.IPv6)
+	if r.From.IsValid() {
+		rule.Src = &net.IPNet{IP: r.From.Addr().AsSlice(), Mask: net.CIDRMask(r.From.Bits(), r.From.Addr().BitLen())}
+	}
+	switch r.Protocol {
+	case "tcp":
+		rule.IPProto = unix.IPPROTO_TCP
+	case "udp":
+		rule.IPProto = unix.IPPROTO_UDP
+	}
+	if r.Ports != (returnpath.Ports{}) {
+		rule.Sport = netlink.NewRulePortRange(r.Ports.Low, r.Ports.High)
+	}
+	rule.IifName, rule.Mark = r.In, r.Mark
+	rule.Table, rule.Priority = int(r.Table), int(r.Preference)
+	return rule
+}
+
+// hasRoute reports whether everything is local in a table.
+func hasRoute(r returnpath.Route) (bool, error) {
+	list, err := netlink.RouteListFiltered(family(r.IPv6), &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL},
+		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, failed("ip route show table", err)
+	}
+	for _, route := range list {
+		if route.Dst == nil || prefix(route.Dst).Bits() == 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// writeRoute is the route in the library's terms.
+func writeRoute(r returnpath.Route) (*netlink.Route, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	if r.IPv6 {
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	return &netlink.Route{
+		LinkIndex: lo.Attrs().Index,
+		Dst:       all,
+		Table:     int(r.Table),
+		Type:      unix.RTN_LOCAL,
+		Scope:     netlink.SCOPE_HOST,
+	}, nil
+}
+
+func addRoute(r returnpath.Route) error {
+	route, err := writeRoute(r)
+	if err == nil {
+		err = netlink.RouteReplace(route)
+	}
+	return failed(r.String(), err)
+}
+
+func family(v6 bool) int {
+	if v6 {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
+// LoopbackUp brings lo up, which in a new network namespace is down. It needs
+// CAP_NET_ADMIN; doing it again changes nothing.
+func LoopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	return failed("ip link set lo up", err)
+}
