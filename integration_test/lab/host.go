@@ -55,6 +55,18 @@ func (h *Host) IP(t testing.TB, command string) string {
 	return run(t, h.On(Command{Name: "ip", Args: strings.Fields(command)}))
 }
 
+// Sysctl sets a parameter of the host's network, "net.ipv4.ip_forward".
+func (h *Host) Sysctl(t testing.TB, name, value string) {
+	t.Helper()
+	h.Shell(t, "echo "+value+" >/proc/sys/"+strings.ReplaceAll(name, ".", "/"))
+}
+
+// Shell runs a script on the host and returns what it printed.
+func (h *Host) Shell(t testing.TB, script string) string {
+	t.Helper()
+	return run(t, h.On(Command{Name: "sh", Args: []string{"-ec", script}}))
+}
+
 // On returns the command that runs c on the host.
 func (h *Host) On(c Command) Command {
 	c.Args = append([]string{"--target", h.pid, "--net", c.Name}, c.Args...)

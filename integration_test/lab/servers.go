@@ -85,6 +85,30 @@ func HAProxy(t testing.TB, config string, addresses ...string) *Process {
 // their full path.
 func Nginx(t testing.TB, config string, addresses ...string) (p *Process, dir string) {
 	t.Helper()
+	command, dir := nginx(t, config)
+	return startServer(t, command, addresses), dir
+}
+
+// NginxOn is [Nginx] on another host.
+func NginxOn(t testing.TB, h *Host, config string) (p *Process, dir string) {
+	t.Helper()
+	command, dir := nginx(t, config)
+	command.Name = lookPath(t, command.Name)
+	p = Start(t, h.On(command))
+	// It writes its id once it listens.
+	poll(func() bool {
+		id, err := os.ReadFile(filepath.Join(dir, "nginx.pid"))
+		return err == nil && len(id) > 0 || p.ended()
+	})
+	if p.ended() {
+		t.Fatal("nginx ended before it listened")
+	}
+	return p, dir
+}
+
+// nginx returns the command that runs nginx.
+func nginx(t testing.TB, config string) (command Command, dir string) {
+	t.Helper()
 	dir = t.TempDir()
 	for _, sub := range []string{"logs", "body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
@@ -97,8 +121,7 @@ func Nginx(t testing.TB, config string, addresses ...string) (p *Process, dir st
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p = startServer(t, Command{Name: "nginx", Args: []string{"-p", dir, "-c", path, "-e", "stderr"}}, addresses)
-	return p, dir
+	return Command{Name: "nginx", Args: []string{"-p", dir, "-c", path, "-e", "stderr"}}, dir
 }
 
 // NginxTemporary is the part of an nginx http block that keeps its temporary
