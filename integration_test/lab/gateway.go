@@ -28,11 +28,26 @@ func StartGateway(t testing.TB, flags ...string) *Gateway {
 // c, whose Name and Args are not used.
 func StartGatewayAs(t testing.TB, c Command, flags ...string) *Gateway {
 	t.Helper()
-	c.Name = Binary(t)
-	c.Args = append([]string{"--log-format", "json"}, flags...)
+	c.Name, c.Args = Binary(t), gatewayArgs(flags)
+	return startGateway(t, c)
+}
+
+// StartGatewayOn is [StartGateway] on another host.
+func StartGatewayOn(t testing.TB, h *Host, flags ...string) *Gateway {
+	t.Helper()
+	return startGateway(t, h.On(Command{Name: Binary(t), Args: gatewayArgs(flags)}))
+}
+
+func gatewayArgs(flags []string) []string {
+	args := append([]string{"--log-format", "json"}, flags...)
 	if !strings.Contains(strings.Join(flags, " "), "--log-level") {
-		c.Args = append(c.Args, "--log-level", "debug")
+		args = append(args, "--log-level", "debug")
 	}
+	return args
+}
+
+func startGateway(t testing.TB, c Command) *Gateway {
+	t.Helper()
 	g := &Gateway{Process: Start(t, c)}
 	g.WaitLine(t, `"message":"ready"`)
 	for _, l := range g.Log() {

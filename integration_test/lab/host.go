@@ -49,6 +49,16 @@ func (h *Host) here(t testing.TB, words ...string) {
 	run(t, Command{Name: "ip", Args: strings.Fields(strings.Join(words, " "))})
 }
 
+// Tunnel joins two hosts by a tunnel, a cable without neighbours or addresses,
+// whose ends have the names.
+func (h *Host) Tunnel(t testing.TB, name string, other *Host, otherName string) {
+	t.Helper()
+	h.IP(t, "link add "+name+" type veth peer name "+otherName+" netns "+other.pid)
+	const address = "52:54:00:00:00:aa" // without ARP each end takes the other to have its own
+	h.IP(t, "link set "+name+" address "+address+" arp off up")
+	other.IP(t, "link set "+otherName+" address "+address+" arp off up")
+}
+
 // IP runs ip(8) on the host.
 func (h *Host) IP(t testing.TB, command string) string {
 	t.Helper()

@@ -59,7 +59,9 @@ func (h BackendHost) route(w *writer, g Gateway, number uint32) {
 		w.line(0, "%s rule add fwmark %d lookup %d pref %d", ip(v6), number, number, number)
 	}
 	if g.Device != "" {
-		w.line(0, "# what comes through the tunnel has its way back elsewhere, in the eyes of a strict filter")
+		// Without an address of the interface even the loose filter drops what has
+		// its way back elsewhere (no_addr in __fib_validate_source).
+		w.line(0, "# The loose reverse-path filter, for which the tunnel must have an IPv4 address on this host.")
 		w.line(0, "sysctl -w net.ipv4.conf.%s.rp_filter=2", g.Device)
 	}
 }
