@@ -76,27 +76,53 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 }
 
 // Remove takes p away, and has trace told each command. What is not there is no
-// error. What others live by stays: rules for marked packets as long as another
-// table of the packet filter marks them, and routes as long as a rule looks them
-// up. All is tried; the errors are joined.
+// error. What others live by stays: routes as long as a rule looks them up, and
+// rules for marked packets as long as another table of the packet filter marks
+// any; the last one takes them all along. All is tried; the errors are joined.
 func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	var all []error
-	shared := map[uint32]bool{}
+	rules := slices.DeleteFunc(slices.Clone(p.Rules), func(r returnpath.Rule) bool { return r.Mark != 0 })
 	if p.Filter != nil {
 		all = append(all, removeTable(ctx, p.Filter, trace))
-		others, err := tables(ctx, returnpath.FilterPrefix(p.Filter.Mark))
+		unused, err := unusedRules(ctx, p)
 		all = append(all, err)
-		shared[p.Filter.Mark], shared[p.Filter.Mark+1] = len(others) > 0, len(others) > 0
+		rules = append(rules, unused...)
 	}
-	for _, r := range p.Rules {
-		if !shared[r.Mark] {
-			all = append(all, removeRule(r, trace))
-		}
+	for _, r := range rules {
+		all = append(all, removeRule(r, trace))
 	}
 	for _, r := range p.Routes {
-		all = append(all, removeRoute(r, trace))
+		// That of the other family may be left of a plan which could not take it.
+		for _, v6 := range []bool{false, true} {
+			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: r.Table}, trace))
+		}
 	}
 	return errors.Join(all...)
+}
+
+// unusedRules returns the rules for marked packets with p's numbers, whoever
+// added them, if no table marks packets any more.
+func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, error) {
+	others, err := tables(ctx, returnpath.FilterPrefix(p.Filter.Mark))
+	if err != nil || len(others) > 0 {
+		return nil, err
+	}
+	var all []returnpath.Rule
+	for _, v6 := range []bool{false, true} {
+		present, err := rulesOf(v6)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range present {
+			like := func(own returnpath.Rule) bool {
+				return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
+			}
+			if slices.ContainsFunc(p.Rules, like) {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
 }
 
 // RemoveAll takes away whatever a plan with these options can have made: all
