@@ -100,11 +100,20 @@ const whoAsk = "GET / HTTP/1.0\r\n\r\n"
 // start starts the backend of a place.
 func (p place) start(t *testing.T) {
 	t.Helper()
-	if p.host == nil {
-		lab.Nginx(t, whoAmI(p.backends), p.backends[:]...)
+	if h := p.machine(t); h != nil {
+		lab.NginxOn(t, h, whoAmI(p.backends))
 		return
 	}
-	lab.NginxOn(t, p.host(t), whoAmI(p.backends))
+	lab.Nginx(t, whoAmI(p.backends), p.backends[:]...)
+}
+
+// machine makes the backend's host; nil is the gateway's.
+func (p place) machine(t *testing.T) *lab.Host {
+	t.Helper()
+	if p.host == nil {
+		return nil
+	}
+	return p.host(t)
 }
 
 // flags are those of a gateway in front of the place.
@@ -161,15 +170,16 @@ func wantDirect(t *testing.T, from *lab.Host, p place) {
 // Every place, IPv4 and IPv6: without routes the log says what is missing, with
 // them the backend sees the client, and whoever uses it without the gateway goes
 // on doing so, in every setting of the reverse-path filter. Removing the routes
-// leaves the host as it was.
+// leaves the host as it was. The gateway has CAP_NET_RAW and nothing else.
 func TestTopologies(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				lab.Require(t, "nginx", "nft")
 				other := outsider(t, p)
 				p.start(t)
-				g := lab.StartGateway(t, p.flags()...)
+				g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, p.flags()...)
 				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
 				before := policy(t)
 				wantLost(t, g)

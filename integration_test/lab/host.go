@@ -1,9 +1,15 @@
 package lab
 
 import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host is another host: a network namespace that is joined to the test's by a
@@ -75,6 +81,44 @@ func (h *Host) Sysctl(t testing.TB, name, value string) {
 func (h *Host) Shell(t testing.TB, script string) string {
 	t.Helper()
 	return run(t, h.On(Command{Name: "sh", Args: []string{"-ec", script}}))
+}
+
+// ListenUDP opens a UDP socket on the host; a nil host is the test's own. It is
+// closed with the test.
+func (h *Host) ListenUDP(t testing.TB, address netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	type result struct {
+		conn *net.UDPConn
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		if h != nil {
+			runtime.LockOSThread() // for good: the thread ends with the goroutine
+			if err := enter(h.pid); err != nil {
+				done <- result{nil, err}
+				return
+			}
+		}
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
+		done <- result{conn, err}
+	}()
+	r := <-done
+	if r.err != nil {
+		t.Fatalf("listen on udp %v: %v", address, r.err)
+	}
+	t.Cleanup(func() { r.conn.Close() })
+	return r.conn
+}
+
+// enter takes the thread into the network namespace of a process.
+func enter(pid string) error {
+	f, err := os.Open("/proc/" + pid + "/ns/net")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.NewSyscallError("setns", unix.Setns(int(f.Fd()), unix.CLONE_NEWNET))
 }
 
 // On returns the command that runs c on the host.

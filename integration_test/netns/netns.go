@@ -47,13 +47,29 @@ const forbidden = 97
 // before is run twice.
 func Run(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
+	run(t, kinds(), body)
+}
+
+// RunAsRoot is [Run] without a user namespace, for servers that change to users
+// of their own. Without root the test is skipped.
+func RunAsRoot(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root has a network namespace and more than one user in it")
+	}
+	all := kinds()
+	run(t, all[len(all)-1:], body)
+}
+
+func run(t *testing.T, kinds []kind, body func(t *testing.T)) {
+	t.Helper()
 	if os.Getenv(marker) == t.Name() {
 		enter(t)
 		body(t)
 		return
 	}
 	var reasons []error
-	for _, k := range kinds() {
+	for _, k := range kinds {
 		output, err := again(t.Name(), k.attributes)
 		if isForbidden(err) {
 			reasons = append(reasons, fmt.Errorf("%s: %w", k.name, err))

@@ -1,0 +1,111 @@
+package integration_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/netns"
+	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
+)
+
+// The plan brings datagrams back as well, from every place. The test is the
+// gateway here, with a socket of its own.
+func TestTopologiesUDP(t *testing.T) {
+	for _, p := range places {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				outsider(t, p)
+				h := p.machine(t)
+				var backends []returnpath.Backend
+				for _, address := range p.backends {
+					at := netip.MustParseAddrPort(address)
+					go echoDatagrams(h.ListenUDP(t, at))
+					backends = append(backends, returnpath.Server(at, true))
+				}
+				located, err := routing.Locate(backends)
+				if err != nil {
+					t.Fatal(err)
+				}
+				plan := returnpath.New(located, nil, returnpath.Options{})
+				clients := [2]netip.AddrPort{client4, client6}
+				for i, client := range clients {
+					plain := netip.AddrPort{}
+					eventually(t, "the backend answers this host", func() bool { return exchange(t, plain, p.backends[i]) })
+					if exchange(t, client, p.backends[i]) {
+						t.Errorf("%s answered %v without a way back", p.backends[i], client)
+					}
+				}
+				if err := routing.Apply(t.Context(), plan, func(string) {}); err != nil {
+					t.Fatal(err)
+				}
+				for i, client := range clients {
+					for _, filter := range []string{"0", "1", "2"} {
+						for _, mark := range []string{"0", "1"} {
+							reversePath(t, filter, mark)
+							if !exchange(t, client, p.backends[i]) {
+								t.Errorf("rp_filter %s, src_valid_mark %s: %s does not answer %v", filter, mark, p.backends[i], client)
+							}
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func echoDatagrams(c *net.UDPConn) {
+	b := make([]byte, 2048)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return
+		}
+		c.WriteToUDPAddrPort(b[:n], from) // lost where there is no way back, which is the point
+	}
+}
+
+// exchange sends a datagram to backend, from client if that is valid, and
+// reports whether it comes back soon.
+func exchange(t *testing.T, client netip.AddrPort, backend string) bool {
+	t.Helper()
+	to := netip.MustParseAddrPort(backend)
+	domain, peer := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if to.Addr().Is4() {
+		domain, peer = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(os.NewSyscallError("socket", err))
+	}
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	if client.IsValid() {
+		if errno := transparent.Bind(transparent.System{}, fd, client); errno != 0 {
+			t.Fatalf("bind to %v: %v", client, errno)
+		}
+	}
+	if err := unix.Connect(fd, peer); err != nil {
+		t.Fatal(os.NewSyscallError("connect", err))
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	write(t, c, []byte("datagram"))
+	n, err := c.Read(make([]byte, 100))
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatal(err)
+	}
+	return n == len("datagram")
+}
