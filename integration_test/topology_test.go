@@ -224,6 +224,45 @@ func output(t *testing.T, name string, args ...string) string {
 	return text
 }
 
+// The script that people read before they run it does the same.
+func TestRoutesScript(t *testing.T) {
+	for _, p := range places {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				lab.Require(t, "nginx", "nft")
+				other := outsider(t, p)
+				p.start(t)
+				g := lab.StartGateway(t, p.flags()...)
+				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+				before := policy(t)
+				script := func(action string) (string, int) {
+					return lab.Run(t, lab.Command{Name: "../scripts/routes.sh", Args: append([]string{action}, p.backends[:]...)})
+				}
+				if text, code := script("check"); code != 3 {
+					t.Errorf("check before: exit code %d: %s", code, text)
+				}
+				if text, code := script("apply"); code != 0 {
+					t.Fatalf("apply: exit code %d: %s", code, text)
+				}
+				wantSeen(t, g)
+				if p.outsiders {
+					wantDirect(t, other, p)
+				}
+				if text, code := script("apply"); code != 0 || text != "" {
+					t.Errorf("apply again: exit code %d: %s", code, text)
+				}
+				if text, code := script("check"); code != 0 {
+					t.Errorf("check after: exit code %d: %s", code, text)
+				}
+				if text, code := script("remove"); code != 0 || policy(t) != before {
+					t.Errorf("remove: exit code %d: %s\nit left:\n%s", code, text, policy(t))
+				}
+			})
+		})
+	}
+}
+
 // answers reports whether both backends answer the gateway's host itself: a new
 // IPv6 neighbour takes a moment.
 func answers(t *testing.T, p place) bool {
