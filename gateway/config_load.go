@@ -145,7 +145,7 @@ func (l *loader) forwards() {
 		}
 		common.given[s.Name] = true
 		if err := s.take(&common, values); err != nil {
-			l.errs = append(l.errs, FlagProblem(s.Name, last(values), err))
+			l.errs = append(l.errs, FlagProblem(s.Name, atFault(values, err), err))
 		}
 	}
 	common.nameLists(func(name string) string { return "--" + name })
@@ -163,6 +163,7 @@ func (l *loader) forwards() {
 		l.config.Forwards = append(l.config.Forwards, &drafts[i].forward)
 	}
 	l.idle(common, drafts)
+	l.redirect(common, drafts)
 }
 
 // forward puts a forward's own settings over the common ones.
@@ -185,10 +186,21 @@ func (l *loader) forward(common draft, f *Forward) draft {
 	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
 		d.forward.RejectUnknown = true
 	}
+	if !d.forward.TProxy && !own["redirect"] {
+		d.forward.Redirect = nil // what is given for all is for those that can take it
+	}
 	warnings, err := l.lists.resolve(&d)
 	l.warnings = append(l.warnings, warnings...)
 	l.errs = append(l.errs, err)
 	return d
+}
+
+// redirect looks whether what is redirected by a flag is handed to anybody.
+func (l *loader) redirect(common draft, drafts []draft) {
+	takes := func(d draft) bool { return d.forward.TProxy }
+	if common.given["redirect"] && len(drafts) > 0 && !slices.ContainsFunc(drafts, takes) {
+		l.errs = append(l.errs, &Problem{Message: "--redirect says what is handed to a tproxy listener, and there is none", Remedy: "--tproxy"})
+	}
 }
 
 // setting takes in one key of a forward.
@@ -204,7 +216,7 @@ func (p *problems) setting(d *draft, name string, values []string) {
 	}
 	d.given[name] = true
 	if err := s.take(d, values); err != nil {
-		p.add(fmt.Sprintf("%s %q %v", name, shorten(last(values)), err), remedy(err, "?"+name+"="))
+		p.add(fmt.Sprintf("%s %q %v", name, shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
 	}
 }
 
@@ -231,6 +243,14 @@ func (s Setting) take(d *draft, values []string) error {
 		return &settings.Error{Why: "is no value; it takes " + s.Argument}
 	}
 	return s.set(d, values)
+}
+
+// atFault returns the one of several values that err is about.
+func atFault(values []string, err error) string {
+	if e, ok := errors.AsType[*settings.Error](err); ok && e.Value != "" {
+		return e.Value
+	}
+	return last(values)
 }
 
 // FlagProblem is the problem with the value of a flag; err is what package

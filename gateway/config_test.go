@@ -50,6 +50,7 @@ func TestDefaults(t *testing.T) {
 		"local relay":            !f.CloseLocal,
 		"unknown relay":          !f.RejectUnknown,
 		"transparent off":        !f.Transparent,
+		"tproxy off":             !f.TProxy && f.Redirect == nil,
 		"source-port prefer":     f.Source.SourcePort == transparent.Prefer,
 		"family-mismatch reject": f.Source.FamilyMismatch == transparent.Reject,
 		"mark off":               f.Mark == 0,
@@ -94,6 +95,7 @@ var settingRows = []struct {
 	{"transparent off", "transparent", func(f *engine.Forward) any { return f.Transparent }, false, true},
 	{"source-port keep", "source-port=any", func(f *engine.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *engine.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
+	{"tproxy on", "tproxy=off", func(f *engine.Forward) any { return f.TProxy }, true, false},
 	{"mark 0x10", "mark=off", func(f *engine.Forward) any { return f.Mark }, uint32(16), uint32(0)},
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *engine.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"idle-timeout 1h", "idle-timeout=off", func(f *engine.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},
@@ -118,7 +120,7 @@ func texts(of func(*engine.Forward) engine.Addresses) func(*engine.Forward) any 
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, MaxConnections: true} // by tests of their own
+	covered := map[string]bool{"trust-file": true, "redirect": true, MaxConnections: true} // by tests of their own
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true

@@ -29,6 +29,7 @@ func (c *Config) Validate() ([]Warning, error) {
 		v.forward(f)
 	}
 	v.listeners(c.Forwards)
+	v.redirectedTwice(c.Forwards)
 	return v.warnings, v.err()
 }
 
@@ -54,6 +55,7 @@ func (v *validator) forward(f *engine.Forward) {
 	defer func() { v.prefix = "" }()
 	v.peers(f)
 	v.headers(f)
+	v.tproxy(f)
 	v.transparent(f)
 	v.destination(f)
 	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 // ownEvery is how often the host's own addresses are listed anew: no header may
-// name one of them in transparent mode.
+// name one of them in transparent mode, nor lead back to the gateway through one.
 const ownEvery = 10 * time.Second
 
 // Gateway is a running gateway, or one about to run. Its methods may be called
@@ -20,14 +20,14 @@ const ownEvery = 10 * time.Second
 type Gateway struct {
 	config Config
 	engine *engine.Engine
-	own    *transparent.OwnAddresses // nil where no forward is transparent
+	own    *transparent.OwnAddresses // nil where no forward has to know them
 	hurry  chan struct{}
 	once   sync.Once
 }
 
 // New opens every listener, so that what cannot be served is known before
-// anything is. Where a forward is transparent it first makes sure that the
-// kernel lets it be; the error is then a [transparent.OptionError]. Of a
+// anything is. Where a forward is transparent, or takes what was sent to other
+// addresses, it first makes sure that the kernel lets it; the error is then a [transparent.OptionError]. Of a
 // listener that cannot be opened it is an [engine.ListenError], and of a
 // configuration that is wrong those of [Config.Validate].
 func New(c Config) (*Gateway, error) {
@@ -35,7 +35,10 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{config: c, hurry: make(chan struct{})}
-	if err := g.prepareTransparency(); err != nil {
+	if err := g.checkCapabilities(); err != nil {
+		return nil, err
+	}
+	if err := g.learnOwnAddresses(); err != nil {
 		return nil, err
 	}
 	loops := c.Loops
@@ -56,32 +59,37 @@ func New(c Config) (*Gateway, error) {
 	return g, nil
 }
 
-// prepareTransparency checks what transparent mode and marks need, and has the
-// forwards' policies know the host's own addresses.
-func (g *Gateway) prepareTransparency() error {
-	var spoof, mark bool
+// checkCapabilities checks what foreign addresses and marks need.
+func (g *Gateway) checkCapabilities() error {
+	var foreign, mark bool
 	for _, f := range g.config.Forwards {
-		spoof = spoof || f.Transparent
+		foreign = foreign || f.Transparent || f.TProxy
 		mark = mark || f.Mark != 0
 	}
 	switch {
-	case !spoof && !mark:
-		return nil
-	case !spoof:
+	case foreign:
+		return transparent.Check(mark)
+	case mark:
 		return transparent.CheckMark()
 	}
-	if err := transparent.Check(mark); err != nil {
-		return err
-	}
-	own, err := transparent.NewOwnAddresses(nil)
-	if err != nil {
-		return err
-	}
-	g.own = own
+	return nil
+}
+
+// learnOwnAddresses has the forwards know the host's own addresses: those that
+// must not be connected from, and those where a header could lead in a circle.
+func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
-		if f.Transparent {
-			f.Source.Own = own
+		if !f.Transparent && !leadsAnywhere(f) {
+			continue
 		}
+		if g.own == nil {
+			own, err := transparent.NewOwnAddresses(nil)
+			if err != nil {
+				return err
+			}
+			g.own = own
+		}
+		f.Source.Own = g.own
 	}
 	return nil
 }

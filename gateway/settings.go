@@ -146,6 +146,10 @@ func transparentSettings() []Setting {
 			Meaning: "IPv6 client, IPv4 backend, or the reverse: refuse; the gateway's address; a stand-in"},
 		{Name: "allow-source", Argument: "RULE", Repeatable: true, set: setAllowSource, transparentOnly: true,
 			Meaning: "let a header name a source that is denied by default, such as loopback"},
+		{Name: "tproxy", Argument: "on|off", Switch: true, Default: "off", set: setTProxy,
+			Meaning: "take connections that the packet filter hands over, wherever they were sent to"},
+		{Name: "redirect", Argument: "PREFIX:PORTS", Repeatable: true, set: setRedirect,
+			Meaning: "which those are: PREFIX:PORTS, PREFIX, or :PORTS of this host's own addresses"},
 	})
 }
 

@@ -120,6 +120,20 @@ func setAllowSource(d *draft, v []string) error {
 	return nil
 }
 
+func setTProxy(d *draft, v []string) error { return turn(v, &d.forward.TProxy) }
+
+func setRedirect(d *draft, v []string) error {
+	d.forward.Redirect = nil
+	for _, text := range v {
+		r, err := parseRedirect(text)
+		if err != nil {
+			return err
+		}
+		d.forward.Redirect = append(d.forward.Redirect, r)
+	}
+	return nil
+}
+
 func setAllowDestination(d *draft, v []string) error {
 	d.allowDestination.rules = v
 	return nil

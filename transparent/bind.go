@@ -37,13 +37,19 @@ func Bind(k Sockets, fd int, source netip.AddrPort) syscall.Errno {
 	if errno := k.SetOption(fd, option[0], option[1], 1); errno != 0 {
 		return errno
 	}
-	if errno := setTransparent(k, fd, source.Addr().Is4()); errno != 0 {
+	if errno := Enable(k, fd, source.Addr().Is4()); errno != 0 {
 		return errno
 	}
 	return k.Bind(fd, source)
 }
 
-func setTransparent(k Sockets, fd int, is4 bool) syscall.Errno {
+// Enable lets the socket fd have addresses that are not the host's: it may be
+// bound to one, and a listening socket takes the connections that the packet
+// filter's tproxy statement hands to it, whatever they were sent to
+// (nf_tproxy_assign_sock takes no other socket). is4 says that the socket is of
+// AF_INET, else it is of AF_INET6; one of those that takes both families does so
+// for both. It is to be called before bind(2).
+func Enable(k Sockets, fd int, is4 bool) syscall.Errno {
 	if is4 {
 		return k.SetOption(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
 	}

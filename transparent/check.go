@@ -85,7 +85,7 @@ func checkTransparent(k Sockets, fd int, is4 bool) error {
 	if is4 {
 		option = "IP_TRANSPARENT"
 	}
-	return optionError(option, setTransparent(k, fd, is4))
+	return optionError(option, Enable(k, fd, is4))
 }
 
 func optionError(option string, errno syscall.Errno) error {

@@ -59,6 +59,9 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	if c.Source.IsValid() && c.Source != c.Client {
 		addAddrPort(e, "source", c.Source)
 	}
+	if c.Mapped() {
+		e.Bool("mapped", true)
+	}
 	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
 }
 

@@ -52,6 +52,9 @@ func summarize(w io.Writer, f *engine.Forward) {
 	row("trust", peers(f))
 	row("header", headers(f))
 	row("transparent", transparency(f))
+	if f.TProxy {
+		row("tproxy", redirects(f))
+	}
 	row("time limits", fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout)))
 	if f.MaxConnections > 0 {
 		row("limit", plural(f.MaxConnections, "connection"))
@@ -118,6 +121,18 @@ func transparency(f *engine.Forward) string {
 		return "off: the backend sees the gateway's address"
 	}
 	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s", f.Source.SourcePort, f.Source.FamilyMismatch)
+}
+
+// redirects says what else than connections to itself the listener takes.
+func redirects(f *engine.Forward) string {
+	if len(f.Redirect) == 0 {
+		return "on: takes whatever the packet filter hands over"
+	}
+	texts := make([]string, len(f.Redirect))
+	for i, r := range f.Redirect {
+		texts[i] = r.String()
+	}
+	return "on: takes what is redirected from " + strings.Join(texts, ", ")
 }
 
 func either(condition bool, yes, no string) string {

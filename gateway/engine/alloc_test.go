@@ -45,6 +45,7 @@ func (r *rig) run() {
 func (r *rig) exchange(first, second []byte) {
 	r.dials = r.dials[:0]
 	from := r.arrive(r.front(0), lb)
+	from.source = destiny4 // as the packet filter has it, where it comes to a TProxy listener
 	from.deliver(first)
 	r.run()
 	far := r.dials[0].far
@@ -72,6 +73,11 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 			f.IdleTimeout, f.Keepalive, f.UserTimeout = time.Minute, time.Minute, time.Minute
 			f.MaxConnections = 1000
 		}, header},
+		{"LOCAL, to where it was sent", func(f *Forward) {
+			f.TProxy, f.AllowDestination = true, everybody
+			f.Listeners[0].Endpoint = Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
+			f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+		}, v2(netip.AddrPort{}, netip.AddrPort{})},
 		{"two headers", func(f *Forward) { f.Headers = 2 }, header + v2(client4, destiny4)},
 	}
 	for _, row := range rows {

@@ -93,7 +93,8 @@ type Backend struct {
 	// with it.
 	Host string
 	Port uint16
-	// FromHeader connects to the destination that the header names.
+	// FromHeader connects to the destination that the header names or, behind
+	// a TProxy listener, where none does, to where the connection was sent.
 	FromHeader bool
 }
 
@@ -128,12 +129,22 @@ type Forward struct {
 	// RejectUnknown refuses headers that name no usable client.
 	RejectUnknown bool
 
+	// TProxy lets the listeners take connections to other addresses and ports
+	// than their own, those that the host's packet filter hands to them. It
+	// needs what Transparent needs, and is not for unix sockets.
+	TProxy bool
+	// Redirect is what the packet filter hands to the listener, for whoever
+	// sets the packet filter up; the engine does not look at it.
+	Redirect []Redirect
+
 	// Transparent connects to the backend from the client's address, by
 	// Source's rules. Backends of the client's family come first, and alone
 	// if Source rejects a mismatch.
 	Transparent bool
 	Source      transparent.Policy
-	// AllowDestination holds where a FromHeader backend may lead.
+	// AllowDestination holds where a FromHeader backend may lead. It never
+	// leads back to its own listener, not to any of Source.Own's addresses
+	// either that the listener takes connections to.
 	AllowDestination Addresses
 	// Mark is the SO_MARK of sockets to the backend; 0 sets none.
 	Mark uint32

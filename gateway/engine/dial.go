@@ -36,7 +36,7 @@ func (l *loop) targets(s *session) []Endpoint {
 		b := &s.listener.Backends[i]
 		switch {
 		case b.FromHeader:
-			if s.destination.IsValid() && s.mayReach(s.destination.Addr()) {
+			if s.destination.IsValid() && s.forbidden() == "" {
 				all = append(all, Endpoint{Addr: s.destination})
 			}
 		case b.Host != "":
@@ -73,19 +73,14 @@ func (s *session) suits(e Endpoint) bool {
 	return !client.IsValid() || client.Is4() == e.Addr.Addr().Is4()
 }
 
-func (s *session) mayReach(a netip.Addr) bool {
-	allowed := s.listener.forward.AllowDestination
-	return allowed != nil && allowed.Contains(a)
-}
-
 // noTarget says why there was nothing to dial.
 func (s *session) noTarget() (record.Outcome, record.Party, string) {
 	for i, b := range s.listener.Backends {
 		switch {
 		case b.FromHeader && !s.destination.IsValid():
-			return record.NoAddress, record.Gateway, "the header names no destination"
-		case b.FromHeader && !s.mayReach(s.destination.Addr()):
-			return record.DestinationDenied, record.Gateway, "not in --allow-destination"
+			return record.NoAddress, record.Gateway, "no destination is named"
+		case b.FromHeader && s.forbidden() != "":
+			return record.DestinationDenied, record.Gateway, s.forbidden()
 		case b.Host != "" && len(*s.listener.names[i].addresses.Load()) == 0:
 			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
 		}

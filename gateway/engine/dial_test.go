@@ -291,10 +291,10 @@ func TestNameWithVeryManyAddresses(t *testing.T) {
 func TestDestinationOfTheHeader(t *testing.T) {
 	f := plain(serverB)
 	f.Listeners[0].Backends = []Backend{{FromHeader: true}}
-	f.AllowDestination = only(destiny4)
+	f.AllowDestination = only(serverA.Addr)
 	r := one(t, f)
-	r.open(header)
-	if got := r.order(); !slices.Equal(got, []Endpoint{{Addr: destiny4}}) {
+	r.open(v2(client4, serverA.Addr))
+	if got := r.order(); !slices.Equal(got, []Endpoint{serverA}) {
 		t.Errorf("dialled %v", got)
 	}
 }

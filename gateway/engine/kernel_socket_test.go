@@ -15,7 +15,7 @@ type socket struct {
 	plan       plan
 	connected  bool
 	peer       netip.AddrPort // who connected
-	source     netip.AddrPort // what it was bound to
+	source     netip.AddrPort // what it was bound to, or was connected to by its peer
 	to         Endpoint
 	options    [][3]int
 
@@ -295,7 +295,7 @@ func (k *script) SocketError(fd int) syscall.Errno {
 func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	f := k.create(stream)
 	k.used-- // it has no descriptor yet
-	f.connected, f.peer = true, from
+	f.connected, f.peer, f.source = true, from, ln.source
 	ln.list = append(ln.list, f)
 	ln.wake(unix.EPOLLIN)
 	return f

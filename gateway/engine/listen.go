@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/transparent"
 )
 
 // backlog asks for the longest queue that the kernel gives, net.core.somaxconn.
@@ -42,36 +44,46 @@ func noIPv6(errno syscall.Errno) bool {
 	return errno == unix.EAFNOSUPPORT || errno == unix.EADDRNOTAVAIL
 }
 
-// openTCP opens a TCP listener. The options of a listener are inherited by the
-// sockets that it accepts (inet_csk_clone_lock), which saves setting them on each.
+// openTCP opens a TCP listener.
 func (ln *listener) openTCP(k Kernel, at netip.AddrPort) syscall.Errno {
 	family := unix.AF_INET
-	options := [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
-		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
 	}
 	fd, errno := k.Socket(family)
 	if errno != 0 {
 		return errno
 	}
-	options = append(options, ln.forward.options...)
-	for _, o := range options {
-		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
-			k.Close(fd)
-			return errno
-		}
-	}
-	errno = k.Bind(fd, at)
-	if errno == 0 {
-		errno = k.Listen(fd, backlog)
-	}
-	if errno != 0 {
+	if errno := ln.listenOn(k, fd, at); errno != 0 {
 		k.Close(fd)
 		return errno
 	}
 	ln.fd = fd
 	return 0
+}
+
+// listenOn makes a TCP socket listen. The options of a listener are inherited by
+// the sockets that it accepts (inet_csk_clone_lock), which saves setting them on
+// each.
+func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno {
+	options := [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
+	if at.Addr().Is6() {
+		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
+	}
+	for _, o := range append(options, ln.forward.options...) {
+		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+			return errno
+		}
+	}
+	if ln.forward.TProxy {
+		if errno := transparent.Enable(k, fd, at.Addr().Is4()); errno != 0 {
+			return errno
+		}
+	}
+	if errno := k.Bind(fd, at); errno != 0 {
+		return errno
+	}
+	return k.Listen(fd, backlog)
 }
 
 // socketOptions are the options of every TCP socket of a connection, on either

@@ -27,7 +27,7 @@ func (s *session) accepted(l *loop) {
 		s.arm(l, f.HeaderTimeout)
 		s.register(l)
 	case f.PassUntrusted:
-		s.client, s.spoof = s.peer, f.Transparent
+		s.client, s.destination, s.spoof = s.peer, s.sentTo(l), f.Transparent
 		if !s.admit(f) {
 			s.refuse(l, record.Limit, record.Trust)
 			return
@@ -156,13 +156,13 @@ func (s *session) decide(l *loop, h *proxyproto.Header, payload []byte) {
 			s.close(l, record.OK, record.Header)
 			return
 		}
-		s.client = s.peer
+		s.client, s.destination = s.peer, s.sentTo(l)
 	default:
 		if f.RejectUnknown {
 			s.refuse(l, record.NoAddress, record.Dial)
 			return
 		}
-		s.client = s.peer
+		s.client, s.destination = s.peer, s.sentTo(l)
 	}
 	s.dial(l, payload)
 }

@@ -112,7 +112,7 @@ var endings = []ending{
 	{name: "no_address, LOCAL names no destination", setting: func(f *Forward) {
 		f.Listeners[0].Backends, f.AllowDestination = []Backend{{FromHeader: true}}, everybody
 	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
-		reason: "the header names no destination", client: lb, reset: true},
+		reason: "no destination is named", client: lb, reset: true},
 	{name: "reset, by the client", sends: header, then: abort, outcome: record.Reset, phase: record.Relay, by: record.Client,
 		reason: "connection reset by peer", client: client4, reset: true},
 	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { abort(r, r.backend()) },

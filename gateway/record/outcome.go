@@ -65,7 +65,7 @@ var table = [outcomes]entry{
 	HeaderTimeout:      {"header_timeout", "the header was not complete in time", Warn},
 	SourceDenied:       {"source_denied", "the header names a source that it may not name", Warn},
 	FamilyMismatch:     {"family_mismatch", "client and backend are of different address families", Warn},
-	DestinationDenied:  {"destination_denied", "the header names a destination that it may not name", Warn},
+	DestinationDenied:  {"destination_denied", "the destination is not one that may be reached", Warn},
 	NoAddress:          {"no_address", "the header names no client and one is needed", Warn},
 	BackendRefused:     {"backend_refused", "the backend refused the connection", Warn},
 	BackendUnreachable: {"backend_unreachable", "there is no way to the backend, or its name does not resolve", Warn},

@@ -27,7 +27,9 @@ type Connection struct {
 	// where the header named none but the connection was relayed. Invalid
 	// when it never came to that.
 	Client netip.AddrPort
-	// Destination is where the client wanted to go, as the header says.
+	// Destination is where the client wanted to go, as the header says; or
+	// where the connection was sent to, where it came to a TPROXY listener
+	// without such a header.
 	Destination netip.AddrPort
 	// Backend is the server that was dialled last; Backend.IsValid is false
 	// when none was, or when it is a unix socket.
@@ -37,7 +39,8 @@ type Connection struct {
 	// Source is the address that a transparent connection was made from when
 	// it is not Client itself: another port, or a stand-in of the other family.
 	Source netip.AddrPort
-	// Transparent says that the backend saw the client's address.
+	// Transparent says that the backend saw the client's address, or its
+	// stand-in: see Mapped.
 	Transparent bool
 	// Version is the header's version, 1 or 2; 0 when none was read.
 	Version uint8
@@ -65,6 +68,12 @@ type Connection struct {
 	// Details holds what the header said beyond the addresses; nil when it
 	// said nothing of interest.
 	Details *Details
+}
+
+// Mapped reports whether Source is a stand-in for the client's address, which is
+// of another family than the backend's.
+func (c *Connection) Mapped() bool {
+	return c.Source.IsValid() && c.Source.Addr().Is4() != c.Client.Addr().Is4()
 }
 
 // Details is the part of a version 2 header's TLVs that is worth a line. All

@@ -17,6 +17,9 @@ type Error struct {
 	// Why completes the sentence that begins with the quoted value: "is not a
 	// duration".
 	Why string
+	// Value is the one that cannot be taken, where several were given; "" where
+	// it is the last one.
+	Value string
 	// Instead is a value that would be taken and is probably what was meant;
 	// "" when there is no telling.
 	Instead string
