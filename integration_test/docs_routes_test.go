@@ -10,21 +10,31 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// documented returns the commands of the first block under a heading of
-// docs/transparent.md, without the "ip" that each begins with.
+// script returns the first block of commands under a heading of
+// docs/transparent.md.
+func script(t *testing.T, heading string) string {
+	t.Helper()
+	_, section, _ := strings.Cut(string(readFile(t, "../docs/transparent.md")), "# "+heading+"\n")
+	_, block, _ := strings.Cut(section, "```sh\n")
+	block, _, found := strings.Cut(block, "```")
+	if !found {
+		t.Fatalf("docs/transparent.md has no commands under %q", heading)
+	}
+	return block
+}
+
+// documented returns the commands of such a block that are ip's, without the
+// "ip" that each begins with.
 func documented(t *testing.T, heading string) []string {
 	t.Helper()
-	_, section, _ := strings.Cut(string(readFile(t, "../docs/transparent.md")), "\n### "+heading+"\n")
-	_, block, _ := strings.Cut(section, "```sh\n")
-	block, _, _ = strings.Cut(block, "```")
 	var commands []string
-	for _, line := range strings.Split(block, "\n") {
+	for _, line := range strings.Split(script(t, heading), "\n") {
 		if command, ok := strings.CutPrefix(line, "ip "); ok {
 			commands = append(commands, command)
 		}
 	}
 	if len(commands) == 0 {
-		t.Fatalf("docs/transparent.md has no commands under %q", heading)
+		t.Fatalf("docs/transparent.md has no commands of ip under %q", heading)
 	}
 	return commands
 }

@@ -85,30 +85,21 @@ func (h *Host) Shell(t testing.TB, script string) string {
 
 // ListenUDP opens a UDP socket on the host; a nil host is the test's own. It is
 // closed with the test.
-func (h *Host) ListenUDP(t testing.TB, address netip.AddrPort) *net.UDPConn {
+func (h *Host) ListenUDP(t testing.TB, address netip.AddrPort) (conn *net.UDPConn) {
 	t.Helper()
-	type result struct {
-		conn *net.UDPConn
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		if h != nil {
-			runtime.LockOSThread() // for good: the thread ends with the goroutine
-			if err := enter(h.pid); err != nil {
-				done <- result{nil, err}
-				return
-			}
+	listen := func() {
+		var err error
+		if conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(address)); err != nil {
+			t.Fatalf("listen on udp %v: %v", address, err)
 		}
-		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
-		done <- result{conn, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		t.Fatalf("listen on udp %v: %v", address, r.err)
 	}
-	t.Cleanup(func() { r.conn.Close() })
-	return r.conn
+	if h == nil {
+		listen()
+	} else {
+		h.Do(t, listen)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // enter takes the thread into the network namespace of a process.
@@ -126,6 +117,29 @@ func (h *Host) On(c Command) Command {
 	c.Args = append([]string{"--target", h.pid, "--net", c.Name}, c.Args...)
 	c.Name = "nsenter"
 	return c
+}
+
+// Do runs f on a thread that is on the host: the sockets that f opens are the
+// host's and stay so. Goroutines that f starts are not on the host.
+func (h *Host) Do(t testing.TB, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	if err := enter(h.pid); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			t.Error(os.NewSyscallError("setns", err))
+			return // the thread stays locked, and ends with the goroutine
+		}
+		runtime.UnlockOSThread()
+	}()
+	f()
 }
 
 // run runs c, which must succeed.

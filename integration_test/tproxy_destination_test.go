@@ -1,0 +1,196 @@
+package integration_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// inlineFlags let a listener lead to half of the addresses that are diverted to
+// it, and to the gateway's own: it stands in the way to the servers.
+func inlineFlags(flags ...string) []string {
+	all := []string{"--forward", tproxyListener}
+	for _, rule := range []string{"203.0.113.0/25", "2001:db8:113::/49", "10.0.0.0/8", "fd01::/16", "127.0.0.0/8"} {
+		all = append(all, "--allow-destination", rule)
+	}
+	return append(all, flags...)
+}
+
+// Where no header says where to, a connection goes where it was sent; where one
+// does, it goes there.
+func TestTProxyOriginalDestination(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		s := newTProxyScene(t)
+		server := s.listen(t, 1000)
+		shell(t, tproxyRules(t))
+		const local, unknown = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "PROXY UNKNOWN\r\n"
+		trust := []string{"--trust", "10.1.0.2", "--trust", "fd01::2"}
+		pass := []string{"--trust", "192.0.2.1", "--untrusted", "pass"}
+		for _, tt := range []struct {
+			name   string
+			flags  []string
+			header string
+			from   [2]string // whom the server sees, of each family; "" is the balancer
+		}{
+			{"no header", append(pass, "--transparent"), "", [2]string{"", ""}},
+			{"no header, plain", pass, "", [2]string{"10.2.0.1", "fd02::1"}},
+			{"LOCAL", append(trust, "--transparent"), local, [2]string{"10.2.0.1", "fd02::1"}},
+			{"LOCAL, plain", trust, local, [2]string{"10.2.0.1", "fd02::1"}},
+			{"UNKNOWN", append(trust, "--transparent", "--unknown", "relay"), unknown, [2]string{"10.2.0.1", "fd02::1"}},
+		} {
+			g := lab.StartGateway(t, inlineFlags(tt.flags...)...)
+			for i, sent := range []string{"203.0.113.77:1000", "[2001:db8:113::77]:1000"} {
+				from := s.send(t, sent, []byte(tt.header))
+				behind := server.Next(t)
+				want := tt.from[i]
+				if got := lab.Peer(behind); reached(behind).String() != sent || want != "" && got.Addr().String() != want ||
+					want == "" && got.String() != from.LocalAddr().String() {
+					t.Errorf("%s to %s: %v came to %v", tt.name, sent, got, reached(behind))
+				}
+				converse(t, from, behind)
+				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent, "backend", sent)
+			}
+			g.Signal(syscall.SIGTERM)
+			g.Wait(t)
+		}
+	})
+}
+
+// Nothing leads where it must not, nor back to the listener:
+//
+//	balancer ──▶ 10.1.0.1:7000 the listener ──✗ 10.1.0.1:7000
+func TestTProxyForbiddenDestinations(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		s := newTProxyScene(t)
+		server := s.listen(t, 1000)
+		shell(t, tproxyRules(t))
+		const denied, loop = "not in --allow-destination", "leads back to this listener"
+		name := func(to string) []byte { return lab.V2(client4, netip.MustParseAddrPort(to)) }
+		for _, tt := range []struct {
+			sent   string
+			header []byte // nil: the peer is let through
+			reason string
+		}{
+			{"203.0.113.177:1000", nil, denied},
+			{"[2001:db8:113:8000::]:1000", nil, denied},
+			{"10.1.0.1:7000", nil, loop},
+			{"10.2.0.1:7000", nil, loop},
+			{"[fd01::1]:7000", nil, loop},
+			{"203.0.113.7:1000", name("203.0.113.177:1000"), denied},
+			{"203.0.113.7:1000", name("10.2.0.1:7000"), loop},
+			{"10.1.0.1:7000", name("127.0.0.1:7000"), loop},
+		} {
+			flags := []string{"--trust", "192.0.2.1", "--untrusted", "pass"}
+			if tt.header != nil {
+				flags = []string{"--trust", "10.1.0.2"}
+			}
+			g := lab.StartGateway(t, inlineFlags(flags...)...)
+			s.turnedAway(t, tt.sent, tt.header)
+			line := g.NextConnection(t)
+			line.Expect(t, "outcome", "destination_denied", "phase", "dial", "by", "gateway", "reason", tt.reason, "backend", "")
+			if tt.header == nil {
+				line.Expect(t, "destination", tt.sent)
+			}
+			g.Signal(syscall.SIGTERM)
+			g.Wait(t)
+		}
+		if n := server.Accepted(); n != 0 {
+			t.Errorf("the server was contacted %d times", n)
+		}
+		// Without tproxy a connection says nothing of where it was to go.
+		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass", "--allow-destination", "10.0.0.0/8")
+		s.turnedAway(t, "10.1.0.1:7000", nil)
+		g.NextConnection(t).Expect(t, "outcome", "no_address", "destination", "")
+	})
+}
+
+// turnedAway wants a connection of the balancer's to be reset.
+func (s *tproxyScene) turnedAway(t *testing.T, address string, header []byte) {
+	t.Helper()
+	source := "10.1.0.2"
+	if netip.MustParseAddrPort(address).Addr().Is6() {
+		source = "fd01::2"
+	}
+	s.balancer.Do(t, func() { wantTurnedAway(t, source, address, header) })
+}
+
+// Many connections at once, to as many addresses and ports: each arrives where
+// it was sent.
+func TestTProxyUnderLoad(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		const workers, each = 16, 60
+		s := newTProxyScene(t)
+		shell(t, tproxyRules(t))
+		ports := []int{1000, 1001, 1500, 2000}
+		s.servers.Do(t, func() {
+			for _, port := range ports {
+				tellAddresses(t, fmt.Sprintf(":%d", port))
+			}
+		})
+		lab.StartGateway(t, inlineFlags("--trust", "192.0.2.1", "--untrusted", "pass", "--transparent", "--access-log", "off")...)
+		var running sync.WaitGroup
+		for worker := range workers {
+			random := rand.New(rand.NewPCG(uint64(worker), 1))
+			running.Go(func() {
+				s.balancer.Do(t, func() {
+					for range each {
+						a := netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(128))})
+						if random.IntN(2) == 0 {
+							a = netip.MustParseAddr(fmt.Sprintf("2001:db8:113::%x", 1+random.IntN(1<<16-1)))
+						}
+						askWho(t, netip.AddrPortFrom(a, uint16(ports[random.IntN(len(ports))])))
+					}
+				})
+			})
+		}
+		running.Wait()
+	})
+}
+
+// tellAddresses starts a server that tells each client who it is and whom it has
+// reached.
+func tellAddresses(t *testing.T, address string) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%v at %v", lab.Peer(c), reached(c))
+			c.Close()
+		}
+	}()
+}
+
+// askWho fails the test unless such a server answers at address, and sees who
+// asks.
+func askWho(t *testing.T, address netip.AddrPort) {
+	c, err := net.DialTimeout("tcp", address.String(), patience)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	got, err := io.ReadAll(c)
+	if want := fmt.Sprintf("%v at %v", c.LocalAddr(), address); string(got) != want || err != nil {
+		t.Errorf("%q answered, %v; want %q", got, err, want)
+	}
+}
