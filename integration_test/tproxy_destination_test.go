@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,8 +59,7 @@ func TestTProxyOriginalDestination(t *testing.T) {
 				converse(t, from, behind)
 				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent, "backend", sent)
 			}
-			g.Signal(syscall.SIGTERM)
-			g.Wait(t)
+			stop(t, g)
 		}
 	})
 }
@@ -102,8 +100,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 			if tt.header == nil {
 				line.Expect(t, "destination", tt.sent)
 			}
-			g.Signal(syscall.SIGTERM)
-			g.Wait(t)
+			stop(t, g)
 		}
 		if n := server.Accepted(); n != 0 {
 			t.Errorf("the server was contacted %d times", n)

@@ -79,6 +79,7 @@ func TestTransparentWithoutCapability(t *testing.T) {
 		}{
 			{"transparent", transparentFlags("127.0.0.1:25"), "IP_TRANSPARENT"},
 			{"mark", []string{"--forward", "127.0.0.1:0=127.0.0.1:25", "--trust", "127.0.0.1", "--mark", "7"}, "SO_MARK"},
+			{"tproxy alone", []string{"--forward", "127.0.0.1:2000=127.0.0.1:25", "--trust", "127.0.0.1", "--tproxy", "--redirect", ":25"}, "IP_TRANSPARENT"},
 			{"transparent by key", []string{"--forward", "127.0.0.1:0=127.0.0.1:25?transparent=on", "--trust", "127.0.0.1"}, "IP_TRANSPARENT"},
 		} {
 			output, code := lab.Run(t, lab.Command{Name: lab.Binary(t), Args: tt.flags, Limit: true})

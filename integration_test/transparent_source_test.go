@@ -138,7 +138,8 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 					t.Errorf("plain: the backend saw %v, want the gateway's %v", got, tt.gateway)
 				}
 				c.Close()
-				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "false", "client", tt.client.String())
+				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "false", "client", tt.client.String(),
+					"source", "", "mapped", "")
 				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(source("127.0.0.1"))))
 				g.NextConnection(t).Expect(t, "outcome", "source_denied")
 
@@ -150,7 +151,7 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				}
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "true",
-					"client", tt.client.String(), "source", tt.standIn.String())
+					"client", tt.client.String(), "source", tt.standIn.String(), "mapped", "true")
 				if n := b.Accepted(); n != 2 {
 					t.Errorf("the backend was contacted %d times, want 2: not by refused connections", n)
 				}

@@ -85,6 +85,11 @@ func TestConnectionLine(t *testing.T) {
 				c.Backend, c.BackendPath = netip.AddrPort{}, "/run/app.sock"
 				c.Source = netip.MustParseAddrPort("203.0.113.9:50000")
 			})},
+		{"a stand-in", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"[2001:db8::9]:4711","destination":"[2001:db8::1]:443","backend":"127.0.0.1:22","source":"244.171.149.255:4711","mapped":true,"transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"client","bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) {
+				c.Details, c.Client, c.Destination = nil, netip.MustParseAddrPort("[2001:db8::9]:4711"), netip.MustParseAddrPort("[2001:db8::1]:443")
+				c.Source = netip.MustParseAddrPort("244.171.149.255:4711")
+			})},
 		{"health check", `{"level":"debug","time":"2026-11-22T12:00:00.123Z","id":"c8f3-1","forward":":25","peer":"10.0.0.5:1","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"empty","phase":"header","by":"peer","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":0.001,"message":"connection"}`,
 			Debug, &record.Connection{ID: 1, Forward: ":25", Peer: netip.MustParseAddrPort("10.0.0.5:1"), Outcome: record.Empty, Phase: record.Header, By: record.Peer, Duration: time.Microsecond}},
 		{"bad header", `{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"not_proxy","phase":"header","by":"gateway","reason":"no signature","offset":1,"bytes_in":0,"bytes_out":0,"header_ms":0.001,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,

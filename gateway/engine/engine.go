@@ -325,6 +325,8 @@ func (e *ListenError) Hint() string {
 		return "ports below 1024 need CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
 		return "the address is not one of this host's: see ip address"
+	case errors.Is(e.Err, syscall.EAFNOSUPPORT):
+		return "this host has no IPv6: listen on an IPv4 address, or on :PORT for what there is"
 	}
 	return ""
 }

@@ -40,6 +40,9 @@ type Command struct {
 	// root it has those and no others.
 	Limit        bool
 	Capabilities []uintptr
+	// WithoutIPv6 shows the process a kernel that has no AF_INET6, as with the
+	// boot parameter ipv6.disable=1.
+	WithoutIPv6 bool
 	// User puts the process in a user namespace below this one, where it is
 	// that user. It has no power over the network namespace, and does not
 	// think that it is root. Where there may be none the test is skipped.
@@ -167,10 +170,16 @@ func (p *Process) outputPipe() (io.Reader, error) {
 }
 
 // live starts the process and stays until it has ended. The thread is given up
-// with it: a bounding set cannot be widened again, and the parent-death signal
-// would be sent if the thread ended earlier.
+// with it: a bounding set cannot be widened again, nor a filter taken off, and
+// the parent-death signal would be sent if the thread ended earlier.
 func (p *Process) live(c Command, output io.Reader, started chan<- error) {
 	runtime.LockOSThread()
+	if c.WithoutIPv6 {
+		if err := forgetIPv6(); err != nil {
+			started <- err
+			return
+		}
+	}
 	if c.Limit {
 		if err := dropOthers(c.Capabilities); err != nil {
 			started <- err
