@@ -222,6 +222,23 @@ func TestTProxyReversePath(t *testing.T) {
 	})
 }
 
+// What removes the rules leaves nothing of them.
+func TestTProxyRulesRemoved(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nft")
+		before := rules(t)
+		shell(t, tproxyRules(t))
+		if rules(t) == before {
+			t.Error("there are no rules to be removed")
+		}
+		shell(t, script(t, "Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
+		if after := rules(t); after != before {
+			t.Errorf("the rules were\n%sand are\n%s", before, after)
+		}
+	})
+}
+
 // A listener on loopback, to which nobody outside can connect, is as good:
 //
 //	tproxy ip to 127.0.0.1:7000, tproxy ip6 to [::1]:7000
