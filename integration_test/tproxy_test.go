@@ -11,6 +11,8 @@ import (
 
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
 )
 
 // tproxyScene is three hosts in a row, of which the test's own is the gateway's:
@@ -185,7 +187,8 @@ func TestTProxy(t *testing.T) {
 	})
 }
 
-// The rules work whatever the kernel checks senders by.
+// Both the rules of the documentation and those of a plan work whatever the
+// kernel checks senders by.
 func TestTProxyReversePath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -193,33 +196,74 @@ func TestTProxyReversePath(t *testing.T) {
 		server := s.listen(t, 25)
 		g := lab.StartGateway(t, "--forward", tproxyListener, "--trust", "10.1.0.2", "--trust", "fd01::2", "--transparent",
 			"--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16")
-		shell(t, tproxyRules(t))
-		for i := range 12 {
-			filter, valid, accept := fmt.Sprint(i%3), fmt.Sprint(i/3%2), fmt.Sprint(i/6)
-			for _, name := range []string{"all", "lb0", "srv0"} {
-				netns.Sysctl(t, "net.ipv4.conf."+name+".rp_filter", filter)
-			}
-			netns.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", valid)
-			netns.Sysctl(t, "net.ipv4.tcp_fwmark_accept", accept)
-			t.Logf("rp_filter=%s src_valid_mark=%s tcp_fwmark_accept=%s", filter, valid, accept)
-			for _, row := range []struct{ sent, to string }{
-				{"203.0.113.7:1000", "10.2.1.7:25"}, {"10.1.0.1:20000", "10.2.0.2:25"}, {"[2001:db8:113::7]:1000", "[fd02:1::7]:25"},
-			} {
-				to := netip.MustParseAddrPort(row.to)
-				client := netip.AddrPortFrom(client4.Addr(), uint16(5000+i))
-				if to.Addr().Is6() {
-					client = netip.AddrPortFrom(client6.Addr(), client.Port())
+		var port uint16 = 5000
+		type way struct {
+			sent, to string
+			client   netip.Addr
+		}
+		prefixes := []way{
+			{"203.0.113.7:1000", "10.2.1.7:25", client4.Addr()},
+			{"[2001:db8:113::7]:1000", "[fd02:1::7]:25", client6.Addr()},
+		}
+		for _, tt := range []struct {
+			prepare func()
+			ways    []way
+		}{
+			{func() { applyPlan(t, "10.2.1.0/24", "fd02:1::/64") }, prefixes},
+			{func() { shell(t, tproxyRules(t)) }, append(prefixes, way{"10.1.0.1:20000", "10.2.0.2:25", client4.Addr()})},
+		} {
+			tt.prepare()
+			for i := range 12 {
+				senderChecks(t, i%3, i/3%2, i/6)
+				for _, w := range tt.ways {
+					port++
+					client := netip.AddrPortFrom(w.client, port)
+					from := s.send(t, w.sent, lab.V2(client, netip.MustParseAddrPort(w.to)))
+					behind := server.Next(t)
+					if got := lab.Peer(behind); got != client {
+						t.Errorf("the server at %s saw %v, want %v", w.to, got, client)
+					}
+					converse(t, from, behind)
+					g.NextConnection(t).Expect(t, "outcome", "ok")
 				}
-				from := s.send(t, row.sent, lab.V2(client, to))
-				behind := server.Next(t)
-				if got := lab.Peer(behind); got != client {
-					t.Errorf("the server at %s saw %v, want %v", row.to, got, client)
-				}
-				converse(t, from, behind)
-				g.NextConnection(t).Expect(t, "outcome", "ok")
 			}
+			shell(t, "nft flush ruleset") // of the plan; its routing rules are of other marks
 		}
 	})
+}
+
+// applyPlan plans for the prefixes of [tproxyListener] that servers are to
+// answer from some prefixes, and puts the plan into force.
+func applyPlan(t *testing.T, servers ...string) {
+	t.Helper()
+	var backends []returnpath.Backend
+	for _, prefix := range servers {
+		backends = append(backends, returnpath.Backend{Addr: netip.MustParsePrefix(prefix), Ports: returnpath.AllPorts})
+	}
+	var redirects []returnpath.Redirect
+	for _, prefix := range []string{"203.0.113.0/24", "2001:db8:113::/48"} {
+		redirects = append(redirects, returnpath.Redirect{
+			Prefix: netip.MustParsePrefix(prefix), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:7000"),
+		})
+	}
+	located, err := routing.Locate(backends)
+	if err == nil {
+		err = routing.Apply(t.Context(), returnpath.New(located, redirects, returnpath.Options{}), func(line string) { t.Log(line) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// senderChecks sets what the kernel checks senders by.
+func senderChecks(t *testing.T, filter, validMark, acceptMark int) {
+	t.Helper()
+	t.Logf("rp_filter=%d src_valid_mark=%d tcp_fwmark_accept=%d", filter, validMark, acceptMark)
+	for _, name := range []string{"all", "lb0", "srv0"} {
+		netns.Sysctl(t, "net.ipv4.conf."+name+".rp_filter", fmt.Sprint(filter))
+	}
+	netns.Sysctl(t, "net.ipv4.conf.all.src_valid_mark", fmt.Sprint(validMark))
+	netns.Sysctl(t, "net.ipv4.tcp_fwmark_accept", fmt.Sprint(acceptMark))
 }
 
 // What removes the rules leaves nothing of them.
