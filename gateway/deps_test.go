@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"transparent":        {unix},
 	// The way back: what it takes, and what this host has of it.
 	"transparent/returnpath": {},
-	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", unix},
+	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
 }
 
 const (

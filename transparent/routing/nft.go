@@ -34,6 +34,10 @@ func nft(ctx context.Context, input string, args ...string) (string, error) {
 	return "", failed("nft "+strings.Join(args, " "), fmt.Errorf("%s: %w", firstLine(errs.String()), err))
 }
 
+// Ruleset returns all that the host's packet filter holds, as nft(8) lists it. It
+// takes CAP_NET_ADMIN; the error of an ordinary user is [io/fs.ErrPermission].
+func Ruleset(ctx context.Context) (string, error) { return nft(ctx, "", "list", "ruleset") }
+
 // tables lists the tables of the packet filter whose names begin with prefix.
 func tables(ctx context.Context, prefix string) ([]string, error) {
 	out, err := nft(ctx, "", "list", "tables", "inet")
