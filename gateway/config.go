@@ -64,7 +64,19 @@ type Warning struct {
 	Message string
 	// Remedy says what to write instead, or "".
 	Remedy string
+	// About is what it is about, where others look at the same.
+	About Topic
 }
+
+// Topic is what a warning is about.
+type Topic uint8
+
+// The topics.
+const (
+	AboutSettings Topic = iota
+	AboutTrust
+	AboutDescriptors
+)
 
 // String returns the warning in one line.
 func (w Warning) String() string {

@@ -297,6 +297,7 @@ func (l *loader) limits() {
 		l.warnings = append(l.warnings, Warning{
 			Message: fmt.Sprintf("--max-connections %d is more than %d file descriptors allow, about %d", n, l.src.Descriptors, free/2),
 			Remedy:  remedy,
+			About:   AboutDescriptors,
 		})
 	}
 }

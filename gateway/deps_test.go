@@ -20,11 +20,13 @@ const module = "unproxy"
 //
 //	command -> gateway -> engine -> proxyproto, record
 //	                   -> trust, transparent (never each other, never gateway)
+//	        -> doctor -> gateway
 var allowed = map[string][]string{
 	"":                   {"gateway/command"},
 	"gateway":            {"gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
 	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin":      {"gateway"},
+	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
 	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
 	"gateway/proxyproto": {},
 	"gateway/record":     {},

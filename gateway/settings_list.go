@@ -68,7 +68,7 @@ func (l *lists) load(from list) (*trust.Set, []Warning, error) {
 	l.loaded[key] = set
 	warnings := make([]Warning, len(told))
 	for i, w := range told {
-		warnings[i] = Warning{Message: w.String()}
+		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
 	}
 	return set, warnings, err
 }

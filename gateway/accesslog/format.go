@@ -100,7 +100,7 @@ var fieldOrder = [...]string{
 // formatted returns a writer that takes JSON lines and writes c's format to w,
 // which stands before c.Writer.
 func formatted(w io.Writer, c Config) io.Writer {
-	terminal := isTerminal(c.Writer)
+	terminal := IsTerminal(c.Writer)
 	if c.Format == JSON || c.Format == Auto && !terminal {
 		return w
 	}
@@ -113,9 +113,9 @@ func formatted(w io.Writer, c Config) io.Writer {
 	}
 }
 
-// isTerminal reports whether w is a terminal. It does not ask for w's Fd, which
+// IsTerminal reports whether w is a terminal. It does not ask for w's Fd, which
 // may make a file blocking.
-func isTerminal(w io.Writer) bool {
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(syscall.Conn)
 	if !ok {
 		return false

@@ -51,6 +51,7 @@ func newApp(g *given) *cli.App {
 			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
 		demoCommand(),
 		probeCommand(),
+		doctorCommand(g),
 		decodeCommand(),
 		routesCommand(g),
 		trustCommand(),

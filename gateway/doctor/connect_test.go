@@ -1,0 +1,209 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/netns"
+)
+
+// backendOn starts a server that nobody may bother: what it accepts is a failure.
+func backendOn(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan net.Addr, 16)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c.RemoteAddr()
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		// A connection of ours, behind which nothing can be left in the queue.
+		last, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last.Close()
+		if from := <-accepted; from.String() != last.LocalAddr().String() {
+			t.Errorf("the server on %s got to see a connection from %v", address, from)
+		}
+		l.Close()
+		<-ended
+	})
+}
+
+// lo:  servers on 127.0.0.1:25 and [::1]:25; first without a way back, then with
+//
+// The server does not notice the test, whatever comes of it.
+func TestConnect(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		h := This()
+		backendOn(t, "127.0.0.1:25")
+		backendOn(t, "[::1]:25")
+		try := func(to string, from netip.AddrPort, mark uint32) answer {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+			defer cancel()
+			local, err := h.Connect(ctx, Attempt{To: ap(to), From: from, Mark: mark})
+			if from.IsValid() && err == nil && local != from {
+				t.Errorf("to %s from %v, wanted %v", to, local, from)
+			}
+			return answerOf(err)
+		}
+		plain := netip.AddrPort{}
+		for _, tt := range []struct {
+			to   string
+			from netip.AddrPort
+			mark uint32
+			want answer
+		}{
+			{to: "127.0.0.1:25", from: plain, want: answered},
+			{to: "[::1]:25", from: plain, mark: 7, want: answered},
+			{to: "127.0.0.1:26", from: plain, want: refused},
+			{to: "[::1]:26", from: plain, want: refused},
+			{to: "198.51.100.1:25", from: plain, want: unreachable},
+			{to: "[2001:db8::1]:25", from: plain, want: unreachable},
+			{to: "127.0.0.1:25", from: stranger(false), want: silent},
+			{to: "[::1]:25", from: stranger(true), want: silent},
+			{to: "127.0.0.1:26", from: stranger(false), want: silent}, // the RST is lost as well
+		} {
+			if got := try(tt.to, tt.from, tt.mark); got != tt.want {
+				t.Errorf("without a way back, to %s from %v: %d, want %d", tt.to, tt.from, got, tt.want)
+			}
+		}
+		netns.IP(t, "route add local default dev lo table 7700")
+		netns.IP(t, "-6 route add local default dev lo table 7700")
+		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
+		netns.IP(t, "-6 rule add from ::1 lookup 7700")
+		for _, to := range []string{"127.0.0.1:25", "[::1]:25"} {
+			if got := try(to, stranger(ap(to).Addr().Is6()), 0); got != answered {
+				t.Errorf("with a way back, to %s: %d, want it answered", to, got)
+			}
+		}
+		if got := try("127.0.0.1:26", stranger(false), 0); got != refused {
+			t.Errorf("with a way back, to a port where nobody listens: %d, want it refused", got)
+		}
+	})
+}
+
+// A listener's address is bound as the gateway would, beside whatever is there.
+func TestBind(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		backendOn(t, "127.0.0.1:25")
+		backendOn(t, "[::1]:26")
+		h := This()
+		for _, tt := range []struct {
+			at   string
+			dual bool
+			want error
+		}{
+			{"127.0.0.1:25", false, syscall.EADDRINUSE},
+			{"0.0.0.0:25", false, syscall.EADDRINUSE},
+			{"[::]:25", true, syscall.EADDRINUSE},
+			{"[::]:25", false, nil},
+			{"[::]:26", false, syscall.EADDRINUSE},
+			{"127.0.0.2:25", false, nil},
+			{"127.0.0.1:27", false, nil},
+			{"192.0.2.1:25", false, syscall.EADDRNOTAVAIL},
+			{"[2001:db8::1]:25", false, syscall.EADDRNOTAVAIL},
+		} {
+			if err := h.Bind(ap(tt.at), tt.dual); !errors.Is(err, tt.want) {
+				t.Errorf("bind %s (both families: %v): %v, want %v", tt.at, tt.dual, err, tt.want)
+			}
+		}
+		if !h.listens(ap("127.0.0.1:25")) || h.listens(ap("127.0.0.1:27")) {
+			t.Errorf("the sockets that listen are %v", h.sockets())
+		}
+	})
+}
+
+// listens reports whether somebody listens on an address, by the tables.
+func (h Host) listens(a netip.AddrPort) bool {
+	for _, s := range h.sockets() {
+		if s.takes(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// This process is found to be the one that has its socket open.
+func TestOwners(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h := This()
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	for _, s := range h.sockets() {
+		if s.at == at {
+			if p := h.owners()[s.inode]; !h.isGateway(p) {
+				t.Errorf("%v is found to belong to %+v, and we are %s", at, p, h.Executable)
+			}
+			return
+		}
+	}
+	t.Errorf("%v is not among %v", at, h.sockets())
+}
+
+func TestParseSocket(t *testing.T) {
+	const tail = " 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1 0000000000000000 100 0 0 10 0\n"
+	for _, tt := range []struct{ line, want string }{
+		{"  0: 0100007F:0016 00000000:0000" + tail, "127.0.0.1:22"},
+		{"  0: 00000000000000000000000001000000:0019 00000000000000000000000000000000:0000" + tail, "[::1]:25"},
+		{"  0: 0000000000000000FFFF00000100007F:0019 00000000000000000000000000000000:0000" + tail, "127.0.0.1:25"},
+		{"  0: B80D0120000000000000000009000000:FFFF 00000000000000000000000000000000:0000" + tail, "[2001:db8::9]:65535"},
+		{"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", ""},
+		{"  0: 0100007F:0016 0100007F:9C40 01 0:0 0:0 0 0 0 1234 1", ""},
+		{"  0: 0100007:0016 00000000:0000" + tail, ""},
+		{"", ""},
+	} {
+		s, ok := parseSocket(tt.line)
+		if got := s.at.String(); ok != (tt.want != "") || ok && (got != tt.want || s.inode != "1234") {
+			t.Errorf("%q is read as %v, %v; want %q", tt.line, s, ok, tt.want)
+		}
+	}
+}
+
+func TestAnswerOf(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want answer
+	}{
+		{nil, answered},
+		{context.DeadlineExceeded, silent},
+		{os.NewSyscallError("connect", unix.ETIMEDOUT), silent},
+		{&net.OpError{Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}, refused},
+		{unix.ECONNRESET, refused},
+		{unix.ENETUNREACH, unreachable},
+		{unix.EHOSTUNREACH, unreachable},
+		{unix.EAFNOSUPPORT, unreachable},
+		{unix.EPERM, forbidden},
+		{unix.EACCES, forbidden},
+		{unix.EMFILE, failed},
+		{context.Canceled, failed},
+	} {
+		if got := answerOf(tt.err); got != tt.want {
+			t.Errorf("%v is %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}

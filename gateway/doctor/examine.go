@@ -1,0 +1,92 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"unproxy/gateway"
+	"unproxy/gateway/engine"
+	"unproxy/transparent/returnpath"
+)
+
+// Subject is the gateway that is to be examined.
+type Subject struct {
+	Config *gateway.Config
+	// Warnings are those of the configuration.
+	Warnings []gateway.Warning
+	// Descriptors is how many files the process may have open; 0 is unknown.
+	Descriptors int
+}
+
+// examination is one examination of one gateway.
+type examination struct {
+	Subject
+	host Host
+	// spoofs and marks: a forward does.
+	spoofs, marks bool
+	// optionErr is what is wrong with the socket options of those.
+	optionErr error
+	names     map[string]resolved
+	targets   []*target
+	plan      returnpath.Plan
+	planErr   error
+	owners    map[string]program // of sockets; nil until somebody asks
+}
+
+// Examine makes every check that concerns the gateway. It takes a few seconds at
+// most, opens no listener of the gateway's, and changes nothing. Several checks
+// are made at once.
+func Examine(ctx context.Context, h Host, s Subject) Report {
+	e := &examination{Subject: s, host: h}
+	for _, f := range s.Config.Forwards {
+		e.spoofs = e.spoofs || f.Transparent
+		e.marks = e.marks || f.Mark != 0
+	}
+	e.names = resolve(ctx, h.Lookup, s.Config.Forwards)
+	e.targets = targets(s.Config.Forwards, e.names)
+	if e.spoofs {
+		e.plan, e.planErr = h.Plan(ctx, s.Config, e.lookup)
+	}
+	if e.spoofs || e.marks {
+		e.optionErr = h.Options(e.spoofs, e.marks)
+	}
+	checks := []func(context.Context) []Finding{
+		e.settings, e.limits, e.privileged, e.kernel, e.listeners, e.planned, e.backends,
+	}
+	var all []Finding
+	for _, check := range checks {
+		all = append(all, check(ctx)...)
+	}
+	return Report{Findings: causes(all)}
+}
+
+// settings passes on what the configuration was warned of.
+func (e *examination) settings(context.Context) []Finding {
+	var all []Finding
+	for _, w := range e.Warnings {
+		code, target := Configuration, "settings"
+		switch w.About {
+		case gateway.AboutTrust:
+			code, target = Trust, "trust"
+		case gateway.AboutDescriptors:
+			code, target = Descriptors, "open files"
+		}
+		f := finding(code, target, Warn, "%s", w.Message)
+		if w.Remedy != "" {
+			f = f.with("# " + w.Remedy)
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// lookup answers for names that were looked up already.
+func (e *examination) lookup(_ context.Context, name string) ([]netip.Addr, error) {
+	return e.names[name].addresses, e.names[name].err
+}
+
+// anyForward reports whether a forward matches.
+func (e *examination) anyForward(match func(*engine.Forward) bool) bool {
+	return slices.ContainsFunc(e.Config.Forwards, match)
+}

@@ -1,0 +1,343 @@
+package doctor
+
+import (
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
+)
+
+const (
+	ssh    = "--forward :2222=127.0.0.1:22 --transparent on"
+	remote = "--forward :2525=10.9.0.2:25 --transparent on"
+
+	sshRule    = "ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700"
+	sshRoute   = "ip route replace local default dev lo table 7700"
+	remoteRule = "ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700"
+)
+
+var (
+	link   = returnpath.Reach{Place: returnpath.Link, Device: "veth0"}
+	routed = returnpath.Reach{Place: returnpath.Routed, Device: "eth0", Router: netip.MustParseAddr("10.0.0.254")}
+	own    = returnpath.Reach{Place: returnpath.Local, Device: "lo"}
+	ours   = routing.Way{Local: true, Table: 7700, Preference: 7700}
+)
+
+// Each row is a host that is healthy but for one thing, and all that a doctor
+// may say then.
+func TestExamine(t *testing.T) {
+	eperm := &transparent.OptionError{Option: "IP_TRANSPARENT", Err: unix.EPERM}
+	for _, tt := range []struct {
+		name  string
+		flags string
+		sick  func(*world)
+		want  []string // what is not ok
+	}{
+		{name: "nothing is wrong", flags: ssh},
+		{name: "plain forwards need no way back", flags: "--forward :2222=127.0.0.1:22", sick: func(w *world) {
+			w.optionErr, w.gone, w.client["127.0.0.1:22"] = eperm, allGone, timedOut
+			w.files["proc/sys/net/ipv4/conf/all/route_localnet"] = "1"
+		}},
+
+		// The way back.
+		{name: "rules are missing (the commonest mistake)", flags: ssh, sick: func(w *world) { w.gone, w.client["127.0.0.1:22"] = allGone, timedOut },
+			want: []string{"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "rules are missing, and others do the work", flags: ssh, sick: func(w *world) { w.gone = allGone }},
+		{name: "the table is empty", flags: ssh, sick: func(w *world) {
+			w.gone, w.client["127.0.0.1:22"] = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }, timedOut
+		}, want: []string{"table_empty 127.0.0.1:22 fail; " + sshRoute}},
+		{name: "a rule before them", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"] = timedOut
+			w.way = routing.Way{Table: 254, Device: "eth0", Preference: 100, Rule: "100: from 127.0.0.0/8 lookup main"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		{name: "a rule before them forbids", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"], w.wayErr = timedOut, unix.EACCES
+			w.way = routing.Way{Preference: 100, Rule: "100: from 127.0.0.0/8 forbids it"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		{name: "the very first rule has it", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"] = timedOut
+			w.way = routing.Way{Local: true, Table: 255, Preference: 0, Rule: "0: from all lookup local"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail"}},
+		{name: "all is in force: a firewall (peers.md 4.4)", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"], w.way = timedOut, ours
+			w.ruleset = "table inet f {\n\tct state invalid drop\n\ttcp dport 22 accept\n\tfib saddr . iif type local drop\n}"
+		}, want: []string{"replies_lost 127.0.0.1:22 fail", "firewall 127.0.0.1:22 warn"}},
+		{name: "conntrack is full, which explains it", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"], w.way = timedOut, ours
+			w.files["proc/sys/net/netfilter/nf_conntrack_count"] = "1000"
+		}, want: []string{"conntrack conntrack fail; sysctl -w net.netfilter.nf_conntrack_max=2000"}},
+		{name: "conntrack is nearly full", flags: ssh, sick: func(w *world) { w.files["proc/sys/net/netfilter/nf_conntrack_count"] = "800" },
+			want: []string{"conntrack conntrack warn; sysctl -w net.netfilter.nf_conntrack_max=2000"}},
+		{name: "a client is refused", flags: ssh, sick: func(w *world) { w.client["127.0.0.1:22"] = refusal() },
+			want: []string{"return_path 127.0.0.1:22 warn"}},
+		{name: "a container without rules", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.gone, w.client["10.9.0.2:25"] = link, allGone, timedOut
+		}, want: []string{"rules_missing 10.9.0.2:25 fail; " + sshRoute + "; " + remoteRule}},
+		{name: "a container whose replies leave elsewhere", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.way = link, timedOut, ours
+		}, want: []string{"replies_lost 10.9.0.2:25 fail"}},
+		{name: "rp_filter on this host", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.wayErr = link, timedOut, routing.ErrReversePath
+		}, want: []string{"reverse_path 10.9.0.2:25 fail; sysctl -w net.ipv4.conf.veth0.rp_filter=2"}},
+		{name: "behind a router", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.way = routed, timedOut, ours
+		}, want: []string{"behind_router 10.9.0.2:25 fail"}},
+		{name: "behind a router that routes it here", flags: remote, sick: func(w *world) { w.reach["10.9.0.2"] = routed },
+			want: []string{"route_plan 10.9.0.2:25 warn"}},
+		{name: "no default route for an own address", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.wayErr = own, timedOut, unix.ENETUNREACH
+		}, want: []string{"default_route 10.9.0.2:25 fail"}},
+		{name: "what is in force cannot be seen", flags: ssh, sick: func(w *world) {
+			w.client["127.0.0.1:22"], w.missingErr = timedOut, unix.EAFNOSUPPORT
+		}, want: []string{"replies_lost 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "destinations of headers", flags: "--forward :25=header --transparent on --allow-destination 10.9.0.0/24", sick: func(w *world) {
+			w.reach["10.9.0.0"] = link
+			w.gone = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
+		}, want: []string{"rules_missing 10.9.0.0/24 fail; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
+
+		// Backends.
+		{name: "nobody listens, and a listener stands in", flags: ssh, sick: func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
+			want: []string{"backend_refused 127.0.0.1:22 fail"}},
+		{name: "nobody listens, and nobody may stand in", flags: ssh, sick: func(w *world) {
+			w.plain["127.0.0.1:22"], w.standErr = refusal(), &netErr{syscall.EACCES}
+		}, want: []string{"backend_refused 127.0.0.1:22 fail", "return_path 127.0.0.1:22 skip"}},
+		{name: "nobody listens, nobody may stand in, and rules are missing", flags: ssh, sick: func(w *world) {
+			w.plain["127.0.0.1:22"], w.standErr, w.gone = refusal(), &netErr{syscall.EACCES}, allGone
+		}, want: []string{"backend_refused 127.0.0.1:22 fail", "rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "a remote backend is down", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = link, refusal()
+		}, want: []string{"backend_refused 10.9.0.2:25 fail", "return_path 10.9.0.2:25 skip"}},
+		{name: "a remote backend is silent", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = link, timedOut
+		}, want: []string{"backend_silent 10.9.0.2:25 fail", "return_path 10.9.0.2:25 skip"}},
+		{name: "there is no way to it: nothing follows from that", flags: remote, sick: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = returnpath.Reach{}, &netErr{syscall.ENETUNREACH}
+		}, want: []string{"backend_unreachable 10.9.0.2:25 fail; ip route get 10.9.0.2"}},
+		{name: "another one of the family serves", flags: "--forward :2525=127.0.0.1:25,127.0.0.2:25 --transparent on", sick: func(w *world) {
+			w.plain["127.0.0.1:25"], w.standErr = refusal(), syscall.EACCES
+		}, want: []string{"backend_refused 127.0.0.1:25 warn", "return_path 127.0.0.1:25 skip"}},
+		{name: "one of the other family does not", flags: "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on", sick: func(w *world) {
+			w.plain["[::1]:25"], w.standErr = refusal(), syscall.EACCES
+		}, want: []string{"backend_refused [::1]:25 fail", "return_path [::1]:25 skip"}},
+		{name: "it does where the client need not be seen", flags: "--forward :2525=127.0.0.1:25,[::1]:25", sick: func(w *world) { w.plain["[::1]:25"] = refusal() },
+			want: []string{"backend_refused [::1]:25 warn"}},
+		{name: "a name has no address", flags: "--forward :25=mail.test:25 --transparent on",
+			want: []string{"backend_name mail.test fail; getent ahosts mail.test"}},
+		{name: "a name has no address, and another backend answers", flags: "--forward :2525=mail.test:25,127.0.0.1:25",
+			want: []string{"backend_name mail.test warn; getent ahosts mail.test"}},
+		{name: "a name's addresses, one of them down", flags: "--forward :25=mail.test:25", sick: func(w *world) {
+			w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+			w.plain["127.0.0.2:25"] = timedOut
+		}, want: []string{"backend_silent mail.test:25 (127.0.0.2) warn"}},
+		{name: "IPv6 is off: nothing else of that backend", flags: "--forward :2222=[::1]:22,127.0.0.1:22 --transparent on", sick: func(w *world) {
+			w.files["proc/sys/net/ipv6/conf/lo/disable_ipv6"] = "1"
+			w.plain["[::1]:22"], w.gone = &netErr{syscall.ENETUNREACH}, allGone
+		}, want: []string{"ipv6 [::1]:22 fail; sysctl -w net.ipv6.conf.lo.disable_ipv6=0"}},
+		{name: "a unix socket where nobody listens", flags: "--forward :25=unix:/run/db.sock", want: []string{"backend_refused unix:/run/db.sock fail"}},
+		{name: "a unix socket where somebody does", flags: "--forward :25=unix:/run/db.sock", sick: func(w *world) {
+			w.files["proc/self/net/unix"] = "Num RefCount Protocol Flags Type St Inode Path\n0: 2 0 00010000 0001 01 99 /run/db.sock\n"
+		}},
+
+		// The process.
+		{name: "the capability is missing: no test, no tale of it", flags: ssh, sick: func(w *world) {
+			w.optionErr = eperm
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
+		{name: "the capability is missing, and the rules", flags: ssh, sick: func(w *world) {
+			w.optionErr, w.gone = eperm, allGone
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy",
+			"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "the mark takes it, too", flags: "--forward :2222=127.0.0.1:22 --mark 7", sick: func(w *world) {
+			w.optionErr = &transparent.OptionError{Option: "SO_MARK", Err: unix.EPERM}
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "1")
+			w.plain["127.0.0.1:22"] = &netErr{syscall.EPERM}
+		}, want: []string{"net_raw capabilities fail"}},
+		{name: "the kernel does not know the option", flags: ssh, sick: func(w *world) {
+			w.optionErr = &transparent.OptionError{Option: "IP_TRANSPARENT", Err: unix.ENOPROTOOPT}
+		}, want: []string{"socket_options socket options fail"}},
+		{name: "ports cannot be kept", flags: ssh + " --source-port keep", sick: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, allCapabilities, "0")
+		}, want: []string{"client_ports client ports warn; setcap cap_net_raw,cap_net_bind_service+ep /usr/bin/unproxy"}},
+		{name: "ports need not be kept", flags: ssh, sick: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, onlyNetRaw, "0")
+		}},
+		{name: "ports are free for all", flags: ssh + " --source-port keep", sick: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, onlyNetRaw, "0")
+			w.files["proc/sys/net/ipv4/ip_unprivileged_port_start"] = "0"
+		}},
+		{name: "a short queue", flags: ssh, sick: func(w *world) { w.files["proc/sys/net/core/somaxconn"] = "128" },
+			want: []string{"backlog listen queue warn; sysctl -w net.core.somaxconn=4096"}},
+		{name: "ProcSubset=pid hides it", flags: ssh, sick: func(w *world) { delete(w.files, "proc/sys/net/core/somaxconn") },
+			want: []string{"backlog listen queue skip"}},
+		{name: "more connections than descriptors", flags: ssh + " --max-connections 50000", want: []string{"descriptors open files warn"}},
+		{name: "a wide trust rule", flags: ssh + " --trust 0.0.0.0/1", want: []string{"trust trust warn"}},
+		{name: "a shared preset", flags: ssh + " --trust cloudflare", want: []string{"trust trust warn"}},
+		{name: "a setting that does nothing", flags: "--forward :2222=127.0.0.1:22 --source-port keep", want: []string{"configuration settings warn"}},
+
+		// The host.
+		{name: "127/8 is open to the network", flags: ssh, sick: func(w *world) {
+			w.files["proc/sys/net/ipv4/conf/all/route_localnet"] = "1"
+			w.files["proc/sys/net/ipv4/conf/default/route_localnet"] = "1"
+			w.files["proc/sys/net/ipv4/conf/eth0/route_localnet"] = "1"
+		}, want: []string{"route_localnet route_localnet warn; sysctl -w net.ipv4.conf.all.route_localnet=0; sysctl -w net.ipv4.conf.eth0.route_localnet=0"}},
+		{name: "any address may be bound", flags: ssh, sick: func(w *world) { w.files["proc/sys/net/ipv4/ip_nonlocal_bind"] = "1" },
+			want: []string{"nonlocal_bind ip_nonlocal_bind warn; sysctl -w net.ipv4.ip_nonlocal_bind=0"}},
+
+		// Listeners.
+		{name: "another program listens there", flags: "--forward 127.0.0.1:22=127.0.0.2:22", sick: func(w *world) { w.bind["127.0.0.1:22"] = syscall.EADDRINUSE },
+			want: []string{"listener_taken 127.0.0.1:22 fail"}},
+		{name: "the gateway itself does", flags: "--forward :2222=127.0.0.1:22", sick: func(w *world) { w.bind["[::]:2222"] = syscall.EADDRINUSE }},
+		{name: "who it is cannot be seen", flags: "--forward :2222=127.0.0.1:22", sick: func(w *world) {
+			w.bind["[::]:2222"] = syscall.EADDRINUSE
+			delete(w.links, "proc/18/fd/3")
+		}, want: []string{"listener_taken :2222 warn; sudo ss -ltnp"}},
+		{name: "a low port", flags: "--forward :443=127.0.0.1:22", sick: func(w *world) {
+			w.bind["[::]:443"] = syscall.EACCES
+			w.files["proc/self/status"] = status(none, none, onlyNetRaw, "1")
+		}, want: []string{"listener_port :443 fail"}},
+		{name: "somebody else's address", flags: "--forward 192.0.2.1:2222=127.0.0.1:22", sick: func(w *world) { w.bind["192.0.2.1:2222"] = syscall.EADDRNOTAVAIL },
+			want: []string{"listener_address 192.0.2.1:2222 fail"}},
+		{name: "a host without IPv6", flags: "--forward :2222=127.0.0.1:22", sick: func(w *world) { w.bind["[::]:2222"] = syscall.EAFNOSUPPORT }},
+		{name: "half a range is taken", flags: "--forward 127.0.0.1:3000-3003=127.0.0.2:4000-4003", sick: func(w *world) {
+			for _, port := range []string{"3001", "3002"} {
+				w.bind["127.0.0.1:"+port] = syscall.EADDRINUSE
+			}
+		}, want: []string{"listener_taken 127.0.0.1:3001 to 127.0.0.1:3002 warn; sudo ss -ltnp"}},
+		{name: "a directory is missing", flags: "--forward unix:/run/other/in.sock=127.0.0.1:22", want: []string{"listener_address unix:/run/other/in.sock fail; mkdir -p /run/other"}},
+		{name: "a directory is there", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22"},
+		{name: "a file is in the way", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22", sick: func(w *world) { w.files["run/unproxy/in.sock"] = "" },
+			want: []string{"listener_address unix:/run/unproxy/in.sock fail"}},
+		{name: "the gateway has its unix socket open", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22", sick: func(w *world) {
+			w.files["proc/self/net/unix"] = "0: 2 0 00010000 0001 01 4713 /run/unproxy/in.sock\n1: 2 0 00000000 0001 03 5000 /run/unproxy/in.sock\n"
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := healthy()
+			w.way = ours
+			if tt.sick != nil {
+				tt.sick(w)
+			}
+			r := w.examine(t, tt.flags)
+			if got := r.lines(false); !slices.Equal(got, tt.want) {
+				t.Errorf("found\n%s\nwant\n%s\nall of it: %+v", strings.Join(got, "\n"), strings.Join(tt.want, "\n"), r.Findings)
+			}
+			for _, f := range r.Findings {
+				if f.Component == "" || f.Detail == "" || f.Target == "" || strings.Contains(f.Detail, "%!") {
+					t.Errorf("half a finding: %+v", f)
+				}
+				if f.Status == Fail && len(f.Action) == 0 && f.Code != BackendUnreachable {
+					t.Errorf("nothing mends it: %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// Why the capability is missing, and what gives it (capabilities(7)).
+func TestMissingCapability(t *testing.T) {
+	for _, tt := range []struct {
+		name, status string
+		file         uint64
+		why, action  string
+	}{
+		{"an ordinary user", status(none, none, allCapabilities, "0"), 0, "this user has none", "setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"an ordinary user of a hardened unit", status(none, none, allCapabilities, "1"), 0, "under no_new_privs the program's file cannot give it", "# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap in a hardened unit", status(none, none, allCapabilities, "1"), 1 << unix.CAP_NET_RAW, "void under no_new_privs", "# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap on a nosuid mount", status(none, none, allCapabilities, "0"), 1 << unix.CAP_NET_RAW, "nosuid", "# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap of another one", status(none, none, allCapabilities, "0"), 1 << unix.CAP_NET_BIND_SERVICE, "this user has none", "setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"root of a container that dropped it", status("0000000000000400", "0000000000000400", "0000000000000400", "0"), 0, "the bounding set", "# in a systemd unit: CAP_NET_RAW in CapabilityBoundingSet= and AmbientCapabilities="},
+		{"setcap without e", status(none, onlyNetRaw, allCapabilities, "0"), 0, "permitted but not effective", "setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"root of a user namespace in the host's network", status(allCapabilities, allCapabilities, allCapabilities, "0"), 0, "another user namespace", "# run it where the network namespace was made, or with a network namespace of its own"},
+	} {
+		w := healthy()
+		w.files["proc/self/status"], w.fileCaps = tt.status, tt.file
+		h := w.host()
+		p, err := h.privileges()
+		if err != nil {
+			t.Fatal(err)
+		}
+		why, action := h.missing(p, netRaw)
+		if !strings.Contains(why, tt.why) || action[0] != tt.action {
+			t.Errorf("%s: %q, %q; want %q, %q", tt.name, why, action, tt.why, tt.action)
+		}
+	}
+}
+
+func TestUnreadableCapabilities(t *testing.T) {
+	for _, text := range []string{"", "CapEff:\tx\n"} {
+		w := healthy()
+		w.files["proc/self/status"] = text
+		if text == "" {
+			delete(w.files, "proc/self/status")
+		}
+		if _, err := w.host().privileges(); err == nil || text == "" && !strings.Contains(err.Error(), fs.ErrNotExist.Error()) {
+			t.Errorf("of %q: %v", text, err)
+		}
+	}
+}
+
+// Of a range the first port and the last stand for all, and what several
+// forwards share is tried once.
+func TestTargets(t *testing.T) {
+	w := healthy()
+	w.examine(t, "--forward :3000-3999=127.0.0.1:4000-4999 --forward :2525=127.0.0.1:4000 --forward :26=127.0.0.1:4000?mark=7")
+	var got []string
+	for _, a := range w.attempts {
+		got = append(got, a.To.String())
+	}
+	slices.Sort(got)
+	if want := []string{"127.0.0.1:4000", "127.0.0.1:4000", "127.0.0.1:4999"}; !slices.Equal(got, want) {
+		t.Errorf("tried %q, want %q", got, want)
+	}
+}
+
+// The client is one of the documentation's networks, and comes with the
+// forward's mark.
+func TestSelfTestConnects(t *testing.T) {
+	w := healthy()
+	w.examine(t, "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on --mark 9")
+	clients := 0
+	for _, a := range w.attempts {
+		if a.Mark != 9 {
+			t.Errorf("an attempt without the mark: %+v", a)
+		}
+		if !a.From.IsValid() {
+			continue
+		}
+		clients++
+		network := netip.MustParsePrefix("192.0.2.0/24")
+		if a.To.Addr().Is6() {
+			network = netip.MustParsePrefix("2001:db8::/32")
+		}
+		if !network.Contains(a.From.Addr()) || a.From.Port() < 1024 {
+			t.Errorf("to %v from %v, which is not of %v", a.To, a.From, network)
+		}
+	}
+	if clients != 2 {
+		t.Errorf("%d clients, want one of each family", clients)
+	}
+}
+
+// A client whose address and port are in use gives way to another.
+func TestSelfTestCollides(t *testing.T) {
+	w := healthy()
+	n := 0
+	w.transmission = func(a Attempt) error {
+		if n++; a.From.IsValid() && n < 3 {
+			return &netErr{syscall.EADDRNOTAVAIL}
+		}
+		return nil
+	}
+	if got := w.examine(t, ssh).lines(false); got != nil {
+		t.Errorf("found %q", got)
+	}
+}
