@@ -32,6 +32,9 @@ type Config struct {
 	// a transparent gateway, see [Config.PlanRoutes]. The gateway itself only
 	// speaks of them.
 	Routes returnpath.Options
+	// SelfTestInterval is how often the way back of transparent forwards is
+	// tested, see package doctor; 0 is never. The gateway itself does not.
+	SelfTestInterval time.Duration
 	// Observe receives each finished connection. It is called on an event
 	// loop, from several at once, and must neither block nor keep its
 	// argument. nil is nobody.

@@ -50,6 +50,8 @@ func ProcessSettings() []ProcessSetting {
 			Meaning: "go on accepting for so long after SIGTERM"},
 		{Name: "drain-timeout", Argument: "D", Default: "30s", set: setDrainTimeout,
 			Meaning: "then let connections finish for so long"},
+		{Name: selfTestInterval, Argument: "D", Default: "30s", set: setSelfTestInterval,
+			Meaning: "transparent: how often backends' replies to clients are tested; 0 is off"},
 		{Name: "route-table", Argument: "N", Default: "7700", set: setRouteTable, Routes: true,
 			Meaning: "routing table in which everything is local"},
 		{Name: "rule-preference", Argument: "N", Default: "7700", set: setRulePreference, Routes: true,
@@ -63,6 +65,18 @@ func ProcessSettings() []ProcessSetting {
 
 func setDrainDelay(c *Config, v string) (err error) {
 	c.DrainDelay, err = settings.Duration(v, time.Millisecond)
+	return err
+}
+
+// selfTestInterval is the setting that does nothing without a transparent forward.
+const selfTestInterval = "self-test-interval"
+
+// setSelfTestInterval keeps the tests from being a load on backends.
+func setSelfTestInterval(c *Config, v string) (err error) {
+	c.SelfTestInterval, err = settings.Duration(v, time.Millisecond)
+	if err == nil && c.SelfTestInterval > 0 && c.SelfTestInterval < time.Second {
+		err = &settings.Error{Why: "is less than a second", Instead: "1s"}
+	}
 	return err
 }
 
@@ -91,6 +105,8 @@ func Load(src Source) (*Config, []Warning, error) {
 	l := &loader{src: src, config: &Config{
 		Loops:        runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
 		DrainTimeout: 30 * time.Second,
+
+		SelfTestInterval: 30 * time.Second,
 	}}
 	l.process()
 	l.forwards()
@@ -324,6 +340,10 @@ func (l *loader) idle(common draft, drafts []draft) {
 		if common.given[r.name] && !used && len(drafts) > 0 {
 			l.warn("--"+r.name+" does nothing "+r.without, "")
 		}
+	}
+	spoofs := slices.ContainsFunc(drafts, func(d draft) bool { return d.forward.Transparent })
+	if len(l.src.Settings[selfTestInterval]) > 0 && !spoofs && len(drafts) > 0 {
+		l.warn("--"+selfTestInterval+" does nothing without --transparent on", "")
 	}
 }
 

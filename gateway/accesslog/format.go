@@ -93,7 +93,7 @@ func severityLevel(s record.Severity) zerolog.Level {
 // of other lines follow in the order of the alphabet.
 var fieldOrder = [...]string{
 	"id", "forward", "peer", "client", "destination", "backend", "source", "transparent", "version",
-	"outcome", "phase", "by", "reason", "offset", "bytes_in", "bytes_out", "header_ms", "connect_ms", "duration_ms",
+	"outcome", "phase", "by", "reason", "action", "offset", "bytes_in", "bytes_out", "header_ms", "connect_ms", "duration_ms",
 	"authority", "alpn", "unique_id", "tls_version", "tls_cn", "aws_vpce", "azure_link", "gcp_psc", "sample",
 }
 

@@ -72,6 +72,7 @@ func addEnd(e *zerolog.Event, c *record.Connection) {
 	if c.Reason != "" {
 		e.Str("reason", printable(c.Reason))
 	}
+	addText(e, "action", c.Action)
 	if c.Outcome >= record.NotProxy && c.Outcome <= record.HeaderTimeout {
 		e.Int("offset", c.Offset)
 	}
@@ -97,7 +98,7 @@ func addDetails(e *zerolog.Event, d *record.Details) {
 	}
 }
 
-// addText adds a text that the client may have chosen, if there is one.
+// addText adds a text that somebody else may have chosen, if there is one.
 func addText(e *zerolog.Event, key, text string) {
 	if text != "" {
 		e.Str(key, printable(text))

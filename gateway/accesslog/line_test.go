@@ -101,6 +101,12 @@ func TestConnectionLine(t *testing.T) {
 				c.Outcome, c.Phase, c.By, c.Reason = record.BackendRefused, record.Dial, record.Backend, "connect: connection refused"
 				c.BytesIn, c.BytesOut, c.ConnectTime, c.Details = 0, 0, 0, nil
 			})},
+		{"the way back is missing", `{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"0.0.0.0:8443","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"no_return_path","phase":"dial","by":"timeout","reason":"no way back","action":"ip rule add from 127.0.0.1/32","bytes_in":0,"bytes_out":0,"header_ms":0.412,"connect_ms":0.000,"duration_ms":5007.123,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) {
+				c.Outcome, c.Phase, c.By, c.Reason = record.NoReturnPath, record.Dial, record.Timeout, "no way back"
+				c.Action = "ip rule add from 127.0.0.1/32"
+				c.BytesIn, c.BytesOut, c.ConnectTime, c.Details = 0, 0, 0, nil
+			})},
 		{"fault", `{"level":"error","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"internal","phase":"accept","by":"gateway","reason":"epoll_ctl: cannot allocate memory","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,
 			Info, changed(refused(), func(c *record.Connection) {
 				c.Outcome, c.Phase, c.Reason, c.HeaderTime = record.Internal, record.Accept, "epoll_ctl: cannot allocate memory", -time.Second

@@ -132,8 +132,8 @@ func flagNames(flags []cli.Flag) []string {
 
 // quoteArgument writes a word as a shell takes it.
 func quoteArgument(word string) string {
-	if strings.ContainsAny(word, " ?&{}*$\"\\|<>;()") {
-		return "'" + word + "'"
+	if strings.ContainsAny(word, " ?&{}*$\"'`\\|<>;()#~!") {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
 	return word
 }

@@ -16,6 +16,7 @@ import (
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
@@ -28,6 +29,7 @@ type server struct {
 	run       *gateway.Gateway
 	log       *zerolog.Logger
 	admin     admin.Address
+	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
 	shortage  struct {
 		sync.Mutex
@@ -59,9 +61,13 @@ func runServe(ctx *cli.Context, g *given) error {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
 	s := &server{config: c.gateway, log: log.Logger(), admin: c.admin}
+	s.watch = s.newWatch(g)
 	c.gateway.Observe = func(c *record.Connection) {
-		if c.Outcome == record.Drained {
+		switch {
+		case c.Outcome == record.Drained:
 			s.cut.Add(1)
+		case c.Outcome == record.NoReturnPath && s.watch != nil:
+			c.Action = s.watch.Remedy(c.Backend.Addr())
 		}
 		log.Connection(c)
 	}
@@ -113,7 +119,7 @@ func (s *server) serve() error {
 	}
 	s.run = run
 	s.sayListening()
-	s.readiness.Clear(gateway.NotReadyStarting)
+	defer s.startWatch()()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	ended, watched := make(chan struct{}), make(chan struct{})

@@ -15,4 +15,8 @@
 // Each check is a small function over a [Host], the view of the machine, so
 // that every host there may be can be made up in a test. What a check finds has
 // a [Code], one of a closed table.
+//
+// [Watch] makes the same test again and again while a gateway runs, so that its
+// readiness tells the truth, and keeps the remedies that the log's line of a
+// lost connection names.
 package doctor

@@ -51,6 +51,9 @@ type Connection struct {
 	// Reason says more of a refusal: the codec's reason for a bad header, the
 	// policy's for a denied source, the system's error for a failed dial.
 	Reason string
+	// Action is the command that mends it, where somebody knows one. The
+	// engine does not.
+	Action string
 	// Offset is the number of bytes after which a bad header was refused.
 	Offset int
 	// Sample is the beginning of a refused header, at most 32 bytes. It may
