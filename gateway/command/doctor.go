@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -78,13 +79,19 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
+	told := map[string]bool{} // all of it may go to a shell: a rule is refused the second time
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    %s: %s\n", f.Code, f.Code.Meaning())
 		}
-		for _, line := range f.Action {
+		action := slices.DeleteFunc(slices.Clone(f.Action), func(line string) bool { return told[line] })
+		if len(action) == 0 && len(f.Action) > 0 {
+			action = []string{"# see above"}
+		}
+		for _, line := range action {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
+			told[line] = true
 		}
 	}
 	b.WriteString(summary(r))

@@ -52,6 +52,9 @@ func (e *examination) backends(ctx context.Context) []Finding {
 		}
 	}
 	for _, t := range e.targets {
+		if f, off := e.ipv6(t); off {
+			all = append(all, f)
+		}
 		all = append(all, e.backend(t))
 		all = append(all, ways[t]...)
 	}

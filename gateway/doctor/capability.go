@@ -56,8 +56,8 @@ var (
 	netBindService = capability{unix.CAP_NET_BIND_SERVICE, "NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE", "cap_net_raw,cap_net_bind_service+ep"}
 )
 
-// missing says why a capability is not in force, and what gives it.
-func (h Host) missing(p privileges, c capability) (why string, action []string) {
+// whyMissing says why a capability is not in force, and what gives it.
+func (h Host) whyMissing(p privileges, c capability) (why string, action []string) {
 	file := "setcap " + c.file + " " + h.Executable
 	unit := "# in a systemd unit: AmbientCapabilities=" + c.long
 	container := "# in a container: --cap-add " + c.name + ", and the user root"

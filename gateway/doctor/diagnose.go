@@ -111,8 +111,8 @@ func (h Host) misled(part returnpath.Plan, l lost) (Finding, bool) {
 			with("sysctl -w net.ipv4.conf." + where.Device + ".rp_filter=2"), true
 	case way.Local && way.Table == part.Routes[0].Table:
 		return Finding{}, false
-	case way.Rule == "" && err != nil:
-		return Finding{}, false // the kernel's answer is of no help
+	case way.Rule == "" || way.Preference >= part.Rules[0].Preference:
+		return Finding{}, false // nothing comes before them
 	}
 	return shadowed(part, l, way, err), true
 }
@@ -122,7 +122,7 @@ func shadowed(part returnpath.Plan, l lost, way routing.Way, err error) Finding 
 	leads := "keeps them on this host"
 	switch {
 	case err != nil:
-		leads = "forbids them"
+		leads = "lets them go nowhere"
 	case !way.Local:
 		leads = "sends them out by " + way.Device
 	}

@@ -265,7 +265,7 @@ func TestMissingCapability(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		why, action := h.missing(p, netRaw)
+		why, action := h.whyMissing(p, netRaw)
 		if !strings.Contains(why, tt.why) || action[0] != tt.action {
 			t.Errorf("%s: %q, %q; want %q, %q", tt.name, why, action, tt.why, tt.action)
 		}

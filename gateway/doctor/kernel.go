@@ -19,7 +19,7 @@ func (e *examination) kernel(context.Context) []Finding {
 	if !e.spoofs {
 		return nil
 	}
-	all := e.ipv6()
+	var all []Finding
 	for _, check := range []func() (Finding, bool){e.nonlocalBind, e.routeLocalnet, e.conntrack} {
 		if f, concerns := check(); concerns {
 			all = append(all, f)
@@ -28,26 +28,22 @@ func (e *examination) kernel(context.Context) []Finding {
 	return all
 }
 
-// ipv6 tells of the backends with an IPv6 address of a host without IPv6.
-func (e *examination) ipv6() []Finding {
-	var all []Finding
-	for _, t := range e.targets {
-		if !t.at.Addr().Is6() {
-			continue
-		}
-		if _, err := fs.Stat(e.host.Files, "proc/sys/net/ipv6"); err != nil {
-			all = append(all, finding(IPv6, t.name, Fail, "this host's kernel has no IPv6").with("# give a backend with an IPv4 address"))
-			continue
-		}
-		parameter := "net.ipv6.conf.all.disable_ipv6"
-		if t.at.Addr().IsLoopback() {
-			parameter = "net.ipv6.conf.lo.disable_ipv6"
-		}
-		if e.host.setting(parameter, 0) != 0 {
-			all = append(all, finding(IPv6, t.name, Fail, "IPv6 is off: %s is 1", parameter).with("sysctl -w "+parameter+"=0"))
-		}
+// ipv6 tells of a backend with an IPv6 address, of a host without IPv6.
+func (e *examination) ipv6(t *target) (Finding, bool) {
+	if !t.at.Addr().Is6() {
+		return Finding{}, false
 	}
-	return all
+	if _, err := fs.Stat(e.host.Files, "proc/sys/net/ipv6"); err != nil {
+		return finding(IPv6, t.name, Fail, "this host's kernel has no IPv6").with("# give a backend with an IPv4 address"), true
+	}
+	parameter := "net.ipv6.conf.all.disable_ipv6"
+	if t.at.Addr().IsLoopback() {
+		parameter = "net.ipv6.conf.lo.disable_ipv6"
+	}
+	if e.host.setting(parameter, 0) == 0 {
+		return Finding{}, false
+	}
+	return finding(IPv6, t.name, Fail, "IPv6 is off: %s is 1", parameter).with("sysctl -w " + parameter + "=0"), true
 }
 
 func (e *examination) nonlocalBind() (Finding, bool) {

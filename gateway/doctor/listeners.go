@@ -73,7 +73,7 @@ func (e *examination) portForbidden(name string, err error) Finding {
 	if readErr != nil {
 		return finding(ListenerPort, name, Fail, "%v", err)
 	}
-	why, action := e.host.missing(p, netBindService)
+	why, action := e.host.whyMissing(p, netBindService)
 	return finding(ListenerPort, name, Fail, "ports below %d take CAP_NET_BIND_SERVICE: %s",
 		e.host.setting("net.ipv4.ip_unprivileged_port_start", 1024), why).with(action...)
 }

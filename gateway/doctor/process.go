@@ -91,7 +91,7 @@ func (e *examination) options(p privileges) Finding {
 	case !errors.Is(err, fs.ErrPermission):
 		return finding(SocketOptions, "socket options", Fail, "%v", err).with("# " + option.Hint())
 	}
-	why, action := e.host.missing(p, netRaw)
+	why, action := e.host.whyMissing(p, netRaw)
 	return finding(NetRaw, "capabilities", Fail, "%s cannot be set, for CAP_NET_RAW is missing: %s", option.Option, why).with(action...)
 }
 
@@ -105,7 +105,7 @@ func (e *examination) clientPorts(p privileges) Finding {
 	if !keeps {
 		return finding(ClientPorts, "client ports", OK, "clients with a port below %d appear with another one, for CAP_NET_BIND_SERVICE is missing", free)
 	}
-	why, action := e.host.missing(p, netBindService)
+	why, action := e.host.whyMissing(p, netBindService)
 	return finding(ClientPorts, "client ports", Warn, "with --source-port keep, clients with a port below %d are refused, for CAP_NET_BIND_SERVICE is missing: %s", free, why).
 		with(action...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"unproxy/transparent/returnpath"
@@ -114,7 +115,8 @@ func (e *examination) planned(ctx context.Context) []Finding {
 func (e *examination) destinations(ctx context.Context) []Finding {
 	var all []Finding
 	for _, b := range e.plan.Backends {
-		if b.Addr.IsSingleIP() && b.Ports != returnpath.AllPorts {
+		told := slices.ContainsFunc(all, func(f Finding) bool { return f.Target == b.String() }) // one that is reached in several ways
+		if told || b.Addr.IsSingleIP() && b.Ports != returnpath.AllPorts {
 			continue
 		}
 		part := e.plan.For(b.Addr.Addr())

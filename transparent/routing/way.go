@@ -36,7 +36,9 @@ type Way struct {
 	// Table is the routing table that said so.
 	Table uint32
 	// Rule is the rule that had the table looked up, as ip-rule(8) lists it,
-	// and Preference its place; "" and 0 where that cannot be told.
+	// and Preference its place; "" and 0 where that cannot be told. Of a packet
+	// that has no way it is the first one behind the table local that matches:
+	// that one or one behind it is the reason.
 	Rule       string
 	Preference uint32
 }
@@ -50,15 +52,18 @@ var ErrReversePath = errors.New("the reverse-path check drops it")
 // No packet is sent, and no capability is needed.
 //
 // Of a packet that has no way the error wraps the kernel's reason, such as
-// [unix.ENETUNREACH] for no route, or is [ErrReversePath]. The rule is there also
-// then, if there is one that forbids.
+// [unix.ENETUNREACH] for no route, or is [ErrReversePath].
 func Find(r Reply) (Way, error) {
 	way, err := ask(r)
 	rules, listErr := netlink.RuleList(family(r.From.Addr().Is6()))
 	if listErr != nil {
 		return way, cmp.Or(err, fmt.Errorf("list the routing rules: %w", listErr))
 	}
-	if rule := r.decidedBy(rules, way.Table); rule != nil {
+	decides := func(rule *netlink.Rule) bool { return uint32(rule.Table) == way.Table }
+	if err != nil {
+		decides = func(rule *netlink.Rule) bool { return rule.Table != unix.RT_TABLE_LOCAL }
+	}
+	if rule := r.first(rules, decides); rule != nil {
 		way.Rule, way.Preference = text(rule), uint32(rule.Priority)
 	}
 	return way, err
@@ -132,12 +137,11 @@ func (r Reply) request() ([]byte, error) {
 	return answers[0], nil
 }
 
-// decidedBy returns the rule by which the packet came to a table: the first
-// that matches and looks it up, or that has no table and forbids.
-func (r Reply) decidedBy(rules []netlink.Rule, table uint32) *netlink.Rule {
+// first returns the first of the rules that match the packet and that decides.
+func (r Reply) first(rules []netlink.Rule, decides func(*netlink.Rule) bool) *netlink.Rule {
 	slices.SortStableFunc(rules, func(a, b netlink.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	for i := range rules {
-		if uint32(rules[i].Table) == table && r.matches(&rules[i]) {
+		if decides(&rules[i]) && r.matches(&rules[i]) {
 			return &rules[i]
 		}
 	}
