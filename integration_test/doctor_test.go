@@ -1,0 +1,377 @@
+package integration_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// diagnosed runs the doctor with the flags, and wants its exit code.
+func diagnosed(t *testing.T, want int, flags ...string) string {
+	t.Helper()
+	return diagnosedAs(t, lab.Command{}, want, flags...)
+}
+
+// diagnosedAs is [diagnosed] with the privileges of c.
+func diagnosedAs(t *testing.T, c lab.Command, want int, flags ...string) string {
+	t.Helper()
+	c.Args = append(append(c.Args, "doctor"), flags...)
+	if c.Name == "" {
+		c.Name = lab.Binary(t)
+	}
+	text, code := lab.Run(t, c)
+	if code != want {
+		t.Errorf("doctor: exit code %d, want %d:\n%s", code, want, text)
+	}
+	return text
+}
+
+// prescribed returns what the doctor printed below its findings, as it is to be
+// given to a shell.
+func prescribed(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			lines = append(lines, command)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// taken runs what was prescribed; -e: every command must succeed.
+func taken(t *testing.T, commands string) {
+	t.Helper()
+	output(t, "sh", "-ec", commands)
+}
+
+// finding is one of the doctor's, for programs.
+type finding struct {
+	Code      string   `json:"code"`
+	Component string   `json:"component"`
+	Target    string   `json:"target"`
+	Status    string   `json:"status"`
+	Detail    string   `json:"detail"`
+	Action    []string `json:"action,omitempty"`
+}
+
+// findings runs the doctor and returns what it finds, but for what depends on
+// the machine that the tests run on.
+func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding {
+	t.Helper()
+	text := diagnosedAs(t, c, want, append([]string{"--json"}, flags...)...)
+	var report struct {
+		Findings []finding `json:"findings"`
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&report); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return slices.DeleteFunc(report.Findings, func(f finding) bool {
+		return slices.Contains([]string{"descriptors", "backlog", "conntrack"}, f.Code)
+	})
+}
+
+// brief writes findings in a line each.
+func brief(all []finding) string {
+	var b strings.Builder
+	for _, f := range all {
+		fmt.Fprintf(&b, "%s %s %s\n", f.Code, f.Target, f.Status)
+	}
+	return b.String()
+}
+
+// Every place, IPv4 and IPv6: without routes the doctor says so, and what it
+// prints, run by a shell, heals it.
+func TestDoctorHeals(t *testing.T) {
+	for _, p := range places {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				lab.Require(t, "nginx", "nft")
+				outsider(t, p)
+				p.start(t)
+				g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, p.flags()...)
+				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+				wantLost(t, g)
+				sick := diagnosed(t, 3, p.flags()...)
+				for _, address := range p.backends {
+					if !strings.Contains(sick, "return path  "+address) {
+						t.Errorf("nothing is said of the way back of %s:\n%s", address, sick)
+					}
+				}
+				taken(t, prescribed(sick))
+				healed := diagnosed(t, 0, p.flags()...)
+				if strings.Contains(healed, "other rules") || !strings.Contains(healed, "open: unproxy (process ") {
+					t.Errorf("healed, the doctor says\n%s", healed)
+				}
+				wantSeen(t, g)
+			})
+		})
+	}
+}
+
+// test ──LOCAL──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:25, [::1]:25
+//
+// The health check of a load balancer stays green while every client times out.
+// /readyz and the log tell the truth, and the line of a lost connection has the
+// command that heals it.
+func TestReadinessDoesNotLie(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nginx", "nft")
+		p := places[0]
+		p.start(t)
+		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()},
+			append(p.flags(), "--admin", adminAt, "--self-test-interval", "1s")...)
+		becomes := func(want string) {
+			t.Helper()
+			eventually(t, fmt.Sprintf("the gateway is not ready for %q", want), func() bool {
+				return strings.Join(notReady(t, adminAt), " ") == want
+			})
+		}
+		becomes("return_path")
+		broken := g.WaitLog(t, "return path broken")
+		broken.Expect(t, "level", "error", "backend", "127.0.0.1:25", "forward", "127.0.0.1:2000")
+		healthCheck(t, g)
+		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "return_path" {
+			t.Errorf("beside a health check that is well it is not ready for %q", reasons)
+		}
+
+		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
+		lost := g.NextConnection(t)
+		lost.Expect(t, "outcome", "no_return_path", "action", broken.String("action"))
+		taken(t, lost.String("action"))
+		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client6), []byte(whoAsk)))
+		lost = g.NextConnection(t)
+		lost.Expect(t, "outcome", "no_return_path")
+		taken(t, lost.String("action"))
+		becomes("")
+		g.WaitLog(t, "return path works again").Expect(t, "level", "info")
+		wantSeen(t, g)
+
+		netns.IP(t, "route flush table 7700")
+		becomes("return_path")
+		eventually(t, "the log says that it broke again", func() bool {
+			lines := logged(g, "return path broken")
+			return len(lines) == 3 && lines[2].String("action") == "ip route replace local default dev lo table 7700"
+		})
+		taken(t, "ip route replace local default dev lo table 7700")
+		becomes("")
+		wantSeen(t, g)
+	})
+}
+
+// healthCheck sends a LOCAL header and wants the backend's answer.
+func healthCheck(t *testing.T, g *lab.Gateway) {
+	t.Helper()
+	c := lab.Send(t, "127.0.0.1:2000", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), []byte(whoAsk))
+	wantRead(t, c, "HTTP/1.1 200 OK")
+	c.Close()
+	g.NextConnection(t)
+}
+
+// logged returns the lines with a message.
+func logged(g *lab.Gateway, message string) []lab.Line {
+	return slices.DeleteFunc(g.Log(), func(l lab.Line) bool { return l.String("message") != message })
+}
+
+// A gateway that starts before its backend starts, says so, and is ready; and
+// says when the backend is there that it is well.
+func TestGatewayBeforeBackend(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		g := transparentGateway(t, "127.0.0.1:25", "--admin", adminAt, "--self-test-interval", "1s")
+		g.WaitLog(t, "return path not tested").Expect(t, "level", "warn", "backend", "127.0.0.1:25")
+		eventually(t, "the gateway is ready", func() bool { return len(notReady(t, adminAt)) == 0 })
+		lab.Listen(t, "127.0.0.1:25")
+		g.WaitLog(t, "return path works").Expect(t, "level", "info")
+	})
+}
+
+// A remedy is at hand also where nothing is tested.
+func TestRemedyWithoutSelfTest(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Listen(t, "127.0.0.1:25")
+		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0", "--connect-timeout", "300ms")...)
+		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
+		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
+			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
+		if lines := logged(g, "return path broken"); len(lines) > 0 {
+			t.Errorf("tested all the same: %v", lines)
+		}
+	})
+}
+
+// The rules are there, and of no effect: the doctor names what comes before
+// them, and what it prints heals it.
+//
+//	the gateway's host ── net0 ══ the outsider, whom the default route leads to
+func TestDoctorFindsShadows(t *testing.T) {
+	for _, tt := range []struct{ name, rule, backend, want string }{
+		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
+		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
+		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25", "sends them out by net0: 90: from fd51::/16 lookup main"},
+		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25", "90: from 198.51.100.5/32 ipproto tcp forbids it"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				outsider(t, places[1])
+				lab.Listen(t, tt.backend)
+				returnPath(t, tt.backend)
+				flags := transparentFlags(tt.backend)
+				diagnosed(t, 0, flags...)
+				netns.IP(t, tt.rule)
+				sick := diagnosed(t, 3, flags...)
+				if !strings.Contains(sick, tt.want) {
+					t.Errorf("the doctor does not say %q:\n%s", tt.want, sick)
+				}
+				taken(t, prescribed(sick))
+				diagnosed(t, 0, flags...)
+			})
+		})
+	}
+}
+
+// the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's, which has no
+// way back to clients, and drops what comes from where it has no way to
+//
+// All is in force on the gateway's host. The doctor says what the backend's host
+// must do, and that heals it.
+func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nginx")
+		h := container(t)
+		h.IP(t, "route del default")
+		h.IP(t, "-6 route del default")
+		p := places[3]
+		lab.NginxOn(t, h, whoAmI(p.backends))
+		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+		routes(t, "apply", p.flags())
+		sick := diagnosed(t, 3, p.flags()...)
+		for _, want := range []string{"ip route replace default via 10.9.0.1", "ip -6 route replace default via fd09::1"} {
+			if !strings.Contains(prescribed(sick), "\n#   "+want+"\n") {
+				t.Fatalf("the doctor does not say %q:\n%s", want, sick)
+			}
+			onHost(t, h, strings.Fields(want)...)
+		}
+		diagnosed(t, 0, p.flags()...)
+	})
+}
+
+// Everything is in force, and a firewall drops what looks spoofed: the doctor
+// shows the rule.
+func TestDoctorHintsAtFirewalls(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nft")
+		lab.Listen(t, "127.0.0.1:25")
+		returnPath(t, "127.0.0.1:25")
+		output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
+		all := findings(t, lab.Command{}, 3, transparentFlags("127.0.0.1:25")...)
+		last := all[len(all)-1]
+		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" || !strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
+			t.Errorf("found %+v", all)
+		}
+		output(t, "nft", "flush ruleset")
+		diagnosed(t, 0, transparentFlags("127.0.0.1:25")...)
+	})
+}
+
+// What programs read, of one that is well and one without routes. The actions
+// are an interface: scripts run them.
+func TestDoctorJSON(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Listen(t, "127.0.0.1:25")
+		lab.Listen(t, "[::1]:25")
+		returnPath(t, "127.0.0.1:25")
+		flags := []string{"--forward", "127.0.0.1:2000=127.0.0.1:25,[::1]:25", "--trust", "127.0.0.1", "--transparent"}
+		got, err := json.MarshalIndent(findings(t, lab.Command{}, 3, flags...), "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := readFile(t, filepath.Join("testdata", "doctor.json")); string(got)+"\n" != string(want) {
+			t.Errorf("found\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+// The table flushed by a network manager, a backend that is away, a listener of
+// somebody else's: each is told of, and nothing that only follows from it.
+func TestDoctorNamesTheCause(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Listen(t, "127.0.0.1:25")
+		returnPath(t, "127.0.0.1:25")
+		flags := func(forward string) []string {
+			return []string{"--forward", forward, "--trust", "127.0.0.1", "--transparent"}
+		}
+		const well = "net_raw capabilities ok\nclient_ports client ports ok\n"
+		for _, tt := range []struct {
+			name, do, forward string
+			code              int
+			want              string
+		}{
+			{"well", "", "127.0.0.1:2000=127.0.0.1:25", 0, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+			{"somebody listens there", "", "127.0.0.1:25=127.0.0.2:25", 3, well + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
+			{"nobody listens", "", "127.0.0.1:2000=127.0.0.1:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
+			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
+			{"there is no way to it", "", "127.0.0.1:2000=203.0.113.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
+			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
+			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3, well + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
+			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1", "127.0.0.1:2000=127.0.0.1:25", 0,
+				well + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+		} {
+			if tt.do != "" {
+				taken(t, tt.do)
+			}
+			if got := brief(findings(t, lab.Command{}, tt.code, flags(tt.forward)...)); got != tt.want {
+				t.Errorf("%s: found\n%swant\n%s", tt.name, got, tt.want)
+			}
+		}
+	})
+}
+
+// Why the capability is missing. An ordinary user is told what could not be
+// looked at, and the missing routes all the same.
+func TestDoctorWithoutCapability(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "setpriv", "setcap")
+		lab.Listen(t, "127.0.0.1:25")
+		program := filepath.Join(t.TempDir(), "unproxy")
+		if err := os.WriteFile(program, readFile(t, lab.Binary(t)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		output(t, "setcap", "cap_net_raw+ep", program)
+		// Root, but without the powers that come with the number 0: the second
+		// setpriv has none any more, as an ordinary user.
+		as := func(words ...string) lab.Command {
+			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot", "--inh-caps", "-all", "setpriv"}, words, []string{program})}
+		}
+		for _, tt := range []struct {
+			name   string
+			as     lab.Command
+			detail string // of what is missing; "" where nothing is
+		}{
+			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
+			{"file capabilities", as("--inh-caps", "-all"), ""},
+			{"file capabilities under no_new_privs", as("--no-new-privs"), "void under no_new_privs"},
+		} {
+			all := findings(t, tt.as, 3, transparentFlags("127.0.0.1:25")...)
+			want := "net_raw capabilities fail\nlistener 127.0.0.1:0 ok\nbackend 127.0.0.1:25 ok\nrules_missing 127.0.0.1:25 fail\n"
+			if tt.detail == "" {
+				want = strings.Replace(want, "fail", "ok", 1)
+			}
+			got := strings.Replace(brief(all), "client_ports client ports ok\n", "", 1)
+			if got != want || !strings.Contains(all[0].Detail, tt.detail) {
+				t.Errorf("%s: found\n%s%s\nwant\n%s%s", tt.name, got, all[0].Detail, want, tt.detail)
+			}
+		}
+	})
+}
