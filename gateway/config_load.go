@@ -57,7 +57,7 @@ func ProcessSettings() []ProcessSetting {
 		{Name: "rule-preference", Argument: "N", Default: "7700", set: setRulePreference, Routes: true,
 			Meaning: "place of the rules that lead there; two gateways of one host with the same backends take two"},
 		{Name: "route-mark", Argument: "N", Default: "7700", set: setRouteMark, Routes: true,
-			Meaning: "mark of replies that the packet filter tells apart; N+1 of what is redirected"},
+			Meaning: "first of three marks that the packet filter uses: N, N+1 and N+2"},
 		{Name: "recipe", Argument: "auto|rules|marks", Default: "auto", set: setRecipe, Routes: true,
 			Meaning: "rules by address and port, marks by the packet filter, or what hits nothing else"},
 	}

@@ -32,7 +32,7 @@ func setRulePreference(c *Config, v string) error {
 }
 
 func setRouteMark(c *Config, v string) error {
-	n, err := settings.Count(v, math.MaxUint32-1)
+	n, err := settings.Count(v, math.MaxUint32-2)
 	if err == nil && n == 0 {
 		err = &settings.Error{Why: "is the mark of every packet", Instead: fmt.Sprint(returnpath.Default)}
 	}

@@ -22,7 +22,8 @@ type Surroundings struct {
 }
 
 // PlanRoutes makes the plan that brings the replies of c's backends back, those
-// of its transparent forwards. A name that does not resolve is left out and told
+// of its transparent forwards, and that hands its tproxy listeners what is to be
+// redirected to them. A name that does not resolve is left out and told
 // of in the error, which joins a [*Problem] for each; the plan is right for the
 // rest. Any other error leaves no plan.
 func (c *Config) PlanRoutes(ctx context.Context, s Surroundings) (returnpath.Plan, error) {
@@ -39,12 +40,13 @@ func (c *Config) PlanRoutes(ctx context.Context, s Surroundings) (returnpath.Pla
 		if f.Transparent {
 			t.forward(ctx, f)
 		}
+		t.redirect(f)
 	}
 	located, err := s.Locate(t.all)
 	if err != nil {
 		return returnpath.Plan{}, err
 	}
-	return returnpath.New(located, nil, c.Routes), errors.Join(t.errs...)
+	return returnpath.New(located, t.redirects, c.Routes), errors.Join(t.errs...)
 }
 
 // targets collects what forwards dial.
@@ -53,6 +55,8 @@ type targets struct {
 	names  map[string][]netip.Addr // looked up once each
 	all    []returnpath.Backend
 	errs   []error
+
+	redirects []returnpath.Redirect
 }
 
 func (t *targets) forward(ctx context.Context, f *engine.Forward) {
@@ -66,6 +70,16 @@ func (t *targets) forward(ctx context.Context, f *engine.Forward) {
 	}
 	for _, r := range rulesOf(f.AllowDestination) {
 		t.all = append(t.all, returnpath.Backend{Addr: r.Prefix.Masked(), Ports: returnpath.AllPorts})
+	}
+}
+
+func (t *targets) redirect(f *engine.Forward) {
+	for _, r := range f.Redirect {
+		t.redirects = append(t.redirects, returnpath.Redirect{
+			Prefix: r.Prefix,
+			Ports:  returnpath.Ports{Low: r.Low, High: r.High},
+			To:     f.Listeners[0].Endpoint.Addr, // Validate sees to it that there is but one
+		})
 	}
 }
 

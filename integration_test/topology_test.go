@@ -135,8 +135,13 @@ func routes(t *testing.T, command string, flags []string) string {
 // wantSeen sends a request for each client and wants the backend to have seen it.
 func wantSeen(t *testing.T, g *lab.Gateway) {
 	t.Helper()
+	wantSeenAt(t, g, "127.0.0.1:2000")
+}
+
+func wantSeenAt(t *testing.T, g *lab.Gateway, listener string) {
+	t.Helper()
 	for _, client := range []netip.AddrPort{client4, client6} {
-		c := lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk))
+		c := lab.Send(t, listener, headerOf(client), []byte(whoAsk))
 		reply, err := io.ReadAll(c)
 		c.Close()
 		if want := fmt.Sprintf("hello %s port %d\n", client.Addr(), client.Port()); err != nil || !strings.HasSuffix(string(reply), want) {
@@ -222,6 +227,34 @@ func output(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %s: exit code %d: %s", name, strings.Join(args, " "), code, text)
 	}
 	return text
+}
+
+// Backends in several places behind one gateway: their rules do not meet.
+func TestTopologiesTogether(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nginx", "nft")
+		own, behind := places[2], places[4]
+		other := outsider(t, behind)
+		own.start(t)
+		behind.start(t)
+		flags := append(own.flags(), "--forward", "127.0.0.1:2001="+behind.backends[0]+","+behind.backends[1])
+		g := lab.StartGateway(t, flags...)
+		eventually(t, "neighbours know each other", func() bool { return answers(t, own) && answers(t, behind) })
+		routes(t, "apply", flags)
+		for _, filter := range []string{"0", "1", "2"} {
+			for _, mark := range []string{"0", "1"} {
+				reversePath(t, filter, mark)
+				wantSeenAt(t, g, "127.0.0.1:2000")
+				wantSeenAt(t, g, "127.0.0.1:2001")
+				wantDirect(t, other, own)
+				wantDirect(t, other, behind)
+				if t.Failed() {
+					t.Fatalf("with rp_filter %s and src_valid_mark %s", filter, mark)
+				}
+			}
+		}
+	})
 }
 
 // The script that people read before they run it does the same.

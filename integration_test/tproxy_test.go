@@ -11,8 +11,6 @@ import (
 
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
-	"unproxy/transparent/returnpath"
-	"unproxy/transparent/routing"
 )
 
 // tproxyScene is three hosts in a row, of which the test's own is the gateway's:
@@ -187,35 +185,34 @@ func TestTProxy(t *testing.T) {
 	})
 }
 
-// Both the rules of the documentation and those of a plan work whatever the
+// Both those of unproxy routes and the rules of the documentation work whatever the
 // kernel checks senders by.
 func TestTProxyReversePath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)
-		g := lab.StartGateway(t, "--forward", tproxyListener, "--trust", "10.1.0.2", "--trust", "fd01::2", "--transparent",
-			"--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16")
+		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2", "--trust", "fd01::2", "--transparent",
+			"--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16"}
+		g := lab.StartGateway(t, flags...)
 		var port uint16 = 5000
 		type way struct {
 			sent, to string
 			client   netip.Addr
 		}
-		prefixes := []way{
+		ways := []way{
 			{"203.0.113.7:1000", "10.2.1.7:25", client4.Addr()},
 			{"[2001:db8:113::7]:1000", "[fd02:1::7]:25", client6.Addr()},
+			{"10.1.0.1:20000", "10.2.0.2:25", client4.Addr()},
 		}
-		for _, tt := range []struct {
-			prepare func()
-			ways    []way
-		}{
-			{func() { applyPlan(t, "10.2.1.0/24", "fd02:1::/64") }, prefixes},
-			{func() { shell(t, tproxyRules(t)) }, append(prefixes, way{"10.1.0.1:20000", "10.2.0.2:25", client4.Addr()})},
+		for _, prepare := range []func(){
+			func() { routes(t, "apply", flags) },
+			func() { routes(t, "remove", flags); shell(t, tproxyRules(t)) },
 		} {
-			tt.prepare()
+			prepare()
 			for i := range 12 {
 				senderChecks(t, i%3, i/3%2, i/6)
-				for _, w := range tt.ways {
+				for _, w := range ways {
 					port++
 					client := netip.AddrPortFrom(w.client, port)
 					from := s.send(t, w.sent, lab.V2(client, netip.MustParseAddrPort(w.to)))
@@ -227,32 +224,8 @@ func TestTProxyReversePath(t *testing.T) {
 					g.NextConnection(t).Expect(t, "outcome", "ok")
 				}
 			}
-			shell(t, "nft flush ruleset") // of the plan; its routing rules are of other marks
 		}
 	})
-}
-
-// applyPlan plans for the prefixes of [tproxyListener] that servers are to
-// answer from some prefixes, and puts the plan into force.
-func applyPlan(t *testing.T, servers ...string) {
-	t.Helper()
-	var backends []returnpath.Backend
-	for _, prefix := range servers {
-		backends = append(backends, returnpath.Backend{Addr: netip.MustParsePrefix(prefix), Ports: returnpath.AllPorts})
-	}
-	var redirects []returnpath.Redirect
-	for _, prefix := range []string{"203.0.113.0/24", "2001:db8:113::/48"} {
-		redirects = append(redirects, returnpath.Redirect{
-			Prefix: netip.MustParsePrefix(prefix), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:7000"),
-		})
-	}
-	located, err := routing.Locate(backends)
-	if err == nil {
-		err = routing.Apply(t.Context(), returnpath.New(located, redirects, returnpath.Options{}), func(line string) { t.Log(line) })
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // senderChecks sets what the kernel checks senders by.

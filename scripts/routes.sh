@@ -10,13 +10,13 @@
 # gateway dials it: 127.0.0.1:22 '[::1]:22' 10.9.0.2:21000-21010
 #
 #   PROTO=udp          for UDP (default tcp)
-#   TABLE PREF MARK    other numbers than 7700
+#   TABLE PREF MARK    other numbers than 7700; of marks MARK+2 is used as well
 #
 # Exit code: 0 well, 1 something failed, 2 usage, 3 check found something missing.
 set -eu
 
 TABLE=${TABLE:-7700} PREF=${PREF:-7700} MARK=${MARK:-7700} PROTO=${PROTO:-tcp}
-FILTER=unproxy_${MARK}_sh_${PREF}_$PROTO
+LOCAL=$((MARK + 2)) FILTER=unproxy_${MARK}_sh_${PREF}_$PROTO
 missing=0 links4='' links6='' locals4='' locals6=''
 
 usage() {
@@ -98,7 +98,9 @@ backend() {
 	rule) rule from "$address" iif "$dev" ipproto "$PROTO" sport "$ports" lookup "$TABLE" ;;
 	*)
 		eval "$recipe$family=\"\$$recipe$family $address . $PROTO . $ports,\""
-		rule from all fwmark "$(printf '0x%x' "$MARK")" iif "$dev" lookup "$TABLE"
+		mark=$MARK
+		[ $recipe = links ] || mark=$LOCAL # else src_valid_mark would have the check of senders meet this rule
+		rule from all fwmark "$(printf '0x%x' "$mark")" iif "$dev" lookup "$TABLE"
 		;;
 	esac
 }
@@ -120,14 +122,14 @@ chains() {
 	cat <<-END
 		chain prerouting {
 			type filter hook prerouting priority mangle; policy accept;
-			ip saddr . meta l4proto . th sport @links4 socket transparent 1 meta mark set $MARK
-			ip6 saddr . meta l4proto . th sport @links6 socket transparent 1 meta mark set $MARK
-			iif lo ip daddr . meta l4proto . th dport @locals4 fib saddr type != local ct mark set $MARK
-			iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set $MARK
+			ip saddr . meta l4proto . th sport @links4 socket transparent 1 socket wildcard 0 meta mark set $MARK
+			ip6 saddr . meta l4proto . th sport @links6 socket transparent 1 socket wildcard 0 meta mark set $MARK
+			iif lo ip daddr . meta l4proto . th dport @locals4 fib saddr type != local ct mark set $LOCAL
+			iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set $LOCAL
 		}
 		chain output {
 			type route hook output priority mangle; policy accept;
-			ct direction reply ct mark $MARK meta mark set $MARK
+			ct direction reply ct mark $LOCAL meta mark set $LOCAL
 		}
 	END
 }

@@ -109,7 +109,7 @@ func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
 		return returnpath.Plan{}, c, err
 	}
 	p, err := c.gateway.PlanRoutes(ctx.Context, gateway.Surroundings{})
-	if err == nil && len(p.Backends) == 0 {
+	if err == nil && p.Empty() && len(p.Notes) == 0 {
 		err = noRoutes()
 	}
 	return p, c, err

@@ -98,9 +98,14 @@ func protocol(udp bool) string {
 // Redirect is what the packet filter hands to a listener that has IP_TRANSPARENT:
 // connections to any address of Prefix, at Ports.
 type Redirect struct {
+	// Prefix is masked. The zero Prefix stands for the host's own addresses, of
+	// both families.
 	Prefix netip.Prefix
 	Ports  Ports
 	UDP    bool
 	// To is the listener: its port, and its address unless that is a wildcard.
 	To netip.AddrPort
 }
+
+// of reports whether the redirect is of a family.
+func (r Redirect) of(v6 bool) bool { return !r.Prefix.IsValid() || r.Prefix.Addr().Is6() == v6 }

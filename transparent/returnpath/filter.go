@@ -12,11 +12,11 @@ import (
 // Filter is the packet filter's part of a plan: a table of nftables, which takes
 // effect as a whole or not at all.
 type Filter struct {
-	// Mark is put on replies that are the gateway's, and Mark+1 on what is
-	// redirected to its listeners.
+	// Mark is the first of three marks that the table uses.
 	Mark uint32
 	// Links are the backends whose packets come in by a device. Those that
-	// belong to a transparent socket of this host are marked (nft_socket.c).
+	// belong to a transparent socket of this host are marked, unless that is a
+	// listener on all addresses (nft_socket.c).
 	Links []Backend
 	// Locals are the backends on this host's own addresses. Only a transparent
 	// socket sends from a foreign address by lo: conntrack remembers those
@@ -25,6 +25,14 @@ type Filter struct {
 	// Redirects are handed to listeners (nft_tproxy.c).
 	Redirects []Redirect
 }
+
+// The marks of replies that come in by a device, of what is redirected, and of
+// replies that this host itself sends. A reverse-path look-up with src_valid_mark
+// has the mark of the packet and comes in by lo: were the last mark the first,
+// it would meet the rule for that one.
+func (f *Filter) linkMark() uint32     { return f.Mark }
+func (f *Filter) redirectMark() uint32 { return f.Mark + 1 }
+func (f *Filter) localMark() uint32    { return f.Mark + 2 }
 
 // FilterPrefix begins the name of every table that uses mark.
 func FilterPrefix(mark uint32) string { return fmt.Sprintf("unproxy_%d_", mark) }
@@ -57,7 +65,7 @@ func (f *Filter) body() string {
 		f.locals(&w, v6)
 	}
 	for _, r := range f.Redirects {
-		w.line(2, "%s", r.statement(f.Mark+1))
+		w.line(2, "%s", r.statement(f.redirectMark()))
 	}
 	w.line(1, "}")
 	if len(f.Locals) > 0 {
@@ -75,8 +83,8 @@ func (f *Filter) links(w *writer, v6 bool) {
 		}
 	}
 	for _, d := range devices {
-		w.line(2, "iifname %q %s saddr . meta l4proto . th sport @%s socket transparent 1 meta mark set %d",
-			d, inet(v6), setName("links", v6), f.Mark)
+		w.line(2, "iifname %q %s saddr . meta l4proto . th sport @%s socket transparent 1 socket wildcard 0 meta mark set %d",
+			d, inet(v6), setName("links", v6), f.linkMark())
 	}
 }
 
@@ -87,29 +95,34 @@ func (f *Filter) locals(w *writer, v6 bool) {
 		return
 	}
 	w.line(2, "iif lo %s daddr . meta l4proto . th dport @%s fib saddr type != local ct mark set %d",
-		inet(v6), setName("locals", v6), f.Mark)
+		inet(v6), setName("locals", v6), f.localMark())
 }
 
 // output marks the replies of those, so that they are routed anew.
 func (f *Filter) output(w *writer) {
 	w.line(1, "chain output {")
 	w.line(2, "type route hook output priority mangle; policy accept;")
-	w.line(2, "ct direction reply ct mark %d meta mark set %d", f.Mark, f.Mark)
+	w.line(2, "ct direction reply ct mark %d meta mark set %d", f.localMark(), f.localMark())
 	w.line(1, "}")
 }
 
-// statement is the rule that hands connections to a listener.
+// statement is the rule that hands connections to a listener, those that come
+// from other hosts: what this host sends itself would meet its own replies.
 func (r Redirect) statement(mark uint32) string {
-	v6 := r.Prefix.Addr().Is6()
-	match := fmt.Sprintf("%s daddr %s meta l4proto %s", inet(v6), r.Prefix, protocol(r.UDP))
-	if r.Ports != AllPorts {
+	match, family := "fib daddr type local", ""
+	if r.Prefix.IsValid() {
+		family = inet(r.Prefix.Addr().Is6()) + " "
+		match = family + "daddr " + r.Prefix.String()
+	}
+	match += " meta l4proto " + protocol(r.UDP)
+	if r.Ports.Low > 1 || r.Ports.High < AllPorts.High {
 		match += " th dport " + r.Ports.String()
 	}
 	to := fmt.Sprintf(":%d", r.To.Port())
 	if a := r.To.Addr(); a.IsValid() && !a.IsUnspecified() {
-		to = r.To.String()
+		to, family = r.To.String(), inet(a.Is6())+" "
 	}
-	return fmt.Sprintf("%s tproxy %s to %s meta mark set %d accept", match, inet(v6), to, mark)
+	return fmt.Sprintf("iifname != \"lo\" %s tproxy %sto %s meta mark set %d accept", match, family, to, mark)
 }
 
 func setName(of string, v6 bool) string {

@@ -54,8 +54,9 @@ type Options struct {
 	// the lowest first. That of the local table has 0, the others 32766 and up.
 	// Two gateways of one host whose backends are the same take two preferences.
 	Preference uint32
-	// Mark is the packet mark that Marks uses. A listener to which connections
-	// are redirected uses Mark+1 for those.
+	// Mark is the first of three packet marks: of replies that come in by a
+	// device, of what is redirected to a listener, and of replies that the host
+	// itself sends.
 	Mark   uint32
 	Recipe Recipe
 }
@@ -202,20 +203,21 @@ func widen(all []Backend) []Backend {
 func (b *builder) marks(redirects []Redirect) {
 	f := &Filter{Mark: b.options.Mark, Redirects: slices.Clone(redirects)}
 	for _, to := range b.marked {
-		into := &f.Links
+		into, mark := &f.Links, f.linkMark()
 		if to.Reach.Place == Local {
-			into = &f.Locals
+			into, mark = &f.Locals, f.localMark()
 		}
 		*into = append(*into, to)
 		// A rule that names the interface leaves the reverse-path look-up
 		// alone, which src_valid_mark has use the mark, too: it comes in by
 		// lo (__fib_validate_source).
-		b.rule(Rule{IPv6: to.Addr.Addr().Is6(), In: to.Reach.Device, Mark: f.Mark})
+		b.rule(Rule{IPv6: to.Addr.Addr().Is6(), In: to.Reach.Device, Mark: mark})
 	}
-	for _, r := range redirects {
-		v6 := r.Prefix.Addr().Is6()
-		b.rule(Rule{IPv6: v6, In: "lo", Mark: f.Mark + 1, Table: mainTable}) // for that same look-up
-		b.rule(Rule{IPv6: v6, Mark: f.Mark + 1, Preference: b.options.Preference + 1})
+	for _, v6 := range []bool{false, true} {
+		if slices.ContainsFunc(redirects, func(r Redirect) bool { return r.of(v6) }) {
+			b.rule(Rule{IPv6: v6, In: "lo", Mark: f.redirectMark(), Table: mainTable}) // for that same look-up
+			b.rule(Rule{IPv6: v6, Mark: f.redirectMark(), Preference: b.options.Preference + 1})
+		}
 	}
 	if len(f.Links)+len(f.Locals)+len(f.Redirects) > 0 {
 		b.plan.Filter = f
@@ -260,7 +262,7 @@ func (p Plan) For(a netip.Addr) Plan {
 	marked := p.Filter != nil && p.Filter.covers(a)
 	for _, r := range p.Rules {
 		own := r.From.IsValid() && r.From.Contains(a)
-		byMark := marked && p.Filter.Mark == r.Mark && r.IPv6 == a.Is6() && devices[r.In]
+		byMark := marked && r.Mark != 0 && r.Mark != p.Filter.redirectMark() && r.IPv6 == a.Is6() && devices[r.In]
 		if own || byMark {
 			part.Rules = append(part.Rules, r)
 		}

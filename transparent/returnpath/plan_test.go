@@ -62,15 +62,15 @@ ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 770
 			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 9
 ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8
-ip rule add iif lo fwmark 7 lookup 9 pref 8`, filter: []string{"table inet unproxy_7_", "meta mark set 7\n"}},
+ip rule add iif lo fwmark 9 lookup 9 pref 8`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
 		{name: "behind a bridge of a host that forwards: a rule would take the replies to others, too", backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700`,
-			filter: []string{"172.17.0.2 . tcp . 80,", `iifname "docker0" ip saddr . meta l4proto . th sport @links4 socket transparent 1 meta mark set 7700`}},
+			filter: []string{"172.17.0.2 . tcp . 80,", `iifname "docker0" ip saddr . meta l4proto . th sport @links4 socket transparent 1 socket wildcard 0 meta mark set 7700`}},
 		{name: "another address of this host: others talk to it as well", backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
 ip -6 route replace local default dev lo table 7700
-ip -6 rule add iif lo fwmark 7700 lookup 7700 pref 7700`,
-			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7700", "ct direction reply ct mark 7700 meta mark set 7700"}},
+ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700`,
+			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702", "ct direction reply ct mark 7702 meta mark set 7702"}},
 		{name: "the same by rules, if it must be", options: returnpath.Options{Recipe: returnpath.Rules}, backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
@@ -126,12 +126,14 @@ func contain(t *testing.T, text string, parts []string) {
 func TestRedirects(t *testing.T) {
 	p := returnpath.New(nil, []returnpath.Redirect{
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:2577")},
+		{Ports: returnpath.Ports{Low: 25, High: 25}, To: netip.MustParseAddrPort("[::]:2577")},
 		{Prefix: netip.MustParsePrefix("2001:db8:7::/64"), Ports: returnpath.AllPorts, UDP: true, To: netip.MustParseAddrPort("[fd00::5]:2577")},
 	}, returnpath.Options{})
 	contain(t, strings.Join(p.Commands(), "\n"), []string{
 		"ip rule add iif lo fwmark 7701 lookup main pref 7700\n",
 		"ip rule add fwmark 7701 lookup 7700 pref 7701\n",
 		"ip -6 rule add fwmark 7701 lookup 7700 pref 7701\n",
+		"iifname != \"lo\" fib daddr type local meta l4proto tcp th dport 25 tproxy to :2577 meta mark set 7701 accept\n",
 		"ip daddr 203.0.113.0/24 meta l4proto tcp th dport 1000-2000 tproxy ip to :2577 meta mark set 7701 accept\n",
 		"ip6 daddr 2001:db8:7::/64 meta l4proto udp tproxy ip6 to [fd00::5]:2577 meta mark set 7701 accept\n",
 	})

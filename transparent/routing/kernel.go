@@ -28,7 +28,7 @@ func rulesOf(v6 bool) ([]returnpath.Rule, error) {
 func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
 	rule := returnpath.Rule{IPv6: v6, In: r.IifName, Mark: r.Mark, Table: uint32(r.Table), Preference: uint32(max(0, r.Priority))}
 	if r.Src != nil {
-		rule.From = prefix(r.Src)
+		rule.From = readPrefix(r.Src)
 	}
 	switch r.IPProto {
 	case unix.IPPROTO_TCP:
@@ -42,7 +42,7 @@ func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
 	return rule
 }
 
-func prefix(n *net.IPNet) netip.Prefix {
+func readPrefix(n *net.IPNet) netip.Prefix {
 	a, _ := netip.AddrFromSlice(n.IP)
 	ones, _ := n.Mask.Size()
 	return netip.PrefixFrom(a.Unmap(), ones)
@@ -86,7 +86,7 @@ func hasRoute(r returnpath.Route) (bool, error) {
 		return false, failed("ip route show table", err)
 	}
 	for _, route := range list {
-		if route.Dst == nil || prefix(route.Dst).Bits() == 0 {
+		if route.Dst == nil || readPrefix(route.Dst).Bits() == 0 {
 			return true, nil
 		}
 	}

@@ -18,7 +18,7 @@ import (
 // Look finds out how this host reaches the addresses of a prefix: in one way for
 // a single address, in several for a prefix that is spread over interfaces. A
 // prefix is looked at by its first address, by the host's own addresses in it,
-// and by the networks in it that the host has a link to. There is at least one
+// and by the networks in it that the host has a route to. There is at least one
 // way; its place is Unknown where the host has no route.
 func Look(prefix netip.Prefix) ([]returnpath.Reach, error) {
 	prefix = prefix.Masked()
@@ -72,7 +72,7 @@ func Locate(backends []returnpath.Backend) ([]returnpath.Backend, error) {
 }
 
 // within returns the host's own addresses in a prefix, and an address of each
-// network in it that the host has a link to.
+// network in it that the table main has a route to.
 func within(prefix netip.Prefix) ([]netip.Addr, error) {
 	own, err := net.InterfaceAddrs()
 	if err != nil {
@@ -80,24 +80,30 @@ func within(prefix netip.Prefix) ([]netip.Addr, error) {
 	}
 	var all []netip.Addr
 	for _, a := range own {
-		n, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
-		}
-		if prefix.Contains(n.Addr()) {
+		if n, err := netip.ParsePrefix(a.String()); err == nil && prefix.Contains(n.Addr()) {
 			all = append(all, n.Addr())
 		}
-		if b := neighbour(n); !n.IsSingleIP() && prefix.Contains(b) {
-			all = append(all, b)
+	}
+	routes, err := netlink.RouteList(nil, family(prefix.Addr().Is6()))
+	if err != nil {
+		return nil, failed("ip route", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || !prefix.Contains(readPrefix(r.Dst).Addr()) || readPrefix(r.Dst).Bits() < prefix.Bits() {
+			continue
 		}
+		all = append(all, another(readPrefix(r.Dst), all))
 	}
 	return all, nil
 }
 
-// neighbour returns an address on the network of one of the host's own.
-func neighbour(own netip.Prefix) netip.Addr {
-	first := own.Masked().Addr().Next()
-	if first == own.Addr() {
+// another returns an address of a network that is none of the host's own.
+func another(network netip.Prefix, own []netip.Addr) netip.Addr {
+	if network.IsSingleIP() {
+		return network.Addr()
+	}
+	first := network.Masked().Addr().Next()
+	if slices.Contains(own, first) {
 		return first.Next()
 	}
 	return first

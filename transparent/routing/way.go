@@ -159,8 +159,8 @@ func (r Reply) matches(rule *netlink.Rule) bool {
 	if r.UDP {
 		protocol = unix.IPPROTO_UDP
 	}
-	all := (rule.Src == nil || prefix(rule.Src).Contains(r.From.Addr())) &&
-		(rule.Dst == nil || prefix(rule.Dst).Contains(r.To.Addr())) &&
+	all := (rule.Src == nil || readPrefix(rule.Src).Contains(r.From.Addr())) &&
+		(rule.Dst == nil || readPrefix(rule.Dst).Contains(r.To.Addr())) &&
 		(rule.IifName == "" || rule.IifName == r.Device) && rule.OifName == "" &&
 		(rule.Mark == 0 && rule.Mask == nil || r.Mark&mask == rule.Mark) &&
 		(rule.IPProto == 0 || rule.IPProto == protocol) &&
@@ -182,10 +182,10 @@ func text(r *netlink.Rule) string {
 	if r.Src == nil {
 		b.WriteString(" from all")
 	} else {
-		b.WriteString(" from " + prefix(r.Src).String())
+		b.WriteString(" from " + readPrefix(r.Src).String())
 	}
 	if r.Dst != nil {
-		b.WriteString(" to " + prefix(r.Dst).String())
+		b.WriteString(" to " + readPrefix(r.Dst).String())
 	}
 	if r.Mark != 0 {
 		fmt.Fprintf(&b, " fwmark %#x", r.Mark)
