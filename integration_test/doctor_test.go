@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -349,6 +350,10 @@ func TestDoctorWithoutCapability(t *testing.T) {
 			t.Fatal(err)
 		}
 		output(t, "setcap", "cap_net_raw+ep", program)
+		daemon, err := user.Lookup("daemon")
+		if err != nil {
+			t.Fatal(err)
+		}
 		// Root, but without the powers that come with the number 0: the second
 		// setpriv has none any more, as an ordinary user.
 		as := func(words ...string) lab.Command {
@@ -360,6 +365,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 			detail string // of what is missing; "" where nothing is
 		}{
 			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
+			{"ordinary user", lab.Command{User: daemon}, "this user has none"},
 			{"file capabilities", as("--inh-caps", "-all"), ""},
 			{"file capabilities under no_new_privs", as("--no-new-privs"), "void under no_new_privs"},
 		} {

@@ -83,7 +83,7 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
 		if verbose {
-			fmt.Fprintf(&b, "    %s: %s\n", f.Code, f.Code.Meaning())
+			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
 		action := slices.DeleteFunc(slices.Clone(f.Action), func(line string) bool { return told[line] })
 		if len(action) == 0 && len(f.Action) > 0 {

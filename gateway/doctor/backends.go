@@ -97,12 +97,12 @@ func (e *examination) backend(t *target) Finding {
 		return finding(BackendSilent, t.name, status, "does not answer within %v", answerTime).
 			with("# is the host up, and does a firewall drop packets to it?")
 	case unreachable:
-		return finding(BackendUnreachable, t.name, status, "%v", t.plain.err).with("ip route get " + t.at.Addr().String())
+		return finding(BackendUnreachable, t.name, status, "%v", t.plain.err).with("# see: ip route get " + t.at.Addr().String())
 	case forbidden:
 		if t.mark != 0 && errors.Is(e.optionErr, fs.ErrPermission) {
 			return finding(Backend, t.name, Skip, "not tried: CAP_NET_RAW, which its mark takes, is missing")
 		}
-		return finding(BackendUnreachable, t.name, status, "a rule of this host's forbids it: %v", t.plain.err).with("nft list ruleset")
+		return finding(BackendUnreachable, t.name, status, "a rule of this host's forbids it: %v", t.plain.err).with("# see: nft list ruleset")
 	}
 	return finding(BackendUnreachable, t.name, status, "%v", t.plain.err)
 }
@@ -114,26 +114,26 @@ func (e *examination) unresolved(name string, err error) Finding {
 	status := Warn
 	for _, f := range e.Config.Forwards {
 		for _, l := range ends(f.Listeners) {
-			if leads(l) && !e.served(l, f.Transparent, nil) {
+			if leads(l) && !e.served(l, nil) {
 				status = Fail
 			}
 		}
 	}
-	return finding(BackendName, name, status, "%v", err).with("getent ahosts " + name)
+	return finding(BackendName, name, status, "%v", err).with("# see: getent ahosts " + name)
 }
 
 // replaced reports whether all that leads to a target has another one that
 // answers: the first that does serves.
 func (e *examination) replaced(t *target) bool {
-	return !slices.ContainsFunc(t.listeners, func(l *engine.Listener) bool { return !e.served(l, t.spoof, t) })
+	return !slices.ContainsFunc(t.listeners, func(l *engine.Listener) bool { return !e.served(l, t) })
 }
 
 // served reports whether a listener leads to a target that answers, other than
-// one. In transparent mode it must be of the same family: a client is
-// connected to backends of its own.
-func (e *examination) served(l *engine.Listener, spoof bool, other *target) bool {
+// one. Where that one's clients are connected to backends of their own family
+// alone, it must be of that family.
+func (e *examination) served(l *engine.Listener, other *target) bool {
 	return slices.ContainsFunc(e.targets, func(t *target) bool {
-		alike := other == nil || !spoof || t.at.Addr().Is4() == other.at.Addr().Is4()
+		alike := other == nil || !other.familyOnly || t.at.Addr().Is4() == other.at.Addr().Is4()
 		return t != other && t.plain.answer == answered && alike && slices.Contains(t.listeners, l)
 	})
 }
@@ -145,7 +145,7 @@ func (e *examination) elsewhere(t *target) string {
 		return ""
 	}
 	var found []string
-	for _, s := range e.host.sockets() {
+	for _, s := range e.listening() {
 		if s.at.Port() == t.at.Port() {
 			found = append(found, s.at.String())
 		}

@@ -31,7 +31,8 @@ type examination struct {
 	targets   []*target
 	plan      returnpath.Plan
 	planErr   error
-	owners    map[string]program // of sockets; nil until somebody asks
+	sockets   []socket           // that listen, and
+	owners    map[string]program // whose they are; nil until somebody asks
 }
 
 // Examine makes every check that concerns the gateway. It takes a few seconds at

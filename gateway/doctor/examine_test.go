@@ -120,19 +120,22 @@ func TestExamine(t *testing.T) {
 		}, want: []string{"backend_silent 10.9.0.2:25 fail", "return_path 10.9.0.2:25 skip"}},
 		{name: "there is no way to it: nothing follows from that", flags: remote, sick: func(w *world) {
 			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = returnpath.Reach{}, &netErr{syscall.ENETUNREACH}
-		}, want: []string{"backend_unreachable 10.9.0.2:25 fail; ip route get 10.9.0.2"}},
+		}, want: []string{"backend_unreachable 10.9.0.2:25 fail"}},
 		{name: "another one of the family serves", flags: "--forward :2525=127.0.0.1:25,127.0.0.2:25 --transparent on", sick: func(w *world) {
 			w.plain["127.0.0.1:25"], w.standErr = refusal(), syscall.EACCES
 		}, want: []string{"backend_refused 127.0.0.1:25 warn", "return_path 127.0.0.1:25 skip"}},
 		{name: "one of the other family does not", flags: "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on", sick: func(w *world) {
 			w.plain["[::1]:25"], w.standErr = refusal(), syscall.EACCES
 		}, want: []string{"backend_refused [::1]:25 fail", "return_path [::1]:25 skip"}},
+		{name: "it does where clients are mapped", flags: "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on --family-mismatch map", sick: func(w *world) {
+			w.plain["[::1]:25"], w.standErr = refusal(), syscall.EACCES
+		}, want: []string{"backend_refused [::1]:25 warn", "return_path [::1]:25 skip"}},
 		{name: "it does where the client need not be seen", flags: "--forward :2525=127.0.0.1:25,[::1]:25", sick: func(w *world) { w.plain["[::1]:25"] = refusal() },
 			want: []string{"backend_refused [::1]:25 warn"}},
 		{name: "a name has no address", flags: "--forward :25=mail.test:25 --transparent on",
-			want: []string{"backend_name mail.test fail; getent ahosts mail.test"}},
+			want: []string{"backend_name mail.test fail"}},
 		{name: "a name has no address, and another backend answers", flags: "--forward :2525=mail.test:25,127.0.0.1:25",
-			want: []string{"backend_name mail.test warn; getent ahosts mail.test"}},
+			want: []string{"backend_name mail.test warn"}},
 		{name: "a name's addresses, one of them down", flags: "--forward :25=mail.test:25", sick: func(w *world) {
 			w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
 			w.plain["127.0.0.2:25"] = timedOut
@@ -199,7 +202,7 @@ func TestExamine(t *testing.T) {
 		{name: "who it is cannot be seen", flags: "--forward :2222=127.0.0.1:22", sick: func(w *world) {
 			w.bind["[::]:2222"] = syscall.EADDRINUSE
 			delete(w.links, "proc/18/fd/3")
-		}, want: []string{"listener_taken :2222 warn; sudo ss -ltnp"}},
+		}, want: []string{"listener_taken :2222 warn"}},
 		{name: "a low port", flags: "--forward :443=127.0.0.1:22", sick: func(w *world) {
 			w.bind["[::]:443"] = syscall.EACCES
 			w.files["proc/self/status"] = status(none, none, onlyNetRaw, "1")
@@ -211,7 +214,7 @@ func TestExamine(t *testing.T) {
 			for _, port := range []string{"3001", "3002"} {
 				w.bind["127.0.0.1:"+port] = syscall.EADDRINUSE
 			}
-		}, want: []string{"listener_taken 127.0.0.1:3001 to 127.0.0.1:3002 warn; sudo ss -ltnp"}},
+		}, want: []string{"listener_taken 127.0.0.1:3001 to 127.0.0.1:3002 warn"}},
 		{name: "a directory is missing", flags: "--forward unix:/run/other/in.sock=127.0.0.1:22", want: []string{"listener_address unix:/run/other/in.sock fail; mkdir -p /run/other"}},
 		{name: "a directory is there", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22"},
 		{name: "a file is in the way", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22", sick: func(w *world) { w.files["run/unproxy/in.sock"] = "" },

@@ -81,12 +81,21 @@ func (e *examination) portForbidden(name string, err error) Finding {
 // inodes returns the listening sockets that match.
 func (e *examination) inodes(match func(socket) bool) []string {
 	var all []string
-	for _, s := range e.host.sockets() {
+	for _, s := range e.listening() {
 		if match(s) {
 			all = append(all, s.inode)
 		}
 	}
 	return all
+}
+
+// listening returns the sockets that listen, as they were when somebody first
+// asked.
+func (e *examination) listening() []socket {
+	if e.sockets == nil {
+		e.sockets = e.host.sockets()
+	}
+	return e.sockets
 }
 
 // taken is the finding of a listener that somebody has open already. That may
@@ -107,7 +116,7 @@ func (e *examination) taken(name string, inodes []string) Finding {
 		}
 	}
 	return finding(ListenerTaken, name, Warn, "somebody listens there: well if it is the gateway; only root can see who it is").
-		with("sudo ss -ltnp")
+		with("# see: sudo ss -ltnp")
 }
 
 // unixListener looks at the place of a unix socket.

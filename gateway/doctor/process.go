@@ -37,7 +37,7 @@ func (e *examination) descriptors() []Finding {
 		return []Finding{finding(Descriptors, "open files", Skip, "the limit on open files cannot be read")}
 	case n < fewDescriptors:
 		return []Finding{finding(Descriptors, "open files", Warn, "the process may have only %d; %s", n, e.connections()).
-			with("ulimit -Hn 1048576", "# in a systemd unit: LimitNOFILE=1048576")}
+			with("# in a systemd unit: LimitNOFILE=1048576; else, as root: ulimit -Hn 1048576")}
 	}
 	return []Finding{finding(Descriptors, "open files", OK, "the process may have %d; %s", n, e.connections())}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/transparent"
 )
 
 // lookupTime is how long a name may take to resolve.
@@ -26,6 +27,8 @@ type target struct {
 	// from the client's address.
 	mark  uint32
 	spoof bool
+	// familyOnly says that a client of the other family never comes here.
+	familyOnly bool
 	// listeners are those that lead here.
 	listeners []*engine.Listener
 	// plain is what came of a connection from the gateway's own address.
@@ -71,14 +74,21 @@ func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*
 	case b.Endpoint.IsUnix():
 		return []*target{{name: b.Endpoint.String(), path: b.Endpoint.Path}}
 	case b.Host == "":
-		return []*target{{name: b.Endpoint.String(), at: b.Endpoint.Addr, mark: f.Mark, spoof: f.Transparent}}
+		return []*target{newTarget(f, b.Endpoint.String(), b.Endpoint.Addr)}
 	}
 	var all []*target
 	for _, a := range names[b.Host].addresses {
 		name := fmt.Sprintf("%s:%d (%s)", b.Host, b.Port, a)
-		all = append(all, &target{name: name, at: netip.AddrPortFrom(a, b.Port), mark: f.Mark, spoof: f.Transparent})
+		all = append(all, newTarget(f, name, netip.AddrPortFrom(a, b.Port)))
 	}
 	return all
+}
+
+func newTarget(f *engine.Forward, name string, at netip.AddrPort) *target {
+	return &target{
+		name: name, at: at, mark: f.Mark, spoof: f.Transparent,
+		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
+	}
 }
 
 // ends returns the first listener of a range and the last one.
