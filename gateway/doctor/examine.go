@@ -23,8 +23,9 @@ type Subject struct {
 type examination struct {
 	Subject
 	host Host
-	// spoofs and marks: a forward does.
-	spoofs, marks bool
+	// spoofs and marks: a forward does. foreign says that one needs the socket
+	// options of foreign addresses, to connect from them or to listen on them.
+	spoofs, marks, foreign bool
 	// optionErr is what is wrong with the socket options of those.
 	optionErr error
 	names     map[string]resolved
@@ -42,6 +43,7 @@ func Examine(ctx context.Context, h Host, s Subject) Report {
 	e := &examination{Subject: s, host: h}
 	for _, f := range s.Config.Forwards {
 		e.spoofs = e.spoofs || f.Transparent
+		e.foreign = e.foreign || f.Transparent || f.TProxy
 		e.marks = e.marks || f.Mark != 0
 	}
 	e.names = resolve(ctx, h.Lookup, s.Config.Forwards)
@@ -49,8 +51,8 @@ func Examine(ctx context.Context, h Host, s Subject) Report {
 	if e.spoofs {
 		e.plan, e.planErr = h.Plan(ctx, s.Config, e.lookup)
 	}
-	if e.spoofs || e.marks {
-		e.optionErr = h.Options(e.spoofs, e.marks)
+	if e.foreign || e.marks {
+		e.optionErr = h.Options(e.foreign, e.marks)
 	}
 	checks := []func(context.Context) []Finding{
 		e.settings, e.limits, e.privileged, e.kernel, e.listeners, e.planned, e.backends,

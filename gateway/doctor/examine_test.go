@@ -159,6 +159,10 @@ func TestExamine(t *testing.T) {
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
 		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy",
 			"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "a listener for diverted connections takes it, too", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000", sick: func(w *world) {
+			w.optionErr = eperm
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
 		{name: "the mark takes it, too", flags: "--forward :2222=127.0.0.1:22 --mark 7", sick: func(w *world) {
 			w.optionErr = &transparent.OptionError{Option: "SO_MARK", Err: unix.EPERM}
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "1")

@@ -21,9 +21,9 @@ type Host struct {
 	Executable       string
 	FileCapabilities uint64
 
-	// Options tries the socket options of transparent connections, and of
-	// marks; see [unproxy/transparent.Check].
-	Options func(spoof, mark bool) error
+	// Options tries the socket options of foreign addresses, and of marks; see
+	// [unproxy/transparent.Check].
+	Options func(foreign, mark bool) error
 	// Lookup resolves a name.
 	Lookup lookup
 	// Connect makes a connection and ends it at once. It returns our end's

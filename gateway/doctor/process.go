@@ -64,7 +64,7 @@ func (e *examination) backlog() Finding {
 
 // privileged looks at what the process may do.
 func (e *examination) privileged(context.Context) []Finding {
-	if !e.spoofs && !e.marks {
+	if !e.foreign && !e.marks {
 		return nil
 	}
 	p, err := e.host.privileges()

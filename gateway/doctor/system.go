@@ -41,8 +41,8 @@ func This() Host {
 	}
 }
 
-func options(spoof, mark bool) error {
-	if !spoof {
+func options(foreign, mark bool) error {
+	if !foreign {
 		return transparent.CheckMark()
 	}
 	return transparent.Check(mark)
