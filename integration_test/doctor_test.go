@@ -3,6 +3,7 @@ package integration_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -379,5 +380,30 @@ func TestDoctorWithoutCapability(t *testing.T) {
 				t.Errorf("%s: found\n%s%s\nwant\n%s%s", tt.name, got, all[0].Detail, want, tt.detail)
 			}
 		}
+	})
+}
+
+// Destinations that headers name, and connections that the packet filter hands
+// over, cannot be tried: the doctor goes by the rules, warns, and what it prints
+// is enough for both.
+func TestDoctorHealsDivertedConnections(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		s := newTProxyScene(t)
+		server := s.listen(t, 25)
+		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2", "--transparent", "--allow-destination", "10.2.0.0/16"}
+		g := lab.StartGateway(t, flags...)
+		s.refuses(t, "203.0.113.7:1000")
+		sick := diagnosed(t, 0, flags...)
+		if !strings.Contains(sick, "listener     :7000") || !strings.Contains(sick, "return path  10.2.0.0/16") {
+			t.Errorf("the doctor says\n%s", sick)
+		}
+		taken(t, prescribed(sick))
+		healed := diagnosed(t, 0, flags...)
+		if !strings.Contains(healed, "ok      connections are handed to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
+			t.Errorf("healed, the doctor says\n%s", healed)
+		}
+		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))
+		converse(t, from, server.Next(t))
+		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", "10.2.1.7:25", "transparent", "true")
 	})
 }

@@ -21,6 +21,7 @@ const (
 	ListenerTaken      Code = "listener_taken"
 	ListenerPort       Code = "listener_port"
 	ListenerAddress    Code = "listener_address"
+	Redirect           Code = "redirect"
 	IPv6               Code = "ipv6"
 	Backend            Code = "backend"
 	BackendName        Code = "backend_name"
@@ -76,6 +77,7 @@ var table = []row{
 	{ListenerTaken, listener, "Another program listens there.", nil},
 	{ListenerPort, listener, "A port below ip_unprivileged_port_start takes the capability CAP_NET_BIND_SERVICE.", nil},
 	{ListenerAddress, listener, "The listener's address is none of this host's, or its directory is missing.", nil},
+	{Redirect, listener, "Diverted connections are handed to the listener by the packet filter.", nil},
 	{IPv6, backend, "A backend with an IPv6 address takes a host on which IPv6 is on.", nil},
 	{Backend, backend, "The backend answers the gateway's own address.", []Code{NetRaw}},
 	{BackendName, backend, "The backend's name does not resolve.", nil},

@@ -48,14 +48,14 @@ func Examine(ctx context.Context, h Host, s Subject) Report {
 	}
 	e.names = resolve(ctx, h.Lookup, s.Config.Forwards)
 	e.targets = targets(s.Config.Forwards, e.names)
-	if e.spoofs {
+	if e.foreign {
 		e.plan, e.planErr = h.Plan(ctx, s.Config, e.lookup)
 	}
 	if e.foreign || e.marks {
 		e.optionErr = h.Options(e.foreign, e.marks)
 	}
 	checks := []func(context.Context) []Finding{
-		e.settings, e.limits, e.privileged, e.kernel, e.listeners, e.planned, e.backends,
+		e.settings, e.limits, e.privileged, e.kernel, e.listeners, e.diverted, e.planned, e.backends,
 	}
 	var all []Finding
 	for _, check := range checks {

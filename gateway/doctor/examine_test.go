@@ -101,7 +101,7 @@ func TestExamine(t *testing.T) {
 		{name: "destinations of headers", flags: "--forward :25=header --transparent on --allow-destination 10.9.0.0/24", sick: func(w *world) {
 			w.reach["10.9.0.0"] = link
 			w.gone = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
-		}, want: []string{"rules_missing 10.9.0.0/24 fail; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
+		}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
 
 		// Backends.
 		{name: "nobody listens, and a listener stands in", flags: ssh, sick: func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
@@ -109,8 +109,12 @@ func TestExamine(t *testing.T) {
 		{name: "nobody listens, and nobody may stand in", flags: ssh, sick: func(w *world) {
 			w.plain["127.0.0.1:22"], w.standErr = refusal(), &netErr{syscall.EACCES}
 		}, want: []string{"backend_refused 127.0.0.1:22 fail", "return_path 127.0.0.1:22 skip"}},
+		{name: "nobody listens, nobody may stand in, and other rules do the work", flags: ssh, sick: func(w *world) {
+			w.plain["127.0.0.1:22"], w.standErr, w.gone = refusal(), &netErr{syscall.EACCES}, allGone
+		}, want: []string{"backend_refused 127.0.0.1:22 fail", "return_path 127.0.0.1:22 skip"}},
 		{name: "nobody listens, nobody may stand in, and rules are missing", flags: ssh, sick: func(w *world) {
 			w.plain["127.0.0.1:22"], w.standErr, w.gone = refusal(), &netErr{syscall.EACCES}, allGone
+			w.wayErr = unix.ENETUNREACH
 		}, want: []string{"backend_refused 127.0.0.1:22 fail", "rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
 		{name: "a remote backend is down", flags: remote, sick: func(w *world) {
 			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = link, refusal()
@@ -155,7 +159,7 @@ func TestExamine(t *testing.T) {
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
 		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
 		{name: "the capability is missing, and the rules", flags: ssh, sick: func(w *world) {
-			w.optionErr, w.gone = eperm, allGone
+			w.optionErr, w.gone, w.wayErr = eperm, allGone, unix.ENETUNREACH
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
 		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy",
 			"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
@@ -163,6 +167,12 @@ func TestExamine(t *testing.T) {
 			w.optionErr = eperm
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
 		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
+		{name: "nobody hands it the connections", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000", sick: func(w *world) {
+			w.gone = func(p returnpath.Plan) returnpath.Plan { p.Filter, p.Routes = nil, nil; return p }
+		}, want: []string{"redirect :2222 warn; ip rule add iif lo fwmark 7701 lookup main pref 7700; ip rule add fwmark 7701 lookup 7700 pref 7701"}},
+		{name: "who hands it the connections cannot be seen", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000", sick: func(w *world) {
+			w.missingErr = syscall.EPERM
+		}, want: []string{"redirect :2222 skip"}},
 		{name: "the mark takes it, too", flags: "--forward :2222=127.0.0.1:22 --mark 7", sick: func(w *world) {
 			w.optionErr = &transparent.OptionError{Option: "SO_MARK", Err: unix.EPERM}
 			w.files["proc/self/status"] = status(none, none, allCapabilities, "1")

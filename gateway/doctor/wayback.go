@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
 )
 
 // wayBack looks at whether a target's replies to clients come back, by being a
@@ -59,12 +60,21 @@ func (e *examination) untested(ctx context.Context, t *target, why string) []Fin
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; and its rules cannot be looked at: %v", why, err)}
+	case !missing.Empty() && e.host.returns(part, t):
+		return []Finding{finding(ReturnPath, t.name, Skip, "not tested, for %s; other rules than those of unproxy routes bring its replies back", why)}
 	case !missing.Empty():
 		return []Finding{lacking(t.name, part, missing, "not tested, for "+why)}
 	case err != nil:
 		why += "; the packet filter shows itself to root alone"
 	}
 	return []Finding{finding(ReturnPath, t.name, Skip, "not tested, for %s; the rules for it are in force", why)}
+}
+
+// returns reports whether a target's replies come back by whatever rules, as far
+// as the kernel can tell: what the packet filter would do it cannot.
+func (h Host) returns(part returnpath.Plan, t *target) bool {
+	way, err := h.Way(routing.Reply{From: t.at, To: stranger(t.at.Addr().Is6()), Device: reach(part, t.at.Addr()).Device})
+	return err == nil && way.Local
 }
 
 // lacking is the finding that part of the plan is not in force.
@@ -111,6 +121,32 @@ func (e *examination) planned(ctx context.Context) []Finding {
 	return append(all, e.destinations(ctx)...)
 }
 
+// diverted looks at what hands connections to the gateway's listeners.
+func (e *examination) diverted(ctx context.Context) []Finding {
+	part := e.plan.Diverted()
+	if part.Empty() {
+		return nil
+	}
+	var names []string
+	for _, f := range e.Config.Forwards {
+		if len(f.Redirect) > 0 {
+			names = append(names, f.Listeners[0].Name)
+		}
+	}
+	target := strings.Join(names, ", ")
+	missing, err := e.host.Missing(ctx, part)
+	switch {
+	case !missing.Empty():
+		return []Finding{finding(Redirect, target, Warn, "not all that unproxy routes has for it is in force; others may hand connections to it").
+			with(missing.Commands()...)}
+	case errors.Is(err, fs.ErrPermission):
+		return []Finding{finding(Redirect, target, Skip, "the rules for it are in force; the packet filter shows itself to root alone")}
+	case err != nil:
+		return []Finding{finding(Redirect, target, Skip, "what hands connections to it cannot be looked at: %v", err)}
+	}
+	return []Finding{finding(Redirect, target, OK, "connections are handed to it")}
+}
+
 // destinations looks at the rules for what headers may name.
 func (e *examination) destinations(ctx context.Context) []Finding {
 	var all []Finding
@@ -125,7 +161,9 @@ func (e *examination) destinations(ctx context.Context) []Finding {
 		case err != nil && missing.Empty():
 			all = append(all, finding(ReturnPath, b.String(), Skip, "not tested, for headers name the destination; its rules cannot be looked at: %v", err))
 		case !missing.Empty():
-			all = append(all, lacking(b.String(), part, missing, "not tested, for headers name the destination"))
+			f := lacking(b.String(), part, missing, "not tested, for headers name the destination")
+			f.Status = Warn // other rules may do the same
+			all = append(all, f)
 		default:
 			all = append(all, finding(ReturnPath, b.String(), OK, "the rules for it are in force; not tested, for headers name the destination"))
 		}

@@ -278,6 +278,29 @@ func (p Plan) For(a netip.Addr) Plan {
 	return part
 }
 
+// Diverted returns the part of the plan that hands connections to the gateway's
+// own listeners.
+func (p Plan) Diverted() Plan {
+	var part Plan
+	if p.Filter == nil || len(p.Filter.Redirects) == 0 {
+		return part
+	}
+	part.Filter = p.Filter
+	families := map[bool]bool{}
+	for _, r := range p.Rules {
+		if r.Mark == p.Filter.redirectMark() {
+			part.Rules = append(part.Rules, r)
+			families[r.IPv6] = true
+		}
+	}
+	for _, r := range p.Routes {
+		if families[r.IPv6] {
+			part.Routes = append(part.Routes, r)
+		}
+	}
+	return part
+}
+
 // merge sorts backends and joins what lies side by side: ports 21000 to 21999
 // of one server are one backend.
 func merge(all []Backend) []Backend {

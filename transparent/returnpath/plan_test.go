@@ -241,6 +241,26 @@ func TestFor(t *testing.T) {
 	}
 }
 
+// What hands connections to listeners is apart from what brings replies back.
+func TestDiverted(t *testing.T) {
+	backends := []returnpath.Backend{backend("127.0.0.1:22", loopback), backend("172.17.0.2:80", bridged)}
+	redirects := []returnpath.Redirect{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.AllPorts, To: netip.MustParseAddrPort("[::]:7000")}}
+	p := returnpath.New(backends, redirects, returnpath.Options{})
+	alone := returnpath.New(nil, redirects, returnpath.Options{})
+	got := p.Diverted()
+	if want := alone.Commands(); !slices.Equal(got.Commands()[:len(want)-1], want[:len(want)-1]) || got.Filter != p.Filter {
+		t.Errorf("Diverted() = %q, want %q but for the filter", got.Commands(), want)
+	}
+	for _, r := range p.For(netip.MustParseAddr("172.17.0.2")).Rules {
+		if slices.Contains(got.Rules, r) {
+			t.Errorf("%s is for both", r)
+		}
+	}
+	if none := returnpath.New(backends, nil, returnpath.Options{}).Diverted(); !none.Empty() {
+		t.Errorf("without redirects it is %q", none.Commands())
+	}
+}
+
 // TestFilterName: gateways whose tables differ must not meet, and one that is
 // started again must find its own.
 func TestFilterName(t *testing.T) {
