@@ -269,6 +269,29 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 	})
 }
 
+// The same with a default route that leads elsewhere and is to stay: the command
+// that the doctor names, run on either host, has the gateway's replies return.
+func TestDoctorSparesTheBackendsHost(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nginx", "nft")
+		p := places[3]
+		h := container(t)
+		h.IP(t, "route replace default dev lo")
+		h.IP(t, "-6 route replace default dev lo")
+		lab.NginxOn(t, h, whoAmI(p.backends))
+		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+		routes(t, "apply", p.flags())
+		sick := diagnosed(t, 3, p.flags()...)
+		_, rest, _ := strings.Cut(prescribed(sick), "#   unproxy routes print --backend-host")
+		command, _, found := strings.Cut(rest, " | ssh root@")
+		if !found {
+			t.Fatalf("the doctor names no command for the backend's host:\n%s", sick)
+		}
+		h.Shell(t, output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
+		diagnosed(t, 0, p.flags()...)
+	})
+}
+
 // Everything is in force, and a firewall drops what looks spoofed: the doctor
 // shows the rule.
 func TestDoctorHintsAtFirewalls(t *testing.T) {

@@ -57,7 +57,7 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = printJSON(ctx.App.Writer, report)

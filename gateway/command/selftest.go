@@ -20,7 +20,7 @@ func (s *server) newWatch(g *given) *doctor.Watch {
 	}
 	return doctor.NewWatch(doctor.WatchConfig{
 		Host: doctor.This(), Config: s.config, Readiness: &s.readiness, Notice: s.sayWayBack,
-		Apply: g.commandLine("routes apply"),
+		Apply: g.commandLine("routes apply"), Printing: g.commandLine("routes print --backend-host"),
 	})
 }
 

@@ -19,6 +19,8 @@ type lost struct {
 	*target
 	client netip.AddrPort
 	how    string // the test was made, for the finding's detail
+	// printing is the command that prints what the backend's host needs.
+	printing string
 }
 
 // what returns what was seen, in a sentence.
@@ -86,7 +88,8 @@ func (l lost) elsewhere() []string {
 	return []string{
 		"# on the host of " + l.at.Addr().String() + ", replies to clients must leave by way of this host:",
 		fmt.Sprintf("#   %s route replace default via %s", ip, gateway),
-		"# or for the gateway's connections alone: unproxy routes print --backend-host",
+		"# or, for the gateway's connections alone and from several gateways:",
+		fmt.Sprintf("#   %s | ssh root@%s sh", l.printing, l.at.Addr()),
 		"# and it must not drop them as spoofed: there, sysctl -w net.ipv4.conf.all.rp_filter=2",
 	}
 }

@@ -17,6 +17,8 @@ type Subject struct {
 	Warnings []gateway.Warning
 	// Descriptors is how many files the process may have open; 0 is unknown.
 	Descriptors int
+	// Printing is the command that prints what a backend's host needs.
+	Printing string
 }
 
 // examination is one examination of one gateway.

@@ -47,8 +47,9 @@ type WatchConfig struct {
 	// Notice is told of each change, from one goroutine.
 	Notice func(Event)
 	// Apply is the command that puts the way back into force, for remedies
-	// that are too long for a line.
-	Apply string
+	// that are too long for a line, and Printing that which prints what a
+	// backend's host needs.
+	Apply, Printing string
 }
 
 // Watch tests the ways back while a gateway runs, off the data path, and keeps
@@ -117,7 +118,7 @@ func (w *Watch) round(ctx context.Context) {
 	verdicts := make(map[*target]verdict, len(tested))
 	var mu sync.Mutex
 	each(tested, func(t *target) {
-		v := w.Host.verdict(ctx, plan, t)
+		v := w.verdict(ctx, plan, t)
 		mu.Lock()
 		defer mu.Unlock()
 		verdicts[t] = v
@@ -195,8 +196,8 @@ type verdict struct {
 
 // verdict tests one way back. In the ordinary case that is one connection, of
 // which the backend's program sees nothing.
-func (h Host) verdict(ctx context.Context, plan returnpath.Plan, t *target) verdict {
-	client := stranger(t.at.Addr().Is6())
+func (w *Watch) verdict(ctx context.Context, plan returnpath.Plan, t *target) verdict {
+	h, client := w.Host, stranger(t.at.Addr().Is6())
 	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
 	if _, err := h.try(ctx, attempt); err == nil {
 		return verdict{state: Works}
@@ -212,7 +213,7 @@ func (h Host) verdict(ctx context.Context, plan returnpath.Plan, t *target) verd
 	case answered, refused: // a refusal has come back as well
 		return verdict{state: Works}
 	case silent, unreachable:
-		return verdict{Broken, h.diagnose(ctx, plan, lost{t, client, ""})[0]}
+		return verdict{Broken, h.diagnose(ctx, plan, lost{t, client, "", w.Printing})[0]}
 	}
 	return verdict{Untested, finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
 }

@@ -48,7 +48,7 @@ func (e *examination) tested(ctx context.Context, t *target, how string) []Findi
 		return []Finding{finding(ReturnPath, t.name, Warn, "the gateway is answered and a client of %s is refused", network(client)).
 			with("# the way back is there; does a firewall or the server's own list keep these addresses out?")}
 	case silent, unreachable:
-		return e.host.diagnose(ctx, e.plan, lost{t, client, how})
+		return e.host.diagnose(ctx, e.plan, lost{t, client, how, e.Printing})
 	}
 	return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
 }
