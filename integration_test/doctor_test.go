@@ -292,6 +292,36 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 	})
 }
 
+// Without a default route the kernel drops replies before anybody can mark them.
+func TestDoctorMissesDefaultRoute(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "nft")
+		p := places[2]
+		outsider(t, p)
+		netns.IP(t, "route del default")
+		lab.Listen(t, p.backends[0])
+		flags := []string{"--forward", "127.0.0.1:2000=" + p.backends[0], "--trust", "127.0.0.1", "--transparent"}
+		routes(t, "apply", flags)
+		wantCause(t, "default_route", flags)
+		netns.IP(t, "route add default via 10.0.0.2")
+		diagnosed(t, 0, flags...)
+	})
+}
+
+// wantCause wants the doctor to find that one thing fails, and its code.
+func wantCause(t *testing.T, code string, flags []string) {
+	t.Helper()
+	var failed []string
+	for _, f := range findings(t, lab.Command{}, 3, flags...) {
+		if f.Status == "fail" {
+			failed = append(failed, f.Code)
+		}
+	}
+	if !slices.Equal(failed, []string{code}) {
+		t.Errorf("the doctor finds %q, want %s", failed, code)
+	}
+}
+
 // Everything is in force, and a firewall drops what looks spoofed: the doctor
 // shows the rule.
 func TestDoctorHintsAtFirewalls(t *testing.T) {
