@@ -11,9 +11,13 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// rulesOf lists the host's rules of one family, in the plan's terms.
+// rulesOf lists the host's rules of one family, in the plan's terms. A host
+// without that family has none.
 func rulesOf(v6 bool) ([]returnpath.Rule, error) {
 	list, err := netlink.RuleList(family(v6))
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, failed("ip rule", err)
 	}
@@ -86,6 +90,11 @@ func hasRoute(r returnpath.Route) (bool, error) {
 		return false, failed("ip route show table", err)
 	}
 	for _, route := range list {
+		// Asked for a family that it does not have, the kernel lists the others
+		// (rtnl_dump_all).
+		if route.Family != family(r.IPv6) {
+			continue
+		}
 		if route.Dst == nil || readPrefix(route.Dst).Bits() == 0 {
 			return true, nil
 		}
