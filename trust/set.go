@@ -30,11 +30,13 @@ type Rule struct {
 	Note string
 }
 
-// Set is the addresses that are trusted. It never changes, so that any number
-// of goroutines may ask it. The zero value, and nil, trust nobody.
+// Set is the addresses that are trusted. It never changes but for the counters
+// of its rules, and any number of goroutines may ask it. The zero value, and
+// nil, trust nobody.
 type Set struct {
 	table bart.Table[int32] // prefix to the first of rules that has it
 	rules []Rule
+	hits  hits
 }
 
 // NewSet returns the set of all rules' prefixes. Prefixes that are not valid

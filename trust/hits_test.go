@@ -1,0 +1,58 @@
+package trust
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// TestHitsMatchTwin counts by looking at every rule, and has several callers
+// count in shards of their own and in a shared one.
+func TestHitsMatchTwin(t *testing.T) {
+	rules := randomRules(rand.New(rand.NewPCG(3, 4)), 200)
+	rules = append(rules, rules[0]) // says nothing new, and counts nothing
+	set := NewSet(rules)
+	const callers = 4
+	var all sync.WaitGroup
+	twins := [callers][]uint64{}
+	for caller := range callers {
+		twins[caller] = make([]uint64, len(rules))
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(5, uint64(caller)))
+			for i := range 5000 {
+				a := randomAddr(r)
+				want, trusted := twin(rules, a)
+				if set.Admit(a, caller*(i%2)+shards*(i%3)) != trusted {
+					t.Errorf("%v is admitted: %v", a, !trusted)
+				}
+				if trusted {
+					twins[caller][slices.IndexFunc(rules, func(r Rule) bool { return r.Prefix == want.Prefix })]++
+				}
+			}
+		})
+	}
+	all.Wait()
+	want := make([]uint64, len(rules))
+	for _, counts := range twins {
+		for i, n := range counts {
+			want[i] += n
+		}
+	}
+	if got := set.Hits(); !slices.Equal(got, want) {
+		t.Errorf("hits %v; want %v", got, want)
+	}
+}
+
+func TestHitsOfNobody(t *testing.T) {
+	var none *Set
+	a := netip.MustParseAddr("192.0.2.1")
+	if none.Admit(a, 0) || none.Hits() != nil {
+		t.Error("a nil set admits")
+	}
+	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("fe80::/10")}})
+	if set.Admit(netip.MustParseAddr("fe80::1%eth0"), 0) || set.Admit(a, 0) || set.Hits()[0] != 0 {
+		t.Errorf("an address with a zone is admitted or counted: %v", set.Hits())
+	}
+}
