@@ -186,7 +186,7 @@ func (l *loader) forwards() {
 func (l *loader) forward(common draft, f *Forward) draft {
 	d := common
 	d.given = map[string]bool{}
-	d.forward.Listeners = f.Listeners
+	d.forward.Name, d.forward.Listeners = f.Name, f.Listeners
 	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(f.Spec))}
 	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
 		// The two make one list: a forward that names its own peers must not

@@ -16,6 +16,9 @@ import (
 type Forward struct {
 	// Spec is the text as it was given.
 	Spec string
+	// Name is LISTEN as it was given, with its range of ports, and with
+	// templates expanded.
+	Name string
 	// Listeners are where it listens, one for each port of a range, and
 	// where each leads.
 	Listeners []engine.Listener

@@ -25,6 +25,7 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
 		return portRange{}
 	}
+	f.Name = text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
 			f.Listeners = []engine.Listener{{Name: text, Endpoint: engine.Endpoint{Path: path}}}

@@ -63,6 +63,25 @@ func TestParseForward(t *testing.T) {
 	}
 }
 
+// A forward is called what was written to listen on, a range by one name.
+func TestNameOfAForward(t *testing.T) {
+	for spec, want := range map[string]string{
+		":8443=127.0.0.1:443":                         ":8443",
+		"tcp://10.0.0.1:1-2=10.0.0.2:11-12?headers=2": "10.0.0.1:1-2",
+		"unix:/run/a.sock=127.0.0.1:22":               "unix:/run/a.sock",
+		"{{ six }}:443=127.0.0.1:22":                  "[fd00::2]:443",
+	} {
+		f, err := parseForward(spec, hostAddress)
+		if err != nil || f.Name != want {
+			t.Errorf("parseForward(%q) is called %q, %v; want %q", spec, f.Name, err, want)
+		}
+	}
+	c, _, err := Load(Source{Forwards: []string{":1-2=127.0.0.1:11-12"}, Settings: Values{"trust": {"10.0.0.0/8"}}})
+	if err != nil || c.Forwards[0].Name != ":1-2" {
+		t.Errorf("Load: %+v, %v", c, err)
+	}
+}
+
 func describe(listeners []engine.Listener) string {
 	var lines []string
 	for _, l := range listeners {

@@ -98,8 +98,13 @@ func (g *Gateway) learnOwnAddresses() error {
 // the configuration's forwards and their listeners.
 func (g *Gateway) Addrs() []engine.Endpoint { return g.engine.Bound() }
 
-// Counters returns what was counted so far.
+// Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
+
+// Tallies returns what was counted of each forward since the start.
+func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+	return g.engine.Tallies(ctx)
+}
 
 // Run serves until ctx is done and then drains: it goes on for DrainDelay,
 // stops accepting, lets the connections that it has finish for DrainTimeout and

@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -35,8 +34,6 @@ type server struct {
 		sync.Mutex
 		loops int // that are out of descriptors or memory
 	}
-	// cut counts the connections that the drain did not wait for.
-	cut atomic.Uint64
 }
 
 // runServe runs the gateway until a signal ends it.
@@ -63,10 +60,7 @@ func runServe(ctx *cli.Context, g *given) error {
 	s := &server{config: c.gateway, log: log.Logger(), admin: c.admin}
 	s.watch = s.newWatch(g)
 	c.gateway.Observe = func(c *record.Connection) {
-		switch {
-		case c.Outcome == record.Drained:
-			s.cut.Add(1)
-		case c.Outcome == record.NoReturnPath && s.watch != nil:
+		if c.Outcome == record.NoReturnPath && s.watch != nil {
 			c.Action = s.watch.Remedy(c.Backend.Addr())
 		}
 		log.Connection(c)
@@ -130,8 +124,21 @@ func (s *server) serve() error {
 	err = run.Run(ctx)
 	close(ended)
 	<-watched
-	s.log.Info().Uint64("accepted", run.Counters().Accepted).Uint64("cut", s.cut.Load()).Msg("stopped")
+	s.sayStopped()
 	return err
+}
+
+// sayStopped logs how much was done, and what the drain did not wait for.
+func (s *server) sayStopped() {
+	var accepted, cut uint64
+	tallies, _ := s.run.Tallies(context.Background()) // the loops have ended: there is nothing to wait for
+	for i := range tallies {
+		accepted += tallies[i].Accepted
+		for _, n := range tallies[i].Closed[record.Drained] {
+			cut += n
+		}
+	}
+	s.log.Info().Uint64("accepted", accepted).Uint64("cut", cut).Msg("stopped")
 }
 
 // sayListening logs where the gateway listens, and that it is ready.

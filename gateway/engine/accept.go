@@ -56,7 +56,7 @@ func (l *loop) handOver(a arrival) {
 			to, least = other, n
 		}
 	}
-	l.counters.accepted.Add(1)
+	l.tallies[a.listener.forward.index].Accepted++
 	l.engine.entered(a.listener.forward)
 	to.active.Add(1)
 	if to == l {

@@ -265,8 +265,8 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("loop %d has %d of 64", i, n)
 		}
 	}
-	if c := r.engine.Counters(); c.Active != 64 || c.Accepted != 64 {
-		t.Errorf("%+v", c)
+	if active, accepted := r.engine.Counters().Active, r.tally().Accepted; active != 64 || accepted != 64 {
+		t.Errorf("%d active, %d accepted", active, accepted)
 	}
 	ids := map[uint64]bool{}
 	r.engine.Cut()

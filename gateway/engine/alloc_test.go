@@ -177,3 +177,21 @@ func BenchmarkConnection(b *testing.B) {
 		r.exchange(first, second)
 	}
 }
+
+// A small message there and one back.
+func BenchmarkRelay(b *testing.B) {
+	r := steady(b, plain(serverA))
+	from := r.arrive(r.front(0), lb)
+	from.deliver([]byte(header))
+	r.run()
+	far := r.dials[0].far
+	data := noise(64)
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, f := range []*file{from, far} {
+			f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
+			f.deliver(data)
+		}
+		r.run()
+	}
+}

@@ -19,6 +19,15 @@ type Addresses interface {
 	Contains(a netip.Addr) bool
 }
 
+// HitCounter is a set of addresses that counts which of its rules admit peers.
+// [unproxy/trust.Set] is one.
+type HitCounter interface {
+	Addresses
+	// Admit is Contains, and counts. Each loop calls it with a number of its
+	// own, so that they need not write to the same memory.
+	Admit(a netip.Addr, loop int) bool
+}
+
 // Config is what an [Engine] needs. It is read once, by [New].
 type Config struct {
 	// Forwards are the ways through the gateway.
@@ -134,12 +143,16 @@ func (r Redirect) String() string {
 // what it demands of headers, and how it reaches the backends. It is shared
 // by all loops and never changes once the engine runs.
 type Forward struct {
+	// Name is what the forward is called in metrics; "" takes the name of its
+	// first listener.
+	Name      string
 	Listeners []Listener
 	// SocketMode is the mode of a listener's unix socket: who may connect to
 	// it is who may speak for a client.
 	SocketMode fs.FileMode
 
-	// Trust holds the peers that may name a client. Peers on a unix socket
+	// Trust holds the peers that may name a client; a [HitCounter] is told of
+	// each. Peers on a unix socket
 	// are trusted: the socket's mode admitted them.
 	Trust Addresses
 	// PassUntrusted takes a peer outside Trust as a client itself, whose

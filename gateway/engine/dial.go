@@ -106,7 +106,7 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 	}
 	errno, again := s.connect(l, s.source)
 	if again && s.source.Port() != 0 && f.Source.SourcePort == transparent.Prefer {
-		l.counters.portFallbacks.Add(1)
+		s.tally.PortFallbacks++
 		s.source = netip.AddrPortFrom(s.source.Addr(), 0)
 		errno, _ = s.connect(l, s.source)
 	}
@@ -231,7 +231,7 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	n, errno := l.kernel.Send(s.sides[backend].fd, payload)
 	switch errno {
 	case 0:
-		s.sides[peer].bytes += int64(n)
+		s.carried(peer, n)
 		return payload[n:], true, false
 	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 		return payload, false, false

@@ -343,8 +343,8 @@ func TestSourcePort(t *testing.T) {
 			if source == client4 {
 				source = netip.AddrPort{} // it is Client
 			}
-			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.engine.Counters().PortFallbacks != row.fallbacks {
-				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.engine.Counters().PortFallbacks, row.outcome, source)
+			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.tally().PortFallbacks != row.fallbacks {
+				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.tally().PortFallbacks, row.outcome, source)
 			}
 			r.clean()
 		})

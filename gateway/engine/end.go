@@ -31,8 +31,21 @@ func (s *session) finish(l *loop) {
 	if s.counted {
 		s.listener.forward.clients.leave(s.client.Addr())
 	}
+	s.count(l)
 	s.tell(l)
 	l.release(s)
+}
+
+// count counts a finished session.
+func (s *session) count(l *loop) {
+	s.tally.Closed[s.failure][s.ended]++
+	s.tally.Duration.observe(s.lasted(l), &longBounds)
+}
+
+// lasted is the time since accept. The loop's clock stands still while it
+// serves a batch of events; the two others are read anew.
+func (s *session) lasted(l *loop) time.Duration {
+	return time.Duration(max(l.now, s.headed, s.joined) - s.began)
 }
 
 // tell reports a finished session.
@@ -55,11 +68,11 @@ func (s *session) tell(l *loop) {
 		Phase:       s.ended,
 		By:          s.failedBy,
 		Reason:      s.reason,
-		Offset:      s.offset,
+		Offset:      int(s.offset),
 		Sample:      s.sampled,
 		BytesIn:     s.sides[peer].bytes,
 		BytesOut:    s.sides[backend].bytes,
-		Duration:    time.Duration(l.now - s.began),
+		Duration:    s.lasted(l),
 		Details:     s.details,
 	}
 	if s.source.IsValid() && s.source != s.client {
@@ -71,8 +84,6 @@ func (s *session) tell(l *loop) {
 	if s.joined != 0 {
 		r.ConnectTime = time.Duration(s.joined - s.headed)
 	}
-	// The loop's clock stands still while it serves a batch of events.
-	r.Duration = max(r.Duration, r.HeaderTime+r.ConnectTime)
 	l.engine.config.Report(r)
 }
 

@@ -37,30 +37,45 @@ type Engine struct {
 	idle    chan struct{} // closed when closing and no connection is left
 	idled   sync.Once
 	running sync.WaitGroup
+	life    struct {
+		sync.Mutex
+		running bool          // the loops run, and nobody else may look at what is theirs
+		ended   chan struct{} // closed when they have ended
+	}
 }
 
 // forward is a Forward and what the engine counts for it.
 type forward struct {
 	*Forward
 	options [][3]int // of its TCP sockets
+	index   int      // among the engine's forwards
 	active  atomic.Int64
 	clients clients
+	counts  HitCounter // Trust, if it counts
 }
 
-// counters are one loop's; they are summed when somebody asks.
-type counters struct {
-	accepted, portFallbacks atomic.Uint64
+// name is what the forward is called in metrics.
+func (f *forward) name() string {
+	if f.Name != "" {
+		return f.Name
+	}
+	return f.Listeners[0].Name
 }
 
-// Counters is what the engine has counted since it was made.
+// trusts reports whether a peer is trusted. A set that counts hits is told
+// which loop asks.
+func (f *forward) trusts(peer netip.Addr, loop int) bool {
+	if f.counts != nil {
+		return f.counts.Admit(peer, loop)
+	}
+	return f.Trust.Contains(peer)
+}
+
+// Counters is how many connections there are; see [Engine.Tallies] for how many
+// there were.
 type Counters struct {
 	// Active is the number of connections that have not ended.
 	Active int
-	// Accepted is the number of connections ever accepted.
-	Accepted uint64
-	// PortFallbacks is how many transparent connections were made from
-	// another port because the client's could not be had.
-	PortFallbacks uint64
 	// PerLoop is the number of connections that each loop serves.
 	PerLoop []int
 }
@@ -70,6 +85,7 @@ type Counters struct {
 // everything is closed again.
 func New(c Config) (*Engine, error) {
 	e := &Engine{config: c, kernel: c.Kernel, idle: make(chan struct{})}
+	e.life.ended = make(chan struct{})
 	if e.kernel == nil {
 		e.kernel = linux{start: time.Now()}
 	}
@@ -93,8 +109,12 @@ func New(c Config) (*Engine, error) {
 
 // open opens a forward's listeners and deals them out to the loops.
 func (e *Engine) open(f *Forward) error {
-	own := &forward{Forward: f, options: f.socketOptions()}
+	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards)}
+	own.counts, _ = f.Trust.(HitCounter)
 	e.forwards = append(e.forwards, own)
+	for _, l := range e.loops {
+		l.tallies = append(l.tallies, new(Tally))
+	}
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
@@ -125,6 +145,9 @@ func (e *Engine) discard() {
 // Start resolves the backends' names, once, and begins to accept.
 func (e *Engine) Start() {
 	e.names.start()
+	e.life.Lock()
+	defer e.life.Unlock()
+	e.life.running = true
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
 			l.heed(ln)
@@ -196,14 +219,16 @@ func (e *Engine) Close() {
 		e.kernel.Close(l.poller)
 		e.kernel.Close(l.waker)
 	}
+	e.life.Lock()
+	defer e.life.Unlock()
+	e.life.running = false
+	close(e.life.ended)
 }
 
-// Counters returns what was counted so far.
+// Counters returns how many connections there are.
 func (e *Engine) Counters() Counters {
 	c := Counters{Active: int(e.active.Load())}
 	for _, l := range e.loops {
-		c.Accepted += l.counters.accepted.Load()
-		c.PortFallbacks += l.counters.portFallbacks.Load()
 		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
 	}
 	return c

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/proxyproto"
@@ -62,6 +64,8 @@ func (s *session) decode(l *loop, b []byte) bool {
 		if int(s.headers) >= f.Headers {
 			s.headed = l.kernel.Now()
 			s.details = details(h.TLVs)
+			s.tally.Headers[kindOf(&h)]++
+			s.tally.HeaderTime.observe(time.Duration(s.headed-s.began), &shortBounds)
 			s.sides[peer].held = nil
 			s.decide(l, &h, b[h.Length:])
 			return true

@@ -62,7 +62,7 @@ type loop struct {
 	candidates []Endpoint
 	report     record.Connection
 
-	counters counters
+	tallies []*Tally // of each forward
 
 	mail struct {
 		sync.Mutex
@@ -199,6 +199,7 @@ func (l *loop) open(a arrival) *session {
 	l.free = l.free[:last]
 	l.accepted++
 	s.start(a, l.accepted*uint64(len(l.engine.loops))+uint64(l.index), l.now)
+	s.tally = l.tallies[a.listener.forward.index]
 	return s
 }
 

@@ -147,10 +147,16 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		default:
 			return b, errno
 		}
-		s.sides[from].bytes += int64(n)
+		s.carried(from, n)
 		b = b[n:]
 	}
 	return nil, 0
+}
+
+// carried counts n bytes that were read from a side and sent to the other.
+func (s *session) carried(from, n int) {
+	s.sides[from].bytes += int64(n)
+	s.tally.Bytes[from] += uint64(n)
 }
 
 // hold keeps b, which lies in the loop's buffer, until the other side takes it.
@@ -217,7 +223,7 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 		default:
 			return false, errno
 		}
-		d.bytes += int64(n)
+		s.carried(from, n)
 		d.pipe.n -= n
 	}
 	return true, 0
@@ -279,7 +285,7 @@ func (s *session) salvage(l *loop, broken int) {
 		if errno != 0 {
 			return
 		}
-		d.bytes += int64(sent)
+		s.carried(broken, sent)
 		if sent < n {
 			return // what comes after a gap must not be sent
 		}

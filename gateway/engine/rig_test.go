@@ -86,7 +86,12 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 	}
 	c.Kernel = k
 	if c.Report == nil {
-		c.Report = func(rec *record.Connection) { r.records = append(r.records, *rec) }
+		c.Report = func(rec *record.Connection) {
+			r.records = append(r.records, *rec)
+			if !rec.Outcome.Possible(rec.Phase) {
+				t.Errorf("%v in %v is not in package record's table", rec.Outcome, rec.Phase)
+			}
+		}
 	}
 	c.Notice = func(n Notice) { r.notices = append(r.notices, n) }
 	e, err := New(c)
@@ -108,6 +113,16 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 func one(t testing.TB, f *Forward) *rig {
 	t.Helper()
 	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}})
+}
+
+// tally is what was counted of the first forward.
+func (r *rig) tally() *ForwardTally {
+	r.Helper()
+	all, err := r.engine.Tallies(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	return &all[0]
 }
 
 func (r *rig) loop() *loop { return r.engine.loops[0] }
@@ -209,6 +224,7 @@ func (r *rig) clean() {
 	for _, l := range r.engine.loops {
 		r.cleanLoop(l)
 	}
+	r.counted()
 	for _, f := range r.engine.forwards {
 		if len(f.clients.count) != 0 || f.active.Load() != 0 {
 			r.Errorf("clients %v and %d connections are counted", f.clients.count, f.active.Load())

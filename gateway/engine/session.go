@@ -22,7 +22,7 @@ func (s *session) accepted(l *loop) {
 		if s.register(l) {
 			s.close(l, record.Empty, record.Trust)
 		}
-	case !from.IsValid() || f.Trust.Contains(from):
+	case !from.IsValid() || f.trusts(from, l.index):
 		s.state = reading
 		s.arm(l, f.HeaderTimeout)
 		s.register(l)
@@ -109,7 +109,7 @@ func (s *session) timeout(l *loop) {
 func (s *session) refused(l *loop, b []byte, err error) {
 	outcome := record.Malformed
 	if e, ok := err.(*proxyproto.Error); ok {
-		outcome, s.reason, s.offset = outcomeOf(e.Reason), e.Reason.String(), e.Offset
+		outcome, s.reason, s.offset = outcomeOf(e.Reason), e.Reason.String(), int32(e.Offset)
 	}
 	s.sample(b)
 	s.failedBy = record.Peer
@@ -336,6 +336,7 @@ func (s *session) diagnosed(l *loop, plain bool) {
 func (s *session) join(l *loop) {
 	s.state = relaying
 	s.joined = l.kernel.Now()
+	s.tally.ConnectTime.observe(time.Duration(s.joined-s.headed), &shortBounds)
 	s.alive = l.now
 	if s.source.IsValid() && s.source.Port() == 0 {
 		s.learnPort(l)

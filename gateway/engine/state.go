@@ -44,6 +44,7 @@ const (
 // and end.go do what it says and tell what came of it.
 type session struct {
 	listener *listener
+	tally    *Tally // its loop's, of its forward
 	sides    [2]side
 	timer    timer
 	details  *record.Details
@@ -67,8 +68,8 @@ type session struct {
 	failure           record.Outcome // so far; the outcome in the end
 	failedBy          record.Party
 	ended             record.Phase
+	offset            int32 // at which the header was refused
 	reason            string
-	offset            int    // at which the header was refused
 	sampled           []byte // the beginning of a refused header
 }
 

@@ -111,6 +111,9 @@ const (
 	Relay
 )
 
+// NumPhases is the number of phases: they are 0 to NumPhases-1.
+const NumPhases = int(Relay) + 1
+
 // String returns the phase's word in logs and metrics.
 func (p Phase) String() string { return phases[p] }
 
