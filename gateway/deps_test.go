@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"":                   {"gateway/command"},
 	"gateway":            {"gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
 	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway"},
+	"gateway/admin":      {"gateway", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
 	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
 	"gateway/proxyproto": {},
@@ -41,6 +41,8 @@ var allowed = map[string][]string{
 const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
+
+	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
 
 // kept says in which packages alone a dependency may stand, command apart from
@@ -51,6 +53,7 @@ var kept = map[string][]string{
 	"github.com/hashicorp":           {"gateway", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
+	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"net/http":                       {"gateway/admin", "gateway/command"},

@@ -48,19 +48,28 @@ func (s *Set) Admit(a netip.Addr, shard int) bool {
 	return ok
 }
 
-// Hits returns how often [Set.Admit] said yes because of each of [Set.Rules].
-// The caller owns the slice.
-func (s *Set) Hits() []uint64 {
+// RuleHits is a rule and how often it was the one that admitted an address.
+type RuleHits struct {
+	Rule
+	Hits uint64
+}
+
+// Hits returns each of [Set.Rules] and how often [Set.Admit] said yes because
+// of it. The caller owns the slice.
+func (s *Set) Hits() []RuleHits {
 	if s == nil {
 		return nil
 	}
-	sums := make([]uint64, len(s.rules))
+	all := make([]RuleHits, len(s.rules))
+	for i, r := range s.rules {
+		all[i].Rule = r
+	}
 	for i := range s.hits {
 		if counts := s.hits[i].Load(); counts != nil {
-			for rule := range sums {
-				sums[rule] += (*counts)[rule].Load()
+			for rule := range all {
+				all[rule].Hits += (*counts)[rule].Load()
 			}
 		}
 	}
-	return sums
+	return all
 }

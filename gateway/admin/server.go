@@ -12,46 +12,61 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"unproxy/gateway"
+	"unproxy/gateway/engine"
 )
 
 // The limits on one request. Answers are short; a reader that is slower than
 // this has gone away.
 const (
-	headerTime = 5 * time.Second
-	bodyTime   = 10 * time.Second
-	answerTime = 30 * time.Second
-	idleTime   = time.Minute
-	maxHeader  = 16 << 10
-	// closeTime is how long Close lets answers be finished.
-	closeTime = time.Second
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 10 * time.Second
+	answerTimeout = 30 * time.Second
+	idleTimeout   = time.Minute
+	maxHeader     = 16 << 10
+	// closeTimeout is how long Close lets answers be finished.
+	closeTimeout = time.Second
 )
 
-// Config is what an endpoint tells of.
+// Config is what an endpoint tells of. All of it may be asked from several
+// goroutines.
 type Config struct {
+	// Version is the program's.
+	Version Version
+	// Gateway is the configuration of the gateway.
+	Gateway *gateway.Config
 	// Readiness is what /readyz asks.
 	Readiness *gateway.Readiness
+	// LogDropped returns how many lines of the log were lost; nil is unknown.
+	LogDropped func() uint64
+}
+
+// Version says which program this is.
+type Version struct {
+	Version, Revision, Go string
+}
+
+// Gateway is what an endpoint asks of a running gateway. [*gateway.Gateway] is
+// one.
+type Gateway interface {
+	Counters() engine.Counters
+	Tallies(context.Context) ([]engine.ForwardTally, error)
 }
 
 // Server is a running endpoint.
 type Server struct {
-	http   http.Server
-	served chan error
+	config  Config
+	serving atomic.Pointer[Gateway]
+	http    http.Server
+	served  chan error
 }
 
 // Serve starts to answer on l, which it closes in the end, and returns at once.
 func Serve(l net.Listener, c Config) *Server {
-	s := &Server{served: make(chan error, 1)}
-	s.http = http.Server{
-		Handler:           handler(c),
-		ReadHeaderTimeout: headerTime,
-		ReadTimeout:       bodyTime,
-		WriteTimeout:      answerTime,
-		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    maxHeader,
-	}
+	s := newServer(c)
 	go func() {
 		err := s.http.Serve(newNarrow(l, maxConnections))
 		if errors.Is(err, http.ErrServerClosed) {
@@ -62,13 +77,37 @@ func Serve(l net.Listener, c Config) *Server {
 	return s
 }
 
+func newServer(c Config) *Server {
+	s := &Server{config: c, served: make(chan error, 1)}
+	s.http = http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+	}
+	return s
+}
+
+// Attach tells the endpoint of the gateway once there is one.
+func (s *Server) Attach(g Gateway) { s.serving.Store(&g) }
+
+// gateway returns the gateway that was attached, or nil.
+func (s *Server) gateway() Gateway {
+	if g := s.serving.Load(); g != nil {
+		return *g
+	}
+	return nil
+}
+
 // Failed receives the error of a listener that broke, and nil once Close was
 // called; one value in all.
 func (s *Server) Failed() <-chan error { return s.served }
 
 // Close stops answering: what is being answered has a second to be finished.
 func (s *Server) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
@@ -76,10 +115,11 @@ func (s *Server) Close() {
 }
 
 // handler routes the requests.
-func handler(c Config) http.Handler {
+func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", c.readyz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", s.metrics())
 	return plainly(mux)
 }
 
@@ -104,8 +144,8 @@ type readiness struct {
 	Reasons []gateway.NotReady `json:"reasons,omitempty"`
 }
 
-func (c Config) readyz(w http.ResponseWriter, _ *http.Request) {
-	reasons := c.Readiness.Reasons()
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	reasons := s.config.Readiness.Reasons()
 	if len(reasons) > 0 {
 		writeJSON(w, http.StatusServiceUnavailable, readiness{Reasons: reasons})
 		return

@@ -14,13 +14,18 @@ import (
 func ask(t *testing.T, c Config, method, target string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
-	handler(c).ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	newServer(c).http.Handler.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w
 }
 
+// quiet is the configuration of an endpoint without a gateway.
+func quiet() Config {
+	return Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}}
+}
+
 func TestReadyz(t *testing.T) {
-	var r gateway.Readiness
-	c := Config{Readiness: &r}
+	c := quiet()
+	r := c.Readiness
 	w := ask(t, c, "GET", "/readyz")
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
@@ -51,7 +56,7 @@ func TestAnswers(t *testing.T) {
 		{"DELETE", "/readyz", 405, nil},
 		{"GET", "/nothing", 404, nil},
 	} {
-		w := ask(t, Config{Readiness: &gateway.Readiness{}}, tt.method, tt.target)
+		w := ask(t, quiet(), tt.method, tt.target)
 		if w.Code != tt.code {
 			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
 		}

@@ -46,17 +46,24 @@ func adminAddress(g *given) (admin.Address, []gateway.Warning, error) {
 	}}, nil
 }
 
-// startAdmin opens the admin endpoint, if there is to be one. The function that
-// it returns closes it.
-func (s *server) startAdmin() (stop func(), err error) {
+// startAdmin opens the admin endpoint, if there is to be one. Of the functions
+// that it returns the first tells the endpoint of the gateway once there is
+// one, and the second closes it.
+func (s *server) startAdmin() (attach func(admin.Gateway), stop func(), err error) {
 	if s.admin.IsZero() {
-		return func() {}, nil
+		return func(admin.Gateway) {}, func() {}, nil
 	}
 	l, err := admin.Listen(s.admin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	endpoint := admin.Serve(l, admin.Config{Readiness: &s.readiness})
+	v := thisVersion()
+	endpoint := admin.Serve(l, admin.Config{
+		Version:    admin.Version{Version: v.Version, Revision: v.Revision, Go: v.Go},
+		Gateway:    s.config,
+		Readiness:  &s.readiness,
+		LogDropped: s.dropped,
+	})
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -65,7 +72,7 @@ func (s *server) startAdmin() (stop func(), err error) {
 		}
 	}()
 	s.log.Info().Str("address", admin.AddressOf(l).String()).Msg("admin endpoint")
-	return func() {
+	return endpoint.Attach, func() {
 		endpoint.Close()
 		<-watched
 	}, nil

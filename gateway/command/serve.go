@@ -27,6 +27,7 @@ type server struct {
 	config    *gateway.Config
 	run       *gateway.Gateway
 	log       *zerolog.Logger
+	dropped   func() uint64 // lines of the log
 	admin     admin.Address
 	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
@@ -57,7 +58,7 @@ func runServe(ctx *cli.Context, g *given) error {
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
-	s := &server{config: c.gateway, log: log.Logger(), admin: c.admin}
+	s := &server{config: c.gateway, log: log.Logger(), dropped: log.Dropped, admin: c.admin}
 	s.watch = s.newWatch(g)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {
@@ -102,7 +103,7 @@ func (s *server) serve() error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	s.readiness.Set(gateway.NotReadyStarting, "")
-	stopAdmin, err := s.startAdmin()
+	attach, stopAdmin, err := s.startAdmin()
 	if err != nil {
 		return err
 	}
@@ -112,6 +113,7 @@ func (s *server) serve() error {
 		return err
 	}
 	s.run = run
+	attach(run)
 	s.sayListening()
 	defer s.startWatch()()
 	ctx, stop := context.WithCancel(context.Background())

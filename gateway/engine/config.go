@@ -211,3 +211,11 @@ type Forward struct {
 	// client's next one is reset; 0 is no limit.
 	MaxConnectionsPerClient int
 }
+
+// Label returns what the forward is called in metrics.
+func (f *Forward) Label() string {
+	if f.Name != "" || len(f.Listeners) == 0 {
+		return f.Name
+	}
+	return f.Listeners[0].Name
+}

@@ -54,14 +54,6 @@ type forward struct {
 	counts  HitCounter // Trust, if it counts
 }
 
-// name is what the forward is called in metrics.
-func (f *forward) name() string {
-	if f.Name != "" {
-		return f.Name
-	}
-	return f.Listeners[0].Name
-}
-
 // trusts reports whether a peer is trusted. A set that counts hits is told
 // which loop asks.
 func (f *forward) trusts(peer netip.Addr, loop int) bool {

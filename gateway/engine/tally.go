@@ -37,8 +37,8 @@ const (
 	Out = backend
 )
 
-// add adds another tally to t.
-func (t *Tally) add(o *Tally) {
+// Add adds another tally to t.
+func (t *Tally) Add(o *Tally) {
 	t.Accepted += o.Accepted
 	for outcome := range t.Closed {
 		for phase := range t.Closed[outcome] {
@@ -176,9 +176,9 @@ func (e *Engine) Tallies(ctx context.Context) ([]ForwardTally, error) {
 	}
 	all := make([]ForwardTally, len(e.forwards))
 	for i, f := range e.forwards {
-		all[i].Name, all[i].Active = f.name(), int(f.active.Load())
+		all[i].Name, all[i].Active = f.Label(), int(f.active.Load())
 		for _, of := range ofLoops {
-			all[i].add(&of[i])
+			all[i].Add(&of[i])
 		}
 	}
 	return all, nil

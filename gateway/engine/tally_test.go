@@ -22,7 +22,7 @@ func (r *rig) counted() {
 	}
 	var got Tally
 	for i := range all {
-		got.add(&all[i].Tally)
+		got.Add(&all[i].Tally)
 	}
 	want := r.twin()
 	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // of which the records do not tell all

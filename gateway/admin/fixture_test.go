@@ -1,0 +1,56 @@
+package admin
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"unproxy/gateway"
+	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
+	"unproxy/trust"
+)
+
+// fake is a gateway of which all is known.
+type fake struct {
+	counters engine.Counters
+	tallies  []engine.ForwardTally
+	err      error
+}
+
+func (f *fake) Counters() engine.Counters { return f.counters }
+
+func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
+
+// busy is an endpoint of a gateway with two forwards, one of them twice, and
+// some connections.
+func busy() (*Server, *fake) {
+	c := quiet()
+	c.Version = Version{"v1.2.3", "abc", "go1.26"}
+	c.LogDropped = func() uint64 { return 7 }
+	set := trust.NewSet([]trust.Rule{
+		{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Text: "10.0.0.0/8", Origin: "--trust"},
+		{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Text: "192.0.2.7", Origin: "lb.txt:3"},
+	})
+	set.Admit(netip.MustParseAddr("10.1.2.3"), 0)
+	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*engine.Forward{
+		{Name: ":8443", Trust: set, Transparent: true},
+		{Name: "127.0.0.1:0", Trust: set},
+		{Name: "127.0.0.1:0", Trust: set},
+	}}
+	g := &fake{counters: engine.Counters{Active: 3, PerLoop: []int{2, 1}}}
+	for i, f := range c.Gateway.Forwards {
+		t := engine.ForwardTally{Name: f.Name, Active: 1}
+		t.Accepted = uint64(10 * (i + 1))
+		t.Closed[record.OK][record.Relay] = uint64(i + 1)
+		t.Headers[engine.V2Local] = 4
+		t.Bytes = [2]uint64{1000, 2000}
+		t.PortFallbacks = 5
+		t.HeaderTime.Counts[0], t.HeaderTime.Counts[14], t.HeaderTime.Seconds = 3, 1, 60.5
+		t.Duration.Counts[4], t.Duration.Seconds = 2, (2 * time.Second).Seconds()
+		g.tallies = append(g.tallies, t)
+	}
+	s := newServer(c)
+	s.Attach(g)
+	return s, g
+}

@@ -1,0 +1,138 @@
+package admin
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"unproxy/gateway"
+	"unproxy/gateway/record"
+)
+
+// scrape gets the metrics of an endpoint.
+func scrape(t *testing.T, s *Server) (code int, text string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Code, w.Body.String()
+}
+
+// The names follow Prometheus's rules (its naming guide, as promlint has it).
+func TestMetricsLint(t *testing.T) {
+	s, _ := busy()
+	problems, err := testutil.GatherAndLint(s.registry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "unproxy_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	s, _ := busy()
+	code, text := scrape(t, s)
+	if code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	for _, line := range []string{
+		`unproxy_build_info{goversion="go1.26",revision="abc",version="v1.2.3"} 1`,
+		`unproxy_ready 1`,
+		`unproxy_draining 0`,
+		`unproxy_log_lines_dropped_total 7`,
+		`unproxy_connections_limit 100`,
+		`unproxy_loop_connections{loop="0"} 2`,
+		`unproxy_loop_connections{loop="1"} 1`,
+		`unproxy_connections_accepted_total{forward=":8443"} 10`,
+		`unproxy_connections_accepted_total{forward="127.0.0.1:0"} 50`, // two of that name
+		`unproxy_connections_active{forward="127.0.0.1:0"} 2`,
+		`unproxy_connections_closed_total{forward=":8443",outcome="ok",phase="relay"} 1`,
+		`unproxy_connections_closed_total{forward=":8443",outcome="not_proxy",phase="header"} 0`,
+		`unproxy_headers_total{command="local",forward=":8443",version="2"} 4`,
+		`unproxy_transferred_bytes_total{direction="in",forward=":8443"} 1000`,
+		`unproxy_transferred_bytes_total{direction="out",forward=":8443"} 2000`,
+		`unproxy_source_port_fallbacks_total{forward=":8443"} 5`,
+		`unproxy_header_duration_seconds_bucket{forward=":8443",le="0.0001"} 3`,
+		`unproxy_header_duration_seconds_bucket{forward=":8443",le="5"} 3`,
+		`unproxy_header_duration_seconds_bucket{forward=":8443",le="+Inf"} 4`,
+		`unproxy_header_duration_seconds_sum{forward=":8443"} 60.5`,
+		`unproxy_header_duration_seconds_count{forward=":8443"} 4`,
+		`unproxy_connection_duration_seconds_bucket{forward=":8443",le="0.5"} 0`,
+		`unproxy_connection_duration_seconds_bucket{forward=":8443",le="1"} 2`,
+		`unproxy_connection_duration_seconds_bucket{forward="127.0.0.1:0",le="+Inf"} 4`,
+		`unproxy_transparent{forward=":8443"} 1`,
+		`unproxy_transparent{forward="127.0.0.1:0"} 0`,
+		`unproxy_trust_rules{forward=":8443"} 2`,
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if !strings.Contains(text, "\ngo_goroutines ") || !strings.Contains(text, "\nprocess_open_fds ") {
+		t.Error("the metrics of Go and of the process are missing")
+	}
+}
+
+// Every outcome has its series before it has happened.
+func TestEveryOutcomeIsThereFromTheStart(t *testing.T) {
+	s, _ := busy()
+	_, text := scrape(t, s)
+	for _, o := range record.Outcomes() {
+		found := false
+		for p := range record.NumPhases {
+			series := `unproxy_connections_closed_total{forward=":8443",outcome="` + o.String() + `",phase="` + record.Phase(p).String() + `"} `
+			has := strings.Contains(text, series)
+			found = found || has
+			if has != o.Possible(record.Phase(p)) {
+				t.Errorf("%s: %v", series, has)
+			}
+		}
+		if !found {
+			t.Errorf("there is no series of %v", o)
+		}
+	}
+}
+
+// What the table of phases does not foresee is counted all the same.
+func TestUnforeseenPhase(t *testing.T) {
+	s, g := busy()
+	g.tallies[0].Closed[record.Untrusted][record.Relay] = 9
+	if _, text := scrape(t, s); !strings.Contains(text, `{forward=":8443",outcome="untrusted",phase="relay"} 9`) {
+		t.Error("it is not counted")
+	}
+}
+
+func TestMetricsBeforeTheGateway(t *testing.T) {
+	c := quiet()
+	c.Readiness.Set(gateway.NotReadyStarting, "")
+	c.Readiness.Set(gateway.NotReadyDraining, "")
+	code, text := scrape(t, newServer(c))
+	if code != http.StatusOK || !strings.Contains(text, "\nunproxy_ready 0\n") || !strings.Contains(text, "\nunproxy_draining 1\n") {
+		t.Errorf("%d %.300s", code, text)
+	}
+}
+
+// A loop that does not answer makes the scrape fail: half of the counters would
+// look like a fall.
+func TestMetricsOfAStuckLoop(t *testing.T) {
+	s, g := busy()
+	g.err = errors.New("stuck")
+	if code, text := scrape(t, s); code != http.StatusInternalServerError || !strings.Contains(text, "stuck") {
+		t.Errorf("%d %.300s", code, text)
+	}
+}
+
+// A path in a forward's name may be of any bytes; a label may not.
+func TestForwardThatIsNotUTF8(t *testing.T) {
+	s, g := busy()
+	g.tallies[0].Name = "unix:/run/\xff"
+	if code, text := scrape(t, s); code != http.StatusOK || !strings.Contains(text, "{forward=\"unix:/run/\uFFFD\"}") {
+		t.Errorf("%d %.300s", code, text)
+	}
+}
