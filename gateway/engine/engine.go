@@ -37,11 +37,7 @@ type Engine struct {
 	idle    chan struct{} // closed when closing and no connection is left
 	idled   sync.Once
 	running sync.WaitGroup
-	life    struct {
-		sync.Mutex
-		running bool          // the loops run, and nobody else may look at what is theirs
-		ended   chan struct{} // closed when they have ended
-	}
+	life    lifecycle
 }
 
 // forward is a Forward and what the engine counts for it.

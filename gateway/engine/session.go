@@ -406,6 +406,12 @@ func (s *session) cut(l *loop) {
 	s.refuse(l, record.Drained, s.phase())
 }
 
+// dismiss ends a session because an operator wishes so.
+func (s *session) dismiss(l *loop) {
+	s.failedBy, s.reason = record.Gateway, "cut by the operator"
+	s.refuse(l, record.Reset, s.phase())
+}
+
 func (s *session) phase() record.Phase {
 	switch s.state {
 	case reading, closing:

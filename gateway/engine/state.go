@@ -21,6 +21,13 @@ const (
 	relaying                // either side
 )
 
+// String returns the state's word.
+func (s state) String() string {
+	return [...]string{
+		free: "free", reading: "header", closing: "closing", dialling: "dialling", diagnosing: "diagnosing", relaying: "relaying",
+	}[s]
+}
+
 // The two sides of a session, and of a socket's tag.
 const (
 	peer    = tagPeer

@@ -167,7 +167,7 @@ func (e *Engine) Tallies(ctx context.Context) ([]ForwardTally, error) {
 	for i := range ofLoops {
 		ofLoops[i] = make([]Tally, len(e.forwards))
 	}
-	if err := e.ask(ctx, func(l *loop) {
+	if err := e.ask(ctx, e.loops, func(l *loop) {
 		for i, t := range l.tallies {
 			ofLoops[l.index][i] = *t
 		}
@@ -182,45 +182,4 @@ func (e *Engine) Tallies(ctx context.Context) ([]ForwardTally, error) {
 		}
 	}
 	return all, nil
-}
-
-// ask has each loop run f, in its own time, and waits for all of them. Where
-// the loops do not run, before Start and after Close, it runs f itself. f may
-// be run twice for a loop that ends meanwhile, and after ask has returned an
-// error, which is that of ctx.
-func (e *Engine) ask(ctx context.Context, f func(*loop)) error {
-	if e.askResting(f) {
-		return nil
-	}
-	answers := make(chan struct{}, len(e.loops))
-	for _, l := range e.loops {
-		l.call(func() {
-			f(l)
-			answers <- struct{}{}
-		})
-	}
-	for range e.loops {
-		select {
-		case <-answers:
-		case <-e.life.ended:
-			e.askResting(f)
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-// askResting runs f for each loop if none of them runs.
-func (e *Engine) askResting(f func(*loop)) bool {
-	e.life.Lock()
-	defer e.life.Unlock()
-	if e.life.running {
-		return false
-	}
-	for _, l := range e.loops {
-		f(l)
-	}
-	return true
 }

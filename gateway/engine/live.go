@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// askStep is how many sessions a loop looks at for one question; then it goes
+// on with its work and is asked again. Describing so many takes
+// some five microseconds.
+const askStep = 256
+
+// Session is a connection that goes on, as it was at one moment.
+type Session struct {
+	// ID is unique among the connections of this process.
+	ID uint64
+	// Forward is the label of its forward, Listener the name of its listener.
+	Forward, Listener string
+	// Peer is invalid on a unix socket. Client and Destination are invalid
+	// until a header has named them.
+	Peer, Client, Destination netip.AddrPort
+	// Backend is the one that is dialled or was; the zero value before that.
+	Backend Endpoint
+	// Transparent says that the backend sees the client's address.
+	Transparent bool
+	// Version is the header's, 1 or 2; 0 when none was read.
+	Version uint8
+	// State is what it waits for: "header", "closing", "dialling",
+	// "diagnosing" or "relaying".
+	State string
+	// BytesIn went from client to backend, BytesOut the other way.
+	BytesIn, BytesOut int64
+	// Age is the time since accept, Idle since its sockets last told of
+	// anything.
+	Age, Idle time.Duration
+}
+
+// describe fills in what a session is.
+func (s *session) describe(to *Session, now int64) {
+	*to = Session{
+		ID:          s.id,
+		Forward:     s.listener.forward.Label(),
+		Listener:    s.listener.Name,
+		Peer:        s.peer,
+		Client:      s.client,
+		Destination: s.destination,
+		Backend:     s.backend,
+		Transparent: s.source.IsValid(),
+		Version:     s.version,
+		State:       s.state.String(),
+		BytesIn:     s.sides[peer].bytes,
+		BytesOut:    s.sides[backend].bytes,
+		Age:         time.Duration(now - s.began),
+		Idle:        time.Duration(now - s.alive),
+	}
+}
+
+// EachSession calls visit for every connection that goes on, one after the
+// other, on the caller's goroutine; what it is given is the caller's until the
+// next call. The loops are asked in small steps between which they work on, so
+// that a connection that begins meanwhile may be missing. The error is of ctx.
+func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
+	batch := make([]Session, 0, askStep)
+	for _, l := range e.loops {
+		for from, more := 0, true; more; from += askStep {
+			if err := e.ask(ctx, []*loop{l}, func(l *loop) {
+				batch, more = l.snapshots(batch[:0], from)
+			}); err != nil {
+				return err
+			}
+			for i := range batch {
+				visit(&batch[i])
+			}
+		}
+	}
+	return nil
+}
+
+// step returns some of the loop's sessions, the used and the free ones, and
+// whether there are more behind them.
+func (l *loop) step(from int) (some []*session, more bool) {
+	end := min(from+askStep, len(l.sessions))
+	return l.sessions[min(from, end):end], end < len(l.sessions)
+}
+
+// snapshots appends what some of the loop's sessions are to all.
+func (l *loop) snapshots(all []Session, from int) (_ []Session, more bool) {
+	now := l.kernel.Now() // the loop's own clock may be older than a session that was just handed over
+	some, more := l.step(from)
+	for _, s := range some {
+		if s.state != free {
+			all = append(all, Session{})
+			s.describe(&all[len(all)-1], now)
+		}
+	}
+	return all, more
+}
+
+// Reset ends the connection that has an id, as an operator wishes: both sides
+// are reset. found is false if there is none, or no more. The error is of ctx.
+func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
+	l := e.loops[id%uint64(len(e.loops))] // see open
+	for from, more := 0, true; more && !found; from += askStep {
+		err := e.ask(ctx, []*loop{l}, func(l *loop) {
+			var some []*session
+			some, more = l.step(from)
+			for _, s := range some {
+				if s.state != free && s.id == id {
+					s.dismiss(l)
+					found = true
+				}
+			}
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"unproxy/gateway/record"
+)
+
+// sessions returns every connection that goes on.
+func (r *rig) sessions() (all []Session) {
+	r.Helper()
+	if err := r.engine.EachSession(r.Context(), func(s *Session) { all = append(all, *s) }); err != nil {
+		r.Fatal(err)
+	}
+	return all
+}
+
+func TestEachSession(t *testing.T) {
+	f := plain(serverA)
+	f.Name = "forward"
+	r := one(t, f)
+	if got := r.sessions(); len(got) != 0 {
+		t.Fatalf("at first there are %+v", got)
+	}
+	r.open(header[:10])
+	r.pass(time.Second)
+	r.plans[serverA] = []plan{silent, {}}
+	r.open(header)
+	r.pass(time.Second)
+	from := r.open(v2(client4, destiny4) + "hello")
+	r.backend().deliver([]byte("welcome"))
+	r.settle()
+	r.pass(time.Second)
+	want := []Session{
+		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
+		{State: "dialling", Version: 1, Client: client4, Destination: destiny4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
+		{State: "relaying", Version: 2, Client: client4, Destination: destiny4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
+	}
+	got := r.sessions()
+	if len(got) != len(want) {
+		t.Fatalf("there are %+v", got)
+	}
+	ids := map[uint64]bool{}
+	for _, s := range got {
+		if ids[s.ID] = true; s.ID == 0 {
+			t.Error("a session has no id")
+		}
+		found := false
+		for _, w := range want {
+			w.ID, w.Forward, w.Listener, w.Peer = s.ID, "forward", "front", lb
+			found = found || s == w
+		}
+		if !found {
+			t.Errorf("there is %+v", s)
+		}
+	}
+	if len(ids) != len(want) {
+		t.Errorf("%d ids for %d sessions", len(ids), len(want))
+	}
+	from.abort()
+	r.settle()
+	if got := r.sessions(); len(got) != 2 {
+		t.Errorf("after one ended there are %+v", got)
+	}
+}
+
+// A loop looks at a bounded number of sessions at once, and leaves none out.
+func TestSessionsInSteps(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*Forward{plain(serverA)}})
+	const n = 3*askStep + 100
+	for range n {
+		r.open(header)
+	}
+	for range 50 { // gaps
+		r.dials[len(r.records)].far.abort()
+		r.settle()
+	}
+	most := 0
+	for _, l := range r.engine.loops {
+		for from, more := 0, true; more; from += askStep {
+			var some []Session
+			some, more = l.snapshots(nil, from)
+			most = max(most, len(some))
+		}
+	}
+	if most > askStep {
+		t.Errorf("%d sessions in one step", most)
+	}
+	ids := map[uint64]bool{}
+	for _, s := range r.sessions() {
+		ids[s.ID] = true
+	}
+	if len(ids) != n-50 {
+		t.Errorf("%d sessions are told of; want %d", len(ids), n-50)
+	}
+}
+
+// Whatever a session is at, an operator can end it; nothing of it is left.
+func TestResetByTheOperator(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		phase record.Phase
+		open  func(*rig) *file
+	}{
+		{"header", record.Header, func(r *rig) *file { return r.open(header[:10]) }},
+		{"dial", record.Dial, func(r *rig) *file {
+			r.plans[serverA] = []plan{silent}
+			return r.open(header)
+		}},
+		{"relay", record.Relay, func(r *rig) *file { return r.open(header + "hello") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+			for range 2*askStep + 10 {
+				r.open(header)
+			}
+			before := map[uint64]bool{}
+			for _, s := range r.sessions() {
+				before[s.ID] = true
+			}
+			front := tt.open(r)
+			var id uint64
+			for _, s := range r.sessions() {
+				if !before[s.ID] {
+					id = s.ID
+				}
+			}
+			if found, err := r.engine.Reset(t.Context(), id); !found || err != nil {
+				t.Fatalf("found %v, %v", found, err)
+			}
+			r.settle()
+			c := r.ends(1, record.Reset, tt.phase, record.Gateway)
+			if c.ID != id || c.Reason != "cut by the operator" {
+				t.Errorf("ended: %+v; want connection %d", c, id)
+			}
+			if !front.gotRST {
+				t.Error("the peer got no RST")
+			}
+			if found, err := r.engine.Reset(t.Context(), id); found || err != nil {
+				t.Errorf("once more: found %v, %v", found, err)
+			}
+			r.engine.Cut()
+			r.settle()
+			r.clean()
+		})
+	}
+}
+
+// Sessions are asked for, and reset, while they come and go on loops that run. The race
+// detector is the judge.
+func TestSessionsWhileTheyComeAndGo(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0")
+	l := start(t, loopback(Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := l.EachSession(context.Background(), func(s *Session) {
+				if _, err := l.Reset(context.Background(), s.ID); err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Error(err)
+			}
+			runtime.Gosched()
+		}
+	})
+	for range 50 {
+		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // else it was reset already
+			defer conn.Close()
+		}
+		l.next(record.Reset, record.Gateway)
+	}
+	close(stop)
+	asking.Wait()
+}
+
+// BenchmarkSnapshots is what one question costs a loop: how long it is kept
+// from its work at most.
+func BenchmarkSnapshots(b *testing.B) {
+	r := one(b, plain(serverA))
+	for range askStep {
+		r.open(header)
+	}
+	all := make([]Session, 0, askStep)
+	b.ReportAllocs()
+	for b.Loop() {
+		if all, _ = r.loop().snapshots(all[:0], 0); len(all) != askStep {
+			b.Fatal(len(all))
+		}
+	}
+}
