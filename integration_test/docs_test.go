@@ -50,19 +50,26 @@ func TestReadmeChoices(t *testing.T) {
 	}
 }
 
-// docs/outcomes.md has a row for each outcome, in order, with its meaning.
+// docs/outcomes.md has a row for each outcome, in order, with its meaning and
+// with what to do about it.
 func TestOutcomesTable(t *testing.T) {
-	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\| [^|]+ \\|$").
+	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\| ([^|]+) \\|$").
 		FindAllStringSubmatch(string(readFile(t, "../docs/outcomes.md")), -1)
 	all := record.Outcomes()
 	if len(rows) != len(all) {
 		t.Fatalf("docs/outcomes.md has %d outcomes, want %d", len(rows), len(all))
 	}
 	for i, o := range all {
-		if rows[i][1] != o.String() || rows[i][2] != o.Meaning() {
-			t.Errorf("row %d of docs/outcomes.md is %q, %q; want %q, %q", i+1, rows[i][1], rows[i][2], o, o.Meaning())
+		if rows[i][1] != o.String() || rows[i][2] != o.Meaning() || plainText(rows[i][3]) != o.Remedy() {
+			t.Errorf("row %d of docs/outcomes.md is %q; want %q, %q, %q", i+1, rows[i][1:], o, o.Meaning(), o.Remedy())
 		}
 	}
+}
+
+// plainText takes links and code marks off a text.
+func plainText(markdown string) string {
+	linked := regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`).ReplaceAllString(markdown, "$1")
+	return strings.ReplaceAll(linked, "`", "")
 }
 
 // Every key of a log line is explained in docs/outcomes.md.

@@ -42,7 +42,7 @@ func (l *Log) Connection(c *record.Connection) {
 // addParties adds who spoke with whom.
 func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	var buf [96]byte
-	e.Bytes("id", strconv.AppendUint(append(buf[:0], l.prefix...), c.ID, 16))
+	e.Bytes("id", record.AppendID(buf[:0], l.instance, c.ID))
 	e.Str("forward", c.Forward)
 	if c.Peer.IsValid() {
 		addAddrPort(e, "peer", c.Peer)

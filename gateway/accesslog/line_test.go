@@ -24,7 +24,7 @@ var noon = time.Date(2026, 11, 22, 13, 0, 0, 123_456_789, time.FixedZone("", 360
 // bare returns a log at a level without a ring: lines go to w at once.
 func bare(w io.Writer, level Level) *Log {
 	l := &Log{
-		level: level, prefix: "c8f3-", now: func() time.Time { return noon },
+		level: level, instance: "c8f3", now: func() time.Time { return noon },
 		lines: zerolog.New(w).Level(level.zerolog()), floods: make([]flood, len(record.Outcomes())),
 	}
 	l.others = l.lines.Hook(clock{l.now})

@@ -43,10 +43,11 @@ type Config struct {
 // Log is an open log. Its methods may be called from any number of goroutines
 // and do not block, save Close.
 type Log struct {
-	mode   Mode
-	level  Level
-	prefix string // of a connection's id
-	now    func() time.Time
+	mode  Mode
+	level Level
+	now   func() time.Time
+
+	instance string
 
 	ring   *ring
 	lines  zerolog.Logger // of connections, which bring their own time
@@ -81,7 +82,7 @@ func New(c Config) (*Log, error) {
 		c.Instance = hex.EncodeToString(random)
 	}
 	l := &Log{
-		mode: c.Mode, level: c.Level, prefix: c.Instance + "-", now: c.Now,
+		mode: c.Mode, level: c.Level, instance: c.Instance, now: c.Now,
 		floods: make([]flood, len(record.Outcomes())),
 		stop:   make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -97,6 +98,9 @@ func New(c Config) (*Log, error) {
 // Logger returns the logger for all lines that are not of a connection. It
 // stays the same.
 func (l *Log) Logger() *zerolog.Logger { return &l.others }
+
+// Instance returns what begins each connection's id.
+func (l *Log) Instance() string { return l.instance }
 
 // Dropped returns the number of lines that were lost because the writer was
 // too slow or failed. It only grows. While several goroutines overrun a slow

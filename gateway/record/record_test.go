@@ -1,0 +1,38 @@
+package record
+
+import "testing"
+
+func TestID(t *testing.T) {
+	for id, want := range map[uint64]string{0: "c0ffee-0", 6: "c0ffee-6", 1<<64 - 1: "c0ffee-ffffffffffffffff"} {
+		text := string(AppendID(nil, "c0ffee", id))
+		if back, ok := ParseID(text, "c0ffee"); text != want || back != id || !ok {
+			t.Errorf("%d is written %q and read %d, %v", id, text, back, ok)
+		}
+	}
+	for _, text := range []string{"", "6", "-6", "c0ffee", "c0ffee-", "c0ffee-x", "c0ffee--6", "c0ffee-10000000000000000", "other-6", "c0ffee-6 "} {
+		if id, ok := ParseID(text, "c0ffee"); ok {
+			t.Errorf("%q is read as %d", text, id)
+		}
+	}
+}
+
+// Each outcome has its word, a meaning, a remedy and a phase.
+func TestOutcomes(t *testing.T) {
+	words := map[string]bool{}
+	for _, o := range Outcomes() {
+		if words[o.String()] || o.String() == "" || o.Meaning() == "" || o.Remedy() == "" {
+			t.Errorf("outcome %d: %q, %q, %q", o, o, o.Meaning(), o.Remedy())
+		}
+		words[o.String()] = true
+		possible := false
+		for p := range NumPhases {
+			possible = possible || o.Possible(Phase(p))
+		}
+		if !possible {
+			t.Errorf("%v is possible in no phase", o)
+		}
+	}
+	if len(words) != NumOutcomes || OK.Refused() || Reset.Refused() || !Untrusted.Refused() || !Internal.Refused() {
+		t.Errorf("%d outcomes", len(words))
+	}
+}
