@@ -101,6 +101,17 @@ func (g *Gateway) Addrs() []engine.Endpoint { return g.engine.Bound() }
 // Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 
+// EachSession calls visit for every connection that goes on; see
+// [engine.Engine.EachSession].
+func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) error {
+	return g.engine.EachSession(ctx, visit)
+}
+
+// Reset ends the connection that has an id; see [engine.Engine.Reset].
+func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) {
+	return g.engine.Reset(ctx, id)
+}
+
 // Tallies returns what was counted of each forward since the start.
 func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
 	return g.engine.Tallies(ctx)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -15,17 +16,49 @@ import (
 type fake struct {
 	counters engine.Counters
 	tallies  []engine.ForwardTally
+	bound    []engine.Endpoint
+	sessions []engine.Session
+	reset    []uint64 // the ids of those that were
 	err      error
+}
+
+func (f *fake) Addrs() []engine.Endpoint { return f.bound }
+
+func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
+	for _, s := range f.sessions {
+		visit(&s) // which is the visitor's until the next
+		s = engine.Session{}
+	}
+	return f.err
+}
+
+func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
+	if f.err != nil {
+		return false, f.err
+	}
+	for _, s := range f.sessions {
+		if s.ID == id {
+			f.reset = append(f.reset, id)
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (f *fake) Counters() engine.Counters { return f.counters }
 
 func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
 
+// noon is where the tests' clocks stand.
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
 // busy is an endpoint of a gateway with two forwards, one of them twice, and
 // some connections.
 func busy() (*Server, *fake) {
 	c := quiet()
+	c.Now = func() time.Time { return noon }
+	c.Instance = "c0ffee"
+	c.Refusals = NewRefusals(c.Now)
 	c.Version = Version{"v1.2.3", "abc", "go1.26"}
 	c.LogDropped = func() uint64 { return 7 }
 	set := trust.NewSet([]trust.Rule{
@@ -36,10 +69,14 @@ func busy() (*Server, *fake) {
 	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*engine.Forward{
 		{Name: ":8443", Trust: set, Transparent: true},
 		{Name: "127.0.0.1:0", Trust: set},
-		{Name: "127.0.0.1:0", Trust: set},
+		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}
 	g := &fake{counters: engine.Counters{Active: 3, PerLoop: []int{2, 1}}}
 	for i, f := range c.Gateway.Forwards {
+		for j := range 10 * (2 - i) { // 20 ports, 10, none
+			f.Listeners = append(f.Listeners, engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}})
+			g.bound = append(g.bound, engine.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
+		}
 		t := engine.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))
 		t.Closed[record.OK][record.Relay] = uint64(i + 1)
@@ -51,6 +88,7 @@ func busy() (*Server, *fake) {
 		g.tallies = append(g.tallies, t)
 	}
 	s := newServer(c)
-	s.Attach(g)
+	var serving Gateway = g
+	s.serving.Store(&serving) // as Attach does, without the sampling
 	return s, g
 }

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,10 +15,6 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
-
-// scrapeTime is how long a scrape waits for the loops. One that is stuck makes
-// the scrape fail, which Prometheus shows as a target that is down.
-const scrapeTime = 5 * time.Second
 
 // registry returns the metrics of an endpoint: the gateway's own, and those
 // that every Go program and process has.
@@ -81,7 +76,8 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 }
 
 // Collect reads all metrics. Those of connections are missing until there is a
-// gateway.
+// gateway. A loop that does not answer makes the scrape fail, which Prometheus
+// shows as a target that is down.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	e := emitter(to)
 	v := c.config.Version
@@ -100,7 +96,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for i, n := range g.Counters().PerLoop {
 		e.gauge(descPerLoop, float64(n), strconv.Itoa(i))
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), scrapeTime, errStuck)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), askTime, errStuck)
 	defer cancel()
 	tallies, err := g.Tallies(ctx)
 	if err != nil {
@@ -111,9 +107,6 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		e.tally(t)
 	}
 }
-
-// errStuck is why a question to the loops was given up.
-var errStuck = fmt.Errorf("an event loop does not answer within %v", scrapeTime)
 
 // collectForwards emits what the configuration says.
 func (c collector) collectForwards(e emitter) {

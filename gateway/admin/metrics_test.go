@@ -3,7 +3,6 @@ package admin
 import (
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -14,10 +13,8 @@ import (
 )
 
 // scrape gets the metrics of an endpoint.
-func scrape(t *testing.T, s *Server) (code int, text string) {
-	t.Helper()
-	w := httptest.NewRecorder()
-	s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+func scrape(s *Server) (code int, text string) {
+	w := ask(s, "GET", "/metrics")
 	return w.Code, w.Body.String()
 }
 
@@ -37,7 +34,7 @@ func TestMetricsLint(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	s, _ := busy()
-	code, text := scrape(t, s)
+	code, text := scrape(s)
 	if code != http.StatusOK {
 		t.Fatal(code, text)
 	}
@@ -82,7 +79,7 @@ func TestMetrics(t *testing.T) {
 // Every outcome has its series before it has happened.
 func TestEveryOutcomeIsThereFromTheStart(t *testing.T) {
 	s, _ := busy()
-	_, text := scrape(t, s)
+	_, text := scrape(s)
 	for _, o := range record.Outcomes() {
 		found := false
 		for p := range record.NumPhases {
@@ -103,7 +100,7 @@ func TestEveryOutcomeIsThereFromTheStart(t *testing.T) {
 func TestUnforeseenPhase(t *testing.T) {
 	s, g := busy()
 	g.tallies[0].Closed[record.Untrusted][record.Relay] = 9
-	if _, text := scrape(t, s); !strings.Contains(text, `{forward=":8443",outcome="untrusted",phase="relay"} 9`) {
+	if _, text := scrape(s); !strings.Contains(text, `{forward=":8443",outcome="untrusted",phase="relay"} 9`) {
 		t.Error("it is not counted")
 	}
 }
@@ -112,7 +109,7 @@ func TestMetricsBeforeTheGateway(t *testing.T) {
 	c := quiet()
 	c.Readiness.Set(gateway.NotReadyStarting, "")
 	c.Readiness.Set(gateway.NotReadyDraining, "")
-	code, text := scrape(t, newServer(c))
+	code, text := scrape(newServer(c))
 	if code != http.StatusOK || !strings.Contains(text, "\nunproxy_ready 0\n") || !strings.Contains(text, "\nunproxy_draining 1\n") {
 		t.Errorf("%d %.300s", code, text)
 	}
@@ -123,7 +120,7 @@ func TestMetricsBeforeTheGateway(t *testing.T) {
 func TestMetricsOfAStuckLoop(t *testing.T) {
 	s, g := busy()
 	g.err = errors.New("stuck")
-	if code, text := scrape(t, s); code != http.StatusInternalServerError || !strings.Contains(text, "stuck") {
+	if code, text := scrape(s); code != http.StatusInternalServerError || !strings.Contains(text, "stuck") {
 		t.Errorf("%d %.300s", code, text)
 	}
 }
@@ -132,7 +129,7 @@ func TestMetricsOfAStuckLoop(t *testing.T) {
 func TestForwardThatIsNotUTF8(t *testing.T) {
 	s, g := busy()
 	g.tallies[0].Name = "unix:/run/\xff"
-	if code, text := scrape(t, s); code != http.StatusOK || !strings.Contains(text, "{forward=\"unix:/run/\uFFFD\"}") {
+	if code, text := scrape(s); code != http.StatusOK || !strings.Contains(text, "{forward=\"unix:/run/\uFFFD\"}") {
 		t.Errorf("%d %.300s", code, text)
 	}
 }

@@ -10,8 +10,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +31,12 @@ const (
 	maxHeader     = 16 << 10
 	// closeTimeout is how long Close lets answers be finished.
 	closeTimeout = time.Second
+	// askTime is how long a request waits for the loops.
+	askTime = 5 * time.Second
 )
+
+// errStuck is why a question to the loops was given up.
+var errStuck = fmt.Errorf("an event loop does not answer within %v", askTime)
 
 // Config is what an endpoint tells of. All of it may be asked from several
 // goroutines.
@@ -40,28 +47,51 @@ type Config struct {
 	Gateway *gateway.Config
 	// Readiness is what /readyz asks.
 	Readiness *gateway.Readiness
+	// Instance begins the ids of connections in the log.
+	Instance string
+	// Refusals is what the gateway's finished connections are noted in; nil
+	// where they are not.
+	Refusals *Refusals
 	// LogDropped returns how many lines of the log were lost; nil is unknown.
 	LogDropped func() uint64
+	// Findings returns what is wrong with this host, as a list in JSON, or
+	// nil; nil looks for nothing.
+	Findings func() json.RawMessage
+	// Now is the clock; nil is [time.Now].
+	Now func() time.Time
 }
 
 // Version says which program this is.
 type Version struct {
-	Version, Revision, Go string
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Go       string `json:"go"`
 }
 
 // Gateway is what an endpoint asks of a running gateway. [*gateway.Gateway] is
 // one.
 type Gateway interface {
+	Addrs() []engine.Endpoint
 	Counters() engine.Counters
 	Tallies(context.Context) ([]engine.ForwardTally, error)
+	EachSession(context.Context, func(*engine.Session)) error
+	Reset(ctx context.Context, id uint64) (found bool, err error)
 }
 
 // Server is a running endpoint.
 type Server struct {
 	config  Config
+	now     func() time.Time
+	started time.Time
 	serving atomic.Pointer[Gateway]
+	memory  memory
 	http    http.Server
 	served  chan error
+
+	// The goroutine that samples what is counted.
+	stop     context.CancelFunc
+	stopping context.Context
+	sampling sync.WaitGroup
 }
 
 // Serve starts to answer on l, which it closes in the end, and returns at once.
@@ -78,7 +108,12 @@ func Serve(l net.Listener, c Config) *Server {
 }
 
 func newServer(c Config) *Server {
-	s := &Server{config: c, served: make(chan error, 1)}
+	s := &Server{config: c, now: c.Now, served: make(chan error, 1)}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.started = s.now()
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.http = http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: headerTimeout,
@@ -90,8 +125,33 @@ func newServer(c Config) *Server {
 	return s
 }
 
-// Attach tells the endpoint of the gateway once there is one.
-func (s *Server) Attach(g Gateway) { s.serving.Store(&g) }
+// Attach tells the endpoint of the gateway once there is one. It may be called
+// once, and not after Close.
+func (s *Server) Attach(g Gateway) {
+	s.serving.Store(&g)
+	s.sampling.Go(func() {
+		ticker := time.NewTicker(sampleEvery)
+		defer ticker.Stop()
+		for {
+			s.sample(g)
+			select {
+			case <-s.stopping.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+}
+
+// sample remembers what is counted now. If a loop does not answer, there is
+// nothing to remember.
+func (s *Server) sample(g Gateway) {
+	ctx, cancel := context.WithTimeoutCause(s.stopping, askTime, errStuck)
+	defer cancel()
+	if tallies, err := g.Tallies(ctx); err == nil {
+		s.memory.add(s.now(), byName(tallies))
+	}
+}
 
 // gateway returns the gateway that was attached, or nil.
 func (s *Server) gateway() Gateway {
@@ -107,6 +167,8 @@ func (s *Server) Failed() <-chan error { return s.served }
 
 // Close stops answering: what is being answered has a second to be finished.
 func (s *Server) Close() {
+	s.stop()
+	s.sampling.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
@@ -120,6 +182,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics())
+	mux.HandleFunc("GET /status.json", s.status)
+	mux.HandleFunc("GET /connections.json", s.connections)
+	mux.HandleFunc("DELETE /connections/{id}", s.cut)
 	return plainly(mux)
 }
 
@@ -151,6 +216,15 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, readiness{Ready: true})
+}
+
+// problem is the answer to a request that failed.
+type problem struct {
+	Error string `json:"error"`
+}
+
+func writeProblem(w http.ResponseWriter, code int, what string) {
+	writeJSON(w, code, problem{what})
 }
 
 // writeJSON answers with v. An error is that of a reader who went away.

@@ -10,11 +10,10 @@ import (
 	"unproxy/gateway"
 )
 
-// ask sends a request to an endpoint's handler.
-func ask(t *testing.T, c Config, method, target string) *httptest.ResponseRecorder {
-	t.Helper()
+// ask sends a request to an endpoint.
+func ask(s *Server, method, target string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	newServer(c).http.Handler.ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	s.http.Handler.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w
 }
 
@@ -25,21 +24,21 @@ func quiet() Config {
 
 func TestReadyz(t *testing.T) {
 	c := quiet()
-	r := c.Readiness
-	w := ask(t, c, "GET", "/readyz")
+	r, s := c.Readiness, newServer(c)
+	w := ask(s, "GET", "/readyz")
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
 	}
 	r.Set(gateway.NotReadyDraining, "told to stop")
 	r.Set(gateway.NotReadyStarting, "")
-	w = ask(t, c, "GET", "/readyz")
+	w = ask(s, "GET", "/readyz")
 	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"told to stop"}]}` + "\n"
 	if w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
 		t.Errorf("not ready: %d %s; want 503 %s", w.Code, w.Body, want)
 	}
 	r.Clear(gateway.NotReadyDraining)
 	r.Clear(gateway.NotReadyStarting)
-	if w = ask(t, c, "GET", "/readyz"); w.Code != http.StatusOK {
+	if w = ask(s, "GET", "/readyz"); w.Code != http.StatusOK {
 		t.Errorf("ready again: %d %s", w.Code, w.Body)
 	}
 }
@@ -56,7 +55,7 @@ func TestAnswers(t *testing.T) {
 		{"DELETE", "/readyz", 405, nil},
 		{"GET", "/nothing", 404, nil},
 	} {
-		w := ask(t, quiet(), tt.method, tt.target)
+		w := ask(newServer(quiet()), tt.method, tt.target)
 		if w.Code != tt.code {
 			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
 		}

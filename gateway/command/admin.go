@@ -5,6 +5,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
 )
 
@@ -57,12 +58,16 @@ func (s *server) startAdmin() (attach func(admin.Gateway), stop func(), err erro
 	if err != nil {
 		return nil, nil, err
 	}
+	refusals := admin.NewRefusals(nil)
+	s.config.Observe = alsoNote(refusals, s.config.Observe)
 	v := thisVersion()
 	endpoint := admin.Serve(l, admin.Config{
 		Version:    admin.Version{Version: v.Version, Revision: v.Revision, Go: v.Go},
 		Gateway:    s.config,
 		Readiness:  &s.readiness,
-		LogDropped: s.dropped,
+		Instance:   s.access.Instance(),
+		Refusals:   refusals,
+		LogDropped: s.access.Dropped,
 	})
 	watched := make(chan struct{})
 	go func() {
@@ -76,4 +81,13 @@ func (s *server) startAdmin() (attach func(admin.Gateway), stop func(), err erro
 		endpoint.Close()
 		<-watched
 	}, nil
+}
+
+// alsoNote returns an observer that hands connections on to another one, and
+// notes the refused ones.
+func alsoNote(refusals *admin.Refusals, next func(*record.Connection)) func(*record.Connection) {
+	return func(c *record.Connection) {
+		next(c)
+		refusals.Note(c)
+	}
 }

@@ -27,7 +27,7 @@ type server struct {
 	config    *gateway.Config
 	run       *gateway.Gateway
 	log       *zerolog.Logger
-	dropped   func() uint64 // lines of the log
+	access    *accesslog.Log
 	admin     admin.Address
 	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
@@ -58,7 +58,7 @@ func runServe(ctx *cli.Context, g *given) error {
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
-	s := &server{config: c.gateway, log: log.Logger(), dropped: log.Dropped, admin: c.admin}
+	s := &server{config: c.gateway, log: log.Logger(), access: log, admin: c.admin}
 	s.watch = s.newWatch(g)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {

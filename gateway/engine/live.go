@@ -11,6 +11,10 @@ import (
 // some five microseconds.
 const askStep = 256
 
+// askBatch is how many connections are described before whoever asked looks at
+// them: what bounds the memory that a question takes.
+const askBatch = 1024
+
 // Session is a connection that goes on, as it was at one moment.
 type Session struct {
 	// ID is unique among the connections of this process.
@@ -61,11 +65,15 @@ func (s *session) describe(to *Session, now int64) {
 // next call. The loops are asked in small steps between which they work on, so
 // that a connection that begins meanwhile may be missing. The error is of ctx.
 func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
-	batch := make([]Session, 0, askStep)
+	var batch []Session
 	for _, l := range e.loops {
-		for from, more := 0, true; more; from += askStep {
-			if err := e.ask(ctx, []*loop{l}, func(l *loop) {
-				batch, more = l.snapshots(batch[:0], from)
+		for at, more := 0, true; more; {
+			batch = batch[:0]
+			if err := e.ask(ctx, []*loop{l}, func(l *loop) bool {
+				batch = l.snapshots(batch, at)
+				at += askStep
+				more = at < len(l.sessions)
+				return more && len(batch) < askBatch
 			}); err != nil {
 				return err
 			}
@@ -77,44 +85,40 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	return nil
 }
 
-// step returns some of the loop's sessions, the used and the free ones, and
-// whether there are more behind them.
-func (l *loop) step(from int) (some []*session, more bool) {
-	end := min(from+askStep, len(l.sessions))
-	return l.sessions[min(from, end):end], end < len(l.sessions)
+// step returns some of the loop's sessions, the used and the free ones.
+func (l *loop) step(at int) []*session {
+	return l.sessions[min(at, len(l.sessions)):min(at+askStep, len(l.sessions))]
 }
 
 // snapshots appends what some of the loop's sessions are to all.
-func (l *loop) snapshots(all []Session, from int) (_ []Session, more bool) {
+func (l *loop) snapshots(all []Session, at int) []Session {
 	now := l.kernel.Now() // the loop's own clock may be older than a session that was just handed over
-	some, more := l.step(from)
-	for _, s := range some {
+	for _, s := range l.step(at) {
 		if s.state != free {
 			all = append(all, Session{})
 			s.describe(&all[len(all)-1], now)
 		}
 	}
-	return all, more
+	return all
 }
 
 // Reset ends the connection that has an id, as an operator wishes: both sides
 // are reset. found is false if there is none, or no more. The error is of ctx.
 func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
-	l := e.loops[id%uint64(len(e.loops))] // see open
-	for from, more := 0, true; more && !found; from += askStep {
-		err := e.ask(ctx, []*loop{l}, func(l *loop) {
-			var some []*session
-			some, more = l.step(from)
-			for _, s := range some {
-				if s.state != free && s.id == id {
-					s.dismiss(l)
-					found = true
-				}
+	at := 0
+	of := e.loops[id%uint64(len(e.loops))] // see open
+	err = e.ask(ctx, []*loop{of}, func(l *loop) (more bool) {
+		for _, s := range l.step(at) {
+			if s.state != free && s.id == id {
+				s.dismiss(l)
+				found = true
 			}
-		})
-		if err != nil {
-			return false, err
 		}
+		at += askStep
+		return !found && at < len(l.sessions)
+	})
+	if err != nil {
+		return false, err
 	}
 	return found, nil
 }

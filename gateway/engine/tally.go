@@ -167,10 +167,11 @@ func (e *Engine) Tallies(ctx context.Context) ([]ForwardTally, error) {
 	for i := range ofLoops {
 		ofLoops[i] = make([]Tally, len(e.forwards))
 	}
-	if err := e.ask(ctx, e.loops, func(l *loop) {
+	if err := e.ask(ctx, e.loops, func(l *loop) (more bool) {
 		for i, t := range l.tallies {
 			ofLoops[l.index][i] = *t
 		}
+		return false
 	}); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,118 @@
+package admin
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
+)
+
+// grown is a tally some steps on: each step two connections are accepted, one
+// refused, and 10 bytes go in and 30 out.
+func grown(name string, steps int) *engine.ForwardTally {
+	t := &engine.ForwardTally{Name: name, Active: steps}
+	n := uint64(steps)
+	t.Accepted, t.Bytes = 2*n, [2]uint64{10 * n, 30 * n}
+	t.Closed[record.Untrusted][record.Trust] = n
+	t.Closed[record.OK][record.Relay] = 100 * n
+	t.ConnectTime.Counts[3] = n // up to a millisecond
+	return t
+}
+
+func TestHistory(t *testing.T) {
+	var m memory
+	if h, r := m.history(""), m.rates(""); len(h.Active) != 0 || r.AcceptedPerSecond != 0 || !r.ConnectP99.IsNone() {
+		t.Errorf("at first: %+v, %+v", h, r)
+	}
+	for i := range 100 {
+		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i), grown("b", 2*i)})
+	}
+	for name, factor := range map[string]float64{"a": 1, "b": 2, "": 3} {
+		h, r := m.history(name), m.rates(name)
+		for what, list := range map[string]struct {
+			got  []float64
+			want float64
+		}{
+			"accepted": {h.AcceptedPerSecond, 0.4}, "refused": {h.RefusedPerSecond, 0.2},
+			"bytes in": {h.BytesInPerSecond, 2}, "bytes out": {h.BytesOutPerSecond, 6},
+		} {
+			if want := slices.Repeat([]float64{list.want * factor}, samplesKept); !about(list.got, want) {
+				t.Errorf("%q %s: %v; want %v", name, what, list.got, want)
+			}
+		}
+		if n := len(h.Active); n != samplesKept || h.Active[n-1] != 99*factor || h.Active[0] != 40*factor {
+			t.Errorf("%q active: %v", name, h.Active)
+		}
+		if !about([]float64{r.AcceptedPerSecond, r.RefusedPerSecond, r.BytesInPerSecond, r.BytesOutPerSecond},
+			[]float64{0.4 * factor, 0.2 * factor, 2 * factor, 6 * factor}) {
+			t.Errorf("%q rates: %+v", name, r)
+		}
+		if p := float64(r.ConnectP50); p < 0.0005 || p > 0.001 || !r.HeaderP99.IsNone() || len(h.ConnectSeconds) != samplesKept {
+			t.Errorf("%q latencies: %+v", name, r)
+		}
+	}
+	if h := m.history("nobody"); len(h.Active) != 0 {
+		t.Errorf("of a forward that there is not: %+v", h)
+	}
+}
+
+func about(got, want []float64) bool {
+	return slices.EqualFunc(got, want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 })
+}
+
+// The rates are of the last ten seconds, not of the mean since the start.
+func TestRatesAreOfNow(t *testing.T) {
+	var m memory
+	for i := range 20 {
+		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i*i)})
+	}
+	if r := m.rates("a"); !about([]float64{r.AcceptedPerSecond}, []float64{float64(2*(19*19-17*17)) / 10}) {
+		t.Errorf("rates: %+v", r)
+	}
+}
+
+// A quantile lies in the bucket in which the naive one is.
+func TestQuantileMatchesTwin(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	bounds := engine.ShortBounds()
+	for range 300 {
+		var h engine.Histogram
+		all := make([]time.Duration, 1+r.IntN(100))
+		for i := range all {
+			all[i] = time.Duration(math.Pow(10, r.Float64()*6)) * time.Microsecond
+			bucket, _ := slices.BinarySearch(bounds, all[i])
+			h.Counts[bucket]++
+		}
+		slices.Sort(all)
+		for _, q := range []float64{0.01, 0.5, 0.99, 1} {
+			exact := all[int(math.Ceil(q*float64(len(all))))-1]
+			bucket, _ := slices.BinarySearch(bounds, exact)
+			low, high := 0.0, bounds[min(bucket, len(bounds)-1)].Seconds()
+			if bucket > 0 {
+				low = bounds[bucket-1].Seconds()
+			}
+			if got := float64(quantile(&h, q)); got < low-1e-12 || got > high+1e-12 {
+				t.Fatalf("quantile %v of %v is %v; want from %v to %v", q, all, got, low, high)
+			}
+		}
+	}
+	if !quantile(&engine.Histogram{}, 0.5).IsNone() {
+		t.Error("of nothing there is a quantile")
+	}
+}
+
+func TestMaybeInJSON(t *testing.T) {
+	b, err := json.Marshal([]Maybe{1.5, None()})
+	if err != nil || string(b) != "[1.5,null]" {
+		t.Fatalf("%s, %v", b, err)
+	}
+	var back []Maybe
+	if err := json.Unmarshal(b, &back); err != nil || back[0] != 1.5 || !back[1].IsNone() {
+		t.Errorf("%v, %v", back, err)
+	}
+}

@@ -1,0 +1,176 @@
+package integration_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"unproxy/gateway/admin"
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// adminJSON asks the admin endpoint for a path and decodes the answer.
+func adminJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	code, body := adminGet(t, adminAt, path)
+	if code != http.StatusOK {
+		t.Fatalf("%s: %d %s", path, code, body)
+	}
+	if err := json.Unmarshal([]byte(body), into); err != nil {
+		t.Fatalf("%s: %s: %v", path, body, err)
+	}
+}
+
+// connectionsOf returns the connections that go on.
+func connectionsOf(t *testing.T, query string) (c admin.Connections) {
+	t.Helper()
+	adminJSON(t, "/connections.json"+query, &c)
+	return c
+}
+
+// cut resets a connection and returns the answer's code.
+func cut(t *testing.T, id string) int {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodDelete, "http://localhost/connections/"+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := adminClient(adminAt).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
+// An operator sees who is connected, cuts one connection, and the log says so,
+// with the same id:
+//
+//	conn ──header──▶ gateway :2000 ──▶ behind :3000
+//	                 └ admin :9180 ◀── /connections.json, DELETE
+func TestCutByTheOperator(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		var conns, behind []*net.TCPConn
+		for i := range 3 {
+			client := netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i))
+			conns = append(conns, lab.Send(t, "127.0.0.1:2000", lab.V2(client, dest4), make([]byte, 100*(i+1))))
+			behind = append(behind, backend.Next(t))
+			wantRead(t, behind[i], string(make([]byte, 100*(i+1))))
+		}
+		lab.Dial(t, "127.0.0.1:2000") // says nothing
+		eventually(t, "there are four connections", func() bool { return connectionsOf(t, "").Matched == 4 })
+		if n := connectionsOf(t, "?client=198.51.100.0%2F24").Matched; n != 0 {
+			t.Errorf("%d connections of others", n)
+		}
+		found := connectionsOf(t, "?client=192.0.2.9&sort=bytes&limit=2")
+		if found.Matched != 3 || len(found.Connections) != 2 {
+			t.Fatalf("found %+v", found)
+		}
+		c := found.Connections[0]
+		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" || c.Forward != "127.0.0.1:2000" ||
+			c.Peer != conns[2].LocalAddr().String() || c.State != "relaying" || c.BytesIn != 300 || c.Version != 2 {
+			t.Errorf("the connection is told of as %+v", c)
+		}
+		if code := cut(t, c.ID); code != http.StatusNoContent {
+			t.Fatalf("DELETE: %d", code)
+		}
+		wantReset(t, conns[2])
+		wantReset(t, behind[2])
+		g.NextConnection(t).Expect(t, "id", c.ID, "outcome", "reset", "by", "gateway", "phase", "relay", "reason", "cut by the operator")
+		if code := cut(t, c.ID); code != http.StatusNotFound {
+			t.Errorf("DELETE once more: %d", code)
+		}
+		write(t, conns[0], []byte("unharmed"))
+		wantRead(t, behind[0], "unharmed")
+	})
+}
+
+// The status tells of forwards, trust rules with their hits, and refusals with
+// what to do:
+//
+//	conn ──header──▶ gateway :2000 ──▶ behind :3000
+//	127.0.0.2 ──nonsense──▶ │ └ admin :9180 ◀── /status.json
+//	127.0.0.3, a stranger ──┘
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		g, _, _ := session(t, "--trust", "127.0.0.2", "--trust", "cloudflare", "--admin", adminAt)
+		dialFrom(t, "127.0.0.2", "127.0.0.1:2000").Write([]byte("GET / HTTP/1.1\r\n"))
+		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
+		for range 3 {
+			wantTurnedAway(t, "127.0.0.3", "127.0.0.1:2000", nil)
+			g.NextConnection(t).Expect(t, "outcome", "untrusted")
+		}
+		var s admin.Status
+		adminJSON(t, "/status.json", &s)
+		if !s.Ready || s.PID != g.PID() || s.Active != 1 || s.Limit == 0 || len(s.Forwards) != 1 || len(s.Trust) != 1 {
+			t.Fatalf("status %+v", s)
+		}
+		f := s.Forwards[0]
+		if f.Name != "127.0.0.1:2000" || f.Accepted != 5 || f.Refused != 4 || f.Closed["untrusted"] != 3 ||
+			len(f.Listeners) != 1 || f.Listeners[0].Leads != "127.0.0.1:3000" || f.Listeners[0].Address != "127.0.0.1:2000" {
+			t.Errorf("forward %+v", f)
+		}
+		hits := map[string]uint64{}
+		for _, r := range s.Trust[0].Rules {
+			hits[r.Rule] += r.Hits
+		}
+		if fmt.Sprint(hits) != "map[127.0.0.1:1 127.0.0.2:1 cloudflare:0]" {
+			t.Errorf("hits %v", hits)
+		}
+		if len(s.Refusals) != 2 || s.Refusals[0].Outcome != "untrusted" || s.Refusals[0].Peer != "127.0.0.3" || s.Refusals[0].Count != 3 ||
+			s.Refusals[1].Outcome != "not_proxy" || s.Refusals[1].Sample != `"GET / HTTP/1.1\r\n"` || s.Refusals[1].Remedy == "" {
+			t.Errorf("refusals %+v", s.Refusals)
+		}
+	})
+}
+
+// Questions and connections go on at the same time, and in the end each
+// connection is listed once:
+//
+//	2000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
+//	                        └ admin :9180 ◀── /connections.json, again and again
+func TestQuestionsUnderLoad(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		const sessions = 2000
+		needDescriptors(t, 2*sessions+200)
+		echo(t, "127.0.0.1:3000")
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		stop, asking := make(chan struct{}), make(chan error, 1)
+		go func() {
+			client := adminClient(adminAt)
+			for {
+				select {
+				case <-stop:
+					asking <- nil
+					return
+				default:
+				}
+				response, err := client.Get("http://localhost/connections.json?limit=10")
+				if err != nil {
+					asking <- err
+					return
+				}
+				response.Body.Close()
+			}
+		}()
+		for range sessions {
+			conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+			wantRead(t, conn, "hello")
+		}
+		close(stop)
+		if err := <-asking; err != nil {
+			t.Error(err)
+		}
+		if c := connectionsOf(t, "?limit=10000"); c.Matched != sessions || len(c.Connections) != sessions {
+			t.Errorf("%d of %d connections are listed, %d match", len(c.Connections), sessions, c.Matched)
+		}
+	})
+}
