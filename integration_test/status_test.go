@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
+	"syscall"
 	"testing"
 
 	"unproxy/gateway/admin"
@@ -32,12 +34,20 @@ func connectionsOf(t *testing.T, query string) (c admin.Connections) {
 	return c
 }
 
-// cut resets a connection and returns the answer's code.
-func cut(t *testing.T, id string) int {
+// adminDo sends the admin endpoint a request that changes something, with
+// headers, "NAME: VALUE", and returns the answer's code.
+func adminDo(t *testing.T, method, path string, headers ...string) (code int) {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodDelete, "http://localhost/connections/"+id, nil)
+	request, err := http.NewRequest(method, "http://localhost"+path, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		request.Header.Set(name, value)
+		if name == "Host" {
+			request.Host = value
+		}
 	}
 	response, err := adminClient(adminAt).Do(request)
 	if err != nil {
@@ -45,6 +55,49 @@ func cut(t *testing.T, id string) int {
 	}
 	response.Body.Close()
 	return response.StatusCode
+}
+
+// cut resets a connection and returns the answer's code.
+func cut(t *testing.T, id string) int {
+	t.Helper()
+	return adminDo(t, http.MethodDelete, "/connections/"+id)
+}
+
+// The gateway drains when the admin endpoint is asked to, by nobody else's page,
+// and only a signal cuts that short:
+//
+//	conn ──header──▶ gateway :2000 ──▶ behind :3000
+//	                 └ admin :9180 ◀── POST /-/drain
+func TestDrainByRequest(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		g, conn, behind := session(t, "--admin", adminAt, "--drain-timeout", "1h")
+		for _, header := range []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site", "Host: evil.example"} {
+			if code := adminDo(t, http.MethodPost, "/-/drain", header); code != http.StatusForbidden {
+				t.Errorf("with %s: %d", header, code)
+			}
+		}
+		if reasons := notReady(t, adminAt); len(reasons) > 0 {
+			t.Fatalf("not ready: %q", reasons)
+		}
+		for range 3 {
+			if code := adminDo(t, http.MethodPost, "/-/drain"); code != http.StatusAccepted {
+				t.Errorf("POST /-/drain: %d", code)
+			}
+		}
+		g.WaitLog(t, "draining").Expect(t, "signal", "POST /-/drain")
+		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "draining" {
+			t.Errorf("not ready for %q", reasons)
+		}
+		write(t, conn, []byte("still here"))
+		wantRead(t, behind, "still here")
+		g.Signal(syscall.SIGTERM)
+		wantReset(t, conn)
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
 }
 
 // An operator sees who is connected, cuts one connection, and the log says so,

@@ -161,7 +161,7 @@ func TestCut(t *testing.T) {
 }
 
 func TestBeforeTheGateway(t *testing.T) {
-	s := newServer(quiet())
+	s := newServer(quiet(), nearby)
 	if w := ask(s, "GET", "/connections.json"); w.Code != http.StatusOK || w.Body.String() != `{"matched":0,"connections":[]}`+"\n" {
 		t.Errorf("connections: %d %s", w.Code, w.Body)
 	}

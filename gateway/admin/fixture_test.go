@@ -49,6 +49,10 @@ func (f *fake) Counters() engine.Counters { return f.counters }
 
 func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
 
+// nearby is where the tests' endpoints are: on a unix socket, on which a request
+// may be for any host.
+var nearby = Address{Path: "/run/admin.sock"}
+
 // noon is where the tests' clocks stand.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
@@ -87,7 +91,7 @@ func busy() (*Server, *fake) {
 		t.Duration.Counts[4], t.Duration.Seconds = 2, (2 * time.Second).Seconds()
 		g.tallies = append(g.tallies, t)
 	}
-	s := newServer(c)
+	s := newServer(c, nearby)
 	var serving Gateway = g
 	s.serving.Store(&serving) // as Attach does, without the sampling
 	return s, g

@@ -109,7 +109,7 @@ func TestMetricsBeforeTheGateway(t *testing.T) {
 	c := quiet()
 	c.Readiness.Set(gateway.NotReadyStarting, "")
 	c.Readiness.Set(gateway.NotReadyDraining, "")
-	code, text := scrape(newServer(c))
+	code, text := scrape(newServer(c, nearby))
 	if code != http.StatusOK || !strings.Contains(text, "\nunproxy_ready 0\n") || !strings.Contains(text, "\nunproxy_draining 1\n") {
 		t.Errorf("%d %.300s", code, text)
 	}

@@ -57,6 +57,13 @@ type Config struct {
 	// Findings returns what is wrong with this host, as a list in JSON, or
 	// nil; nil looks for nothing.
 	Findings func() json.RawMessage
+	// Drain has the gateway stop and let connections finish; it returns at
+	// once. nil cannot.
+	Drain func()
+	// Reload reads anew what can be read while the gateway runs; nil cannot.
+	Reload func(context.Context) error
+	// Profiles serves profiles of the program, which cost time to make.
+	Profiles bool
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
 }
@@ -96,7 +103,7 @@ type Server struct {
 
 // Serve starts to answer on l, which it closes in the end, and returns at once.
 func Serve(l net.Listener, c Config) *Server {
-	s := newServer(c)
+	s := newServer(c, AddressOf(l))
 	go func() {
 		err := s.http.Serve(newNarrow(l, maxConnections))
 		if errors.Is(err, http.ErrServerClosed) {
@@ -107,7 +114,8 @@ func Serve(l net.Listener, c Config) *Server {
 	return s
 }
 
-func newServer(c Config) *Server {
+// newServer makes a server for requests that come to an address.
+func newServer(c Config, at Address) *Server {
 	s := &Server{config: c, now: c.Now, served: make(chan error, 1)}
 	if s.now == nil {
 		s.now = time.Now
@@ -115,7 +123,7 @@ func newServer(c Config) *Server {
 	s.started = s.now()
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.http = http.Server{
-		Handler:           s.handler(),
+		Handler:           guarded(s.routes(), at),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
 		WriteTimeout:      answerTimeout,
@@ -176,30 +184,33 @@ func (s *Server) Close() {
 	}
 }
 
-// handler routes the requests.
-func (s *Server) handler() http.Handler {
+// routes says who answers which request.
+func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /status.json", s.status)
 	mux.HandleFunc("GET /connections.json", s.connections)
 	mux.HandleFunc("DELETE /connections/{id}", s.cut)
-	return plainly(mux)
+	mux.HandleFunc("POST /-/drain", s.drain)
+	mux.HandleFunc("POST /-/reload", s.reload)
+	if s.config.Profiles {
+		addProfiles(mux)
+	}
+	return mux
 }
 
-// plainly keeps answers out of caches, and from being taken for what they are
-// not.
-func plainly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		next.ServeHTTP(w, r)
-	})
-}
-
-// healthz answers that the process is alive: whoever reads this knows.
-func healthz(w http.ResponseWriter, _ *http.Request) {
+// healthz answers whether the gateway is alive: every event loop comes round.
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
+	if g := s.gateway(); g != nil {
+		ctx, cancel := context.WithTimeoutCause(r.Context(), askTime, errStuck)
+		defer cancel()
+		if _, err := g.Tallies(ctx); err != nil {
+			writeProblem(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+	}
 	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 }
 

@@ -24,7 +24,7 @@ func quiet() Config {
 
 func TestReadyz(t *testing.T) {
 	c := quiet()
-	r, s := c.Readiness, newServer(c)
+	r, s := c.Readiness, newServer(c, nearby)
 	w := ask(s, "GET", "/readyz")
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
@@ -55,11 +55,11 @@ func TestAnswers(t *testing.T) {
 		{"DELETE", "/readyz", 405, nil},
 		{"GET", "/nothing", 404, nil},
 	} {
-		w := ask(newServer(quiet()), tt.method, tt.target)
+		w := ask(newServer(quiet(), nearby), tt.method, tt.target)
 		if w.Code != tt.code {
 			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
 		}
-		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Frame-Options") != "DENY" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s %s: headers %v", tt.method, tt.target, w.Header())
 		}
 		var got any

@@ -60,7 +60,7 @@ func TestStatus(t *testing.T) {
 
 // Lists are lists, also where they are empty; what was not looked for is null.
 func TestEmptyStatus(t *testing.T) {
-	w := ask(newServer(quiet()), "GET", "/status.json")
+	w := ask(newServer(quiet(), nearby), "GET", "/status.json")
 	var got map[string]any
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestEmptyStatus(t *testing.T) {
 // when it is closed.
 func TestSampling(t *testing.T) {
 	_, g := busy()
-	s := newServer(quiet())
+	s := newServer(quiet(), nearby)
 	sampled := make(chan struct{}, 1)
 	s.Attach(watched{g, sampled})
 	<-sampled

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"unproxy/gateway"
 	"unproxy/gateway/admin"
@@ -13,48 +15,84 @@ import (
 func adminOptions() []option {
 	return []option{
 		{name: "admin", group: "Admin", argument: "ADDR", value: "off",
-			meaning: "health, readiness and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
+			meaning: "health, metrics, connections and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
 		{name: "admin-insecure", group: "Admin", value: "off", isSwitch: true,
 			meaning: "let --admin be an address that other hosts can reach"},
+		{name: "pprof", group: "Admin", value: "off", isSwitch: true,
+			meaning: "profiles of the program at /debug/pprof/ of --admin"},
 	}
 }
 
-// adminAddress reads where the admin endpoint is to listen; the zero address
-// is nowhere.
-func adminAddress(g *given) (admin.Address, []gateway.Warning, error) {
-	var insecure bool
-	if values := g.values["admin-insecure"]; len(values) > 0 {
-		on, err := settings.Switch(values[len(values)-1])
-		if err != nil {
-			return admin.Address{}, nil, gateway.FlagProblem("admin-insecure", values[len(values)-1], err)
-		}
-		insecure = on
+// adminConfig is what was given of the admin endpoint.
+type adminConfig struct {
+	address  admin.Address // zero is nowhere
+	profiles bool
+}
+
+// adminSettings reads the settings of the admin endpoint.
+func adminSettings(g *given) (adminConfig, []gateway.Warning, error) {
+	insecure, err1 := g.isOn("admin-insecure")
+	profiles, err2 := g.isOn("pprof")
+	if err := errors.Join(err1, err2); err != nil {
+		return adminConfig{}, nil, err
 	}
 	values := g.values["admin"]
 	if len(values) == 0 || values[len(values)-1] == "off" {
-		if insecure {
-			return admin.Address{}, []gateway.Warning{{Message: "--admin-insecure does nothing without --admin"}}, nil
-		}
-		return admin.Address{}, nil, nil
+		return adminConfig{}, withoutAdmin(insecure, profiles), nil
 	}
 	a, err := admin.ParseAddress(values[len(values)-1], insecure)
 	if err != nil || a.IsLocal() {
-		return a, nil, err
+		return adminConfig{a, profiles}, nil, err
 	}
-	return a, []gateway.Warning{{
+	return adminConfig{a, profiles}, []gateway.Warning{{
 		Message: fmt.Sprintf("--admin %s can be reached from other hosts: whoever reaches it sees the clients' addresses and may cut connections", a),
 		Remedy:  "keep strangers out with a firewall, or listen on 127.0.0.1",
 	}}, nil
 }
 
-// startAdmin opens the admin endpoint, if there is to be one. Of the functions
-// that it returns the first tells the endpoint of the gateway once there is
-// one, and the second closes it.
-func (s *server) startAdmin() (attach func(admin.Gateway), stop func(), err error) {
-	if s.admin.IsZero() {
+// withoutAdmin warns of settings that do nothing where there is no endpoint.
+func withoutAdmin(insecure, profiles bool) (all []gateway.Warning) {
+	if insecure {
+		all = append(all, gateway.Warning{Message: "--admin-insecure does nothing without --admin"})
+	}
+	if profiles {
+		all = append(all, gateway.Warning{Message: "--pprof does nothing without --admin", Remedy: "--admin 127.0.0.1:9180"})
+	}
+	return all
+}
+
+// isOn reads a switch that was given or not.
+func (g *given) isOn(name string) (bool, error) {
+	values := g.values[name]
+	if len(values) == 0 {
+		return false, nil
+	}
+	last := values[len(values)-1]
+	on, err := settings.Switch(last)
+	if err != nil {
+		return false, gateway.FlagProblem(name, last, err)
+	}
+	return on, nil
+}
+
+// asked is a signal that came by the admin endpoint instead of kill(2); its text
+// is the request.
+type asked string
+
+// String returns the request.
+func (a asked) String() string { return string(a) }
+
+// Signal makes asked an [os.Signal].
+func (asked) Signal() {}
+
+// startAdmin opens the admin endpoint, if there is to be one; what it is asked to
+// do goes to signals. Of the functions that it returns the first tells the
+// endpoint of the gateway once there is one, and the second closes it.
+func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway), stop func(), err error) {
+	if s.admin.address.IsZero() {
 		return func(admin.Gateway) {}, func() {}, nil
 	}
-	l, err := admin.Listen(s.admin)
+	l, err := admin.Listen(s.admin.address)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,6 +106,13 @@ func (s *server) startAdmin() (attach func(admin.Gateway), stop func(), err erro
 		Instance:   s.access.Instance(),
 		Refusals:   refusals,
 		LogDropped: s.access.Dropped,
+		Profiles:   s.admin.profiles,
+		Drain: func() {
+			select {
+			case signals <- asked("POST /-/drain"):
+			default: // so many are waiting that one of them will do
+			}
+		},
 	})
 	watched := make(chan struct{})
 	go func() {

@@ -26,8 +26,8 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if !c.admin.IsZero() {
-		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", c.admin)
+	if a := c.admin.address; !a.IsZero() {
+		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
 	limit := "any number of connections"
 	if config.MaxConnections > 0 {

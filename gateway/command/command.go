@@ -80,7 +80,7 @@ func newApp(g *given) *cli.App {
 type configuration struct {
 	gateway  *gateway.Config
 	log      accesslog.Config // without its writer
-	admin    admin.Address
+	admin    adminConfig
 	warnings []gateway.Warning
 }
 
@@ -88,9 +88,9 @@ type configuration struct {
 // also where there is an error.
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
-	address, reachable, adminErr := adminAddress(g)
+	endpoint, about, adminErr := adminSettings(g)
 	reserved := 0
-	if !address.IsZero() {
+	if !endpoint.address.IsZero() {
 		reserved = admin.Descriptors
 	}
 	config, more, err := gateway.Load(gateway.Source{
@@ -100,5 +100,5 @@ func configure(g *given) (configuration, error) {
 		Reserved:    reserved,
 	})
 	log, logErr := logConfig(g)
-	return configuration{config, log, address, slices.Concat(warnings, more, reachable)}, errors.Join(err, logErr, adminErr)
+	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)
 }

@@ -14,7 +14,6 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
-	"unproxy/gateway/admin"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
@@ -28,7 +27,7 @@ type server struct {
 	run       *gateway.Gateway
 	log       *zerolog.Logger
 	access    *accesslog.Log
-	admin     admin.Address
+	admin     adminConfig
 	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
 	shortage  struct {
@@ -103,7 +102,7 @@ func (s *server) serve() error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	s.readiness.Set(gateway.NotReadyStarting, "")
-	attach, stopAdmin, err := s.startAdmin()
+	attach, stopAdmin, err := s.startAdmin(signals)
 	if err != nil {
 		return err
 	}
@@ -176,13 +175,16 @@ func (s *server) watchSignals(signals <-chan os.Signal, stop context.CancelFunc,
 				s.log.Warn().Msg("nothing was reloaded: this version reads its configuration at the start only")
 				continue
 			}
+			if _, byRequest := sig.(asked); byRequest && draining {
+				continue
+			}
 			if draining {
 				s.log.Warn().Str("signal", sig.String()).Int("active", s.run.Counters().Active).Msg("drain cut short")
 				s.run.Hurry()
 				continue
 			}
 			draining = true
-			s.readiness.Set(gateway.NotReadyDraining, "it was told to stop by a signal")
+			s.readiness.Set(gateway.NotReadyDraining, "it was told to stop: "+sig.String())
 			s.log.Info().Str("signal", sig.String()).Int("active", s.run.Counters().Active).
 				Str("delay", s.config.DrainDelay.String()).Str("timeout", s.config.DrainTimeout.String()).Msg("draining")
 			stop()
