@@ -83,12 +83,17 @@ type ListenError struct {
 }
 
 func (e *ListenError) Error() string {
-	cause := e.Err
-	var op *net.OpError // its words name the address once more
-	if errors.As(cause, &op) {
-		cause = op.Err
+	return fmt.Sprintf("open the admin endpoint on %s: %v", e.Address, cause(e.Err))
+}
+
+// cause returns what is behind an error of package net, whose words name the
+// address once more.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
 	}
-	return fmt.Sprintf("open the admin endpoint on %s: %v", e.Address, cause)
+	return err
 }
 
 // Unwrap returns the error behind it.

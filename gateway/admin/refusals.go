@@ -43,6 +43,7 @@ type refusalRing struct {
 type refusalGroup struct {
 	peer            netip.Addr
 	forward, reason string
+	action          string // of the last one
 	count           uint64
 	first, last     time.Time
 	client          netip.AddrPort // of the last one
@@ -91,7 +92,7 @@ func (r *refusalRing) note(c *record.Connection, now time.Time) {
 func (g *refusalGroup) add(c *record.Connection, now time.Time) {
 	g.count++
 	g.last = now
-	g.client = c.Client
+	g.client, g.action = c.Client, c.Action
 	g.sampled = copy(g.sample[:], c.Sample)
 }
 
@@ -111,6 +112,8 @@ type Refusal struct {
 	// Meaning and Remedy are the outcome's, see docs/outcomes.md.
 	Meaning string `json:"meaning"`
 	Remedy  string `json:"remedy"`
+	// Action is a command that mends it, where one is known.
+	Action string `json:"action,omitempty"`
 	// Sample is the beginning of the last refused header, quoted. It may be a
 	// user's data.
 	Sample string `json:"sample,omitempty"`
@@ -136,7 +139,7 @@ func (r *Refusals) List() (all []Refusal, missed uint64) {
 func (g *refusalGroup) refusal(o record.Outcome) Refusal {
 	r := Refusal{
 		Peer: "unix", Forward: g.forward, Outcome: o.String(), Reason: g.reason, Client: text(g.client),
-		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Remedy: o.Remedy(),
+		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Remedy: o.Remedy(), Action: g.action,
 	}
 	if g.peer.IsValid() {
 		r.Peer = g.peer.String()

@@ -24,7 +24,7 @@ func TestRefusals(t *testing.T) {
 		{Outcome: record.Reset, Peer: peer(1)},
 		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":25", Reason: "no PROXY signature", Sample: []byte("GET / HTTP/1.1\r\n")},
 		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":26", Reason: "no PROXY signature"},
-		{Outcome: record.BackendRefused, Peer: peer(2), Client: client},
+		{Outcome: record.BackendRefused, Peer: peer(2), Client: client, Action: "systemctl start db"},
 		{Outcome: record.NotProxy, Peer: netip.AddrPortFrom(peer(1).Addr(), 9), Forward: ":25", Reason: "no PROXY signature", Sample: []byte("EHLO")},
 		{Outcome: record.Limit, Forward: "unix:/s"},
 	} {
@@ -34,7 +34,7 @@ func TestRefusals(t *testing.T) {
 	want := []Refusal{
 		{Peer: "unix", Forward: "unix:/s", Outcome: "limit", Count: 1, First: at(5), Last: at(5)},
 		{Peer: "10.0.0.1", Forward: ":25", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, First: at(1), Last: at(4), Sample: `"EHLO"`},
-		{Peer: "10.0.0.2", Outcome: "backend_refused", Client: "203.0.113.9:4711", Count: 1, First: at(3), Last: at(3)},
+		{Peer: "10.0.0.2", Outcome: "backend_refused", Action: "systemctl start db", Client: "203.0.113.9:4711", Count: 1, First: at(3), Last: at(3)},
 		{Peer: "10.0.0.1", Forward: ":26", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 1, First: at(2), Last: at(2)},
 	}
 	got, missed := r.List()

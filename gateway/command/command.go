@@ -52,6 +52,8 @@ func newApp(g *given) *cli.App {
 		demoCommand(),
 		probeCommand(),
 		doctorCommand(g),
+		statusCommand(g),
+		healthcheckCommand(g),
 		decodeCommand(),
 		routesCommand(g),
 		trustCommand(),

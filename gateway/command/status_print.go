@@ -1,0 +1,205 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"unproxy/gateway/admin"
+)
+
+// writeStatus writes a status for a person. connections is nil where none are
+// to be listed.
+func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
+	fmt.Fprintf(w, "unproxy %s, process %d, up %s, %s\n", s.Version.Version, s.PID, since(s.UptimeSeconds), readyWords(s))
+	limit := "no limit"
+	if s.Limit > 0 {
+		limit = fmt.Sprintf("at most %d", s.Limit)
+	}
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
+	if s.LogDropped > 0 {
+		fmt.Fprintf(w, "%d lines of the log were lost\n", s.LogDropped)
+	}
+	writeForwards(w, s.Forwards)
+	writeTrust(w, s.Trust)
+	writeRefusals(w, s)
+	if connections != nil {
+		writeConnections(w, connections)
+	}
+}
+
+func readyWords(s *admin.Status) string {
+	if s.Ready {
+		return "ready"
+	}
+	words := "not ready"
+	for i, r := range s.Reasons {
+		words += []string{": ", ", "}[min(i, 1)] + r.Reason
+	}
+	return words
+}
+
+// table returns a writer of columns below a heading; it must be flushed.
+func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
+	fmt.Fprintf(w, "\n%s\n", heading)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "  %s\n", strings.Join(columns, "\t"))
+	return t
+}
+
+func writeForwards(w io.Writer, all []admin.ForwardStatus) {
+	t := table(w, "Forwards", "LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
+	for i := range all {
+		f := &all[i]
+		leads := ""
+		if len(f.Listeners) > 0 {
+			leads = f.Listeners[0].Leads
+		}
+		if f.ListenerCount > 1 {
+			leads += fmt.Sprintf(" (%d ports)", f.ListenerCount)
+		}
+		if f.Transparent {
+			leads += ", transparent"
+		}
+		r := &f.Rates
+		fmt.Fprintf(t, "  %s\t%s\t%d\t%d, %s/s\t%d, %s/s\t%s, %s/s\t%s, %s/s\t%s\t%s\n", f.Name, leads, f.Active,
+			f.Accepted, rate(r.AcceptedPerSecond), f.Refused, rate(r.RefusedPerSecond),
+			size(float64(f.BytesIn)), size(r.BytesInPerSecond), size(float64(f.BytesOut)), size(r.BytesOutPerSecond),
+			latency(r.HeaderP99), latency(r.ConnectP99))
+	}
+	t.Flush()
+}
+
+func writeTrust(w io.Writer, all []admin.TrustStatus) {
+	for _, list := range all {
+		t := table(w, "Trust, for "+strings.Join(list.Forwards, ", "), "RULE", "CONNECTIONS", "FROM")
+		for _, r := range byRule(list.Rules) {
+			origin := r.Origin
+			if r.Note != "" {
+				origin += ", " + r.Note
+			}
+			fmt.Fprintf(t, "  %s\t%d\t%s\n", r.Rule, r.Hits, origin)
+		}
+		t.Flush()
+	}
+}
+
+// byRule adds the prefixes of one rule, such as a preset, together.
+func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
+	for _, r := range rules {
+		if last := len(all) - 1; last >= 0 && all[last].Rule == r.Rule && all[last].Origin == r.Origin {
+			all[last].Hits += r.Hits
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// shownRefusals is how many groups of refusals are printed.
+const shownRefusals = 10
+
+func writeRefusals(w io.Writer, s *admin.Status) {
+	if len(s.Refusals) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nRefused lately\n")
+	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
+		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
+		fmt.Fprintf(w, "  %s from %s on %s: %s, the last one %s ago\n", r.Outcome, r.Peer, r.Forward, plural(int(r.Count), "connection"), ago)
+		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
+		if r.Sample != "" {
+			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
+		}
+		fmt.Fprintf(w, "    what to do: %s\n", r.Remedy)
+		if r.Action != "" {
+			fmt.Fprintf(w, "    %s\n", r.Action)
+		}
+	}
+	if n := len(s.Refusals) - shownRefusals; n > 0 {
+		fmt.Fprintf(w, "  and %d more groups, see --json\n", n)
+	}
+}
+
+// joined joins the parts that there are.
+func joined(separator string, parts ...string) string {
+	var all []string
+	for _, p := range parts {
+		if p != "" {
+			all = append(all, p)
+		}
+	}
+	return strings.Join(all, separator)
+}
+
+func writeConnections(w io.Writer, all *admin.Connections) {
+	heading := fmt.Sprintf("Connections, %d of %d", len(all.Connections), all.Matched)
+	t := table(w, heading, "ID", "FORWARD", "CLIENT", "PEER", "BACKEND", "STATE", "IN", "OUT", "AGE", "IDLE")
+	for i := range all.Connections {
+		c := &all.Connections[i]
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward, orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
+			size(float64(c.BytesIn)), size(float64(c.BytesOut)), since(c.AgeSeconds), since(c.IdleSeconds))
+	}
+	t.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// rate writes a number of events in a second.
+func rate(n float64) string {
+	if n >= 10 || n == 0 {
+		return fmt.Sprintf("%.0f", n)
+	}
+	return fmt.Sprintf("%.1f", n)
+}
+
+// size writes a number of bytes with three digits.
+func size(n float64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	i := 0
+	for ; n >= 999.5 && i < len(units)-1; i++ {
+		n /= 1024
+	}
+	if i == 0 || n >= 99.95 {
+		return fmt.Sprintf("%.0f %s", n, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// latency writes a time in seconds, "-" for none.
+func latency(m admin.Maybe) string {
+	if m.IsNone() {
+		return "-"
+	}
+	d := time.Duration(float64(m) * float64(time.Second))
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(10 * time.Millisecond).String()
+}
+
+// since writes a time in seconds by its two largest units, "3d4h".
+func since(seconds float64) string {
+	n := int64(math.Round(seconds))
+	for _, u := range []struct {
+		seconds     int64
+		large, next string
+		rest        int64
+	}{{86400, "d", "h", 3600}, {3600, "h", "m", 60}, {60, "m", "s", 1}} {
+		if n >= u.seconds {
+			return fmt.Sprintf("%d%s%d%s", n/u.seconds, u.large, n%u.seconds/u.rest, u.next)
+		}
+	}
+	return fmt.Sprintf("%ds", n)
+}

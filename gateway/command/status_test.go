@@ -1,0 +1,203 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"unproxy/gateway"
+	"unproxy/gateway/admin"
+)
+
+// run runs unproxy and returns what it printed and its exit code.
+func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs strings.Builder
+	cmd := exec.Command("unproxy", args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestStatusOfADaemon(t *testing.T) {
+	at := "unix:" + filepath.Join(t.TempDir(), "admin.sock")
+	d := startDaemon(t, echo(t), "--admin", at)
+	d.connect()
+	out, errs, code := run(t, "status", "--admin", at)
+	if code != 0 || errs != "" {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{", ready\n", "1 connection (at most ", "\n  127.0.0.1:0 ", "\n  127.0.0.1  1  ", "\nConnections, 1 of 1\n", "203.0.113.9:40000", "relaying  4 B  4 B"} {
+		if !strings.Contains(squeeze(out), squeeze(want)) {
+			t.Errorf("there is no %q in\n%s", want, out)
+		}
+	}
+	t.Setenv("UNPROXY_ADMIN", at) // which the gateway may take, too
+	out, errs, code = run(t, "status", "--json")
+	var s admin.Status
+	if err := json.Unmarshal([]byte(out), &s); err != nil || code != 0 || s.Active != 1 {
+		t.Errorf("--json: exit code %d, %v: %s%s", code, err, out, errs)
+	}
+	if out, errs, code := run(t, "healthcheck"); out != "ready\n" || code != 0 {
+		t.Errorf("healthcheck: exit code %d: %s%s", code, out, errs)
+	}
+	d.signal(syscall.SIGTERM)
+	d.until("draining")
+	if out, errs, code := run(t, "healthcheck"); code != 1 || !strings.HasPrefix(errs, "unproxy: error: not ready: draining") || out != "" {
+		t.Errorf("healthcheck while it drains: exit code %d: %s%s", code, out, errs)
+	}
+	d.signal(syscall.SIGTERM)
+	d.cmd.Wait()
+	for _, command := range []string{"healthcheck", "status"} {
+		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: does the gateway run, and with --admin "+at) || out != "" {
+			t.Errorf("%s of nobody: exit code %d: %s%s", command, code, out, errs)
+		}
+	}
+}
+
+// squeeze makes one blank of several: columns are as wide as they need to be.
+func squeeze(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' }), " ")
+}
+
+func TestWriteStatus(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := &admin.Status{
+		Version: admin.Version{Version: "v1.2.3"}, PID: 7, Time: now, UptimeSeconds: 100_000, Active: 3, Limit: 100, Loops: []int{2, 1}, LogDropped: 9,
+		Reasons: []gateway.NotReady{{Reason: "starting"}, {Reason: "draining"}},
+		Forwards: []admin.ForwardStatus{{
+			Name: ":1-9", ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
+			Listeners: []admin.ListenerStatus{{Leads: "db:5432"}},
+			Rates: admin.Rates{AcceptedPerSecond: 12.3, RefusedPerSecond: 0.25, BytesInPerSecond: 100_000,
+				HeaderP99: 0.000123, ConnectP99: admin.None()},
+		}},
+		Trust: []admin.TrustStatus{{Forwards: []string{":1-9"}, Rules: []admin.RuleStatus{
+			{Rule: "cloudflare", Origin: "--trust", Note: "preset of 2026-08-22", Hits: 1},
+			{Rule: "cloudflare", Origin: "--trust", Note: "preset of 2026-08-22", Hits: 2},
+			{Rule: "10.0.0.0/8", Origin: "lb.txt:3", Hits: 4},
+		}}},
+		Refusals: []admin.Refusal{
+			{Peer: "10.0.0.1", Forward: ":2", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, Last: now.Add(-90 * time.Second),
+				Meaning: "what came is not a PROXY header", Remedy: "switch it on", Sample: `"GET /"`, Action: "do this"},
+			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Remedy: "trust it"},
+		},
+	}
+	c := &admin.Connections{Matched: 3, Connections: []admin.Connection{
+		{ID: "c0ffee-1", Forward: ":1", Client: "203.0.113.9:4711", Peer: "10.0.0.1:1", Backend: "10.0.0.9:5432", State: "relaying", BytesIn: 1000, BytesOut: 1_000_000, AgeSeconds: 59.4, IdleSeconds: 0.2},
+		{ID: "c0ffee-2", Forward: ":1", Peer: "unix", State: "header", AgeSeconds: 3601},
+	}}
+	const want = `unproxy v1.2.3, process 7, up 1d3h, not ready: starting, draining
+3 connections (at most 100), by loop: 2 1
+9 lines of the log were lost
+
+Forwards
+  LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
+  :1-9    db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
+
+Trust, for :1-9
+  RULE        CONNECTIONS  FROM
+  cloudflare  3            --trust, preset of 2026-08-22
+  10.0.0.0/8  4            lb.txt:3
+
+Refused lately
+  not_proxy from 10.0.0.1 on :2: 2 connections, the last one 1m30s ago
+    what came is not a PROXY header: no PROXY signature
+    it began with "GET /"
+    what to do: switch it on
+    do this
+  untrusted from 10.0.0.2 on :3: 1 connection, the last one 0s ago
+    the peer is not trusted
+    what to do: trust it
+
+Connections, 2 of 3
+  ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE
+  c0ffee-1  :1       203.0.113.9:4711  10.0.0.1:1  10.0.0.9:5432  relaying  1.0 KiB  977 KiB  59s   0s
+  c0ffee-2  :1       -                 unix        -              header    0 B      0 B      1h0m  0s
+`
+	var got strings.Builder
+	writeStatus(&got, s, c)
+	if got.String() != want {
+		t.Errorf("got\n%swant\n%s", got.String(), want)
+	}
+}
+
+func TestNumbersForPersons(t *testing.T) {
+	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1023: "1.0 KiB", 102_300: "99.9 KiB", 102_400: "100 KiB", 1 << 20: "1.0 MiB", 1 << 62: "4.0 EiB"} {
+		if got := size(n); got != want {
+			t.Errorf("size(%v) = %q; want %q", n, got, want)
+		}
+	}
+	for seconds, want := range map[float64]string{0: "0s", 0.4: "0s", 59: "59s", 59.9: "1m0s", 61: "1m1s", 3599: "59m59s", 7384: "2h3m", 86400: "1d0h", 1e9: "11574d1h"} {
+		if got := since(seconds); got != want {
+			t.Errorf("since(%v) = %q; want %q", seconds, got, want)
+		}
+	}
+	for seconds, want := range map[admin.Maybe]string{0: "0s", 0.0001234: "123µs", 0.0012345: "1.2ms", 1.2345: "1.23s"} {
+		if got := latency(seconds); got != want {
+			t.Errorf("latency(%v) = %q; want %q", seconds, got, want)
+		}
+	}
+}
+
+// scripted is a writer that lets a test look at each page, and decide when there
+// is to be another one.
+type scripted struct {
+	pages []string
+	after func(n int)
+}
+
+func (s *scripted) Write(p []byte) (int, error) {
+	s.pages = append(s.pages, string(p))
+	s.after(len(s.pages))
+	return len(p), nil
+}
+
+// The status is shown again and again, in place on a terminal; a gateway that
+// does not answer is waited for.
+func TestWatchStatus(t *testing.T) {
+	l, err := admin.Listen(admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := admin.Serve(l, admin.Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}})
+	for _, terminal := range []bool{true, false} {
+		ctx, stop := context.WithCancel(t.Context())
+		again := make(chan time.Time, 1)
+		out := &scripted{after: func(n int) {
+			if n == 2 && terminal {
+				endpoint.Close()
+			}
+			if n == 3 {
+				stop()
+			}
+			again <- time.Time{}
+		}}
+		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", out: out, terminal: terminal}
+		if err := v.watch(ctx, again); err != nil {
+			t.Fatal(err)
+		}
+		if len(out.pages) != 3 {
+			t.Fatalf("%d pages", len(out.pages))
+		}
+		last := out.pages[2]
+		if !strings.Contains(last, "no answer from the admin endpoint") {
+			t.Errorf("when nobody answers: %q", last)
+		}
+		for _, p := range out.pages {
+			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\n\x1b[J"); inPlace != terminal {
+				t.Errorf("on a terminal: %v, and yet: %q", terminal, p)
+			}
+		}
+		if terminal && !strings.Contains(out.pages[1], ", ready\x1b[K\n") {
+			t.Errorf("while it answers: %q", out.pages[1])
+		}
+	}
+}
