@@ -57,6 +57,7 @@ func newApp(g *given) *cli.App {
 		decodeCommand(),
 		routesCommand(g),
 		trustCommand(),
+		completionCommand(),
 		versionCommand(),
 		helpCommand(),
 	}

@@ -1,0 +1,113 @@
+package command
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the generated parts of the man page")
+
+const manPage = "../../docs/man/unproxy.8"
+
+// roff escapes a text for roff: a hyphen that can be typed, a backslash, and a
+// dot or quote with which a line must not begin (groff_char(7), groff(7)).
+func roff(s string) string {
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
+	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
+		return `\&` + s
+	}
+	return s
+}
+
+// manCommands is the list of commands, each followed by those below it.
+func manCommands() string {
+	var b strings.Builder
+	meanings := map[string]string{}
+	for _, c := range all() {
+		if name, below := strings.CutPrefix(c.path, "unproxy "); below {
+			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(name), roff(meanings[c.path]))
+		}
+		for _, w := range c.commands {
+			meanings[c.path+" "+w.word] = w.meaning
+		}
+	}
+	return b.String()
+}
+
+// manOptions is the list of the gateway's flags, by subject.
+func manOptions() string {
+	var b strings.Builder
+	group := ""
+	for _, o := range options() {
+		if o.group != group {
+			group = o.group
+			fmt.Fprintf(&b, ".SS %s\n", roff(group))
+		}
+		fmt.Fprintf(&b, ".TP\n.B %s\n", strings.TrimSpace(roff("--"+o.name)+` \fI`+roff(o.argument)+`\fR`))
+		text := o.meaning
+		if o.repeatable {
+			text += "; repeatable"
+		}
+		if o.value != "" {
+			text += " [" + o.value + "]"
+		}
+		fmt.Fprintf(&b, "%s\n", roff(text))
+	}
+	return b.String()
+}
+
+// TestManPage holds the man page to the flags and commands that there are.
+func TestManPage(t *testing.T) {
+	content, err := os.ReadFile(manPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(content)
+	for name, want := range map[string]string{"commands": manCommands(), "options": manOptions()} {
+		before, rest, ok1 := strings.Cut(page, ".\\\" generated: "+name+"\n")
+		got, after, ok2 := strings.Cut(rest, ".\\\" end\n")
+		if !ok1 || !ok2 {
+			t.Fatalf("%s has no place for the %s", manPage, name)
+		}
+		if got == want {
+			continue
+		}
+		if !*update {
+			t.Errorf("the %s in %s are not those of the program: go test ./gateway/command -run TestManPage -update", name, manPage)
+		}
+		page = before + ".\\\" generated: " + name + "\n" + want + ".\\\" end\n" + after
+	}
+	if *update {
+		if err := os.WriteFile(manPage, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestManPageRenders has groff find fault with the page, and looks for every flag
+// and command in what a reader sees.
+func TestManPageRenders(t *testing.T) {
+	if _, err := exec.LookPath("groff"); err != nil {
+		t.Skip("groff is not installed")
+	}
+	var shown, warnings strings.Builder
+	cmd := exec.Command("groff", "-man", "-Tascii", "-ww", "-rLL=100n", "-P-c", "-P-b", "-P-u", manPage)
+	cmd.Stdout, cmd.Stderr = &shown, &warnings
+	if err := cmd.Run(); err != nil || warnings.Len() > 0 {
+		t.Fatalf("groff: %v: %s", err, warnings.String())
+	}
+	for _, name := range optionNames() {
+		if !strings.Contains(shown.String(), "\n       --"+name) {
+			t.Errorf("--%s is not in the man page", name)
+		}
+	}
+	for _, c := range all()[1:] {
+		if !strings.Contains(shown.String(), "\n       "+strings.TrimPrefix(c.path, "unproxy ")) {
+			t.Errorf("%s is not in the man page", c.path)
+		}
+	}
+}
