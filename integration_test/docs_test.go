@@ -96,6 +96,36 @@ func TestLogKeys(t *testing.T) {
 	})
 }
 
+// docs/logs.md has a row for each message that the gateway logs beside the lines
+// of connections: those that are written out in its sources, and the events of
+// the engine.
+func TestLogMessages(t *testing.T) {
+	documented := names(string(readFile(t, "../docs/logs.md")), "(?m)^\\| `([^`]+)` \\|")
+	var logged []string
+	for _, pattern := range []string{"../gateway/*.go", "../gateway/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source := string(readFile(t, file))
+			logged = append(logged, names(source, `\.Msg\("([^"]+)"\)`)...)
+			logged = append(logged, names(source, `\bmessage :?= (?:.*, )?"([^"]+)"`)...)
+			for _, event := range names(source, `Event: +"([a-z_]+)"`) {
+				logged = append(logged, strings.ReplaceAll(event, "_", " "))
+			}
+		}
+	}
+	slices.Sort(logged)
+	logged = slices.DeleteFunc(slices.Compact(logged), func(message string) bool { return message == "connection" })
+	if len(logged) < 15 || !slices.Equal(documented, logged) {
+		t.Errorf("docs/logs.md has\n%q\nand the gateway logs\n%q", documented, logged)
+	}
+}
+
 // What the documents link to in this repository is there, headings included.
 func TestLinks(t *testing.T) {
 	var documents []string
