@@ -27,6 +27,7 @@ type listener struct {
 	index    int // among the loop's listeners
 	fd       int // -1 once closed
 	bound    Endpoint
+	held     bool // somebody else has the socket open, too
 	watching bool
 }
 
@@ -158,10 +159,11 @@ func (l *loop) ignore(ln *listener) {
 }
 
 // closeListeners closes the loop's listeners; what the kernel had queued for
-// them is accepted first, or it would be reset.
+// them is accepted first, or it would be reset. A socket that somebody else
+// has open keeps its queue, which is theirs to serve.
 func (l *loop) closeListeners() {
 	for _, ln := range l.listeners {
-		for ln.fd >= 0 {
+		for ln.fd >= 0 && !ln.held {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
 			if ofOneConnection(errno) {
 				continue
@@ -187,11 +189,17 @@ func ofOneConnection(errno unix.Errno) bool {
 	return false
 }
 
+// closeListener closes a listener. It is taken out of epoll by hand: where
+// somebody else has the socket open, closing it would not (epoll(7), "Will
+// closing a file descriptor cause it to be removed").
 func (l *loop) closeListener(ln *listener) {
 	if ln.fd < 0 {
 		return
 	}
+	l.ignore(ln)
 	l.kernel.Close(ln.fd)
-	ln.fd, ln.watching = -1, false
-	removeSocket(ln.bound)
+	ln.fd = -1
+	if !ln.held {
+		removeSocket(ln.bound)
+	}
 }

@@ -91,6 +91,12 @@ type Listener struct {
 	// DualStack lets an IPv6 wildcard take IPv4 connections too; where the
 	// host has no IPv6 it listens on the IPv4 wildcard instead.
 	DualStack bool
+	// Activation is the name by which systemd hands the socket over; "" for
+	// a listener that opens its own.
+	Activation string
+	// Socket is a listening socket that is open already; nil opens one at
+	// Endpoint. A listener with an Activation must have one.
+	Socket *Socket
 	// Backends are tried in order; see [Forward.Transparent] for which.
 	Backends []Backend
 }

@@ -119,10 +119,12 @@ func (e *Engine) open(f *Forward) error {
 	return nil
 }
 
-// discard closes what New opened.
+// discard closes what New opened. Of a socket that came from elsewhere the file
+// stays: whoever handed it over may go on without us.
 func (e *Engine) discard() {
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
+			ln.held = ln.held || ln.Socket != nil
 			l.closeListener(ln)
 		}
 		e.kernel.Close(l.poller)
@@ -155,9 +157,15 @@ func (e *Engine) Bound() []Endpoint {
 }
 
 // StopAccepting accepts what the kernel had queued and closes the listeners.
-// Sessions go on.
-func (e *Engine) StopAccepting() {
-	closed := e.closeListeners()
+// Sessions go on. The queue of a socket that is [Socket.Held] is left alone.
+func (e *Engine) StopAccepting() { e.stopAccepting(false) }
+
+// Release is StopAccepting after another process has got the sockets: their
+// queues, and the files of unix sockets, are its own from now on.
+func (e *Engine) Release() { e.stopAccepting(true) }
+
+func (e *Engine) stopAccepting(handedOver bool) {
+	closed := e.closeListeners(handedOver)
 	// Only when all loops have closed their listeners can the number of
 	// connections reach its last zero.
 	e.running.Go(func() {
@@ -169,16 +177,26 @@ func (e *Engine) StopAccepting() {
 
 // closeListeners has every loop close its listeners; the result is done when
 // all of them have.
-func (e *Engine) closeListeners() *sync.WaitGroup {
-	var closed sync.WaitGroup
+func (e *Engine) closeListeners(handedOver bool) *sync.WaitGroup {
+	return e.onLoops(func(l *loop) {
+		for _, ln := range l.listeners {
+			ln.held = ln.held || handedOver
+		}
+		l.closeListeners()
+	})
+}
+
+// onLoops has every loop run f, soon; the result is done when all of them have.
+func (e *Engine) onLoops(f func(*loop)) *sync.WaitGroup {
+	var done sync.WaitGroup
+	done.Add(len(e.loops))
 	for _, l := range e.loops {
-		closed.Add(1)
 		l.call(func() {
-			l.closeListeners()
-			closed.Done()
+			f(l)
+			done.Done()
 		})
 	}
-	return &closed
+	return &done
 }
 
 // Idle is closed when StopAccepting has been called and the last connection
@@ -198,7 +216,7 @@ func (e *Engine) Close() {
 	e.names.close()
 	// A loop that ended would never see the connections that another one,
 	// whose listeners are still open, hands over to it.
-	e.closeListeners().Wait()
+	e.closeListeners(false).Wait()
 	for _, l := range e.loops {
 		l.call(func() { l.quit = true })
 	}

@@ -32,6 +32,8 @@ type Kernel interface {
 	Accept(fd int) (conn int, peer netip.AddrPort, errno syscall.Errno)
 	// Connect starts to connect; EINPROGRESS means that EPOLLOUT will tell.
 	Connect(fd int, to Endpoint) syscall.Errno
+	// Duplicate returns a second descriptor of the same open file.
+	Duplicate(fd int) (int, syscall.Errno)
 	// LocalAddr returns the address that a socket is bound to.
 	LocalAddr(fd int) (netip.AddrPort, syscall.Errno)
 	// SocketError returns and clears SO_ERROR.
@@ -159,6 +161,11 @@ func (linux) Connect(fd int, to Endpoint) syscall.Errno {
 	n := encode(&raw, to.Addr)
 	_, errno := call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
 	return errno
+}
+
+func (linux) Duplicate(fd int) (int, syscall.Errno) {
+	n, errno := call3(unix.SYS_FCNTL, uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return int(n), errno
 }
 
 func (linux) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {

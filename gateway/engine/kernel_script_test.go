@@ -202,6 +202,15 @@ func (k *script) Unwatch(poller, fd int) {
 	f.forget()
 }
 
+// Duplicate returns a descriptor that shares nothing: enough to count.
+func (k *script) Duplicate(fd int) (int, syscall.Errno) {
+	f := k.file(fd, "Duplicate", listening)
+	if k.full() {
+		return -1, unix.EMFILE
+	}
+	return k.create(f.kind).fd, 0
+}
+
 func (f *file) register(events uint32, tag uint64) {
 	f.mask, f.tag = events|unix.EPOLLERR|unix.EPOLLHUP, tag
 	if f.poll()&f.mask != 0 {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,6 +18,12 @@ const backlog = 65535
 
 // open opens a listening socket as the listener says.
 func (ln *listener) open(k Kernel) error {
+	if ln.Socket != nil {
+		return ln.adopt(k)
+	}
+	if ln.Activation != "" {
+		return errors.New("systemd did not hand the socket over")
+	}
 	if ln.Endpoint.IsUnix() {
 		return ln.openUnix(k)
 	}

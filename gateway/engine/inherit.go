@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a listening stream socket that was open before the engine: systemd
+// opened it, or the process that this one takes over from.
+type Socket struct {
+	// Name is what it was handed over as; see [Listener.SocketName].
+	Name string
+	// FD is its descriptor, non-blocking and close-on-exec. It is the engine's
+	// from [New] on; where that fails it may be left open.
+	FD int
+	// Bound is where it listens.
+	Bound Endpoint
+	// Held says that somebody else keeps it open beyond this process, as
+	// systemd does: what waits in its queue is left to whoever comes next,
+	// and the file of a unix socket stays.
+	Held bool
+}
+
+// SocketName is what a listener's socket is called when it is handed over.
+// Listeners of one name can take each other's.
+func (l *Listener) SocketName() string {
+	switch {
+	case l.Activation != "":
+		return ActivationName(l.Activation)
+	case l.DualStack:
+		return "dual-stack " + l.Endpoint.String()
+	}
+	return l.Endpoint.String()
+}
+
+// ActivationName is the name of the sockets that systemd calls so.
+func ActivationName(name string) string { return "systemd:" + name }
+
+// adopt takes a socket that is open already. The forward's options are set on
+// it, those that are off among them: whoever had it before may have set them.
+func (ln *listener) adopt(k Kernel) error {
+	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
+	if !ln.bound.IsUnix() {
+		for _, o := range append(optionsOff(), ln.forward.options...) {
+			if errno := k.SetOption(ln.fd, o[0], o[1], o[2]); errno != 0 {
+				return systemError("setsockopt", errno)
+			}
+		}
+		return nil
+	}
+	if ln.held || isAbstract(ln.bound.Path) {
+		return nil
+	}
+	if err := os.Chmod(ln.bound.Path, ln.forward.SocketMode); err != nil {
+		return fmt.Errorf("set the mode of the socket: %w", err)
+	}
+	return nil
+}
+
+// optionsOff are the options that [Forward.socketOptions] leaves out where they
+// are off.
+func optionsOff() [][3]int {
+	return [][3]int{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
+	}
+}
+
+// Sockets returns a copy of each listener's socket, to be handed to another
+// process, in the order of [Engine.Bound]. The caller owns the descriptors. The
+// engine must be running. A listener that closed for an error is left out.
+func (e *Engine) Sockets() ([]Socket, error) {
+	copies, errs := make([]Socket, len(e.listeners)), make([]error, len(e.listeners))
+	for i := range copies {
+		copies[i].FD = -1
+	}
+	e.onLoops(func(l *loop) {
+		for i, ln := range e.listeners {
+			if ln.loop == l && ln.fd >= 0 {
+				copies[i], errs[i] = ln.duplicate(l.kernel)
+			}
+		}
+	}).Wait()
+	open := slices.DeleteFunc(copies, func(s Socket) bool { return s.FD < 0 })
+	if err := errors.Join(errs...); err != nil {
+		for _, s := range open {
+			e.kernel.Close(s.FD)
+		}
+		return nil, err
+	}
+	return open, nil
+}
+
+// duplicate returns a copy of the listener's socket.
+func (ln *listener) duplicate(k Kernel) (Socket, error) {
+	fd, errno := k.Duplicate(ln.fd)
+	if errno != 0 {
+		return Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, systemError("fcntl", errno))
+	}
+	return Socket{Name: ln.SocketName(), FD: fd, Bound: ln.bound, Held: ln.held}, nil
+}

@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/record"
+)
+
+// handedOver is a forward whose listener has the socket already. The
+// descriptor is a copy: the original stays with ln, as with systemd.
+func handedOver(t *testing.T, ln net.Listener, held bool, backend Endpoint) *Forward {
+	t.Helper()
+	f := loopback(backend)
+	s := &Socket{Held: held}
+	switch a := ln.Addr().(type) {
+	case *net.TCPAddr:
+		s.Bound.Addr = a.AddrPort()
+	case *net.UnixAddr:
+		s.Bound.Path = a.Name
+	}
+	raw, err := ln.(interface {
+		File() (*os.File, error)
+	}).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if s.FD, err = unix.FcntlInt(raw.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(s.FD, true); err != nil { // File and Fd made it blocking
+		t.Fatal(err)
+	}
+	f.Listeners[0].Endpoint, f.Listeners[0].Socket = s.Bound, s
+	return f
+}
+
+// A socket that was open before serves like one of the engine's own, and has
+// the options of the forward, not those that it came with.
+func TestRealInheritedSocket(t *testing.T) {
+	back, to := server(t)
+	front := listen(t, "tcp", "127.0.0.1:0")
+	f := handedOver(t, front, false, to)
+	f.Keepalive, f.UserTimeout = 0, 0
+	fd := f.Listeners[0].Socket.FD
+	for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234}} {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := start(t, f)
+	if l.Bound()[0] != f.Listeners[0].Socket.Bound {
+		t.Errorf("bound to %v", l.Bound()[0])
+	}
+	l.converse(l.dial(0, header), back)
+	for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
+		if v, err := unix.GetsockoptInt(fd, o[0], o[1]); err != nil || v != o[2] {
+			t.Errorf("option %d of level %d is %d (%v), want %d", o[1], o[0], v, err, o[2])
+		}
+	}
+}
+
+// A listener that waits for systemd's socket opens none in its place.
+func TestActivationWithoutSocket(t *testing.T) {
+	f := plain(serverA)
+	f.Listeners[0].Activation = "web"
+	k := newScript(t, 0)
+	if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); err == nil || k.used != 0 {
+		t.Errorf("%v, %d descriptors are open", err, k.used)
+	}
+}
+
+// Closing a socket that somebody else has open does not take it out of epoll:
+// the loops must rest afterwards, the queue must be whole, and whoever has the
+// socket must be able to serve it.
+func TestRealHeldSocketKeepsItsQueue(t *testing.T) {
+	for name, stop := range map[string]func(*Engine){"systemd's": (*Engine).StopAccepting, "handed over": (*Engine).Release} {
+		t.Run(name, func(t *testing.T) {
+			_, to := server(t)
+			front := listen(t, "tcp", "127.0.0.1:0")
+			l := start(t, handedOver(t, front, name == "systemd's", to))
+			stop(l.Engine)
+			<-l.Idle()
+			conn := l.dial(0, header)
+			turns := l.turns(t, 50)
+			if c := accept(t, front); c.RemoteAddr().String() != conn.LocalAddr().String() {
+				t.Errorf("the next in the queue is %v", c.RemoteAddr())
+			}
+			if turns > 50 {
+				t.Errorf("the loops turned %d times for 50 calls: an event is raised in vain", turns)
+			}
+		})
+	}
+}
+
+// turns has the loops serve n calls, one after the other, while a connection
+// waits, and returns how often a listener that is closed was called for.
+func (l *live) turns(t *testing.T, n int) (stray int) {
+	t.Helper()
+	events := make([]unix.EpollEvent, 8)
+	for range n {
+		l.onLoops(func(loop *loop) {
+			got := loop.kernel.Wait(loop.poller, events, 0)
+			for i := range got {
+				if tagOf(&events[i])&3 == tagListener {
+					stray += 51
+				}
+			}
+		}).Wait()
+	}
+	return stray
+}
+
+// The copies are of the same open files, so that another process goes on where
+// this one ends; the file of a unix socket stays with them.
+func TestRealSockets(t *testing.T) {
+	path := socketPath(t)
+	_, to := server(t)
+	tcp, local, held := loopback(to), loopback(to), handedOver(t, listen(t, "tcp", "127.0.0.1:0"), true, to)
+	local.Listeners[0].Endpoint, local.SocketMode = Endpoint{Path: path}, 0o600
+	held.Listeners[0].Activation = "web"
+	l := start(t, tcp, local, held)
+	sockets, err := l.Sockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i, s := range sockets {
+		names = append(names, s.Name)
+		if s.Bound != l.Bound()[i] || s.Held != (i == 2) {
+			t.Errorf("%+v, want one bound to %v", s, l.Bound()[i])
+		}
+	}
+	if want := []string{"127.0.0.1:0", "unix:" + path, "systemd:web"}; !slices.Equal(names, want) {
+		t.Fatalf("the sockets are called %q, want %q", names, want)
+	}
+	l.Release()
+	<-l.Idle()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file of a socket that was handed over: %v", err)
+	}
+	t.Run("taken over", func(t *testing.T) {
+		back, to := server(t)
+		var forwards []*Forward
+		for i := range sockets {
+			f := loopback(to)
+			f.Listeners[0].Endpoint, f.Listeners[0].Socket, f.SocketMode = sockets[i].Bound, &sockets[i], 0o640
+			forwards = append(forwards, f)
+		}
+		next := start(t, forwards...)
+		for i := range sockets {
+			next.converse(next.dial(i, header), back)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+	})
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is left by the last to serve it: %v", err)
+	}
+}
+
+// A process that fails while it takes over must not remove what the one before
+// goes on to serve.
+func TestRealFailureKeepsTheFile(t *testing.T) {
+	path := socketPath(t)
+	_, to := server(t)
+	ours := handedOver(t, listen(t, "unix", path), false, to)
+	ours.SocketMode = 0o600
+	inUse := loopback(to)
+	inUse.Listeners[0].Endpoint = to
+	if _, err := New(Config{Forwards: []*Forward{ours, inUse}}); err == nil {
+		t.Fatal("a port in use was taken")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file is gone: %v", err)
+	}
+}
+
+// Listeners whose sockets are not the same thing are not called the same.
+func TestSocketName(t *testing.T) {
+	at := netip.MustParseAddrPort("[::]:80")
+	names := map[string]bool{}
+	for _, l := range []Listener{
+		{Endpoint: Endpoint{Addr: at}},
+		{Endpoint: Endpoint{Addr: at}, DualStack: true},
+		{Endpoint: Endpoint{Addr: netip.MustParseAddrPort("0.0.0.0:80")}},
+		{Endpoint: Endpoint{Path: "/run/s"}},
+		{Endpoint: Endpoint{Addr: at}, Activation: "web"},
+	} {
+		names[l.SocketName()] = true
+	}
+	if len(names) != 5 {
+		t.Errorf("the names are %v", names)
+	}
+}
+
+// Without a descriptor for a copy there are none at all, and nothing is left open.
+func TestSocketsOutOfDescriptors(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{more(plain(serverA))}})
+	r.limit = r.used + 1
+	type result struct {
+		sockets []Socket
+		err     error
+	}
+	done := make(chan result)
+	go func() {
+		s, err := r.engine.Sockets()
+		done <- result{s, err}
+	}()
+	for {
+		select {
+		case got := <-done:
+			if got.sockets != nil || !errors.Is(got.err, unix.EMFILE) || r.used != r.limit-1 {
+				t.Errorf("%v, %v, %d of %d descriptors are open", got.sockets, got.err, r.used, r.limit)
+			}
+			return
+		case <-time.After(time.Millisecond):
+			r.turn()
+		}
+	}
+}
+
+// Half a header has its deadline while the gateway drains, too; sessions that
+// are beyond it go on.
+func TestDrainKeepsDeadlines(t *testing.T) {
+	r := one(t, plain(serverA))
+	r.open(header)
+	r.open(header[:10])
+	r.stopAccepting()
+	r.pass(6 * time.Second)
+	r.ends(1, record.HeaderTimeout, record.Header, record.Timeout)
+	if r.isIdle() || r.engine.Counters().Active != 1 {
+		t.Errorf("%d active, idle %v", r.engine.Counters().Active, r.isIdle())
+	}
+	r.endOne()
+	if !r.isIdle() {
+		t.Error("the end was not told")
+	}
+	r.clean()
+}
