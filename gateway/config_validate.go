@@ -68,13 +68,27 @@ func (v *validator) forward(f *engine.Forward) {
 
 // peers looks at who is believed.
 func (v *validator) peers(f *engine.Forward) {
-	onlyUnix := !slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return !l.Endpoint.IsUnix() })
-	if f.Trust == nil && !onlyUnix {
-		v.problem("no trust rule says which peers may name a client", "give the addresses of the load balancer: --trust 10.0.0.0/8")
+	if f.Trust == nil {
+		v.untrusting(f)
 	}
 	if h, t, found := overlap(f.Health, f.Trust); found {
 		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded", h.Text, t.Text),
 			"keep --health-source to addresses that only send health checks")
+	}
+}
+
+// untrusting looks at a forward without a trust rule, which only unix sockets
+// can do without. What systemd hands over is not known before it has.
+func (v *validator) untrusting(f *engine.Forward) {
+	const rule = "give the addresses of the load balancer: --trust 10.0.0.0/8"
+	for _, l := range f.Listeners {
+		switch {
+		case l.Activation != "" && l.Socket == nil:
+			v.warn("no trust rule says which peers may name a client: only a unix socket will do", rule)
+		case !l.Endpoint.IsUnix():
+			v.problem("no trust rule says which peers may name a client", rule)
+			return
+		}
 	}
 }
 
@@ -166,6 +180,13 @@ func (v *validator) listeners(forwards []*engine.Forward) {
 	ports := map[uint16][]engine.Listener{}
 	for _, f := range forwards {
 		for _, l := range f.Listeners {
+			if l.Activation != "" && l.Socket == nil {
+				if other, taken := paths[l.Name]; taken {
+					v.twice(other, l)
+				}
+				paths[l.Name] = l
+				continue
+			}
 			if l.Endpoint.IsUnix() {
 				if other, taken := paths[l.Endpoint.Path]; taken {
 					v.twice(other, l)

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
 	"gateway/settings":   {},
+	"gateway/supervise":  {unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
 	// The way back: what it takes, and what this host has of it.
@@ -57,7 +58,7 @@ var kept = map[string][]string{
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command", "transparent/routing"},
+	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
 }
 
 // free are the packages that may import whatever kept lets them: command, which

@@ -33,9 +33,9 @@ const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], su
 //
 //	[tcp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
 //
-// LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH, or any
-// of these with {{ templates }} of go-sockaddr, which look at the host's
-// interfaces. BACKEND is HOST:PORT, NAME:PORT, HOST:LOW-HIGH (one to one with
+// LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH,
+// systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which look
+// at the host's interfaces. BACKEND is HOST:PORT, NAME:PORT, HOST:LOW-HIGH (one to one with
 // the range that is listened on), unix:PATH, or "header". Nothing is opened,
 // and no name is resolved. The keys are not looked at: [Load] does that.
 //

@@ -32,8 +32,10 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		}
 		return portRange{}
 	}
-	if strings.HasPrefix(text, "systemd:") {
-		p.add("sockets handed over by systemd are not supported by this version", "listen on HOST:PORT, such as :8443")
+	if name, ok := strings.CutPrefix(text, "systemd:"); ok {
+		if p.activation(name) {
+			f.Listeners = []engine.Listener{{Name: text, Activation: name}}
+		}
 		return portRange{}
 	}
 	host, ports, err := splitPort(text)
@@ -91,7 +93,7 @@ func listenRemedy(text string) string {
 	if a, err := netip.ParseAddr(text); err == nil {
 		return "say which port: " + netip.AddrPortFrom(a, 8443).String()
 	}
-	return "a listener is HOST:PORT, :PORT, HOST:LOW-HIGH or unix:PATH"
+	return "a listener is HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH or systemd:NAME"
 }
 
 // splitPort takes HOST:PORT or HOST:LOW-HIGH apart. The host keeps the brackets
@@ -156,6 +158,18 @@ func (p *problems) path(what, path string) bool {
 	default:
 		return true
 	}
+	return false
+}
+
+// activation settles whether systemd can call a socket so: FileDescriptorName=
+// takes up to 255 printable characters of ASCII without colons (systemd.socket(5)).
+func (p *problems) activation(name string) bool {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }
+	if name != "" && len(name) <= 255 && !strings.ContainsFunc(name, odd) {
+		return true
+	}
+	p.add(fmt.Sprintf("listener %q has no name that systemd can give a socket", shorten("systemd:"+name)),
+		"write systemd:NAME, and FileDescriptorName=NAME in the .socket unit")
 	return false
 }
 

@@ -134,7 +134,9 @@ func TestParseForwardRefuses(t *testing.T) {
 		{"unix:a.sock=127.0.0.1:1", "not an absolute path", "unix:/run/unproxy/NAME.sock"},
 		{"unix:@a=127.0.0.1:1", "abstract name space", "unix:/run/unproxy/a.sock"},
 		{"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1", "may have 107", ""},
-		{"systemd:ssh=127.0.0.1:1", "not supported by this version", "HOST:PORT"},
+		// systemd.socket(5), FileDescriptorName=.
+		{"systemd:=127.0.0.1:1", "has no name that systemd can give", "systemd:NAME"},
+		{"systemd:a:b=127.0.0.1:1", "has no name that systemd can give", "systemd:NAME"},
 		{"{{ GetPrivateIPs }}:1=127.0.0.1:1", "gives 2 addresses", ""},
 		{"{{ none }}:1=127.0.0.1:1", "gives 0 addresses", ""},
 		{"{{ word }}:1=127.0.0.1:1", "which is not an IP address", ""},

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"unproxy/gateway/engine"
+)
+
+// Inherited is a socket that was open when the process started.
+type Inherited struct {
+	engine.Socket
+	// Fault completes "the socket NAME ..." where it is no listening stream
+	// socket, and Mend says what to do about it. Then the rest but Name and
+	// FD means nothing.
+	Fault, Mend string
+}
+
+// Adopt gives the listeners their sockets: those that wait for one of systemd's
+// all that have their name, the others the one that a process before this one
+// handed over for them. It is to come before [New].
+//
+// It returns the sockets that nobody takes; the caller closes them. The error
+// joins a [*Problem] for each listener that waits for a socket in vain.
+func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
+	a := adoption{sockets: slices.Clone(sockets)}
+	for _, f := range c.Forwards {
+		var all []engine.Listener
+		for _, l := range f.Listeners {
+			all = append(all, a.listener(l)...)
+		}
+		f.Listeners = all
+	}
+	return a.sockets, a.found.err()
+}
+
+// adoption is the sockets that are not taken yet, and what is missing.
+type adoption struct {
+	sockets []Inherited
+	found   problems
+}
+
+// listener returns l with its socket; a name that systemd gave to several
+// makes it several listeners.
+func (a *adoption) listener(l engine.Listener) []engine.Listener {
+	if l.Activation == "" {
+		if s, ok := a.take(l.SocketName()); ok {
+			l.Socket = &s.Socket
+		}
+		return []engine.Listener{l}
+	}
+	var all []engine.Listener
+	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
+		if strings.HasPrefix(s.Bound.Path, "@") {
+			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+		}
+		if s.Fault != "" {
+			a.found.add(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
+		}
+		one := l
+		one.Socket, one.Endpoint = &s.Socket, s.Bound
+		all = append(all, one)
+	}
+	if all == nil {
+		a.missing(l)
+		return []engine.Listener{l}
+	}
+	return all
+}
+
+// take takes the first socket of a name.
+func (a *adoption) take(name string) (Inherited, bool) {
+	i := slices.IndexFunc(a.sockets, func(s Inherited) bool { return s.Name == name })
+	if i < 0 {
+		return Inherited{}, false
+	}
+	s := a.sockets[i]
+	a.sockets = slices.Delete(a.sockets, i, i+1)
+	return s, true
+}
+
+// missing records that systemd handed over no socket for l.
+func (a *adoption) missing(l engine.Listener) {
+	var names []string
+	for _, s := range a.sockets {
+		if name, ok := strings.CutPrefix(s.Name, engine.ActivationName("")); ok {
+			names = append(names, name)
+		}
+	}
+	what := fmt.Sprintf("listener %s: systemd hands over no socket of that name", l.Name)
+	if len(names) == 0 {
+		a.found.add(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
+		return
+	}
+	remedy := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
+	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
+		remedy = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+	}
+	a.found.add(what, remedy)
+}

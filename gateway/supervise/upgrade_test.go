@@ -1,0 +1,219 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// childVariable has the test binary play the process that takes over.
+const childVariable = "SUPERVISE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if part := os.Getenv(childVariable); part != "" {
+		if err := playChild(part); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// playChild is the new process, which may go wrong in several ways.
+func playChild(part string) error {
+	switch part {
+	case "exits":
+		return errors.New("no")
+	case "hangs":
+		select {}
+	case "babbles":
+		_, err := os.NewFile(parentFD, "parent").WriteString("\x00\x01nonsense\n")
+		return err
+	}
+	in, err := Inherit()
+	if err != nil {
+		return err
+	}
+	if part == "fails" {
+		in.Parent.Failed(errors.New("port 80\nis taken"))
+		return nil
+	}
+	if os.Getenv("LISTEN_FDS")+os.Getenv(upgradeMark)+os.Getenv("WATCHDOG_PID") != "" {
+		return errors.New("the environment speaks of sockets")
+	}
+	if err := in.Parent.Ready(); err != nil {
+		return err
+	}
+	return answerOnce(in.Sockets)
+}
+
+// answerOnce accepts one connection and tells it what was handed over.
+func answerOnce(sockets []Socket) error {
+	ln, err := net.FileListener(os.NewFile(uintptr(sockets[0].FD), "listener"))
+	if err != nil {
+		return err
+	}
+	c, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	for _, s := range sockets {
+		fmt.Fprintf(c, "%s %v %v\n", s.Name, s.Held, s.Addr)
+	}
+	return c.Close()
+}
+
+// program is the test binary, playing the part.
+func program(t *testing.T, part string) Program {
+	t.Helper()
+	t.Setenv(childVariable, part)
+	t.Setenv("LISTEN_FDS", "7")
+	t.Setenv("WATCHDOG_PID", "1")
+	p, err := ThisProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// listener is a listening socket as the engine hands it over.
+func listener(t *testing.T, name string) Socket {
+	t.Helper()
+	fd := listening(t, open(t, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	s := Socket{FD: fd, Name: name, Held: name == "systemd:web"}
+	if err := s.inspect(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// What is in the queue when the child comes is answered by the child, on the
+// sockets that it was handed.
+func TestUpgrade(t *testing.T) {
+	first, second := listener(t, "127.0.0.1:0"), listener(t, "systemd:web")
+	waiting, err := net.Dial("tcp", first.Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	waiting.SetDeadline(time.Now().Add(20 * time.Second))
+	child, err := program(t, "serves").Start([]Socket{first, second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.AwaitReady(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-child.ended:
+		t.Error("the child does not wait for the parent")
+	default:
+	}
+	child.Commit()
+	got, err := io.ReadAll(waiting)
+	want := fmt.Sprintf("127.0.0.1:0 false %v\nsystemd:web true %v\n", first.Addr, second.Addr)
+	if err != nil || string(got) != want {
+		t.Errorf("the child says %q, %v; want %q", got, err, want)
+	}
+	<-child.ended
+	if !child.state.Success() {
+		t.Errorf("the child ended with %v", child.state)
+	}
+	if flags, err := unix.FcntlInt(uintptr(first.FD), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("the parent's socket is blocking now: %#x, %v", flags, err)
+	}
+}
+
+// A child that does not come to serve is gone afterwards, and the error says why.
+func TestUpgradeFails(t *testing.T) {
+	rows := []struct {
+		part     string
+		patience time.Duration
+		want     string
+	}{
+		{"exits", 20 * time.Second, "ended before it was ready: exit status 1"},
+		{"fails", 20 * time.Second, "port 80 is taken"},
+		{"babbles", 20 * time.Second, `said "\x00\x01nonsense"`},
+		{"hangs", 200 * time.Millisecond, "was not ready after 200ms"},
+	}
+	for _, row := range rows {
+		t.Run(row.part, func(t *testing.T) {
+			child, err := program(t, row.part).Start(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.AwaitReady(row.patience); err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("the error is %v, want %q", err, row.want)
+			}
+			if err := unix.Kill(child.PID, 0); !errors.Is(err, unix.ESRCH) {
+				t.Errorf("process %d is left: %v", child.PID, err)
+			}
+		})
+	}
+}
+
+// A child may be given up while it is waited for.
+func TestUpgradeIsGivenUp(t *testing.T) {
+	child, err := program(t, "hangs").Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error)
+	go func() { waited <- child.AwaitReady(20 * time.Second) }()
+	child.Kill()
+	if err := <-waited; err == nil {
+		t.Error("a child that was killed is ready")
+	}
+}
+
+func TestUpgradeWithoutProgram(t *testing.T) {
+	p := Program{Path: filepath.Join(t.TempDir(), "missing"), Args: []string{"missing"}}
+	if _, err := p.Start(nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// A link is followed when the child is started, not before: whatever it leads
+// to by then takes over.
+func TestThisProgramIsNotLookedThrough(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "current")); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	before := os.Args
+	t.Cleanup(func() { os.Args = before })
+	for _, name := range []string{"./current", filepath.Join(dir, "current")} {
+		os.Args = []string{name, "--flag"}
+		p, err := ThisProgram()
+		if err != nil || p.Path != filepath.Join(dir, "current") || len(p.Args) != 2 || p.Args[0] != name {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+	os.Args = []string{"made-up-name"}
+	if p, err := ThisProgram(); err != nil || p.Path != self {
+		t.Errorf("a made-up name: %+v, %v; want %s", p, err, self)
+	}
+}
+
+// Without a parent there is nobody to tell.
+func TestNoParent(t *testing.T) {
+	var p *Parent
+	p.Failed(errors.New("alone"))
+	if err := p.Ready(); err != nil {
+		t.Error(err)
+	}
+}
