@@ -35,6 +35,12 @@ type Config struct {
 	// SelfTestInterval is how often the way back of transparent forwards is
 	// tested, see package doctor; 0 is never. The gateway itself does not.
 	SelfTestInterval time.Duration
+	// ReloadInterval is how often it is looked whether the files that lists of
+	// addresses come from have changed; see [Gateway.Changed]. 0 is never.
+	ReloadInterval time.Duration
+	// UpgradeTimeout is how long a process that is to take over may take until
+	// it serves.
+	UpgradeTimeout time.Duration
 	// Observe receives each finished connection. It is called on an event
 	// loop, from several at once, and must neither block nor keep its
 	// argument. nil is nobody.
@@ -42,6 +48,8 @@ type Config struct {
 	// Notice receives the rare events that belong to no connection. It may be
 	// called from any goroutine. nil is nobody.
 	Notice func(engine.Notice)
+
+	lists []liveList // that [Load] made, to be loaded again
 }
 
 // Problem is one thing that is wrong with a configuration, and what to do

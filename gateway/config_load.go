@@ -52,6 +52,10 @@ func ProcessSettings() []ProcessSetting {
 			Meaning: "then let connections finish for so long"},
 		{Name: selfTestInterval, Argument: "D", Default: "30s", set: setSelfTestInterval,
 			Meaning: "transparent: how often backends' replies to clients are tested; 0 is off"},
+		{Name: "reload-interval", Argument: "D", Default: "off", set: setReloadInterval,
+			Meaning: "look so often whether trust files have changed, and reload"},
+		{Name: "upgrade-timeout", Argument: "D", Default: "30s", set: setUpgradeTimeout,
+			Meaning: "until the process that takes over at SIGUSR2 serves"},
 		{Name: "route-table", Argument: "N", Default: "7700", set: setRouteTable, Routes: true,
 			Meaning: "routing table in which everything is local"},
 		{Name: "rule-preference", Argument: "N", Default: "7700", set: setRulePreference, Routes: true,
@@ -61,6 +65,20 @@ func ProcessSettings() []ProcessSetting {
 		{Name: "recipe", Argument: "auto|rules|marks", Default: "auto", set: setRecipe, Routes: true,
 			Meaning: "rules by address and port, marks by the packet filter, or what hits nothing else"},
 	}
+}
+
+func setReloadInterval(c *Config, v string) (err error) {
+	c.ReloadInterval, err = settings.Duration(v, 100*time.Millisecond)
+	return err
+}
+
+func setUpgradeTimeout(c *Config, v string) error {
+	d, err := settings.Duration(v, 100*time.Millisecond)
+	if err == nil && d == 0 {
+		err = &settings.Error{Why: "leaves the new process no time", Instead: "30s"}
+	}
+	c.UpgradeTimeout = d
+	return err
 }
 
 func setDrainDelay(c *Config, v string) (err error) {
@@ -103,8 +121,9 @@ func setLoops(c *Config, v string) error {
 // both cases.
 func Load(src Source) (*Config, []Warning, error) {
 	l := &loader{src: src, config: &Config{
-		Loops:        runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
-		DrainTimeout: 30 * time.Second,
+		Loops:          runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
+		DrainTimeout:   30 * time.Second,
+		UpgradeTimeout: 30 * time.Second,
 
 		SelfTestInterval: 30 * time.Second,
 	}}
@@ -119,6 +138,7 @@ func Load(src Source) (*Config, []Warning, error) {
 	if err := errors.Join(l.errs...); err != nil {
 		return nil, l.warnings, err
 	}
+	l.config.lists = l.lists.all
 	return l.config, l.warnings, nil
 }
 

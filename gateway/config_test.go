@@ -41,6 +41,7 @@ func TestDefaults(t *testing.T) {
 	// The defaults are those of the documented flags.
 	checks := map[string]bool{
 		"untrusted reject":       !f.PassUntrusted,
+		"cut-untrusted off":      !f.CutUntrusted,
 		"accept both":            !f.Header.RefuseV1 && !f.Header.RefuseV2,
 		"header-timeout 5s":      f.HeaderTimeout == 5*time.Second,
 		"max-header 16KiB":       f.Header.MaxLength == 16384,
@@ -68,7 +69,7 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	c, _, err := load([]string{":1=127.0.0.1:2"})
-	if err != nil || c.Loops < 1 || c.DrainDelay != 0 || c.DrainTimeout != 30*time.Second {
+	if err != nil || c.Loops < 1 || c.DrainDelay != 0 || c.DrainTimeout != 30*time.Second || c.ReloadInterval != 0 || c.UpgradeTimeout != 30*time.Second {
 		t.Errorf("process defaults: %+v, %v", c, err)
 	}
 }
@@ -81,6 +82,7 @@ var settingRows = []struct {
 	want      any // of the flag
 	replaced  any // of the key
 }{
+	{"cut-untrusted on", "cut-untrusted=off", func(f *engine.Forward) any { return f.CutUntrusted }, true, false},
 	{"untrusted pass", "untrusted=reject", func(f *engine.Forward) any { return f.PassUntrusted }, true, false},
 	{"accept v1", "accept=v2", func(f *engine.Forward) any { return [2]bool{f.Header.RefuseV1, f.Header.RefuseV2} }, [2]bool{false, true}, [2]bool{true, false}},
 	{"header-timeout 7s", "header-timeout=0", func(f *engine.Forward) any { return f.HeaderTimeout }, 7 * time.Second, time.Duration(0)},
@@ -112,7 +114,7 @@ var settingRows = []struct {
 func texts(of func(*engine.Forward) engine.Addresses) func(*engine.Forward) any {
 	return func(f *engine.Forward) any {
 		var all []string
-		for _, r := range rulesOf(of(f)) {
+		for _, r := range Rules(of(f)) {
 			all = append(all, r.Text)
 		}
 		return strings.Join(all, " ")

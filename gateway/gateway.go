@@ -21,9 +21,22 @@ type Gateway struct {
 	config Config
 	engine *engine.Engine
 	own    *transparent.OwnAddresses // nil where no forward has to know them
-	hurry  chan struct{}
-	once   sync.Once
+
+	started chan struct{} // closed when connections are accepted
+	handed  event         // another process has the sockets
+	hurry   event         // the drain is to end
+	reloads reloads
 }
+
+// event is something that happens once, however often it is told.
+type event struct {
+	happened chan struct{}
+	once     sync.Once
+}
+
+func newEvent() event { return event{happened: make(chan struct{})} }
+
+func (e *event) tell() { e.once.Do(func() { close(e.happened) }) }
 
 // New opens every listener, so that what cannot be served is known before
 // anything is. Where a forward is transparent, or takes what was sent to other
@@ -34,7 +47,7 @@ func New(c Config) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, hurry: make(chan struct{})}
+	g := &Gateway{config: c, started: make(chan struct{}), handed: newEvent(), hurry: newEvent(), reloads: reloads{now: time.Now}}
 	if err := g.checkCapabilities(); err != nil {
 		return nil, err
 	}
@@ -119,7 +132,8 @@ func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
 
 // Run serves until ctx is done and then drains: it goes on for DrainDelay,
 // stops accepting, lets the connections that it has finish for DrainTimeout and
-// cuts the rest. It returns nil after that. Run may be called once.
+// cuts the rest. It returns nil after that. Run may be called once. After
+// [Gateway.HandOver] it drains without the delay.
 func (g *Gateway) Run(ctx context.Context) error {
 	if g.engine == nil {
 		return errors.New("run a gateway that New did not make")
@@ -131,9 +145,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.engine.Start()
 	defer g.engine.Close()
-	<-ctx.Done()
-	g.wait(g.config.DrainDelay, nil)
-	g.engine.StopAccepting()
+	close(g.started)
+	select {
+	case <-ctx.Done():
+		g.wait(g.config.DrainDelay, nil)
+		g.engine.StopAccepting()
+	case <-g.handed.happened:
+		g.engine.Release()
+	}
 	g.wait(g.config.DrainTimeout, g.engine.Idle())
 	g.engine.Cut()
 	return nil
@@ -149,12 +168,27 @@ func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
 	select {
 	case <-timer.C:
 	case <-done:
-	case <-g.hurry:
+	case <-g.hurry.happened:
 	}
 }
 
 // Hurry ends the drain at once: what is left is cut.
-func (g *Gateway) Hurry() { g.once.Do(func() { close(g.hurry) }) }
+func (g *Gateway) Hurry() { g.hurry.tell() }
+
+// Started is closed when Run has begun to accept connections.
+func (g *Gateway) Started() <-chan struct{} { return g.started }
+
+// Alive is closed when all event loops have come round; see [engine.Engine.Alive].
+func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
+
+// Sockets returns copies of the listening sockets, for the process that is to
+// take over. It is for a gateway that has started and does not drain.
+func (g *Gateway) Sockets() ([]engine.Socket, error) { return g.engine.Sockets() }
+
+// HandOver stops accepting, because another process serves what [Gateway.Sockets]
+// returned: what waits in the queues is left to it. The connections that are
+// here drain.
+func (g *Gateway) HandOver() { g.handed.tell() }
 
 // watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
 // leaves the last one in force.

@@ -68,7 +68,7 @@ func (t *targets) forward(ctx context.Context, f *engine.Forward) {
 	if !leadsAnywhere(f) {
 		return
 	}
-	for _, r := range rulesOf(f.AllowDestination) {
+	for _, r := range Rules(f.AllowDestination) {
 		t.all = append(t.all, returnpath.Backend{Addr: r.Prefix.Masked(), Ports: returnpath.AllPorts})
 	}
 }

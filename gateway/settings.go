@@ -108,6 +108,8 @@ func trustSettings() []Setting {
 			Meaning: "a file of such rules, one a line, # comments; one list with --trust"},
 		{Name: "untrusted", Argument: "reject|pass", Default: "reject", set: setUntrusted,
 			Meaning: "a peer outside of that: reset, or taken as a client itself, unread"},
+		{Name: "cut-untrusted", Switch: true, Default: "off", set: setCutUntrusted,
+			Meaning: "reset what a peer has when a reload ends the trust in it"},
 		{Name: "health-source", Argument: "RULE", Repeatable: true, set: setHealth,
 			Meaning: "may connect without a header; closed cleanly, backend not bothered"},
 		{Name: "socket-mode", Argument: "MODE", Default: "0660", set: setSocketMode,

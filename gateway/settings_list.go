@@ -11,9 +11,22 @@ import (
 )
 
 // lists loads lists of addresses, each only once, however many forwards share
-// it: what is wrong with a list is told once.
+// it: what is wrong with a list is told once, and one replacement is for all.
 type lists struct {
-	loaded map[string]*trust.Set
+	loaded map[string]*trust.Live
+	all    []liveList
+}
+
+// liveList is a list of addresses and where it comes from, so that it can be
+// loaded again.
+type liveList struct {
+	source trust.Source
+	live   *trust.Live
+	// ofPeers: the warnings of package trust speak of who may name a
+	// client, which the other lists do not say.
+	ofPeers bool
+	// tried is the fingerprint of the files before they were read last.
+	tried string
 }
 
 // resolve loads the lists of d into its forward. A list that is broken leaves
@@ -22,35 +35,28 @@ func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
 	for _, want := range []struct {
-		list list
-		into *engine.Addresses
-		// ofPeers: the warnings of package trust speak of who may name a
-		// client, which the other lists do not say.
+		list    list
+		into    func(*trust.Live)
 		ofPeers bool
 	}{
-		{d.trust, &d.forward.Trust, true},
-		{d.health, &d.forward.Health, false},
-		{d.allowDestination, &d.forward.AllowDestination, false},
+		{d.trust, func(set *trust.Live) { d.forward.Trust = set }, true},
+		{d.health, func(set *trust.Live) { d.forward.Health = set }, false},
+		{d.allowDestination, func(set *trust.Live) { d.forward.AllowDestination = set }, false},
+		{d.allowSource, func(set *trust.Live) { d.forward.Source.Allow = set }, false},
 	} {
-		set, w, err := l.load(want.list)
+		set, told, err := l.load(want.list, want.ofPeers)
 		if set != nil {
-			*want.into = set
+			want.into(set)
 		}
+		warnings = append(warnings, told...)
 		errs = append(errs, err)
-		if want.ofPeers {
-			warnings = append(warnings, w...)
-		}
 	}
-	allow, _, err := l.load(d.allowSource)
-	if allow != nil {
-		d.forward.Source.Allow = allow
-	}
-	return warnings, errors.Join(append(errs, err)...)
+	return warnings, errors.Join(errs...)
 }
 
 // load returns the set of a list, nil for one that was not given. A list that
 // was loaded before has no warnings and no error a second time.
-func (l *lists) load(from list) (*trust.Set, []Warning, error) {
+func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	if len(from.rules) == 0 && len(from.files) == 0 {
 		return nil, nil, nil
 	}
@@ -58,14 +64,28 @@ func (l *lists) load(from list) (*trust.Set, []Warning, error) {
 	if set, ok := l.loaded[key]; ok {
 		return set, nil, nil
 	}
-	set, told, err := trust.Load(trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag})
-	if err != nil {
-		set = &trust.Set{}
+	fresh := liveList{
+		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag},
+		live:    trust.NewLive(nil),
+		ofPeers: ofPeers,
 	}
+	set, warnings, err := fresh.load()
+	fresh.live.Replace(set)
 	if l.loaded == nil {
-		l.loaded = make(map[string]*trust.Set)
+		l.loaded = make(map[string]*trust.Live)
 	}
-	l.loaded[key] = set
+	l.loaded[key] = fresh.live
+	l.all = append(l.all, fresh)
+	return fresh.live, warnings, err
+}
+
+// load reads the list and puts it in force nowhere.
+func (l *liveList) load() (*trust.Set, []Warning, error) {
+	l.tried = trust.Fingerprint(l.source.Files)
+	set, told, err := trust.Load(l.source)
+	if !l.ofPeers {
+		return set, nil, err
+	}
 	warnings := make([]Warning, len(told))
 	for i, w := range told {
 		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
@@ -88,20 +108,22 @@ func (d *draft) nameLists(after func(name string) string) {
 	}
 }
 
-// rulesOf returns the rules behind a set of addresses, where it is known by
-// rules.
-func rulesOf(a engine.Addresses) []trust.Rule {
-	set, ok := a.(*trust.Set)
-	if !ok {
-		return nil
+// Rules returns the rules behind a set of addresses as they are now, where it
+// is known by rules.
+func Rules(a engine.Addresses) []trust.Rule {
+	switch set := a.(type) {
+	case *trust.Set:
+		return set.Rules()
+	case *trust.Live:
+		return set.Set().Rules()
 	}
-	return set.Rules()
+	return nil
 }
 
 // overlap returns a rule of each set such that the two share an address.
 func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
-	for _, x := range rulesOf(a) {
-		for _, y := range rulesOf(b) {
+	for _, x := range Rules(a) {
+		for _, y := range Rules(b) {
 			if x.Prefix.Overlaps(y.Prefix) {
 				return x, y, true
 			}
@@ -112,7 +134,7 @@ func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
 
 // everybody reports whether a set holds a whole address family.
 func everybody(a engine.Addresses) bool {
-	for _, r := range rulesOf(a) {
+	for _, r := range Rules(a) {
 		if r.Prefix.Bits() == 0 {
 			return true
 		}

@@ -36,6 +36,8 @@ func setUntrusted(d *draft, v []string) error {
 	return choose(v, func(i int) { d.forward.PassUntrusted = i == 1 }, "reject", "pass")
 }
 
+func setCutUntrusted(d *draft, v []string) error { return turn(v, &d.forward.CutUntrusted) }
+
 func setHealth(d *draft, v []string) error {
 	d.health.rules = v
 	return nil

@@ -194,7 +194,8 @@ func TestSetDoesNotAllocate(t *testing.T) {
 }
 
 // BenchmarkContains looks up addresses, half of them trusted, among 10 000
-// random prefixes of realistic lengths; "counted" is what the data path asks.
+// random prefixes of realistic lengths, in a set and in one that can be
+// replaced; "counted" is what the data path asks.
 func BenchmarkContains(b *testing.B) {
 	for _, family := range []struct {
 		name        string
@@ -215,6 +216,7 @@ func BenchmarkContains(b *testing.B) {
 			rules[i].Prefix, _ = random().Prefix(family.from + r.IntN(family.spread))
 		}
 		set := NewSet(rules)
+		live := NewLive(set)
 		addrs := make([]netip.Addr, 1<<12)
 		for i := range addrs {
 			addrs[i] = random()
@@ -223,8 +225,10 @@ func BenchmarkContains(b *testing.B) {
 			}
 		}
 		for name, ask := range map[string]func(netip.Addr){
-			"":        func(a netip.Addr) { set.Contains(a) },
-			"counted": func(a netip.Addr) { set.Admit(a, 0) },
+			"":              func(a netip.Addr) { set.Contains(a) },
+			"/counted":      func(a netip.Addr) { set.Admit(a, 0) },
+			"/live":         func(a netip.Addr) { live.Contains(a) },
+			"/live,counted": func(a netip.Addr) { live.Admit(a, 0) },
 		} {
 			b.Run(family.name+name, func(b *testing.B) {
 				b.ReportAllocs()

@@ -10,7 +10,6 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/engine"
-	"unproxy/trust"
 )
 
 // runCheck validates what was given and prints what would be served.
@@ -75,8 +74,7 @@ func span(first, last string, n int) string {
 func peers(f *engine.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
-	set, _ := f.Trust.(*trust.Set)
-	for _, r := range set.Rules() {
+	for _, r := range gateway.Rules(f.Trust) {
 		if !seen[r.Text] {
 			texts = append(texts, r.Text)
 			seen[r.Text] = true

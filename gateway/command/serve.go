@@ -18,7 +18,6 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
-	"unproxy/trust"
 )
 
 // server is a gateway that runs as a daemon.
@@ -148,9 +147,7 @@ func (s *server) sayListening() {
 	transparent, rules := false, 0
 	for _, f := range s.config.Forwards {
 		transparent = transparent || f.Transparent
-		if set, ok := f.Trust.(*trust.Set); ok {
-			rules = max(rules, set.Len())
-		}
+		rules = max(rules, len(gateway.Rules(f.Trust)))
 		for _, l := range f.Listeners {
 			s.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
 			bound = bound[1:]

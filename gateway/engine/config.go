@@ -13,7 +13,8 @@ import (
 )
 
 // Addresses is a set of addresses. It must be safe for concurrent use and
-// must not allocate: it is asked on the data path. [unproxy/trust.Set] is one.
+// must not allocate: it is asked on the data path. [unproxy/trust.Set]
+// is one, and [unproxy/trust.Live] one that may change.
 type Addresses interface {
 	// Contains reports whether a is in the set. a is never a 4-in-6 address.
 	Contains(a netip.Addr) bool
@@ -161,6 +162,9 @@ type Forward struct {
 	// each. Peers on a unix socket
 	// are trusted: the socket's mode admitted them.
 	Trust Addresses
+	// CutUntrusted has [Engine.Recheck] reset the connections of peers that
+	// Trust does not hold any more. Otherwise they keep what they have.
+	CutUntrusted bool
 	// PassUntrusted takes a peer outside Trust as a client itself, whose
 	// bytes are all payload. Otherwise it is reset unread.
 	PassUntrusted bool

@@ -169,15 +169,15 @@ func (e *Engine) stopAccepting(handedOver bool) {
 	// Only when all loops have closed their listeners can the number of
 	// connections reach its last zero.
 	e.running.Go(func() {
-		closed.Wait()
+		<-closed
 		e.closing.Store(true)
 		e.checkIdle()
 	})
 }
 
-// closeListeners has every loop close its listeners; the result is done when
+// closeListeners has every loop close its listeners; the result is closed when
 // all of them have.
-func (e *Engine) closeListeners(handedOver bool) *sync.WaitGroup {
+func (e *Engine) closeListeners(handedOver bool) <-chan struct{} {
 	return e.onLoops(func(l *loop) {
 		for _, ln := range l.listeners {
 			ln.held = ln.held || handedOver
@@ -186,17 +186,21 @@ func (e *Engine) closeListeners(handedOver bool) *sync.WaitGroup {
 	})
 }
 
-// onLoops has every loop run f, soon; the result is done when all of them have.
-func (e *Engine) onLoops(f func(*loop)) *sync.WaitGroup {
-	var done sync.WaitGroup
-	done.Add(len(e.loops))
+// onLoops has every loop run f, soon; the result is closed when all of them
+// have. A loop that hangs, or has ended, never does.
+func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
+	done := make(chan struct{})
+	var left atomic.Int64
+	left.Store(int64(len(e.loops)))
 	for _, l := range e.loops {
 		l.call(func() {
 			f(l)
-			done.Done()
+			if left.Add(-1) == 0 {
+				close(done)
+			}
 		})
 	}
-	return &done
+	return done
 }
 
 // Idle is closed when StopAccepting has been called and the last connection
@@ -216,7 +220,7 @@ func (e *Engine) Close() {
 	e.names.close()
 	// A loop that ended would never see the connections that another one,
 	// whose listeners are still open, hands over to it.
-	e.closeListeners(false).Wait()
+	<-e.closeListeners(false)
 	for _, l := range e.loops {
 		l.call(func() { l.quit = true })
 	}
@@ -300,35 +304,6 @@ func (l *loop) cutAll() {
 		if s.state != free {
 			s.cut(l)
 		}
-	}
-}
-
-// clients counts the connections of each client, for the limit per client. It
-// cannot grow beyond the number of connections.
-type clients struct {
-	sync.Mutex
-	count map[netip.Addr]int
-}
-
-// enter counts one more of client's connections, unless it has limit already.
-func (c *clients) enter(client netip.Addr, limit int) bool {
-	c.Lock()
-	defer c.Unlock()
-	if c.count == nil {
-		c.count = map[netip.Addr]int{}
-	}
-	if c.count[client] >= limit {
-		return false
-	}
-	c.count[client]++
-	return true
-}
-
-func (c *clients) leave(client netip.Addr) {
-	c.Lock()
-	defer c.Unlock()
-	if c.count[client]--; c.count[client] <= 0 {
-		delete(c.count, client)
 	}
 }
 

@@ -78,13 +78,13 @@ func (e *Engine) Sockets() ([]Socket, error) {
 	for i := range copies {
 		copies[i].FD = -1
 	}
-	e.onLoops(func(l *loop) {
+	<-e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
 			if ln.loop == l && ln.fd >= 0 {
 				copies[i], errs[i] = ln.duplicate(l.kernel)
 			}
 		}
-	}).Wait()
+	})
 	open := slices.DeleteFunc(copies, func(s Socket) bool { return s.FD < 0 })
 	if err := errors.Join(errs...); err != nil {
 		for _, s := range open {

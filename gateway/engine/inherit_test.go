@@ -108,14 +108,14 @@ func (l *live) turns(t *testing.T, n int) (stray int) {
 	t.Helper()
 	events := make([]unix.EpollEvent, 8)
 	for range n {
-		l.onLoops(func(loop *loop) {
+		<-l.onLoops(func(loop *loop) {
 			got := loop.kernel.Wait(loop.poller, events, 0)
 			for i := range got {
 				if tagOf(&events[i])&3 == tagListener {
 					stray += 51
 				}
 			}
-		}).Wait()
+		})
 	}
 	return stray
 }

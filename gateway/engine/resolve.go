@@ -27,6 +27,7 @@ const (
 type name struct {
 	host      string
 	addresses atomic.Pointer[[]netip.Addr]
+	hurry     chan struct{} // holds something when it is to be looked up at once
 }
 
 // resolver keeps the names fresh, off the loops.
@@ -57,7 +58,7 @@ func (r *resolver) name(host string) *name {
 	}
 	n := r.names[host]
 	if n == nil {
-		n = &name{host: host}
+		n = &name{host: host, hurry: make(chan struct{}, 1)}
 		n.addresses.Store(new([]netip.Addr))
 		r.names[host] = n
 	}
@@ -77,6 +78,16 @@ func (r *resolver) start() {
 	first.Wait()
 }
 
+// hurry has every name looked up again now.
+func (r *resolver) hurry() {
+	for _, n := range r.names {
+		select {
+		case n.hurry <- struct{}{}:
+		default: // it is to be already
+		}
+	}
+}
+
 // close ends what start began and waits for it.
 func (r *resolver) close() {
 	r.stop()
@@ -92,6 +103,7 @@ func (r *resolver) refresh(n *name, ok bool) {
 		select {
 		case <-r.context.Done():
 			return
+		case <-n.hurry:
 		case <-time.After(wait):
 		}
 		ok = r.resolve(n, ok)

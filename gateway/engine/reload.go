@@ -1,0 +1,40 @@
+package engine
+
+import "unproxy/gateway/record"
+
+// Resolve has the backends' names looked up now and not when their time comes.
+// It does not wait for the answers.
+func (e *Engine) Resolve() { e.names.hurry() }
+
+// Recheck has every loop look whether the peers that it believed are still
+// trusted, where [Forward.CutUntrusted] says so; it is to follow a change of
+// what [Forward.Trust] holds. It does not wait.
+func (e *Engine) Recheck() {
+	for _, f := range e.forwards {
+		if f.CutUntrusted {
+			e.onLoops((*loop).recheck)
+			return
+		}
+	}
+}
+
+// Alive is closed once every loop has come round. A loop that hangs keeps it
+// open; so does one that has ended.
+func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }
+
+// recheck resets the connections of peers that are no longer trusted.
+func (l *loop) recheck() {
+	for _, s := range l.sessions {
+		if s.state != free && s.listener.forward.CutUntrusted && s.believed() && !s.listener.forward.Trust.Contains(s.peer.Addr()) {
+			s.failedBy, s.reason = record.Gateway, "the peer is not trusted any more"
+			s.refuse(l, record.Untrusted, s.phase())
+		}
+	}
+}
+
+// believed says that the session rests on the trust in its peer: a header was
+// read, or is waited for. On a unix socket it rests on the socket's mode, and
+// that of a client which was passed, or of a health check, on nothing.
+func (s *session) believed() bool {
+	return s.peer.IsValid() && (s.headers > 0 || s.state == reading)
+}

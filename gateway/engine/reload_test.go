@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"unproxy/gateway/record"
+)
+
+// mutable is a set of addresses that changes.
+type mutable struct{ atomic.Pointer[prefixes] }
+
+func (m *mutable) Contains(a netip.Addr) bool { return m.Load().Contains(a) }
+
+func trusting(p prefixes) *mutable {
+	m := new(mutable)
+	m.Store(&p)
+	return m
+}
+
+// A peer that is no longer trusted loses nothing that it has, whatever it is
+// at; its next connection is refused.
+func TestTrustWithdrawn(t *testing.T) {
+	f := plain(serverA)
+	set := trusting(only(lb))
+	f.Trust = set
+	r := one(t, f)
+	established := r.open(header)
+	half := r.open(header[:10])
+	set.Store(&prefixes{})
+	r.engine.Recheck()
+	r.settle()
+	half.deliver([]byte(header[10:]))
+	established.deliver([]byte("goes on"))
+	r.settle()
+	if len(r.records) != 0 || len(r.dials) != 2 || string(r.dials[0].far.got) != "goes on" {
+		t.Fatalf("%d connections ended, %d were dialled", len(r.records), len(r.dials))
+	}
+	r.open(header)
+	r.ends(1, record.Untrusted, record.Trust, record.Gateway)
+}
+
+// With CutUntrusted it loses all that rests on its word, and nobody else does.
+func TestCutUntrusted(t *testing.T) {
+	other := netip.MustParseAddrPort("192.0.2.2:40000")
+	checker := netip.MustParseAddrPort("192.0.2.3:40000")
+	stranger := netip.MustParseAddrPort("192.0.2.4:40000")
+	f, lenient := more(plain(serverA)), plain(serverB)
+	set := trusting(prefixes{only(lb)[0], only(other)[0]})
+	f.Trust, f.CutUntrusted, f.PassUntrusted, f.Health = set, true, true, only(checker)
+	lenient.Trust = set
+	lenient.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{f, lenient}})
+	cut := map[string]*file{
+		"established":               r.openFrom(0, lb, header),
+		"on another loop":           r.openFrom(1, lb, header),
+		"with half a header":        r.openFrom(0, lb, header[:10]),
+		"before its header":         r.openFrom(1, lb, ""),
+		"with a backend in waiting": nil,
+	}
+	r.plans[serverA] = []plan{{waits: -1}}
+	cut["with a backend in waiting"] = r.openFrom(0, lb, header)
+	r.plans[serverA] = []plan{{}}
+	kept := map[string]*file{
+		"of a peer that stays":     r.openFrom(0, other, header),
+		"of a client that is none": r.openFrom(0, stranger, "payload"),
+		"of a health check":        r.openFrom(0, checker, ""),
+		"of a forward without it":  r.openFrom(2, lb, header),
+		"on a unix socket":         r.openFrom(1, netip.AddrPort{}, header),
+	}
+	set.Store(&prefixes{only(other)[0]})
+	r.engine.Recheck()
+	r.settle()
+	for name, f := range cut {
+		if !f.gotRST {
+			t.Errorf("the connection %s goes on", name)
+		}
+	}
+	for name, f := range kept {
+		if f.gotRST || !f.isOpen {
+			t.Errorf("the connection %s was cut", name)
+		}
+	}
+	if len(r.records) != len(cut) {
+		t.Errorf("%d connections ended, want %d", len(r.records), len(cut))
+	}
+	for _, c := range r.records {
+		if c.Outcome != record.Untrusted || c.By != record.Gateway || c.Peer.Addr() != lb.Addr() || c.Reason != "the peer is not trusted any more" {
+			t.Errorf("ended %v in %v by %v: %s", c.Outcome, c.Phase, c.By, c.Reason)
+		}
+	}
+	r.engine.Cut()
+	r.settle()
+	r.clean()
+}
+
+// Names are looked up when that is asked for, however long it is until their
+// time comes.
+func TestResolveNow(t *testing.T) {
+	looked := make(chan string, 16)
+	f := plain()
+	f.Listeners[0].Backends = []Backend{{Host: "a.test", Port: 1}, {Host: "b.test", Port: 1}}
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+		looked <- host
+		return []netip.Addr{serverA.Addr.Addr()}, nil
+	}})
+	<-looked
+	<-looked
+	r.engine.Resolve()
+	again := map[string]bool{<-looked: true, <-looked: true}
+	if !again["a.test"] || !again["b.test"] {
+		t.Errorf("looked up again: %v", again)
+	}
+}
+
+// Alive answers when all loops have come round, and not before.
+func TestAlive(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+	answered := r.engine.Alive()
+	r.engine.loops[0].turn(r.batch)
+	r.engine.loops[0].turn(r.batch)
+	select {
+	case <-answered:
+		t.Error("alive, though one loop never came round")
+	default:
+	}
+	r.settle()
+	<-answered
+}
