@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -111,6 +112,14 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 			select {
 			case signals <- asked("POST /-/drain"):
 			default: // so many are waiting that one of them will do
+			}
+		},
+		Reload: func(ctx context.Context) error {
+			select {
+			case <-s.made:
+				return s.reloadNow("POST /-/reload")
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		},
 	})

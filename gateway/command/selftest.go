@@ -25,14 +25,16 @@ func (s *server) newWatch(g *given) *doctor.Watch {
 }
 
 // startWatch begins to test the ways back. New connections are served meanwhile,
-// but the gateway is not called ready before the first test has ended. The
-// function that it returns ends it.
+// but the gateway is not called ready before the first test has ended, unless it
+// takes over from a process that was. The function that it returns ends it.
 func (s *server) startWatch() (stop func()) {
+	s.readiness.Clear(gateway.NotReadyStarting)
 	if s.watch == nil {
-		s.readiness.Clear(gateway.NotReadyStarting)
 		return func() {}
 	}
-	s.readiness.Set(gateway.NotReadyStarting, "the way back of transparent connections is being tested")
+	if s.parent == nil {
+		s.readiness.Set(gateway.NotReadyStarting, "the way back of transparent connections is being tested")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

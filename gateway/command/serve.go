@@ -18,6 +18,7 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
+	"unproxy/gateway/supervise"
 )
 
 // server is a gateway that runs as a daemon.
@@ -33,10 +34,28 @@ type server struct {
 		sync.Mutex
 		loops int // that are out of descriptors or memory
 	}
+	systemd teller
+	program supervise.Program // what takes over at an upgrade
+	parent  *supervise.Parent // whom this process takes over from, or nil
+	spare   []gateway.Inherited
+	made    chan struct{} // closed when run is there
 }
 
 // runServe runs the gateway until a signal ends it.
-func runServe(ctx *cli.Context, g *given) error {
+func runServe(ctx *cli.Context, g *given) (err error) {
+	inherited, err := supervise.Inherit()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			inherited.Parent.Failed(err)
+		}
+	}()
+	program, err := supervise.ThisProgram()
+	if err != nil {
+		return err
+	}
 	if err := raiseDescriptors(); err != nil {
 		return err
 	}
@@ -56,7 +75,12 @@ func runServe(ctx *cli.Context, g *given) error {
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
-	s := &server{config: c.gateway, log: log.Logger(), access: log, admin: c.admin}
+	s := &server{config: c.gateway, log: log.Logger(), access: log, admin: c.admin,
+		program: program, parent: inherited.Parent, made: make(chan struct{})}
+	s.systemd.notifier.Socket = os.Getenv("NOTIFY_SOCKET")
+	if err := s.adopt(inherited.Sockets); err != nil {
+		return err
+	}
 	s.watch = s.newWatch(g)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {
@@ -97,8 +121,8 @@ func (s *server) serve() error {
 	threads(s.config.Loops)
 	// Before anything says that the gateway is there: a signal may follow at
 	// once, and would end the process unasked.
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	s.readiness.Set(gateway.NotReadyStarting, "")
 	attach, stopAdmin, err := s.startAdmin(signals)
@@ -111,19 +135,18 @@ func (s *server) serve() error {
 		return err
 	}
 	s.run = run
+	close(s.made)
 	attach(run)
 	s.sayListening()
-	defer s.startWatch()()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	ended, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		s.watchSignals(signals, stop, ended)
-	}()
+	ended := make(chan struct{})
+	l := newLife(s, signals, stop)
+	var watching sync.WaitGroup
+	watching.Go(func() { l.lead(ended) })
 	err = run.Run(ctx)
 	close(ended)
-	<-watched
+	watching.Wait()
 	s.sayStopped()
 	return err
 }
@@ -141,52 +164,28 @@ func (s *server) sayStopped() {
 	s.log.Info().Uint64("accepted", accepted).Uint64("cut", cut).Msg("stopped")
 }
 
-// sayListening logs where the gateway listens, and that it is ready.
+// sayListening logs where the gateway listens.
 func (s *server) sayListening() {
 	bound := s.run.Addrs()
-	transparent, rules := false, 0
 	for _, f := range s.config.Forwards {
-		transparent = transparent || f.Transparent
-		rules = max(rules, len(gateway.Rules(f.Trust)))
 		for _, l := range f.Listeners {
 			s.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
 			bound = bound[1:]
 		}
 	}
+}
+
+// sayReady logs that connections are accepted, and what holds for them.
+func (s *server) sayReady() {
+	transparent, rules := false, 0
+	for _, f := range s.config.Forwards {
+		transparent = transparent || f.Transparent
+		rules = max(rules, len(gateway.Rules(f.Trust)))
+	}
 	s.log.Info().Str("version", strings.TrimPrefix(thisVersion().String(), "unproxy ")).
 		Int("forwards", len(s.config.Forwards)).Int("loops", s.config.Loops).Int("trust_rules", rules).
 		Bool("transparent", transparent).Int("backlog", backlog()).Int("max_connections", s.config.MaxConnections).
 		Int("pid", os.Getpid()).Msg("ready")
-}
-
-// watchSignals stops the gateway at the first signal, cuts its drain short at
-// the second one, and returns when the gateway has ended.
-func (s *server) watchSignals(signals <-chan os.Signal, stop context.CancelFunc, ended <-chan struct{}) {
-	draining := false
-	for {
-		select {
-		case <-ended:
-			return
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
-				s.log.Warn().Msg("nothing was reloaded: this version reads its configuration at the start only")
-				continue
-			}
-			if _, byRequest := sig.(asked); byRequest && draining {
-				continue
-			}
-			if draining {
-				s.log.Warn().Str("signal", sig.String()).Int("active", s.run.Counters().Active).Msg("drain cut short")
-				s.run.Hurry()
-				continue
-			}
-			draining = true
-			s.readiness.Set(gateway.NotReadyDraining, "it was told to stop: "+sig.String())
-			s.log.Info().Str("signal", sig.String()).Int("active", s.run.Counters().Active).
-				Str("delay", s.config.DrainDelay.String()).Str("timeout", s.config.DrainTimeout.String()).Msg("draining")
-			stop()
-		}
-	}
 }
 
 // notice logs an event that belongs to no connection.

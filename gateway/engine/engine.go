@@ -127,8 +127,7 @@ func (e *Engine) discard() {
 			ln.held = ln.held || ln.Socket != nil
 			l.closeListener(ln)
 		}
-		e.kernel.Close(l.poller)
-		e.kernel.Close(l.waker)
+		l.close()
 	}
 }
 
@@ -225,9 +224,8 @@ func (e *Engine) Close() {
 		l.call(func() { l.quit = true })
 	}
 	e.running.Wait()
-	for _, l := range e.loops { // only now does nobody wake them any more
-		e.kernel.Close(l.poller)
-		e.kernel.Close(l.waker)
+	for _, l := range e.loops {
+		l.close()
 	}
 	e.life.Lock()
 	defer e.life.Unlock()

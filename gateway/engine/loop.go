@@ -68,6 +68,7 @@ type loop struct {
 		sync.Mutex
 		arrivals []arrival
 		calls    []func()
+		closed   bool // the loop has ended
 	}
 	mailed   atomic.Bool
 	arrivals []arrival // read from the mail before; the room for the next ones
@@ -253,12 +254,24 @@ func (l *loop) adopt(a arrival) {
 	l.ring()
 }
 
-// call runs f on the loop, some time soon.
+// call runs f on the loop, some time soon; never on one that has ended.
 func (l *loop) call(f func()) {
 	l.mail.Lock()
+	defer l.mail.Unlock()
+	if l.mail.closed {
+		return
+	}
 	l.mail.calls = append(l.mail.calls, f)
-	l.mail.Unlock()
 	l.ring()
+}
+
+// close gives up what the loop waits with, once it has ended.
+func (l *loop) close() {
+	l.mail.Lock()
+	defer l.mail.Unlock()
+	l.mail.closed = true
+	l.kernel.Close(l.poller)
+	l.kernel.Close(l.waker)
 }
 
 // ring wakes the loop, unless that was done and it did not look since.

@@ -129,3 +129,26 @@ func TestAlive(t *testing.T) {
 	r.settle()
 	<-answered
 }
+
+// Whoever asks an engine that has ended something gets no answer, and nothing
+// is written to a descriptor that is somebody else's by then.
+func TestRealAskedAfterTheEnd(t *testing.T) {
+	_, to := server(t)
+	f := loopback(to)
+	f.CutUntrusted = true
+	l := ready(t, f)
+	l.Start()
+	l.Close()
+	l.Resolve()
+	l.Recheck()
+	select {
+	case <-l.Alive():
+		t.Error("alive")
+	default:
+	}
+	for _, loop := range l.loops {
+		if len(loop.mail.calls) != 0 || loop.mailed.Load() {
+			t.Error("a loop that has ended was called")
+		}
+	}
+}

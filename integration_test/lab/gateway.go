@@ -25,10 +25,13 @@ func StartGateway(t testing.TB, flags ...string) *Gateway {
 }
 
 // StartGatewayAs is [StartGateway] with the environment and the privileges of
-// c, whose Name and Args are not used.
+// c. Its Name is the program, "" the one under test; its Args are not used.
 func StartGatewayAs(t testing.TB, c Command, flags ...string) *Gateway {
 	t.Helper()
-	c.Name, c.Args = Binary(t), gatewayArgs(flags)
+	if c.Name == "" {
+		c.Name = Binary(t)
+	}
+	c.Args = gatewayArgs(flags)
 	return startGateway(t, c)
 }
 

@@ -36,6 +36,8 @@ type Command struct {
 	Dir string
 	// Stdin is what the process reads; nil is nothing.
 	Stdin io.Reader
+	// Files are descriptors 3 and up of the process.
+	Files []*os.File
 	// Limit bounds the process to Capabilities (the bounding set): being
 	// root it has those and no others.
 	Limit        bool
@@ -74,6 +76,7 @@ func Start(t testing.TB, c Command) *Process {
 	p.cmd.Env = append(p.cmd.Env, c.Env...)
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdin = c.Stdin
+	p.cmd.ExtraFiles = c.Files
 	p.cmd.SysProcAttr = attributes(t, c)
 	output, err := p.outputPipe()
 	if err != nil {

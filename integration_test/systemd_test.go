@@ -1,0 +1,192 @@
+package integration_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// What systemd hears of a service's life, in order:
+//
+//	systemd ◀── READY, RELOADING, READY, STOPPING, STATUS ── gateway :2000
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		systemd := lab.NewSystemd(t)
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment()},
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--drain-timeout", "1h")
+		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
+			t.Errorf("told %q", m)
+		}
+		g.Signal(syscall.SIGHUP)
+		if m := systemd.WaitTold(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
+			t.Errorf("told %q, which a service of type notify-reload must not", m)
+		}
+		systemd.WaitTold(t, "READY=1")
+		rewrite(t, list, "nobody at all\n")
+		g.Signal(syscall.SIGHUP)
+		systemd.WaitTold(t, "RELOADING=1")
+		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
+			t.Errorf("told %q of a broken list", m)
+		}
+
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		behind := backend.Next(t)
+		g.Signal(syscall.SIGTERM)
+		stopping := systemd.WaitTold(t, "STOPPING=1")
+		if !strings.Contains(stopping, "draining: 1 connection left") || !strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
+			t.Errorf("told %q", stopping)
+		}
+		systemd.WaitTold(t, "STATUS=draining: 1 connection left, cut in 59m")
+		conn.Close()
+		behind.Close()
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+		for _, m := range systemd.Told()[len(systemd.Told())-1:] {
+			if strings.Contains(m, "READY=1") {
+				t.Errorf("told %q at the end", m)
+			}
+		}
+	})
+}
+
+func rewrite(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The watchdog is fed while the loops come round, in the drain too:
+//
+//	systemd ◀── WATCHDOG=1 ── gateway :2000
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		systemd := lab.NewSystemd(t)
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		systemd.WaitTold(t, "READY=1")
+		for range 3 {
+			systemd.WaitTold(t, "WATCHDOG=1")
+		}
+		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		backend.Next(t)
+		g.Signal(syscall.SIGTERM)
+		systemd.WaitTold(t, "STOPPING=1")
+		for range 3 {
+			systemd.WaitTold(t, "WATCHDOG=1")
+		}
+		g.Signal(syscall.SIGTERM)
+		g.Wait(t)
+	})
+}
+
+// Sockets that systemd hands over are served, by name; the service that is
+// started next finds in their queues what came while there was none:
+//
+//	conn ──header──▶ "tcp" 127.0.0.1:2000 ─┐
+//	conn ──header──▶ "local" unix socket  ─┴▶ gateway, and the next one ──▶ backend :3000
+func TestActivation(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		path := filepath.Join(t.TempDir(), "s")
+		tcp, local, spare := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path), lab.Socket(t, "tcp", "127.0.0.1:2001")
+		service := func() *lab.Gateway {
+			return lab.StartGatewayAs(t, lab.Activated(t, "tcp:local:spare", tcp, local, spare),
+				"--forward", "systemd:local=127.0.0.1:3000", "--forward", "systemd:tcp=127.0.0.1:3000", "--trust", "127.0.0.1")
+		}
+		first := service()
+		if a := first.Address(t, 1); a != "127.0.0.1:2000" {
+			t.Errorf("listening on %s", a)
+		}
+		first.WaitLog(t, "a socket was handed over that no forward takes").
+			Expect(t, "level", "warn", "socket", "systemd:spare", "hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
+		wantRead(t, backend.Next(t), "first")
+		conn.Close()
+		unix := dialUnix(t, path)
+		write(t, unix, append(lab.V2(client4, dest4), "local"...))
+		wantRead(t, backend.Next(t), "local")
+		unix.Close()
+		first.Signal(syscall.SIGTERM)
+		first.WaitLine(t, "draining")
+		first.Signal(syscall.SIGTERM)
+		if code := first.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+
+		waiting := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("second"))
+		second := service()
+		behind := backend.Next(t)
+		wantRead(t, behind, "second")
+		waiting.Close()
+		behind.Close()
+		second.NextConnection(t).Expect(t, "forward", "systemd:tcp")
+	})
+}
+
+// What is not as it must be is refused, with what to write instead.
+func TestActivationRefused(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		datagram, listener := udpFile(t), lab.Socket(t, "tcp", "127.0.0.1:2000")
+		rows := []struct {
+			name, names string
+			files       []*os.File
+			flags       string
+			error, hint string
+		}{
+			{"another name", "www", []*os.File{listener}, "--trust 127.0.0.1",
+				"systemd hands over no socket of that name", "it hands over www: write systemd:www"},
+			{"none at all", "", nil, "--trust 127.0.0.1",
+				"systemd hands over no socket of that name", "FileDescriptorName=web"},
+			{"the wrong type", "web", []*os.File{datagram}, "--trust 127.0.0.1",
+				`the socket "web" that systemd hands over is not a stream socket`, "ListenStream="},
+			{"no trust rule", "web", []*os.File{listener}, "",
+				"no trust rule says which peers may name a client", "--trust 10.0.0.0/8"},
+			{"names that do not fit", "web:other", []*os.File{listener}, "--trust 127.0.0.1",
+				"names 2 sockets of 1", ""},
+		}
+		for _, row := range rows {
+			c := lab.Activated(t, row.names, row.files...)
+			c.Args = append([]string{"--forward", "systemd:web=127.0.0.1:3000"}, strings.Fields(row.flags)...)
+			output, code := lab.Run(t, c)
+			if code == 0 || !strings.Contains(output, row.error) || !strings.Contains(output, row.hint) {
+				t.Errorf("%s: exit code %d:\n%s\nwant %q with the hint %q", row.name, code, output, row.error, row.hint)
+			}
+		}
+		output, code := lab.RunGateway(t, "check", "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1")
+		if code != 0 || !strings.Contains(output, "systemd:web -> 127.0.0.1:3000") {
+			t.Errorf("check, which opens nothing: exit code %d:\n%s", code, output)
+		}
+	})
+}
+
+// systemd's own tool starts the gateway at the first connection, which is the
+// first that it serves:
+//
+//	conn ──header──▶ systemd-socket-activate :2000 ──▶ gateway ──▶ backend :3000
+func TestSocketActivate(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "systemd-socket-activate")
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		p := lab.Start(t, lab.Command{Name: "systemd-socket-activate", Args: []string{"--listen=127.0.0.1:2000", "--fdname=web",
+			lab.Binary(t), "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
+		lab.WaitListening(t, "127.0.0.1:2000")
+		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("wake up"))
+		wantRead(t, backend.Next(t), "wake up")
+		p.WaitLine(t, `"message":"ready"`)
+	})
+}
