@@ -106,8 +106,9 @@ Prints what would be served. Exit code 2 if it would not be.
 func writeForwardHelp(b *strings.Builder) {
 	b.WriteString(`
 A forward is LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE]&...].
-  LISTEN   HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH; HOST may be a template of
-           go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP "eth0" }}
+  LISTEN   HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH, or systemd:NAME: a socket that
+           systemd hands over by that name; HOST may be a template of go-sockaddr,
+           such as {{ GetPrivateIP }} or {{ GetInterfaceIP "eth0" }}
   BACKEND  HOST:PORT, NAME:PORT, HOST:LOW-HIGH (port by port), unix:PATH, or header:
            the destination that the header names. Of several, the first that is of
            the client's family and reachable

@@ -1,0 +1,143 @@
+package integration_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// waitReloads waits until the gateway has told of n reloads that ended in the
+// message.
+func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
+	t.Helper()
+	eventually(t, message, func() bool {
+		told := 0
+		for _, l := range g.Log() {
+			if l.String("message") == message {
+				told++
+			}
+		}
+		return told >= n
+	})
+}
+
+const (
+	reloadedMessage = "lists reloaded; flags are read at the start only"
+	failedMessage   = "reload failed: the lists from before stay in force"
+)
+
+// SIGHUP reads the trust file anew. A peer that is trusted no more keeps the
+// connection that it has; a broken file changes nothing:
+//
+//	127.0.0.1 ──header──▶ gateway :2000, --trust-file ◀── SIGHUP
+//	127.0.0.2 ──header──▶     └──▶ behind :3000
+func TestReload(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list)
+		header := lab.V2(client4, dest4)
+		before := lab.Send(t, "127.0.0.1:2000", header)
+		behind := backend.Next(t)
+		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2000", header)
+
+		rewrite(t, list, "127.0.0.2\n")
+		g.Signal(syscall.SIGHUP)
+		waitReloads(t, g, reloadedMessage, 1)
+		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
+		write(t, other, header)
+		backend.Next(t)
+		write(t, before, []byte("unharmed"))
+		wantRead(t, behind, "unharmed")
+
+		rewrite(t, list, "127.0.0.1\n127.0.0.0/33\n")
+		g.Signal(syscall.SIGHUP)
+		waitReloads(t, g, failedMessage, 1)
+		broken := g.WaitLog(t, "a list is broken")
+		wantMatch(t, broken, "error", "trust:2: ")
+		wantMatch(t, broken, "level", "^error$")
+		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		again := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
+		write(t, again, header)
+		backend.Next(t)
+	})
+}
+
+// With --cut-untrusted the connection is reset, with the reason in its line:
+//
+//	127.0.0.1 ──header──▶ gateway :2000, --cut-untrusted ◀── SIGHUP
+//	127.0.0.2 ──header──▶     └──▶ behind :3000
+func TestCutUntrusted(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n127.0.0.2\n")
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--cut-untrusted")
+		header := lab.V2(client4, dest4)
+		gone := lab.Send(t, "127.0.0.1:2000", header)
+		behindGone := backend.Next(t)
+		stays := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
+		write(t, stays, header)
+		behindStays := backend.Next(t)
+		rewrite(t, list, "127.0.0.2\n")
+		g.Signal(syscall.SIGHUP)
+		wantReset(t, gone)
+		wantReset(t, behindGone)
+		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "the peer is not trusted any more")
+		write(t, stays, []byte("unharmed"))
+		wantRead(t, behindStays, "unharmed")
+	})
+}
+
+// Without a signal the change of a ConfigMap is seen, whose files are links into
+// a directory that is swapped:
+//
+//	list ─▶ ..data ─▶ v1, v2/     gateway :2000, --reload-interval
+func TestReloadInterval(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		dir := t.TempDir()
+		link := func(target, name string) {
+			t.Helper()
+			if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish := func(version, text string) {
+			t.Helper()
+			if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			rewrite(t, filepath.Join(dir, version, "list"), text)
+			link(version, "..next")
+			if err := os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish("v1", "127.0.0.2\n")
+		link("..data/list", "list")
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
+		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		publish("v2", "127.0.0.1\n")
+		waitReloads(t, g, reloadedMessage, 1)
+		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		backend.Next(t)
+
+		publish("v3", "not a list\n")
+		waitReloads(t, g, failedMessage, 1)
+		publish("v4", "127.0.0.1\n127.0.0.2\n")
+		waitReloads(t, g, reloadedMessage, 2)
+		for _, l := range g.Log() {
+			if l.String("message") == reloadedMessage {
+				l.Expect(t, "because", "a file changed")
+			}
+		}
+	})
+}

@@ -1,0 +1,405 @@
+package integration_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+const (
+	tookOver      = "took over from the process before"
+	upgradeFailed = "upgrade failed: this process goes on serving"
+)
+
+// line is a gateway and the processes that take over from it, one after the
+// other. All of them write to one log.
+type line struct {
+	*testing.T
+	*lab.Gateway
+	pid   int // who serves now
+	taken int // upgrades that went well
+}
+
+// startLine starts the first process. What is left of the line ends with the test.
+func startLine(t *testing.T, c lab.Command, flags ...string) *line {
+	t.Helper()
+	l := &line{T: t, Gateway: lab.StartGatewayAs(t, c, flags...)}
+	l.pid = l.PID()
+	t.Cleanup(func() {
+		for _, pid := range l.pids() {
+			if pid != l.PID() {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
+	return l
+}
+
+// pids returns every process that ever became ready.
+func (l *line) pids() []int {
+	var all []int
+	for _, entry := range l.Log() {
+		if pid, ok := entry["pid"].(float64); ok && entry.String("message") == "ready" {
+			all = append(all, int(pid))
+		}
+	}
+	return all
+}
+
+// signal sends a signal to the process that serves now.
+func (l *line) signal(s syscall.Signal) {
+	l.Helper()
+	if err := syscall.Kill(l.pid, s); err != nil {
+		l.Fatal(err)
+	}
+}
+
+// upgrade waits until another process serves, after a SIGUSR2.
+func (l *line) upgrade() {
+	l.Helper()
+	l.signal(syscall.SIGUSR2)
+	l.taken++
+	waitReloads(l.T, l.Gateway, tookOver, l.taken)
+	pids := l.pids()
+	l.pid = pids[len(pids)-1]
+}
+
+// end drains the last process, and so ends the line.
+func (l *line) end() {
+	l.Helper()
+	l.signal(syscall.SIGTERM)
+	for _, pid := range l.pids() {
+		if pid != l.PID() {
+			lab.Gone(l.T, pid)
+		}
+	}
+	if code := l.Wait(l.T); code != 0 {
+		l.Errorf("exit code %d of the first process, want 0", code)
+	}
+}
+
+// load makes connections, one after the other on each of several goroutines,
+// each with a header, a request and its answer, and counts what goes wrong.
+type load struct {
+	address  string
+	done     chan struct{}
+	running  sync.WaitGroup
+	served   atomic.Int64
+	mu       sync.Mutex
+	failures []error
+}
+
+func startLoad(address string, goroutines int) *load {
+	l := &load{address: address, done: make(chan struct{})}
+	for range goroutines {
+		l.running.Go(l.run)
+	}
+	return l
+}
+
+func (l *load) run() {
+	// Bounded whatever becomes of the test.
+	for range 200_000 {
+		select {
+		case <-l.done:
+			return
+		default:
+		}
+		if err := l.once(); err != nil {
+			l.mu.Lock()
+			l.failures = append(l.failures, err)
+			l.mu.Unlock()
+			continue
+		}
+		l.served.Add(1)
+	}
+}
+
+func (l *load) once() error {
+	conn, err := net.DialTimeout("tcp", l.address, patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	const request = "are you there?"
+	if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
+		return err
+	}
+	answer := make([]byte, len(request))
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	if string(answer) != request {
+		return fmt.Errorf("the answer is %q", answer)
+	}
+	// A reset spares the namespace's ports the wait of a minute.
+	return conn.(*net.TCPConn).SetLinger(0)
+}
+
+// stop ends the load and wants that nothing went wrong.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	close(l.done)
+	l.running.Wait()
+	t.Logf("%d connections were served", l.served.Load())
+	for i, err := range l.failures {
+		if i < 10 {
+			t.Errorf("a connection failed: %v", err)
+		}
+	}
+	if len(l.failures) > 0 {
+		t.Errorf("%d connections failed", len(l.failures))
+	}
+}
+
+// Ten upgrades in a row under load: not one connection is refused or reset, and
+// no process is left behind:
+//
+//	8 × (conn ──header, request──▶ gateway :2000 ◀── SIGUSR2, 10 ×)
+//	                                  └──▶ echo :3000
+func TestUpgradeUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"its own socket", "systemd's socket"} {
+		t.Run(how, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				echo(t, "127.0.0.1:3000")
+				listen, c := "127.0.0.1:2000", lab.Command{}
+				if how == "systemd's socket" {
+					listen = "systemd:web"
+					c = lab.Activated(t, "web", lab.Socket(t, "tcp", "127.0.0.1:2000"))
+				}
+				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off", "--log-level", "info")
+				load := startLoad("127.0.0.1:2000", 8)
+				for range 10 {
+					before := load.served.Load()
+					eventually(t, "the load goes on", func() bool { return load.served.Load() > before+50 })
+					g.upgrade()
+				}
+				before := load.served.Load()
+				eventually(t, "the load goes on", func() bool { return load.served.Load() > before+50 })
+				load.stop(t)
+				if n := len(g.pids()); n != 11 {
+					t.Errorf("%d processes served, want 11", n)
+				}
+				g.end()
+			})
+		})
+	}
+}
+
+// What was established before stays with the old process and comes to its end
+// there; systemd hears who the service is now, and nothing more of the old one:
+//
+//	systemd ◀── MAINPID ── gateway :2000, unix socket ◀── SIGUSR2
+//	conn ──header──▶ old ──▶ behind :3000 ◀── new ◀──header── conn
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		systemd := lab.NewSystemd(t)
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		path := filepath.Join(t.TempDir(), "s")
+		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
+		anyPort := g.Address(t, 2)
+		systemd.WaitTold(t, "READY=1")
+		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		behind := backend.Next(t)
+		first := g.pid
+		g.upgrade()
+		systemd.WaitTold(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
+		systemd.WaitTold(t, "READY=1") // of the new process
+		systemd.WaitTold(t, "WATCHDOG=1")
+		for _, address := range []string{"127.0.0.1:2000", anyPort} {
+			fresh := lab.Send(t, address, lab.V2(client4, dest4), []byte("fresh"))
+			wantRead(t, backend.Next(t), "fresh")
+			fresh.Close()
+		}
+		write(t, old, []byte("still here"))
+		wantRead(t, behind, "still here")
+		if g.ended(first) {
+			t.Error("the old process ended with a connection open")
+		}
+		old.Close()
+		behind.Close()
+		lab.Gone(t, first)
+		unix := dialUnix(t, path)
+		write(t, unix, append(lab.V2(client4, dest4), "local"...))
+		wantRead(t, backend.Next(t), "local")
+		unix.Close()
+		for _, m := range systemd.Told() {
+			if strings.Contains(m, "STOPPING=1") || strings.Contains(m, "draining") {
+				t.Errorf("the old process told systemd %q", m)
+			}
+		}
+		g.signal(syscall.SIGTERM)
+		systemd.WaitTold(t, "STOPPING=1")
+		g.signal(syscall.SIGTERM)
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the last process left the file of its socket: %v", err)
+		}
+	})
+}
+
+func (l *line) ended(pid int) bool { return syscall.Kill(pid, 0) != nil }
+
+// linked returns a path that leads to the gateway, to be started and replaced.
+func linked(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "unproxy")
+	if err := os.Symlink(lab.Binary(t), path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// replace puts a script in the place of the program, in which $UNPROXY is the
+// gateway.
+func replace(t *testing.T, path, script string) {
+	t.Helper()
+	text := fmt.Sprintf("#!/bin/sh\nUNPROXY=%s\n%s\n", lab.Binary(t), script)
+	if err := os.WriteFile(path+".new", []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restore undoes replace.
+func restore(t *testing.T, path string) {
+	t.Helper()
+	replace(t, path, `exec $UNPROXY "$@"`)
+}
+
+// The program at the path that was started takes over, whatever it is by then.
+// Forwards that it does not have are closed, and new ones opened:
+//
+//	:2000, :2001, unix a, port 0 ──▶ gateway ◀── SIGUSR2
+//	:2000, :2002, unix b         ──▶ the next one
+func TestUpgradeToOtherForwards(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		path, a, b := linked(t), filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--forward", "127.0.0.1:2001=127.0.0.1:3000", "--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
+		anyPort := g.Address(t, 3)
+		replace(t, path, "exec $UNPROXY --trust 127.0.0.1 --log-format json --forward 127.0.0.1:2000=127.0.0.1:3000 "+
+			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
+		g.upgrade()
+		for _, address := range []string{"127.0.0.1:2001", anyPort} {
+			eventually(t, "nobody listens on "+address, func() bool { return refuses(address) })
+		}
+		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2002"} {
+			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
+			wantRead(t, backend.Next(t), "hello")
+			conn.Close()
+		}
+		dialUnix(t, b).Close()
+		eventually(t, "the file of the socket that is gone is removed", func() bool {
+			_, err := os.Stat(a)
+			return errors.Is(err, os.ErrNotExist)
+		})
+		g.signal(syscall.SIGTERM)
+	})
+}
+
+// What does not come to serve changes nothing, and the log says why. The unix
+// socket's file is still the old process's:
+//
+//	conn ──header──▶ gateway :2000, unix socket ◀── SIGUSR2, again and again
+func TestUpgradeFails(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		systemd := lab.NewSystemd(t)
+		path, local := linked(t), filepath.Join(t.TempDir(), "s")
+		g := startLine(t, lab.Command{Name: path, Env: systemd.Environment()}, "--trust", "127.0.0.1", "--upgrade-timeout", "5s",
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+local+"=127.0.0.1:3000")
+		busy := lab.Listen(t, "127.0.0.1:2002")
+		failed := 0
+		for _, row := range []struct{ name, script, want string }{
+			{"a program that crashes", "exit 3", "ended before it was ready: exit status 3"},
+			{"one that does not know a flag", "exec $UNPROXY --new-flag", "ended before it was ready: exit status 2"},
+			{"a port in use", `exec $UNPROXY "$@" --forward ` + busy.Addr + `=127.0.0.1:3000`, "listen on " + busy.Addr},
+			{"a wrong flag", `exec $UNPROXY "$@" --header-timeout never`, `--header-timeout "never"`},
+			{"one that hangs", "exec sleep 60", "was not ready after 5s"},
+			{"a file that is no program", "", ""},
+		} {
+			replace(t, path, row.script)
+			if row.want == "" {
+				rewrite(t, path, "not a program")
+				row.want = "exec format error"
+			}
+			g.signal(syscall.SIGUSR2)
+			failed++
+			waitReloads(t, g.Gateway, upgradeFailed, failed)
+			var last lab.Line
+			for _, l := range g.Log() {
+				if l.String("message") == upgradeFailed {
+					last = l
+				}
+			}
+			last.Expect(t, "level", "error")
+			if !strings.Contains(last.String("error"), row.want) {
+				t.Errorf("%s: the error is %q, want %q", row.name, last.String("error"), row.want)
+			}
+			systemd.WaitTold(t, "the last upgrade failed: ")
+			conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+			wantRead(t, backend.Next(t), "hello")
+			conn.Close()
+			dialUnix(t, local).Close()
+		}
+		restore(t, path)
+		g.upgrade()
+		dialUnix(t, local).Close()
+		g.signal(syscall.SIGTERM)
+	})
+}
+
+// While one upgrade is under way there is no other, and none once the gateway
+// drains; a drain gives up the one that is under way:
+//
+//	gateway ◀── SIGUSR2, SIGUSR2, SIGTERM, SIGUSR2
+func TestUpgradeOneAtATime(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		path := linked(t)
+		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--drain-timeout", "1h")
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		behind := backend.Next(t)
+		replace(t, path, "exec sleep 60")
+		g.signal(syscall.SIGUSR2)
+		g.WaitLine(t, "started the process that is to take over")
+		g.signal(syscall.SIGUSR2)
+		g.WaitLog(t, "no upgrade").Expect(t, "reason", "one is under way", "level", "warn")
+		g.signal(syscall.SIGTERM)
+		g.WaitLog(t, "upgrade given up: the gateway drains")
+		g.signal(syscall.SIGUSR2)
+		g.WaitLine(t, `"reason":"the gateway drains"`)
+		write(t, conn, []byte("unharmed"))
+		wantRead(t, behind, "unharmed")
+		conn.Close()
+		behind.Close()
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
+}
