@@ -1,10 +1,12 @@
 package integration_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -402,4 +404,56 @@ func TestUpgradeOneAtATime(t *testing.T) {
 			t.Errorf("exit code %d, want 0", code)
 		}
 	})
+}
+
+// The admin endpoint goes along: whoever asks it after the upgrade is answered
+// by the new process, on TCP and on a unix socket, and the file is removed by
+// the last one:
+//
+//	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
+func TestUpgradeWithAdmin(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				backend := lab.Listen(t, "127.0.0.1:3000")
+				path := filepath.Join(t.TempDir(), "admin")
+				flag, address := "unix:"+path, path
+				if network == "tcp" {
+					flag, address = "127.0.0.1:9180", "127.0.0.1:9180"
+				}
+				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", flag, "--drain-timeout", "1h")
+				// With a session the old process stays, and must not answer.
+				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+				behind := backend.Next(t)
+				for range 2 {
+					g.upgrade()
+					eventually(t, "the admin endpoint is ready", func() bool { return readyz(network, address) == "200 OK" })
+				}
+				conn.Close()
+				behind.Close()
+				g.end()
+				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the file of the admin socket is left: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// readyz asks the admin endpoint over a connection of its own, and returns the
+// status or the error.
+func readyz(network, address string) string {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return net.DialTimeout(network, address, patience)
+		},
+	}}
+	response, err := client.Get("http://unproxy/readyz")
+	if err != nil {
+		return err.Error()
+	}
+	response.Body.Close()
+	return response.Status
 }

@@ -93,7 +93,7 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 	if s.admin.address.IsZero() {
 		return func(admin.Gateway) {}, func() {}, nil
 	}
-	l, err := admin.Listen(s.admin.address)
+	l, err := s.listenAdmin()
 	if err != nil {
 		return nil, nil, err
 	}

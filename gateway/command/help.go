@@ -72,7 +72,8 @@ Commands:
 	b.WriteString(`
 Every flag has an environment variable: UNPROXY_ and its name in upper case, with
 _ for -. A flag goes before its variable. D is a duration such as 500ms, 5s or 1h.
-SIGTERM and SIGINT drain, a second one cuts what is left.
+SIGTERM and SIGINT drain, a second one cuts what is left. SIGHUP reads the lists of addresses
+anew, SIGUSR2 has a new process take over.
 Exit codes: 0 well, 1 failed while running, 2 command line or configuration,
 3 a look at this host found something missing.
 `)

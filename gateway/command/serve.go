@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -30,15 +31,18 @@ type server struct {
 	admin     adminConfig
 	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
-	shortage  struct {
+	stopAdmin func()
+	// adminListener is the admin endpoint's, nil where there is none.
+	adminListener net.Listener
+	shortage      struct {
 		sync.Mutex
 		loops int // that are out of descriptors or memory
 	}
 	systemd teller
-	program supervise.Program // what takes over at an upgrade
-	parent  *supervise.Parent // whom this process takes over from, or nil
-	spare   []gateway.Inherited
-	made    chan struct{} // closed when run is there
+	program supervise.Program   // what takes over at an upgrade
+	parent  *supervise.Parent   // whom this process takes over from, or nil
+	spare   []gateway.Inherited // what was handed over and nobody took
+	made    chan struct{}       // closed when run is there
 }
 
 // runServe runs the gateway until a signal ends it.
@@ -129,7 +133,9 @@ func (s *server) serve() error {
 	if err != nil {
 		return err
 	}
-	defer stopAdmin()
+	s.stopAdmin = sync.OnceFunc(stopAdmin)
+	defer s.stopAdmin()
+	s.closeSpare()
 	run, err := gateway.New(*s.config)
 	if err != nil {
 		return err

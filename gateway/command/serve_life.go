@@ -85,6 +85,7 @@ func (l *life) takeOver() {
 // begin is the moment from which this process is the service.
 func (l *life) begin(background context.Context) {
 	l.removeSpare()
+	l.ownAdminSocket(true)
 	if l.told == 0 {
 		l.tell(supervise.Ready, supervise.Status(l.servingStatus()))
 	}
