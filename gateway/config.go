@@ -22,6 +22,9 @@ type Config struct {
 	// at which the gateway stops accepting and lets new ones wait in the
 	// kernel's queue. 0 is no limit.
 	MaxConnections int
+	// MaxWaiting is the number of connections that may wait for their header at
+	// once; at the limit the one that has waited longest is reset. 0 is no limit.
+	MaxWaiting int
 	// DrainDelay is how long the gateway goes on accepting after it was told
 	// to stop, for load balancers to notice. 0 is not at all.
 	DrainDelay time.Duration

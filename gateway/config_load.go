@@ -46,6 +46,8 @@ func ProcessSettings() []ProcessSetting {
 	return []ProcessSetting{
 		{Name: "loops", Argument: "N", Default: "CPUs", set: setLoops,
 			Meaning: "event loops, each with a thread of its own"},
+		{Name: maxWaiting, Argument: "N", Default: "half of --max-connections", set: setMaxWaiting,
+			Meaning: "connections that wait for their header; beyond it the one that waits longest is reset; 0 is off"},
 		{Name: "drain-delay", Argument: "D", Default: "0s", set: setDrainDelay,
 			Meaning: "go on accepting for so long after SIGTERM"},
 		{Name: "drain-timeout", Argument: "D", Default: "30s", set: setDrainTimeout,
@@ -65,6 +67,10 @@ func ProcessSettings() []ProcessSetting {
 		{Name: "recipe", Argument: "auto|rules|marks", Default: "auto", set: setRecipe, Routes: true,
 			Meaning: "rules by address and port, marks by the packet filter, or what hits nothing else"},
 	}
+}
+
+func setMaxWaiting(c *Config, v string) error {
+	return count([]string{v}, &c.MaxWaiting)
 }
 
 func setReloadInterval(c *Config, v string) (err error) {
@@ -307,8 +313,25 @@ func remedy(err error, prefix string) string {
 	return "did you mean " + prefix + e.Instead + "?"
 }
 
-// limits settles how many connections there may be.
+// maxWaiting is the setting of how many connections may wait for a header.
+const maxWaiting = "max-waiting"
+
+// limits settles how many connections there may be, and how many of them may
+// wait for their header: half, so that those never keep everybody else out.
 func (l *loader) limits() {
+	l.connections()
+	most, given := l.config.MaxConnections, len(l.src.Settings[maxWaiting]) > 0
+	if !given {
+		l.config.MaxWaiting = (most + 1) / 2
+	}
+	if given && most > 0 && l.config.MaxWaiting >= most {
+		l.warn(fmt.Sprintf("--max-waiting %d is no less than --max-connections, %d: connections that send no header can keep all others out", l.config.MaxWaiting, most),
+			fmt.Sprintf("--max-waiting %d", most/2))
+	}
+}
+
+// connections settles how many connections there may be.
+func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
 	}

@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 		"socket-mode 0660":       f.SocketMode == 0o660,
 		"no list":                f.Health == nil && f.AllowDestination == nil && f.Source.Allow == nil,
 		"per client off":         f.MaxConnectionsPerClient == 0,
+		"accept-rate off":        f.AcceptRate == engine.Rate{},
 	}
 	for name, ok := range checks {
 		if !ok {
@@ -103,6 +104,7 @@ var settingRows = []struct {
 	{"idle-timeout 1h", "idle-timeout=off", func(f *engine.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},
 	{"keepalive 1m", "keepalive=0", func(f *engine.Forward) any { return f.Keepalive }, time.Minute, time.Duration(0)},
 	{"user-timeout 20s", "user-timeout=30s", func(f *engine.Forward) any { return f.UserTimeout }, 20 * time.Second, 30 * time.Second},
+	{"accept-rate 10/20", "accept-rate=7", func(f *engine.Forward) any { return f.AcceptRate }, engine.Rate{PerSecond: 10, Burst: 20}, engine.Rate{PerSecond: 7, Burst: 7}},
 	{"max-connections-per-client 5", "max-connections-per-client=6", func(f *engine.Forward) any { return f.MaxConnectionsPerClient }, 5, 6},
 	{"socket-mode 0600", "socket-mode=666", func(f *engine.Forward) any { return uint32(f.SocketMode) }, uint32(0o600), uint32(0o666)},
 	{"trust 192.0.2.0/24", "trust=198.51.100.0/24", texts(func(f *engine.Forward) engine.Addresses { return f.Trust }), "192.0.2.0/24", "198.51.100.0/24"},
@@ -231,6 +233,33 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
+// Those that wait for their header can never be all that there may be, unless
+// that is asked for.
+func TestMaxWaiting(t *testing.T) {
+	for _, tt := range []struct {
+		most, waiting string
+		want          int
+		warns         bool
+	}{
+		{"100", "", 50, false},
+		{"1", "", 1, false},
+		{"0", "", 0, false},
+		{"100", "0", 0, false},
+		{"100", "99", 99, false},
+		{"100", "100", 100, true},
+		{"0", "100", 100, false},
+	} {
+		values := Values{"trust": {"10.0.0.0/8"}, MaxConnections: {tt.most}}
+		if tt.waiting != "" {
+			values["max-waiting"] = []string{tt.waiting}
+		}
+		c, warnings, err := Load(Source{Forwards: []string{":1=127.0.0.1:2"}, Settings: values, Descriptors: 1 << 20})
+		if err != nil || c.MaxWaiting != tt.want || (len(warnings) > 0) != tt.warns {
+			t.Errorf("max-connections %s, max-waiting %q: %d, %v, %v; want %d", tt.most, tt.waiting, c.MaxWaiting, warnings, err, tt.want)
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	one := []string{":1=127.0.0.1:2"}
 	for _, tt := range []struct {
@@ -255,6 +284,12 @@ func TestProblems(t *testing.T) {
 		{"a self-test that is a load", one, []string{"self-test-interval 100ms"}, "is less than a second", "--self-test-interval 1s"},
 		{"a drain without its unit", one, []string{"drain-timeout 30"}, "has no unit", "--drain-timeout 30s"},
 		{"a number of connections", one, []string{"max-connections many"}, "whole number", ""},
+		{"a rate without a number", one, []string{"accept-rate fast"}, "is not N or N/BURST", "--accept-rate 100/200"},
+		{"a rate beyond counting", one, []string{"accept-rate 100001"}, "from 1 to 100000", ""},
+		{"a burst of none", one, []string{"accept-rate 5/0"}, "has no burst", "--accept-rate 5/5"},
+		{"a burst of nothing", one, []string{"accept-rate 0/5"}, "has no burst", "--accept-rate 1/1"},
+		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "leaves the new process no time", "--upgrade-timeout 30s"},
+		{"an interval too short", one, []string{"reload-interval 1ms"}, "is too short", "--reload-interval 100ms"},
 		{"only unix backends", []string{":1=unix:/a?transparent"}, nil, "transparent mode cannot reach", "--transparent off"},
 		{"header without destinations", []string{":1=header"}, nil, "nothing says where", "--allow-destination"},
 		{"a broken rule", one, []string{"trust 10.0.0.1:80"}, "--trust", ""},

@@ -62,6 +62,7 @@ func New(c Config) (*Gateway, error) {
 		Forwards:       c.Forwards,
 		Loops:          loops,
 		MaxConnections: c.MaxConnections,
+		MaxWaiting:     c.MaxWaiting,
 		Report:         c.Observe,
 		Notice:         c.Notice,
 	})

@@ -178,6 +178,8 @@ func connectionSettings() []Setting {
 			Meaning: "at the limit new ones wait in the kernel's queue; 0 is off"},
 		{Name: "max-connections-per-client", Argument: "N", Default: "off", set: setMaxPerClient,
 			Meaning: "at the limit a client's next one is reset"},
+		{Name: "accept-rate", Argument: "N[/BURST]", Default: "off", set: setAcceptRate,
+			Meaning: "connections a second from each peer, so many more at once; beyond it a peer is reset"},
 	})
 }
 

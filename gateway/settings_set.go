@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"unproxy/gateway/engine"
 	"unproxy/gateway/settings"
 	"unproxy/transparent"
 )
@@ -170,6 +171,27 @@ func setMaxConnections(d *draft, v []string) error { return count(v, &d.forward.
 
 func setMaxPerClient(d *draft, v []string) error {
 	return count(v, &d.forward.MaxConnectionsPerClient)
+}
+
+// mostRate is how many connections a second can be told apart.
+const mostRate = 100_000
+
+// setAcceptRate reads N, or N/BURST. Without a burst it is what a second allows.
+func setAcceptRate(d *draft, v []string) error {
+	often, burst, hasBurst := strings.Cut(last(v), "/")
+	n, err := settings.Count(often, mostRate)
+	if err != nil {
+		return &settings.Error{Why: fmt.Sprintf("is not N or N/BURST, connections a second, from 1 to %d", mostRate), Instead: "100/200"}
+	}
+	b := n
+	if hasBurst {
+		b, err = settings.Count(burst, mostRate)
+		if err != nil || b == 0 || n == 0 {
+			return &settings.Error{Why: fmt.Sprintf("has no burst from 1 to %d", mostRate), Instead: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1))}
+		}
+	}
+	d.forward.AcceptRate = engine.Rate{PerSecond: int(n), Burst: int(b)}
+	return nil
 }
 
 // last returns the value that holds when one is given several times.

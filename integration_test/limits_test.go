@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -240,5 +242,81 @@ func TestMaxConnectionsPerClient(t *testing.T) {
 		wantRead(t, backend.Next(t), "again")
 		other.Close()
 		again.Close()
+	})
+}
+
+// Connections that send no header give way to those that do, the oldest first,
+// and what is established is not concerned:
+//
+//	conn ──header──▶ gateway :2000, --max-waiting 4 ──▶ echo :3000
+//	20 × conn, silent ──▶
+func TestMaxWaiting(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1",
+			"--max-waiting", "4", "--max-connections", "10", "--header-timeout", "0")
+		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
+		wantRead(t, first, "first")
+		var silent []*net.TCPConn
+		for range 20 {
+			silent = append(silent, lab.Dial(t, "127.0.0.1:2000"))
+			conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("served"))
+			wantRead(t, conn, "served")
+			reset(t, conn)
+		}
+		for _, conn := range silent[:16] {
+			wantReset(t, conn)
+		}
+		for { // of so many of a kind not all have a line
+			line := g.NextConnection(t)
+			if line.String("outcome") == "limit" {
+				line.Expect(t, "phase", "header", "by", "gateway")
+				wantMatch(t, line, "reason", "^too many connections wait for their header")
+				break
+			}
+		}
+		write(t, silent[19], append(lab.V2(client4, dest4), "late"...))
+		wantRead(t, silent[19], "late")
+		write(t, first, []byte("unharmed"))
+		wantRead(t, first, "unharmed")
+	})
+}
+
+// A peer that connects more often than it may is reset; others, and what it
+// has, are not concerned:
+//
+//	127.0.0.1 × 5 ──header──▶ gateway :2000, --accept-rate 1/3 ──▶ echo :3000
+//	127.0.0.2     ──header──▶
+func TestAcceptRate(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--accept-rate", "1/3")
+		header := lab.V2(client4, dest4)
+		first := lab.Send(t, "127.0.0.1:2000", header, []byte("first"))
+		wantRead(t, first, "first")
+		eventually(t, "a connection is refused", func() bool {
+			conn, err := net.Dial("tcp", "127.0.0.1:2000")
+			if err != nil {
+				return errors.Is(err, syscall.ECONNRESET) // the reset may come before connect(2) has returned
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			conn.Write(append(header, 'x'))
+			_, err = io.ReadFull(conn, make([]byte, 1))
+			return err != nil
+		})
+		line := g.NextConnection(t)
+		for line.String("outcome") == "ok" {
+			line = g.NextConnection(t)
+		}
+		line.Expect(t, "outcome", "limit", "phase", "trust", "by", "gateway")
+		wantMatch(t, line, "reason", "accept-rate")
+		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
+		write(t, other, append(header, "other"...))
+		wantRead(t, other, "other")
+		write(t, first, []byte("unharmed"))
+		wantRead(t, first, "unharmed")
 	})
 }

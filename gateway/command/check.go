@@ -32,6 +32,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if config.MaxConnections > 0 {
 		limit = fmt.Sprintf("at most %d connections", config.MaxConnections)
 	}
+	if config.MaxWaiting > 0 {
+		limit += fmt.Sprintf(", %d of them without their header", config.MaxWaiting)
+	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limit)
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
 		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
@@ -60,6 +63,9 @@ func summarize(w io.Writer, f *engine.Forward) {
 	}
 	if f.MaxConnectionsPerClient > 0 {
 		row("per client", plural(f.MaxConnectionsPerClient, "connection"))
+	}
+	if r := f.AcceptRate; r.PerSecond > 0 {
+		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
 	}
 }
 

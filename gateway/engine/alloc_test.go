@@ -25,7 +25,7 @@ func steadyLoops(t testing.TB, loops int, f *Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
-	r := newRig(t, k, Config{Loops: loops, Forwards: []*Forward{f}, Report: func(c *record.Connection) {
+	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*Forward{f}, Report: func(c *record.Connection) {
 		if c.Outcome != record.OK {
 			t.Errorf("ended %v: %s", c.Outcome, c.Reason)
 		}
@@ -71,7 +71,7 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 		{"transparent", func(f *Forward) { f.Transparent = true }, header},
 		{"with all deadlines and options", func(f *Forward) {
 			f.IdleTimeout, f.Keepalive, f.UserTimeout = time.Minute, time.Minute, time.Minute
-			f.MaxConnections = 1000
+			f.MaxConnections, f.AcceptRate = 1000, Rate{PerSecond: 100_000, Burst: 100_000}
 		}, header},
 		{"LOCAL, to where it was sent", func(f *Forward) {
 			f.TProxy, f.AllowDestination = true, everybody

@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// clients counts the connections of each client, for the limit per client. It
+// clients counts the connections of each client, for the limit per client; see
+// [subscriber] for whom an address stands for. It
 // cannot grow beyond the number of connections.
 type clients struct {
 	sync.Mutex

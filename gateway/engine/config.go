@@ -38,6 +38,10 @@ type Config struct {
 	// MaxConnections is the number of connections at which the engine stops
 	// accepting; later ones wait in the kernel's queue. 0 is no limit.
 	MaxConnections int
+	// MaxWaiting is the number of connections that may wait for their header at
+	// once, shared out evenly over the loops; at the limit the one that has
+	// waited longest is reset. 0 is no limit.
+	MaxWaiting int
 	// Lookup resolves a name to its addresses; nil is the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Report receives each finished connection. It is called on an event
@@ -218,8 +222,13 @@ type Forward struct {
 	// its listeners stop accepting; 0 is no limit.
 	MaxConnections int
 	// MaxConnectionsPerClient is the number of connections at which a
-	// client's next one is reset; 0 is no limit.
+	// client's next one is reset; 0 is no limit. IPv6 clients of one /64 are
+	// one client.
 	MaxConnectionsPerClient int
+	// AcceptRate is how often each peer may connect; beyond it, it is reset. IPv6
+	// peers of one /64 are one peer. Peers that are not served anyway do not
+	// count, nor do those on a unix socket.
+	AcceptRate Rate
 }
 
 // Label returns what the forward is called in metrics.

@@ -24,12 +24,15 @@ func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
 
 // finish closes what is open, reports the connection and gives the session back.
 func (s *session) finish(l *loop) {
+	if s.awaits() {
+		l.awaited()
+	}
 	l.wheel.disarm(&s.timer)
 	for i := range s.sides {
 		s.drop(l, i)
 	}
 	if s.counted {
-		s.listener.forward.clients.leave(s.client.Addr())
+		s.listener.forward.clients.leave(subscriber(s.client.Addr()))
 	}
 	s.count(l)
 	s.tell(l)

@@ -48,6 +48,7 @@ type forward struct {
 	active  atomic.Int64
 	clients clients
 	counts  HitCounter // Trust, if it counts
+	rates   *rates     // nil: no limit
 }
 
 // trusts reports whether a peer is trusted. A set that counts hits is told
@@ -64,6 +65,8 @@ func (f *forward) trusts(peer netip.Addr, loop int) bool {
 type Counters struct {
 	// Active is the number of connections that have not ended.
 	Active int
+	// Waiting is how many of them wait for their header.
+	Waiting int
 	// PerLoop is the number of connections that each loop serves.
 	PerLoop []int
 }
@@ -97,7 +100,7 @@ func New(c Config) (*Engine, error) {
 
 // open opens a forward's listeners and deals them out to the loops.
 func (e *Engine) open(f *Forward) error {
-	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards)}
+	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards), rates: newRates(f.AcceptRate)}
 	own.counts, _ = f.Trust.(HitCounter)
 	e.forwards = append(e.forwards, own)
 	for _, l := range e.loops {
@@ -237,6 +240,7 @@ func (e *Engine) Close() {
 func (e *Engine) Counters() Counters {
 	c := Counters{Active: int(e.active.Load())}
 	for _, l := range e.loops {
+		c.Waiting += int(l.waiting.count.Load())
 		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
 	}
 	return c

@@ -62,6 +62,7 @@ func (s *session) decode(l *loop, b []byte) bool {
 		s.headers++
 		s.version = h.Version
 		if int(s.headers) >= f.Headers {
+			l.awaited()
 			s.headed = l.kernel.Now()
 			s.details = details(h.TLVs)
 			s.tally.Headers[kindOf(&h)]++

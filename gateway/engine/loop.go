@@ -52,6 +52,8 @@ type loop struct {
 	active   atomic.Int64 // sessions of this loop, with those on their way to it
 	accepted uint64       // for session ids
 
+	waiting waiting // sessions without their header
+
 	listeners []*listener // those whose connections this loop accepts
 	pause     timer       // until accepting is tried again
 	paused    bool        // pause is armed
@@ -88,6 +90,9 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	l.now = l.kernel.Now()
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
+	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
+		l.waiting.limit = (e.config.MaxWaiting + loops - 1) / loops
+	}
 	poller, errno := l.kernel.Poller()
 	if errno != 0 {
 		return nil, systemError("epoll_create1", errno)

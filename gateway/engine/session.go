@@ -17,16 +17,25 @@ import (
 // socket was admitted by the socket's mode.
 func (s *session) accepted(l *loop) {
 	f, from := s.listener.forward, s.peer.Addr()
-	switch {
-	case f.Health != nil && from.IsValid() && f.Health.Contains(from):
+	if f.Health != nil && from.IsValid() && f.Health.Contains(from) {
 		if s.register(l) {
 			s.close(l, record.Empty, record.Trust)
 		}
-	case !from.IsValid() || f.trusts(from, l.index):
+		return
+	}
+	trusted := !from.IsValid() || f.trusts(from, l.index)
+	switch {
+	case !trusted && !f.PassUntrusted:
+		s.refuse(l, record.Untrusted, record.Trust)
+	case !f.rates.allow(from, l.now):
+		s.reason = "the peer connects more often than --accept-rate allows"
+		s.refuse(l, record.Limit, record.Trust)
+	case trusted:
 		s.state = reading
+		l.await(s)
 		s.arm(l, f.HeaderTimeout)
 		s.register(l)
-	case f.PassUntrusted:
+	default:
 		s.client, s.destination, s.spoof = s.peer, s.sentTo(l), f.Transparent
 		if !s.admit(f) {
 			s.refuse(l, record.Limit, record.Trust)
@@ -35,8 +44,6 @@ func (s *session) accepted(l *loop) {
 		if s.register(l) {
 			s.dial(l, nil)
 		}
-	default:
-		s.refuse(l, record.Untrusted, record.Trust)
 	}
 }
 
@@ -172,7 +179,7 @@ func (s *session) admit(f *forward) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.counted = f.clients.enter(s.client.Addr(), f.MaxConnectionsPerClient)
+	s.counted = f.clients.enter(subscriber(s.client.Addr()), f.MaxConnectionsPerClient)
 	return s.counted
 }
 

@@ -111,7 +111,7 @@ var table = [outcomes]entry{
 	IdleTimeout: {"idle_timeout", "nothing was sent for too long",
 		"raise --idle-timeout, or have the protocol send keep-alives", Info, in(Relay)},
 	Limit: {"limit", "a limit on connections was reached",
-		"--max-connections-per-client; with a reason, the host or the process is out of descriptors or memory", Warn, in(Trust, Dial)},
+		"reason says which: one of the limits that are set, or the host or the process is out of descriptors or memory", Warn, in(Trust, Header, Dial)},
 	Drained: {"drained", "cut at the end of the drain",
 		"a longer --drain-timeout lets more finish", Info, in(Header, Dial, Relay)},
 	Internal: {"internal", "a fault of the gateway or its host",
