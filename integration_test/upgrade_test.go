@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -406,9 +407,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint goes along: whoever asks it after the upgrade is answered
-// by the new process, on TCP and on a unix socket, and the file is removed by
-// the last one:
+// The admin endpoint goes along: whoever asks it is answered by the process that
+// serves, on TCP and on a unix socket, and the file is removed by the last one:
 //
 //	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
 func TestUpgradeWithAdmin(t *testing.T) {
@@ -426,9 +426,27 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
+				asking, asked := make(chan struct{}), make(chan string, 1)
+				go func() {
+					defer close(asked)
+					for answers := 0; ; answers++ {
+						select {
+						case <-asking:
+							return
+						default:
+						}
+						if got := readyz(network, address); got != "200 OK" {
+							asked <- got
+							return
+						}
+					}
+				}()
 				for range 2 {
 					g.upgrade()
-					eventually(t, "the admin endpoint is ready", func() bool { return readyz(network, address) == "200 OK" })
+				}
+				close(asking)
+				if got, failed := <-asked; failed {
+					t.Errorf("in the course of the upgrades /readyz answered %q", got)
 				}
 				conn.Close()
 				behind.Close()
@@ -456,4 +474,27 @@ func readyz(network, address string) string {
 	}
 	response.Body.Close()
 	return response.Status
+}
+
+// As the first process of a container it does not go: the container would end
+// with it.
+func TestUpgradeOfProcessOne(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		p := lab.Start(t, lab.Command{Name: "unshare", Args: []string{"--pid", "--fork", "--kill-child", lab.Binary(t),
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
+		p.WaitLine(t, `"message":"ready"`)
+		children := string(readFile(t, fmt.Sprintf("/proc/%d/task/%d/children", p.PID(), p.PID())))
+		pid, err := strconv.Atoi(strings.TrimSpace(children))
+		if err != nil {
+			t.Fatalf("the children of unshare are %q", children)
+		}
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		p.WaitLine(t, "process 1 of its container")
+		if refuses("127.0.0.1:2000") {
+			t.Error("it serves no more")
+		}
+	})
 }

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -32,9 +31,8 @@ type server struct {
 	watch     *doctor.Watch // nil where no forward is transparent
 	readiness gateway.Readiness
 	stopAdmin func()
-	// adminListener is the admin endpoint's, nil where there is none.
-	adminListener net.Listener
-	shortage      struct {
+	adminGate *gate // nil where there is no admin endpoint
+	shortage  struct {
 		sync.Mutex
 		loops int // that are out of descriptors or memory
 	}
@@ -43,6 +41,7 @@ type server struct {
 	parent  *supervise.Parent   // whom this process takes over from, or nil
 	spare   []gateway.Inherited // what was handed over and nobody took
 	made    chan struct{}       // closed when run is there
+	serving chan struct{}       // closed when no process before this one serves any more
 }
 
 // runServe runs the gateway until a signal ends it.
@@ -80,7 +79,7 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}
 	s := &server{config: c.gateway, log: log.Logger(), access: log, admin: c.admin,
-		program: program, parent: inherited.Parent, made: make(chan struct{})}
+		program: program, parent: inherited.Parent, made: make(chan struct{}), serving: make(chan struct{})}
 	s.systemd.notifier.Socket = os.Getenv("NOTIFY_SOCKET")
 	if err := s.adopt(inherited.Sockets); err != nil {
 		return err
@@ -153,6 +152,9 @@ func (s *server) serve() error {
 	err = run.Run(ctx)
 	close(ended)
 	watching.Wait()
+	if l.handed {
+		s.leaveAdmin()
+	}
 	s.sayStopped()
 	return err
 }

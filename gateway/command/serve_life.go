@@ -22,9 +22,8 @@ type life struct {
 	stop    context.CancelFunc // begins the drain
 	reloads chan struct{}      // asks for a reload
 
-	serving  chan struct{} // closed when no process before this one serves any more
-	awaited  <-chan struct{}
-	told     int // how often it was told to end
+	awaited  <-chan struct{} // serving, until that is closed
+	told     int             // how often it was told to end
 	deadline time.Time
 	ticks    <-chan time.Time // while it drains
 
@@ -37,7 +36,6 @@ func newLife(s *server, signals <-chan os.Signal, stop context.CancelFunc) *life
 	return &life{
 		server: s, signals: signals, stop: stop,
 		reloads:  make(chan struct{}, 1),
-		serving:  make(chan struct{}),
 		upgraded: make(chan error, 1),
 	}
 }
@@ -85,7 +83,7 @@ func (l *life) takeOver() {
 // begin is the moment from which this process is the service.
 func (l *life) begin(background context.Context) {
 	l.removeSpare()
-	l.ownAdminSocket(true)
+	l.ownAdmin()
 	if l.told == 0 {
 		l.tell(supervise.Ready, supervise.Status(l.servingStatus()))
 	}

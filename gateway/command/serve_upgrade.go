@@ -85,10 +85,12 @@ func (l *life) endUpgrade(err error) {
 	l.drain(l.config.DrainTimeout)
 	l.tell(supervise.MainPID(child.PID), supervise.Status(fmt.Sprintf("process %d takes over", child.PID)))
 	l.silence()
-	l.ownAdminSocket(false)
 	child.Commit()
 	l.run.HandOver()
-	go l.stopAdmin() // which lets answers be finished
+	go func() {
+		l.leaveAdmin()
+		l.stopAdmin()
+	}()
 	l.log.Info().Int("child", child.PID).Int("active", l.run.Counters().Active).Str("timeout", l.config.DrainTimeout.String()).
 		Msg("handed over; draining")
 }
