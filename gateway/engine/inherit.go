@@ -74,21 +74,38 @@ func optionsOff() [][3]int {
 // process, in the order of [Engine.Bound]. The caller owns the descriptors. The
 // engine must be running. A listener that closed for an error is left out.
 func (e *Engine) Sockets() ([]Socket, error) {
-	copies, errs := make([]Socket, len(e.listeners)), make([]error, len(e.listeners))
-	for i := range copies {
-		copies[i].FD = -1
-	}
-	<-e.onLoops(func(l *loop) {
+	c := e.copySockets()
+	<-c.made
+	return c.sockets()
+}
+
+// copies are the copies of the listeners' sockets, of which each loop makes
+// those of its own listeners.
+type copies struct {
+	engine *Engine
+	made   <-chan struct{}
+	of     []Socket // each listener; FD is -1 where there is none
+	errs   []error
+}
+
+func (e *Engine) copySockets() *copies {
+	c := &copies{engine: e, of: make([]Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
+	c.made = e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
-			if ln.loop == l && ln.fd >= 0 {
-				copies[i], errs[i] = ln.duplicate(l.kernel)
+			if ln.loop == l {
+				c.of[i], c.errs[i] = ln.duplicate(l.kernel)
 			}
 		}
 	})
-	open := slices.DeleteFunc(copies, func(s Socket) bool { return s.FD < 0 })
-	if err := errors.Join(errs...); err != nil {
+	return c
+}
+
+// sockets returns the copies that were made, or on any error none.
+func (c *copies) sockets() ([]Socket, error) {
+	open := slices.DeleteFunc(c.of, func(s Socket) bool { return s.FD < 0 })
+	if err := errors.Join(c.errs...); err != nil {
 		for _, s := range open {
-			e.kernel.Close(s.FD)
+			c.engine.kernel.Close(s.FD)
 		}
 		return nil, err
 	}
@@ -97,6 +114,9 @@ func (e *Engine) Sockets() ([]Socket, error) {
 
 // duplicate returns a copy of the listener's socket.
 func (ln *listener) duplicate(k Kernel) (Socket, error) {
+	if ln.fd < 0 {
+		return Socket{FD: -1}, nil
+	}
 	fd, errno := k.Duplicate(ln.fd)
 	if errno != 0 {
 		return Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, systemError("fcntl", errno))

@@ -207,26 +207,13 @@ func TestSocketName(t *testing.T) {
 // Without a descriptor for a copy there are none at all, and nothing is left open.
 func TestSocketsOutOfDescriptors(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{more(plain(serverA))}})
-	r.limit = r.used + 1
-	type result struct {
-		sockets []Socket
-		err     error
-	}
-	done := make(chan result)
-	go func() {
-		s, err := r.engine.Sockets()
-		done <- result{s, err}
-	}()
-	for {
-		select {
-		case got := <-done:
-			if got.sockets != nil || !errors.Is(got.err, unix.EMFILE) || r.used != r.limit-1 {
-				t.Errorf("%v, %v, %d of %d descriptors are open", got.sockets, got.err, r.used, r.limit)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			r.turn()
-		}
+	before := r.used
+	r.limit = before + 1
+	c := r.engine.copySockets()
+	r.settle()
+	<-c.made
+	if sockets, err := c.sockets(); sockets != nil || !errors.Is(err, unix.EMFILE) || r.used != before {
+		t.Errorf("%v, %v, %d descriptors are open, %d before", sockets, err, r.used, before)
 	}
 }
 

@@ -180,6 +180,9 @@ func (s *session) admit(f *forward) bool {
 		return true
 	}
 	s.counted = f.clients.enter(subscriber(s.client.Addr()), f.MaxConnectionsPerClient)
+	if !s.counted {
+		s.reason = "the client has as many connections as it may"
+	}
 	return s.counted
 }
 
