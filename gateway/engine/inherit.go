@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/transparent"
 )
 
 // Socket is a listening stream socket that was open before the engine: systemd
@@ -45,18 +47,28 @@ func ActivationName(name string) string { return "systemd:" + name }
 func (ln *listener) adopt(k Kernel) error {
 	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
 	if !ln.bound.IsUnix() {
-		for _, o := range append(optionsOff(), ln.forward.options...) {
-			if errno := k.SetOption(ln.fd, o[0], o[1], o[2]); errno != 0 {
-				return systemError("setsockopt", errno)
-			}
-		}
-		return nil
+		return ln.adoptTCP(k)
 	}
 	if ln.held || isAbstract(ln.bound.Path) {
 		return nil
 	}
 	if err := os.Chmod(ln.bound.Path, ln.forward.SocketMode); err != nil {
 		return fmt.Errorf("set the mode of the socket: %w", err)
+	}
+	return nil
+}
+
+func (ln *listener) adoptTCP(k Kernel) error {
+	for _, o := range append(optionsOff(), ln.forward.options...) {
+		if errno := k.SetOption(ln.fd, o[0], o[1], o[2]); errno != 0 {
+			return systemError("setsockopt", errno)
+		}
+	}
+	if !ln.forward.TProxy {
+		return nil
+	}
+	if errno := transparent.Enable(k, ln.fd, ln.bound.Addr.Addr().Is4()); errno != 0 {
+		return systemError("setsockopt", errno)
 	}
 	return nil
 }

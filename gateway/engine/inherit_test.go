@@ -235,3 +235,32 @@ func TestDrainKeepsDeadlines(t *testing.T) {
 	}
 	r.clean()
 }
+
+// A socket that is taken over gets what a TProxy listener needs, by its family,
+// as one that the engine opens does; where that is forbidden there is no engine.
+func TestTProxyInherited(t *testing.T) {
+	for at, want := range map[string][3]int{
+		"192.0.2.80:80": {unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1},
+		"[::]:80":       {unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1},
+	} {
+		k := newScript(t, 0)
+		f := plain(serverA)
+		f.TProxy = true
+		socket := k.create(listening)
+		f.Listeners[0].Socket = &Socket{FD: socket.fd, Bound: Endpoint{Addr: netip.MustParseAddrPort(at)}}
+		newRig(t, k, Config{Forwards: []*Forward{f}})
+		if !slices.Contains(socket.options, want) {
+			t.Errorf("%s: the options are %v, want %v among them", at, socket.options, want)
+		}
+		k.optionError = func(_, name int) unix.Errno {
+			if name == want[1] {
+				return unix.EPERM
+			}
+			return 0
+		}
+		f.Listeners[0].Socket.FD = k.create(listening).fd
+		if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s: without the capability: %v", at, err)
+		}
+	}
+}
