@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"testing"
@@ -101,5 +102,44 @@ func TestDrainDelay(t *testing.T) {
 		g.WaitLine(t, "drain")
 		redisCarries(t, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)), 100)
 		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+	})
+}
+
+// Under load nobody whose connection was taken is lost: in the delay all are
+// served, though /readyz says to stay away, and after it all are refused, never
+// reset. Five gateways in a row:
+//
+//	8 × (conn ──header, request──▶ gateway :2000, --drain-delay ◀── SIGTERM)
+//	                                  └──▶ echo :3000
+func TestDrainUnderLoad(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		echo(t, "127.0.0.1:3000")
+		for range 5 {
+			g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "300ms",
+				"--admin", "127.0.0.1:9180", "--access-log", "off", "--log-level", "info")
+			load := startLoad("127.0.0.1:2000", 8)
+			goesOn := func() {
+				t.Helper()
+				before := load.served.Load()
+				eventually(t, "the load goes on", func() bool { return load.served.Load() > before+50 })
+			}
+			goesOn()
+			g.Signal(syscall.SIGTERM)
+			eventually(t, "the gateway is not ready", func() bool { return readyz("tcp", "127.0.0.1:9180") == "503 Service Unavailable" })
+			goesOn()
+			eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+			close(load.done)
+			load.running.Wait()
+			for _, err := range load.failures {
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Fatalf("a connection failed with %v, want it refused", err)
+				}
+			}
+			t.Logf("%d served, %d refused", load.served.Load(), len(load.failures))
+			if code := g.Wait(t); code != 0 {
+				t.Errorf("exit code %d, want 0", code)
+			}
+		}
 	})
 }

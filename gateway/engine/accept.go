@@ -158,25 +158,6 @@ func (l *loop) ignore(ln *listener) {
 	l.kernel.Unwatch(l.poller, ln.fd)
 }
 
-// closeListeners closes the loop's listeners; what the kernel had queued for
-// them is accepted first, or it would be reset. A socket that somebody else
-// has open keeps its queue, which is theirs to serve.
-func (l *loop) closeListeners() {
-	for _, ln := range l.listeners {
-		for ln.fd >= 0 && !ln.held {
-			fd, peer, errno := l.kernel.Accept(ln.fd)
-			if ofOneConnection(errno) {
-				continue
-			}
-			if errno != 0 {
-				break
-			}
-			l.handOver(arrival{ln, fd, peer})
-		}
-		l.closeListener(ln)
-	}
-}
-
 // ofOneConnection says that an error of accept4(2) is the fault of one
 // connection, which is taken off the queue with it, or an interruption
 // (accept(2), "Error handling").

@@ -15,6 +15,7 @@ type clients struct {
 
 // enter counts one more of client's connections, unless it has limit already.
 func (c *clients) enter(client netip.Addr, limit int) bool {
+	client = subscriber(client)
 	c.Lock()
 	defer c.Unlock()
 	if c.count == nil {
@@ -28,6 +29,7 @@ func (c *clients) enter(client netip.Addr, limit int) bool {
 }
 
 func (c *clients) leave(client netip.Addr) {
+	client = subscriber(client)
 	c.Lock()
 	defer c.Unlock()
 	if c.count[client]--; c.count[client] <= 0 {

@@ -32,7 +32,7 @@ func (s *session) finish(l *loop) {
 		s.drop(l, i)
 	}
 	if s.counted {
-		s.listener.forward.clients.leave(subscriber(s.client.Addr()))
+		s.listener.forward.clients.leave(s.client.Addr())
 	}
 	s.count(l)
 	s.tell(l)

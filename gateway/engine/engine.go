@@ -167,24 +167,21 @@ func (e *Engine) StopAccepting() { e.stopAccepting(false) }
 func (e *Engine) Release() { e.stopAccepting(true) }
 
 func (e *Engine) stopAccepting(handedOver bool) {
-	closed := e.closeListeners(handedOver)
-	// Only when all loops have closed their listeners can the number of
-	// connections reach its last zero.
-	e.running.Go(func() {
-		<-closed
-		e.closing.Store(true)
-		e.checkIdle()
-	})
-}
-
-// closeListeners has every loop close its listeners; the result is closed when
-// all of them have.
-func (e *Engine) closeListeners(handedOver bool) <-chan struct{} {
-	return e.onLoops(func(l *loop) {
+	parted := make(chan struct{}, len(e.loops))
+	e.onLoops(func(l *loop) {
 		for _, ln := range l.listeners {
 			ln.held = ln.held || handedOver
 		}
-		l.closeListeners()
+		l.part(func() { parted <- struct{}{} })
+	})
+	// Only when all loops have closed their listeners can the number of
+	// connections reach its last zero.
+	e.running.Go(func() {
+		for range e.loops {
+			<-parted
+		}
+		e.closing.Store(true)
+		e.checkIdle()
 	})
 }
 
@@ -222,7 +219,7 @@ func (e *Engine) Close() {
 	e.names.close()
 	// A loop that ended would never see the connections that another one,
 	// whose listeners are still open, hands over to it.
-	<-e.closeListeners(false)
+	<-e.onLoops((*loop).closeListeners)
 	for _, l := range e.loops {
 		l.call(func() { l.quit = true })
 	}

@@ -28,6 +28,9 @@ type Kernel interface {
 	BindPath(fd int, path string) syscall.Errno
 	// Listen starts listening; the kernel cuts backlog to somaxconn.
 	Listen(fd, backlog int) syscall.Errno
+	// RefuseHandshakes has a TCP listener leave new handshakes unanswered; those
+	// that are under way go on, and so do its connections.
+	RefuseHandshakes(fd int) syscall.Errno
 	// Accept takes a connection; peer is invalid for a unix socket, and never 4-in-6.
 	Accept(fd int) (conn int, peer netip.AddrPort, errno syscall.Errno)
 	// Connect starts to connect; EINPROGRESS means that EPOLLOUT will tell.
@@ -134,6 +137,24 @@ func (linux) BindPath(fd int, path string) syscall.Errno {
 
 func (linux) Listen(fd, backlog int) syscall.Errno {
 	_, errno := call3(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog), 0)
+	return errno
+}
+
+// RefuseHandshakes attaches a filter (socket(7), SO_ATTACH_FILTER), to which the
+// packet begins with the TCP header (tcp_v4_rcv, tcp_v6_rcv). It drops what has
+// SYN and not ACK, RFC 9293 section 3.1. Sockets that are accepted from now on
+// have it, too, and never see such a packet.
+func (linux) RefuseHandshakes(fd int) syscall.Errno {
+	const flags, syn, ack, all = 13, 0x02, 0x10, 1<<32 - 1
+	program := [...]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: syn},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: all},
+	}
+	f := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	_, errno := call6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f), 0)
 	return errno
 }
 

@@ -39,6 +39,7 @@ type script struct {
 	shutdowns, splices int // calls
 
 	accepts     []syscall.Errno // what the next Accepts return instead
+	filters     bool            // RefuseHandshakes works
 	pipeErrors  syscall.Errno   // what Pipe returns
 	pipeRoom    int             // what it grants at most, 0: what is asked for
 	spliceError syscall.Errno   // what Splice from a socket returns
@@ -86,9 +87,10 @@ type file struct {
 	tag    uint64
 	ready  bool // it is on poller's list
 
-	list  []*file // of a poller: what may be ready; of a listener: what waits
-	count uint64  // of an eventfd
-	pipe  *pipeBytes
+	list    []*file // of a poller: what may be ready; of a listener: what waits
+	count   uint64  // of an eventfd
+	refuses bool    // of a listener: new handshakes
+	pipe    *pipeBytes
 	socket
 }
 
@@ -200,6 +202,16 @@ func (k *script) Unwatch(poller, fd int) {
 		return
 	}
 	f.forget()
+}
+
+// RefuseHandshakes is only known to a kernel with filters.
+func (k *script) RefuseHandshakes(fd int) syscall.Errno {
+	f := k.file(fd, "RefuseHandshakes", listening)
+	if !k.filters {
+		return unix.ENOPROTOOPT
+	}
+	f.refuses = true
+	return 0
 }
 
 // Duplicate returns a descriptor that shares nothing: enough to count.

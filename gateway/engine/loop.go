@@ -57,6 +57,8 @@ type loop struct {
 	listeners []*listener // those whose connections this loop accepts
 	pause     timer       // until accepting is tried again
 	paused    bool        // pause is armed
+	parting   timer       // until the listeners are closed
+	parted    []func()    // to be called then
 	shortage  bool        // accept_paused was told, accept_resumed was not
 	told      int64       // when accept_paused was told last
 
@@ -168,11 +170,14 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 
 // fire serves a deadline.
 func (l *loop) fire(t *timer) {
-	if t.session == nil {
+	switch {
+	case t == &l.pause:
 		l.retryAccept()
-		return
+	case t == &l.parting:
+		l.closeListeners()
+	default:
+		t.session.timeout(l)
 	}
-	t.session.timeout(l)
 }
 
 // later puts s on the run queue: it has used up its budget, but its

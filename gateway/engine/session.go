@@ -179,7 +179,7 @@ func (s *session) admit(f *forward) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.counted = f.clients.enter(subscriber(s.client.Addr()), f.MaxConnectionsPerClient)
+	s.counted = f.clients.enter(s.client.Addr(), f.MaxConnectionsPerClient)
 	if !s.counted {
 		s.reason = "the client has as many connections as it may"
 	}
