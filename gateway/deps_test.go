@@ -57,6 +57,7 @@ var kept = map[string][]string{
 	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
+	"github.com/chromedp":            {}, // a browser for tests
 	"net/http":                       {"gateway/admin", "gateway/command"},
 	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
 }

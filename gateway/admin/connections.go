@@ -27,13 +27,15 @@ type Connection struct {
 	// ID is the same as in the log.
 	ID string `json:"id"`
 	// Forward is the listener, as in the log.
-	Forward     string  `json:"forward"`
-	Peer        string  `json:"peer"` // "unix" on a unix socket
-	Client      string  `json:"client"`
-	Destination string  `json:"destination"`
-	Backend     string  `json:"backend"`
-	Transparent bool    `json:"transparent"`
-	Version     uint8   `json:"version"`
+	Forward     string `json:"forward"`
+	Peer        string `json:"peer"` // "unix" on a unix socket
+	Client      string `json:"client"`
+	Destination string `json:"destination"`
+	Backend     string `json:"backend"`
+	Transparent bool   `json:"transparent"`
+	Version     uint8  `json:"version"`
+	// Authority is the host name that the client asked for, of its own choice.
+	Authority   string  `json:"authority,omitempty"`
 	State       string  `json:"state"` // see engine.Session
 	BytesIn     int64   `json:"bytes_in"`
 	BytesOut    int64   `json:"bytes_out"`
@@ -174,6 +176,7 @@ func (s *Server) connection(of *engine.Session) Connection {
 		Destination: text(of.Destination),
 		Transparent: of.Transparent,
 		Version:     of.Version,
+		Authority:   of.Authority,
 		State:       of.State,
 		BytesIn:     of.BytesIn,
 		BytesOut:    of.BytesOut,

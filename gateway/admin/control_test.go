@@ -2,10 +2,12 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestControl(t *testing.T) {
@@ -18,6 +20,9 @@ func TestControl(t *testing.T) {
 		}
 		return nil
 	}
+	var examined int
+	able.Findings = func() (json.RawMessage, time.Time) { return json.RawMessage(`[]`), noon }
+	able.Examine = func(context.Context) { examined++ }
 	for _, tt := range []struct {
 		config       Config
 		method, path string
@@ -26,6 +31,9 @@ func TestControl(t *testing.T) {
 	}{
 		{quiet(), "POST", "/-/drain", http.StatusNotImplemented, "error"},
 		{quiet(), "POST", "/-/reload", http.StatusNotImplemented, "error"},
+		{quiet(), "POST", "/-/examine", http.StatusNotImplemented, "error"},
+		{able, "GET", "/-/examine", http.StatusMethodNotAllowed, ""},
+		{able, "POST", "/-/examine", http.StatusOK, `{"findings":[],"examined":"2026-11-22T12:00:00Z"}`},
 		{able, "GET", "/-/drain", http.StatusMethodNotAllowed, ""},
 		{able, "GET", "/-/reload", http.StatusMethodNotAllowed, ""},
 		{able, "POST", "/-/drain", http.StatusAccepted, `"draining":true`},
@@ -36,8 +44,8 @@ func TestControl(t *testing.T) {
 			t.Errorf("%s %s: %d %s; want %d %s", tt.method, tt.path, w.Code, w.Body, tt.code, tt.text)
 		}
 	}
-	if drained != 1 || reloaded != 2 {
-		t.Errorf("drained %d times, reloaded %d times", drained, reloaded)
+	if drained != 1 || reloaded != 2 || examined != 1 {
+		t.Errorf("drained %d times, reloaded %d times, examined %d times", drained, reloaded, examined)
 	}
 }
 

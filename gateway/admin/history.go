@@ -52,9 +52,11 @@ type History struct {
 	RefusedPerSecond  []float64 `json:"refused_per_second"`
 	BytesInPerSecond  []float64 `json:"bytes_in_per_second"`
 	BytesOutPerSecond []float64 `json:"bytes_out_per_second"`
-	// Of a hundred connections that got so far in the step 99 did within:
-	HeaderSeconds  []Maybe `json:"header_p99_seconds"`
-	ConnectSeconds []Maybe `json:"connect_p99_seconds"`
+	// Of a hundred connections that got so far in the step 50, or 99, did within:
+	HeaderP50  []Maybe `json:"header_p50_seconds"`
+	HeaderP99  []Maybe `json:"header_p99_seconds"`
+	ConnectP50 []Maybe `json:"connect_p50_seconds"`
+	ConnectP99 []Maybe `json:"connect_p99_seconds"`
 }
 
 // Rates are what happens now: the mean of the last ten seconds, and quantiles of
@@ -146,7 +148,9 @@ func (m *memory) history(name string) History {
 	for _, list := range []*[]float64{&h.Active, &h.AcceptedPerSecond, &h.RefusedPerSecond, &h.BytesInPerSecond, &h.BytesOutPerSecond} {
 		*list = make([]float64, 0, steps)
 	}
-	h.HeaderSeconds, h.ConnectSeconds = make([]Maybe, 0, steps), make([]Maybe, 0, steps)
+	for _, list := range []*[]Maybe{&h.HeaderP50, &h.HeaderP99, &h.ConnectP50, &h.ConnectP99} {
+		*list = make([]Maybe, 0, steps)
+	}
 	samples := m.of[name]
 	for i := 1; i < len(samples); i++ {
 		r := ratesBetween(&samples[i-1], &samples[i], m.times[i].Sub(m.times[i-1]))
@@ -155,8 +159,8 @@ func (m *memory) history(name string) History {
 		h.RefusedPerSecond = append(h.RefusedPerSecond, r.RefusedPerSecond)
 		h.BytesInPerSecond = append(h.BytesInPerSecond, r.BytesInPerSecond)
 		h.BytesOutPerSecond = append(h.BytesOutPerSecond, r.BytesOutPerSecond)
-		h.HeaderSeconds = append(h.HeaderSeconds, r.HeaderP99)
-		h.ConnectSeconds = append(h.ConnectSeconds, r.ConnectP99)
+		h.HeaderP50, h.HeaderP99 = append(h.HeaderP50, r.HeaderP50), append(h.HeaderP99, r.HeaderP99)
+		h.ConnectP50, h.ConnectP99 = append(h.ConnectP50, r.ConnectP50), append(h.ConnectP99, r.ConnectP99)
 	}
 	return h
 }

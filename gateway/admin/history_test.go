@@ -52,7 +52,7 @@ func TestHistory(t *testing.T) {
 			[]float64{0.4 * factor, 0.2 * factor, 2 * factor, 6 * factor}) {
 			t.Errorf("%q rates: %+v", name, r)
 		}
-		if p := float64(r.ConnectP50); p < 0.0005 || p > 0.001 || !r.HeaderP99.IsNone() || len(h.ConnectSeconds) != samplesKept {
+		if p := float64(r.ConnectP50); p < 0.0005 || p > 0.001 || !r.HeaderP99.IsNone() || len(h.ConnectP50) != samplesKept || len(h.HeaderP99) != samplesKept {
 			t.Errorf("%q latencies: %+v", name, r)
 		}
 	}

@@ -54,9 +54,12 @@ type Config struct {
 	Refusals *Refusals
 	// LogDropped returns how many lines of the log were lost; nil is unknown.
 	LogDropped func() uint64
-	// Findings returns what is wrong with this host, as a list in JSON, or
-	// nil; nil looks for nothing.
-	Findings func() json.RawMessage
+	// Findings returns what is known to be wrong or well with this host, as a
+	// list in JSON, and when all of it was last looked at, zero for never; nil
+	// knows nothing.
+	Findings func() (list json.RawMessage, examined time.Time)
+	// Examine looks at the host anew, which may take seconds; nil cannot.
+	Examine func(context.Context)
 	// Drain has the gateway stop and let connections finish; it returns at
 	// once. nil cannot.
 	Drain func()
@@ -195,6 +198,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("DELETE /connections/{id}", s.cut)
 	mux.HandleFunc("POST /-/drain", s.drain)
 	mux.HandleFunc("POST /-/reload", s.reload)
+	mux.HandleFunc("POST /-/examine", s.examine)
+	addPage(mux)
 	if s.config.Profiles {
 		addProfiles(mux)
 	}

@@ -40,9 +40,11 @@ type Status struct {
 	Refusals       []Refusal `json:"refusals"`
 	MissedRefusals uint64    `json:"missed_refusals"`
 	LogDropped     uint64    `json:"log_lines_dropped"`
-	// Findings are what is wrong with this host, or null where that was not
-	// looked for.
+	// Findings are what is known to be wrong or well with this host, or null
+	// where nothing was looked at; see docs/doctor.md. Examined is when all of
+	// it was last looked at.
 	Findings json.RawMessage `json:"findings"`
+	Examined time.Time       `json:"examined,omitzero"`
 }
 
 // ForwardStatus is one forward.
@@ -121,7 +123,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		answer.LogDropped = s.config.LogDropped()
 	}
 	if s.config.Findings != nil {
-		answer.Findings = s.config.Findings()
+		answer.Findings, answer.Examined = s.config.Findings()
 	}
 	g := s.gateway()
 	if g == nil {

@@ -17,7 +17,7 @@ import (
 func TestStatus(t *testing.T) {
 	s, _ := busy()
 	s.started = noon.Add(-time.Hour)
-	s.config.Findings = func() json.RawMessage { return json.RawMessage(`[{"code":"x"}]`) }
+	s.config.Findings = func() (json.RawMessage, time.Time) { return json.RawMessage(`[{"code":"x"}]`), noon }
 	s.config.Refusals.Note(&record.Connection{Outcome: record.NotProxy, Peer: peer(1)})
 	s.config.Readiness.Set(gateway.NotReadyDraining, "told to stop")
 	w := ask(s, "GET", "/status.json")
@@ -33,8 +33,8 @@ func TestStatus(t *testing.T) {
 	if got.Ready || len(got.Reasons) != 1 || got.Active != 3 || got.Limit != 100 || !slices.Equal(got.Loops, []int{2, 1}) || got.LogDropped != 7 {
 		t.Errorf("ready %v %v, %d of %d active, loops %v, %d lines dropped", got.Ready, got.Reasons, got.Active, got.Limit, got.Loops, got.LogDropped)
 	}
-	if len(got.Refusals) != 1 || got.Refusals[0].Remedy == "" || string(got.Findings) != `[{"code":"x"}]` {
-		t.Errorf("refusals %+v, findings %s", got.Refusals, got.Findings)
+	if len(got.Refusals) != 1 || got.Refusals[0].Remedy == "" || string(got.Findings) != `[{"code":"x"}]` || !got.Examined.Equal(noon) {
+		t.Errorf("refusals %+v, findings %s of %v", got.Refusals, got.Findings, got.Examined)
 	}
 	if len(got.Forwards) != 3 {
 		t.Fatalf("%d forwards", len(got.Forwards))

@@ -2,12 +2,15 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/doctor"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
 )
@@ -108,6 +111,8 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 		Refusals:   refusals,
 		LogDropped: s.access.Dropped,
 		Profiles:   s.admin.profiles,
+		Findings:   findingsJSON(s.examiner),
+		Examine:    s.examiner.Examine,
 		Drain: func() {
 			select {
 			case signals <- asked("POST /-/drain"):
@@ -135,6 +140,21 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 		endpoint.Close()
 		<-watched
 	}, nil
+}
+
+// findingsJSON returns a function that tells what an examiner knows.
+func findingsJSON(e *doctor.Examiner) func() (json.RawMessage, time.Time) {
+	return func() (json.RawMessage, time.Time) {
+		findings, examined := e.Findings()
+		if findings == nil {
+			return nil, examined
+		}
+		list, err := json.Marshal(findings)
+		if err != nil {
+			return nil, examined // texts and words: there is no error
+		}
+		return list, examined
+	}
 }
 
 // alsoNote returns an observer that hands connections on to another one, and

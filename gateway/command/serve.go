@@ -29,6 +29,7 @@ type server struct {
 	access    *accesslog.Log
 	admin     adminConfig
 	watch     *doctor.Watch // nil where no forward is transparent
+	examiner  *doctor.Examiner
 	readiness gateway.Readiness
 	stopAdmin func()
 	adminGate *gate // nil where there is no admin endpoint
@@ -85,6 +86,7 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 		return err
 	}
 	s.watch = s.newWatch(g)
+	s.examiner = doctor.NewExaminer(doctor.This(), doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}, s.watch, nil)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {
 			c.Action = s.watch.Remedy(c.Backend.Addr())

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"unproxy/gateway"
@@ -59,6 +60,8 @@ type Watch struct {
 	remedies remedies
 	// known is what the last round left; what was never tested is not in it.
 	known map[string]verdict
+	// findings are its findings, for others to see.
+	findings atomic.Pointer[[]Finding]
 }
 
 // NewWatch returns a watch that has not begun.
@@ -94,6 +97,16 @@ func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
 // Remedy returns what brings the replies of a backend back, in one line; "" for
 // one that the configuration does not name. It neither blocks nor allocates.
 func (w *Watch) Remedy(backend netip.Addr) string { return w.remedies.find(backend) }
+
+// Findings returns what the last round left: one finding for each backend that
+// is tested, none before the first round has ended. The caller must not change
+// it. It may be called from any goroutine.
+func (w *Watch) Findings() []Finding {
+	if all := w.findings.Load(); all != nil {
+		return slices.Clip(*all)
+	}
+	return nil
+}
 
 func (w *Watch) resolve(ctx context.Context) map[string]resolved {
 	return resolve(ctx, w.Host.Lookup, w.Config.Forwards)
@@ -132,7 +145,7 @@ func (w *Watch) round(ctx context.Context) {
 // learn takes in the verdicts of a round. What was known stays known while the
 // backend is silent.
 func (w *Watch) learn(plan returnpath.Plan, tested []*target, verdicts map[*target]verdict) {
-	var broken []Finding
+	var all, broken []Finding
 	byAddress := map[netip.Addr]Finding{}
 	known := make(map[string]verdict, len(tested))
 	for _, t := range tested {
@@ -142,12 +155,14 @@ func (w *Watch) learn(plan returnpath.Plan, tested []*target, verdicts map[*targ
 			v = before
 		}
 		known[t.key()] = v
+		all = append(all, v.finding)
 		if v.state == Broken {
 			broken = append(broken, v.finding)
 			byAddress[t.at.Addr()] = v.finding
 		}
 	}
 	w.known = known
+	w.findings.Store(&all)
 	w.remedies.learn(plan, byAddress, w.Apply)
 	w.setReadiness(broken)
 }
@@ -188,7 +203,7 @@ func (w *Watch) setReadiness(broken []Finding) {
 // key names a target in every round.
 func (t *target) key() string { return fmt.Sprintf("%s %d", t.at, t.mark) }
 
-// verdict is what a test says of a way back. The finding is empty where it works.
+// verdict is what a test says of a way back.
 type verdict struct {
 	state   State
 	finding Finding
@@ -199,8 +214,9 @@ type verdict struct {
 func (w *Watch) verdict(ctx context.Context, plan returnpath.Plan, t *target) verdict {
 	h, client := w.Host, stranger(t.at.Addr().Is6())
 	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
+	works := verdict{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
 	if _, err := h.try(ctx, attempt); err == nil {
-		return verdict{state: Works}
+		return works
 	}
 	t.plain = h.plainly(ctx, t)
 	if t.plain.answer != answered {
@@ -211,7 +227,7 @@ func (w *Watch) verdict(ctx context.Context, plan returnpath.Plan, t *target) ve
 	_, err := h.try(ctx, attempt)
 	switch answerOf(err) {
 	case answered, refused: // a refusal has come back as well
-		return verdict{state: Works}
+		return works
 	case silent, unreachable:
 		return verdict{Broken, h.diagnose(ctx, plan, lost{t, client, "", w.Printing})[0]}
 	}

@@ -30,6 +30,9 @@ type Session struct {
 	Transparent bool
 	// Version is the header's, 1 or 2; 0 when none was read.
 	Version uint8
+	// Authority is the host name that the client asked for, as the header has
+	// it; it is of the client's choice and may hold any byte.
+	Authority string
 	// State is what it waits for: "header", "closing", "dialling",
 	// "diagnosing" or "relaying".
 	State string
@@ -57,6 +60,9 @@ func (s *session) describe(to *Session, now int64) {
 		BytesOut:    s.sides[backend].bytes,
 		Age:         time.Duration(now - s.began),
 		Idle:        time.Duration(now - s.alive),
+	}
+	if s.details != nil {
+		to.Authority = s.details.Authority
 	}
 }
 

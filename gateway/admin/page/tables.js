@@ -1,0 +1,154 @@
+// The tables of forwards, refusals and trust rules.
+
+import { lines, list, make, row, set, show } from './dom.js';
+import { ago, bytes, bytesPerSecond, count, perSecond, plural } from './format.js';
+
+const forwardColumns = [
+  { label: 'Listens on', head: true }, { label: 'Leads to' }, { label: 'Backend sees' }, { label: 'Active', number: true },
+  { label: 'New', number: true }, { label: 'In', number: true }, { label: 'Out', number: true }, { label: 'Ended since the start' },
+];
+
+// showForwardTable shows what is forwarded and to where.
+export function showForwardTable(forwards) {
+  list(document.getElementById('forwards'), forwards.map((f, i) => ({ ...f, i })), {
+    key: (f) => f.i,
+    create: () => row(forwardColumns),
+    update: updateForward,
+  });
+}
+
+const listenersShown = 3;
+
+function updateForward(tr, f) {
+  const listeners = f.listeners ?? [];
+  const bound = listeners.slice(0, listenersShown).filter((l) => l.address !== f.name).map((l) => l.address);
+  const more = f.listener_count > listenersShown ? [`${plural(f.listener_count, 'listener')} in all`] : [];
+  lines(tr.cells[0], f.name, ...bound, ...more);
+  lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1));
+  set(tr.cells[2], f.transparent ? 'the client' : 'the gateway');
+  set(tr.cells[3], count(f.active));
+  const refused = f.rates.refused_per_second;
+  lines(tr.cells[4], perSecond(f.rates.accepted_per_second), refused > 0 ? `${perSecond(refused)} refused` : '');
+  lines(tr.cells[5], bytesPerSecond(f.rates.bytes_in_per_second), bytes(f.bytes_in));
+  lines(tr.cells[6], bytesPerSecond(f.rates.bytes_out_per_second), bytes(f.bytes_out));
+  const ended = Object.entries(f.closed).sort((a, b) => b[1] - a[1]).map(([outcome, n]) => `${outcome} ${count(n)}`);
+  set(tr.cells[7], ended.join(', ') || 'none');
+}
+
+const refusalColumns = [
+  { label: 'Why', head: true }, { label: 'What to do' }, { label: 'Forward' }, { label: 'Count', number: true }, { label: 'Last', number: true },
+];
+
+// showRefusals shows who was refused lately: a group of rows for each peer, the
+// latest first.
+export function showRefusals(status) {
+  const peers = new Map();
+  for (const r of status.refusals) {
+    if (!peers.has(r.peer)) peers.set(r.peer, { peer: r.peer, refusals: [] });
+    peers.get(r.peer).refusals.push(r);
+  }
+  const table = document.getElementById('refusals');
+  list(table, [...peers.values()], {
+    lead: 1, // the heading
+    key: (p) => p.peer,
+    create: createPeer,
+    update: (body, p) => updatePeer(body, p, status.time),
+  });
+  show(table, peers.size > 0);
+  show(document.getElementById('no-refusals'), peers.size === 0);
+  set(document.getElementById('missed'), status.missed_refusals > 0 ? `${count(status.missed_refusals)} more came too fast to be told apart` : '');
+}
+
+function createPeer() {
+  const head = make('th', 'peer');
+  head.setAttribute('role', 'rowheader');
+  head.scope = 'rowgroup';
+  head.colSpan = refusalColumns.length;
+  const tr = make('tr', 'group', head);
+  tr.setAttribute('role', 'row');
+  const body = make('tbody', '', tr);
+  body.setAttribute('role', 'rowgroup');
+  return body;
+}
+
+function updatePeer(body, { peer, refusals }, time) {
+  const total = refusals.reduce((sum, r) => sum + r.count, 0);
+  lines(body.rows[0].cells[0], peer === 'unix' ? 'A peer on a unix socket' : `Peer ${peer}`, `refused ${count(total)} times`);
+  list(body, refusals, {
+    lead: 1,
+    key: (r) => `${r.outcome} ${r.forward} ${r.reason ?? ''}`,
+    create: () => row(refusalColumns),
+    update: (tr, r) => updateRefusal(tr, r, time),
+  });
+}
+
+function updateRefusal(tr, r, time) {
+  lines(tr.cells[0], `${r.outcome}: ${r.meaning}`, r.reason, r.client ? `for ${r.client}` : '', r.sample ? `began ${r.sample}` : '');
+  set(tr.cells[1], r.remedy);
+  set(tr.cells[2], r.forward);
+  set(tr.cells[3], count(r.count));
+  set(tr.cells[4], ago(r.last, time));
+}
+
+const trustColumns = [{ label: 'Rule', head: true }, { label: 'Covers' }, { label: 'From' }, { label: 'Admitted', number: true }];
+const rulesShown = 200;
+
+// showTrust shows the lists of peers that may name a client, each with its rules.
+export function showTrust(trust) {
+  list(document.getElementById('trust'), trust.map((t, i) => ({ ...t, i })), {
+    key: (t) => t.i,
+    create: createTrust,
+    update: (div, t) => updateTrust(div, t, trust.length > 1),
+  });
+}
+
+function createTrust(t) {
+  const title = make('p', 'muted');
+  title.id = `trust-${t.i}`;
+  const head = make('tr', '', ...trustColumns.map((c) => make('th', c.number ? 'number' : '', c.label)));
+  head.setAttribute('role', 'row');
+  for (const th of head.cells) {
+    th.scope = 'col';
+    th.setAttribute('role', 'columnheader');
+  }
+  const table = make('table', '', make('thead', '', head), make('tbody'));
+  table.setAttribute('role', 'table');
+  table.setAttribute('aria-labelledby', `trust-title ${title.id}`);
+  for (const group of table.children) group.setAttribute('role', 'rowgroup');
+  return make('div', '', title, table, make('p', 'none'));
+}
+
+function updateTrust(div, t, several) {
+  const rules = written(t.rules);
+  const [title, table, more] = div.children;
+  set(title, several ? `For ${t.forwards.join(', ')}` : '');
+  list(table.tBodies[0], rules.slice(0, rulesShown), {
+    key: (r) => r.key,
+    create: () => row(trustColumns),
+    update: updateRule,
+  });
+  show(table, rules.length > 0);
+  set(more, rules.length === 0 ? 'Nobody.' : `and ${count(rules.length - rulesShown)} more rules, see status.json`);
+  show(more, rules.length === 0 || rules.length > rulesShown);
+}
+
+// written returns the rules as they were written: a preset, or a name that
+// stands for several prefixes, is one.
+function written(rules) {
+  const all = new Map();
+  for (const r of rules) {
+    const key = `${r.rule} ${r.origin}`;
+    const one = all.get(key) ?? { key, rule: r.rule, origin: r.origin, note: r.note, prefixes: [], hits: 0 };
+    one.prefixes.push(r.prefix);
+    one.hits += r.hits;
+    all.set(key, one);
+  }
+  return [...all.values()].sort((a, b) => b.hits - a.hits);
+}
+
+function updateRule(tr, r) {
+  lines(tr.cells[0], r.rule, r.note);
+  set(tr.cells[1], r.prefixes.length === 1 ? r.prefixes[0] : plural(r.prefixes.length, 'prefix', 'prefixes'));
+  set(tr.cells[2], r.origin);
+  lines(tr.cells[3], count(r.hits), r.hits === 0 ? 'not used since the start' : '');
+}

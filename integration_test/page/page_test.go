@@ -1,0 +1,227 @@
+package page_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+const (
+	adminAt = "127.0.0.1:9180"
+	origin  = "http://" + adminAt
+)
+
+// markup is a text that does harm where it is taken for HTML.
+const markup = `<img src=x onerror="document.title='taken over'">`
+
+var destination = netip.MustParseAddrPort("198.51.100.1:443")
+
+// authority is the TLV of a host name, which clients choose (section 2.2.2 of
+// the specification).
+func authority(name string) []byte {
+	return append([]byte{0x02, byte(len(name) >> 8), byte(len(name))}, name...)
+}
+
+// gatewayFlags are those of the gateway in the tests of one connection.
+func gatewayFlags() []string {
+	return []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt}
+}
+
+// The page shows what goes on, also what strangers would like it to be; it
+// filters, and cuts the connection that is meant:
+//
+//	3 × conn ──header──▶ gateway :2000 ──▶ backend :3000
+//	nonsense ──────────▶ │ └ admin :9180 ◀── browser
+func TestPage(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		program(t)
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, gatewayFlags()...)
+		b := open(t, origin)
+		b.eventually("it is ready", "document.getElementById('state').textContent === 'ready'")
+		b.wantText("main", "There are no connections.", "Nobody was refused.", "The doctor has not run")
+
+		var conns, behind []*net.TCPConn
+		for i, client := range []string{"203.0.113.7:1111", "203.0.113.8:2222", "192.0.2.9:4711"} {
+			header := lab.V2(netip.MustParseAddrPort(client), destination, authority(markup+"\u202e")...)
+			conns = append(conns, lab.Send(t, "127.0.0.1:2000", header, make([]byte, 1000*(i+1))))
+			behind = append(behind, backend.Next(t))
+		}
+		lab.Send(t, "127.0.0.1:2000", []byte(markup))
+		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
+		b.eventually("three connections are listed", "document.querySelectorAll('#connections tr').length === 3")
+		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB", markup+`\u{202e}`)
+		b.wantText("#forwards", "127.0.0.1:2000", "127.0.0.1:3000")
+		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "switch it on there")
+		b.wantText("#trust", "127.0.0.1", "--trust", "4")
+		if n := evaluate[int](b, "document.querySelectorAll('main img').length"); n != 0 {
+			t.Errorf("%d texts became markup", n)
+		}
+		b.eventually("the plots are drawn", "document.querySelectorAll('.series[d^=M]').length >= 5")
+		b.wantText(".plot:nth-child(2)", "3")
+
+		b.do(chromedp.SendKeys(chromedp.CSS("[name=client]"), "203.0.113.0/24"))
+		b.eventually("two match", "document.querySelectorAll('#connections tr').length === 2")
+		b.do(chromedp.Focus(chromedp.CSS("[name=sort]")), chromedp.KeyEvent("b")) // for bytes
+		b.eventually("the larger one is the first", "document.querySelector('#connections tr').innerText.includes('203.0.113.8')")
+
+		const first = "#connections tr:first-child button"
+		b.do(chromedp.Focus(chromedp.CSS(first)), chromedp.KeyEvent(kb.Enter))
+		b.wantText("#cut", "203.0.113.8:2222", "Keep it")
+		b.do(chromedp.KeyEvent(kb.Escape))
+		b.eventually("the question is gone, and the focus is back", fmt.Sprintf("!document.getElementById('cut').open && document.activeElement === document.querySelector(%q)", first))
+		b.do(chromedp.Click(chromedp.CSS(first)), chromedp.Click(chromedp.CSS("#cut .danger")))
+		b.eventually("it says so", "document.getElementById('said').innerText.startsWith('Cut the connection')")
+		if line := g.NextConnection(t); line.String("client") != "203.0.113.8:2222" || line.String("reason") != "cut by the operator" {
+			t.Errorf("this was cut: %v", line)
+		}
+		b.eventually("one is left that matches", "document.querySelectorAll('#connections tr').length === 1")
+		for i := range conns {
+			if i != 1 {
+				wantCarried(t, conns[i], behind[i], 1000*(i+1))
+			}
+		}
+		b.wantQuiet()
+	})
+}
+
+// wantCarried wants the bytes that were sent first, and some more.
+func wantCarried(t *testing.T, conn, behind *net.TCPConn, size int) {
+	t.Helper()
+	if _, err := conn.Write([]byte("unharmed")); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, size+len("unharmed"))
+	for n := 0; n < len(got); {
+		read, err := behind.Read(got[n:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += read
+	}
+}
+
+// The page says when the gateway is away and since when, keeps what it knew,
+// and goes on when the gateway is back:
+//
+//	browser ──▶ admin :9180 of a gateway, of none, of another one
+func TestPageOutlivesTheGateway(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		program(t)
+		g := lab.StartGateway(t, gatewayFlags()...)
+		b := open(t, origin)
+		b.eventually("it is ready", "document.getElementById('state').textContent === 'ready'")
+		g.Signal(syscall.SIGTERM)
+		g.Wait(t)
+		b.eventually("it is not reachable", "document.getElementById('state').textContent === 'not reachable'")
+		b.wantText("#trouble", "not reachable since", "Try now")
+		b.wantText("#forwards", "127.0.0.1:3000")
+		b.eventually("it asks less and less often", "/in (8|16) s/.test(document.querySelector('#trouble button').textContent)")
+		lab.StartGateway(t, gatewayFlags()...)
+		b.do(chromedp.Click(chromedp.CSS("#trouble button")))
+		b.eventually("it is ready again", "document.getElementById('state').textContent === 'ready'")
+		b.wantText("#said", "started anew")
+		if !evaluate[bool](b, "document.getElementById('trouble').hidden") {
+			t.Error("it still complains")
+		}
+		b.wantQuiet("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+	})
+}
+
+// picturesVariable is the environment variable that holds a folder for pictures
+// of the page; the scene then lasts long enough for the plots to be full.
+const picturesVariable = "UNPROXY_TEST_PICTURES"
+
+// Whatever the screen, all of the page can be read and nothing has to be moved
+// aside for it:
+//
+//	clients ──▶ 10.0.0.2, 10.0.0.3 ──header──▶ gateway ──▶ three backends
+//	strangers ──────────────────────────────▶ │ └ admin :9180 ◀── browser
+func TestPageOnScreens(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		program(t)
+		pictures := os.Getenv(picturesVariable)
+		s := play(t, pictures != "")
+		b := open(t, origin)
+		b.eventually("it is ready", "document.getElementById('state').textContent === 'ready'")
+		s.last(t)
+		b.do(chromedp.Click(chromedp.CSS("#examine")))
+		b.eventually("the doctor has found something", "document.querySelectorAll('#well li').length > 5")
+		b.eventually("the plots are drawn", "document.querySelectorAll('.series[d^=M]').length >= 8")
+		for _, look := range []screen{
+			{"page-light", 1280, false, "light"}, {"page-dark", 1280, false, "dark"},
+			{"page-phone", 360, true, "light"}, {"page-phone-dark", 360, true, "dark"}, {"page-tablet", 800, false, "light"},
+		} {
+			b.lookOn(look)
+			if over := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
+				t.Errorf("%s: %d pixels are beyond the edge: %v", look.name, over, evaluate[[]string](b, beyondTheEdge))
+			}
+			if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
+				t.Errorf("%s: hard to read:\n%s", look.name, strings.Join(faint, "\n"))
+			}
+			if pictures != "" {
+				b.picture(filepath.Join(pictures, look.name+".png"))
+			}
+		}
+		b.wantQuiet()
+	})
+}
+
+// picture keeps what the page looks like.
+func (b *browser) picture(path string) {
+	b.Helper()
+	png := get(b, chromedp.FullScreenshot(100))
+	if err := os.WriteFile(path, png, 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// beyondTheEdge lists the elements that are too wide.
+const beyondTheEdge = `[...document.querySelectorAll('body *')]
+	.filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth)
+	.map((e) => e.outerHTML.slice(0, 100))`
+
+// lowContrast lists the texts whose contrast is below 4.5 (WCAG 2.2, success
+// criterion 1.4.3, and its definitions of contrast ratio and relative
+// luminance).
+const lowContrast = `(() => {
+	const parse = (c) => c.match(/[\d.]+/g).map(Number);
+	const light = (c) => {
+		const [r, g, b] = c.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+	};
+	const ground = (e) => {
+		for (; e; e = e.parentElement) {
+			const [r, g, b, a = 1] = parse(getComputedStyle(e).backgroundColor);
+			if (a === 1) return [r, g, b];
+			if (a > 0) throw new Error('see-through: ' + e.outerHTML.slice(0, 100));
+		}
+		throw new Error('no background');
+	};
+	const faint = new Set();
+	let looked = 0;
+	const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	while (texts.nextNode()) {
+		const e = texts.currentNode.parentElement;
+		if (!texts.currentNode.data.trim() || !e.checkVisibility()) continue;
+		looked++;
+		const [a, b] = [light(parse(getComputedStyle(e).color).slice(0, 3)), light(ground(e))].sort((x, y) => y - x);
+		const ratio = (a + 0.05) / (b + 0.05);
+		if (ratio < 4.5) faint.add(ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 100));
+	}
+	if (looked < 50) throw new Error('only ' + looked + ' texts');
+	return [...faint];
+})()`
