@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
 
@@ -33,14 +34,14 @@ func TestEachSession(t *testing.T) {
 	r.plans[serverA] = []plan{silent, {}}
 	r.open(header)
 	r.pass(time.Second)
-	from := r.open(v2(client4, destiny4) + "hello")
+	from := r.open(v2(client4, destiny4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
 	r.backend().deliver([]byte("welcome"))
 	r.settle()
 	r.pass(time.Second)
 	want := []Session{
 		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
 		{State: "dialling", Version: 1, Client: client4, Destination: destiny4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
-		{State: "relaying", Version: 2, Client: client4, Destination: destiny4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
+		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: destiny4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
 	}
 	got := r.sessions()
 	if len(got) != len(want) {
