@@ -19,7 +19,7 @@ import (
 func adminOptions() []option {
 	return []option{
 		{name: "admin", group: "Admin", argument: "ADDR", value: "off",
-			meaning: "health, metrics, connections and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
+			meaning: "health, metrics, a status page and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
 		{name: "admin-insecure", group: "Admin", value: "off", isSwitch: true,
 			meaning: "let --admin be an address that other hosts can reach"},
 		{name: "pprof", group: "Admin", value: "off", isSwitch: true,

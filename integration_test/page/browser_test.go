@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +21,9 @@ import (
 // fails.
 const patience = 30 * time.Second
 
+// program is the browser, without which the tests are skipped.
+const program = "chromium"
+
 // browser is a Chromium with one page open, that of origin.
 type browser struct {
 	*testing.T
@@ -38,7 +40,7 @@ type browser struct {
 func open(t *testing.T, origin string) *browser {
 	t.Helper()
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(program(t)), chromedp.UserDataDir(profile(t)),
+		chromedp.ExecPath(program), chromedp.UserDataDir(profile(t)),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
@@ -47,6 +49,7 @@ func open(t *testing.T, origin string) *browser {
 	b := &browser{T: t, origin: origin}
 	b.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(b.note))
 	t.Cleanup(cancel)
+	defer time.AfterFunc(patience, cancel).Stop()
 	if err := chromedp.Do(b.ctx); err != nil { // the browser lasts as long as the context of this
 		t.Fatalf("start the browser: %v", err)
 	}
@@ -61,16 +64,6 @@ func command[P, R any](c cdp.Command[P, R], parameters P) chromedp.Action[chrome
 		_, err := cdp.Call(ctx, t, c, parameters)
 		return err
 	})
-}
-
-// program returns the path of a Chromium, without which the test is skipped.
-func program(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Skipf("no browser: %v", err)
-	}
-	return path
 }
 
 // profile makes an empty folder for the browser. Its last processes may still
@@ -145,10 +138,11 @@ func get[T any](b *browser, action chromedp.Action[T]) T {
 	return value
 }
 
-// evaluate returns the value of an expression in JavaScript.
+// evaluate returns the value of an expression in JavaScript; of a promise, what
+// becomes of it.
 func evaluate[T any](b *browser, expression string) T {
 	b.Helper()
-	return get(b, chromedp.Evaluate[T](expression))
+	return get(b, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
 // eventually waits until an expression is true.

@@ -1,11 +1,18 @@
 package page_test
 
 import (
+	"bytes"
 	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,7 +53,7 @@ func gatewayFlags() []string {
 func TestPage(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		program(t)
+		lab.Require(t, program)
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, gatewayFlags()...)
 		b := open(t, origin)
@@ -120,7 +127,7 @@ func wantCarried(t *testing.T, conn, behind *net.TCPConn, size int) {
 func TestPageOutlivesTheGateway(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		program(t)
+		lab.Require(t, program)
 		g := lab.StartGateway(t, gatewayFlags()...)
 		b := open(t, origin)
 		b.eventually("it is ready", "document.getElementById('state').textContent === 'ready'")
@@ -137,13 +144,36 @@ func TestPageOutlivesTheGateway(t *testing.T) {
 		if !evaluate[bool](b, "document.getElementById('trouble').hidden") {
 			t.Error("it still complains")
 		}
+		b.wantRest()
 		b.wantQuiet("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
 	})
 }
 
-// picturesVariable is the environment variable that holds a folder for pictures
-// of the page; the scene then lasts long enough for the plots to be full.
-const picturesVariable = "UNPROXY_TEST_PICTURES"
+// wantRest wants a page that nobody sees to ask nothing, and to ask at once when
+// it is seen again.
+func (b *browser) wantRest() {
+	b.Helper()
+	const asked = "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('status.json')).length"
+	const hide = `(hidden) => {
+		Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+		document.dispatchEvent(new Event('visibilitychange'));
+		document.querySelector('#trouble button').click(); // which asks at once otherwise
+		return ` + asked + `;
+	}`
+	b.eventually("an answer has come, and the next question is to come", asked+" > 0 && performance.now() - performance.getEntriesByType('resource').at(-1).responseEnd > 100")
+	before := evaluate[int](b, asked)
+	evaluate[int](b, "("+hide+")(true)")
+	if after := evaluate[int](b, "new Promise((done) => setTimeout(() => done("+asked+"), 2500))"); after != before {
+		b.Errorf("a hidden page has asked %d times", after-before)
+	}
+	evaluate[int](b, "("+hide+")(false)")
+	b.eventually("it asks again", fmt.Sprintf("%s > %d", asked, before))
+}
+
+// picturesVariable is the environment variable that holds a folder, such as
+// docs/pictures from the root, for pictures of the page; the scene then lasts
+// long enough for the plots to be full.
+const picturesVariable = "PAGE_PICTURES"
 
 // Whatever the screen, all of the page can be read and nothing has to be moved
 // aside for it:
@@ -152,7 +182,7 @@ const picturesVariable = "UNPROXY_TEST_PICTURES"
 //	strangers ──────────────────────────────▶ │ └ admin :9180 ◀── browser
 func TestPageOnScreens(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
-		program(t)
+		lab.Require(t, program)
 		pictures := os.Getenv(picturesVariable)
 		s := play(t, pictures != "")
 		b := open(t, origin)
@@ -161,18 +191,19 @@ func TestPageOnScreens(t *testing.T) {
 		b.do(chromedp.Click(chromedp.CSS("#examine")))
 		b.eventually("the doctor has found something", "document.querySelectorAll('#well li').length > 5")
 		b.eventually("the plots are drawn", "document.querySelectorAll('.series[d^=M]').length >= 8")
+		b.wantKeyboard()
 		for _, look := range []screen{
-			{"page-light", 1280, false, "light"}, {"page-dark", 1280, false, "dark"},
-			{"page-phone", 360, true, "light"}, {"page-phone-dark", 360, true, "dark"}, {"page-tablet", 800, false, "light"},
+			{"page-light", 1280, false, "light"}, {"page-dark", 1280, false, "dark"}, {"page-phone", 360, true, "light"},
+			{"", 360, true, "dark"}, {"", 640, true, "light"}, {"", 820, true, "light"}, {"", 1000, false, "dark"},
 		} {
 			b.lookOn(look)
 			if over := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
-				t.Errorf("%s: %d pixels are beyond the edge: %v", look.name, over, evaluate[[]string](b, beyondTheEdge))
+				t.Errorf("%+v: %d pixels are beyond the edge: %v", look, over, evaluate[[]string](b, beyondTheEdge))
 			}
 			if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
-				t.Errorf("%s: hard to read:\n%s", look.name, strings.Join(faint, "\n"))
+				t.Errorf("%+v: hard to read:\n%s", look, strings.Join(faint, "\n"))
 			}
-			if pictures != "" {
+			if pictures != "" && look.name != "" {
 				b.picture(filepath.Join(pictures, look.name+".png"))
 			}
 		}
@@ -180,13 +211,65 @@ func TestPageOnScreens(t *testing.T) {
 	})
 }
 
+// wantKeyboard goes through the page with the tabulator, and wants to see each
+// time where it is, and to come to everything that can be done.
+func (b *browser) wantKeyboard() {
+	b.Helper()
+	const here = `(() => {
+		if (document.activeElement === document.body) return 'the browser itself';
+		const e = document.activeElement, style = getComputedStyle(e);
+		const seen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 && e.getBoundingClientRect().width > 1;
+		return (seen ? '' : 'unseen ') + (e.id || e.name || e.textContent);
+	})()`
+	var visited []string
+	for range 60 {
+		b.do(chromedp.KeyEvent(kb.Tab))
+		at := evaluate[string](b, here)
+		if visited = append(visited, at); strings.HasPrefix(at, "unseen ") {
+			b.Errorf("the focus is not seen at %.80q", at)
+		}
+	}
+	for _, place := range []string{"Skip to the status", "client", "forward", "sort", "limit", "Cut", "examine", "Copy", "metrics"} {
+		if !slices.Contains(visited, place) {
+			b.Errorf("the tabulator does not lead to %q, only to %.40q", place, visited)
+		}
+	}
+}
+
 // picture keeps what the page looks like.
 func (b *browser) picture(path string) {
 	b.Helper()
-	png := get(b, chromedp.FullScreenshot(100))
-	if err := os.WriteFile(path, png, 0o644); err != nil {
+	b.do(chromedp.Evaluate[chromedp.Void]("document.activeElement.blur()"))
+	whole := get(b, chromedp.FullScreenshot(100))
+	if err := os.WriteFile(path, inFewColours(b.T, whole), 0o644); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// inFewColours makes a picture small: it keeps the 128 colours that are the most
+// frequent, and no more than 2300 lines.
+func inFewColours(t *testing.T, whole []byte) []byte {
+	t.Helper()
+	from, err := png.Decode(bytes.NewReader(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := image.Rect(0, 0, from.Bounds().Dx(), min(from.Bounds().Dy(), 2300))
+	counts := map[color.Color]int{}
+	for y := range size.Dy() {
+		for x := range size.Dx() {
+			counts[from.At(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] })
+	few := image.NewPaletted(size, colours[:min(len(colours), 128)])
+	draw.Draw(few, size, from, image.Point{}, draw.Src)
+	var small bytes.Buffer
+	encoder := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := encoder.Encode(&small, few); err != nil {
+		t.Fatal(err)
+	}
+	return small.Bytes()
 }
 
 // beyondTheEdge lists the elements that are too wide.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,7 +28,9 @@ var (
 	stranger  = "10.0.7.9"
 	listeners = []string{"10.0.0.1:2222", "10.0.0.1:2525", "10.0.0.1:5432"}
 	backends  = []string{"127.0.0.1:22", "127.0.0.1:25", "127.0.0.1:5433"}
-	hosts     = []string{"git.example.org", "mx1.example.org", "db.example.org"}
+	// longest is the client that takes the most room.
+	longest = 5
+	hosts   = []string{"git.example.org", "mx1.example.org", "db.example.org"}
 )
 
 // play starts a gateway, and a bounded traffic through it that ends with the
@@ -57,12 +60,11 @@ func play(t *testing.T, long bool) *scene {
 	return s
 }
 
-// last waits until there is something to see: a refusal that the memory has, and
-// for pictures, plots that are full.
+// last waits, for pictures, until the plots are full.
 func (s *scene) last(t *testing.T) {
 	t.Helper()
 	if s.long {
-		time.Sleep(200 * time.Second)
+		time.Sleep(310 * time.Second)
 	}
 }
 
@@ -115,6 +117,10 @@ func call(from string, forward int, text []byte) net.Conn {
 
 // header is one that names a client, by a number.
 func header(forward, client int) []byte {
+	if client == longest {
+		from := netip.MustParseAddrPort("[2001:db8:1234:5678:9abc:def0:1234:5678]:45678")
+		return lab.V2(from, netip.MustParseAddrPort("[2001:db8::1]:443"), authority(strings.Repeat("a-long-name.", 8)+"example")...)
+	}
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + client%250)}), uint16(40000+client))
 	return lab.V2(from, destination, authority(hosts[forward])...)
 }

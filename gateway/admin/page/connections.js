@@ -4,8 +4,8 @@ import { lines, list, make, printable, row, set, show } from './dom.js';
 import { bytes, count, duration, plural } from './format.js';
 
 const columns = [
-  { label: 'Client', head: true }, { label: 'Balancer' }, { label: 'Forward' }, { label: 'Backend' },
-  { label: 'In', number: true }, { label: 'Out', number: true }, { label: 'Age', number: true }, { label: 'State' }, { label: '' },
+  { label: 'Client', head: true }, { label: 'Balancer' }, { label: 'Forward', kind: 'paired' }, { label: 'Backend', kind: 'paired' },
+  { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' }, { label: 'Age', kind: 'number' }, { label: 'State', kind: 'short' }, { label: '', kind: 'tool' },
 ];
 
 const body = document.getElementById('connections');
@@ -57,17 +57,20 @@ export function showConnections(answer) {
   show(body.parentElement, shown > 0);
 }
 
-function createRow(c) {
+const latest = new WeakMap(); // what is known of a row's connection
+
+function createRow() {
   const tr = row(columns);
   const button = make('button', 'small', 'Cut');
   button.type = 'button';
-  button.setAttribute('aria-label', `Cut the connection of ${c.client || 'nobody yet'}, ${c.id}`);
-  button.addEventListener('click', () => ask(c));
+  button.addEventListener('click', () => ask(latest.get(tr)));
   tr.cells[8].append(button);
   return tr;
 }
 
 function updateRow(tr, c) {
+  latest.set(tr, c);
+  tr.querySelector('button').setAttribute('aria-label', `Cut the connection of ${c.client || 'nobody yet'}, ${c.id}`);
   lines(tr.cells[0], c.client || 'not known yet', c.authority ? printable(c.authority) : '', c.id);
   lines(tr.cells[1], c.peer, c.version ? `header version ${c.version}` : '');
   set(tr.cells[2], c.forward);

@@ -54,13 +54,13 @@ export function list(parent, items, { key, create, update, lead = 0 }) {
 }
 
 // row makes a row of a table with so many cells as there are columns: {label,
-// number, head}. Roles are written out, for on narrow screens rows are no rows
+// kind, head}. The kind, a class, says how the cell is laid out. Roles are written out, for on narrow screens rows are no rows
 // in the style any more.
 export function row(columns) {
   const tr = make('tr');
   tr.setAttribute('role', 'row');
   for (const c of columns) {
-    const cell = make(c.head ? 'th' : 'td', c.number ? 'number' : '');
+    const cell = make(c.head ? 'th' : 'td', c.kind);
     cell.setAttribute('role', c.head ? 'rowheader' : 'cell');
     if (c.head) cell.scope = 'row';
     cell.dataset.label = c.label;

@@ -122,9 +122,8 @@ let saying;
 // say tells of something that was done.
 function say(text) {
   set(said, text);
-  show(said, true);
   clearTimeout(saying);
-  saying = setTimeout(() => show(said, false), 10000);
+  saying = setTimeout(() => set(said, ''), 10000);
 }
 
 // cut resets a connection, which somebody has confirmed.
@@ -145,7 +144,7 @@ async function examine(event) {
   set(button, 'Looking…');
   try {
     const { findings } = await request('-/examine', { method: 'POST', signal: AbortSignal.timeout(30000) });
-    const wrong = findings.filter((f) => f.status === 'fail' || f.status === 'warn').length;
+    const wrong = (findings ?? []).filter((f) => f.status === 'fail' || f.status === 'warn').length;
     say(wrong === 0 ? 'The doctor found all well.' : `The doctor found ${plural(wrong, 'thing')} to look at.`);
   } catch (err) {
     say(`Not examined: ${err.message}.`);

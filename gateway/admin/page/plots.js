@@ -21,11 +21,11 @@ const kinds = [
     { name: 'in', past: 'bytes_in_per_second' },
     { name: 'out', past: 'bytes_out_per_second' },
   ] },
-  { title: 'Until the header was there', write: latency, least: 0.0001, series: [
+  { title: 'Header read within', write: latency, least: 0.0001, series: [
     { name: 'p50', past: 'header_p50_seconds' },
     { name: 'p99', past: 'header_p99_seconds' },
   ] },
-  { title: 'Until the backend answered', write: latency, least: 0.0001, series: [
+  { title: 'Backend connected within', write: latency, least: 0.0001, series: [
     { name: 'p50', past: 'connect_p50_seconds' },
     { name: 'p99', past: 'connect_p99_seconds' },
   ] },

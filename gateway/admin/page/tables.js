@@ -4,8 +4,8 @@ import { lines, list, make, row, set, show } from './dom.js';
 import { ago, bytes, bytesPerSecond, count, perSecond, plural } from './format.js';
 
 const forwardColumns = [
-  { label: 'Listens on', head: true }, { label: 'Leads to' }, { label: 'Backend sees' }, { label: 'Active', number: true },
-  { label: 'New', number: true }, { label: 'In', number: true }, { label: 'Out', number: true }, { label: 'Ended since the start' },
+  { label: 'Listens on', head: true }, { label: 'Leads to', kind: 'paired' }, { label: 'Backend sees', kind: 'paired' }, { label: 'Active', kind: 'number' },
+  { label: 'New', kind: 'number' }, { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' }, { label: 'Ended since the start' },
 ];
 
 // showForwardTable shows what is forwarded and to where.
@@ -36,7 +36,7 @@ function updateForward(tr, f) {
 }
 
 const refusalColumns = [
-  { label: 'Why', head: true }, { label: 'What to do' }, { label: 'Forward' }, { label: 'Count', number: true }, { label: 'Last', number: true },
+  { label: 'Why', head: true }, { label: 'What to do' }, { label: 'Forward', kind: 'paired' }, { label: 'Count', kind: 'number' }, { label: 'Last', kind: 'number' },
 ];
 
 // showRefusals shows who was refused lately: a group of rows for each peer, the
@@ -90,7 +90,7 @@ function updateRefusal(tr, r, time) {
   set(tr.cells[4], ago(r.last, time));
 }
 
-const trustColumns = [{ label: 'Rule', head: true }, { label: 'Covers' }, { label: 'From' }, { label: 'Admitted', number: true }];
+const trustColumns = [{ label: 'Rule', head: true }, { label: 'Covers', kind: 'paired' }, { label: 'From', kind: 'short' }, { label: 'Admitted', kind: 'number' }];
 const rulesShown = 200;
 
 // showTrust shows the lists of peers that may name a client, each with its rules.
@@ -105,7 +105,7 @@ export function showTrust(trust) {
 function createTrust(t) {
   const title = make('p', 'muted');
   title.id = `trust-${t.i}`;
-  const head = make('tr', '', ...trustColumns.map((c) => make('th', c.number ? 'number' : '', c.label)));
+  const head = make('tr', '', ...trustColumns.map((c) => make('th', c.kind, c.label)));
   head.setAttribute('role', 'row');
   for (const th of head.cells) {
     th.scope = 'col';
