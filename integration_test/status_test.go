@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,6 +225,58 @@ func TestQuestionsUnderLoad(t *testing.T) {
 		}
 		if c := connectionsOf(t, "?limit=10000"); c.Matched != sessions || len(c.Connections) != sessions {
 			t.Errorf("%d of %d connections are listed, %d match", len(c.Connections), sessions, c.Matched)
+		}
+	})
+}
+
+// The status tells what the test of the ways back saw, and what the doctor found
+// when it was asked; the backend's program sees neither at work:
+//
+//	gateway :2000, transparent, without rules ──▶ backend :3000
+//	└ admin :9180 ◀── /status.json, POST /-/examine
+func TestFindings(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		codes := func() (all []string, s admin.Status) {
+			t.Helper()
+			adminJSON(t, "/status.json", &s)
+			var findings []struct {
+				Code   string
+				Action []string
+			}
+			if err := json.Unmarshal(s.Findings, &findings); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range findings {
+				all = append(all, f.Code)
+				if f.Code == "rules_missing" && len(f.Action) == 0 {
+					t.Errorf("no remedy in %+v", f)
+				}
+			}
+			return all, s
+		}
+		var found []string
+		var s admin.Status
+		eventually(t, "the way back was tested", func() bool {
+			found, s = codes()
+			return len(found) > 0
+		})
+		if !slices.Equal(found, []string{"rules_missing"}) || !s.Examined.IsZero() {
+			t.Errorf("the test saw %q, examined %v", found, s.Examined)
+		}
+		if code := adminDo(t, http.MethodPost, "/-/examine"); code != http.StatusOK {
+			t.Errorf("POST /-/examine: %d", code)
+		}
+		found, s = codes()
+		for _, code := range []string{"rules_missing", "listener", "backend", "net_raw"} {
+			if !slices.Contains(found, code) {
+				t.Errorf("the doctor found %q, not %q", found, code)
+			}
+		}
+		if s.Examined.IsZero() || backend.Accepted() > 0 {
+			t.Errorf("examined %v; the backend accepted %d connections", s.Examined, backend.Accepted())
 		}
 	})
 }

@@ -149,6 +149,29 @@ func TestPageOutlivesTheGateway(t *testing.T) {
 	})
 }
 
+// Where clients are not answered, the page says that it is not ready and why, and
+// shows the commands that mend it, legibly:
+//
+//	gateway :2000, transparent, without rules ──▶ backend :3000
+//	└ admin :9180 ◀── browser
+func TestPageTellsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, program)
+		lab.Listen(t, "127.0.0.1:3000")
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		b := open(t, origin)
+		b.eventually("the way back was tested", "document.getElementById('reasons').innerText.includes('return_path')")
+		b.wantText("#state", "not ready")
+		b.wantText("#findings", "fails", "return path 127.0.0.1:3000", "ip rule add from 127.0.0.1/32", "Copy")
+		for _, look := range []screen{{"", 1280, false, "light"}, {"", 360, true, "dark"}} {
+			b.lookOn(look)
+			b.wantLegible(look)
+		}
+		b.wantQuiet()
+	})
+}
+
 // wantRest wants a page that nobody sees to ask nothing, and to ask at once when
 // it is seen again.
 func (b *browser) wantRest() {
@@ -197,12 +220,7 @@ func TestPageOnScreens(t *testing.T) {
 			{"", 360, true, "dark"}, {"", 640, true, "light"}, {"", 820, true, "light"}, {"", 1000, false, "dark"},
 		} {
 			b.lookOn(look)
-			if over := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
-				t.Errorf("%+v: %d pixels are beyond the edge: %v", look, over, evaluate[[]string](b, beyondTheEdge))
-			}
-			if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
-				t.Errorf("%+v: hard to read:\n%s", look, strings.Join(faint, "\n"))
-			}
+			b.wantLegible(look)
 			if pictures != "" && look.name != "" {
 				b.picture(filepath.Join(pictures, look.name+".png"))
 			}
@@ -233,6 +251,17 @@ func (b *browser) wantKeyboard() {
 		if !slices.Contains(visited, place) {
 			b.Errorf("the tabulator does not lead to %q, only to %.40q", place, visited)
 		}
+	}
+}
+
+// wantLegible wants nothing to be too wide for the screen, or too faint.
+func (b *browser) wantLegible(look screen) {
+	b.Helper()
+	if over := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
+		b.Errorf("%+v: %d pixels are beyond the edge: %v", look, over, evaluate[[]string](b, beyondTheEdge))
+	}
+	if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
+		b.Errorf("%+v: hard to read:\n%s", look, strings.Join(faint, "\n"))
 	}
 }
 
@@ -305,6 +334,6 @@ const lowContrast = `(() => {
 		const ratio = (a + 0.05) / (b + 0.05);
 		if (ratio < 4.5) faint.add(ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 100));
 	}
-	if (looked < 50) throw new Error('only ' + looked + ' texts');
+	if (looked < 40) throw new Error('only ' + looked + ' texts');
 	return [...faint];
 })()`
