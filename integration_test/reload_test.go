@@ -1,8 +1,11 @@
 package integration_test
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -29,6 +32,43 @@ const (
 	reloadedMessage = "lists reloaded; flags are read at the start only"
 	failedMessage   = "reload failed: the lists from before stay in force"
 )
+
+// POST /-/reload does what SIGHUP does, and answers what came of it; the metrics
+// count it.
+func TestReloadByRequest(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", "127.0.0.1:9180")
+		reload := func() (int, string) {
+			response, err := http.Post("http://127.0.0.1:9180/-/reload", "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return response.StatusCode, string(body)
+		}
+		rewrite(t, list, "127.0.0.2\n")
+		if code, body := reload(); code != http.StatusOK {
+			t.Errorf("a list that is well: %d %s", code, body)
+		}
+		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		rewrite(t, list, "127.0.0.2\nnobody\n")
+		if code, body := reload(); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
+			t.Errorf("a list that is broken: %d %s", code, body)
+		}
+		_, metrics := adminGet(t, "127.0.0.1:9180", "/metrics")
+		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`, `unproxy_trust_reloads_total{result="failure"} 1`} {
+			if !strings.Contains(metrics, "\n"+line+"\n") {
+				t.Errorf("there is no %q in the metrics", line)
+			}
+		}
+	})
+}
 
 // SIGHUP reads the trust file anew. A peer that is trusted no more keeps the
 // connection that it has; a broken file changes nothing:

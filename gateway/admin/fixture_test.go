@@ -15,6 +15,7 @@ import (
 // fake is a gateway of which all is known.
 type fake struct {
 	counters engine.Counters
+	reloads  gateway.ReloadState
 	tallies  []engine.ForwardTally
 	bound    []engine.Endpoint
 	sessions []engine.Session
@@ -47,6 +48,8 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 
 func (f *fake) Counters() engine.Counters { return f.counters }
 
+func (f *fake) Reloads() gateway.ReloadState { return f.reloads }
+
 func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
 
 // nearby is where the tests' endpoints are: on a unix socket, on which a request
@@ -75,7 +78,8 @@ func busy() (*Server, *fake) {
 		{Name: "127.0.0.1:0", Trust: set},
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}
-	g := &fake{counters: engine.Counters{Active: 3, PerLoop: []int{2, 1}}}
+	g := &fake{counters: engine.Counters{Active: 3, Waiting: 1, PerLoop: []int{2, 1}}}
+	g.reloads = gateway.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
 			f.Listeners = append(f.Listeners, engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}})

@@ -48,6 +48,7 @@ var (
 	descActive    = metric("connections_active", "Connections that have not ended.", "forward")
 	descClosed    = metric("connections_closed_total", "Connections that ended, by how and in which phase.", "forward", "outcome", "phase")
 	descLimit     = metric("connections_limit", "Connections, of all forwards together, at which new ones wait in the kernel's queue; 0 is no limit.")
+	descWaiting   = metric("connections_waiting", "Connections that wait for their header, see --max-waiting.")
 	descPerLoop   = metric("loop_connections", "Connections that an event loop serves.", "loop")
 	descHeaders   = metric("headers_total", "Whole PROXY headers that were read; of stacked ones the last.", "forward", "version", "command")
 	descBytes     = metric("transferred_bytes_total", "Bytes relayed without headers, in: from client to backend, out: back.", "forward", "direction")
@@ -59,6 +60,8 @@ var (
 
 	descTransparent  = metric("transparent", "Whether backends see the client's address.", "forward")
 	descTrustRules   = metric("trust_rules", "Rules that say which peers may name a client.", "forward")
+	descReloads      = metric("trust_reloads_total", "Times that the lists of addresses were read anew; after a failure the old ones stay.", "result")
+	descReloaded     = metric("trust_last_reload_success_timestamp_seconds", "When that succeeded last; 0 is never.")
 	descLinesDropped = metric("log_lines_dropped_total", "Lines of the log that were lost because the writer was too slow or failed.")
 )
 
@@ -69,7 +72,7 @@ type collector struct{ *Server }
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuildInfo, descReady, descDraining, descAccepted, descActive, descClosed, descLimit, descPerLoop, descHeaders, descBytes, descFallbacks,
-		descHeaderTime, descConnectTime, descDuration, descTransparent, descTrustRules, descLinesDropped,
+		descHeaderTime, descConnectTime, descDuration, descTransparent, descTrustRules, descReloads, descReloaded, descWaiting, descLinesDropped,
 	} {
 		to <- d
 	}
@@ -93,7 +96,10 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	c.collectForwards(e)
-	for i, n := range g.Counters().PerLoop {
+	collectReloads(e, g.Reloads())
+	counters := g.Counters()
+	e.gauge(descWaiting, float64(counters.Waiting))
+	for i, n := range counters.PerLoop {
 		e.gauge(descPerLoop, float64(n), strconv.Itoa(i))
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), askTime, errStuck)
@@ -106,6 +112,16 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, t := range byName(tallies) {
 		e.tally(t)
 	}
+}
+
+func collectReloads(e emitter, r gateway.ReloadState) {
+	e.counter(descReloads, r.Succeeded, "success")
+	e.counter(descReloads, r.Failed, "failure")
+	last := 0.0
+	if !r.LastSuccess.IsZero() {
+		last = float64(r.LastSuccess.UnixMilli()) / 1000
+	}
+	e.gauge(descReloaded, last)
 }
 
 // collectForwards emits what the configuration says.

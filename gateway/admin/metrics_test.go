@@ -66,6 +66,10 @@ func TestMetrics(t *testing.T) {
 		`unproxy_transparent{forward=":8443"} 1`,
 		`unproxy_transparent{forward="127.0.0.1:0"} 0`,
 		`unproxy_trust_rules{forward=":8443"} 2`,
+		`unproxy_trust_reloads_total{result="success"} 4`,
+		`unproxy_trust_reloads_total{result="failure"} 2`,
+		`unproxy_trust_last_reload_success_timestamp_seconds 1000`,
+		`unproxy_connections_waiting 1`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

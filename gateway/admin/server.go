@@ -83,6 +83,7 @@ type Version struct {
 type Gateway interface {
 	Addrs() []engine.Endpoint
 	Counters() engine.Counters
+	Reloads() gateway.ReloadState
 	Tallies(context.Context) ([]engine.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
 	Reset(ctx context.Context, id uint64) (found bool, err error)
