@@ -468,7 +468,11 @@ func readyz(network, address string) string {
 			return net.DialTimeout(network, address, patience)
 		},
 	}}
-	response, err := client.Get("http://unproxy/readyz")
+	host := "unproxy"
+	if network == "tcp" {
+		host = address
+	}
+	response, err := client.Get("http://" + host + "/readyz")
 	if err != nil {
 		return err.Error()
 	}
