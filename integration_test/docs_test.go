@@ -112,7 +112,7 @@ func TestLogMessages(t *testing.T) {
 				continue
 			}
 			source := string(readFile(t, file))
-			logged = append(logged, names(source, `\.Msg\("([^"]+)"\)`)...)
+			logged = append(logged, names(source, `\bMsg\("([^"]+)"\)`)...)
 			logged = append(logged, names(source, `\bmessage :?= (?:.*, )?"([^"]+)"`)...)
 			for _, event := range names(source, `Event: +"([a-z_]+)"`) {
 				logged = append(logged, strings.ReplaceAll(event, "_", " "))
