@@ -1,0 +1,88 @@
+package integration_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"unproxy/gateway"
+	"unproxy/integration_test/lab"
+)
+
+// docs/operations.md has a heading for each request that the admin endpoint
+// answers, by what its sources register.
+func TestOperationsRequests(t *testing.T) {
+	var registered []string
+	for _, file := range []string{"server.go", "control.go"} {
+		source := string(readFile(t, "../gateway/admin/"+file))
+		registered = append(registered, names(source, `mux\.Handle(?:Func)?\("((?:GET|POST|DELETE) [^"]+)"`)...)
+	}
+	for i, request := range registered {
+		request = strings.ReplaceAll(strings.TrimPrefix(request, "GET "), "{id}", "ID")
+		if strings.Contains(request, "/debug/pprof/") {
+			request = "/debug/pprof/"
+		}
+		registered[i] = request
+	}
+	slices.Sort(registered)
+	documented := names(string(readFile(t, "../docs/operations.md")), `(?m)^### ((?:[A-Z]+ )?/\S+)$`)
+	if registered = slices.Compact(registered); len(registered) < 9 || !slices.Equal(documented, registered) {
+		t.Errorf("docs/operations.md has\n%q\nand the admin endpoint\n%q", documented, registered)
+	}
+}
+
+// Its table of what /readyz says has the words of the program, in their order.
+func TestOperationsReadiness(t *testing.T) {
+	_, table, _ := strings.Cut(string(readFile(t, "../docs/operations.md")), "### /readyz")
+	table, _, _ = strings.Cut(table, "\n### ")
+	var readiness gateway.Readiness
+	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
+		readiness.Set(word, "")
+	}
+	want := []string{gateway.NotReadyStarting, gateway.NotReadyDraining, gateway.NotReadyDescriptors, gateway.NotReadyReturnPath}
+	var got []string
+	for _, r := range readiness.Reasons() {
+		got = append(got, r.Reason)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/operations.md has the reasons %q, want %q", got, want)
+	}
+}
+
+// Whatever flag or unit a document speaks of is there.
+func TestDocumentedFlagsAndUnits(t *testing.T) {
+	known := []string{"--cap-add", "--proxy-header"} // of other programs
+	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"}, {"check", "--help"},
+		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
+		{"routes", "print", "--help"}, {"routes", "remove", "--help"}} {
+		help, code := lab.RunGateway(t, command...)
+		if code != 0 {
+			t.Fatalf("%q: exit code %d", command, code)
+		}
+		known = append(known, names(help, `(--[a-z][a-z0-9-]+)`)...)
+	}
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(documents) < 8 {
+		t.Fatalf("documents %q, %v", documents, err)
+	}
+	for _, document := range documents {
+		text := string(readFile(t, document))
+		for _, flag := range names(text, "(?:`|unproxy [^\\n`]*)(--[a-z][a-z0-9-]+)") {
+			if !slices.Contains(known, flag) {
+				t.Errorf("%s speaks of %s, which is no flag", document, flag)
+			}
+		}
+		for _, unit := range names(text, "(scripts/[a-z/-]+\\.[a-z]+)") {
+			if _, err := os.Stat(filepath.Join("..", unit)); err != nil {
+				t.Errorf("%s speaks of %s: %v", document, unit, err)
+			}
+		}
+	}
+	for _, unit := range names(string(readFile(t, "../docs/operations.md")), "(?m)^\\| `([a-z-]+\\.(?:service|socket|conf))` \\|") {
+		if _, err := os.Stat(filepath.Join("../scripts/systemd", unit)); err != nil {
+			t.Error(err)
+		}
+	}
+}
