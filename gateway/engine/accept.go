@@ -22,7 +22,7 @@ const (
 type listener struct {
 	*Listener
 	forward  *forward
-	names    []*name // for each of Backends; nil for those that have none
+	route    *Route
 	loop     *loop
 	index    int // among the loop's listeners
 	fd       int // -1 once closed

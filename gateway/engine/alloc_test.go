@@ -104,11 +104,11 @@ func TestHandOverAllocatesNothing(t *testing.T) {
 	r.loop().active.Add(1)
 	first, second := []byte(header), []byte("GET / HTTP/1.0\r\n\r\n")
 	r.exchange(first, second)
-	handed := r.engine.loops[1].accepted
+	handed := r.engine.loops[1].recorded
 	if n := testing.AllocsPerRun(200, func() { r.exchange(first, second) }); n != 0 {
 		t.Errorf("%v allocations for a connection", n)
 	}
-	if n := r.engine.loops[1].accepted - handed; n != 201 {
+	if n := r.engine.loops[1].recorded - handed; n != 201 {
 		t.Errorf("%d of 201 connections were handed over", n)
 	}
 }

@@ -44,6 +44,10 @@ type Config struct {
 	MaxWaiting int
 	// Lookup resolves a name to its addresses; nil is the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Guest makes what each loop does for the forwards of datagrams, whose
+	// listeners it opens. It is called by New, once for each loop, in order;
+	// never where there is no such forward. nil is none.
+	Guest func(Host, []*Route) (Guest, error)
 	// Report receives each finished connection. It is called on an event
 	// loop, from several at once, and must neither block nor keep its
 	// argument.
@@ -210,6 +214,16 @@ type Forward struct {
 	// ConnectTimeout is for all backends together; 0 is none.
 	ConnectTimeout time.Duration
 
+	// Datagrams makes the listeners UDP sockets. The engine leaves such a
+	// forward to its guests. DatagramHeader says which datagrams bear a
+	// header, FlowTimeout how long a flow may be silent both ways before it
+	// ends, and MaxFlows at how many the one that was silent the longest
+	// gives way to the next; 0 is no limit.
+	Datagrams      bool
+	DatagramHeader DatagramHeader
+	FlowTimeout    time.Duration
+	MaxFlows       int
+
 	// IdleTimeout ends a connection that carried nothing for so long; 0 is
 	// none.
 	IdleTimeout time.Duration
@@ -221,9 +235,9 @@ type Forward struct {
 	// MaxConnections is the number of this forward's connections at which
 	// its listeners stop accepting; 0 is no limit.
 	MaxConnections int
-	// MaxConnectionsPerClient is the number of connections at which a
-	// client's next one is reset; 0 is no limit. IPv6 clients of one /64 are
-	// one client.
+	// MaxConnectionsPerClient is the number of connections, or of flows, at
+	// which a client's next one is refused; 0 is no limit. IPv6 clients of one
+	// /64 are one client.
 	MaxConnectionsPerClient int
 	// AcceptRate is how often each peer may connect; beyond it, it is reset. IPv6
 	// peers of one /64 are one peer. Peers that are not served anyway do not
@@ -238,3 +252,25 @@ func (f *Forward) Label() string {
 	}
 	return f.Listeners[0].Name
 }
+
+// DatagramHeader says which of a peer's datagrams bear a header, and of what
+// kind. It is never told by the bytes.
+type DatagramHeader uint8
+
+// The kinds of sender.
+const (
+	// EveryDatagram: a PROXY header of version 2 in each datagram, as the
+	// specification has it (section 2).
+	EveryDatagram DatagramHeader = iota
+	// FirstDatagram: a PROXY header of version 2 in the first datagram of a
+	// flow. A peer's address and port are then one flow.
+	FirstDatagram
+	// SimpleProxy: the 38 bytes of Cloudflare's Simple Proxy Protocol in each
+	// datagram, and before each reply.
+	SimpleProxy
+)
+
+var datagramHeaders = [...]string{EveryDatagram: "every", FirstDatagram: "first", SimpleProxy: "spp"}
+
+// String returns the word of the flag --udp-header.
+func (h DatagramHeader) String() string { return datagramHeaders[h] }

@@ -5,9 +5,9 @@ import (
 	"unproxy/gateway/record"
 )
 
-// details copies what is worth a line from a header's TLVs; nil when there is
-// nothing.
-func details(tlvs []byte) *record.Details {
+// Details copies what is worth a line from a header's TLVs, the region of
+// [proxyproto.Header]; nil when there is nothing.
+func Details(tlvs []byte) *record.Details {
 	if len(tlvs) == 0 {
 		return nil
 	}

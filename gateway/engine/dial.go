@@ -27,65 +27,14 @@ type verdict struct {
 }
 
 // targets lists where a session may be connected to, in the order in which to
-// try: as the operator wrote them, but those of the client's family first. In
-// transparent mode the others come only where the policy has a way for them.
-// The list is the loop's own, good until the next call.
+// try. The list is the loop's own, good until the next call.
 func (l *loop) targets(s *session) []Endpoint {
-	all := l.candidates[:0]
-	for i := range s.listener.Backends {
-		b := &s.listener.Backends[i]
-		switch {
-		case b.FromHeader:
-			if s.destination.IsValid() && s.forbidden() == "" {
-				all = append(all, Endpoint{Addr: s.destination})
-			}
-		case b.Host != "":
-			for _, a := range *s.listener.names[i].addresses.Load() {
-				all = append(all, Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
-			}
-		default:
-			all = append(all, b.Endpoint)
-		}
-	}
-	own := 0 // of the client's family, moved to the front
-	for i, e := range all {
-		if !s.suits(e) {
-			continue
-		}
-		copy(all[own+1:i+1], all[own:i])
-		all[own] = e
-		own++
-	}
-	l.candidates = all
-	if s.spoof && s.listener.forward.Source.FamilyMismatch == transparent.Reject {
-		return all[:own]
-	}
-	return all
+	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
+	return l.candidates
 }
 
-// suits reports whether e is of the client's family. A unix socket suits every
-// client that need not be seen there.
-func (s *session) suits(e Endpoint) bool {
-	if e.IsUnix() {
-		return !s.spoof
-	}
-	client := s.client.Addr()
-	return !client.IsValid() || client.Is4() == e.Addr.Addr().Is4()
-}
-
-// noTarget says why there was nothing to dial.
-func (s *session) noTarget() (record.Outcome, record.Party, string) {
-	for i, b := range s.listener.Backends {
-		switch {
-		case b.FromHeader && !s.destination.IsValid():
-			return record.NoAddress, record.Gateway, "no destination is named"
-		case b.FromHeader && s.forbidden() != "":
-			return record.DestinationDenied, record.Gateway, s.forbidden()
-		case b.Host != "" && len(*s.listener.names[i].addresses.Load()) == 0:
-			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
-		}
-	}
-	return record.FamilyMismatch, record.Gateway, "no backend is of the client's address family"
+func (s *session) caller() Caller {
+	return Caller{Client: s.client, Destination: s.destination, Spoof: s.spoof}
 }
 
 // begin starts to connect to a backend. If that fails at once it notes why and
@@ -187,24 +136,10 @@ func (e Endpoint) family() int {
 	return unix.AF_INET6
 }
 
-// dialError notes why a backend could not be connected to, by the errors of
-// bind(2) and connect(2).
+// dialError notes why a backend could not be connected to.
 func (s *session) dialError(errno syscall.Errno) {
-	s.failure, s.failedBy, s.reason = record.BackendUnreachable, record.Gateway, errno.Error()
-	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET, unix.EAGAIN: // EAGAIN: a unix socket's queue is full
-		s.failure, s.failedBy = record.BackendRefused, record.Backend
-	case unix.ETIMEDOUT:
-		s.failure, s.failedBy = record.ConnectTimeout, record.Timeout
-	case unix.EADDRINUSE, unix.EADDRNOTAVAIL:
-		if s.source.IsValid() {
-			s.failure = record.SourcePortBusy
-		}
-	case unix.EPERM, unix.EACCES:
-		s.failure = record.Permission
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		s.failure = record.Limit
-	}
+	s.failure, s.failedBy = DialOutcome(errno, s.source.IsValid())
+	s.reason = errno.Error()
 }
 
 // armDial sets the deadline of one attempt: an equal share of what is left of

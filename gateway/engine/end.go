@@ -32,7 +32,7 @@ func (s *session) finish(l *loop) {
 		s.drop(l, i)
 	}
 	if s.counted {
-		s.listener.forward.clients.leave(s.client.Addr())
+		s.listener.forward.clients.Leave(s.client.Addr())
 	}
 	s.count(l)
 	s.tell(l)
@@ -41,8 +41,7 @@ func (s *session) finish(l *loop) {
 
 // count counts a finished session.
 func (s *session) count(l *loop) {
-	s.tally.Closed[s.failure][s.ended]++
-	s.tally.Duration.observe(s.lasted(l), &longBounds)
+	s.tally.Ended(s.failure, s.ended, s.lasted(l))
 }
 
 // lasted is the time since accept. The loop's clock stands still while it

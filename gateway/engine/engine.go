@@ -19,7 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 )
 
 // Engine is the data plane. Its methods may be called from any goroutine.
@@ -28,10 +27,12 @@ type Engine struct {
 	kernel    Kernel
 	loops     []*loop
 	forwards  []*forward
+	owned     map[*Forward]*forward
 	listeners []*listener
 	names     *resolver
 
 	active  atomic.Int64 // connections of all loops
+	held    atomic.Int64 // what the guests hold
 	full    atomic.Bool  // a listener waits for one of them to end
 	closing atomic.Bool
 	idle    chan struct{} // closed when closing and no connection is left
@@ -46,7 +47,7 @@ type forward struct {
 	options [][3]int // of its TCP sockets
 	index   int      // among the engine's forwards
 	active  atomic.Int64
-	clients clients
+	clients Clients
 	counts  HitCounter // Trust, if it counts
 	rates   *rates     // nil: no limit
 }
@@ -75,10 +76,10 @@ type Counters struct {
 // Start. The error is of the first listener that could not be opened, and
 // everything is closed again.
 func New(c Config) (*Engine, error) {
-	e := &Engine{config: c, kernel: c.Kernel, idle: make(chan struct{})}
+	e := &Engine{config: c, kernel: c.Kernel, owned: map[*Forward]*forward{}, idle: make(chan struct{})}
 	e.life.ended = make(chan struct{})
 	if e.kernel == nil {
-		e.kernel = linux{start: time.Now()}
+		e.kernel = System()
 	}
 	for i := range max(1, c.Loops) {
 		l, err := newLoop(e, i)
@@ -95,25 +96,32 @@ func New(c Config) (*Engine, error) {
 			return nil, err
 		}
 	}
+	if err := e.invite(); err != nil {
+		e.discard()
+		return nil, err
+	}
 	return e, nil
 }
 
-// open opens a forward's listeners and deals them out to the loops.
+// open opens a forward's listeners and deals them out to the loops. Those of
+// datagrams are the guests'.
 func (e *Engine) open(f *Forward) error {
 	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards), rates: newRates(f.AcceptRate)}
 	own.counts, _ = f.Trust.(HitCounter)
-	e.forwards = append(e.forwards, own)
+	e.forwards, e.owned[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
 		l.tallies = append(l.tallies, new(Tally))
+	}
+	if f.Datagrams {
+		return nil
 	}
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
 			return &ListenError{Name: ln.Name, Err: err}
 		}
-		for _, b := range ln.Backends {
-			ln.names = append(ln.names, e.names.name(b.Host))
-		}
+		ln.route = newRoute(f, ln.Listener, e.names)
+		ln.route.Bound = ln.bound
 		ln.loop = e.loops[len(e.listeners)%len(e.loops)]
 		ln.index = len(ln.loop.listeners)
 		ln.loop.listeners = append(ln.loop.listeners, ln)
@@ -126,6 +134,9 @@ func (e *Engine) open(f *Forward) error {
 // stays: whoever handed it over may go on without us.
 func (e *Engine) discard() {
 	for _, l := range e.loops {
+		if l.guest != nil {
+			l.guest.Close()
+		}
 		for _, ln := range l.listeners {
 			ln.held = ln.held || ln.Socket != nil
 			l.closeListener(ln)
@@ -144,12 +155,15 @@ func (e *Engine) Start() {
 		for _, ln := range l.listeners {
 			l.heed(ln)
 		}
+		if l.guest != nil {
+			l.guest.Start()
+		}
 		e.running.Go(l.run)
 	}
 }
 
 // Bound returns the addresses that the listeners are bound to, in the order of
-// the forwards and their listeners.
+// the forwards and their listeners. Those of datagrams are not among them.
 func (e *Engine) Bound() []Endpoint {
 	bound := make([]Endpoint, len(e.listeners))
 	for i, ln := range e.listeners {
@@ -173,6 +187,9 @@ func (e *Engine) stopAccepting(handedOver bool) {
 			ln.held = ln.held || handedOver
 		}
 		l.part(func() { parted <- struct{}{} })
+		if l.guest != nil {
+			l.guest.StopAccepting()
+		}
 	})
 	// Only when all loops have closed their listeners can the number of
 	// connections reach its last zero.
@@ -202,8 +219,8 @@ func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
 	return done
 }
 
-// Idle is closed when StopAccepting has been called and the last connection
-// has ended.
+// Idle is closed when StopAccepting has been called, the last connection has
+// ended, and the guests hold nothing any more.
 func (e *Engine) Idle() <-chan struct{} { return e.idle }
 
 // Cut resets every connection that is left; they end as drained.
@@ -287,7 +304,7 @@ func (e *Engine) left(f *forward) {
 }
 
 func (e *Engine) checkIdle() {
-	if e.active.Load() == 0 {
+	if e.active.Load() == 0 && e.held.Load() == 0 {
 		e.idled.Do(func() { close(e.idle) })
 	}
 }
@@ -303,6 +320,9 @@ func (l *loop) cutAll() {
 		if s.state != free {
 			s.cut(l)
 		}
+	}
+	if l.guest != nil {
+		l.guest.Cut()
 	}
 }
 

@@ -64,7 +64,7 @@ func (s *session) decode(l *loop, b []byte) bool {
 		if int(s.headers) >= f.Headers {
 			l.awaited()
 			s.headed = l.kernel.Now()
-			s.details = details(h.TLVs)
+			s.details = Details(h.TLVs)
 			s.tally.Headers[kindOf(&h)]++
 			s.tally.HeaderTime.observe(time.Duration(s.headed-s.began), &shortBounds)
 			s.sides[peer].held = nil
@@ -75,7 +75,8 @@ func (s *session) decode(l *loop, b []byte) bool {
 	}
 }
 
-func outcomeOf(r proxyproto.Reason) record.Outcome {
+// HeaderOutcome says how a connection ends whose header was refused for a reason.
+func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 	switch r.Class() {
 	case proxyproto.NotProxy:
 		return record.NotProxy

@@ -96,6 +96,9 @@ func withTag(events uint32, tag uint64) unix.EpollEvent {
 // sleeping loop would hold up the garbage collector.
 type linux struct{ start time.Time }
 
+// System returns the operating system's kernel.
+func System() Kernel { return linux{start: time.Now()} }
+
 func (k linux) Now() int64 { return int64(time.Since(k.start)) }
 
 func call3(trap, a, b, c uintptr) (uintptr, syscall.Errno) {
@@ -121,7 +124,7 @@ func (linux) SetOption(fd, level, name, value int) syscall.Errno {
 
 func (linux) Bind(fd int, a netip.AddrPort) syscall.Errno {
 	var raw unix.RawSockaddrInet6
-	n := encode(&raw, a)
+	n := EncodeSockaddr(&raw, a)
 	_, errno := call3(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
 	return errno
 }
@@ -166,7 +169,7 @@ func (linux) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	if errno != 0 {
 		return -1, netip.AddrPort{}, errno
 	}
-	return int(conn), decode(&raw), 0
+	return int(conn), DecodeSockaddr(&raw), 0
 }
 
 func (linux) Connect(fd int, to Endpoint) syscall.Errno {
@@ -179,7 +182,7 @@ func (linux) Connect(fd int, to Endpoint) syscall.Errno {
 		return errno
 	}
 	var raw unix.RawSockaddrInet6
-	n := encode(&raw, to.Addr)
+	n := EncodeSockaddr(&raw, to.Addr)
 	_, errno := call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
 	return errno
 }
@@ -193,7 +196,7 @@ func (linux) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	var raw unix.RawSockaddrInet6
 	n := uint32(unsafe.Sizeof(raw))
 	_, errno := call3(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&n)))
-	return decode(&raw), errno
+	return DecodeSockaddr(&raw), errno
 }
 
 func (linux) SocketError(fd int) syscall.Errno {
@@ -309,32 +312,6 @@ func (linux) Wake(waker int) {
 func (linux) Woken(waker int) {
 	var n uint64
 	call3(unix.SYS_READ, uintptr(waker), uintptr(unsafe.Pointer(&n)), 8)
-}
-
-// encode writes a as a sockaddr_in or sockaddr_in6, whichever its family is,
-// and returns its length.
-func encode(raw *unix.RawSockaddrInet6, a netip.AddrPort) uintptr {
-	port := a.Port()<<8 | a.Port()>>8 // network order; both architectures are little-endian
-	if a.Addr().Is4() {
-		raw4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
-		*raw4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: a.Addr().As4()}
-		return unix.SizeofSockaddrInet4
-	}
-	*raw = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: a.Addr().As16()}
-	return unix.SizeofSockaddrInet6
-}
-
-// decode is encode's inverse; an address of another family is invalid. This
-// is the edge at which 4-in-6 addresses are unmapped.
-func decode(raw *unix.RawSockaddrInet6) netip.AddrPort {
-	port := raw.Port<<8 | raw.Port>>8
-	switch raw.Family {
-	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(raw)).Addr), port)
-	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16(raw.Addr).Unmap(), port)
-	}
-	return netip.AddrPort{}
 }
 
 // encodePath writes a sockaddr_un; a leading @ stands for the NUL of an

@@ -29,7 +29,7 @@ func (ln *listener) open(k Kernel) error {
 	}
 	at := ln.Endpoint.Addr
 	errno := ln.openTCP(k, at)
-	if ln.DualStack && noIPv6(errno) {
+	if ln.DualStack && NoIPv6(errno) {
 		at = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
 		errno = ln.openTCP(k, at)
 	}
@@ -45,9 +45,9 @@ func (ln *listener) open(k Kernel) error {
 	return nil
 }
 
-// noIPv6 says that the host has no IPv6 at all: the module is missing, or it is
+// NoIPv6 says of an error of socket(2) or bind(2) that the host has no IPv6 at all: the module is missing, or it is
 // switched off for every interface.
-func noIPv6(errno syscall.Errno) bool {
+func NoIPv6(errno syscall.Errno) bool {
 	return errno == unix.EAFNOSUPPORT || errno == unix.EADDRNOTAVAIL
 }
 

@@ -25,7 +25,7 @@ const (
 	tagPeer     = iota // a session's peer
 	tagBackend         // a session's backend
 	tagListener        // a listening socket
-	tagWaker           // the loop's own eventfd
+	tagWaker           // the loop's own eventfd, whose key is 0, or a descriptor of its guest
 )
 
 // loop is one event loop: a goroutine on a thread of its own, which owns an
@@ -50,7 +50,7 @@ type loop struct {
 	free     []uint32
 	released int64        // when a session ended last
 	active   atomic.Int64 // sessions of this loop, with those on their way to it
-	accepted uint64       // for session ids
+	recorded uint64       // ids given so far
 
 	waiting waiting // sessions without their header
 
@@ -65,6 +65,9 @@ type loop struct {
 	verdicts   map[netip.AddrPort]verdict
 	candidates []Endpoint
 	report     record.Connection
+
+	guest Guest // nil for none
+	alarm timer // the guest's
 
 	tallies []*Tally // of each forward
 
@@ -127,6 +130,9 @@ func (l *loop) run() {
 			s.cut(l)
 		}
 	}
+	if l.guest != nil {
+		l.guest.Close()
+	}
 	l.pipes.close()
 }
 
@@ -149,6 +155,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 		l.readMail()
 	}
 	l.resume()
+	if l.guest != nil {
+		l.guest.Rest()
+	}
 }
 
 // dispatch hands one event to whom its tag names. A session that ended
@@ -164,7 +173,11 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 	case tagListener:
 		l.accept(l.listeners[index])
 	case tagWaker:
-		l.kernel.Woken(l.waker)
+		if tag>>2 == 0 {
+			l.kernel.Woken(l.waker)
+			return
+		}
+		l.guest.Event(tag>>2, events)
 	}
 }
 
@@ -175,6 +188,8 @@ func (l *loop) fire(t *timer) {
 		l.retryAccept()
 	case t == &l.parting:
 		l.closeListeners()
+	case t == &l.alarm:
+		l.guest.Alarm()
 	default:
 		t.session.timeout(l)
 	}
@@ -208,10 +223,15 @@ func (l *loop) open(a arrival) *session {
 	last := len(l.free) - 1
 	s := l.sessions[l.free[last]]
 	l.free = l.free[:last]
-	l.accepted++
-	s.start(a, l.accepted*uint64(len(l.engine.loops))+uint64(l.index), l.now)
+	s.start(a, l.nextID(), l.now)
 	s.tally = l.tallies[a.listener.forward.index]
 	return s
+}
+
+// nextID returns a number that no other loop gives.
+func (l *loop) nextID() uint64 {
+	l.recorded++
+	return l.recorded*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
 // grow makes room for more sessions, a block at a time, so that they lie side by side.

@@ -116,7 +116,7 @@ func (s *session) timeout(l *loop) {
 func (s *session) refused(l *loop, b []byte, err error) {
 	outcome := record.Malformed
 	if e, ok := err.(*proxyproto.Error); ok {
-		outcome, s.reason, s.offset = outcomeOf(e.Reason), e.Reason.String(), int32(e.Offset)
+		outcome, s.reason, s.offset = HeaderOutcome(e.Reason), e.Reason.String(), int32(e.Offset)
 	}
 	s.sample(b)
 	s.failedBy = record.Peer
@@ -179,7 +179,7 @@ func (s *session) admit(f *forward) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.counted = f.clients.enter(s.client.Addr(), f.MaxConnectionsPerClient)
+	s.counted = f.clients.Enter(s.client.Addr(), f.MaxConnectionsPerClient)
 	if !s.counted {
 		s.reason = "the client has as many connections as it may"
 	}
@@ -307,7 +307,7 @@ func (s *session) waitForRoom(l *loop, payload []byte) bool {
 // and a plain connect tells whether the replies only lacked a way back.
 func (s *session) dialFailed(l *loop) {
 	if s.failure == record.OK {
-		s.failure, s.failedBy, s.reason = s.noTarget()
+		s.failure, s.failedBy, s.reason = s.listener.route.NoTarget(s.caller())
 	}
 	if s.failure == record.ConnectTimeout && s.source.IsValid() {
 		s.diagnose(l)

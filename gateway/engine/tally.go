@@ -37,6 +37,12 @@ const (
 	Out = backend
 )
 
+// Ended counts the end of a connection.
+func (t *Tally) Ended(outcome record.Outcome, phase record.Phase, lasted time.Duration) {
+	t.Closed[outcome][phase]++
+	t.Duration.observe(lasted, &longBounds)
+}
+
 // Add adds another tally to t.
 func (t *Tally) Add(o *Tally) {
 	t.Accepted += o.Accepted
@@ -160,7 +166,7 @@ type ForwardTally struct {
 }
 
 // Tallies returns what was counted of each forward, in the order of the
-// configuration. The loops hand their counts over in their own time, so that
+// configuration; a flow of datagrams counts as a connection. The loops hand their counts over in their own time, so that
 // those of different loops are not of the same instant. The error is of ctx.
 func (e *Engine) Tallies(ctx context.Context) ([]ForwardTally, error) {
 	ofLoops := make([][]Tally, len(e.loops))

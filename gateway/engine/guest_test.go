@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// visitor is a guest that writes down what it is told.
+type visitor struct {
+	Host
+	routes []*Route
+	told   []string
+}
+
+func (v *visitor) note(format string, args ...any) {
+	v.told = append(v.told, fmt.Sprintf(format, args...))
+}
+
+func (v *visitor) Start()                          { v.note("start") }
+func (v *visitor) Event(key uint64, events uint32) { v.note("event %#x %#x", key, events) }
+func (v *visitor) Alarm()                          { v.note("alarm") }
+func (v *visitor) Rest()                           { v.note("rest") }
+func (v *visitor) StopAccepting()                  { v.note("stop") }
+func (v *visitor) Cut()                            { v.note("cut") }
+func (v *visitor) Close()                          { v.note("close") }
+
+// heard returns what was told, without the rests, and forgets it.
+func (v *visitor) heard() string {
+	var all []string
+	for _, text := range v.told {
+		if text != "rest" {
+			all = append(all, text)
+		}
+	}
+	v.told = nil
+	return strings.Join(all, ", ")
+}
+
+// withGuests is a rig of some loops, one forward of streams and one of datagrams.
+func withGuests(t testing.TB, loops int) (*rig, []*visitor) {
+	t.Helper()
+	datagrams := plain(serverA)
+	datagrams.Datagrams = true
+	var guests []*visitor
+	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: []*Forward{datagrams, plain(serverA)}, Guest: func(h Host, routes []*Route) (Guest, error) {
+		guests = append(guests, &visitor{Host: h, routes: routes})
+		return guests[len(guests)-1], nil
+	}})
+	return r, guests
+}
+
+// A guest's descriptors and its deadline are served beside the sessions, and its
+// events are not taken for anybody else's.
+func TestGuest(t *testing.T) {
+	r, guests := withGuests(t, 2)
+	if len(guests) != 2 || guests[1].Index() != 1 || guests[0].Loops() != 2 {
+		t.Fatalf("%d guests", len(guests))
+	}
+	g := guests[0]
+	if len(g.routes) != 1 || !g.routes[0].Forward.Datagrams || len(r.engine.Bound()) != 1 {
+		t.Errorf("%d routes, %d listeners of the engine's own", len(g.routes), len(r.engine.Bound()))
+	}
+	for _, key := range []uint64{1, 1<<30 | 5, MaxKey} {
+		f := r.create(eventfd)
+		if errno := g.Watch(f.fd, unix.EPOLLIN, key); errno != 0 {
+			t.Fatal(errno)
+		}
+		f.count++
+		f.wake(unix.EPOLLIN)
+		r.turn()
+		if got, want := g.heard(), fmt.Sprintf("event %#x 0x1", key); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		r.Close(f.fd)
+	}
+	g.alarmIn(r, 3*time.Second)
+	r.pass(2 * time.Second)
+	if got := g.heard(); got != "" {
+		t.Errorf("told %q before its time", got)
+	}
+	r.pass(2 * time.Second)
+	if got := g.heard(); got != "alarm" {
+		t.Errorf("told %q, want its alarm", got)
+	}
+	g.alarmIn(r, time.Second)
+	g.Host.Alarm(0)
+	r.pass(2 * time.Second)
+	g.Call(func() { g.note("called at %v", g.Now() == r.clock) })
+	r.settle()
+	if got := g.heard(); got != "called at true" {
+		t.Errorf("told %q, want a call and no alarm", got)
+	}
+	r.turn()
+	if len(g.told) != 1 || g.told[0] != "rest" {
+		t.Errorf("told %q at the end of a turn, want to rest", g.told)
+	}
+	if a, b := g.NextID(), guests[1].NextID(); a == b || a == g.NextID() {
+		t.Errorf("numbers %d and %d", a, b)
+	}
+
+	// Sessions go on beside it.
+	r.open(header)
+	r.backend()
+	if got := g.heard(); got != "" {
+		t.Errorf("told %q of a session", got)
+	}
+}
+
+// alarmIn sets the alarm to go off after d.
+func (v *visitor) alarmIn(r *rig, d time.Duration) { v.Host.Alarm(r.clock + int64(d)) }
+
+// What a guest holds keeps the drain from ending.
+func TestGuestHolds(t *testing.T) {
+	r, guests := withGuests(t, 1)
+	g := guests[0]
+	f := g.routes[0].Forward
+	g.Hold(f)
+	g.Hold(f)
+	g.Tally(f).Accepted += 2
+	if all, err := r.engine.Tallies(r.Context()); err != nil || len(all) != 2 || all[0].Active != 2 || all[0].Accepted != 2 || all[1].Active != 0 {
+		t.Errorf("counted %+v, %v", all, err)
+	}
+	r.engine.StopAccepting()
+	r.settle()
+	if got := g.heard(); got != "stop" {
+		t.Errorf("told %q, want to stop", got)
+	}
+	r.engine.running.Wait()
+	g.Release(f)
+	if isClosed(r.engine.Idle()) {
+		t.Error("idle while something is held")
+	}
+	g.Release(f)
+	if !isClosed(r.engine.Idle()) {
+		t.Error("not idle when nothing is held")
+	}
+	r.engine.Cut()
+	r.settle()
+	if got := g.heard(); got != "cut" {
+		t.Errorf("told %q, want to cut", got)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Where one of the guests cannot come, the others go, and nothing stays open.
+func TestGuestRefused(t *testing.T) {
+	datagrams := plain(serverA)
+	datagrams.Datagrams = true
+	k := newScript(t, 0)
+	var first *visitor
+	refusal := errors.New("no room")
+	_, err := New(Config{Kernel: k, Loops: 2, Forwards: []*Forward{plain(serverA), datagrams}, Guest: func(h Host, routes []*Route) (Guest, error) {
+		if h.Index() > 0 {
+			return nil, refusal
+		}
+		first = &visitor{}
+		return first, nil
+	}})
+	if !errors.Is(err, refusal) || first.heard() != "close" {
+		t.Errorf("error %v; told %q", err, first.told)
+	}
+	if n := k.leaked(listening, epoll, eventfd); n != 0 {
+		t.Errorf("%d descriptors are open", n)
+	}
+}
+
+// Without a forward of datagrams there is nobody to invite.
+func TestNoGuest(t *testing.T) {
+	newRig(t, newScript(t, 0), Config{Forwards: []*Forward{plain(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
+		t.Error("a guest was asked for")
+		return nil, nil
+	}})
+}
