@@ -92,8 +92,9 @@ func severityLevel(s record.Severity) zerolog.Level {
 // fieldOrder is the order of a connection's keys in the console format; keys
 // of other lines follow in the order of the alphabet.
 var fieldOrder = [...]string{
-	"id", "forward", "peer", "client", "destination", "backend", "source", "transparent", "version",
-	"outcome", "phase", "by", "reason", "action", "offset", "bytes_in", "bytes_out", "header_ms", "connect_ms", "duration_ms",
+	"id", "forward", "protocol", "peer", "client", "destination", "backend", "source", "transparent", "version",
+	"outcome", "phase", "by", "reason", "action", "offset", "bytes_in", "bytes_out", "datagrams_in", "datagrams_out",
+	"header_ms", "connect_ms", "duration_ms",
 	"authority", "alpn", "unique_id", "tls_version", "tls_cn", "aws_vpce", "azure_link", "gcp_psc", "sample",
 }
 

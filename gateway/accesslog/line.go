@@ -44,6 +44,9 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	var buf [96]byte
 	e.Bytes("id", record.AppendID(buf[:0], l.instance, c.ID))
 	e.Str("forward", c.Forward)
+	if c.Datagram {
+		e.Str("protocol", "udp")
+	}
 	if c.Peer.IsValid() {
 		addAddrPort(e, "peer", c.Peer)
 	} else {
@@ -77,6 +80,9 @@ func addEnd(e *zerolog.Event, c *record.Connection) {
 		e.Int("offset", c.Offset)
 	}
 	e.Int64("bytes_in", c.BytesIn).Int64("bytes_out", c.BytesOut)
+	if c.Datagram {
+		e.Int64("datagrams_in", c.DatagramsIn).Int64("datagrams_out", c.DatagramsOut)
+	}
 	addMillis(e, "header_ms", c.HeaderTime)
 	addMillis(e, "connect_ms", c.ConnectTime)
 	addMillis(e, "duration_ms", c.Duration)

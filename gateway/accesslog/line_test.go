@@ -107,6 +107,11 @@ func TestConnectionLine(t *testing.T) {
 				c.Action = "ip rule add from 127.0.0.1/32"
 				c.BytesIn, c.BytesOut, c.ConnectTime, c.Details = 0, 0, 0, nil
 			})},
+		{"flow of datagrams", `{"level":"info","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2a","forward":"udp://:53","protocol":"udp","peer":"10.0.0.5:40112","client":"203.0.113.9:4711","destination":"198.51.100.7:443","backend":"127.0.0.1:22","transparent":true,"version":2,"outcome":"ok","phase":"relay","by":"timeout","bytes_in":1832,"bytes_out":90211,"datagrams_in":12,"datagrams_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":5007.123,"message":"connection"}`,
+			Info, changed(finished(), func(c *record.Connection) {
+				c.Datagram, c.Forward, c.By, c.DatagramsIn = true, "udp://:53", record.Timeout, 12
+				c.HeaderTime, c.ConnectTime, c.Details = 0, 0, nil
+			})},
 		{"fault", `{"level":"error","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25","peer":"[2001:db8::5]:40112","client":"","destination":"","backend":"","transparent":false,"version":0,"outcome":"internal","phase":"accept","by":"gateway","reason":"epoll_ctl: cannot allocate memory","bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000,"duration_ms":2.000,"message":"connection"}`,
 			Info, changed(refused(), func(c *record.Connection) {
 				c.Outcome, c.Phase, c.Reason, c.HeaderTime = record.Internal, record.Accept, "epoll_ctl: cannot allocate memory", -time.Second

@@ -18,6 +18,8 @@ import (
 type Connection struct {
 	// ID is unique among the connections of this process.
 	ID uint64
+	// Datagram says that this was a flow of datagrams, and not a stream.
+	Datagram bool
 	// Forward is the listener as the operator wrote it, "0.0.0.0:8443".
 	Forward string
 	// Peer is who opened the connection, usually the load balancer. It is
@@ -63,6 +65,8 @@ type Connection struct {
 	// BytesIn went from client to backend, BytesOut the other way. Neither
 	// counts the header.
 	BytesIn, BytesOut int64
+	// DatagramsIn and DatagramsOut count the datagrams of a flow likewise.
+	DatagramsIn, DatagramsOut int64
 
 	// HeaderTime is from accept to the header's last byte, ConnectTime from
 	// there to the backend's acceptance, Duration from accept to the end.
