@@ -25,6 +25,10 @@ type Config struct {
 	// MaxWaiting is the number of connections that may wait for their header at
 	// once; at the limit the one that has waited longest is reset. 0 is no limit.
 	MaxWaiting int
+	// MaxFlows is the number of flows of datagrams, of all forwards together,
+	// at which the one that was silent the longest gives way to the next. 0 is
+	// no limit.
+	MaxFlows int
 	// DrainDelay is how long the gateway goes on accepting after it was told
 	// to stop, for load balancers to notice. 0 is not at all.
 	DrainDelay time.Duration

@@ -40,8 +40,8 @@ type ProcessSetting struct {
 }
 
 // ProcessSettings returns every setting of the process, in the order in which
-// help lists them. The flag [MaxConnections] is not among them: it is listed
-// with the settings of connections.
+// help lists them. The flags [MaxConnections] and [MaxFlows] are not among them:
+// they are listed with the settings of forwards.
 func ProcessSettings() []ProcessSetting {
 	return []ProcessSetting{
 		{Name: "loops", Argument: "N", Default: "CPUs", set: setLoops,
@@ -168,12 +168,18 @@ func (l *loader) process() {
 			l.errs = append(l.errs, FlagProblem(s.Name, last(values), err))
 		}
 	}
-	values := l.src.Settings[MaxConnections]
+	l.limit(MaxConnections, &l.config.MaxConnections)
+	l.limit(MaxFlows, &l.config.MaxFlows)
+}
+
+// limit takes in a limit on all forwards together.
+func (l *loader) limit(name string, into *int) {
+	values := l.src.Settings[name]
 	if len(values) == 0 {
 		return
 	}
-	if err := count(values, &l.config.MaxConnections); err != nil {
-		l.errs = append(l.errs, FlagProblem(MaxConnections, last(values), err))
+	if err := count(values, into); err != nil {
+		l.errs = append(l.errs, FlagProblem(name, last(values), err))
 	}
 }
 
@@ -182,7 +188,7 @@ func (l *loader) forwards() {
 	common := newDraft()
 	for _, s := range Settings() {
 		values := l.src.Settings[s.Name]
-		if len(values) == 0 || s.Name == MaxConnections {
+		if len(values) == 0 || s.Name == MaxConnections || s.Name == MaxFlows {
 			continue
 		}
 		common.given[s.Name] = true
@@ -212,7 +218,7 @@ func (l *loader) forwards() {
 func (l *loader) forward(common draft, f *Forward) draft {
 	d := common
 	d.given = map[string]bool{}
-	d.forward.Name, d.forward.Listeners = f.Name, f.Listeners
+	d.forward.Name, d.forward.Listeners, d.forward.Datagrams = f.Name, f.Listeners, f.Datagrams
 	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(f.Spec))}
 	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
 		// The two make one list: a forward that names its own peers must not
@@ -223,6 +229,9 @@ func (l *loader) forward(common draft, f *Forward) draft {
 		found.setting(&d, name, f.Settings[name])
 	}
 	own := d.given
+	if d.forward.Datagrams {
+		d.forward.TProxy, d.forward.Redirect = false, nil // connections alone are handed over
+	}
 	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", shorten(f.Spec), name) })
 	l.errs = append(l.errs, found.err())
 	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
@@ -330,32 +339,58 @@ func (l *loader) limits() {
 	}
 }
 
-// connections settles how many connections there may be.
+// connections settles how many connections and flows there may be. Where a
+// process has both, each kind may have half of its descriptors.
 func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
 	}
-	listeners := 0
+	streams, datagrams := 0, 0
 	for _, f := range l.config.Forwards {
-		listeners += len(f.Listeners)
+		if f.Datagrams {
+			datagrams += len(f.Listeners) * l.config.Loops
+		} else {
+			streams += len(f.Listeners)
+		}
 	}
-	free := l.src.Descriptors - l.src.Reserved - listeners - reserve(l.src.Descriptors, l.config.Loops)
-	remedy := "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
+	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
 	if free < 2 {
 		l.errs = append(l.errs, &Problem{
-			Message: fmt.Sprintf("%d listeners leave no file descriptor for a connection, the process may have %d", listeners, l.src.Descriptors),
-			Remedy:  remedy,
+			Message: fmt.Sprintf("%d listeners leave no file descriptor for a connection, the process may have %d", streams+datagrams, l.src.Descriptors),
+			Remedy:  moreDescriptors,
 		})
 		return
 	}
-	if len(l.src.Settings[MaxConnections]) == 0 {
-		l.config.MaxConnections = free / 2
+	share := free
+	if streams > 0 && datagrams > 0 {
+		share = max(2, free/2)
+	}
+	if datagrams == 0 || streams > 0 {
+		l.settle(MaxConnections, share/2, &l.config.MaxConnections)
+	}
+	if datagrams > 0 {
+		l.settle(MaxFlows, min(share, mostFlows), &l.config.MaxFlows)
+	}
+}
+
+const (
+	moreDescriptors = "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
+	// mostFlows is how many flows there may be unless somebody says so. Each
+	// takes a few kilobytes of the kernel's memory and of the gateway's.
+	mostFlows = 100_000
+)
+
+// settle sets a limit to what the descriptors allow, or compares what was given
+// with that.
+func (l *loader) settle(name string, allowed int, limit *int) {
+	if len(l.src.Settings[name]) == 0 {
+		*limit = allowed
 		return
 	}
-	if n := l.config.MaxConnections; n > free/2 {
+	if *limit > allowed {
 		l.warnings = append(l.warnings, Warning{
-			Message: fmt.Sprintf("--max-connections %d is more than %d file descriptors allow, about %d", n, l.src.Descriptors, free/2),
-			Remedy:  remedy,
+			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d", name, *limit, l.src.Descriptors, allowed),
+			Remedy:  moreDescriptors,
 			About:   AboutDescriptors,
 		})
 	}
@@ -413,8 +448,21 @@ func idleRules() []idleRule {
 		if s.transparentOnly {
 			rules = append(rules, idleRule{s.Name, "without --transparent on", func(f *engine.Forward) bool { return f.Transparent }})
 		}
+		if s.Group == GroupDatagram {
+			rules = append(rules, idleRule{s.Name, "without a udp:// forward", func(f *engine.Forward) bool { return f.Datagrams }})
+		}
+		if s.streamOnly {
+			rules = append(rules, idleRule{s.Name, "for udp:// forwards", func(f *engine.Forward) bool { return !f.Datagrams }})
+		}
+		if s.headerOnly {
+			rules = append(rules, idleRule{s.Name, "with the headers of --udp-header spp", hasProxyHeaders})
+		}
 	}
 	return rules
+}
+
+func hasProxyHeaders(f *engine.Forward) bool {
+	return !f.Datagrams || f.DatagramHeader != engine.SimpleProxy
 }
 
 func leadsAnywhere(f *engine.Forward) bool {
@@ -434,24 +482,29 @@ func anyBackend(f *engine.Forward, match func(engine.Backend) bool) bool {
 // that one's connections. One that was written :PORT stays as it is, since
 // both families were asked for.
 func separateFamilies(drafts []draft) {
-	taken := map[uint16]bool{}
-	each(drafts, func(l *engine.Listener) {
+	type service struct {
+		datagrams bool
+		port      uint16
+	}
+	taken := map[service]bool{}
+	each(drafts, func(f *engine.Forward, l *engine.Listener) {
 		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
-			taken[a.Port()] = true
+			taken[service{f.Datagrams, a.Port()}] = true
 		}
 	})
-	each(drafts, func(l *engine.Listener) {
-		port := l.Endpoint.Addr.Port()
-		if l.DualStack && strings.HasPrefix(l.Name, "[") && port != 0 && taken[port] {
+	each(drafts, func(f *engine.Forward, l *engine.Listener) {
+		port, name := l.Endpoint.Addr.Port(), strings.TrimPrefix(l.Name, "udp://")
+		if l.DualStack && strings.HasPrefix(name, "[") && port != 0 && taken[service{f.Datagrams, port}] {
 			l.DualStack = false
 		}
 	})
 }
 
-func each(drafts []draft, do func(*engine.Listener)) {
+func each(drafts []draft, do func(*engine.Forward, *engine.Listener)) {
 	for i := range drafts {
-		for j := range drafts[i].forward.Listeners {
-			do(&drafts[i].forward.Listeners[j])
+		f := &drafts[i].forward
+		for j := range f.Listeners {
+			do(f, &f.Listeners[j])
 		}
 	}
 }

@@ -103,6 +103,8 @@ var settingRows = []struct {
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *engine.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"idle-timeout 1h", "idle-timeout=off", func(f *engine.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},
 	{"keepalive 1m", "keepalive=0", func(f *engine.Forward) any { return f.Keepalive }, time.Minute, time.Duration(0)},
+	{"udp-header first", "udp-header=spp", func(f *engine.Forward) any { return f.DatagramHeader }, engine.FirstDatagram, engine.SimpleProxy},
+	{"udp-idle-timeout 2m", "udp-idle-timeout=90s", func(f *engine.Forward) any { return f.FlowTimeout }, 2 * time.Minute, 90 * time.Second},
 	{"user-timeout 20s", "user-timeout=30s", func(f *engine.Forward) any { return f.UserTimeout }, 20 * time.Second, 30 * time.Second},
 	{"accept-rate 10/20", "accept-rate=7", func(f *engine.Forward) any { return f.AcceptRate }, engine.Rate{PerSecond: 10, Burst: 20}, engine.Rate{PerSecond: 7, Burst: 7}},
 	{"max-connections-per-client 5", "max-connections-per-client=6", func(f *engine.Forward) any { return f.MaxConnectionsPerClient }, 5, 6},
@@ -124,7 +126,7 @@ func texts(of func(*engine.Forward) engine.Addresses) func(*engine.Forward) any 
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, "redirect": true, MaxConnections: true} // by tests of their own
+	covered := map[string]bool{"trust-file": true, "redirect": true, MaxConnections: true, MaxFlows: true} // by tests of their own
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true
@@ -260,6 +262,59 @@ func TestMaxWaiting(t *testing.T) {
 	}
 }
 
+// Each kind has half of the descriptors where there are both, and all where
+// there is one; every loop has a socket of its own for each listener of UDP.
+func TestMaxFlows(t *testing.T) {
+	values := Values{"trust": {"10.0.0.0/8"}, "loops": {"2"}}
+	src := Source{Forwards: []string{"udp://:1-10=127.0.0.1:99?udp-max-flows=7"}, Settings: values, Descriptors: 1024}
+	c, warnings, err := Load(src)
+	if err != nil || len(warnings) != 0 {
+		t.Fatal(warnings, err)
+	}
+	if want := 1024 - 20 - 128 - 32 - 8; c.MaxFlows != want || c.MaxConnections != 0 || c.Forwards[0].MaxFlows != 7 {
+		t.Errorf("%d flows, %d of the forward, %d connections; want %d, 7, 0", c.MaxFlows, c.Forwards[0].MaxFlows, c.MaxConnections, want)
+	}
+	src.Forwards = append(src.Forwards, ":1-4=127.0.0.1:99")
+	c, _, err = Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if half := (1024 - 20 - 4 - 128 - 32 - 8) / 2; c.MaxFlows != half || c.MaxConnections != half/2 {
+		t.Errorf("%d flows and %d connections; want %d and %d", c.MaxFlows, c.MaxConnections, half, half/2)
+	}
+	src.Descriptors = 10_000_000
+	if c, _, err = Load(src); err != nil || c.MaxFlows != mostFlows {
+		t.Errorf("%d flows with any number of descriptors, %v; want %d", c.MaxFlows, err, mostFlows)
+	}
+	src.Descriptors, values[MaxFlows] = 1024, []string{"5000"}
+	c, warnings, err = Load(src)
+	if err != nil || c.MaxFlows != 5000 || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "--udp-max-flows 5000") {
+		t.Errorf("--udp-max-flows 5000: %+v, %v, %v; want a warning", c, warnings, err)
+	}
+	values[MaxFlows] = []string{"some"}
+	if _, _, err = Load(src); err == nil || !strings.Contains(err.Error(), `--udp-max-flows "some"`) {
+		t.Errorf("--udp-max-flows some: %v", err)
+	}
+}
+
+// TCP and UDP of one port do not touch each other.
+func TestBothTransports(t *testing.T) {
+	c, warnings, err := load([]string{"[::]:53=127.0.0.1:5353", "udp://[::]:53=127.0.0.1:5353", "udp://0.0.0.0:53=127.0.0.1:5353"})
+	if err != nil || len(warnings) != 0 {
+		t.Fatal(warnings, err)
+	}
+	for i, want := range []struct {
+		name      string
+		datagrams bool
+		dual      bool
+	}{{"[::]:53", false, true}, {"udp://[::]:53", true, false}, {"udp://0.0.0.0:53", true, false}} {
+		f := c.Forwards[i]
+		if l := f.Listeners[0]; l.Name != want.name || f.Datagrams != want.datagrams || l.DualStack != want.dual {
+			t.Errorf("forward %d: %q, datagrams %v, dual stack %v; want %+v", i, l.Name, f.Datagrams, l.DualStack, want)
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	one := []string{":1=127.0.0.1:2"}
 	for _, tt := range []struct {
@@ -304,6 +359,12 @@ func TestProblems(t *testing.T) {
 		{"a loop through a wildcard", []string{":22=127.0.0.1:22"}, nil, "leads back to itself", ""},
 		{"a loop by name", []string{":22=localhost:22"}, nil, "leads back to itself", ""},
 		{"a loop in a range", []string{"127.0.0.1:20-22=10.0.0.1:20-22,127.0.0.1:22"}, nil, "127.0.0.1:22 leads back", ""},
+		{"two listeners of UDP", []string{"udp://:1=127.0.0.1:2", "udp://127.0.0.1:1=127.0.0.1:3"}, nil, "udp://:1 and udp://127.0.0.1:1", "[::]:1"},
+		{"UDP from a unix socket", []string{"udp://unix:/a=127.0.0.1:2"}, nil, "has a unix socket", "HOST:PORT"},
+		{"UDP to a unix socket", []string{"udp://:1=127.0.0.1:2,unix:/a"}, nil, "has a unix socket", "HOST:PORT"},
+		{"UDP with version 1 alone", []string{"udp://:1=127.0.0.1:2?accept=v1"}, nil, "of version 2", "--accept v1,v2"},
+		{"flows without end", []string{"udp://:1=127.0.0.1:2?udp-idle-timeout=0"}, nil, "never end a flow", "?udp-idle-timeout=60s"},
+		{"a mode that is none", []string{"udp://:1=127.0.0.1:2"}, []string{"udp-header auto"}, "every, first, spp", ""},
 		{"a loop of sockets", []string{"unix:/a=unix:/a"}, nil, "leads back to itself", ""},
 	} {
 		_, _, err := load(tt.forwards, tt.given...)
@@ -386,6 +447,21 @@ func TestWarnings(t *testing.T) {
 		{":1=127.0.0.1:2?transparent&unknown=relay", nil, "gateway's own address"},
 		{":1=127.0.0.1:2?transparent&allow-source=any", nil, "a header may name any source"},
 		{":1=header?allow-destination=any", nil, "may lead anywhere"},
+		{"udp://:1=127.0.0.1:2?transparent", []string{"udp-header first", "udp-idle-timeout 60s", "udp-max-flows 5", "max-connections-per-client 3"}, ""},
+		{"udp://:1=127.0.0.1:2?udp-header=spp", nil, ""},
+		{"udp://:1=127.0.0.1:2?udp-header=first&udp-idle-timeout=30s", nil, "sends no header again"},
+		{"udp://:1=127.0.0.1:2", []string{"header-timeout 2s"}, "--header-timeout does nothing for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2?idle-timeout=2s", nil, "idle-timeout does nothing for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2", []string{"connect-timeout 2s"}, "does nothing for udp://"},
+		{"udp://:1=127.0.0.1:2?keepalive=2s", nil, "does nothing for udp://"},
+		{"udp://:1=127.0.0.1:2?user-timeout=2s", nil, "does nothing for udp://"},
+		{"udp://:1=127.0.0.1:2?v1-ipv4-in-tcp6", nil, "does nothing for udp://"},
+		{"udp://:1=127.0.0.1:2?max-connections=3", nil, "does nothing for udp://"},
+		{"udp://:1=127.0.0.1:2", []string{"socket-mode 0600"}, "does nothing without a unix listener"},
+		{"udp://:1=127.0.0.1:2?udp-header=spp&local=close", nil, "local does nothing with the headers of --udp-header spp"},
+		{"udp://:1=127.0.0.1:2?udp-header=spp&headers=2", nil, "headers does nothing with"},
+		{":1=127.0.0.1:2", []string{"udp-header first"}, "--udp-header does nothing without a udp:// forward"},
+		{":1=127.0.0.1:2?udp-max-flows=3", nil, "udp-max-flows does nothing without a udp:// forward"},
 	} {
 		_, warnings, err := load([]string{tt.forward}, tt.given...)
 		if err != nil {

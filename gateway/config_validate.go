@@ -22,7 +22,7 @@ func (c *Config) Validate() ([]Warning, error) {
 	if len(c.Forwards) == 0 {
 		v.problem("there is nothing to forward", "say what to listen on and where it leads: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
 	}
-	if c.Loops < 0 || c.MaxConnections < 0 || c.MaxWaiting < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
+	if c.Loops < 0 || c.MaxConnections < 0 || c.MaxWaiting < 0 || c.MaxFlows < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
 		v.problem("loops, connections and drain times cannot be negative", "")
 	}
 	for _, f := range c.Forwards {
@@ -58,6 +58,9 @@ func (v *validator) forward(f *engine.Forward) {
 	v.tproxy(f)
 	v.transparent(f)
 	v.destination(f)
+	if f.Datagrams {
+		v.datagrams(f)
+	}
 	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {
 		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode), "--socket-mode 0660")
 	}
@@ -100,7 +103,7 @@ func (v *validator) headers(f *engine.Forward) {
 	if f.Headers < 1 {
 		v.problem("no header is to be taken off", "--headers 1")
 	}
-	if t := f.HeaderTimeout; t > 0 && t < leastHeaderTimeout {
+	if t := f.HeaderTimeout; !f.Datagrams && t > 0 && t < leastHeaderTimeout {
 		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for: a lost packet ends the connection", t), "--header-timeout 5s")
 	}
 }
@@ -125,6 +128,27 @@ func (v *validator) transparent(f *engine.Forward) {
 	}
 	if everybody(f.Source.Allow) {
 		v.warn("a header may name any source, also loopback and this gateway", "keep --allow-source to the addresses that are needed")
+	}
+}
+
+// leastFirstTimeout is twice the 30 seconds for which senders that put a header
+// on the first datagram alone remember a flow, frp among them.
+const leastFirstTimeout = 60 * time.Second
+
+// datagrams looks at what is particular to UDP.
+func (v *validator) datagrams(f *engine.Forward) {
+	if hasUnixListener(f) || anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() }) {
+		v.problem("a udp:// forward has a unix socket", "write HOST:PORT on both sides")
+	}
+	if f.Header.RefuseV2 && f.DatagramHeader != engine.SimpleProxy {
+		v.problem("UDP headers are of version 2, which is not accepted", "--accept v1,v2")
+	}
+	if f.FlowTimeout <= 0 {
+		v.problem("a flow of datagrams has no end but silence, and none is long enough", "--udp-idle-timeout 60s")
+	}
+	if f.DatagramHeader == engine.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
+		v.warn(fmt.Sprintf("flows end after %v of silence, and a sender that remembers one for longer sends no header again: what it sends then is dropped", f.FlowTimeout),
+			"twice as long as the sender remembers: --udp-idle-timeout 60s")
 	}
 }
 
@@ -177,7 +201,11 @@ func leadsBack(l engine.Listener, b engine.Backend) bool {
 // listeners looks for two listeners that cannot both be opened.
 func (v *validator) listeners(forwards []*engine.Forward) {
 	paths := map[string]engine.Listener{}
-	ports := map[uint16][]engine.Listener{}
+	type service struct {
+		datagrams bool
+		port      uint16
+	}
+	ports := map[service][]engine.Listener{}
 	for _, f := range forwards {
 		for _, l := range f.Listeners {
 			if l.Activation != "" && l.Socket == nil {
@@ -187,21 +215,21 @@ func (v *validator) listeners(forwards []*engine.Forward) {
 				paths[l.Name] = l
 				continue
 			}
-			if l.Endpoint.IsUnix() {
+			if l.Endpoint.IsUnix() { // refused for datagrams
 				if other, taken := paths[l.Endpoint.Path]; taken {
 					v.twice(other, l)
 				}
 				paths[l.Endpoint.Path] = l
 				continue
 			}
-			port := l.Endpoint.Addr.Port()
-			if port == 0 {
+			at := service{f.Datagrams, l.Endpoint.Addr.Port()}
+			if at.port == 0 {
 				continue
 			}
-			for _, other := range ports[port] {
+			for _, other := range ports[at] {
 				v.collision(other, l)
 			}
-			ports[port] = append(ports[port], l)
+			ports[at] = append(ports[at], l)
 		}
 	}
 }

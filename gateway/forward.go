@@ -19,6 +19,8 @@ type Forward struct {
 	// Name is LISTEN as it was given, with its range of ports, and with
 	// templates expanded.
 	Name string
+	// Datagrams says that it is of UDP.
+	Datagrams bool
 	// Listeners are where it listens, one for each port of a range, and
 	// where each leads.
 	Listeners []engine.Listener
@@ -31,7 +33,7 @@ const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], su
 
 // ParseForward reads a SPEC:
 //
-//	[tcp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
+//	[tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
 //
 // LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH,
 // systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which look
@@ -48,7 +50,7 @@ func ParseForward(spec string) (*Forward, error) {
 func parseForward(spec string, expand func(string) (string, error)) (*Forward, error) {
 	f := &Forward{Spec: spec}
 	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(spec))}
-	text, ok := found.withoutScheme(spec)
+	text, ok := found.withoutScheme(f, spec)
 	if !ok {
 		return nil, found.err()
 	}
@@ -78,20 +80,20 @@ func incomplete(text string) string {
 	return fmt.Sprintf("say where it leads: --forward %s=127.0.0.1:PORT", listen)
 }
 
-// withoutScheme takes off "tcp://" and refuses every other scheme.
-func (p *problems) withoutScheme(spec string) (string, bool) {
+// withoutScheme takes off "tcp://" or "udp://" and refuses every other scheme.
+func (p *problems) withoutScheme(f *Forward, spec string) (string, bool) {
 	scheme, rest, found := strings.Cut(spec, "://")
 	if !found || strings.ContainsAny(scheme, "={/:") {
 		return spec, true
 	}
-	if scheme == "tcp" {
+	switch scheme {
+	case "tcp":
+		return rest, true
+	case "udp":
+		f.Datagrams = true
 		return rest, true
 	}
-	if scheme == "udp" {
-		p.add("UDP forwards are not supported by this version", "leave it out, or forward TCP: --forward "+shorten(rest))
-		return "", false
-	}
-	p.add(fmt.Sprintf("unknown scheme %q", shorten(scheme)), "leave the scheme out: --forward "+shorten(rest))
+	p.add(fmt.Sprintf("unknown scheme %q", shorten(scheme)), "the schemes are tcp and udp: --forward "+shorten(rest))
 	return "", false
 }
 

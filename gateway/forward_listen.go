@@ -25,14 +25,18 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
 		return portRange{}
 	}
-	f.Name = text
+	f.Name = f.scheme() + text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
-			f.Listeners = []engine.Listener{{Name: text, Endpoint: engine.Endpoint{Path: path}}}
+			f.Listeners = []engine.Listener{{Name: f.scheme() + text, Endpoint: engine.Endpoint{Path: path}}}
 		}
 		return portRange{}
 	}
 	if name, ok := strings.CutPrefix(text, "systemd:"); ok {
+		if f.Datagrams {
+			p.add("sockets of UDP cannot be handed over by systemd", "listen on HOST:PORT, such as udp://:5300")
+			return portRange{}
+		}
 		if p.activation(name) {
 			f.Listeners = []engine.Listener{{Name: text, Activation: name}}
 		}
@@ -49,12 +53,20 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 	}
 	for port := int(ports.low); port <= int(ports.high); port++ {
 		f.Listeners = append(f.Listeners, engine.Listener{
-			Name:      host + ":" + strconv.Itoa(port),
+			Name:      f.scheme() + host + ":" + strconv.Itoa(port),
 			Endpoint:  engine.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
 			DualStack: addr == netip.IPv6Unspecified(),
 		})
 	}
 	return ports
+}
+
+// scheme is what tells a listener's name from that of a TCP listener.
+func (f *Forward) scheme() string {
+	if f.Datagrams {
+		return "udp://"
+	}
+	return ""
 }
 
 // listenAddress reads the host of a listener, as it was written: "" is both

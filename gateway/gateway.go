@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/transparent"
 )
@@ -20,6 +21,7 @@ const ownEvery = 10 * time.Second
 type Gateway struct {
 	config Config
 	engine *engine.Engine
+	relay  *datagram.Relay           // of the forwards of datagrams
 	own    *transparent.OwnAddresses // nil where no forward has to know them
 
 	started chan struct{} // closed when connections are accepted
@@ -58,11 +60,13 @@ func New(c Config) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
+	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: c.Observe, Notice: c.Notice})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
+		Guest:          g.relay.Guest,
 		Report:         c.Observe,
 		Notice:         c.Notice,
 	})
@@ -110,7 +114,19 @@ func (g *Gateway) learnOwnAddresses() error {
 
 // Addrs returns the addresses that the listeners are bound to, in the order of
 // the configuration's forwards and their listeners.
-func (g *Gateway) Addrs() []engine.Endpoint { return g.engine.Bound() }
+func (g *Gateway) Addrs() []engine.Endpoint {
+	var all []engine.Endpoint
+	streams, datagrams := g.engine.Bound(), g.relay.Bound()
+	for _, f := range g.config.Forwards {
+		n, bound := len(f.Listeners), &streams
+		if f.Datagrams {
+			bound = &datagrams
+		}
+		all = append(all, (*bound)[:n]...)
+		*bound = (*bound)[n:]
+	}
+	return all
+}
 
 // Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
@@ -130,6 +146,9 @@ func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) 
 func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
+
+// Datagrams returns what was counted so far of datagrams.
+func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }
 
 // Run serves until ctx is done and then drains: it goes on for DrainDelay,
 // stops accepting, lets the connections that it has finish for DrainTimeout and

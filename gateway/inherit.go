@@ -26,6 +26,9 @@ type Inherited struct {
 func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
+		if f.Datagrams {
+			continue // what is handed over are streams
+		}
 		var all []engine.Listener
 		for _, l := range f.Listeners {
 			all = append(all, a.listener(l)...)

@@ -62,14 +62,14 @@ type targets struct {
 func (t *targets) forward(ctx context.Context, f *engine.Forward) {
 	for _, l := range f.Listeners {
 		for _, b := range l.Backends {
-			t.backend(ctx, b)
+			t.backend(ctx, b, f.Datagrams)
 		}
 	}
 	if !leadsAnywhere(f) {
 		return
 	}
 	for _, r := range Rules(f.AllowDestination) {
-		t.all = append(t.all, returnpath.Backend{Addr: r.Prefix.Masked(), Ports: returnpath.AllPorts})
+		t.all = append(t.all, returnpath.Backend{Addr: r.Prefix.Masked(), Ports: returnpath.AllPorts, UDP: f.Datagrams})
 	}
 }
 
@@ -83,14 +83,14 @@ func (t *targets) redirect(f *engine.Forward) {
 	}
 }
 
-func (t *targets) backend(ctx context.Context, b engine.Backend) {
+func (t *targets) backend(ctx context.Context, b engine.Backend, udp bool) {
 	switch {
 	case b.Host != "":
 		for _, a := range t.resolve(ctx, b.Host) {
-			t.all = append(t.all, returnpath.Server(netip.AddrPortFrom(a, b.Port), false))
+			t.all = append(t.all, returnpath.Server(netip.AddrPortFrom(a, b.Port), udp))
 		}
 	case b.Endpoint.Addr.IsValid():
-		t.all = append(t.all, returnpath.Server(b.Endpoint.Addr, false))
+		t.all = append(t.all, returnpath.Server(b.Endpoint.Addr, udp))
 	}
 }
 

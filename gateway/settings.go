@@ -34,6 +34,9 @@ type Setting struct {
 
 	// transparentOnly settings do nothing unless transparent is on.
 	transparentOnly bool
+	// streamOnly settings do nothing for forwards of datagrams, and headerOnly
+	// ones nothing where what comes bears no PROXY header.
+	streamOnly, headerOnly bool
 	// set puts the values that were given, at least one, into the draft.
 	set func(*draft, []string) error
 }
@@ -48,6 +51,7 @@ const (
 	GroupHeader
 	GroupTransparent
 	GroupBackend
+	GroupDatagram
 	GroupConnection
 )
 
@@ -58,6 +62,7 @@ func (g Group) String() string {
 		GroupHeader:      "Headers",
 		GroupTransparent: "Transparent mode",
 		GroupBackend:     "Backends",
+		GroupDatagram:    "UDP",
 		GroupConnection:  "Connections",
 	}[g]
 }
@@ -89,6 +94,7 @@ func newDraft() draft {
 			HeaderTimeout:  5 * time.Second,
 			ConnectTimeout: 5 * time.Second,
 			Keepalive:      15 * time.Second,
+			FlowTimeout:    60 * time.Second,
 			Source:         transparent.Policy{SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject},
 		},
 	}
@@ -97,7 +103,7 @@ func newDraft() draft {
 // Settings returns every per-connection setting, in the order in which help
 // lists them.
 func Settings() []Setting {
-	return slices.Concat(trustSettings(), headerSettings(), transparentSettings(), backendSettings(), connectionSettings())
+	return slices.Concat(trustSettings(), headerSettings(), transparentSettings(), backendSettings(), datagramSettings(), connectionSettings())
 }
 
 func trustSettings() []Setting {
@@ -119,21 +125,21 @@ func trustSettings() []Setting {
 
 func headerSettings() []Setting {
 	return inGroup(GroupHeader, []Setting{
-		{Name: "accept", Argument: "v1,v2", Default: "v1,v2", set: setAccept,
+		{Name: "accept", Argument: "v1,v2", Default: "v1,v2", headerOnly: true, set: setAccept,
 			Meaning: "header versions taken"},
-		{Name: "header-timeout", Argument: "D", Default: "5s", set: setHeaderTimeout,
+		{Name: "header-timeout", Argument: "D", Default: "5s", streamOnly: true, set: setHeaderTimeout,
 			Meaning: "from accept to the header's last byte; 0 is off"},
-		{Name: "max-header", Argument: "SIZE", Default: "16KiB", set: setMaxHeader,
+		{Name: "max-header", Argument: "SIZE", Default: "16KiB", headerOnly: true, set: setMaxHeader,
 			Meaning: "longest v2 header taken"},
-		{Name: "require-checksum", Switch: true, Default: "off", set: setChecksum,
+		{Name: "require-checksum", Switch: true, Default: "off", headerOnly: true, set: setChecksum,
 			Meaning: "refuse v2 headers without CRC32C"},
-		{Name: "v1-ipv4-in-tcp6", Switch: true, Default: "off", set: setIPv4InTCP6,
+		{Name: "v1-ipv4-in-tcp6", Switch: true, Default: "off", streamOnly: true, set: setIPv4InTCP6,
 			Meaning: "take the TCP6 line with IPv4 addresses that nginx can send"},
-		{Name: "headers", Argument: "N", Default: "1", set: setHeaders,
+		{Name: "headers", Argument: "N", Default: "1", headerOnly: true, set: setHeaders,
 			Meaning: "exactly so many stacked headers; the last one names the client"},
-		{Name: "local", Argument: "relay|close", Default: "relay", set: setLocal,
+		{Name: "local", Argument: "relay|close", Default: "relay", headerOnly: true, set: setLocal,
 			Meaning: "v2 LOCAL, a health check: relayed as the gateway, or closed cleanly"},
-		{Name: "unknown", Argument: "relay|reject", Default: "relay; transparent: reject", set: setUnknown,
+		{Name: "unknown", Argument: "relay|reject", Default: "relay; transparent: reject", headerOnly: true, set: setUnknown,
 			Meaning: "valid headers that name no usable client"},
 	})
 }
@@ -148,9 +154,9 @@ func transparentSettings() []Setting {
 			Meaning: "IPv6 client, IPv4 backend, or the reverse: refuse; the gateway's address; a stand-in"},
 		{Name: "allow-source", Argument: "RULE", Repeatable: true, set: setAllowSource, transparentOnly: true,
 			Meaning: "let a header name a source that is denied by default, such as loopback"},
-		{Name: "tproxy", Argument: "on|off", Switch: true, Default: "off", set: setTProxy,
+		{Name: "tproxy", Argument: "on|off", Switch: true, Default: "off", streamOnly: true, set: setTProxy,
 			Meaning: "take connections that the packet filter hands over, wherever they were sent to"},
-		{Name: "redirect", Argument: "PREFIX:PORTS", Repeatable: true, set: setRedirect,
+		{Name: "redirect", Argument: "PREFIX:PORTS", Repeatable: true, streamOnly: true, set: setRedirect,
 			Meaning: "which those are: PREFIX:PORTS, PREFIX, or :PORTS of this host's own addresses"},
 	})
 }
@@ -161,24 +167,35 @@ func backendSettings() []Setting {
 			Meaning: "where BACKEND \"header\" may lead; required with it"},
 		{Name: "mark", Argument: "N", Default: "off", set: setMark,
 			Meaning: "SO_MARK of sockets to the backend"},
-		{Name: "connect-timeout", Argument: "D", Default: "5s", set: setConnectTimeout,
+		{Name: "connect-timeout", Argument: "D", Default: "5s", streamOnly: true, set: setConnectTimeout,
 			Meaning: "until a backend answers, all of them together; 0 is off"},
+	})
+}
+
+func datagramSettings() []Setting {
+	return inGroup(GroupDatagram, []Setting{
+		{Name: "udp-header", Argument: "every|first|spp", Default: "every", set: setDatagramHeader,
+			Meaning: "v2 header in each datagram; in a flow's first alone; Simple Proxy Protocol, both ways"},
+		{Name: "udp-idle-timeout", Argument: "D", Default: "60s", set: setFlowTimeout,
+			Meaning: "end a flow that was silent both ways for so long; first: twice as long as the sender remembers it"},
+		{Name: MaxFlows, Argument: "N", Default: "from RLIMIT_NOFILE", set: setMaxFlows,
+			Meaning: "at the limit the flow that was silent the longest gives way; 0 is off"},
 	})
 }
 
 func connectionSettings() []Setting {
 	return inGroup(GroupConnection, []Setting{
-		{Name: "idle-timeout", Argument: "D", Default: "off", set: setIdleTimeout,
+		{Name: "idle-timeout", Argument: "D", Default: "off", streamOnly: true, set: setIdleTimeout,
 			Meaning: "end a connection that carried nothing for so long"},
-		{Name: "keepalive", Argument: "D", Default: "15s", set: setKeepalive,
+		{Name: "keepalive", Argument: "D", Default: "15s", streamOnly: true, set: setKeepalive,
 			Meaning: "TCP keep-alive: idle time and interval; 0 is off"},
-		{Name: "user-timeout", Argument: "D", Default: "off", set: setUserTimeout,
+		{Name: "user-timeout", Argument: "D", Default: "off", streamOnly: true, set: setUserTimeout,
 			Meaning: "TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged"},
-		{Name: MaxConnections, Argument: "N", Default: "from RLIMIT_NOFILE", set: setMaxConnections,
+		{Name: MaxConnections, Argument: "N", Default: "from RLIMIT_NOFILE", streamOnly: true, set: setMaxConnections,
 			Meaning: "at the limit new ones wait in the kernel's queue; 0 is off"},
 		{Name: "max-connections-per-client", Argument: "N", Default: "off", set: setMaxPerClient,
-			Meaning: "at the limit a client's next one is reset"},
-		{Name: "accept-rate", Argument: "N[/BURST]", Default: "off", set: setAcceptRate,
+			Meaning: "at the limit a client's next one is reset; the next flow of UDP is dropped"},
+		{Name: "accept-rate", Argument: "N[/BURST]", Default: "off", streamOnly: true, set: setAcceptRate,
 			Meaning: "connections a second from each peer, so many more at once; beyond it a peer is reset"},
 	})
 }
@@ -186,6 +203,9 @@ func connectionSettings() []Setting {
 // MaxConnections is the setting that means another thing as a flag, a limit on
 // all connections together, than as the key of a forward.
 const MaxConnections = "max-connections"
+
+// MaxFlows is likewise a limit on all flows together, or on those of one forward.
+const MaxFlows = "udp-max-flows"
 
 // inGroup puts settings into a group.
 func inGroup(g Group, list []Setting) []Setting {

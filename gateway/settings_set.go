@@ -152,6 +152,21 @@ func setConnectTimeout(d *draft, v []string) error {
 	return duration(v, time.Millisecond, &d.forward.ConnectTimeout)
 }
 
+func setDatagramHeader(d *draft, v []string) error {
+	return choose(v, func(i int) { d.forward.DatagramHeader = engine.DatagramHeader(i) },
+		engine.EveryDatagram.String(), engine.FirstDatagram.String(), engine.SimpleProxy.String())
+}
+
+func setFlowTimeout(d *draft, v []string) error {
+	err := duration(v, time.Millisecond, &d.forward.FlowTimeout)
+	if err == nil && d.forward.FlowTimeout == 0 {
+		err = &settings.Error{Why: "would never end a flow", Instead: "60s"}
+	}
+	return err
+}
+
+func setMaxFlows(d *draft, v []string) error { return count(v, &d.forward.MaxFlows) }
+
 func setIdleTimeout(d *draft, v []string) error {
 	return duration(v, time.Millisecond, &d.forward.IdleTimeout)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
@@ -166,4 +167,20 @@ func headings(text string) []string {
 		all = append(all, strings.ReplaceAll(strings.ToLower(h), " ", "-"))
 	}
 	return all
+}
+
+// docs/udp.md has a row for each reason to drop a datagram, in order, with its
+// meaning.
+func TestDropsTable(t *testing.T) {
+	_, table, _ := strings.Cut(string(readFile(t, "../docs/udp.md")), "## What is dropped")
+	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(table, -1)
+	all := datagram.Drops()
+	if len(rows) != len(all) {
+		t.Fatalf("docs/udp.md has %d reasons, want %d", len(rows), len(all))
+	}
+	for i, d := range all {
+		if rows[i][1] != d.String() || rows[i][2] != d.Meaning() {
+			t.Errorf("row %d of docs/udp.md is %q, %q; want %q, %q", i+1, rows[i][1], rows[i][2], d, d.Meaning())
+		}
+	}
 }

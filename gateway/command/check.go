@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,14 +29,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if a := c.admin.address; !a.IsZero() {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
-	limit := "any number of connections"
-	if config.MaxConnections > 0 {
-		limit = fmt.Sprintf("at most %d connections", config.MaxConnections)
-	}
-	if config.MaxWaiting > 0 {
-		limit += fmt.Sprintf(", %d of them without their header", config.MaxWaiting)
-	}
-	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limit)
+	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
 		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
 	}
@@ -57,16 +51,47 @@ func summarize(w io.Writer, f *engine.Forward) {
 	if f.TProxy {
 		row("tproxy", redirects(f))
 	}
-	row("time limits", fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout)))
-	if f.MaxConnections > 0 {
-		row("limit", plural(f.MaxConnections, "connection"))
+	row("time limits", timeLimits(f))
+	most, thing := f.MaxConnections, "connection"
+	if f.Datagrams {
+		most, thing = f.MaxFlows, "flow"
+	}
+	if most > 0 {
+		row("limit", plural(most, thing))
 	}
 	if f.MaxConnectionsPerClient > 0 {
-		row("per client", plural(f.MaxConnectionsPerClient, "connection"))
+		row("per client", plural(f.MaxConnectionsPerClient, thing))
 	}
 	if r := f.AcceptRate; r.PerSecond > 0 {
 		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
 	}
+}
+
+// limits says how much there may be of all forwards together.
+func limits(c *gateway.Config) string {
+	streams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return !f.Datagrams })
+	datagrams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+	var parts []string
+	if streams && c.MaxConnections > 0 {
+		parts = append(parts, fmt.Sprintf("%d connections", c.MaxConnections))
+	}
+	if streams && c.MaxWaiting > 0 {
+		parts = append(parts, fmt.Sprintf("%d of them without their header", c.MaxWaiting))
+	}
+	if datagrams && c.MaxFlows > 0 {
+		parts = append(parts, fmt.Sprintf("%d flows of UDP", c.MaxFlows))
+	}
+	if len(parts) == 0 {
+		return "any number of connections"
+	}
+	return "at most " + strings.Join(parts, ", ")
+}
+
+func timeLimits(f *engine.Forward) string {
+	if f.Datagrams {
+		return "idle " + f.FlowTimeout.String()
+	}
+	return fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
 }
 
 func span(first, last string, n int) string {
@@ -91,7 +116,7 @@ func peers(f *engine.Forward) string {
 	if n > most {
 		texts = append(texts[:most], "...")
 	}
-	others := "others are reset"
+	others := "others are " + either(f.Datagrams, "dropped", "reset")
 	if f.PassUntrusted {
 		others = "others are passed as clients"
 	}
@@ -103,8 +128,11 @@ func peers(f *engine.Forward) string {
 
 // headers says which headers are taken.
 func headers(f *engine.Forward) string {
+	if f.Datagrams && f.DatagramHeader == engine.SimpleProxy {
+		return "Simple Proxy Protocol, in every datagram and before each reply"
+	}
 	var parts []string
-	if !f.Header.RefuseV1 {
+	if !f.Header.RefuseV1 && !f.Datagrams {
 		parts = append(parts, "v1")
 	}
 	if !f.Header.RefuseV2 {
@@ -116,7 +144,10 @@ func headers(f *engine.Forward) string {
 	if f.Headers > 1 {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
-	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, "closed", "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
+	if f.Datagrams {
+		parts = append(parts, "in "+either(f.DatagramHeader == engine.FirstDatagram, "the first datagram of a flow", "every datagram"))
+	}
+	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
 }
 
 // transparency says what address the backend sees.

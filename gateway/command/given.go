@@ -32,7 +32,7 @@ const forwardOption = "forward"
 // options returns every flag of the gateway, in the order of the help.
 func options() []option {
 	all := []option{{name: forwardOption, group: "Forwards", argument: "SPEC", repeatable: true,
-		meaning: "LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], at least one; short: -f"}}
+		meaning: "[udp://]LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], at least one; short: -f"}}
 	for _, s := range gateway.Settings() {
 		all = append(all, option{s.Name, s.Group.String(), s.Argument, s.Default, s.Meaning, s.Repeatable, s.Switch})
 	}

@@ -106,7 +106,7 @@ Prints what would be served. Exit code 2 if it would not be.
 
 func writeForwardHelp(b *strings.Builder) {
 	b.WriteString(`
-A forward is LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE]&...].
+A forward is [tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE]&...].
   LISTEN   HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH, or systemd:NAME: a socket that
            systemd hands over by that name; HOST may be a template of go-sockaddr,
            such as {{ GetPrivateIP }} or {{ GetInterfaceIP "eth0" }}

@@ -15,7 +15,7 @@ import (
 // newWatch returns what keeps an eye on the ways back of transparent forwards;
 // nil where there are none.
 func (s *server) newWatch(g *given) *doctor.Watch {
-	if !slices.ContainsFunc(s.config.Forwards, func(f *engine.Forward) bool { return f.Transparent }) {
+	if !slices.ContainsFunc(s.config.Forwards, func(f *engine.Forward) bool { return f.Transparent && !f.Datagrams }) {
 		return nil
 	}
 	return doctor.NewWatch(doctor.WatchConfig{

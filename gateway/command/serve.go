@@ -163,15 +163,19 @@ func (s *server) serve() error {
 
 // sayStopped logs how much was done, and what the drain did not wait for.
 func (s *server) sayStopped() {
-	var accepted, cut uint64
+	var accepted, flows, cut uint64
 	tallies, _ := s.run.Tallies(context.Background()) // the loops have ended: there is nothing to wait for
 	for i := range tallies {
-		accepted += tallies[i].Accepted
+		if s.config.Forwards[i].Datagrams {
+			flows += tallies[i].Accepted
+		} else {
+			accepted += tallies[i].Accepted
+		}
 		for _, n := range tallies[i].Closed[record.Drained] {
 			cut += n
 		}
 	}
-	s.log.Info().Uint64("accepted", accepted).Uint64("cut", cut).Msg("stopped")
+	s.log.Info().Uint64("accepted", accepted).Uint64("flows", flows).Uint64("cut", cut).Msg("stopped")
 }
 
 // sayListening logs where the gateway listens.
@@ -195,8 +199,12 @@ func (s *server) sayReady() {
 	s.log.Info().Str("version", strings.TrimPrefix(thisVersion().String(), "unproxy ")).
 		Int("forwards", len(s.config.Forwards)).Int("loops", s.config.Loops).Int("trust_rules", rules).
 		Bool("transparent", transparent).Int("backlog", backlog()).Int("max_connections", s.config.MaxConnections).
+		Int("udp_max_flows", s.config.MaxFlows).
 		Int("pid", os.Getpid()).Msg("ready")
 }
+
+// active is the number of connections and flows that have not ended.
+func (s *server) active() int { return s.run.Counters().Active + s.run.Datagrams().Flows }
 
 // notice logs an event that belongs to no connection.
 func (s *server) notice(n engine.Notice) {

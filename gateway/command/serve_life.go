@@ -119,7 +119,7 @@ func (l *life) end(sig os.Signal) {
 		return
 	}
 	l.told++
-	active := l.run.Counters().Active
+	active := l.active()
 	if l.told > 1 {
 		l.log.Warn().Str("signal", sig.String()).Int("active", active).Msg("drain cut short")
 		l.run.Hurry()
@@ -158,5 +158,5 @@ func (l *life) draining() bool { return l.handed || l.told > 0 }
 
 func (l *life) drainStatus(now time.Time) string {
 	return fmt.Sprintf("draining: %s left, cut in %v at the latest",
-		plural(l.run.Counters().Active, "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
+		plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
 }

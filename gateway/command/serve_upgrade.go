@@ -3,9 +3,11 @@ package command
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/engine"
 	"unproxy/gateway/supervise"
 )
 
@@ -36,6 +38,8 @@ func (l *life) noUpgrade() string {
 		return "one is under way"
 	case l.awaited != nil:
 		return "this process is not ready itself"
+	case slices.ContainsFunc(l.config.Forwards, func(f *engine.Forward) bool { return f.Datagrams }):
+		return "there are forwards of UDP, whose flows cannot be handed over: restart the gateway"
 	case os.Getpid() == 1:
 		return "this is process 1 of its container, which would end with it: replace the container"
 	}

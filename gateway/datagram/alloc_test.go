@@ -1,0 +1,81 @@
+package datagram
+
+import (
+	"fmt"
+	"testing"
+	"unsafe"
+
+	"unproxy/gateway/engine"
+)
+
+// Nothing is allocated for a datagram of a flow that there is, nor for its reply.
+func TestDatagramsAllocateNothing(t *testing.T) {
+	rows := []struct {
+		name   string
+		change func(*engine.Forward)
+		first  string
+		next   string
+	}{
+		{"every", func(*engine.Forward) {}, a + "hello", a + "hello"},
+		{"first", first, a + "hello", "hello"},
+		{"spp", simple, spp(clientA, destiny4) + "hello", spp(clientA, destiny4) + "hello"},
+		{"passed", func(f *engine.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello", "hello"},
+		{"transparent", transparently, a + "hello", a + "hello"},
+	}
+	for _, row := range rows {
+		for _, n := range []int{1, 20} {
+			t.Run(fmt.Sprint(row.name, " ", n), func(t *testing.T) {
+				r := one(t, with(plain(server), row.change))
+				r.from(lb, row.first)
+				front, back := r.front(0), r.back()
+				r.quiet = true
+				w, h := r.worker(), r.hosts[0]
+				exchange := func() {
+					for range n {
+						front.queue = append(front.queue, datagram{peer: lb, data: row.next})
+						back.queue = append(back.queue, datagram{data: "reply"})
+					}
+					w.Event(h.watched[front.fd], 1)
+					for len(back.queue) > 0 {
+						w.Event(h.watched[back.fd], 1)
+					}
+					w.Rest()
+				}
+				for range 10 {
+					exchange()
+				}
+				if got := testing.AllocsPerRun(200, exchange); got != 0 {
+					t.Errorf("%v allocations for %d datagrams there and back", got, n)
+				}
+				r.dropped(nil)
+			})
+		}
+	}
+}
+
+// A flow costs its entry and a socket.
+func TestSizeOfAFlow(t *testing.T) {
+	size := unsafe.Sizeof(flow{})
+	t.Logf("a flow is %d bytes", size)
+	if size > 640 {
+		t.Errorf("a flow is %d bytes, want at most 640", size)
+	}
+}
+
+// The relay alone, with system calls that cost nothing.
+func BenchmarkDatagram(b *testing.B) {
+	r := one(b, plain(server))
+	r.from(lb, a+"hello")
+	front, back := r.front(0), r.back()
+	r.quiet = true
+	w, h := r.worker(), r.hosts[0]
+	data := a + "hello"
+	b.ReportAllocs()
+	for b.Loop() {
+		front.queue = append(front.queue, datagram{peer: lb, data: data})
+		back.queue = append(back.queue, datagram{data: "reply"})
+		w.Event(h.watched[front.fd], 1)
+		w.Event(h.watched[back.fd], 1)
+		w.Rest()
+	}
+}

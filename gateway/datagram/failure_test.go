@@ -1,0 +1,449 @@
+package datagram
+
+import (
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
+)
+
+// An ICMP error is told of and counted, and the flow goes on: other gateways
+// never deliver another reply after one.
+func TestBackendDownAndUp(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(lb, a+"one")
+	s := r.back()
+	s.errors = []syscall.Errno{unix.ECONNREFUSED} // the event of the ICMP error
+	r.settle()
+	r.from(lb, a+"two")
+	s.failing = []syscall.Errno{unix.ECONNREFUSED} // met by the next send instead
+	r.from(lb, a+"three")
+	s.failing = []syscall.Errno{0, unix.ECONNREFUSED} // in the middle of several
+	r.from(lb, a+"four", a+"five", a+"")
+	if r.back() != s {
+		t.Fatal("the flow has another socket")
+	}
+	s.took(t, "one", "two", "three", "four", "five", "")
+	r.dropped(map[Drop]uint64{BackendRefused: 3})
+	r.answer(s, "back again")
+	r.went(to(lb, "back again"))
+	r.pass(time.Minute + time.Second)
+	r.ended(1, record.OK, record.Timeout)
+	r.clean()
+}
+
+// What a backend reported last, and nothing after it, is how the flow ended.
+func TestEndsAsRefused(t *testing.T) {
+	rows := []struct {
+		errno   syscall.Errno
+		outcome record.Outcome
+		by      record.Party
+		drop    Drop
+	}{
+		{unix.ECONNREFUSED, record.BackendRefused, record.Backend, BackendRefused},
+		{unix.EHOSTUNREACH, record.BackendUnreachable, record.Gateway, BackendUnreachable},
+		{unix.ENETUNREACH, record.BackendUnreachable, record.Gateway, BackendUnreachable},
+	}
+	for _, row := range rows {
+		r := one(t, plain(server))
+		r.from(lb, a+"one")
+		s := r.back()
+		s.errors = []syscall.Errno{row.errno}
+		r.settle()
+		r.pass(time.Minute + time.Second)
+		if c := r.ended(1, row.outcome, row.by); c.Reason != row.errno.Error() {
+			t.Errorf("reason %q, want %q", c.Reason, row.errno)
+		}
+		r.dropped(map[Drop]uint64{row.drop: 1})
+	}
+}
+
+// A datagram that cannot be sent is dropped for a reason, alone.
+func TestSendFails(t *testing.T) {
+	rows := []struct {
+		name  string
+		errno []syscall.Errno // of the calls for the second of three
+		want  []string
+		drops map[Drop]uint64
+		flows int64 // datagrams_in
+	}{
+		{"interrupted", []syscall.Errno{unix.EINTR}, []string{"1", "22", "333"}, nil, 3},
+		{"too big", []syscall.Errno{unix.EMSGSIZE, unix.EMSGSIZE}, []string{"1", "333"}, map[Drop]uint64{TooBig: 1}, 2},
+		{"the path got narrower", []syscall.Errno{unix.EMSGSIZE}, []string{"1", "22", "333"}, nil, 3},
+		{"forbidden", []syscall.Errno{unix.EPERM, unix.EPERM}, []string{"1", "333"}, map[Drop]uint64{Permission: 1}, 2},
+		{"refused twice", []syscall.Errno{unix.ECONNREFUSED, unix.ECONNREFUSED}, []string{"1", "333"}, map[Drop]uint64{BackendRefused: 2}, 2},
+		{"no way", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, []string{"1", "333"}, map[Drop]uint64{BackendUnreachable: 2}, 2},
+		{"no room", []syscall.Errno{unix.EAGAIN}, []string{"1"}, map[Drop]uint64{BackendBusy: 2}, 1},
+		{"no buffers", []syscall.Errno{unix.ENOBUFS}, []string{"1"}, map[Drop]uint64{BackendBusy: 2}, 1},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, plain(server))
+			r.from(lb, a)
+			s := r.back()
+			s.took(t, "")
+			s.failing = append([]syscall.Errno{0}, row.errno...)
+			r.from(lb, a+"1", a+"22", a+"333")
+			s.took(t, row.want...)
+			r.dropped(row.drops)
+			r.pass(time.Minute + time.Second)
+			if c := r.last(1); c.DatagramsIn != row.flows+1 {
+				t.Errorf("datagrams_in %d, want %d", c.DatagramsIn, row.flows+1)
+			}
+
+			// The same for a single one, which goes another way.
+			r.from(lb, a)
+			s = r.back()
+			s.sent, s.failing = nil, row.errno
+			r.from(lb, a+"x")
+			if got := len(s.sent); got != 1 && row.drops == nil || got != 0 && row.drops != nil {
+				t.Errorf("%d of one datagram arrived", got)
+			}
+		})
+	}
+}
+
+// A kernel, or a device, that cuts no trains apart gets datagrams one by one.
+func TestTrainsRefused(t *testing.T) {
+	for _, errno := range []syscall.Errno{unix.EIO, unix.EINVAL, unix.EMSGSIZE} {
+		errnos := []syscall.Errno{errno}
+		if errno == unix.EMSGSIZE {
+			errnos = append(errnos, errno) // once may be of a path that got narrower
+		}
+		r := one(t, plain(server))
+		r.from(lb, a)
+		s := r.back()
+		s.sent, s.failing = nil, errnos
+		r.from(lb, a+"aa", a+"bb", a+"c", a+"ddd")
+		s.took(t, "aa", "bb", "c", "ddd")
+		if s.trains != 0 {
+			t.Errorf("%v: %d trains", errno, s.trains)
+		}
+		r.from(lb, a+"aa", a+"bb")
+		s.took(t, "aa", "bb")
+
+		// And to the peer: a train that came is taken apart.
+		f := r.worker().table.find(r.worker().onlyKey())
+		f.bulk = true
+		fr := r.front(0)
+		fr.failing = errnos
+		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
+		r.settle()
+		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"))
+		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2}, datagram{data: "dd"})
+		r.settle()
+		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"), to(lb, "dd"))
+		if s.trains != 0 || fr.trains != 0 {
+			t.Errorf("%v: %d and %d trains", errno, s.trains, fr.trains)
+		}
+		r.dropped(nil)
+
+		// It may have been for one peer: replies are tried anew by and by.
+		r.pass(2 * time.Second)
+		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
+		r.settle()
+		if fr.trains != 1 {
+			t.Errorf("%v: %d trains after a while, want 1", errno, fr.trains)
+		}
+	}
+}
+
+// A path that got narrower costs nothing but another try.
+func TestTrainsTriedAgain(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(lb, a)
+	s := r.back()
+	s.sent, s.failing = nil, []syscall.Errno{unix.EMSGSIZE}
+	r.from(lb, a+"aa", a+"bb")
+	s.took(t, "aa", "bb")
+	if s.trains != 1 {
+		t.Errorf("%d trains, want 1", s.trains)
+	}
+}
+
+// Trains are never longer than the kernel takes, which the scripted one checks.
+func TestLongTrains(t *testing.T) {
+	r := one(t, plain(server))
+	var in, out []string
+	for i := range 60 {
+		text := strings.Repeat(string(rune('A'+i)), 1400)
+		in, out = append(in, a+text), append(out, text)
+	}
+	r.from(lb, in...)
+	s := r.back()
+	s.took(t, out...)
+	r.worker().table.find(r.worker().onlyKey()).bulk = true
+	for range 3 {
+		s.queue = append(s.queue, datagram{data: strings.Repeat("ab", 40), segment: 2})
+	}
+	r.settle()
+	if n := len(r.front(0).sent); n != 120 {
+		t.Errorf("%d of 120 replies went", n)
+	}
+}
+
+// A flow that looks for another backend may take the descriptor of the one whose
+// datagram is in hand.
+func TestGivesWayWhileServed(t *testing.T) {
+	r := one(t, plain(server, serverB))
+	r.from(lb, a+"one")
+	s := r.back()
+	s.failing = []syscall.Errno{0, unix.ECONNREFUSED}
+	tries := 0
+	r.connectError = func(to, _ netip.AddrPort) syscall.Errno {
+		if tries++; tries == 2 { // the flow's of a, while b's is in hand
+			return unix.EMFILE
+		}
+		return 0
+	}
+	r.from(lb, a+"two", a+"three!", b+"four", b+"five")
+	c := r.ended(1, record.Limit, record.Gateway)
+	if c.Client != clientB || c.DatagramsIn != 0 {
+		t.Errorf("the flow of %v gave way after %d datagrams", c.Client, c.DatagramsIn)
+	}
+	backs := r.backs()
+	if len(backs) != 2 || backs[0].to != serverB || backs[1].to != server {
+		t.Fatalf("%d flows", len(backs))
+	}
+	backs[1].took(t, "five")
+}
+
+// One by one, each meets its own error.
+func TestTrainsRefusedAndMore(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(lb, a)
+	s := r.back()
+	s.sent = nil
+	s.failing = []syscall.Errno{unix.EIO, 0, unix.EINTR, unix.ECONNREFUSED, 0, unix.EMSGSIZE, unix.EMSGSIZE, unix.EAGAIN}
+	r.from(lb, a+"1", a+"2", a+"3", a+"4", a+"5")
+	s.took(t, "1", "2", "5")
+	r.dropped(map[Drop]uint64{BackendRefused: 1, TooBig: 1, BackendBusy: 1})
+}
+
+// Replies that cannot be sent have reasons, too.
+func TestReplyFails(t *testing.T) {
+	rows := []struct {
+		errno []syscall.Errno
+		want  []string
+		drops map[Drop]uint64
+	}{
+		{[]syscall.Errno{unix.EINTR}, []string{"1", "22", "333"}, nil},
+		{[]syscall.Errno{unix.EAGAIN}, []string{"1"}, map[Drop]uint64{PeerBusy: 2}},
+		{[]syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, []string{"1", "333"}, map[Drop]uint64{PeerUnreachable: 1}},
+		{[]syscall.Errno{unix.EMSGSIZE, unix.EMSGSIZE}, []string{"1", "333"}, map[Drop]uint64{TooBig: 1}},
+		{[]syscall.Errno{unix.EPERM, unix.EPERM}, []string{"1", "333"}, map[Drop]uint64{Permission: 1}},
+	}
+	for _, row := range rows {
+		r := one(t, plain(server))
+		r.from(lb, a)
+		s := r.back()
+		r.worker().table.find(r.worker().onlyKey()).want = 3
+		r.front(0).failing = append([]syscall.Errno{0}, row.errno...)
+		r.answer(s, "1", "22", "333")
+		r.front(0).took(t, row.want...)
+		r.dropped(row.drops)
+	}
+}
+
+// Of several backends the first that can be had serves, and the next one if
+// that refuses what it is sent.
+func TestSeveralBackends(t *testing.T) {
+	r := one(t, plain(server6, server, serverB))
+	r.from(lb, a+"one")
+	s := r.back()
+	if s.to != server {
+		t.Fatalf("connected to %v, want the first of the client's family, %v", s.to, server)
+	}
+	s.errors = []syscall.Errno{unix.ECONNREFUSED}
+	r.settle()
+	s = r.back()
+	if s.to != serverB {
+		t.Fatalf("connected to %v after a refusal, want %v", s.to, serverB)
+	}
+	r.from(lb, a+"two")
+	s.took(t, "two")
+	r.answer(s, "yes")
+	r.went(to(lb, "yes"))
+	s.failing = []syscall.Errno{unix.ECONNREFUSED}
+	r.from(lb, a+"three")
+	if s = r.back(); s.to != server6 {
+		t.Errorf("connected to %v after two refusals, want %v", s.to, server6)
+	}
+	r.pass(time.Minute + time.Second)
+	r.last(1)
+	r.clean()
+
+	r.connectError = func(to, _ netip.AddrPort) syscall.Errno {
+		if to == server {
+			return unix.ENETUNREACH
+		}
+		return 0
+	}
+	r.from(lb, a+"one")
+	if s = r.back(); s.to != serverB {
+		t.Errorf("connected to %v, want the first that can be had, %v", s.to, serverB)
+	}
+	s.errors = []syscall.Errno{unix.ECONNREFUSED}
+	r.settle()
+	if s = r.back(); s.to != server6 {
+		t.Errorf("connected to %v after that, want %v", s.to, server6)
+	}
+	r.connectError = func(netip.AddrPort, netip.AddrPort) syscall.Errno { return unix.ENETUNREACH }
+	s.errors = []syscall.Errno{unix.ECONNREFUSED}
+	r.settle()
+	r.ended(2, record.BackendUnreachable, record.Gateway)
+	r.clean()
+}
+
+// A flow that cannot be begun is a datagram dropped, and nothing is left of it.
+func TestCannotBegin(t *testing.T) {
+	header := func(f *engine.Forward) { f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}} }
+	name := func(f *engine.Forward) {
+		f.Listeners[0].Backends = []engine.Backend{{Host: "nowhere.invalid", Port: 53}}
+	}
+	rows := []struct {
+		name    string
+		change  func(*engine.Forward)
+		connect syscall.Errno
+		data    string
+		drop    Drop
+	}{
+		{"no route", nil, unix.ENETUNREACH, a, BackendUnreachable},
+		{"forbidden", nil, unix.EACCES, a, Permission},
+		{"no port left", nil, unix.EAGAIN, a, Limit},
+		{"no descriptor left", nil, unix.EMFILE, a, Limit},
+		{"a name that is none", name, 0, a, BackendUnreachable},
+		{"a destination that is not allowed", header, 0, a, DestinationDenied},
+		{"no destination", header, 0, local, NoAddress},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			f := plain(server)
+			f.MaxConnectionsPerClient = 5
+			if row.change != nil {
+				row.change(f)
+			}
+			r := one(t, f)
+			r.connectError = func(netip.AddrPort, netip.AddrPort) syscall.Errno { return row.connect }
+			r.from(lb, row.data+"one", row.data+"two")
+			r.dropped(map[Drop]uint64{row.drop: 2})
+			if len(r.records) != 0 {
+				t.Errorf("%d flows were reported", len(r.records))
+			}
+			r.clean()
+		})
+	}
+}
+
+// The header may say where to, within what is allowed.
+func TestDestinationOfTheHeader(t *testing.T) {
+	f := plain()
+	f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}}
+	f.AllowDestination = only(server, front4)
+	r := one(t, f)
+	r.from(lb, v2(clientA, server)+"one")
+	if s := r.back(); s.to != server {
+		t.Errorf("connected to %v, want %v", s.to, server)
+	}
+	r.from(lb, v2(clientA, front4)+"round and round")
+	r.dropped(map[Drop]uint64{DestinationDenied: 1})
+}
+
+// What the kernel had no room for is counted.
+func TestQueuesOverflow(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(lb, a+"one")
+	r.front(0).drops = 7
+	r.pass(2 * time.Second)
+	r.dropped(map[Drop]uint64{ReceiveQueueFull: 7})
+	r.from(lb, a+"two")
+	r.pass(2 * time.Second)
+	r.dropped(map[Drop]uint64{ReceiveQueueFull: 7})
+	r.from(lb, a+"three")
+	r.front(0).drops = 2 // it has gone round
+	r.pass(2 * time.Second)
+	s := r.back()
+	for range 40 {
+		s.queue = append(s.queue, datagram{data: "x"})
+	}
+	r.settle()
+	s.drops = 3
+	r.pass(time.Minute)
+	r.last(1)
+	if n := r.relay.Counters().Dropped[ReplyQueueFull]; n != 3 {
+		t.Errorf("%d replies were lost, want 3", n)
+	}
+}
+
+// Drops are told of once in a while, all together.
+func TestDropsAreTold(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(unknown, a)
+	r.pass(time.Second)
+	if len(r.notices) != 1 {
+		t.Fatalf("%d notices, want 1", len(r.notices))
+	}
+	n := r.notices[0]
+	if n.Event != "datagrams_dropped" || n.Forward != "udp://front" || n.Detail != "untrusted 1; last from "+unknown.String() {
+		t.Errorf("told %+v", n)
+	}
+	for range 1000 {
+		r.from(unknown, a)
+		r.from(lb, a+"x", "rubbish")
+	}
+	r.pass(8 * time.Second)
+	if len(r.notices) != 1 {
+		t.Fatalf("%d notices before ten seconds are over", len(r.notices))
+	}
+	r.pass(3 * time.Second)
+	if len(r.notices) != 2 || !strings.Contains(r.notices[1].Detail, "untrusted 1000, not_proxy 1000; last from "+lb.String()+"; last reason: not a v2 signature") {
+		t.Errorf("told %+v", r.notices)
+	}
+	r.pass(time.Hour)
+	if len(r.notices) != 2 {
+		t.Errorf("%d notices, want 2", len(r.notices))
+	}
+	r.from(unknown, a)
+	r.pass(time.Second)
+	r.from(unknown, a)
+	r.worker().Close() // nothing waits for ten seconds now
+	if len(r.notices) != 4 {
+		t.Errorf("%d notices, want 4", len(r.notices))
+	}
+}
+
+// Drops that are as they were configured are counted and not told.
+func TestQuietDrops(t *testing.T) {
+	r := one(t, with(plain(server), func(f *engine.Forward) { f.CloseLocal, f.Health = true, only(unknown) }))
+	r.from(lb, local)
+	r.from(unknown, a)
+	r.pass(time.Minute)
+	r.dropped(map[Drop]uint64{Local: 1, Health: 1})
+	if len(r.notices) != 0 {
+		t.Errorf("told %+v", r.notices)
+	}
+}
+
+func TestDropTable(t *testing.T) {
+	seen := map[string]bool{}
+	for _, d := range Drops() {
+		if d.String() == "" || d.Meaning() == "" || seen[d.String()] {
+			t.Errorf("drop %d is %q, %q", d, d, d.Meaning())
+		}
+		seen[d.String()] = true
+	}
+	if len(Drops()) != int(drops)-1 {
+		t.Errorf("%d reasons, want %d", len(Drops()), drops-1)
+	}
+	for _, o := range record.Outcomes() {
+		if d := dropOf(o); d != Internal && d.String() != o.String() {
+			t.Errorf("outcome %v is drop %v", o, d)
+		}
+	}
+}

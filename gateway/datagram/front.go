@@ -1,0 +1,147 @@
+package datagram
+
+import (
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/engine"
+)
+
+// queueSize is how many bytes of datagrams the kernel is asked to keep for a
+// listener while its loop is busy. It counts a good deal more than a datagram's
+// own bytes.
+const queueSize = 4 << 20
+
+// front is one loop's socket of a listener.
+type front struct {
+	*engine.Route
+	worker *worker
+	lane   *lane
+	reader reader
+	number uint32 // of the listener
+	fd     int
+	// noTrains: the kernel did not cut a train apart on the way to a peer.
+	noTrains bool
+	// busy: something came since the queue was looked at.
+	busy      bool
+	overflows uint32 // when it was looked at
+}
+
+// open opens a listener's socket. The first loop's is bound alone, so that an
+// address that somebody else has is refused; only then may those of the other
+// loops join it (SO_REUSEPORT in socket(7)).
+func (w *worker) open(i int, route *engine.Route) error {
+	fr := &front{Route: route, worker: w, lane: w.laneOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+	at, dual := route.Listener.Endpoint.Addr, route.Listener.DualStack
+	if w.host.Index() > 0 {
+		at = w.relay.bound[i].Addr
+		dual = dual && at.Addr().Is6()
+	}
+	errno := fr.listen(at, dual)
+	if dual && engine.NoIPv6(errno) {
+		errno = fr.listen(netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), false)
+	}
+	if errno != 0 {
+		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
+	}
+	w.fronts = append(w.fronts, fr)
+	if w.host.Index() > 0 {
+		return nil
+	}
+	bound, errno := w.kernel.LocalAddr(fr.fd)
+	if errno != 0 {
+		return &engine.ListenError{Name: route.Listener.Name, Err: systemError("getsockname", errno)}
+	}
+	route.Bound = engine.Endpoint{Addr: bound}
+	w.relay.bound[i] = route.Bound
+	return nil
+}
+
+// laneOf returns the lane of a forward.
+func (w *worker) laneOf(f *engine.Forward) *lane {
+	for _, l := range w.lanes {
+		if l.Forward == f {
+			return l
+		}
+	}
+	l := &lane{forward: w.relay.forwards[f], tally: w.host.Tally(f)}
+	w.lanes = append(w.lanes, l)
+	return l
+}
+
+// listen opens the socket and binds it.
+func (fr *front) listen(at netip.AddrPort, dual bool) syscall.Errno {
+	k := fr.worker.kernel
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, errno := k.Socket(family)
+	if errno != 0 {
+		return errno
+	}
+	if errno := fr.bind(fd, at, dual); errno != 0 {
+		k.Close(fd)
+		return errno
+	}
+	fr.fd = fd
+	// The system's limit is for those who may not go beyond it.
+	if k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueSize) != 0 {
+		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueSize)
+	}
+	if k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, queueSize) != 0 {
+		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, queueSize)
+	}
+	k.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // kernels before 5.0 do without
+	return 0
+}
+
+// bind sets what has to be set before bind(2), binds, and sets the rest.
+func (fr *front) bind(fd int, at netip.AddrPort, dual bool) syscall.Errno {
+	k := fr.worker.kernel
+	share := [3]int{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}
+	var before, after [][3]int
+	if at.Addr().Is6() {
+		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!dual)})
+	}
+	switch {
+	case fr.worker.host.Index() > 0:
+		before = append(before, share)
+	case fr.worker.host.Loops() > 1:
+		after = append(after, share)
+	}
+	if at.Addr().IsUnspecified() {
+		// A reply must come from the address that was sent to, of several.
+		option := [3]int{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}
+		if at.Addr().Is6() {
+			option = [3]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}
+		}
+		before = append(before, option)
+	}
+	for _, o := range before {
+		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+			return errno
+		}
+	}
+	if errno := k.Bind(fd, at); errno != 0 {
+		return errno
+	}
+	for _, o := range after {
+		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+			return errno
+		}
+	}
+	return 0
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func systemError(call string, errno syscall.Errno) error { return os.NewSyscallError(call, errno) }

@@ -1,0 +1,124 @@
+package datagram
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/proxyproto"
+)
+
+// fuzzMode has a gateway of one mode take any two datagrams of a trusted peer: it
+// never panics, each is passed on or counted as dropped, what is passed on is the
+// end of what came, and nothing of it is kept in the room that it came in.
+func fuzzMode(f *testing.F, mode engine.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
+	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, signature, spp(clientA, destiny4) + "x",
+		signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
+		f.Add([]byte(seed), []byte("more"))
+		f.Add([]byte(a), []byte(seed))
+		f.Add([]byte(spp(clientA, destiny4)), []byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		if len(one) > slotSize || len(two) > slotSize {
+			return
+		}
+		r := newRig(t, 1, Config{}, with(plain(server, server6), func(f *engine.Forward) { f.DatagramHeader = mode }))
+		datagrams := []string{string(one), string(two)}
+		for _, d := range datagrams {
+			r.from(lb, d)
+			clear(r.worker().received.buffer[:2*slotStride])
+		}
+		var sent []string
+		for _, s := range r.sockets[1:] {
+			sent = append(sent, texts(s.sent)...)
+		}
+		c := r.relay.Counters()
+		dropped := uint64(0)
+		for _, n := range c.Dropped {
+			dropped += n
+		}
+		if c.DatagramsIn+dropped != 2 || len(sent) != int(c.DatagramsIn) {
+			t.Fatalf("%d datagrams passed on, %d dropped, %d sent of 2", c.DatagramsIn, dropped, len(sent))
+		}
+		for _, text := range sent {
+			if !strings.HasSuffix(datagrams[0], text) && !strings.HasSuffix(datagrams[1], text) {
+				t.Fatalf("sent %q of %q", text, datagrams)
+			}
+		}
+		expect(t, datagrams, sent)
+	})
+}
+
+// decodes is what package proxyproto says of a datagram.
+func decodes(d string) (payload string, ok bool) {
+	h, err := proxyproto.Decode([]byte(d), &proxyproto.Options{Datagram: true})
+	if err != nil {
+		return "", false
+	}
+	return d[h.Length:], true
+}
+
+// In mode every exactly the payloads of whole headers are passed on.
+func FuzzEvery(f *testing.F) {
+	fuzzMode(f, engine.EveryDatagram, func(t *testing.T, datagrams, sent []string) {
+		n := 0
+		for _, d := range datagrams {
+			if _, ok := decodes(d); ok {
+				n++
+			}
+		}
+		if n != len(sent) {
+			t.Fatalf("%d of %q bear a header, %d were passed on", n, datagrams, len(sent))
+		}
+	})
+}
+
+// In mode first nothing is passed on before a header has come.
+func FuzzFirst(f *testing.F) {
+	fuzzMode(f, engine.FirstDatagram, func(t *testing.T, datagrams, sent []string) {
+		_, begins := decodes(datagrams[0])
+		_, second := decodes(datagrams[1])
+		switch {
+		case begins && !beginsHeader([]byte(datagrams[1])) && len(sent) != 2:
+			t.Fatalf("payload %q of a flow was not passed on", datagrams[1])
+		case !begins && !second && len(sent) != 0:
+			t.Fatalf("passed on %q without a header", sent)
+		}
+	})
+}
+
+// In mode spp exactly what begins with the 38 bytes is passed on, less these.
+func FuzzSimple(f *testing.F) {
+	fuzzMode(f, engine.SimpleProxy, func(t *testing.T, datagrams, sent []string) {
+		var want []string
+		for _, d := range datagrams {
+			if len(d) >= SPPLength && d[:2] == "\x56\xec" {
+				want = append(want, d[SPPLength:])
+			}
+		}
+		if len(want) != len(sent) {
+			t.Fatalf("passed on %q, want %q", sent, want)
+		}
+	})
+}
+
+// What is written is read again, and what is read is written the same, but for
+// which of an address's two forms it had.
+func FuzzSPP(f *testing.F) {
+	f.Add([]byte(spp(clientA, destiny4)))
+	f.Add([]byte(spp(client6, destiny6) + "x"))
+	f.Add([]byte("\x56\xec"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		client, proxy, ok := DecodeSPP(data)
+		if !ok {
+			if len(data) >= SPPLength && data[0] == 0x56 && data[1] == 0xec {
+				t.Fatal("refused")
+			}
+			return
+		}
+		if again := AppendSPP(nil, client, proxy); !bytes.Equal(again, data[:SPPLength]) {
+			t.Fatalf("%x reads as %v and %v, which writes as %x", data[:SPPLength], client, proxy, again)
+		}
+	})
+}

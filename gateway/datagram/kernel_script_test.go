@@ -1,0 +1,287 @@
+package datagram
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/engine"
+)
+
+// script is a kernel in memory: datagram sockets whose far ends the test plays.
+// It belongs to one goroutine. A descriptor that is used after it was closed
+// fails the test.
+type script struct {
+	testing.TB
+	sockets []*socket // by descriptor, from 3
+
+	limit        int                                         // sockets that may be open, 0: any number
+	socketErrors []syscall.Errno                             // what the next Sockets return, 0 for none
+	optionError  func(level, name int) syscall.Errno         // of SetOption
+	bindError    func(netip.AddrPort) syscall.Errno          // of Bind
+	connectError func(to, from netip.AddrPort) syscall.Errno // of Connect
+	calls        map[string]int
+	quiet        bool // keeps nothing of what is sent, so that nothing is allocated
+}
+
+// socket is a datagram socket.
+type socket struct {
+	fd      int
+	family  int
+	isOpen  bool
+	options map[[2]int]int
+	order   []string // of the calls that set it up
+	bound   netip.AddrPort
+	to      netip.AddrPort
+	queue   []datagram
+	errors  []syscall.Errno // what the next Receives or Reads return
+	failing []syscall.Errno // what the next Sends or Writes return, 0 for none
+	sent    []datagram
+	trains  int // messages that were to be cut apart
+	drops   uint32
+}
+
+// datagram is one on its way. A segment makes it a train.
+type datagram struct {
+	peer    netip.AddrPort // its sender, or where it goes
+	local   netip.Addr     // the gateway's end of it, where that is told
+	data    string
+	segment int
+}
+
+func newScript(t testing.TB) *script { return &script{TB: t, calls: map[string]int{}} }
+
+func (k *script) socket(fd int, call string) *socket {
+	k.Helper()
+	if fd < 3 || fd-3 >= len(k.sockets) || !k.sockets[fd-3].isOpen {
+		k.Fatalf("%s of descriptor %d, which is not open", call, fd)
+	}
+	k.calls[call]++
+	return k.sockets[fd-3]
+}
+
+func (k *script) open() (n int) {
+	for _, s := range k.sockets {
+		if s.isOpen {
+			n++
+		}
+	}
+	return n
+}
+
+func (k *script) Socket(family int) (int, syscall.Errno) {
+	if len(k.socketErrors) > 0 {
+		errno := k.socketErrors[0]
+		if k.socketErrors = k.socketErrors[1:]; errno != 0 {
+			return -1, errno
+		}
+	}
+	if k.limit > 0 && k.open() >= k.limit {
+		return -1, unix.EMFILE
+	}
+	s := &socket{fd: len(k.sockets) + 3, family: family, isOpen: true, options: map[[2]int]int{}}
+	k.sockets = append(k.sockets, s)
+	return s.fd, 0
+}
+
+func (k *script) SetOption(fd, level, name, value int) syscall.Errno {
+	s := k.socket(fd, "setsockopt")
+	if k.optionError != nil {
+		if errno := k.optionError(level, name); errno != 0 {
+			return errno
+		}
+	}
+	s.options[[2]int{level, name}] = value
+	if level == unix.SOL_SOCKET && name == unix.SO_REUSEPORT {
+		s.order = append(s.order, "share")
+	}
+	return 0
+}
+
+func (k *script) Bind(fd int, a netip.AddrPort) syscall.Errno {
+	s := k.socket(fd, "bind")
+	s.order = append(s.order, "bind")
+	if k.bindError != nil {
+		if errno := k.bindError(a); errno != 0 {
+			return errno
+		}
+	}
+	if a.Addr().Is4() != (s.family == unix.AF_INET) {
+		k.Errorf("bind of a socket of family %d to %v", s.family, a)
+	}
+	if a.Port() == 0 && s.options[[2]int{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}] == 0 {
+		a = netip.AddrPortFrom(a.Addr(), uint16(50000+fd))
+	}
+	s.bound = a
+	return 0
+}
+
+func (k *script) Connect(fd int, to engine.Endpoint) syscall.Errno {
+	s := k.socket(fd, "connect")
+	if k.connectError != nil {
+		if errno := k.connectError(to.Addr, s.bound); errno != 0 {
+			return errno
+		}
+	}
+	if to.Addr.Addr().Is4() != (s.family == unix.AF_INET) {
+		k.Errorf("connect of a socket of family %d to %v", s.family, to)
+	}
+	if s.bound.Port() == 0 && s.bound.IsValid() {
+		s.bound = netip.AddrPortFrom(s.bound.Addr(), uint16(50000+fd))
+	}
+	s.to = to.Addr
+	return 0
+}
+
+func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	return k.socket(fd, "getsockname").bound, 0
+}
+
+func (k *script) Close(fd int) { k.socket(fd, "close").isOpen = false }
+
+func (k *script) Overflows(fd int) uint32 { return k.socket(fd, "overflows").drops }
+
+// next is the next error of a list, and none when that is over.
+func next(list *[]syscall.Errno) syscall.Errno {
+	if len(*list) == 0 {
+		return 0
+	}
+	errno := (*list)[0]
+	*list = (*list)[1:]
+	return errno
+}
+
+func (k *script) Receive(fd int, m []Message) (int, syscall.Errno) {
+	s := k.socket(fd, "recvmmsg")
+	if errno := next(&s.errors); errno != 0 {
+		return 0, errno
+	}
+	if len(s.queue) == 0 {
+		return 0, unix.EAGAIN
+	}
+	n := min(len(m), len(s.queue))
+	for i := range n {
+		s.fill(&m[i], s.queue[i])
+	}
+	s.queue = s.queue[:copy(s.queue, s.queue[n:])]
+	return n, 0
+}
+
+// fill writes a datagram as the kernel does.
+func (s *socket) fill(m *Message, d datagram) {
+	m.Length = uint32(copy(unsafe.Slice(m.Iov.Base, m.Iov.Len), d.data))
+	m.Flags = 0
+	if int(m.Length) < len(d.data) {
+		m.Flags = unix.MSG_TRUNC
+	}
+	if m.Name != nil {
+		name, peer := (*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)), d.peer
+		if s.family == unix.AF_INET6 {
+			peer = netip.AddrPortFrom(netip.AddrFrom16(peer.Addr().As16()), peer.Port())
+		}
+		m.Namelen = uint32(engine.EncodeSockaddr(name, peer))
+	}
+	room := unsafe.Slice(m.Control, m.Controllen)
+	n := 0
+	switch {
+	case !d.local.IsValid():
+	case s.options[[2]int{unix.IPPROTO_IP, unix.IP_PKTINFO}] == 1:
+		var info unix.Inet4Pktinfo
+		info.Ifindex, info.Spec_dst, info.Addr = 1, d.local.As4(), [4]byte{224, 0, 0, 1}
+		n = putControl(room, unix.IPPROTO_IP, unix.IP_PKTINFO, (*[12]byte)(unsafe.Pointer(&info))[:])
+	case s.options[[2]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}] == 1:
+		info := unix.Inet6Pktinfo{Addr: d.local.As16(), Ifindex: 1}
+		n = putControl(room, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, (*[20]byte)(unsafe.Pointer(&info))[:])
+	}
+	if d.segment > 0 {
+		value := binary.NativeEndian.AppendUint32(nil, uint32(d.segment))
+		n += putControl(room[n:], unix.SOL_UDP, unix.UDP_GRO, value)
+	}
+	m.SetControllen(n)
+}
+
+func (k *script) Read(fd int, b []byte) (int, syscall.Errno) {
+	s := k.socket(fd, "recv")
+	if errno := next(&s.errors); errno != 0 {
+		return 0, errno
+	}
+	if len(s.queue) == 0 {
+		return 0, unix.EAGAIN
+	}
+	n := copy(b, s.queue[0].data)
+	s.queue = s.queue[:copy(s.queue, s.queue[1:])]
+	return n, 0
+}
+
+func (k *script) Write(fd int, b []byte) syscall.Errno {
+	s := k.socket(fd, "send")
+	if errno := next(&s.failing); errno != 0 {
+		return errno
+	}
+	if !k.quiet {
+		s.sent = append(s.sent, datagram{peer: s.to, data: string(b)})
+	}
+	return 0
+}
+
+func (k *script) Send(fd int, m []Message) (int, syscall.Errno) {
+	s := k.socket(fd, "sendmmsg")
+	for i := range m {
+		if errno := next(&s.failing); errno != 0 {
+			if i > 0 {
+				s.failing = append([]syscall.Errno{errno}, s.failing...)
+				return i, 0
+			}
+			return 0, errno
+		}
+		if !k.quiet {
+			s.take(k, &m[i])
+		}
+	}
+	return len(m), 0
+}
+
+// take reads a message as the kernel does, and cuts a train apart.
+func (s *socket) take(k *script, m *Message) {
+	d := datagram{peer: s.to}
+	if m.Name != nil {
+		d.peer = engine.DecodeSockaddr((*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)))
+	}
+	for data := unsafe.Slice(m.Control, m.Controllen); len(data) > 0; {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&data[0]))
+		value := data[unix.SizeofCmsghdr:h.Len]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO:
+			d.local = netip.AddrFrom4([4]byte(value[4:]))
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO:
+			d.local = netip.AddrFrom16([16]byte(value)).Unmap()
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_SEGMENT:
+			d.segment = int(binary.NativeEndian.Uint16(value))
+		default:
+			k.Errorf("control data of level %d, type %d", h.Level, h.Type)
+		}
+		data = data[(h.Len+7)&^7:]
+	}
+	var all []byte
+	for _, v := range unsafe.Slice(m.Iov, m.Iovlen) {
+		all = append(all, unsafe.Slice(v.Base, v.Len)...)
+	}
+	if d.segment == 0 {
+		d.data = string(all)
+		s.sent = append(s.sent, d)
+		return
+	}
+	s.trains++
+	size := d.segment
+	if len(all) > maxTrain || (len(all)+size-1)/size > maxSegments {
+		k.Errorf("a train of %d bytes in pieces of %d", len(all), size)
+	}
+	for d.segment = 0; len(all) > 0; all = all[len(d.data):] {
+		d.data = string(all[:min(size, len(all))])
+		s.sent = append(s.sent, d)
+	}
+}

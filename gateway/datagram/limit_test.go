@@ -1,0 +1,266 @@
+package datagram
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
+)
+
+// at is the header of a client that goes by a number.
+func at(n int) string {
+	return v2(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 4711), destiny4)
+}
+
+// At the limit the flow that was silent the longest gives way, and is counted.
+func TestMaxFlows(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config Config
+		own    int
+	}{{"of all", Config{MaxFlows: 3}, 0}, {"of the forward", Config{}, 3}} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t, 1, row.config, with(plain(server), func(f *engine.Forward) { f.MaxFlows = row.own }))
+			for i := range 3 {
+				r.from(lb, at(i)+"x")
+				r.pass(time.Second)
+			}
+			r.from(lb, at(0)+"again")
+			r.from(lb, at(3)+"x")
+			c := r.ended(1, record.Limit, record.Gateway)
+			if c.Client.Addr() != netip.MustParseAddr("203.0.0.1") {
+				t.Errorf("the flow of %v gave way, want that of 203.0.0.1", c.Client)
+			}
+			if n := r.relay.Counters(); n.Flows != 3 || n.Evicted != 1 || n.Opened != 4 {
+				t.Errorf("counted %+v", n)
+			}
+			r.dropped(nil)
+		})
+	}
+}
+
+// Silence is of both sides: a reply counts as well as a datagram.
+func TestMaxFlowsAfterReplies(t *testing.T) {
+	r := newRig(t, 1, Config{MaxFlows: 2}, plain(server))
+	r.from(lb, a+"x")
+	r.pass(time.Second)
+	r.from(lb, b+"x")
+	r.pass(time.Second)
+	r.answer(r.backs()[0], "reply")
+	r.from(lb, at(1)+"x")
+	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientB {
+		t.Errorf("the flow of %v gave way, want %v's", c.Client, clientB)
+	}
+}
+
+// The limit on all goes by the silence of all, whatever their forwards.
+func TestMaxFlowsOfTwoForwards(t *testing.T) {
+	other := plain(server)
+	other.Listeners[0].Name, other.Listeners[0].Endpoint.Addr = "udp://other", netip.AddrPortFrom(front4.Addr(), 54)
+	r := newRig(t, 1, Config{MaxFlows: 2}, plain(server), other)
+	r.front(1).queue = append(r.front(1).queue, datagram{peer: lb, data: a + "x"})
+	r.settle()
+	r.pass(time.Second)
+	r.from(lb, a+"x")
+	r.pass(time.Second)
+	r.from(lb, b+"x")
+	if c := r.ended(1, record.Limit, record.Gateway); c.Forward != "udp://other" {
+		t.Errorf("a flow of %s gave way, want one of the other", c.Forward)
+	}
+	r.pass(time.Second)
+	r.from(lb, at(1)+"x")
+	if c := r.ended(2, record.Limit, record.Gateway); c.Client != clientA || c.Forward != "udp://front" {
+		t.Errorf("the flow of %v at %s gave way", c.Client, c.Forward)
+	}
+}
+
+// One flow at most, and two clients in the same batch: each gets what is its own.
+func TestMaxFlowsOfOne(t *testing.T) {
+	r := newRig(t, 1, Config{MaxFlows: 1}, plain(server))
+	r.from(lb, a+"one", a+"two", b+"three", a+"four")
+	var got []string
+	for _, s := range r.sockets[1:] {
+		got = append(got, texts(s.sent)...)
+	}
+	if len(got) != 4 || got[2] != "three" || len(r.backs()) != 1 {
+		t.Errorf("arrived %q, %d flows", got, len(r.backs()))
+	}
+	r.last(2)
+}
+
+// With several loops the one that has the most gives up one of its own.
+func TestMaxFlowsOfSeveralLoops(t *testing.T) {
+	r := newRig(t, 2, Config{MaxFlows: 4}, plain(server))
+	for i := range 4 {
+		r.from(lb, at(i)+"x")
+		r.pass(time.Second)
+	}
+	second := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
+	for i := range 2 {
+		second.queue = append(second.queue, datagram{peer: lbOther, data: at(10+i) + "x"})
+		r.settle()
+	}
+	r.last(2)
+	if n := r.relay.flows; n[0].Load() != 2 || n[1].Load() != 2 {
+		t.Errorf("%d and %d flows, want 2 and 2", n[0].Load(), n[1].Load())
+	}
+}
+
+// Without descriptors or ports left a flow gives way as well.
+func TestDescriptorsUsedUp(t *testing.T) {
+	r := one(t, plain(server))
+	r.limit = 1 + 2
+	for i := range 5 {
+		r.from(lb, at(i)+"x")
+	}
+	r.last(3)
+	if n := r.relay.Counters(); n.Flows != 2 || n.Evicted != 3 {
+		t.Errorf("counted %+v", n)
+	}
+	ports := []syscall.Errno{unix.EAGAIN}
+	r.connectError = func(netip.AddrPort, netip.AddrPort) syscall.Errno { return next(&ports) }
+	r.limit = 0
+	r.from(lb, at(9)+"x")
+	r.last(4)
+	r.dropped(nil)
+}
+
+// A client at its limit gets no further flow; one that ended makes room.
+func TestMaxPerClient(t *testing.T) {
+	r := one(t, with(plain(server), func(f *engine.Forward) { f.MaxConnectionsPerClient = 2 }))
+	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), destiny4) }
+	r.from(lb, client(1)+"x", client(2)+"x", client(3)+"x", client(1)+"y", b+"x", local+"x", local+"y")
+	if n := r.relay.Counters(); n.Flows != 4 {
+		t.Errorf("%d flows, want two of the client and two others", n.Flows)
+	}
+	r.dropped(map[Drop]uint64{Limit: 1})
+	r.pass(time.Minute + time.Second)
+	r.from(lb, client(3)+"x")
+	r.dropped(map[Drop]uint64{Limit: 1})
+	r.pass(time.Minute + time.Second)
+	r.clean()
+}
+
+// While the gateway drains nobody new is taken in, and the others go on until
+// they fall silent.
+func TestDrain(t *testing.T) {
+	r := one(t, plain(server))
+	r.from(lb, a+"one", b+"one")
+	h := r.hosts[0]
+	r.pass(10 * time.Second)
+	r.from(lb, a+"two")
+	h.guest.StopAccepting()
+	h.guest.StopAccepting()
+	r.from(lb, at(1)+"x", a+"three")
+	r.dropped(map[Drop]uint64{Draining: 1})
+	if len(r.notices) != 0 {
+		t.Errorf("told %+v", r.notices)
+	}
+	r.pass(time.Second)
+	if c := r.ended(1, record.OK, record.Timeout); c.Client != clientB {
+		t.Errorf("the flow of %v ended, want the silent one", c.Client)
+	}
+	s := r.back()
+	r.answer(s, "still here")
+	r.went(to(lb, "still here"))
+	if h.held != 1 {
+		t.Errorf("%d flows are held, want 1", h.held)
+	}
+	r.pass(6 * time.Second)
+	r.ended(2, record.OK, record.Timeout)
+	r.clean()
+}
+
+// What is left at the end is cut, and everything is closed once.
+func TestCut(t *testing.T) {
+	r := newRig(t, 2, Config{}, plain(server))
+	r.from(lb, a+"one")
+	for _, h := range r.hosts {
+		h.guest.Cut()
+	}
+	r.ended(1, record.Drained, record.Gateway)
+	r.from(lb, a+"one")
+	r.from(unknown, a)
+	for _, h := range r.hosts {
+		h.guest.Close()
+		h.guest.Close()
+	}
+	r.ended(2, record.Drained, record.Gateway)
+	if n := r.open(); n != 0 || len(r.notices) != 1 {
+		t.Errorf("%d sockets are open, %d notices", n, len(r.notices))
+	}
+}
+
+// A listener is bound alone before others may join, and the others to where it
+// came to be.
+func TestListening(t *testing.T) {
+	wildcard := func(f *engine.Forward) {
+		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
+	}
+	r := newRig(t, 2, Config{}, with(plain(server), wildcard))
+	first, second := r.sockets[0], r.sockets[1]
+	if len(first.order) != 2 || first.order[0] != "bind" || first.order[1] != "share" {
+		t.Errorf("the first socket: %q", first.order)
+	}
+	if len(second.order) != 2 || second.order[0] != "share" || second.bound != first.bound || first.bound.Port() == 0 {
+		t.Errorf("the second socket: %q, bound to %v; the first to %v", second.order, second.bound, first.bound)
+	}
+	for _, s := range r.sockets {
+		if s.options[[2]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}] != 0 || s.options[[2]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}] != 1 ||
+			s.options[[2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}] != 0 {
+			t.Errorf("options %v", s.options)
+		}
+	}
+	if bound := r.relay.Bound(); len(bound) != 1 || bound[0].Addr != first.bound {
+		t.Errorf("bound to %v, want %v", bound, first.bound)
+	}
+	r = one(t, with(plain(server), wildcard))
+	if s := r.sockets[0]; len(s.order) != 1 {
+		t.Errorf("the only socket: %q, want it not to be shared", s.order)
+	}
+}
+
+// Where there is no IPv6, both families are IPv4.
+func TestListeningWithoutIPv6(t *testing.T) {
+	f := with(plain(server), func(f *engine.Forward) {
+		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:53"), true
+	})
+	k := newScript(t)
+	k.socketErrors = []syscall.Errno{unix.EAFNOSUPPORT}
+	relay := New(Config{Kernel: k})
+	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0])}
+	r := &rig{TB: t, script: k}
+	for i := range 2 {
+		if _, err := relay.Guest(&scriptedHost{rig: r, index: i, loops: 2, watched: map[int]uint64{}}, routes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := netip.MustParseAddrPort("0.0.0.0:53")
+	if relay.Bound()[0].Addr != want || k.sockets[0].bound != want || k.sockets[1].bound != want {
+		t.Errorf("bound to %v: %v and %v, want %v", relay.Bound(), k.sockets[0].bound, k.sockets[1].bound, want)
+	}
+}
+
+// A listener that cannot be opened is told of by name, and nothing stays open.
+func TestListeningFails(t *testing.T) {
+	f := plain(server)
+	second := f.Listeners[0]
+	second.Name = "udp://second"
+	f.Listeners = append(f.Listeners, second)
+	k := newScript(t)
+	binds := []syscall.Errno{0, unix.EADDRINUSE}
+	k.bindError = func(netip.AddrPort) syscall.Errno { return next(&binds) }
+	relay := New(Config{Kernel: k})
+	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0]), engine.NewRoute(f, &f.Listeners[1])}
+	_, err := relay.Guest(&scriptedHost{rig: &rig{TB: t, script: k}, loops: 1, watched: map[int]uint64{}}, routes)
+	var e *engine.ListenError
+	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 {
+		t.Errorf("error %v, %d sockets are open", err, k.open())
+	}
+}

@@ -1,0 +1,378 @@
+package datagram
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/engine"
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+	"unproxy/transparent"
+)
+
+// The addresses of the scripted tests: the balancer is 192.0.2.1, the gateway
+// 192.0.2.80, the clients that its headers name 203.0.113.x, the backends
+// 198.51.100.x.
+var (
+	lb       = netip.MustParseAddrPort("192.0.2.1:40000")
+	lbOther  = netip.MustParseAddrPort("192.0.2.1:40001")
+	lb6      = netip.MustParseAddrPort("[2001:db8:2::1]:40000")
+	unknown  = netip.MustParseAddrPort("192.0.2.66:40000")
+	clientA  = netip.MustParseAddrPort("203.0.113.9:4711")
+	clientB  = netip.MustParseAddrPort("203.0.113.10:4711")
+	client6  = netip.MustParseAddrPort("[2001:db8::9]:4711")
+	destiny4 = netip.MustParseAddrPort("192.0.2.80:53")
+	destiny6 = netip.MustParseAddrPort("[2001:db8::80]:53")
+	server   = netip.MustParseAddrPort("198.51.100.1:53")
+	serverB  = netip.MustParseAddrPort("198.51.100.2:53")
+	server6  = netip.MustParseAddrPort("[2001:db8:1::1]:53")
+	front4   = netip.MustParseAddrPort("192.0.2.80:53")
+)
+
+// prefixes is a set of addresses.
+type prefixes []netip.Prefix
+
+func (s prefixes) Contains(a netip.Addr) bool {
+	for _, p := range s {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func only(all ...netip.AddrPort) (s prefixes) {
+	for _, a := range all {
+		s = append(s, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+	}
+	return s
+}
+
+// plain is a forward to some backends that trusts the balancer.
+func plain(backends ...netip.AddrPort) *engine.Forward {
+	f := &engine.Forward{
+		Listeners:   []engine.Listener{{Name: "udp://front", Endpoint: engine.Endpoint{Addr: front4}}},
+		Trust:       only(lb, lb6),
+		Headers:     1,
+		Datagrams:   true,
+		FlowTimeout: time.Minute,
+	}
+	for _, b := range backends {
+		f.Listeners[0].Backends = append(f.Listeners[0].Backends, engine.Backend{Endpoint: engine.Endpoint{Addr: b}})
+	}
+	return f
+}
+
+// with changes a forward.
+func with(f *engine.Forward, change func(*engine.Forward)) *engine.Forward {
+	change(f)
+	return f
+}
+
+func first(f *engine.Forward)  { f.DatagramHeader = engine.FirstDatagram }
+func simple(f *engine.Forward) { f.DatagramHeader = engine.SimpleProxy }
+
+func transparently(f *engine.Forward) {
+	f.Transparent, f.Source = true, transparent.Policy{}
+}
+
+// rig is a relay on a scripted kernel and scripted loops, turned by hand.
+type rig struct {
+	testing.TB
+	*script
+	relay   *Relay
+	hosts   []*scriptedHost
+	records []record.Connection
+	notices []engine.Notice
+	clock   int64
+}
+
+// scriptedHost is an event loop of a rig.
+type scriptedHost struct {
+	rig     *rig
+	index   int
+	loops   int
+	guest   *worker
+	watched map[int]uint64
+	alarm   int64
+	calls   []func()
+	held    int
+	ids     uint64
+	tallies map[*engine.Forward]*engine.Tally
+}
+
+func (h *scriptedHost) Index() int              { return h.index }
+func (h *scriptedHost) Loops() int              { return h.loops }
+func (h *scriptedHost) Now() int64              { return h.rig.clock }
+func (h *scriptedHost) Alarm(at int64)          { h.alarm = at }
+func (h *scriptedHost) Call(f func())           { h.calls = append(h.calls, f) }
+func (h *scriptedHost) Hold(*engine.Forward)    { h.held++ }
+func (h *scriptedHost) Release(*engine.Forward) { h.held-- }
+func (h *scriptedHost) NextID() uint64          { h.ids++; return h.ids*uint64(h.loops) + uint64(h.index) }
+
+func (h *scriptedHost) Tally(f *engine.Forward) *engine.Tally {
+	if h.tallies == nil {
+		h.tallies = map[*engine.Forward]*engine.Tally{}
+	}
+	if h.tallies[f] == nil {
+		h.tallies[f] = new(engine.Tally)
+	}
+	return h.tallies[f]
+}
+
+func (h *scriptedHost) Watch(fd int, events uint32, key uint64) syscall.Errno {
+	if key == 0 || key > engine.MaxKey || events != unix.EPOLLIN {
+		h.rig.Errorf("watched under %x for %x", key, events)
+	}
+	h.watched[fd] = key
+	return 0
+}
+
+func newRig(t testing.TB, loops int, c Config, forwards ...*engine.Forward) *rig {
+	t.Helper()
+	r := &rig{TB: t, script: newScript(t), clock: int64(time.Hour)}
+	c.Kernel = r.script
+	c.Report = func(rec *record.Connection) { r.records = append(r.records, *rec) }
+	c.Notice = func(n engine.Notice) { r.notices = append(r.notices, n) }
+	r.relay = New(c)
+	var routes []*engine.Route
+	for _, f := range forwards {
+		for i := range f.Listeners {
+			routes = append(routes, engine.NewRoute(f, &f.Listeners[i]))
+		}
+	}
+	for i := range loops {
+		h := &scriptedHost{rig: r, index: i, loops: loops, watched: map[int]uint64{}}
+		guest, err := r.relay.Guest(h, routes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.guest = guest.(*worker)
+		r.hosts = append(r.hosts, h)
+		guest.Start()
+	}
+	return r
+}
+
+// one is a rig of one loop and one forward.
+func one(t testing.TB, f *engine.Forward) *rig {
+	t.Helper()
+	return newRig(t, 1, Config{}, f)
+}
+
+func (r *rig) worker() *worker { return r.hosts[0].guest }
+
+// front is the socket of a listener on the first loop.
+func (r *rig) front(i int) *socket { return r.sockets[r.worker().fronts[i].fd-3] }
+
+// turn serves what is ready on a loop, once, and lets it rest.
+func (r *rig) turn(h *scriptedHost) {
+	for fd := 3; fd < len(r.sockets)+3; fd++ {
+		s := r.sockets[fd-3]
+		if key, ok := h.watched[fd]; ok && s.isOpen && len(s.queue)+len(s.errors) > 0 {
+			h.guest.Event(key, unix.EPOLLIN)
+		}
+	}
+	if h.alarm != 0 && r.clock >= h.alarm {
+		h.alarm = 0
+		h.guest.Alarm()
+	}
+	calls := h.calls
+	h.calls = nil
+	for _, f := range calls {
+		f()
+	}
+	h.guest.Rest()
+}
+
+// settle turns the loops until nothing is ready.
+func (r *rig) settle() {
+	r.Helper()
+	for range 1000 {
+		busy := false
+		for _, h := range r.hosts {
+			r.turn(h)
+		}
+		for _, h := range r.hosts {
+			busy = busy || len(h.calls) > 0 || h.alarm != 0 && r.clock >= h.alarm
+		}
+		for _, s := range r.sockets {
+			busy = busy || s.isOpen && len(s.queue)+len(s.errors) > 0
+		}
+		if !busy {
+			return
+		}
+	}
+	r.Fatal("the loops do not come to rest")
+}
+
+// pass lets time go by in steps of at most a quarter of a second.
+func (r *rig) pass(d time.Duration) {
+	for ; d > 0; d -= 250 * time.Millisecond {
+		r.clock += int64(min(d, 250*time.Millisecond))
+		r.settle()
+	}
+}
+
+// from is datagrams that a peer sends to the first listener.
+func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
+	r.Helper()
+	s := r.front(0)
+	for _, d := range datagrams {
+		s.queue = append(s.queue, datagram{peer: peer, data: d})
+	}
+	r.settle()
+}
+
+// backs are the sockets to backends that are open, oldest first.
+func (r *rig) backs() (all []*socket) {
+	fronts := 0
+	for _, h := range r.hosts {
+		fronts += len(h.guest.fronts)
+	}
+	for _, s := range r.sockets[fronts:] {
+		if s.isOpen {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// back is the only socket to a backend.
+func (r *rig) back() *socket {
+	r.Helper()
+	all := r.backs()
+	if len(all) != 1 {
+		r.Fatalf("%d flows are open, want 1", len(all))
+	}
+	return all[0]
+}
+
+// answer is replies that come to a socket.
+func (r *rig) answer(s *socket, replies ...string) {
+	r.Helper()
+	for _, d := range replies {
+		s.queue = append(s.queue, datagram{data: d})
+	}
+	r.settle()
+}
+
+// texts are what was sent, where to before it where that differs from at.
+func texts(sent []datagram) []string {
+	all := []string{}
+	for _, d := range sent {
+		all = append(all, d.data)
+	}
+	return all
+}
+
+// took checks what arrived at a far end, and forgets it.
+func (s *socket) took(t testing.TB, want ...string) {
+	t.Helper()
+	got := texts(s.sent)
+	if len(got) != len(want) || strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("arrived %.300q, want %.300q", got, want)
+	}
+	s.sent = nil
+}
+
+// went checks to whom the replies of the first listener went, and forgets them.
+func (r *rig) went(want ...string) {
+	r.Helper()
+	var got []string
+	for _, d := range r.front(0).sent {
+		got = append(got, fmt.Sprintf("%v %s", d.peer, d.data))
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		r.Errorf("replies %.300q, want %.300q", got, want)
+	}
+	r.front(0).sent = nil
+}
+
+// to is how went writes a reply.
+func to(peer netip.AddrPort, text string) string { return peer.String() + " " + text }
+
+// dropped checks how many datagrams were dropped, and for what reasons.
+func (r *rig) dropped(want map[Drop]uint64) {
+	r.Helper()
+	got := r.relay.Counters().Dropped
+	for d := range got {
+		if got[d] != want[Drop(d)] {
+			r.Errorf("%v dropped %d, want %d", Drop(d), got[d], want[Drop(d)])
+		}
+	}
+}
+
+// last is the last record; there must be n by now.
+func (r *rig) last(n int) record.Connection {
+	r.Helper()
+	if len(r.records) != n {
+		r.Fatalf("%d flows were reported, want %d", len(r.records), n)
+	}
+	return r.records[n-1]
+}
+
+// ended checks how the last flow, the n-th, ended.
+func (r *rig) ended(n int, outcome record.Outcome, by record.Party) record.Connection {
+	r.Helper()
+	c := r.last(n)
+	if c.Outcome != outcome || c.By != by || c.Phase != record.Relay || !c.Datagram {
+		r.Errorf("ended %v in %v by %v (%s), want %v in relay by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome, by)
+	}
+	return c
+}
+
+// clean checks that nothing is left of any flow.
+func (r *rig) clean() {
+	r.Helper()
+	if n := len(r.backs()); n != 0 {
+		r.Errorf("%d sockets are open", n)
+	}
+	if n := r.relay.Counters().Flows; n != 0 {
+		r.Errorf("%d flows are counted", n)
+	}
+	if n := len(r.relay.claims.held); n != 0 {
+		r.Errorf("%d claims are held", n)
+	}
+	for _, h := range r.hosts {
+		w := h.guest
+		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.pending != nil || w.answers.used != 0 {
+			r.Errorf("loop %d holds %d, knows %d flows, %d of %d free", h.index, h.held, len(w.table.byKey), len(w.table.free), len(w.table.flows))
+		}
+		for _, l := range w.lanes {
+			if l.first != nil || l.last != nil || l.flows.total() != 0 {
+				r.Errorf("a lane holds flows")
+			}
+		}
+	}
+}
+
+// v2 is a version 2 header; without a source it is LOCAL.
+func v2(source, destination netip.AddrPort, tlvs ...proxyproto.TLV) string {
+	m := proxyproto.Message{Source: source, Destination: destination, TLVs: tlvs, Datagram: true}
+	if source.IsValid() {
+		m.Command = proxyproto.CommandProxy
+	}
+	b, err := proxyproto.AppendV2(nil, &m)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// local is a LOCAL header.
+var local = v2(netip.AddrPort{}, netip.AddrPort{})
+
+// a and b are headers of two clients.
+var (
+	a = v2(clientA, destiny4)
+	b = v2(clientB, destiny4)
+)
+
+func spp(client, proxy netip.AddrPort) string { return string(AppendSPP(nil, client, proxy)) }
