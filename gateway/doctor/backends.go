@@ -33,7 +33,16 @@ func each(all []*target, do func(*target)) {
 
 // backends looks at whether the backends answer the gateway, and clients.
 func (e *examination) backends(ctx context.Context) []Finding {
-	each(e.targets, func(t *target) { t.plain = e.host.plainly(ctx, t) })
+	for _, t := range e.targets {
+		if t.udp {
+			t.plain = e.received(t)
+		}
+	}
+	each(e.targets, func(t *target) {
+		if !t.udp {
+			t.plain = e.host.plainly(ctx, t)
+		}
+	})
 	ways := make(map[*target][]Finding, len(e.targets))
 	var mu sync.Mutex
 	each(e.targets, func(t *target) {
@@ -55,7 +64,11 @@ func (e *examination) backends(ctx context.Context) []Finding {
 		if f, off := e.ipv6(t); off {
 			all = append(all, f)
 		}
-		all = append(all, e.backend(t))
+		if t.udp {
+			all = append(all, e.datagrams(t))
+		} else {
+			all = append(all, e.backend(t))
+		}
 		all = append(all, ways[t]...)
 	}
 	return all
@@ -145,7 +158,7 @@ func (e *examination) elsewhere(t *target) string {
 		return ""
 	}
 	var found []string
-	for _, s := range e.listening() {
+	for _, s := range e.open(t.udp) {
 		if s.at.Port() == t.at.Port() {
 			found = append(found, s.at.String())
 		}

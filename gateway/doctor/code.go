@@ -28,6 +28,7 @@ const (
 	BackendRefused     Code = "backend_refused"
 	BackendSilent      Code = "backend_silent"
 	BackendUnreachable Code = "backend_unreachable"
+	BackendWildcard    Code = "backend_wildcard"
 	RoutePlan          Code = "route_plan"
 	ReturnPath         Code = "return_path"
 	RulesMissing       Code = "rules_missing"
@@ -84,6 +85,7 @@ var table = []row{
 	{BackendRefused, backend, "The backend refuses connections: nobody listens there.", []Code{IPv6}},
 	{BackendSilent, backend, "The backend does not answer in time.", []Code{IPv6}},
 	{BackendUnreachable, backend, "There is no way to the backend.", []Code{IPv6}},
+	{BackendWildcard, backend, "A UDP backend is bound to all addresses, so that its replies may leave by another than the one it was asked at.", nil},
 	{RoutePlan, returnPath, "Something that the rules for a backend cannot do, or do besides.", []Code{IPv6, BackendUnreachable, BehindRouter}},
 	{ReturnPath, returnPath, "A connection from a client's address is answered.", []Code{NetRaw, SocketOptions, IPv6, BackendUnreachable}},
 	{RulesMissing, returnPath, "Nothing hands the backend's replies to the gateway.", []Code{IPv6, BackendUnreachable}},

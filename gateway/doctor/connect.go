@@ -135,17 +135,29 @@ func stand(at netip.AddrPort) (io.Closer, error) {
 // of another one with SO_REUSEADDR (inet_csk_bind_conflict), so that what was
 // bound and let go is in nobody's way.
 func bind(at netip.AddrPort, dualStack bool) error {
+	return bindSocket(unix.SOCK_STREAM, at, dualStack)
+}
+
+// bindUDP is [Host.BindUDP] on this machine. What comes in the moment between is
+// lost.
+func bindUDP(at netip.AddrPort, dualStack bool) error {
+	return bindSocket(unix.SOCK_DGRAM, at, dualStack)
+}
+
+func bindSocket(kind int, at netip.AddrPort, dualStack bool) error {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+	if kind == unix.SOCK_STREAM { // with UDP it would get past somebody else's socket
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+		}
 	}
 	if family == unix.AF_INET {
 		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}))

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -167,15 +168,29 @@ func TestBind(t *testing.T) {
 				t.Errorf("bind %s (both families: %v): %v, want %v", tt.at, tt.dual, err, tt.want)
 			}
 		}
+		taken, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 27})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		if err := h.BindUDP(ap("127.0.0.1:27"), false); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("bind a UDP address that is taken: %v", err)
+		}
+		if err := errors.Join(h.BindUDP(ap("127.0.0.1:25"), false), h.BindUDP(ap("[::]:28"), true)); err != nil {
+			t.Errorf("bind UDP addresses that are free: %v", err)
+		}
+		if !slices.ContainsFunc(h.sockets(true), func(s socket) bool { return s.at == ap("127.0.0.1:27") }) {
+			t.Errorf("the UDP sockets are %v", h.sockets(true))
+		}
 		if !h.listens(ap("127.0.0.1:25")) || h.listens(ap("127.0.0.1:27")) {
-			t.Errorf("the sockets that listen are %v", h.sockets())
+			t.Errorf("the sockets that listen are %v", h.sockets(false))
 		}
 	})
 }
 
 // listens reports whether somebody listens on an address, by the tables.
 func (h Host) listens(a netip.AddrPort) bool {
-	for _, s := range h.sockets() {
+	for _, s := range h.sockets(false) {
 		if s.takes(a) {
 			return true
 		}
@@ -192,7 +207,7 @@ func TestOwners(t *testing.T) {
 	defer l.Close()
 	h := This()
 	at := l.Addr().(*net.TCPAddr).AddrPort()
-	for _, s := range h.sockets() {
+	for _, s := range h.sockets(false) {
 		if s.at == at {
 			if p := h.owners()[s.inode]; !h.isGateway(p) {
 				t.Errorf("%v is found to belong to %+v, and we are %s", at, p, h.Executable)
@@ -200,7 +215,7 @@ func TestOwners(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("%v is not among %v", at, h.sockets())
+	t.Errorf("%v is not among %v", at, h.sockets(false))
 }
 
 func TestParseSocket(t *testing.T) {
@@ -215,7 +230,7 @@ func TestParseSocket(t *testing.T) {
 		{"  0: 0100007:0016 00000000:0000" + tail, ""},
 		{"", ""},
 	} {
-		s, ok := parseSocket(tt.line)
+		s, ok := parseSocket(tt.line, listensTCP)
 		if got := s.at.String(); ok != (tt.want != "") || ok && (got != tt.want || s.inode != "1234") {
 			t.Errorf("%q is read as %v, %v; want %q", tt.line, s, ok, tt.want)
 		}

@@ -98,7 +98,7 @@ func (l lost) elsewhere() []string {
 // the plan has in mind.
 func (h Host) misled(part returnpath.Plan, l lost) (Finding, bool) {
 	where := reach(part, l.at.Addr())
-	reply := routing.Reply{From: l.at, To: l.client, Device: where.Device}
+	reply := routing.Reply{From: l.at, To: l.client, UDP: l.udp, Device: where.Device}
 	mark := part.Rules[0].Mark
 	if mark != 0 && where.Place == returnpath.Local {
 		if _, err := h.Way(reply); errors.Is(err, unix.ENETUNREACH) {

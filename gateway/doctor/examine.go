@@ -34,7 +34,7 @@ type examination struct {
 	targets   []*target
 	plan      returnpath.Plan
 	planErr   error
-	sockets   []socket           // that listen, and
+	sockets   map[bool][]socket  // that listen, or receive UDP, and
 	owners    map[string]program // whose they are; nil until somebody asks
 }
 

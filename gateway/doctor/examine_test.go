@@ -47,6 +47,26 @@ func TestExamine(t *testing.T) {
 			w.files["proc/sys/net/ipv4/conf/all/route_localnet"] = "1"
 		}},
 
+		// UDP.
+		{name: "UDP: somebody receives", flags: "--forward udp://:5300=127.0.0.1:53"},
+		{name: "UDP: nobody does, of a flow's socket", flags: "--forward udp://:5300=127.0.0.1:55",
+			want: []string{"backend_refused udp://127.0.0.1:55 fail"}},
+		{name: "UDP: on another host nobody can tell", flags: "--forward udp://:5300=10.9.0.2:53", sick: func(w *world) { w.reach["10.9.0.2"] = link },
+			want: []string{"backend udp://10.9.0.2:53 skip"}},
+		{name: "UDP: transparent, rules are there", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on", sick: func(w *world) { w.way = ours }},
+		{name: "UDP: transparent, rules are there, and others before them", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
+			sick: func(w *world) { w.way = routing.Way{} }, want: []string{"return_path udp://127.0.0.1:53 skip"}},
+		{name: "UDP: transparent, rules are missing", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
+			sick: func(w *world) { w.gone, w.way = allGone, routing.Way{} },
+			want: []string{"rules_missing udp://127.0.0.1:53 fail; " + sshRoute + "; " + strings.Replace(sshRule, "tcp sport 22", "udp sport 53", 1)}},
+		{name: "UDP: bound to 0.0.0.0 (peers.md 4.4)", flags: "--forward udp://:5300=127.0.0.1:54 --transparent on",
+			sick: func(w *world) { w.way = ours }, want: []string{"backend_wildcard udp://127.0.0.1:54 warn"}},
+		{name: "UDP: bound to 0.0.0.0, not transparent", flags: "--forward udp://:5300=127.0.0.1:54"},
+		{name: "UDP: the gateway has the listener", flags: "--forward udp://:2053=127.0.0.1:53", sick: func(w *world) { w.bind["udp [::]:2053"] = unix.EADDRINUSE }},
+		{name: "UDP: somebody else has it", flags: "--forward udp://0.0.0.0:54=127.0.0.1:53", sick: func(w *world) { w.bind["udp 0.0.0.0:54"] = unix.EADDRINUSE },
+			want: []string{"listener_taken udp://0.0.0.0:54 fail"}},
+		{name: "UDP: the port is TCP's alone", flags: "--forward udp://:22=127.0.0.1:53", sick: func(w *world) { w.bind["[::]:22"] = unix.EADDRINUSE }},
+
 		// The way back.
 		{name: "rules are missing (the commonest mistake)", flags: ssh, sick: func(w *world) { w.gone, w.client["127.0.0.1:22"] = allGone, timedOut },
 			want: []string{"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},

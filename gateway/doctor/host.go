@@ -34,6 +34,8 @@ type Host struct {
 	// Bind binds a listener's address and lets go of it again. Nobody can
 	// connect meanwhile.
 	Bind func(at netip.AddrPort, dualStack bool) error
+	// BindUDP does so with UDP.
+	BindUDP func(at netip.AddrPort, dualStack bool) error
 
 	// Plan makes the plan of the way back, with names as they were resolved; see
 	// [gateway.Config.PlanRoutes].

@@ -77,6 +77,7 @@ func healthy() *world {
 			"proc/sys/net/netfilter/nf_conntrack_count":    "12\n",
 			"proc/sys/net/netfilter/nf_conntrack_max":      "1000\n",
 			"proc/self/net/tcp":                            tcpTable,
+			"proc/self/net/udp":                            udpTable,
 			"run/unproxy/.keep":                            "",
 			"proc/17/comm":                                 "sshd\n",
 			"proc/17/fd/.keep":                             "",
@@ -99,6 +100,15 @@ const tcpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->
    0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0
    1: 00000000:08AE 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 100 0 0 10 0
    2: 0100007F:0016 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4714 1 0000000000000000 100 0 0 10 0
+`
+
+// udpTable has a server on 127.0.0.1:53, one on 0.0.0.0:54, the gateway's listener
+// on 0.0.0.0:2053, and one of its flows, which is connected.
+const udpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+   0: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
+   1: 00000000:0036 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
+   2: 00000000:0805 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0
+   3: 0100007F:0037 0100007F:0035 01 00000000:00000000 00:00000000 00000000     0        0 4713 2 0000000000000000 0
 `
 
 // allGone is a host on which nothing of a plan is in force.
@@ -129,7 +139,8 @@ func (w *world) host() Host {
 			w.stood = append(w.stood, at)
 			return io.NopCloser(nil), nil
 		},
-		Bind: func(at netip.AddrPort, _ bool) error { return w.bind[at.String()] },
+		Bind:    func(at netip.AddrPort, _ bool) error { return w.bind[at.String()] },
+		BindUDP: func(at netip.AddrPort, _ bool) error { return w.bind["udp "+at.String()] },
 		Plan: func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error) {
 			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names, Locate: w.locate})
 		},

@@ -20,7 +20,7 @@ func (e *examination) listeners(context.Context) []Finding {
 	for _, f := range e.Config.Forwards {
 		var own []Finding
 		for _, l := range f.Listeners {
-			own = append(own, e.listener(l))
+			own = append(own, e.listener(l, f.Datagrams))
 		}
 		all = append(all, fold(own)...)
 	}
@@ -43,7 +43,7 @@ func fold(all []Finding) []Finding {
 	return folded
 }
 
-func (e *examination) listener(l engine.Listener) Finding {
+func (e *examination) listener(l engine.Listener, udp bool) Finding {
 	if l.Endpoint.IsUnix() {
 		return e.unixListener(l)
 	}
@@ -51,7 +51,11 @@ func (e *examination) listener(l engine.Listener) Finding {
 	if !at.IsValid() || at.Port() == 0 {
 		return finding(Listener, l.Name, OK, "the port is the kernel's choice")
 	}
-	err := e.host.Bind(at, l.DualStack)
+	bind := e.host.Bind
+	if udp {
+		bind = e.host.BindUDP
+	}
+	err := bind(at, l.DualStack)
 	if l.DualStack && (errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
 		return finding(Listener, l.Name, OK, "can be opened, for IPv4 alone: this host has no IPv6")
 	}
@@ -59,7 +63,7 @@ func (e *examination) listener(l engine.Listener) Finding {
 	case err == nil:
 		return finding(Listener, l.Name, OK, "can be opened")
 	case errors.Is(err, syscall.EADDRINUSE):
-		return e.taken(l.Name, e.inodes(func(s socket) bool { return s.takes(at) || at.Addr().IsUnspecified() && s.at.Port() == at.Port() }))
+		return e.taken(l.Name, e.inodes(udp, func(s socket) bool { return s.takes(at) || at.Addr().IsUnspecified() && s.at.Port() == at.Port() }))
 	case errors.Is(err, fs.ErrPermission):
 		return e.portForbidden(l.Name, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -78,10 +82,10 @@ func (e *examination) portForbidden(name string, err error) Finding {
 		e.host.setting("net.ipv4.ip_unprivileged_port_start", 1024), why).with(action...)
 }
 
-// inodes returns the listening sockets that match.
-func (e *examination) inodes(match func(socket) bool) []string {
+// inodes returns the open sockets that match.
+func (e *examination) inodes(udp bool, match func(socket) bool) []string {
 	var all []string
-	for _, s := range e.listening() {
+	for _, s := range e.open(udp) {
 		if match(s) {
 			all = append(all, s.inode)
 		}
@@ -89,13 +93,16 @@ func (e *examination) inodes(match func(socket) bool) []string {
 	return all
 }
 
-// listening returns the sockets that listen, as they were when somebody first
-// asked.
-func (e *examination) listening() []socket {
+// open returns the sockets that listen, or receive, as they were when somebody
+// first asked.
+func (e *examination) open(udp bool) []socket {
 	if e.sockets == nil {
-		e.sockets = e.host.sockets()
+		e.sockets = map[bool][]socket{}
 	}
-	return e.sockets
+	if _, known := e.sockets[udp]; !known {
+		e.sockets[udp] = e.host.sockets(udp)
+	}
+	return e.sockets[udp]
 }
 
 // taken is the finding of a listener that somebody has open already. That may
@@ -116,7 +123,7 @@ func (e *examination) taken(name string, inodes []string) Finding {
 		}
 	}
 	return finding(ListenerTaken, name, Warn, "somebody listens there: well if it is the gateway; only root can see who it is").
-		with("# see: sudo ss -ltnp")
+		with("# see: sudo ss -tulnp")
 }
 
 // unixListener looks at the place of a unix socket.

@@ -11,23 +11,35 @@ import (
 	"strings"
 )
 
-// socket is a TCP socket of this host that listens.
+// socket is a socket of this host that takes what anybody sends: of TCP one that
+// listens, of UDP one that is not connected.
 type socket struct {
 	at    netip.AddrPort
 	inode string
 }
 
-// sockets lists the TCP sockets that listen in this network namespace
-// (proc_net_tcp.rst). What cannot be read is left out.
-func (h Host) sockets() []socket {
+// The states in which a socket takes what anybody sends (TCP_LISTEN, and the
+// TCP_CLOSE of datagram sockets).
+const (
+	listensTCP  = "0A"
+	receivesUDP = "07"
+)
+
+// sockets lists the TCP sockets that listen in this network namespace, or the UDP
+// sockets that receive (proc_net_tcp.rst). What cannot be read is left out.
+func (h Host) sockets(udp bool) []socket {
+	table, state := "proc/self/net/tcp", listensTCP
+	if udp {
+		table, state = "proc/self/net/udp", receivesUDP
+	}
 	var all []socket
-	for _, table := range []string{"proc/self/net/tcp", "proc/self/net/tcp6"} {
+	for _, table := range []string{table, table + "6"} {
 		text, err := fs.ReadFile(h.Files, table)
 		if err != nil {
 			continue // a host without the family has no table
 		}
 		for line := range strings.Lines(string(text)) {
-			if s, ok := parseSocket(line); ok {
+			if s, ok := parseSocket(line, state); ok {
 				all = append(all, s)
 			}
 		}
@@ -35,11 +47,10 @@ func (h Host) sockets() []socket {
 	return all
 }
 
-// parseSocket reads a line of the table, if it is of a socket that listens.
-func parseSocket(line string) (socket, bool) {
-	const listens = "0A" // TCP_LISTEN
+// parseSocket reads a line of the table, if it is of a socket in that state.
+func parseSocket(line, state string) (socket, bool) {
 	fields := strings.Fields(line)
-	if len(fields) < 10 || fields[3] != listens {
+	if len(fields) < 10 || fields[3] != state {
 		return socket{}, false
 	}
 	host, port, _ := strings.Cut(fields[1], ":")
@@ -59,7 +70,7 @@ func parseSocket(line string) (socket, bool) {
 	return socket{netip.AddrPortFrom(addr.Unmap(), uint16(n)), fields[9]}, true
 }
 
-// takes reports whether the socket gets connections to an address. Of the IPv6
+// takes reports whether the socket gets what is sent to an address. Of the IPv6
 // wildcard that is not certain for IPv4: the table does not tell IPV6_V6ONLY.
 func (s socket) takes(a netip.AddrPort) bool {
 	if s.at.Port() != a.Port() {

@@ -32,6 +32,7 @@ func This() Host {
 		Connect: connect,
 		Stand:   stand,
 		Bind:    bind,
+		BindUDP: bindUDP,
 		Plan: func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error) {
 			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names})
 		},

@@ -27,6 +27,8 @@ type target struct {
 	// from the client's address.
 	mark  uint32
 	spoof bool
+	// udp says that it is sent datagrams.
+	udp bool
 	// familyOnly says that a client of the other family never comes here.
 	familyOnly bool
 	// listeners are those that lead here.
@@ -37,7 +39,7 @@ type target struct {
 
 // same reports whether two targets are dialled alike.
 func (t *target) same(o *target) bool {
-	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof
+	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
 }
 
 // targets lists where the forwards lead, each address once, as far as names
@@ -85,8 +87,11 @@ func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*
 }
 
 func newTarget(f *engine.Forward, name string, at netip.AddrPort) *target {
+	if f.Datagrams {
+		name = "udp://" + name
+	}
 	return &target{
-		name: name, at: at, mark: f.Mark, spoof: f.Transparent,
+		name: name, at: at, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}
 }

@@ -127,7 +127,7 @@ func (w *Watch) plan(ctx context.Context, names map[string]resolved) returnpath.
 func (w *Watch) round(ctx context.Context) {
 	names := w.resolve(ctx)
 	plan := w.plan(ctx, names)
-	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof })
+	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof || t.udp })
 	verdicts := make(map[*target]verdict, len(tested))
 	var mu sync.Mutex
 	each(tested, func(t *target) {

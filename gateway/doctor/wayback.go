@@ -17,6 +17,10 @@ import (
 // client.
 func (e *examination) wayBack(ctx context.Context, t *target) []Finding {
 	switch {
+	case t.udp && e.host.returns(e.plan.For(t.at.Addr()), t):
+		return []Finding{finding(ReturnPath, t.name, OK, "replies to clients lead to the gateway, by this host's rules; no datagram was sent")}
+	case t.udp:
+		return e.untested(ctx, t, "a server of UDP need not answer")
 	case e.optionErr != nil:
 		return e.untested(ctx, t, "the socket options that the test takes cannot be set")
 	case t.plain.answer == answered:
@@ -73,7 +77,7 @@ func (e *examination) untested(ctx context.Context, t *target, why string) []Fin
 // returns reports whether a target's replies come back by whatever rules, as far
 // as the kernel can tell: what the packet filter would do it cannot.
 func (h Host) returns(part returnpath.Plan, t *target) bool {
-	way, err := h.Way(routing.Reply{From: t.at, To: stranger(t.at.Addr().Is6()), Device: reach(part, t.at.Addr()).Device})
+	way, err := h.Way(routing.Reply{From: t.at, To: stranger(t.at.Addr().Is6()), UDP: t.udp, Device: reach(part, t.at.Addr()).Device})
 	return err == nil && way.Local
 }
 
