@@ -84,7 +84,7 @@ func TestMetrics(t *testing.T) {
 func TestMetricsTable(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
 		_, text := adminGet(t, adminAt, "/metrics")
 		var existing []string
 		for _, help := range regexp.MustCompile(`(?m)^# HELP (unproxy_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1) {

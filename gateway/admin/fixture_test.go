@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"unproxy/gateway"
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 	"unproxy/trust"
@@ -21,6 +22,8 @@ type fake struct {
 	sessions []engine.Session
 	reset    []uint64 // the ids of those that were
 	err      error
+
+	datagrams datagram.Counters
 }
 
 func (f *fake) Addrs() []engine.Endpoint { return f.bound }
@@ -49,6 +52,8 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 func (f *fake) Counters() engine.Counters { return f.counters }
 
 func (f *fake) Reloads() gateway.ReloadState { return f.reloads }
+
+func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
 func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
 

@@ -73,6 +73,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuildInfo, descReady, descDraining, descAccepted, descActive, descClosed, descLimit, descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration, descTransparent, descTrustRules, descReloads, descReloaded, descWaiting, descLinesDropped,
+		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit, descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
 	} {
 		to <- d
 	}
@@ -96,6 +97,10 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	c.collectForwards(e)
+	if c.ofDatagrams() {
+		counted := g.Datagrams()
+		e.datagrams(&counted, c.config.Gateway.MaxFlows)
+	}
 	collectReloads(e, g.Reloads())
 	counters := g.Counters()
 	e.gauge(descWaiting, float64(counters.Waiting))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"unproxy/gateway"
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 )
 
@@ -84,6 +85,7 @@ type Gateway interface {
 	Addrs() []engine.Endpoint
 	Counters() engine.Counters
 	Reloads() gateway.ReloadState
+	Datagrams() datagram.Counters
 	Tallies(context.Context) ([]engine.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
 	Reset(ctx context.Context, id uint64) (found bool, err error)
