@@ -19,8 +19,8 @@ With --listen it is the backend behind the gateway instead: it prints a line
 for each connection with the address that connected, which in transparent mode
 is the client's, and sends back what it receives until it is interrupted.
 
-The header is version 2, PROXY, unless --v1, --local, --unknown or --no-header
-say otherwise. Addresses that are not given are the connection's destination,
+The header is version 2, PROXY, unless --v1, --local, --unknown, --spp or
+--no-header say otherwise. With --udp it goes in one datagram with the payload. Addresses that are not given are the connection's destination,
 and addresses reserved for documentation.
 
 TLVs: --tlv TYPE=VALUE. TYPE is a number, 0x02, or one of
@@ -48,6 +48,9 @@ Examples:
   unproxy probe --to 127.0.0.1:8443 --local
   unproxy probe --to 127.0.0.1:8443 --v1 --split 1
 
+  # a datagram, such as for udp://:5000
+  unproxy probe --udp --to 127.0.0.1:5000 --as 203.0.113.9:4711 --send hello
+
   # the backend
   unproxy probe --listen 127.0.0.1:9000`
 
@@ -72,6 +75,8 @@ func probeFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "v2", Usage: "send a version 2 header (the default)"},
 		&cli.BoolFlag{Name: "local", Usage: "send LOCAL, as a health check does"},
 		&cli.BoolFlag{Name: "unknown", Usage: "send v1 UNKNOWN or v2 UNSPEC, which name no client"},
+		&cli.BoolFlag{Name: "udp", Usage: "send a datagram instead of connecting; with --listen: send each datagram back"},
+		&cli.BoolFlag{Name: "spp", Usage: "with --udp: the header of the Simple Proxy Protocol"},
 		&cli.BoolFlag{Name: "no-header", Usage: "send the payload alone"},
 		&cli.StringSliceFlag{Name: "tlv", Usage: "add a TLV, `TYPE=VALUE`; repeatable"},
 		&cli.BoolFlag{Name: "crc", Usage: "add a CRC32C"},

@@ -37,6 +37,7 @@ type probeResult struct {
 	firstByte  time.Duration // from there until the first byte came
 	beginning  []byte        // of what came, at most maxShown bytes and one
 	received   int64
+	datagrams  int   // that came; 0 for a stream
 	sent       int64 // of the payload
 	end        probeEnd
 	err        error // behind endReset and endFailed
@@ -50,7 +51,7 @@ func (r *probeResult) failed() bool {
 	case endFailed:
 		return true
 	}
-	return r.received == 0
+	return r.received == 0 && r.datagrams == 0
 }
 
 // stream is a connection of which one direction can be closed.
@@ -61,6 +62,9 @@ type stream interface {
 
 // run makes one connection and follows it to its end.
 func (p *probePlan) run(ctx context.Context) *probeResult {
+	if p.isDatagram() {
+		return p.sendDatagram(ctx)
+	}
 	r := &probeResult{}
 	start := time.Now()
 	dialer := net.Dialer{Timeout: p.timeout}
@@ -86,13 +90,13 @@ func (p *probePlan) run(ctx context.Context) *probeResult {
 	return r
 }
 
-// addrPort returns a TCP address; it is invalid for a unix socket.
+// addrPort returns a TCP or UDP address; it is invalid for a unix socket.
 func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
+	ip, ok := a.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.AddrPort{}
 	}
-	end := tcp.AddrPort()
+	end := ip.AddrPort()
 	return netip.AddrPortFrom(end.Addr().Unmap(), end.Port())
 }
 
@@ -188,16 +192,23 @@ func (r *probeResult) print(w io.Writer, p *probePlan) {
 		r.printHint(w, p)
 		return
 	}
-	if p.network == "tcp" {
+	if p.network != "unix" {
 		fmt.Fprintf(w, "from         %s\n", r.local)
 	}
-	r.printHeader(w)
-	fmt.Fprintf(w, "connected    after %v\n", short(r.connect))
+	r.printHeader(w, p)
+	if !p.isDatagram() {
+		fmt.Fprintf(w, "connected    after %v\n", short(r.connect))
+	}
 	fmt.Fprintf(w, "sent         %d bytes of payload", r.sent)
 	if len(p.payload) > 0 {
 		fmt.Fprintf(w, " %s", quoted(p.payload))
 	}
 	fmt.Fprintln(w)
+	if p.isDatagram() {
+		r.printDatagrams(w, p)
+		r.printHint(w, p)
+		return
+	}
 	if r.received > 0 {
 		fmt.Fprintf(w, "first byte   after %v\n", short(r.firstByte))
 		fmt.Fprintf(w, "received     %d bytes %s\n", r.received, quoted(r.beginning))
@@ -208,7 +219,7 @@ func (r *probeResult) print(w io.Writer, p *probePlan) {
 	r.printHint(w, p)
 }
 
-func (r *probeResult) printHeader(w io.Writer) {
+func (r *probeResult) printHeader(w io.Writer, p *probePlan) {
 	if len(r.header) == 0 {
 		fmt.Fprintf(w, "header       none\n")
 		return
@@ -223,7 +234,10 @@ func (r *probeResult) printHeader(w io.Writer) {
 		text += "…"
 	}
 	fmt.Fprintf(w, "bytes        %s\n", text)
-	if h, err := proxyproto.Decode(r.header, nil); err == nil {
+	if p.kind == headerSimple {
+		return
+	}
+	if h, err := proxyproto.Decode(r.header, &proxyproto.Options{Datagram: p.isDatagram()}); err == nil {
 		for tlv := range proxyproto.All(h.TLVs) {
 			printTLV(w, tlv)
 		}
@@ -254,6 +268,9 @@ func (r *probeResult) printHint(w io.Writer, p *probePlan) {
 }
 
 func (r *probeResult) hint(p *probePlan) string {
+	if p.isDatagram() {
+		return r.hintOfDatagrams(p)
+	}
 	switch {
 	case errors.Is(r.err, syscall.ECONNREFUSED):
 		return "nothing listens there: is the gateway running?"

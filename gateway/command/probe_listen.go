@@ -22,7 +22,7 @@ type echoServer struct {
 // newEchoServer reads the flags, and finds all that is wrong with them.
 func newEchoServer(c *cli.Context) (*echoServer, error) {
 	problems := misplaced(c, connectFlags, "does not go with --listen")
-	network, address, err := probeEndpoint("listen", c.String("listen"))
+	network, address, err := probeEndpoint(c, "listen")
 	if err == nil && c.String("listen") == "" {
 		err = usageError{"probe: --listen is empty", "write it as 127.0.0.1:9000"}
 	}
@@ -41,6 +41,9 @@ func newEchoServer(c *cli.Context) (*echoServer, error) {
 // run serves until ctx is done or the count is reached, and returns when the
 // last connection has ended.
 func (s *echoServer) run(ctx context.Context) error {
+	if s.network == "udp" {
+		return s.echoDatagrams(ctx)
+	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, s.network, s.address)
 	if err != nil {

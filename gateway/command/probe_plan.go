@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -45,12 +46,13 @@ const (
 	headerV2Unspec
 	headerV1
 	headerV1Unknown
+	headerSimple
 	headerNone
 )
 
-// Flags of the two sides of probe; count belongs to both.
+// Flags of the two sides of probe; count and udp belong to both.
 var (
-	connectFlags = []string{"to", "as", "dst", "v1", "v2", "local", "unknown", "no-header", "tlv", "crc", "split", "send", "send-file", "half-close", "timeout"}
+	connectFlags = []string{"to", "as", "dst", "v1", "v2", "local", "unknown", "no-header", "tlv", "crc", "split", "send", "send-file", "half-close", "timeout", "spp"}
 	listenFlags  = []string{"listen", "once", "banner"}
 )
 
@@ -62,6 +64,8 @@ var probeConflicts = [][]string{
 	{"no-header", "as"}, {"no-header", "dst"}, {"no-header", "unknown"},
 	{"no-header", "tlv"}, {"no-header", "crc"}, {"no-header", "split"},
 	{"send", "send-file"},
+	{"udp", "v1"}, {"udp", "split"}, {"udp", "half-close"},
+	{"spp", "v2", "local", "unknown", "no-header"}, {"spp", "v1"}, {"spp", "tlv"}, {"spp", "crc"},
 }
 
 // isGiven reports whether a flag is given, and is not a switch turned off.
@@ -93,8 +97,11 @@ func newProbePlan(c *cli.Context) (*probePlan, error) {
 		note(usageError{fmt.Sprintf("probe: --timeout %v: must be more than 0", plan.timeout), ""})
 	}
 	var err error
-	plan.network, plan.address, err = probeEndpoint("to", c.String("to"))
+	plan.network, plan.address, err = probeEndpoint(c, "to")
 	note(err)
+	if c.Bool("spp") && !c.Bool("udp") {
+		note(usageError{"probe: --spp is for UDP", "add --udp"})
+	}
 	plan.client, err = headerEnd("as", c.String("as"), 4711)
 	note(err)
 	plan.destination, err = headerEnd("dst", c.String("dst"), 443)
@@ -146,22 +153,33 @@ func kindOf(c *cli.Context) headerKind {
 		return headerV2Local
 	case c.Bool("unknown"):
 		return headerV2Unspec
+	case c.Bool("spp"):
+		return headerSimple
 	}
 	return headerV2
 }
 
 // probeEndpoint reads HOST:PORT or unix:PATH into what net.Dial and net.Listen
 // take. An empty text is none of its business.
-func probeEndpoint(flag, text string) (network, address string, err error) {
+func probeEndpoint(c *cli.Context, flag string) (network, address string, err error) {
+	text := c.String(flag)
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
+		if c.Bool("udp") {
+			return "", "", usageError{fmt.Sprintf("probe: --%s %q is a unix socket, and --udp is given", flag, text), "write HOST:PORT, or leave --udp out"}
+		}
 		return "unix", path, nil
 	}
 	_, port, err := net.SplitHostPort(text)
 	if text != "" && (err != nil || port == "") {
 		return "", "", usageError{fmt.Sprintf("probe: --%s %q is neither HOST:PORT nor unix:PATH", flag, text), "write it as 127.0.0.1:8443, [::1]:8443 or unix:/run/gateway.sock"}
 	}
+	if c.Bool("udp") {
+		return "udp", text, nil
+	}
 	return "tcp", text, nil
 }
+
+func (p *probePlan) isDatagram() bool { return p.network == "udp" }
 
 // headerEnd reads an address of the header; the empty text is none.
 func headerEnd(flag, text string, port uint16) (netip.AddrPort, error) {
@@ -247,12 +265,14 @@ func (p *probePlan) ends(remote netip.AddrPort) (client, destination netip.AddrP
 // header returns the header for a connection to remote, and its name.
 func (p *probePlan) header(remote netip.AddrPort) (b []byte, name string, err error) {
 	client, destination := p.ends(remote)
-	message := proxyproto.Message{Command: proxyproto.CommandProxy, TLVs: p.tlvs, Checksum: p.checksum}
+	message := proxyproto.Message{Command: proxyproto.CommandProxy, TLVs: p.tlvs, Checksum: p.checksum, Datagram: p.isDatagram()}
 	switch p.kind {
 	case headerNone:
 		return nil, "none", nil
 	case headerV1:
 		return proxyproto.AppendV1(nil, client, destination), fmt.Sprintf("v1, from %v to %v", client, destination), nil
+	case headerSimple:
+		return datagram.AppendSPP(nil, client, destination), fmt.Sprintf("Simple Proxy Protocol, from %v to %v", client, destination), nil
 	case headerV1Unknown:
 		return proxyproto.AppendV1(nil, netip.AddrPort{}, netip.AddrPort{}), "v1 UNKNOWN", nil
 	case headerV2Local:
