@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"net/netip"
@@ -39,27 +38,7 @@ func poll(done func() bool) bool {
 
 // listening reports whether there is a listener on a, or on its port on all
 // addresses.
-func listening(a netip.AddrPort) bool {
-	const listenState = "0A"
-	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
-		f, err := os.Open(table)
-		if err != nil {
-			continue
-		}
-		defer f.Close()
-		for s := bufio.NewScanner(f); s.Scan(); {
-			fields := strings.Fields(s.Text())
-			if len(fields) < 4 || fields[3] != listenState {
-				continue
-			}
-			addr, port, _ := strings.Cut(fields[1], ":")
-			if port == fmt.Sprintf("%04X", a.Port()) && (addr == hexAddr(a.Addr()) || strings.Trim(addr, "0") == "") {
-				return true
-			}
-		}
-	}
-	return false
-}
+func listening(a netip.AddrPort) bool { return inTable(a, "tcp", "0A") }
 
 // hexAddr writes a as /proc/net/tcp does: 32-bit words, each as a number of the
 // host's byte order. All hosts that this is run on are little-endian.

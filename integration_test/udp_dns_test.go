@@ -1,0 +1,104 @@
+package integration_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// query is a DNS query for the A record of www.example.test, and answer what its
+// reply holds.
+const (
+	query  = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x04test\x00\x00\x01\x00\x01"
+	answer = "192.0.2.55"
+)
+
+// The name server, which has never heard of the protocol, logs the clients of the
+// balancer, whose health checks it answers as well:
+//
+//	client                        this host
+//	10.9.0.2 ═════════ 10.9.0.1  dnsdist :53 ──v2 in each datagram, and on TCP──▶ gateway 127.0.0.1:2000
+//	fd09::2            fd09::1   dnsdist :53 ──v2──▶                                ├─▶ dnsmasq 127.0.0.1:3000
+//	                                                                                └─▶ dnsmasq [::1]:3000
+func TestDNS(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "dnsdist", "dnsmasq")
+		client := clientHost(t)
+		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
+		returnPaths(t, 3000)
+		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000",
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", "1s")
+		lab.Dnsdist(t, `
+			setLocal('10.9.0.1:53')
+			addLocal('[fd09::1]:53')
+			newServer({address='127.0.0.1:2000', useProxyProtocol=true, checkInterval=1, checkName='www.example.test.', checkType='A'})
+		`, "10.9.0.1:53", "[fd09::1]:53")
+		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // dnsdist's own: LOCAL is the gateway's
+		for _, way := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
+			for _, protocol := range []string{"udp", "tcp"} {
+				ask := []string{"probe", "--to", way.to, "--no-header", "--send", escaped(query)}
+				if protocol == "udp" {
+					ask = append(ask, "--udp")
+				} else {
+					ask[len(ask)-1] = escaped(fmt.Sprintf("\x00%c%s", len(query), query))
+				}
+				output, code := lab.Run(t, client.On(lab.Command{Name: lab.Binary(t), Args: ask}))
+				if code != 0 || !strings.Contains(output, `\xc0\x00\x027`) {
+					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, way.to, code, output)
+				}
+				seen := connectionOfHost(t, g, way.client)
+				source := seen.AddrPort("client")
+				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", way.client, source.Port(), way.client))
+				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", way.to, "version", "2")
+				if protocol == "udp" {
+					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)), "by", "timeout")
+				}
+			}
+		}
+	})
+}
+
+// clientHost is a host of its own, 10.9.0.2 and fd09::2; this one is 10.9.0.1 and
+// fd09::1 there.
+func clientHost(t *testing.T) *lab.Host {
+	t.Helper()
+	h := lab.NewHost(t, "veth0", "10.9.0.2/24", "fd09::2/64")
+	netns.IP(t, "address add 10.9.0.1/24 dev veth0")
+	netns.IP(t, "-6 address add fd09::1/64 dev veth0 nodad")
+	return h
+}
+
+// returnPaths brings the replies of backends at a port of loopback back to the
+// gateway.
+func returnPaths(t *testing.T, port int) {
+	t.Helper()
+	for _, family := range []struct{ flag, backend string }{{"-4", "127.0.0.1/32"}, {"-6", "::1/128"}} {
+		netns.IP(t, family.flag+" route replace local default dev lo table 7700")
+		for _, protocol := range []string{"udp", "tcp"} {
+			netns.IP(t, fmt.Sprintf("%s rule add from %s iif lo ipproto %s sport %d lookup 7700 pref 7700", family.flag, family.backend, protocol, port))
+		}
+	}
+}
+
+// escaped writes bytes as probe takes them.
+func escaped(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		fmt.Fprintf(&b, `\x%02x`, c)
+	}
+	return b.String()
+}
+
+// connectionOfHost waits for the line of a connection or flow of a client of that
+// address, past those of others.
+func connectionOfHost(t *testing.T, g *lab.Gateway, host string) lab.Line {
+	t.Helper()
+	for {
+		if line := g.NextConnection(t); line.AddrPort("client").Addr().String() == host {
+			return line
+		}
+	}
+}

@@ -1,0 +1,359 @@
+package integration_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+var other4 = netip.MustParseAddrPort("192.0.2.10:4712")
+
+// udpGateway starts a gateway of UDP from 127.0.0.1:2000 to 127.0.0.1:3000. Its
+// drain is short unless the flags say otherwise.
+func udpGateway(t *testing.T, flags ...string) *lab.Gateway {
+	t.Helper()
+	g := lab.StartGateway(t, append([]string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-timeout", "100ms"}, flags...)...)
+	lab.WaitReceiving(t, "127.0.0.1:2000")
+	return g
+}
+
+const gatewayUDP = "127.0.0.1:2000"
+
+// Clients, destinations and health checkers share the balancer's sockets in every
+// way that there is, and each gets the replies to its own datagrams:
+//
+//	lb 127.0.0.1:a ──A, B, A to elsewhere, LOCAL──▶ gateway ──▶ backend :3000
+//	lb 127.0.0.1:b ──A, LOCAL──▶
+func TestUDPFlowsApart(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		g := udpGateway(t, "--udp-idle-timeout", "1s")
+		one, two := lab.ListenUDP(t, "127.0.0.1:0"), lab.ListenUDP(t, "127.0.0.1:0")
+		elsewhere := netip.MustParseAddrPort("198.51.100.2:443")
+		sent := []struct {
+			from *lab.Datagrams
+			data []byte
+		}{
+			{one, lab.V2Datagram(client4, dest4, "0")},
+			{one, lab.V2Datagram(other4, dest4, "1")},
+			{two, lab.V2Datagram(client4, dest4, "2")},
+			{one, lab.V2Datagram(client4, elsewhere, "3")},
+			{one, lab.LocalDatagram("4")},
+			{two, lab.LocalDatagram("5")},
+		}
+		flows := map[netip.AddrPort]bool{}
+		var sources []netip.AddrPort
+		for i, s := range sent {
+			s.from.Send(t, gatewayUDP, s.data)
+			from := backend.Expect(t, fmt.Sprint(i))
+			flows[from] = true
+			sources = append(sources, from)
+		}
+		if len(flows) != len(sent) {
+			t.Fatalf("the backend saw %d flows, want %d", len(flows), len(sent))
+		}
+		for i := len(sent) - 1; i >= 0; i-- { // the last one to speak is answered first
+			backend.Reply(t, sources[i], fmt.Sprint("reply ", i))
+			from := sent[i].from.Expect(t, fmt.Sprint("reply ", i))
+			if from.String() != gatewayUDP {
+				t.Errorf("the reply came from %v", from)
+			}
+		}
+		for range sent {
+			g.NextConnection(t).Expect(t, "protocol", "udp", "outcome", "ok", "by", "timeout", "phase", "relay",
+				"datagrams_in", "1", "datagrams_out", "1", "bytes_in", "1", "bytes_out", "7", "forward", "udp://127.0.0.1:2000")
+		}
+	})
+}
+
+// A sender that puts the header on the first datagram of a stream alone, as
+// Cloudflare documents it for Spectrum: replies are plain, and what comes later has
+// no header.
+//
+//	spectrum 127.0.0.1:a ──header+payload, payload, …──▶ gateway --udp-header first ──▶ backend :3000
+func TestUDPFirst(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		g := udpGateway(t, "--udp-header", "first", "--log-level", "info")
+		streams := []*lab.Datagrams{lab.ListenUDP(t, "127.0.0.1:0"), lab.ListenUDP(t, "127.0.0.1:0")}
+		clients := []netip.AddrPort{client4, other4}
+		for round := range 3 {
+			for i, s := range streams {
+				text := fmt.Sprint("stream ", i, " datagram ", round)
+				if round == 0 {
+					s.Send(t, gatewayUDP, lab.V2Datagram(clients[i], dest4, text))
+				} else {
+					s.Send(t, gatewayUDP, []byte(text))
+				}
+				backend.Reply(t, backend.Expect(t, text), "re "+text)
+				s.Expect(t, "re "+text)
+			}
+		}
+		// Nobody has begun this one; and this header is the client's own work.
+		lab.ListenUDP(t, "127.0.0.1:0").Send(t, gatewayUDP, []byte("no header"))
+		streams[0].Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("203.0.113.1:1"), dest4, "I am another"), []byte("go on"))
+		streams[1].Send(t, gatewayUDP, []byte("still here"))
+		backend.Expect(t, "still here")
+		backend.Empty(t)
+		g.NextConnection(t).Expect(t, "client", client4.String(), "datagrams_in", "3", "datagrams_out", "3", "by", "peer")
+		g.Signal(syscall.SIGTERM) // or the last ones are told of ten seconds later
+		g.Signal(syscall.SIGTERM)
+		eventually(t, "all drops are told of", func() bool {
+			told := ""
+			for _, line := range g.Log() {
+				told += line.String("detail") + "\n"
+			}
+			return strings.Contains(told, "no_flow") && strings.Contains(told, "other_client 1")
+		})
+	})
+}
+
+// Both directions of the Simple Proxy Protocol, IPv4 and IPv6 clients over one
+// socket:
+//
+//	spectrum ──38 bytes+payload──▶ gateway --udp-header spp ──payload──▶ backend :3000
+//	         ◀──the same 38 bytes+reply──                   ◀──reply──
+func TestSimpleProxyProtocol(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		g := udpGateway(t, "--udp-header", "spp", "--udp-idle-timeout", "1s")
+		spectrum := lab.ListenUDP(t, "127.0.0.1:0")
+		heads := [][]byte{lab.SPP(client4, dest4), lab.SPP(other4, dest4), lab.SPP(client6, dest6)}
+		var sources []netip.AddrPort
+		for i, head := range heads {
+			spectrum.Send(t, gatewayUDP, append(head, fmt.Sprint("hello ", i)...))
+			sources = append(sources, backend.Expect(t, fmt.Sprint("hello ", i)))
+		}
+		for i, head := range heads {
+			for _, reply := range []string{"first", "", strings.Repeat("x", 65507-len(head))} { // also unasked for
+				backend.Reply(t, sources[i], reply)
+				spectrum.Expect(t, string(head)+reply)
+			}
+		}
+		spectrum.Send(t, gatewayUDP, []byte("\x56\xec too short"), []byte("plain"))
+		backend.Empty(t)
+		for range heads {
+			line := g.NextConnection(t)
+			line.Expect(t, "outcome", "ok", "version", "0", "datagrams_in", "1", "datagrams_out", "3")
+			if c := line.AddrPort("client"); c != client4 && c != other4 && c != client6 {
+				t.Errorf("client %v", c)
+			}
+		}
+	})
+}
+
+// Empty datagrams and the largest ones, both ways; and no more than one of them is
+// lost for being too large.
+func TestUDPSizes(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
+		udpGateway(t)
+		header := len(lab.V2Datagram(client4, dest4, ""))
+		for _, size := range []int{0, 1, 1400, 65507 - header} {
+			payload := strings.Repeat("x", size)
+			peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, payload))
+			from := backend.Expect(t, payload)
+			backend.Reply(t, from, payload)
+			peer.Expect(t, payload)
+		}
+	})
+}
+
+// The backend is restarted: what is sent meanwhile is lost and counted, and then
+// the flow goes on as if nothing had been.
+func TestUDPBackendRestarts(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		peer := lab.ListenUDP(t, "127.0.0.1:0")
+		g := udpGateway(t)
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "one"))
+		source := backend.Expect(t, "one")
+		backend.Close()
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "two"), lab.V2Datagram(client4, dest4, "three"))
+		line := g.WaitLog(t, "datagrams dropped")
+		if !strings.Contains(line.String("detail"), "backend_refused") || line.String("forward") != "udp://127.0.0.1:2000" {
+			t.Errorf("told %v", line)
+		}
+		backend = lab.ListenUDP(t, "127.0.0.1:3000")
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "four"))
+		if from := backend.Expect(t, "four"); from != source {
+			t.Errorf("the flow comes from %v, before from %v", from, source)
+		}
+		backend.Reply(t, source, "five")
+		peer.Expect(t, "five")
+	})
+}
+
+// Five hundred clients that send and are sent something every 50 ms, as players
+// of a game are, over ten of the balancer's sockets: nothing is lost.
+func TestUDPGame(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		const sockets, clients, rounds = 10, 50, 20
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		backend.SetReadBuffer(4 << 20)
+		g := udpGateway(t, "--log-level", "info")
+		go func() {
+			buffer := make([]byte, 2000)
+			for {
+				n, from, err := backend.ReadFromUDPAddrPort(buffer)
+				if err != nil {
+					return
+				}
+				backend.WriteToUDPAddrPort(buffer[:n], from)
+			}
+		}()
+		var playing sync.WaitGroup
+		for s := range sockets {
+			peer := lab.ListenUDP(t, "127.0.0.1:0")
+			peer.SetReadBuffer(4 << 20)
+			playing.Go(func() { play(t, peer, s, clients, rounds) })
+		}
+		playing.Wait()
+		for _, line := range g.Log() {
+			if line.String("event") != "" {
+				t.Errorf("logged %v", line)
+			}
+		}
+	})
+}
+
+// play has a socket's clients send in each of the rounds, and wants every reply.
+func play(t *testing.T, peer *lab.Datagrams, socket, clients, rounds int) {
+	for round := range rounds {
+		waiting := map[string]bool{}
+		for c := range clients {
+			text := fmt.Sprintf("%d/%d/%d %s", socket, c, round, strings.Repeat("x", c))
+			client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(socket), byte(c)}), 4711)
+			if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text), netip.MustParseAddrPort(gatewayUDP)); err != nil {
+				t.Error(err)
+				return
+			}
+			waiting[text] = true
+		}
+		buffer := make([]byte, 2000)
+		for len(waiting) > 0 {
+			n, _, err := peer.ReadFromUDPAddrPort(buffer)
+			if err != nil {
+				t.Errorf("socket %d, round %d: %d replies did not come: %v", socket, round, len(waiting), err)
+				return
+			}
+			if !waiting[string(buffer[:n])] {
+				t.Errorf("socket %d, round %d: got %q", socket, round, buffer[:n])
+			}
+			delete(waiting, string(buffer[:n]))
+		}
+		time.Sleep(50 * time.Millisecond) // between two frames of the game
+	}
+}
+
+// At SIGTERM flows go on, nobody new gets in, and the gateway leaves when they are
+// silent:
+//
+//	lb ──A──▶ gateway ◀── SIGTERM
+//	lb ──A, B──▶
+func TestUDPDrain(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
+		g := udpGateway(t, "--udp-idle-timeout", "1s", "--drain-timeout", "30s")
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "before"))
+		from := backend.Expect(t, "before")
+		g.Signal(syscall.SIGTERM)
+		g.WaitLine(t, "draining")
+		round := 0
+		eventually(t, "no more flows are begun", func() bool {
+			round++
+			marker := fmt.Sprint("after ", round)
+			newcomer := netip.AddrPortFrom(other4.Addr(), uint16(round))
+			peer.Send(t, gatewayUDP, lab.V2Datagram(newcomer, dest4, "new"), lab.V2Datagram(client4, dest4, marker))
+			begun := false
+			for {
+				data, _ := backend.Next(t)
+				begun = begun || data == "new"
+				if data == marker {
+					return !begun
+				}
+			}
+		})
+		backend.Reply(t, from, "still here")
+		peer.Expect(t, "still here")
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+		connectionOf(t, g, client4.String()).Expect(t, "outcome", "ok", "by", "timeout")
+	})
+}
+
+// What is left at the end of the drain is cut.
+func TestUDPDrainTimeout(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
+		g := udpGateway(t, "--drain-timeout", "200ms")
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "hello"))
+		backend.Expect(t, "hello")
+		g.Signal(syscall.SIGTERM)
+		g.NextConnection(t).Expect(t, "outcome", "drained", "phase", "relay", "by", "gateway", "client", client4.String())
+		if code := g.Wait(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
+}
+
+// At the limit the flow that was silent the longest gives way.
+func TestUDPMaxFlows(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
+		g := udpGateway(t, "--udp-max-flows", "10", "--loops", "1")
+		for i := range 15 {
+			client := netip.AddrPortFrom(client4.Addr(), uint16(1000+i))
+			peer.Send(t, gatewayUDP, lab.V2Datagram(client, dest4, "hello"))
+			backend.Expect(t, "hello")
+		}
+		for i := range 5 {
+			g.NextConnection(t).Expect(t, "outcome", "limit", "client", netip.AddrPortFrom(client4.Addr(), uint16(1000+i)).String())
+		}
+	})
+}
+
+// An address that somebody has is refused, with several loops as well, and said.
+func TestUDPAddressTaken(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		udpGateway(t, "--loops", "2")
+		output, code := lab.RunGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "2")
+		if code != 1 || !strings.Contains(output, "listen on udp://127.0.0.1:2000") || !strings.Contains(output, "another program listens there") {
+			t.Errorf("exit code %d: %s", code, output)
+		}
+	})
+}
+
+// Flows cannot be handed to another process: the one that has them goes on.
+func TestUDPNoUpgrade(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
+		g := udpGateway(t)
+		g.Signal(syscall.SIGUSR2)
+		if line := g.WaitLog(t, "no upgrade"); !strings.Contains(line.String("reason"), "UDP") {
+			t.Errorf("logged %v", line)
+		}
+		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "hello"))
+		backend.Reply(t, backend.Expect(t, "hello"), "and back")
+		peer.Expect(t, "and back")
+	})
+}
