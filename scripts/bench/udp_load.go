@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"net/netip"
+	"unproxy/gateway/proxyproto"
+)
+
+// The ports of the UDP section, all on loopback.
+const (
+	udpGatewayPort = 2000
+	udpBackendPort = 3000
+	udpBatch       = 64
+)
+
+// load sends datagrams to a gateway and counts what comes back of them.
+//
+// A flow is an address of 127.0.0.0/8 from which the peer sends: so that one
+// socket can be many peers, and the load costs less than what it measures. There
+// are never more datagrams on their way than window.
+type load struct {
+	fd      int
+	size    int
+	window  int
+	heads   [][]byte // what goes before each flow's datagrams
+	in, out *batch
+	gateway unix.RawSockaddrInet4
+
+	next, outstanding int
+}
+
+// count is what a load saw.
+type count struct {
+	sent, received, lost uint64
+	elapsed              time.Duration
+}
+
+func newLoad(r row, headers bool) (*load, error) {
+	fd, err := socket([4]byte{}, 0, unix.Timeval{Usec: 250000})
+	if err != nil {
+		return nil, err
+	}
+	return &load{
+		fd: fd, size: r.size, window: r.window(), heads: heads(r.flows, headers),
+		in: newBatch(udpBatch, 2048), out: newBatch(udpBatch, 2048),
+		gateway: rawAddress([4]byte{127, 0, 0, 1}, udpGatewayPort),
+	}, nil
+}
+
+func (l *load) close() { unix.Close(l.fd) }
+
+// run sends for at least d and until each flow had its turn.
+func (l *load) run(d time.Duration) (c count, err error) {
+	start, first := time.Now(), l.next
+	for ; ; c.elapsed = time.Since(start) {
+		if c.elapsed >= d && l.next-first >= len(l.heads) {
+			return c, nil
+		}
+		l.fill(&c)
+		n, err := l.in.receive(l.fd)
+		switch {
+		case isTimeout(err):
+			c.lost += uint64(l.outstanding)
+			l.outstanding = 0
+		case err != nil:
+			return c, fmt.Errorf("receive replies: %w", err)
+		}
+		c.received += uint64(n)
+		l.outstanding = max(0, l.outstanding-n)
+	}
+}
+
+// fill sends as many datagrams as may be on their way.
+func (l *load) fill(c *count) {
+	for l.outstanding < l.window {
+		n := min(udpBatch, l.window-l.outstanding)
+		for i := range n {
+			flow := l.next % len(l.heads)
+			l.next++
+			length := copy(l.out.slot(i), l.heads[flow])
+			binary.LittleEndian.PutUint64(l.out.slot(i)[length:], uint64(l.next))
+			l.out.vectors[i].SetLen(length + l.size)
+			l.out.to(i, l.gateway, peerOf(flow))
+		}
+		l.out.send(l.fd, n)
+		l.outstanding += n
+		c.sent += uint64(n)
+	}
+}
+
+// peerOf is the address of a flow's peer.
+func peerOf(flow int) [4]byte { return [4]byte{127, 1 + byte(flow>>16), byte(flow >> 8), byte(flow)} }
+
+// heads returns the header of each flow, empty if there are to be none.
+func heads(flows int, headers bool) [][]byte {
+	heads := make([][]byte, flows)
+	if !headers {
+		return heads
+	}
+	for i := range heads {
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 4711)
+		heads[i], _ = proxyproto.AppendV2(nil, &proxyproto.Message{
+			Command: proxyproto.CommandProxy, Source: client, Destination: netip.MustParseAddrPort("198.51.100.1:53"), Datagram: true,
+		})
+	}
+	return heads
+}
+
+// echo is the backend: it sends back what it receives, until stop is set.
+func echo(fd int, stop *atomic.Bool) {
+	runtime.LockOSThread()
+	b := newBatch(udpBatch, 2048)
+	for !stop.Load() {
+		n, err := b.receive(fd)
+		if err != nil && !isTimeout(err) {
+			return
+		}
+		for i := range n {
+			b.vectors[i].SetLen(int(b.headers[i].length))
+			b.headers[i].Controllen = 0
+		}
+		if n > 0 {
+			b.send(fd, n)
+		}
+	}
+}
