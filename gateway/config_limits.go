@@ -1,0 +1,84 @@
+package gateway
+
+import "fmt"
+
+// maxWaiting is the setting of how many connections may wait for a header.
+const maxWaiting = "max-waiting"
+
+// limits settles how many connections there may be, and how many of them may
+// wait for their header: half, so that those never keep everybody else out.
+func (l *loader) limits() {
+	l.connections()
+	most, given := l.config.MaxConnections, len(l.src.Settings[maxWaiting]) > 0
+	if !given {
+		l.config.MaxWaiting = (most + 1) / 2
+	}
+	if given && most > 0 && l.config.MaxWaiting >= most {
+		l.warn(fmt.Sprintf("--max-waiting %d is no less than --max-connections, %d: connections that send no header can keep all others out", l.config.MaxWaiting, most),
+			fmt.Sprintf("--max-waiting %d", most/2))
+	}
+}
+
+// connections settles how many connections and flows there may be. Where a
+// process has both, each kind may have half of its descriptors.
+func (l *loader) connections() {
+	if l.src.Descriptors == 0 {
+		return
+	}
+	streams, datagrams := 0, 0
+	for _, f := range l.config.Forwards {
+		if f.Datagrams {
+			datagrams += len(f.Listeners) * l.config.Loops
+		} else {
+			streams += len(f.Listeners)
+		}
+	}
+	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
+	if free < 2 {
+		l.errs = append(l.errs, &Problem{
+			Message: fmt.Sprintf("%d listeners leave no file descriptor for a connection, the process may have %d", streams+datagrams, l.src.Descriptors),
+			Remedy:  moreDescriptors,
+		})
+		return
+	}
+	share := free
+	if streams > 0 && datagrams > 0 {
+		share = max(2, free/2)
+	}
+	if datagrams == 0 || streams > 0 {
+		l.settle(MaxConnections, share/2, &l.config.MaxConnections)
+	}
+	if datagrams > 0 {
+		l.settle(MaxFlows, min(share, mostFlows), &l.config.MaxFlows)
+	}
+}
+
+const (
+	moreDescriptors = "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
+	// mostFlows is how many flows there may be unless somebody says so. Each
+	// takes a few kilobytes of the kernel's memory and of the gateway's.
+	mostFlows = 100_000
+)
+
+// settle sets a limit to what the descriptors allow, or compares what was given
+// with that.
+func (l *loader) settle(name string, allowed int, limit *int) {
+	if len(l.src.Settings[name]) == 0 {
+		*limit = allowed
+		return
+	}
+	if *limit > allowed {
+		l.warnings = append(l.warnings, Warning{
+			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d", name, *limit, l.src.Descriptors, allowed),
+			Remedy:  moreDescriptors,
+			About:   AboutDescriptors,
+		})
+	}
+}
+
+// reserve is how many descriptors are kept back from connections: an eighth
+// for the pipes of streams in bulk, and a few for the loops, the log, lists
+// that are read and names that are looked up.
+func reserve(descriptors, loops int) int {
+	return descriptors/8 + 32 + 4*loops
+}
