@@ -1,6 +1,7 @@
 package command
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"unproxy/gateway/admin"
+	"unproxy/gateway/doctor"
 )
 
 // writeStatus writes a status for a person. connections is nil where none are
@@ -26,8 +28,34 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	writeForwards(w, s.Forwards)
 	writeTrust(w, s.Trust)
 	writeRefusals(w, s)
+	writeFindings(w, s.Findings)
 	if connections != nil {
 		writeConnections(w, connections)
+	}
+}
+
+// writeFindings writes what the doctor found on the gateway's host, but for what
+// is well. Findings that cannot be read are those of another version.
+func writeFindings(w io.Writer, list json.RawMessage) {
+	var all []struct {
+		Component, Target, Status, Detail string
+		Action                            []string
+	}
+	if json.Unmarshal(list, &all) != nil {
+		return
+	}
+	var b strings.Builder
+	for _, f := range all {
+		if f.Status == doctor.OK.String() {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, oneLine(f.Detail))
+		for _, line := range f.Action {
+			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
+		}
+	}
+	if b.Len() > 0 {
+		fmt.Fprintf(w, "\nThis host\n%s", b.String())
 	}
 }
 

@@ -129,6 +129,24 @@ Connections, 2 of 3
 	}
 }
 
+// What the doctor found is there, without what is well; and what cannot be read
+// is left out.
+func TestWriteFindings(t *testing.T) {
+	for _, tt := range []struct{ list, want string }{
+		{`null`, ""},
+		{`{"of": "another version"}`, ""},
+		{`[{"code": "backlog", "component": "host", "target": "listen queue", "status": "ok", "detail": "long"}]`, ""},
+		{`[{"component": "return path", "target": "127.0.0.1:22", "status": "fail", "detail": "no rule", "action": ["ip rule add", "nft -f - <<'EOF'\nEOF"]}]`,
+			"\nThis host\n  fail  return path 127.0.0.1:22: no rule\n    ip rule add\n    nft -f - <<'EOF'\n    EOF\n"},
+	} {
+		var got strings.Builder
+		writeFindings(&got, json.RawMessage(tt.list))
+		if got.String() != tt.want {
+			t.Errorf("%s: %q, want %q", tt.list, got.String(), tt.want)
+		}
+	}
+}
+
 func TestNumbersForPersons(t *testing.T) {
 	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1023: "1.0 KiB", 102_300: "99.9 KiB", 102_400: "100 KiB", 1 << 20: "1.0 MiB", 1 << 62: "4.0 EiB"} {
 		if got := size(n); got != want {
