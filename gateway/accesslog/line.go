@@ -34,7 +34,7 @@ func (l *Log) Connection(c *record.Connection) {
 		addDetails(e, c.Details)
 	}
 	if l.level == Debug && len(c.Sample) > 0 {
-		e.Str("sample", strconv.Quote(string(c.Sample)))
+		e.Str("sample", strconv.Quote(c.Sample))
 	}
 	e.Msg("connection")
 }

@@ -52,7 +52,7 @@ func refused() *record.Connection {
 	return &record.Connection{
 		ID: 0x2b, Forward: ":25", Peer: netip.MustParseAddrPort("[2001:db8::5]:40112"),
 		Outcome: record.NotProxy, Phase: record.Header, By: record.Gateway,
-		Reason: "no signature", Offset: 1, Sample: []byte("EHLO \x1b[31m\r\n"),
+		Reason: "no signature", Offset: 1, Sample: "EHLO \x1b[31m\r\n",
 		HeaderTime: 1500 * time.Nanosecond, Duration: 2 * time.Millisecond,
 	}
 }
@@ -177,7 +177,7 @@ func TestHostileTextIsEscaped(t *testing.T) {
 			w := formatted(&out, Config{Format: format})
 			c := finished()
 			c.Outcome, c.Reason = record.Malformed, text
-			c.Sample = []byte(text)
+			c.Sample = text
 			c.Details = &record.Details{Authority: text, ALPN: text, UniqueID: text, TLSVersion: text, TLSCommonName: text, AWSVPCEndpoint: text}
 			l := bare(w, Debug)
 			l.Connection(c)

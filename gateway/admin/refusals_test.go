@@ -22,10 +22,10 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []record.Connection{
 		{Outcome: record.OK, Peer: peer(1)}, // none of our business
 		{Outcome: record.Reset, Peer: peer(1)},
-		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":25", Reason: "no PROXY signature", Sample: []byte("GET / HTTP/1.1\r\n")},
+		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":25", Reason: "no PROXY signature", Sample: "GET / HTTP/1.1\r\n"},
 		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":26", Reason: "no PROXY signature"},
 		{Outcome: record.BackendRefused, Peer: peer(2), Client: client, Action: "systemctl start db"},
-		{Outcome: record.NotProxy, Peer: netip.AddrPortFrom(peer(1).Addr(), 9), Forward: ":25", Reason: "no PROXY signature", Sample: []byte("EHLO")},
+		{Outcome: record.NotProxy, Peer: netip.AddrPortFrom(peer(1).Addr(), 9), Forward: ":25", Reason: "no PROXY signature", Sample: "EHLO"},
 		{Outcome: record.Limit, Forward: "unix:/s"},
 	} {
 		r.Note(&c)
@@ -76,7 +76,7 @@ func TestFloodOfRefusals(t *testing.T) {
 
 func TestNotingAllocatesNothing(t *testing.T) {
 	r := NewRefusals(nil)
-	sample := []byte("GET / HTTP/1.1\r\n")
+	const sample = "GET / HTTP/1.1\r\n"
 	i := 0
 	if n := testing.AllocsPerRun(1000, func() {
 		i++

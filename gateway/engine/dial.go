@@ -91,7 +91,7 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd = fd
+	s.sides[backend].fd, s.sides[backend].prompt = fd, s.backend.IsUnix()
 	if errno, again = s.prepare(l, fd, source); errno == 0 {
 		errno = l.kernel.Connect(fd, s.backend)
 		again = transparent.RetryConnect(errno)
@@ -108,7 +108,7 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
 	if !s.backend.IsUnix() {
-		for _, o := range f.options {
+		for _, o := range f.options.first {
 			if errno := l.kernel.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
 				return errno, false
 			}

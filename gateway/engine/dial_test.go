@@ -185,16 +185,57 @@ func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
 	f := plain(serverA)
 	f.Mark, f.Keepalive, f.UserTimeout = 7, 15*time.Second, 20*time.Second
 	r := one(t, f)
-	r.open(header)
 	want := [][3]int{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000}, {unix.SOL_SOCKET, unix.SO_MARK, 7},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000}, {unix.SOL_SOCKET, unix.SO_MARK, 7},
 	}
-	if got := r.backend().options; !slices.Equal(got, want) {
-		t.Errorf("options %v, want %v", got, want)
+	check := func(when string) {
+		t.Helper()
+		if got := r.backend().options; !slices.Equal(got, want) {
+			t.Errorf("%s: options %v, want %v", when, got, want)
+		}
 	}
-	r = one(t, f)
+	front := r.open(header + "one")
+	check("after the first write")
+	front.deliver([]byte("two"))
+	r.settle()
+	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+	check("after the second write")
+	front.deliver([]byte("three"))
+	r.pass(14 * time.Second)
+	check("before the keepalive time")
+	r.pass(1100 * time.Millisecond)
+	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, [3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15})
+	check("at the keepalive time")
+	r.pass(time.Minute)
+	check("later")
+	if r.loop().wheel.count != 0 {
+		t.Error("a timer is armed though there is nothing to wait for")
+	}
+}
+
+func TestIdleTimeoutBesideKeepalive(t *testing.T) {
+	for _, idle := range []time.Duration{5 * time.Second, 40 * time.Second} {
+		f := plain(serverA)
+		f.Keepalive, f.IdleTimeout = 15*time.Second, idle
+		r := one(t, f)
+		r.open(header + "one")
+		r.pass(idle - 100*time.Millisecond)
+		if set := len(r.backend().options) > 1; set != (idle > f.Keepalive) {
+			t.Errorf("idle timeout %v: keepalive options set: %v", idle, set)
+		}
+		if len(r.records) != 0 {
+			t.Fatalf("idle timeout %v: ended before it", idle)
+		}
+		r.pass(200 * time.Millisecond)
+		r.ends(1, record.IdleTimeout, record.Relay, record.Timeout)
+		r.clean()
+	}
+}
+
+func TestMarkThatIsNotPermitted(t *testing.T) {
+	f := plain(serverA)
+	f.Mark = 7
+	r := one(t, f)
 	r.optionError = func(_, name int) unix.Errno {
 		if name == unix.SO_MARK {
 			return unix.EPERM

@@ -91,7 +91,7 @@ func (s *session) tell(l *loop) {
 
 // sample keeps the beginning of a refused header for the log.
 func (s *session) sample(b []byte) {
-	s.sampled = append([]byte(nil), b[:min(len(b), sampleSize)]...)
+	s.sampled = string(b[:min(len(b), sampleSize)])
 }
 
 // reset closes a side with a RST.

@@ -44,8 +44,8 @@ type Engine struct {
 // forward is a Forward and what the engine counts for it.
 type forward struct {
 	*Forward
-	options [][3]int // of its TCP sockets
-	index   int      // among the engine's forwards
+	options options // of its TCP sockets
+	index   int     // among the engine's forwards
 	active  atomic.Int64
 	clients Clients
 	counts  HitCounter // Trust, if it counts

@@ -59,7 +59,7 @@ func (ln *listener) adopt(k Kernel) error {
 }
 
 func (ln *listener) adoptTCP(k Kernel) error {
-	for _, o := range append(optionsOff(), ln.forward.options...) {
+	for _, o := range append(optionsOff(), ln.forward.options.all()...) {
 		if errno := k.SetOption(ln.fd, o[0], o[1], o[2]); errno != 0 {
 			return systemError("setsockopt", errno)
 		}
@@ -73,10 +73,9 @@ func (ln *listener) adoptTCP(k Kernel) error {
 	return nil
 }
 
-// optionsOff are the options that [Forward.socketOptions] leaves out where they
-// are off.
-func optionsOff() [][3]int {
-	return [][3]int{
+// optionsOff are those that [Forward.socketOptions] leaves out where they are off.
+func optionsOff() []option {
+	return []option{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
 	}

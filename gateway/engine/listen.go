@@ -73,11 +73,11 @@ func (ln *listener) openTCP(k Kernel, at netip.AddrPort) syscall.Errno {
 // the sockets that it accepts (inet_csk_clone_lock), which saves setting them on
 // each.
 func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno {
-	options := [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
+	options := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
 	if at.Addr().Is6() {
-		options = append(options, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
+		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
 	}
-	for _, o := range append(options, ln.forward.options...) {
+	for _, o := range append(options, ln.forward.options.all()...) {
 		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
 			return errno
 		}
@@ -91,27 +91,6 @@ func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno 
 		return errno
 	}
 	return k.Listen(fd, backlog)
-}
-
-// socketOptions are the options of every TCP socket of a connection, on either
-// side. Urgent data is kept in line: a relay that let the kernel take it out
-// would lose a byte of the stream (tcp(7), SO_OOBINLINE).
-func (f *Forward) socketOptions() [][3]int {
-	options := [][3]int{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-	}
-	if f.Keepalive > 0 {
-		seconds := max(1, int(f.Keepalive.Seconds()))
-		options = append(options,
-			[3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
-			[3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds})
-	}
-	if f.UserTimeout > 0 {
-		options = append(options, [3]int{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(f.UserTimeout.Milliseconds())})
-	}
-	return options
 }
 
 // openUnix opens a listener on a unix socket. The socket's mode decides who may

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -209,8 +210,17 @@ func TestRealSocketOptions(t *testing.T) {
 	f := loopback(to)
 	f.Keepalive, f.UserTimeout = 15*time.Second, 20*time.Second
 	l := start(t, f)
-	l.dial(0, header)
-	accept(t, ln)
+	client := l.dial(0, header+"one")
+	backend := accept(t, ln)
+	three := make([]byte, 3)
+	for _, word := range []string{"one", "two"} { // what the second write needs is set when that is read
+		if _, err := io.ReadFull(backend, three); err != nil || string(three) != word {
+			t.Fatalf("%q of %q: %v", three, word, err)
+		}
+		if _, err := client.Write([]byte("two")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	want := [][3]int{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
@@ -220,6 +230,10 @@ func TestRealSocketOptions(t *testing.T) {
 		loop.call(func() {
 			n := 0
 			for _, s := range loop.sessions {
+				if s.state == relaying {
+					s.joined -= int64(f.Keepalive)
+					s.timeout(loop)
+				}
 				for i, d := range s.sides {
 					for _, o := range want {
 						if s.state == free {

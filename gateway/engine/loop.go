@@ -40,8 +40,8 @@ type loop struct {
 
 	now    int64 // the kernel's clock at the last wake-up
 	wheel  *wheel
-	buffer []byte   // what is read and written at once
-	spare  [][]byte // buffers that blocked sessions gave back
+	buffer []byte              // what is read and written at once
+	spare  []*[bufferSize]byte // buffers that blocked sessions gave back
 	pipes  pipePool
 	todo   []*session // sessions that used up their budget
 	next   []*session // the same, for the round after
@@ -328,10 +328,10 @@ func (l *loop) readMail() {
 
 // takeBuffer gives the loop's buffer away and takes another: how the bytes
 // that a blocked reader did not take are kept without copying them.
-func (l *loop) takeBuffer() []byte {
-	taken := l.buffer
+func (l *loop) takeBuffer() *[bufferSize]byte {
+	taken := (*[bufferSize]byte)(l.buffer)
 	if last := len(l.spare) - 1; last >= 0 {
-		l.buffer, l.spare = l.spare[last], l.spare[:last]
+		l.buffer, l.spare = l.spare[last][:], l.spare[:last]
 		return taken
 	}
 	l.buffer = make([]byte, bufferSize)
@@ -339,9 +339,9 @@ func (l *loop) takeBuffer() []byte {
 }
 
 // returnBuffer takes a buffer back.
-func (l *loop) returnBuffer(b []byte) {
+func (l *loop) returnBuffer(b *[bufferSize]byte) {
 	const keep = 16
 	if len(l.spare) < keep {
-		l.spare = append(l.spare, b[:bufferSize])
+		l.spare = append(l.spare, b)
 	}
 }

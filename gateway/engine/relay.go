@@ -34,7 +34,7 @@ type side struct {
 	// lies in loan, a buffer of the loop's, or in memory of its own. While
 	// there is something in held or pipe, nothing more is read.
 	held []byte
-	loan []byte
+	loan *[bufferSize]byte
 	pipe *Pipe // taken while data moves in bulk
 
 	readable      bool  // an edge came, and the socket was not read dry since
@@ -43,6 +43,7 @@ type side struct {
 	eof           bool  // read to the end
 	finished      bool  // a FIN was sent to it
 	watchesWrites bool  // it is registered with EPOLLOUT
+	prompt        bool  // it has TCP_NODELAY, or needs none
 	unspliceable  bool  // splice(2) does not work on it
 	streak        uint8 // large reads in a row; small moves in a row when splicing
 	bulk          bool  // splice
@@ -135,6 +136,10 @@ func (d *side) countMove(n int) {
 // that did not take; then it will be told when it takes more.
 func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.Errno) {
 	to := &s.sides[1-from]
+	if !to.prompt && s.sides[from].bytes > 0 && len(b) > 0 {
+		to.prompt = true
+		s.setLate(l, s.listener.forward.options.second)
+	}
 	for len(b) > 0 {
 		n, errno := l.kernel.Send(to.fd, b)
 		switch errno {

@@ -108,7 +108,7 @@ func (s *session) timeout(l *loop) {
 	case diagnosing:
 		s.diagnosed(l, false)
 	case relaying:
-		s.checkIdle(l)
+		s.armRelay(l)
 	}
 }
 
@@ -352,7 +352,7 @@ func (s *session) join(l *loop) {
 		s.learnPort(l)
 	}
 	s.failure, s.failedBy, s.reason = record.OK, record.Gateway, ""
-	s.arm(l, s.listener.forward.IdleTimeout)
+	s.armRelay(l)
 	s.relay(l)
 }
 
@@ -399,15 +399,32 @@ func party(side int) record.Party {
 	return record.Client
 }
 
-// checkIdle ends a session that moved nothing for too long.
-func (s *session) checkIdle(l *loop) {
-	left := s.alive + int64(s.listener.forward.IdleTimeout) - l.now
-	if left > 0 {
-		s.arm(l, time.Duration(left))
-		return
+// armRelay sets the deadline of the relay phase: that of the keepalive options,
+// which are set once the connection is old enough, or that of a session that
+// moves nothing for too long, which it ends.
+func (s *session) armRelay(l *loop) {
+	f := s.listener.forward
+	next := time.Duration(0)
+	if f.IdleTimeout > 0 {
+		if next = time.Duration(s.alive-l.now) + f.IdleTimeout; next <= 0 {
+			s.failedBy = record.Timeout
+			s.refuse(l, record.IdleTimeout, record.Relay)
+			return
+		}
 	}
-	s.failedBy = record.Timeout
-	s.refuse(l, record.IdleTimeout, record.Relay)
+	if !s.kept {
+		left := time.Duration(s.joined-l.now) + f.Keepalive
+		switch {
+		case f.Keepalive <= 0 || s.backend.IsUnix():
+			s.kept = true
+		case left <= 0:
+			s.kept = true
+			s.setLate(l, f.options.lasting)
+		case next == 0 || left < next:
+			next = left
+		}
+	}
+	s.arm(l, next)
 }
 
 // cut ends a session at the end of the drain, whatever it is at.

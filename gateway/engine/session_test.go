@@ -157,7 +157,7 @@ func (row *ending) check(t *testing.T, r *rig, from *file) {
 	}
 	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.dead && row.outcome != record.Drained &&
 		!strings.Contains(row.name, "second")
-	if got := len(c.Sample) > 0; got != wantSample || got && !strings.HasPrefix(row.sends, string(c.Sample)) {
+	if got := len(c.Sample) > 0; got != wantSample || got && !strings.HasPrefix(row.sends, c.Sample) {
 		t.Errorf("sample %q, want one: %v", c.Sample, wantSample)
 	}
 	r.clean()

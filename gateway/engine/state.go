@@ -68,6 +68,7 @@ type session struct {
 	spoof             bool // dial from the client's address
 	counted           bool // against the client's limit
 	queued            bool // on the loop's run queue
+	kept              bool // the keepalive options are set, or never will be
 	version           uint8
 	headers           uint8          // read so far
 	attempt           uint16         // backends tried so far: a name may have many addresses
@@ -77,7 +78,7 @@ type session struct {
 	ended             record.Phase
 	offset            int32 // at which the header was refused
 	reason            string
-	sampled           []byte // the beginning of a refused header
+	sampled           string // the beginning of a refused header
 }
 
 // start makes a session of a fresh connection.
@@ -85,4 +86,5 @@ func (s *session) start(a arrival, id uint64, now int64) {
 	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: a.peer, began: now, alive: now}
 	s.timer.session = s
 	s.sides[peer].fd, s.sides[backend].fd = a.fd, -1
+	s.sides[peer].prompt = true
 }

@@ -19,7 +19,7 @@ func TestWaitingGiveWay(t *testing.T) {
 	}
 	third := r.open("")
 	c := r.ends(1, record.Limit, record.Header, record.Gateway)
-	if !oldest.gotRST || string(c.Sample) != header[:10] || c.Reason == "" {
+	if !oldest.gotRST || c.Sample != header[:10] || c.Reason == "" {
 		t.Errorf("the oldest was not reset, or without a word: %+v", c)
 	}
 	second.deliver([]byte(header)) // it waits no more

@@ -60,7 +60,7 @@ type Connection struct {
 	Offset int
 	// Sample is the beginning of a refused header, at most 32 bytes. It may
 	// be a user's data: log it at debug level only, quoted.
-	Sample []byte
+	Sample string
 
 	// BytesIn went from client to backend, BytesOut the other way. Neither
 	// counts the header.
