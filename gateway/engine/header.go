@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,36 +12,40 @@ import (
 
 // headerChunk is how much is read at once while the header is awaited: what
 // follows it must be kept until the backend is there.
-const headerChunk = 16 << 10
+const headerChunk = slotSize
 
 // read is the header phase.
 func (s *session) read(l *loop) {
-	d := &s.sides[peer]
-	for d.readable {
-		n, errno := l.kernel.Recv(d.fd, l.buffer[:headerChunk])
-		switch {
-		case errno == unix.EAGAIN:
-			d.readable = false
-			return
-		case errno == unix.EINTR:
-			continue
-		case errno != 0:
-			s.readFailed(l, errno)
-			return
-		case n == 0:
-			s.readEnded(l)
-			return
-		}
-		d.readable = n == headerChunk || d.hungUp || d.urgent
-		b := l.buffer[:n]
-		if len(d.held) > 0 {
-			d.held = append(d.held, b...)
-			b = d.held
-		}
-		if s.decode(l, b) {
+	for s.sides[peer].readable {
+		b := l.buffer[:headerChunk]
+		n, errno := l.kernel.Recv(s.sides[peer].fd, b)
+		if errno != unix.EINTR && !s.readHeader(l, b[:n], errno) {
 			return
 		}
 	}
+}
+
+// readHeader takes what a read of up to headerChunk bytes brought, and says
+// whether to read on.
+func (s *session) readHeader(l *loop, b []byte, errno syscall.Errno) bool {
+	d := &s.sides[peer]
+	switch {
+	case errno == unix.EAGAIN:
+		d.readable = false
+		return false
+	case errno != 0:
+		s.readFailed(l, errno)
+		return false
+	case len(b) == 0:
+		s.readEnded(l)
+		return false
+	}
+	d.readable = len(b) == headerChunk || d.hungUp || d.urgent
+	if len(d.held) > 0 {
+		d.held = append(d.held, b...)
+		b = d.held
+	}
+	return !s.decode(l, b)
 }
 
 // decode takes the headers off the beginning of b, which is all that has come

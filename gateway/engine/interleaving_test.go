@@ -47,11 +47,12 @@ type history struct {
 func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	h := &history{Rand: rand.New(rand.NewPCG(seed, 1)), corpus: corpus}
 	k := newScript(t, seed+1)
+	k.noBatches = seed%4 == 3
 	k.sendRoom = []int{1, 100, 5000, 64 << 10, 1 << 20}[h.IntN(5)]
 	f := plain([]Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
 	f.Headers = 1 + h.IntN(3)
 	f.Transparent = h.IntN(4) == 0
-	h.wanted = 1 + h.IntN(4)
+	h.wanted = []int{1, 2, 3, 4, 16}[h.IntN(5)]
 	h.rig = newRig(t, k, Config{Forwards: []*Forward{f}})
 	for _, b := range f.Listeners[0].Backends {
 		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED}, {waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]

@@ -52,6 +52,9 @@ type Kernel interface {
 	// Splice moves up to n bytes from one descriptor to another, one of which is a pipe.
 	Splice(from, to, n int) (int, syscall.Errno)
 
+	// Batch prepares for up to n transfers at once; nil where that is not to be had.
+	Batch(n int) Batch
+
 	// Shutdown sends a FIN and leaves the other direction open.
 	Shutdown(fd int) syscall.Errno
 	// Reset closes with a RST where the protocol has one.
@@ -245,6 +248,13 @@ func (linux) Splice(from, to, n int) (int, syscall.Errno) {
 		return 0, errno
 	}
 	return int(m), 0
+}
+
+func (linux) Batch(n int) Batch {
+	if a, ok := newAIO(n); ok {
+		return a
+	}
+	return nil
 }
 
 func (linux) Shutdown(fd int) syscall.Errno {

@@ -40,6 +40,7 @@ type script struct {
 
 	accepts     []syscall.Errno // what the next Accepts return instead
 	filters     bool            // RefuseHandshakes works
+	noBatches   bool            // io_setup(2) is refused
 	pipeErrors  syscall.Errno   // what Pipe returns
 	pipeRoom    int             // what it grants at most, 0: what is asked for
 	spliceError syscall.Errno   // what Splice from a socket returns
@@ -297,6 +298,32 @@ func (f *file) poll() uint32 {
 	}
 	return 0
 }
+
+// Batch makes one call after the other, where there are batches.
+func (k *script) Batch(int) Batch {
+	if k.noBatches {
+		return nil
+	}
+	return scriptedBatch{k}
+}
+
+type scriptedBatch struct{ kernel *script }
+
+func (b scriptedBatch) Recv(all []Transfer) {
+	for i := range all {
+		t := &all[i]
+		t.N, t.Errno = b.kernel.Recv(t.FD, t.B)
+	}
+}
+
+func (b scriptedBatch) Send(all []Transfer) {
+	for i := range all {
+		t := &all[i]
+		t.N, t.Errno = b.kernel.Send(t.FD, t.B)
+	}
+}
+
+func (b scriptedBatch) Close() {}
 
 func (k *script) Close(fd int) {
 	f := k.file(fd, "Close", stream, listening, pipeRead, pipeWrite, epoll, eventfd)

@@ -38,13 +38,14 @@ type loop struct {
 	poller int
 	waker  int
 
-	now    int64 // the kernel's clock at the last wake-up
-	wheel  *wheel
-	buffer []byte              // what is read and written at once
-	spare  []*[bufferSize]byte // buffers that blocked sessions gave back
-	pipes  pipePool
-	todo   []*session // sessions that used up their budget
-	next   []*session // the same, for the round after
+	now      int64 // the kernel's clock at the last wake-up
+	wheel    *wheel
+	buffer   []byte              // what is read and written at once
+	spare    []*[bufferSize]byte // buffers that blocked sessions gave back
+	pipes    pipePool
+	exchange exchange
+	todo     []*session // sessions that used up their budget
+	next     []*session // the same, for the round after
 
 	sessions []*session // by index; nil or recycled ones are in free
 	free     []uint32
@@ -95,6 +96,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	l.now = l.kernel.Now()
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
+	l.exchange = newExchange(l.kernel)
 	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
 		l.waiting.limit = (e.config.MaxWaiting + loops - 1) / loops
 	}
@@ -134,6 +136,7 @@ func (l *loop) run() {
 		l.guest.Close()
 	}
 	l.pipes.close()
+	l.exchange.close()
 }
 
 // turn waits for events once and serves them, before the deadlines: one that
@@ -150,6 +153,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	for i := range n {
 		l.dispatch(events[i].Events, tagOf(&events[i]))
 	}
+	l.trade()
 	l.wheel.advance(l.now, l.fire)
 	if l.mailed.Load() {
 		l.readMail()

@@ -22,7 +22,7 @@ const (
 	spliceChunk = 256 << 10
 	// A remainder of up to smallHold is copied, a larger one keeps the loop's
 	// buffer.
-	smallHold = 16 << 10
+	smallHold = slotSize
 )
 
 // side is one of a session's two sockets, and the bytes that were read from it.
@@ -45,6 +45,7 @@ type side struct {
 	watchesWrites bool  // it is registered with EPOLLOUT
 	prompt        bool  // it has TCP_NODELAY, or needs none
 	unspliceable  bool  // splice(2) does not work on it
+	large         bool  // the last read would have filled a slot of the exchange
 	streak        uint8 // large reads in a row; small moves in a row when splicing
 	bulk          bool  // splice
 }
@@ -94,20 +95,29 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 		return true, none, 0
 	case errno != 0:
 		return false, from, errno
-	case n == 0:
-		d.eof, d.readable = true, false
+	}
+	if d.noteRead(n, len(l.buffer)); d.eof {
 		return true, none, 0
 	}
-	// A short read means that the socket is dry, and what comes later raises
-	// an edge. But not when the FIN's edge came already, or urgent data made
-	// the read short.
-	d.readable = n == len(l.buffer) || d.hungUp || d.urgent
-	d.countRead(n)
 	rest, errno := s.send(l, from, l.buffer[:n])
 	if errno == 0 {
 		s.hold(l, from, rest)
 	}
 	return len(rest) == 0, 1 - from, errno
+}
+
+// noteRead notes that a read brought n bytes of those it had room for.
+func (d *side) noteRead(n, room int) {
+	if n == 0 {
+		d.eof, d.readable = true, false
+		return
+	}
+	// A short read means that the socket is dry, and what comes later raises
+	// an edge. But not when the FIN's edge came already, or urgent data made
+	// the read short.
+	d.readable = n == room || d.hungUp || d.urgent
+	d.large = n >= slotSize
+	d.countRead(n)
 }
 
 // countRead turns splicing on for bulk data.
@@ -136,9 +146,8 @@ func (d *side) countMove(n int) {
 // that did not take; then it will be told when it takes more.
 func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.Errno) {
 	to := &s.sides[1-from]
-	if !to.prompt && s.sides[from].bytes > 0 && len(b) > 0 {
-		to.prompt = true
-		s.setLate(l, s.listener.forward.options.second)
+	if len(b) > 0 {
+		s.beforeWrite(l, from)
 	}
 	for len(b) > 0 {
 		n, errno := l.kernel.Send(to.fd, b)
@@ -156,6 +165,14 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		b = b[n:]
 	}
 	return nil, 0
+}
+
+// beforeWrite sets the options that the second write needs.
+func (s *session) beforeWrite(l *loop, from int) {
+	if to := &s.sides[1-from]; !to.prompt && s.sides[from].bytes > 0 {
+		to.prompt = true
+		s.setLate(l, s.listener.forward.options.second)
+	}
 }
 
 // carried counts n bytes that were read from a side and sent to the other.

@@ -82,7 +82,7 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 	t.Helper()
 	r := &rig{TB: t, script: k, batch: make([]unix.EpollEvent, batch)}
 	if k.random != nil {
-		r.batch = r.batch[:1+k.random.IntN(8)]
+		r.batch = r.batch[:1+k.random.IntN([]int{8, 32}[k.random.IntN(2)])]
 	}
 	c.Kernel = k
 	if c.Report == nil {

@@ -64,6 +64,9 @@ func (s *session) event(l *loop, i int, events uint32) {
 	d.hungUp = d.hungUp || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	d.urgent = d.urgent || events&unix.EPOLLPRI != 0
 	s.alive = l.now
+	if events&unix.EPOLLERR == 0 && l.gather(s, i) {
+		return
+	}
 	switch s.state {
 	case reading:
 		s.read(l)
@@ -363,13 +366,18 @@ func (s *session) relay(l *loop) {
 			s.broken(l, broken, errno)
 			return
 		}
-		if s.sides[from].eof && s.first == 0 {
-			s.first = uint8(from) + 1
-		}
+		s.noteEnd(from)
 	}
 	if s.done(peer) && s.done(backend) {
 		s.failedBy = party(int(s.first) - 1)
 		s.end(l, record.OK, record.Relay)
+	}
+}
+
+// noteEnd notes which side finished first.
+func (s *session) noteEnd(i int) {
+	if s.sides[i].eof && s.first == 0 {
+		s.first = uint8(i) + 1
 	}
 }
 

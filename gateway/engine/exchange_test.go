@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"unproxy/gateway/record"
+)
+
+// More sockets than one batch takes are ready in the same turn: headers that are
+// whole, half or cut off, and then questions and answers.
+func TestManyInOneTurn(t *testing.T) {
+	for _, noBatches := range []bool{false, true} {
+		k := newScript(t, 0)
+		k.noBatches = noBatches
+		r := newRig(t, k, Config{Forwards: []*Forward{plain(serverA)}})
+		const number = 3*exchangeSize + 1
+		fronts := make([]*file, number)
+		for i := range fronts {
+			fronts[i] = r.arrive(r.front(0), lb)
+		}
+		r.settle()
+		for i, f := range fronts {
+			switch i % 4 {
+			case 0: // the rest comes later
+				f.deliver([]byte(header[:20]))
+			case 1:
+				f.deliver([]byte(header[:20]))
+				f.finish()
+			default:
+				f.deliver([]byte(header + fmt.Sprint(i)))
+			}
+		}
+		r.settle()
+		for i, f := range fronts {
+			if i%4 == 0 {
+				f.deliver([]byte(header[20:] + fmt.Sprint(i)))
+			}
+		}
+		r.settle()
+		if len(r.dials)+len(r.records) != number || r.records[0].Outcome != record.Truncated {
+			t.Fatalf("%d dialled and %d refused of %d", len(r.dials), len(r.records), number)
+		}
+		for _, d := range r.dials {
+			d.far.deliver(append([]byte("re: "), d.far.got...))
+			d.far.deliver(bytes.Repeat([]byte("x"), slotSize)) // more than fits a slot
+			d.far.finish()
+		}
+		r.settle()
+		for i, f := range fronts {
+			want := append([]byte(fmt.Sprintf("re: %d", i)), bytes.Repeat([]byte("x"), slotSize)...)
+			if i%4 != 1 && (!bytes.Equal(f.got, want) || !f.gotFIN) {
+				t.Errorf("connection %d got %d bytes, FIN %v", i, len(f.got), f.gotFIN)
+			}
+			f.finish()
+		}
+		r.settle()
+		if len(r.records) != number {
+			t.Errorf("%d of %d connections have ended", len(r.records), number)
+		}
+		r.clean()
+	}
+}
