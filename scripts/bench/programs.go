@@ -5,67 +5,183 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+
+	"unproxy/scripts/bench/report"
 )
 
 // program is one that is measured.
 type program struct {
 	name    string
-	command []string
-	headers bool // it expects PROXY headers
+	command []string // nil is no gateway at all: the load connects to the backend
+	headers bool     // it expects PROXY headers
 }
 
-// programsFor builds and configures what is to be measured.
-func programsFor(o options, scratch string) ([]program, error) {
-	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
-		return nil, fmt.Errorf("bring lo up: %w", err)
-	}
-	at, to := fmt.Sprintf("127.0.0.1:%d", udpGatewayPort), fmt.Sprintf("127.0.0.1:%d", udpBackendPort)
-	if o.unproxy == "" {
-		o.unproxy = filepath.Join(scratch, "unproxy")
-		if out, err := exec.Command("go", "build", "-o", o.unproxy, "unproxy").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build unproxy: %w\n%s", err, out)
-		}
-	}
+// variant is what a section asks of a program beside what is usual.
+type variant struct {
+	name string   // behind the program's own
+	args []string // of unproxy
+	text string   // of HAProxy's global section
+}
+
+// catalogue knows the programs that are to be measured.
+type catalogue struct {
+	self, scratch string
+	most          int // connections that each is to hold
+	peer          peerOptions
+
+	unproxy, haproxy, nginx []executable
+}
+
+// executable is a program's file, and its name in the tables.
+type executable struct{ name, path string }
+
+// newCatalogue builds unproxy where none is given, finds the others, and says
+// what there is not.
+func newCatalogue(o options, scratch string, most int) (*catalogue, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	all := []program{
-		{"unproxy", []string{o.unproxy, "--forward", "udp://" + at + "=" + to, "--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}, true},
-		{"goroutines", []string{self, relayCommand, at, to}, false},
+	c := &catalogue{self: self, scratch: scratch, most: most, peer: o.peer}
+	if len(o.unproxy) == 0 {
+		o.unproxy = []string{filepath.Join(scratch, "unproxy")}
+		if out, err := exec.Command("go", "build", "-o", o.unproxy[0], "unproxy").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build unproxy: %w\n%s", err, out)
+		}
 	}
-	if o.peer != "" {
-		all = append(all, program{"peer", strings.Fields(o.peer), o.peerHeaders})
+	for i, path := range o.unproxy {
+		name := report.Base
+		if i > 0 {
+			name += " " + strconv.Itoa(i+1)
+		}
+		c.unproxy = append(c.unproxy, executable{name, path})
 	}
-	nginx, err := nginxFor(scratch, at, to)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "without nginx:", err)
-		return all, nil
+	c.haproxy = found("HAProxy", append([]string{"haproxy"}, o.haproxy...))
+	c.nginx = found("nginx", append([]string{"nginx"}, o.nginx...))
+	if len(c.haproxy) == 0 {
+		fmt.Fprintln(os.Stderr, "bench: without HAProxy, which is not installed (Debian: haproxy)")
 	}
-	return append(all, nginx), nil
+	if len(c.nginx) > 0 && !exists(nginxStream) {
+		fmt.Fprintln(os.Stderr, "bench: without nginx, its stream module is not installed (Debian: libnginx-mod-stream)")
+		c.nginx = nil
+	} else if len(c.nginx) == 0 {
+		fmt.Fprintln(os.Stderr, "bench: without nginx, which is not installed (Debian: nginx, libnginx-mod-stream)")
+	}
+	return c, nil
 }
 
-// nginxFor configures nginx's stream proxy, without headers, which it has none of
-// for UDP.
-func nginxFor(scratch, at, to string) (program, error) {
-	const module = "/usr/lib/nginx/modules/ngx_stream_module.so"
-	if _, err := os.Stat(module); err != nil {
-		return program{}, err
+// found returns those of the programs that there are, with their version for a
+// name, "HAProxy 2.6".
+func found(name string, paths []string) (all []executable) {
+	for _, path := range paths {
+		path, err := lookPath(path)
+		if err != nil {
+			continue
+		}
+		out, err := exec.Command(path, "-v").CombinedOutput()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "bench: without %s: %v\n", path, err)
+			continue
+		}
+		e := executable{name + " " + version(string(out)), path}
+		if slices.ContainsFunc(all, func(other executable) bool { return other.name == e.name }) {
+			e.name += " " + path
+		}
+		all = append(all, e)
 	}
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/nginx")
+	return all
+}
+
+// lookPath also looks where Debian keeps daemons.
+func lookPath(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
 	}
-	if err != nil {
-		return program{}, err
+	return exec.LookPath(filepath.Join("/usr/sbin", name))
+}
+
+// version is the first two numbers of what a program says with -v: "HAProxy version
+// 2.6.12-1 ...", "nginx version: nginx/1.22.1".
+func version(said string) string {
+	for word := range strings.FieldsFuncSeq(said, func(r rune) bool { return r == ' ' || r == '/' || r == '\n' || r == '-' }) {
+		if word[0] >= '0' && word[0] <= '9' {
+			numbers := strings.Split(word, ".")
+			return strings.Join(numbers[:min(2, len(numbers))], ".")
+		}
 	}
-	config := filepath.Join(scratch, "nginx.conf")
-	text := fmt.Sprintf(`load_module %s;
-daemon off; master_process off; user root root; pid %s/pid; error_log stderr error;
-worker_rlimit_nofile 60000;
-events { worker_connections 50000; use epoll; }
-stream { server { listen %s udp rcvbuf=4m sndbuf=4m; proxy_pass %s; proxy_timeout 60s; } }
-`, module, scratch, at, to)
-	return program{"nginx", []string{path, "-p", scratch, "-c", config, "-e", "stderr"}, false}, os.WriteFile(config, []byte(text), 0o644)
+	return "of unknown version"
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// tcp lists the programs for TCP in a mode.
+func (c *catalogue) tcp(mode string) (all []program, err error) {
+	for _, e := range c.unproxy {
+		all = append(all, c.unproxyTCP(e, mode, variant{}))
+	}
+	for _, e := range c.haproxy {
+		p, err := c.haproxyTCP(e, mode, variant{})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	for _, e := range c.nginx {
+		p, err := c.nginxTCP(e, mode)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	all = append(all, program{"goroutines", []string{c.self, tcpRelayPart, mode}, true})
+	if c.peer.command != "" && c.peer.transparent == (mode == transparent) {
+		all = append(all, c.other("tcp"))
+	}
+	return append(all, program{name: "direct"}), nil
+}
+
+// udp lists the programs for UDP.
+func (c *catalogue) udp() (all []program, err error) {
+	for _, e := range c.unproxy {
+		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
+		all = append(all, program{e.name, command, true})
+	}
+	for _, e := range c.nginx {
+		p, err := c.nginxUDP(e)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	all = append(all, program{"goroutines", []string{c.self, udpRelayPart}, false})
+	if c.peer.command != "" {
+		all = append(all, c.other("udp"))
+	}
+	return all, nil
+}
+
+func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
+	command := []string{
+		e.path, "--forward", fmt.Sprintf("tcp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8",
+		"--loops", "1", "--max-connections", strconv.Itoa(c.most), "--max-waiting", "0", "--log-level", "error",
+	}
+	if mode == transparent {
+		command = append(command, "--transparent")
+	}
+	if v.args == nil {
+		v.args = []string{"--access-log", "off"}
+	}
+	return program{e.name + v.name, append(command, v.args...), true}
+}
+
+// other is the program of --peer.
+func (c *catalogue) other(protocol string) program {
+	with := strings.NewReplacer("{listen}", gatewayAddress.String(), "{backend}", backendAddress.String(), "{protocol}", protocol)
+	return program{c.peer.name, strings.Fields(with.Replace(c.peer.command)), c.peer.headers}
 }

@@ -3,29 +3,25 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"net/netip"
 	"unproxy/gateway/proxyproto"
 )
 
-// The ports of the UDP section, all on loopback.
-const (
-	udpGatewayPort = 2000
-	udpBackendPort = 3000
-	udpBatch       = 64
-)
+// udpBatch is how many datagrams go with one system call.
+const udpBatch = 64
 
-// load sends datagrams to a gateway and counts what comes back of them.
+// datagrams sends datagrams to a gateway and counts what comes back of them.
 //
 // A flow is an address of 127.0.0.0/8 from which the peer sends: so that one
 // socket can be many peers, and the load costs less than what it measures. There
 // are never more datagrams on their way than window.
-type load struct {
+type datagrams struct {
 	fd      int
 	size    int
 	window  int
@@ -42,22 +38,22 @@ type count struct {
 	elapsed              time.Duration
 }
 
-func newLoad(r row, headers bool) (*load, error) {
+func newDatagrams(r udpLoad, headers bool) (*datagrams, error) {
 	fd, err := socket([4]byte{}, 0, unix.Timeval{Usec: 250000})
 	if err != nil {
 		return nil, err
 	}
-	return &load{
+	return &datagrams{
 		fd: fd, size: r.size, window: r.window(), heads: heads(r.flows, headers),
 		in: newBatch(udpBatch, 2048), out: newBatch(udpBatch, 2048),
-		gateway: rawAddress([4]byte{127, 0, 0, 1}, udpGatewayPort),
+		gateway: rawAddress(gatewayAddress.Addr().As4(), gatewayAddress.Port()),
 	}, nil
 }
 
-func (l *load) close() { unix.Close(l.fd) }
+func (l *datagrams) close() { unix.Close(l.fd) }
 
 // run sends for at least d and until each flow had its turn.
-func (l *load) run(d time.Duration) (c count, err error) {
+func (l *datagrams) run(d time.Duration) (c count, err error) {
 	start, first := time.Now(), l.next
 	for ; ; c.elapsed = time.Since(start) {
 		if c.elapsed >= d && l.next-first >= len(l.heads) {
@@ -78,7 +74,7 @@ func (l *load) run(d time.Duration) (c count, err error) {
 }
 
 // fill sends as many datagrams as may be on their way.
-func (l *load) fill(c *count) {
+func (l *datagrams) fill(c *count) {
 	for l.outstanding < l.window {
 		n := min(udpBatch, l.window-l.outstanding)
 		for i := range n {

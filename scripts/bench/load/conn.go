@@ -1,0 +1,204 @@
+package load
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is one connection.
+type conn struct {
+	fd     int32
+	number int32 // its place among the load's connections
+	group  int32
+	begun  bool // header and first request were sent
+	seen   bool // it had an answer, this one or the one before in its place
+	events uint32
+	left   int           // bytes of the request that are to be sent yet
+	got    int           // bytes of the answer so far
+	since  time.Duration // when the request was sent, by the load's clock
+}
+
+// wanted are the events that a connection waits for.
+func (c *conn) wanted(w Work) uint32 {
+	switch {
+	case !c.begun, c.left > 0, w == Both:
+		return unix.EPOLLIN | unix.EPOLLOUT
+	case w == Up:
+		return unix.EPOLLOUT
+	}
+	return unix.EPOLLIN
+}
+
+// begin sends the header and, in the same segment, what asks the backend for the
+// work: a request, or one byte.
+func (l *Load) begin(c *conn) error {
+	g := l.groups[c.group]
+	if g.Work != Connect { // which has nothing in flight when it sends
+		if err := setOption(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil {
+			return err
+		}
+	}
+	if g.Work != Connect {
+		c.since = l.now()
+	}
+	b := l.first[:0]
+	if l.config.Header != NoHeader {
+		b = appendHeader(b, l.config.Header, l.config.Clients.Next(), l.config.Gateway)
+	}
+	header := len(b)
+	size := 1
+	if g.Work.answers() {
+		size = g.Size
+	}
+	b = append(b, l.bytes[g.Work.request()][:size]...)
+	n, errno := send(c.fd, b)
+	if errno != 0 {
+		return errno
+	}
+	if n < header {
+		return fmt.Errorf("only %d bytes of a new connection's header were taken", n)
+	}
+	c.begun, c.left = true, len(b)-n
+	return nil
+}
+
+// serve does what a connection's events allow. An error is a connection that is of
+// no more use.
+func (l *Load) serve(c *conn, events uint32) error {
+	w := l.groups[c.group].Work
+	if !c.begun {
+		if err := l.late(c, w); err != nil || !c.begun {
+			return err
+		}
+	}
+	switch w {
+	case Down:
+		return l.drain(c)
+	case Up:
+		return l.pour(c, w)
+	case Both:
+		if events&unix.EPOLLOUT != 0 {
+			if err := l.pour(c, w); err != nil {
+				return err
+			}
+		}
+		if events&unix.EPOLLIN != 0 {
+			return l.drain(c)
+		}
+		return nil
+	}
+	if c.left > 0 && events&unix.EPOLLOUT != 0 {
+		if err := l.request(c, c.left); err != nil {
+			return err
+		}
+	}
+	if events&^unix.EPOLLOUT != 0 {
+		return l.answer(c)
+	}
+	return nil
+}
+
+// late begins a connection that was not there when it was opened.
+func (l *Load) late(c *conn, w Work) error {
+	if err := connectError(c.fd); err != nil {
+		return err
+	}
+	if err := l.begin(c); err != nil {
+		return fmt.Errorf("the first bytes: %w", err)
+	}
+	return l.rearm(c, w)
+}
+
+// rearm tells the kernel which events a connection waits for, if they changed.
+func (l *Load) rearm(c *conn, w Work) error {
+	events := c.wanted(w)
+	if events == c.events {
+		return nil
+	}
+	c.events = events
+	return l.poll.control(unix.EPOLL_CTL_MOD, int(c.fd), events, c.number)
+}
+
+// request sends what is left of a request.
+func (l *Load) request(c *conn, left int) error {
+	n, errno := send(c.fd, l.bytes[askEcho][:left])
+	if errno != 0 && errno != unix.EAGAIN {
+		return fmt.Errorf("a request: %w", errno)
+	}
+	c.left = left - n
+	return l.rearm(c, l.groups[c.group].Work)
+}
+
+// answer receives of an answer what is there. After the last byte comes the next
+// request, or the next connection.
+func (l *Load) answer(c *conn) error {
+	g := &l.groups[c.group]
+	n, errno := receive(c.fd, l.in[:max(1, g.Size-c.got)])
+	if errno == unix.EAGAIN {
+		return nil
+	}
+	if err := ended(n, errno, "an answer"); err != nil {
+		return err
+	}
+	c.got += n
+	if c.got < g.Size {
+		return nil
+	}
+	if c.got > g.Size {
+		return fmt.Errorf("an answer of %d bytes to a request of %d", c.got, g.Size)
+	}
+	now, count := l.now(), &l.counts[c.group]
+	count.Answers++
+	count.Latency.Add(now - c.since)
+	if !c.seen {
+		c.seen = true
+		l.ready++
+	}
+	switch g.Work {
+	case Connect:
+		return l.again(c)
+	case PingPong:
+		c.got, c.since = 0, now
+		if !l.opening {
+			return l.request(c, g.Size)
+		}
+	}
+	return nil
+}
+
+// drain receives of a backend that sends without end.
+func (l *Load) drain(c *conn) error {
+	n, errno := receive(c.fd, l.in[:bulk])
+	if errno == unix.EAGAIN {
+		return nil
+	}
+	if err := ended(n, errno, "bulk"); err != nil {
+		return err
+	}
+	l.counts[c.group].Bytes += uint64(n)
+	return nil
+}
+
+// pour sends without end.
+func (l *Load) pour(c *conn, w Work) error {
+	n, errno := send(c.fd, l.bytes[w.request()][:bulk])
+	if errno != 0 && errno != unix.EAGAIN {
+		return fmt.Errorf("send in bulk: %w", errno)
+	}
+	l.counts[c.group].Bytes += uint64(n)
+	return nil
+}
+
+// ended is the error of a connection that ended while it was to receive something.
+func ended(n int, errno syscall.Errno, what string) error {
+	if errno != 0 {
+		return fmt.Errorf("receive %s: %w", what, errno)
+	}
+	if n == 0 {
+		return fmt.Errorf("the connection was closed before %s", what)
+	}
+	return nil
+}

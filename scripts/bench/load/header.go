@@ -1,0 +1,72 @@
+package load
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"unproxy/gateway/proxyproto"
+)
+
+// Header says which PROXY header goes before a connection's first request.
+type Header uint8
+
+// The headers.
+const (
+	NoHeader Header = iota
+	V1
+	V2
+	// V2TLVs is a version 2 header as a load balancer of a large site sends it:
+	// ALPN, the server's name, an id, a private link's endpoint, and a checksum.
+	V2TLVs
+)
+
+// tlvs are those of V2TLVs.
+var tlvs = []proxyproto.TLV{
+	{Type: proxyproto.TypeALPN, Value: []byte("h2")},
+	{Type: proxyproto.TypeAuthority, Value: []byte("mail.example.org")},
+	{Type: proxyproto.TypeUniqueID, Value: []byte("7f3c9a52-1d0e-4b8a-9c61-5e2f80d4a713")},
+	{Type: proxyproto.TypeAWS, Value: []byte("\x01vpce-08d2bf15fac5001c9")},
+}
+
+// appendHeader appends the header of a connection that a client made to a gateway.
+func appendHeader(b []byte, h Header, client, gateway netip.AddrPort) []byte {
+	switch h {
+	case NoHeader:
+		return b
+	case V1:
+		return proxyproto.AppendV1(b, client, gateway)
+	}
+	m := proxyproto.Message{Command: proxyproto.CommandProxy, Source: client, Destination: gateway}
+	if h == V2TLVs {
+		m.TLVs, m.Checksum = tlvs, true
+	}
+	b, err := proxyproto.AppendV2(b, &m)
+	if err != nil {
+		panic(fmt.Sprintf("the benchmark's own header: %v", err)) // its TLVs are short
+	}
+	return b
+}
+
+// Clients hands out the addresses of the clients that headers name, from
+// 198.18.0.0/15 (RFC 2544, for benchmarks). No two are the same: in transparent
+// mode the kernel remembers connections that were closed for a minute.
+type Clients struct{ next uint64 }
+
+// The numbers of addresses and ports in use. clientAddresses+1 is a prime: with
+// each turn through all addresses an address's port moves by it, so that no pair
+// returns before every port was used, after eight billion connections.
+const (
+	clientAddresses = 131070
+	clientPorts     = 64000
+)
+
+// Next returns another client.
+func (c *Clients) Next() netip.AddrPort {
+	n := c.next
+	c.next++
+	var address [4]byte
+	binary.BigEndian.PutUint32(address[:], 198<<24|18<<16+uint32(1+n%clientAddresses))
+	port := 1024 + (n+n/clientAddresses)%clientPorts
+	return netip.AddrPortFrom(netip.AddrFrom4(address), uint16(port))
+}

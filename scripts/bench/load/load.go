@@ -1,0 +1,224 @@
+package load
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config says where a load's connections lead and how they begin.
+type Config struct {
+	// Gateway is an IPv4 address.
+	Gateway netip.AddrPort
+	Header  Header
+	// Clients are whom the headers name.
+	Clients *Clients
+}
+
+// Load is connections to a gateway. All its methods are for one goroutine, which
+// stays on its thread and waits without telling the runtime, for a few
+// milliseconds at a time.
+type Load struct {
+	config Config
+	groups []Group
+	counts []Count
+	conns  []conn
+	poll   *poll
+
+	to      unix.RawSockaddrInet4
+	opening bool // [PingPong] waits until all connections are open
+	opened  int  // how many connections were opened, for their sources
+	ready   int  // of those that Open waits for, how many had their first answer
+	errors  int
+	failure error // the first of them
+	start   time.Time
+	first   []byte            // room for a header and the first request
+	bytes   [askUp + 1][]byte // what is sent, by the work's byte
+	in      []byte            // where what is received goes
+}
+
+const (
+	bulk        = 256 << 10 // bytes of a read or write of works without answers
+	sources     = 200       // the addresses 127.0.0.2 to 127.0.0.201
+	atOnce      = 200       // connections that Open has waiting for their first answer
+	mostErrors  = 1000      // after which a run is given up
+	waitAtMost  = 20        // milliseconds
+	headerSpace = 512
+)
+
+// New makes a load of groups of connections, and opens none yet.
+func New(c Config, groups ...Group) (*Load, error) {
+	p, err := newPoll()
+	if err != nil {
+		return nil, err
+	}
+	l := &Load{
+		config: c, groups: groups, counts: make([]Count, len(groups)), poll: p, start: time.Now(),
+		to: unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: c.Gateway.Addr().As4()},
+	}
+	port := c.Gateway.Port()
+	l.to.Port = port<<8 | port>>8
+	longest := bulk
+	for i, g := range groups {
+		longest = max(longest, g.Size)
+		for range g.Connections {
+			l.conns = append(l.conns, conn{fd: -1, group: int32(i), number: int32(len(l.conns))})
+		}
+	}
+	l.in, l.first = make([]byte, longest), make([]byte, 0, longest+headerSpace)
+	for _, ask := range []byte{askEcho, askDown, askUp, askBoth} {
+		l.bytes[ask] = make([]byte, longest)
+		for i := range l.bytes[ask] {
+			l.bytes[ask][i] = ask
+		}
+	}
+	return l, nil
+}
+
+// Open opens the connections, group by group, and waits until each that has
+// answers had its first one, then starts the ping-pong. It gives up when nothing has come for patience.
+func (l *Load) Open(patience time.Duration) error {
+	l.opening = true
+	waited, last := 0, l.now()
+	for next := 0; next < len(l.conns) || l.ready < waited; {
+		for next < len(l.conns) && waited-l.ready < atOnce {
+			c := &l.conns[next]
+			next++
+			if l.groups[c.group].Work.answers() {
+				waited++
+			}
+			if err := l.open(c); err != nil {
+				return err
+			}
+		}
+		ready := l.ready
+		if err := l.turn(); err != nil {
+			return err
+		}
+		if l.ready != ready {
+			last = l.now()
+		}
+		if l.now()-last > patience {
+			return fmt.Errorf("%d of %d connections had an answer, then none for %v", l.ready, len(l.conns), patience)
+		}
+	}
+	l.opening = false
+	for i := range l.conns {
+		if c := &l.conns[i]; l.groups[c.group].Work == PingPong {
+			c.since = l.now()
+			if err := l.request(c, l.groups[c.group].Size); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Held is how many connections had an answer.
+func (l *Load) Held() int { return l.ready }
+
+// Run lets the connections work for d, and says how long it was.
+func (l *Load) Run(d time.Duration) (time.Duration, error) {
+	start := l.now()
+	for l.now()-start < d {
+		if err := l.turn(); err != nil {
+			return 0, err
+		}
+	}
+	return l.now() - start, nil
+}
+
+// Reset counts from 0 again, apart from errors.
+func (l *Load) Reset() { clear(l.counts) }
+
+// Counts returns what each group did since Reset. They are the load's own: they go
+// on counting.
+func (l *Load) Counts() []Count { return l.counts }
+
+// Errors is how many connections ended otherwise than they should, and how the
+// first one did.
+func (l *Load) Errors() (int, error) { return l.errors, l.failure }
+
+// Close closes all connections.
+func (l *Load) Close() {
+	for i := range l.conns {
+		if l.conns[i].fd >= 0 {
+			closeDescriptor(l.conns[i].fd)
+		}
+	}
+	unix.Close(l.poll.fd)
+}
+
+func (l *Load) now() time.Duration { return time.Since(l.start) }
+
+// turn handles the events that there are.
+func (l *Load) turn() error {
+	events, err := l.poll.wait(waitAtMost)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		if err := l.serve(&l.conns[e.Fd], e.Events); err != nil {
+			l.fail(err)
+			if err := l.again(&l.conns[e.Fd]); err != nil {
+				return err
+			}
+		}
+	}
+	if l.errors > mostErrors {
+		return fmt.Errorf("%d connections failed, the first: %w", l.errors, l.failure)
+	}
+	return nil
+}
+
+func (l *Load) fail(err error) {
+	l.errors++
+	if l.failure == nil {
+		l.failure = err
+	}
+}
+
+// open opens a connection and, if it is there already, as on loopback, begins.
+func (l *Load) open(c *conn) error {
+	*c = conn{fd: -1, group: c.group, number: c.number, seen: c.seen, since: l.now()}
+	source := unix.RawSockaddrInet4{Family: unix.AF_INET}
+	binary.BigEndian.PutUint32(source.Addr[:], 127<<24+2+uint32(l.opened%sources))
+	l.opened++
+	fd, err := connectFrom(&source, &l.to)
+	if err != nil {
+		return err
+	}
+	c.fd = fd
+	if err := l.begin(c); err != nil && !errors.Is(err, unix.EAGAIN) {
+		l.fail(fmt.Errorf("the first bytes: %w", err))
+	}
+	c.events = c.wanted(l.groups[c.group].Work)
+	return l.poll.control(unix.EPOLL_CTL_ADD, int(fd), c.events, c.number)
+}
+
+// again closes a connection and opens it anew, unless it is to idle.
+func (l *Load) again(c *conn) error {
+	closeDescriptor(c.fd)
+	c.fd = -1
+	if l.groups[c.group].Work == Idle {
+		return nil
+	}
+	return l.open(c)
+}
+
+// connectError is why a connection was not made.
+func connectError(fd int32) error {
+	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if code != 0 {
+		return fmt.Errorf("connect: %w", unix.Errno(code))
+	}
+	return nil
+}

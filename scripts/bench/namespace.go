@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespaced is the variable that tells a program in its namespace.
+const namespaced = "UNPROXY_BENCH_NAMESPACE"
+
+// again runs this program once more, in a network namespace of its own.
+func again() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), namespaced+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal tells both, and the other one prints what it has
+	runtime.LockOSThread()                               // the parent-death signal goes by the thread
+	return cmd.Run()
+}
+
+// prepare makes the namespace ready, raises the limit of descriptors for this
+// process and those that it starts, and puts it on its core. The gateways' ports
+// stay free.
+func prepare() (descriptors int, err error) {
+	if err := ip("link set lo up"); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("20000 65535"), 0o644); err != nil {
+		return 0, err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	limit.Cur = min(limit.Max, mostDescriptors)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("setrlimit", err)
+	}
+	runtime.GOMAXPROCS(2) // the load does not tell the runtime when it waits
+	return int(limit.Cur), pin(0, loadCore())
+}
+
+// mostDescriptors is as many as are of use: more connections tell nothing new.
+const mostDescriptors = 20_000
+
+// route has the backend's replies to clients brought back to the gateway, as
+// "unproxy routes print" writes it down for a server on this host, or not.
+func route(mode string) error {
+	if mode == plain {
+		return nil
+	}
+	if err := ip("route replace local default dev lo table 7700"); err != nil {
+		return err
+	}
+	return ip(fmt.Sprintf("rule add from %s iif lo ipproto tcp sport %d lookup 7700 pref 7700", backendAddress.Addr(), backendAddress.Port()))
+}
+
+// unroute takes away what route did.
+func unroute(mode string) error {
+	if mode == plain {
+		return nil
+	}
+	return ip("rule del pref 7700")
+}
+
+func ip(args string) error {
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w\n%s", args, err, out)
+	}
+	return nil
+}

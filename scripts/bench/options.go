@@ -1,0 +1,156 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"unproxy/scripts/bench/report"
+)
+
+// The modes of the gateway.
+const (
+	plain       = "plain"
+	transparent = "transparent"
+)
+
+// options are what the command line says.
+type options struct {
+	quick, json bool
+	rounds      int
+	duration    time.Duration
+	match, only *regexp.Regexp
+	mode        string
+	sections    []string
+	chart       string
+	from        []string
+
+	unproxy, haproxy, nginx []string
+	peer                    peerOptions
+}
+
+// peerOptions are a program that the bench does not know.
+type peerOptions struct {
+	command, name        string
+	headers, transparent bool
+}
+
+const usage = `Measures unproxy beside HAProxy, nginx, a goroutine for each connection, and no
+gateway at all ("direct"), on this machine, and prints tables.
+
+The gateway listens on 127.0.0.1:2000 and leads to the backend on 127.0.0.1:3000, for
+every load, TCP and UDP. --peer starts any command that does the same; in it {listen},
+{backend} and {protocol} stand for 127.0.0.1:2000, 127.0.0.1:3000, and tcp or udp:
+
+  --peer 'go-mmproxy -l {listen} -4 {backend} -p {protocol}' --peer-name go-mmproxy --peer-headers --peer-transparent
+
+`
+
+// parse reads the command line.
+func parse(name string, args []string, out io.Writer) (o options, err error) {
+	f := flag.NewFlagSet(name, flag.ContinueOnError)
+	f.SetOutput(out)
+	f.Usage = func() {
+		fmt.Fprint(out, usage)
+		f.PrintDefaults()
+	}
+	f.BoolVar(&o.quick, "quick", false, "short runs of a few loads: that it works, not how fast; fails if a run does")
+	f.IntVar(&o.rounds, "rounds", 5, "runs of each program for each load")
+	f.DurationVar(&o.duration, "duration", 2*time.Second, "of a run")
+	f.StringVar(&o.mode, "mode", "both", "plain, transparent or both")
+	f.BoolVar(&o.json, "json", false, "print the runs as JSON, one a line, instead of tables")
+	f.StringVar(&o.chart, "chart", "", "write charts, SVG, into this `folder`")
+	f.StringVar(&o.peer.command, "peer", "", "a `command` to measure as well, see above")
+	f.StringVar(&o.peer.name, "peer-name", "peer", "its name in the tables")
+	f.BoolVar(&o.peer.headers, "peer-headers", false, "it expects PROXY headers")
+	f.BoolVar(&o.peer.transparent, "peer-transparent", false, "it connects from the client's address: measure it in transparent mode, else in plain mode")
+	expression(f, &o.match, "match", "only loads whose name matches this `regexp`")
+	expression(f, &o.only, "programs", "only programs whose name matches this `regexp`")
+	list(f, &o.sections, "section", "only this section, repeatable: "+strings.Join(sectionNames(), ", "))
+	list(f, &o.from, "from", "measure nothing, show what --json wrote into this `file`; repeatable")
+	list(f, &o.unproxy, "unproxy", "the `program` to measure; it is built if none is given; repeatable: the first is compared with the others")
+	list(f, &o.haproxy, "haproxy", "another `program` beside the HAProxy of the path; repeatable")
+	list(f, &o.nginx, "nginx", "another `program` beside the nginx of the path; repeatable")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("%q is no flag", f.Arg(0))
+	}
+	return o, o.check()
+}
+
+// check refuses what makes no sense.
+func (o *options) check() error {
+	if !slices.Contains([]string{plain, transparent, "both"}, o.mode) {
+		return fmt.Errorf("--mode %q is none of plain, transparent, both", o.mode)
+	}
+	for _, s := range o.sections {
+		if !slices.Contains(sectionNames(), s) {
+			return fmt.Errorf("--section %q is none of %s", s, strings.Join(sectionNames(), ", "))
+		}
+	}
+	if o.rounds < 1 || o.duration < time.Millisecond {
+		return fmt.Errorf("--rounds %d --duration %v: at least 1 and 1ms", o.rounds, o.duration)
+	}
+	if o.quick {
+		o.rounds, o.duration = 1, 100*time.Millisecond
+	}
+	return nil
+}
+
+// modes lists the modes to measure.
+func (o *options) modes() []string {
+	if o.mode == "both" {
+		return []string{plain, transparent}
+	}
+	return []string{o.mode}
+}
+
+func sectionNames() (names []string) {
+	for _, s := range report.Sections() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// list is a flag that can be repeated.
+func list(f *flag.FlagSet, to *[]string, name, about string) {
+	f.Func(name, about, func(s string) error {
+		*to = append(*to, s)
+		return nil
+	})
+}
+
+// expression is a flag that holds a regular expression; nil matches everything.
+func expression(f *flag.FlagSet, to **regexp.Regexp, name, about string) {
+	f.Func(name, about, func(s string) (err error) {
+		*to, err = regexp.Compile(s)
+		return err
+	})
+}
+
+func matches(e *regexp.Regexp, s string) bool { return e == nil || e.MatchString(s) }
+
+// readRuns reads files of runs.
+func readRuns(paths []string) ([]report.Run, error) {
+	var files []io.Reader
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	runs, err := report.Read(files...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", strings.Join(paths, ", "), err)
+	}
+	return runs, nil
+}

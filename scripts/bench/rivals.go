@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// nginxStream is where Debian keeps the module.
+const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+// haproxyTCP configures HAProxy: one thread, splice(2), the client's address in
+// transparent mode. Its pipes, of which a stream takes one for each way, come out of
+// the same descriptors as its connections.
+func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, error) {
+	source := ""
+	if mode == transparent {
+		source = "\n  source 0.0.0.0 usesrc clientip"
+	}
+	text := fmt.Sprintf(`global
+  nbthread 1
+  maxconn %d
+  maxpipes %d
+%s
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen gateway
+  bind %v accept-proxy
+  option splice-auto%s
+  server backend %v
+`, c.most, spliced, v.text, gatewayAddress, source, backendAddress)
+	config, err := c.write("haproxy-"+mode+v.name, text)
+	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
+}
+
+// spliced is how many pipes are enough for all rows: 32 streams both ways.
+const spliced = 80
+
+// nginxTCP configures nginx's stream proxy: one process, and the client's address
+// in transparent mode.
+func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
+	bind := ""
+	if mode == transparent {
+		bind = "proxy_bind $proxy_protocol_addr transparent; "
+	}
+	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; proxy_timeout 60s; proxy_buffer_size 16k; %s", gatewayAddress, backendAddress, bind), true)
+}
+
+// nginxUDP configures nginx's stream proxy without headers, which it has none of
+// for UDP.
+func (c *catalogue) nginxUDP(e executable) (program, error) {
+	return c.nginxWith(e, "udp", fmt.Sprintf("listen %v udp rcvbuf=4m sndbuf=4m; proxy_pass %v; proxy_timeout 60s;", gatewayAddress, backendAddress), false)
+}
+
+func (c *catalogue) nginxWith(e executable, name, server string, headers bool) (program, error) {
+	text := fmt.Sprintf(`load_module %s;
+daemon off; master_process off; user root root; pid %s/pid; error_log stderr error;
+worker_rlimit_nofile %d;
+events { worker_connections %d; use epoll; }
+stream { server { %s } }
+`, nginxStream, c.scratch, 2*c.most+64, 2*c.most+64, server)
+	config, err := c.write("nginx-"+name, text)
+	return program{e.name, []string{e.path, "-p", c.scratch, "-c", config, "-e", "stderr"}, headers}, err
+}
+
+// write writes a configuration into the scratch folder.
+func (c *catalogue) write(name, text string) (string, error) {
+	path := filepath.Join(c.scratch, strings.NewReplacer(" ", "-", ",", "").Replace(name)+".conf")
+	return path, os.WriteFile(path, []byte(text), 0o644)
+}

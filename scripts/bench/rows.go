@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"unproxy/scripts/bench/load"
+)
+
+// row is one kind of load.
+type row struct {
+	section, name string
+	groups        []load.Group // TCP, if there are any
+	header        load.Header
+	udp           udpLoad
+}
+
+// connections is how many a row holds at once.
+func (r row) connections() (n int) {
+	for _, g := range r.groups {
+		n += g.Connections
+	}
+	return n
+}
+
+// rowsOf lists the loads of a section, where a program may hold most connections.
+// The first one is what is run to see that the benchmark works.
+func rowsOf(section string, most int) []row {
+	var rows []row
+	switch section {
+	case "pingpong":
+		rows = pingPongRows()
+	case "connections":
+		rows = connectionRows()
+	case "bulk":
+		rows = bulkRows()
+	case "idle":
+		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000), idleRow("as many as descriptors allow", most)}
+	case "fairness":
+		beside := load.Group{Work: load.PingPong, Connections: 16, Size: 64}
+		rows = []row{
+			{name: "1 stream down", groups: []load.Group{beside, {Work: load.Down, Connections: 1}}},
+			{name: "4 streams up", groups: []load.Group{beside, {Work: load.Up, Connections: 4}}},
+		}
+	case "mixed":
+		rows = []row{{name: "32 + 16 + 2", groups: []load.Group{
+			{Work: load.PingPong, Connections: 32, Size: 4096}, {Work: load.Connect, Connections: 16, Size: 64}, {Work: load.Down, Connections: 2},
+		}}}
+	case "growth":
+		rows = growthRows(most)
+	case "log":
+		rows = []row{connectionRow("v2", load.V2)}
+	case "spin":
+		rows = []row{pingPongRow(64, 1)}
+	case "udp":
+		rows = udpRows()
+	}
+	for i := range rows {
+		rows[i].section = section
+		if rows[i].header == load.NoHeader {
+			rows[i].header = load.V2
+		}
+	}
+	return slices.DeleteFunc(rows, func(r row) bool { return r.connections() > most })
+}
+
+func pingPongRows() (rows []row) {
+	for _, size := range []int{64, 4096, 65536} {
+		for _, connections := range []int{1, 64, 512, 1000} {
+			rows = append(rows, pingPongRow(size, connections))
+		}
+	}
+	return rows
+}
+
+func pingPongRow(size, connections int) row {
+	return row{
+		name:   fmt.Sprintf("%s, %s", amount(size), plural(connections, "connection")),
+		groups: []load.Group{{Work: load.PingPong, Connections: connections, Size: size}},
+	}
+}
+
+func connectionRows() []row {
+	held := connectionRow("v2, 5000 others are open", load.V2)
+	held.groups = slices.Insert(held.groups, 0, load.Group{Work: load.Idle, Connections: 5000, Size: 64})
+	return []row{
+		connectionRow("v1", load.V1), connectionRow("v2", load.V2), connectionRow("v2 with TLVs", load.V2TLVs), held,
+	}
+}
+
+func connectionRow(name string, h load.Header) row {
+	return row{name: name, header: h, groups: []load.Group{{Work: load.Connect, Connections: 64, Size: 64}}}
+}
+
+func bulkRows() (rows []row) {
+	for _, way := range []struct {
+		name string
+		work load.Work
+	}{{"down", load.Down}, {"up", load.Up}, {"both ways", load.Both}} {
+		for _, streams := range []int{1, 8, 32} {
+			rows = append(rows, row{
+				name:   fmt.Sprintf("%s, %s", way.name, plural(streams, "stream")),
+				groups: []load.Group{{Work: way.work, Connections: streams}},
+			})
+		}
+	}
+	return rows
+}
+
+func idleRow(name string, connections int) row {
+	return row{name: name, groups: []load.Group{{Work: load.Idle, Connections: connections, Size: 64}}}
+}
+
+// growthRows are ping-pong with more and more connections: what the program does
+// for each operation should cost the same.
+func growthRows(most int) (rows []row) {
+	for _, open := range []int{1, 10, 100, 1000, 9000} {
+		active := min(64, open)
+		groups := []load.Group{{Work: load.PingPong, Connections: active, Size: 64}}
+		if open > active {
+			groups = slices.Insert(groups, 0, load.Group{Work: load.Idle, Connections: open - active, Size: 64})
+		}
+		rows = append(rows, row{name: fmt.Sprintf("%d open, %d active", open, active), groups: groups})
+	}
+	for _, open := range []int{100, 1000} { // below they are the same
+		rows = append(rows, row{name: fmt.Sprintf("%d open, all active", open), groups: []load.Group{{Work: load.PingPong, Connections: open, Size: 64}}})
+	}
+	return rows
+}
+
+// quickRow is what shows that a section works: its rows one after the other would
+// take too long.
+func quickRow(rows []row) row {
+	r := rows[0]
+	if r.section == "pingpong" {
+		r = rows[1]
+	}
+	return r
+}
+
+func plural(n int, what string) string {
+	return fmt.Sprintf("%d %s%s", n, what, strings.Repeat("s", min(1, n-1)))
+}
+
+func amount(n int) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%d KiB", n/1024)
+}

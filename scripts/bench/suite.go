@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"unproxy/scripts/bench/load"
+	"unproxy/scripts/bench/report"
+)
+
+// task is a row that is measured with some programs, which take turns.
+type task struct {
+	row      row
+	mode     string
+	programs []program
+}
+
+// suite measures one task after the other.
+type suite struct {
+	options   options
+	catalogue *catalogue
+	clients   load.Clients
+	progress  progress
+	runs      []report.Run
+	// gone are the programs that did not start, for a section and mode.
+	gone map[[3]string]bool
+}
+
+// measureAll measures everything that the options ask for, and prints it.
+func measureAll(o options) error {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	runtime.LockOSThread() // load and children are this thread's
+	descriptors, err := prepare()
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "unproxy-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	c, err := newCatalogue(o, scratch, mostConnections(descriptors))
+	if err != nil {
+		return err
+	}
+	s := &suite{options: o, catalogue: c, gone: map[[3]string]bool{}}
+	tasks, err := s.tasks()
+	if err != nil {
+		return err
+	}
+	if err := s.measure(ctx, tasks); err != nil {
+		return err
+	}
+	return s.conclude()
+}
+
+// mostConnections is how many connections a gateway can hold that has two
+// descriptors for each, and some for pipes.
+func mostConnections(descriptors int) int { return (descriptors - 2*spliced - 140) / 2 }
+
+// tasks lists what is to be measured: everything in plain mode, then in
+// transparent mode what is another thing there.
+func (s *suite) tasks() (tasks []task, err error) {
+	for _, mode := range s.options.modes() {
+		for _, section := range report.Sections() {
+			if len(s.options.sections) > 0 && !slices.Contains(s.options.sections, section.Name) || mode == transparent && plainOnly(section.Name) {
+				continue
+			}
+			programs, err := s.catalogue.programs(section.Name, mode)
+			if err != nil {
+				return nil, err
+			}
+			programs = slices.DeleteFunc(programs, func(p program) bool { return !matches(s.options.only, p.name) })
+			if len(programs) == 0 {
+				continue
+			}
+			for _, r := range s.rows(section.Name) {
+				tasks = append(tasks, task{r, mode, programs})
+			}
+		}
+	}
+	if len(tasks) == 0 {
+		return nil, errors.New("no load matches")
+	}
+	return tasks, nil
+}
+
+func (s *suite) rows(section string) []row {
+	rows := rowsOf(section, s.catalogue.most)
+	if s.options.quick && len(rows) > 0 {
+		rows = []row{quickRow(rows)}
+	}
+	return slices.DeleteFunc(rows, func(r row) bool { return !matches(s.options.match, r.name) })
+}
+
+// measure measures the tasks until the context ends.
+func (s *suite) measure(ctx context.Context, tasks []task) error {
+	total := 0
+	for _, t := range tasks {
+		total += len(t.programs) * s.options.rounds
+	}
+	s.progress = newProgress(os.Stderr, total, s.options.duration)
+	defer s.progress.end()
+	routed := plain
+	for _, t := range tasks {
+		if t.mode != routed {
+			if err := route(t.mode); err != nil {
+				return err
+			}
+			routed = t.mode
+		}
+		for round := range s.options.rounds {
+			order := slices.Clone(t.programs)
+			if round%2 == 1 {
+				slices.Reverse(order)
+			}
+			for _, p := range order {
+				if ctx.Err() != nil {
+					return nil
+				}
+				if err := s.one(t, p, round+1); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// one is one run.
+func (s *suite) one(t task, p program, round int) error {
+	s.progress.next(fmt.Sprintf("%s, %s, %s mode: %s, round %d of %d", t.row.section, t.row.name, t.mode, p.name, round, s.options.rounds))
+	gone := [3]string{t.row.section, t.mode, p.name}
+	if s.gone[gone] {
+		return nil
+	}
+	runtime.GC()
+	debug.SetGCPercent(-1) // not while the load runs, which does not know of it
+	values, err := s.values(t.row, p)
+	debug.SetGCPercent(100)
+	r := report.Run{Section: t.row.section, Row: t.row.name, Mode: t.mode, Program: p.name, Round: round, Values: values}
+	if err != nil {
+		r.Failure = err.Error()
+	}
+	if errors.Is(err, errNoStart) {
+		s.gone[gone] = true
+	}
+	s.runs = append(s.runs, r)
+	if s.options.json {
+		return report.Write(os.Stdout, r)
+	}
+	return nil
+}
+
+func (s *suite) values(r row, p program) (map[report.Metric]float64, error) {
+	if len(r.groups) == 0 {
+		return measureUDP(r.udp, p, s.options.duration, s.catalogue.log())
+	}
+	return s.measureTCP(r, p)
+}
+
+// conclude prints what was measured. A run that failed is an error if the runs
+// are to show that the benchmark works.
+func (s *suite) conclude() error {
+	if len(s.runs) == 0 {
+		return errors.New("interrupted before the first run")
+	}
+	if err := show(s.options, s.runs); err != nil || !s.options.quick {
+		return err
+	}
+	for _, r := range s.runs {
+		if r.Failure != "" {
+			return fmt.Errorf("%s, %s, %s mode, %s: %s", r.Section, r.Row, r.Mode, r.Program, r.Failure)
+		}
+	}
+	return nil
+}
+
+// show prints the tables, unless the runs were printed already, and writes charts.
+func show(o options, runs []report.Run) error {
+	if !o.json {
+		return report.Table(os.Stdout, runs)
+	}
+	return nil
+}
+
+// warmUp is how long a load works before it is measured.
+func (o options) warmUp() time.Duration { return min(o.duration/4, 500*time.Millisecond) }

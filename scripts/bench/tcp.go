@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"unproxy/scripts/bench/load"
+	"unproxy/scripts/bench/report"
+)
+
+// errNoStart says that a program does not start, and need not be tried again.
+var errNoStart = errors.New("it does not start")
+
+// patience is how long connections may take to be answered for the first time.
+const patience = 2 * time.Second
+
+// bench is a program under a load.
+type bench struct {
+	row     row
+	load    *load.Load
+	gateway *process // nil if there is none
+	before  size     // of the gateway without connections
+}
+
+// measureTCP runs a program under a row's load, behind it a backend of its own.
+func (s *suite) measureTCP(r row, p program) (map[report.Metric]float64, error) {
+	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend", listening("tcp", backendAddress.Port()))
+	if err != nil {
+		return nil, err
+	}
+	defer backend.stop()
+	b := bench{row: r}
+	config := load.Config{Gateway: gatewayAddress, Clients: &s.clients}
+	if p.headers {
+		config.Header = r.header
+	}
+	if p.command == nil {
+		config.Gateway = backendAddress
+	} else {
+		b.gateway, err = start(p.command, 0, s.catalogue.log(), listening("tcp", gatewayAddress.Port()))
+		if err != nil {
+			return nil, errors.Join(errNoStart, err)
+		}
+		defer b.gateway.stop()
+		b.before = b.gateway.size()
+	}
+	if b.load, err = load.New(config, r.groups...); err != nil {
+		return nil, err
+	}
+	defer b.load.Close()
+	if err := b.load.Open(patience); err != nil {
+		return nil, err
+	}
+	if r.section == "idle" {
+		return b.idle()
+	}
+	return b.work(s.options)
+}
+
+// log is where what is measured writes to.
+func (c *catalogue) log() string { return filepath.Join(c.scratch, "log") }
+
+// idle is what connections cost that do nothing.
+func (b *bench) idle() (map[report.Metric]float64, error) {
+	if _, err := b.load.Run(200 * time.Millisecond); err != nil {
+		return nil, err
+	}
+	held := float64(b.load.Held())
+	if n, err := b.load.Errors(); n > 0 {
+		return nil, fmt.Errorf("%d errors, the first: %w", n, err)
+	}
+	v := map[report.Metric]float64{report.Held: held}
+	if b.gateway == nil {
+		return v, nil
+	}
+	after := b.gateway.size()
+	v[report.RSSEach] = float64(after.rss-b.before.rss) / held
+	v[report.AnonymousEach] = float64(after.anonymous-b.before.anonymous) / held
+	v[report.DescriptorsEach] = float64(after.descriptors-b.before.descriptors) / held
+	v[report.RSS] = float64(after.rss) / (1 << 20)
+	return v, nil
+}
+
+// work is what is done in a time.
+func (b *bench) work(o options) (map[report.Metric]float64, error) {
+	if _, err := b.load.Run(o.warmUp()); err != nil {
+		return nil, err
+	}
+	if b.gateway != nil {
+		b.gateway.look()
+	}
+	before, err := b.runTime()
+	if err != nil {
+		return nil, err
+	}
+	b.load.Reset()
+	elapsed, err := b.load.Run(o.duration)
+	if err != nil {
+		return nil, err
+	}
+	after, err := b.runTime()
+	if err != nil {
+		return nil, err
+	}
+	if n, err := b.load.Errors(); n > 0 {
+		return nil, fmt.Errorf("%d errors, the first: %w", n, err)
+	}
+	v, err := b.done(elapsed)
+	if err == nil && b.gateway != nil {
+		b.cost(v, after-before, elapsed)
+	}
+	return v, err
+}
+
+// runTime is the gateway's.
+func (b *bench) runTime() (time.Duration, error) {
+	if b.gateway == nil {
+		return 0, nil
+	}
+	return b.gateway.runTime()
+}
+
+// done is what the groups of connections did.
+func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
+	v := map[report.Metric]float64{}
+	for i, g := range b.row.groups {
+		c := &b.load.Counts()[i]
+		switch {
+		case g.Work == load.Idle:
+			continue
+		case c.Answers == 0 && c.Bytes == 0:
+			return nil, fmt.Errorf("nothing came back, of group %d", i+1)
+		case g.Work == load.PingPong:
+			v[report.OperationsPerSecond] = float64(c.Answers) / elapsed.Seconds()
+			latencies(v, &c.Latency)
+		case g.Work == load.Connect:
+			v[report.ConnectionsPerSecond] = float64(c.Answers) / elapsed.Seconds()
+			if _, beside := v[report.P50]; !beside {
+				latencies(v, &c.Latency)
+			}
+		default:
+			v[report.GigabitsPerSecond] = float64(c.Bytes) * 8 / 1e9 / elapsed.Seconds()
+		}
+	}
+	return v, nil
+}
+
+func latencies(v map[report.Metric]float64, h *load.Histogram) {
+	for m, p := range map[report.Metric]float64{report.P50: 0.5, report.P99: 0.99, report.P999: 0.999} {
+		v[m] = float64(h.Percentile(p).Nanoseconds()) / 1000
+	}
+}
+
+// cost is what the gateway took for it.
+func (b *bench) cost(v map[report.Metric]float64, cpu, elapsed time.Duration) {
+	v[report.CPUPercent] = 100 * cpu.Seconds() / elapsed.Seconds()
+	v[report.RSS] = float64(b.gateway.size().rss) / (1 << 20)
+	units := v[report.OperationsPerSecond] + v[report.ConnectionsPerSecond]
+	if units > 0 {
+		v[report.CPU] = float64(cpu.Nanoseconds()) / 1000 / (units * elapsed.Seconds())
+		return
+	}
+	v[report.CPUPerGB] = cpu.Seconds() * 1000 / (v[report.GigabitsPerSecond] / 8 * elapsed.Seconds())
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+)
+
+// plainOnly says that a section is measured in plain mode alone: it tells nothing
+// new in transparent mode.
+func plainOnly(section string) bool {
+	return section == "growth" || section == "log" || section == "spin" || section == "udp"
+}
+
+// programs lists the programs of a section.
+func (c *catalogue) programs(section, mode string) ([]program, error) {
+	switch section {
+	case "udp":
+		return c.udp()
+	case "log":
+		return c.logging(mode), nil
+	case "spin":
+		return c.spinning(mode)
+	}
+	return c.tcp(mode)
+}
+
+// logging is unproxy with and without its access log.
+func (c *catalogue) logging(mode string) []program {
+	with := func(v variant) program { return c.unproxyTCP(c.unproxy[0], mode, v) }
+	return []program{
+		with(variant{}),
+		with(variant{name: ", log", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json"}}),
+		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json", "--admin", "127.0.0.1:9180"}}),
+	}
+}
+
+// spinning is programs that look for events for a while before they sleep, beside
+// themselves as they usually are; none if unproxy cannot.
+func (c *catalogue) spinning(mode string) (all []program, err error) {
+	help, err := exec.Command(c.unproxy[0].path, "serve", "--help").Output()
+	if err != nil || !strings.Contains(string(help), "--spin") {
+		return nil, nil
+	}
+	all = []program{
+		c.unproxyTCP(c.unproxy[0], mode, variant{}),
+		c.unproxyTCP(c.unproxy[0], mode, variant{name: ", spin", args: []string{"--access-log", "off", "--spin", "50us"}}),
+	}
+	for _, e := range c.haproxy {
+		for _, v := range []variant{{}, {name: ", busy-polling", text: "  busy-polling\n"}} {
+			p, err := c.haproxyTCP(e, mode, v)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
