@@ -21,9 +21,10 @@ type program struct {
 
 // variant is what a section asks of a program beside what is usual.
 type variant struct {
-	name string   // behind the program's own
-	args []string // of unproxy
-	text string   // of HAProxy's global section
+	name   string   // behind the program's own
+	args   []string // of unproxy, instead of no access log
+	global string   // of HAProxy's global section
+	splice bool     // HAProxy: always, not only what it takes for a stream in bulk
 }
 
 // catalogue knows the programs that are to be measured.
@@ -143,7 +144,7 @@ func (c *catalogue) tcp(mode string) (all []program, err error) {
 	if c.peer.command != "" && c.peer.transparent == (mode == transparent) {
 		all = append(all, c.other("tcp"))
 	}
-	return append(all, program{name: "direct"}), nil
+	return append(all, program{name: report.Direct}), nil
 }
 
 // udp lists the programs for UDP.

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,10 +26,11 @@ func relayTCP(listen, backend string, transparent bool) error {
 	}
 	for {
 		c, err := l.Accept()
+		if errors.Is(err, unix.EMFILE) {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
 		if err != nil {
-			if e, ok := err.(net.Error); ok && e.Timeout() {
-				continue
-			}
 			return err
 		}
 		go relayOne(c.(*net.TCPConn), backend, transparent)

@@ -10,19 +10,25 @@ import (
 // nginxStream is where Debian keeps the module.
 const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-// haproxyTCP configures HAProxy: one thread, splice(2), the client's address in
-// transparent mode. Its pipes, of which a stream takes one for each way, come out of
-// the same descriptors as its connections.
+// haproxyTCP configures HAProxy: one thread, buffers of 64 KiB and pipes of 1 MiB
+// instead of 16 and 64 KiB, which is faster here and slower nowhere, and the client's
+// address in transparent mode. Its pipes, of which a stream takes one for each way,
+// come out of the same descriptors as its connections.
 func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, error) {
-	source := ""
+	options := []string{"option splice-auto"}
+	if v.splice {
+		options = []string{"option splice-request", "option splice-response"}
+	}
 	if mode == transparent {
-		source = "\n  source 0.0.0.0 usesrc clientip"
+		options = append(options, "source 0.0.0.0 usesrc clientip")
 	}
 	text := fmt.Sprintf(`global
   nbthread 1
   maxconn %d
   maxpipes %d
-%s
+  tune.bufsize 65536
+  tune.pipesize 1048576
+  %s
 defaults
   mode tcp
   timeout connect 5s
@@ -30,9 +36,9 @@ defaults
   timeout server 60s
 listen gateway
   bind %v accept-proxy
-  option splice-auto%s
+  %s
   server backend %v
-`, c.most, spliced, v.text, gatewayAddress, source, backendAddress)
+`, c.most, spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
 	config, err := c.write("haproxy-"+mode+v.name, text)
 	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
 }
@@ -40,14 +46,15 @@ listen gateway
 // spliced is how many pipes are enough for all rows: 32 streams both ways.
 const spliced = 80
 
-// nginxTCP configures nginx's stream proxy: one process, and the client's address
-// in transparent mode.
+// nginxTCP configures nginx's stream proxy: one process, buffers of 64 KiB instead of
+// 16, all waiting connections accepted at once instead of one, which is faster here
+// and slower nowhere, and the client's address in transparent mode.
 func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
 	bind := ""
 	if mode == transparent {
 		bind = "proxy_bind $proxy_protocol_addr transparent; "
 	}
-	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; proxy_timeout 60s; proxy_buffer_size 16k; %s", gatewayAddress, backendAddress, bind), true)
+	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; proxy_timeout 60s; proxy_buffer_size 64k; %s", gatewayAddress, backendAddress, bind), true)
 }
 
 // nginxUDP configures nginx's stream proxy without headers, which it has none of
@@ -60,7 +67,7 @@ func (c *catalogue) nginxWith(e executable, name, server string, headers bool) (
 	text := fmt.Sprintf(`load_module %s;
 daemon off; master_process off; user root root; pid %s/pid; error_log stderr error;
 worker_rlimit_nofile %d;
-events { worker_connections %d; use epoll; }
+events { worker_connections %d; use epoll; multi_accept on; }
 stream { server { %s } }
 `, nginxStream, c.scratch, 2*c.most+64, 2*c.most+64, server)
 	config, err := c.write("nginx-"+name, text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -167,8 +168,8 @@ func (s *suite) values(r row, p program) (map[report.Metric]float64, error) {
 	return s.measureTCP(r, p)
 }
 
-// conclude prints what was measured. A run that failed is an error if the runs
-// are to show that the benchmark works.
+// conclude prints what was measured. Runs that are to show that the benchmark works
+// have to be sane.
 func (s *suite) conclude() error {
 	if len(s.runs) == 0 {
 		return errors.New("interrupted before the first run")
@@ -177,17 +178,46 @@ func (s *suite) conclude() error {
 		return err
 	}
 	for _, r := range s.runs {
-		if r.Failure != "" {
-			return fmt.Errorf("%s, %s, %s mode, %s: %s", r.Section, r.Row, r.Mode, r.Program, r.Failure)
+		if err := sane(r); err != nil {
+			return fmt.Errorf("%s, %s, %s mode, %s: %w", r.Section, r.Row, r.Mode, r.Program, err)
 		}
 	}
 	return nil
 }
 
+// sane says what is wrong with a run: it failed, or its gateway took no processor
+// time for what it did. That something came back is seen when it is measured.
+func sane(r report.Run) error {
+	if r.Failure != "" {
+		return errors.New(r.Failure)
+	}
+	if r.Program == report.Direct || r.Section == "idle" {
+		return nil
+	}
+	for _, m := range []report.Metric{report.CPU, report.CPUPerGB, report.CPUPercent} {
+		if r.Values[m] > 0 {
+			return nil
+		}
+	}
+	return errors.New("no processor time")
+}
+
 // show prints the tables, unless the runs were printed already, and writes charts.
 func show(o options, runs []report.Run) error {
 	if !o.json {
-		return report.Table(os.Stdout, runs)
+		if err := report.Table(os.Stdout, runs); err != nil {
+			return err
+		}
+	}
+	if o.chart == "" {
+		return nil
+	}
+	files, err := report.Charts(o.chart, runs)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		fmt.Fprintln(os.Stderr, "bench: wrote", filepath.Join(o.chart, f))
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (b *bench) runTime() (time.Duration, error) {
 
 // done is what the groups of connections did.
 func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
-	v := map[report.Metric]float64{}
+	v := map[report.Metric]float64{report.Held: float64(b.row.connections())}
 	for i, g := range b.row.groups {
 		c := &b.load.Counts()[i]
 		switch {

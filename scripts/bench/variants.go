@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,14 @@ func (c *catalogue) programs(section, mode string) ([]program, error) {
 	case "spin":
 		return c.spinning(mode)
 	}
-	return c.tcp(mode)
+	all, err := c.tcp(mode)
+	if err == nil && section == "bulk" {
+		return c.splicing(all, mode)
+	}
+	if section == "growth" { // of the gateway's cost, which direct has none of
+		all = slices.DeleteFunc(all, func(p program) bool { return p.command == nil })
+	}
+	return all, err
 }
 
 // logging is unproxy with and without its access log.
@@ -46,13 +54,27 @@ func (c *catalogue) spinning(mode string) (all []program, err error) {
 		c.unproxyTCP(c.unproxy[0], mode, variant{name: ", spin", args: []string{"--access-log", "off", "--spin", "50us"}}),
 	}
 	for _, e := range c.haproxy {
-		for _, v := range []variant{{}, {name: ", busy-polling", text: "  busy-polling\n"}} {
+		for _, v := range []variant{{}, {name: ", busy-polling", global: "busy-polling"}} {
 			p, err := c.haproxyTCP(e, mode, v)
 			if err != nil {
 				return nil, err
 			}
 			all = append(all, p)
 		}
+	}
+	return all, nil
+}
+
+// splicing adds HAProxy with splice(2) always on, which is better at bulk, and worse at
+// everything else.
+func (c *catalogue) splicing(all []program, mode string) ([]program, error) {
+	for _, e := range c.haproxy {
+		p, err := c.haproxyTCP(e, mode, variant{name: ", splice always", splice: true})
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(all, func(p program) bool { return p.name == e.name })
+		all = slices.Insert(all, i+1, p)
 	}
 	return all, nil
 }

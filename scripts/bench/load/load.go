@@ -171,7 +171,7 @@ func (l *Load) turn() error {
 		}
 	}
 	if l.errors > mostErrors {
-		return fmt.Errorf("%d connections failed, the first: %w", l.errors, l.failure)
+		return fmt.Errorf("with %d connections more than %d others failed, the first: %w", l.ready, mostErrors, l.failure)
 	}
 	return nil
 }

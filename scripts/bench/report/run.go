@@ -13,6 +13,9 @@ import (
 // Base is the name of the program that the others are compared with.
 const Base = "unproxy"
 
+// Direct is the name of no gateway at all: the limit of what the programs can show.
+const Direct = "direct"
+
 // Run is one run of a program under a load, and a line of JSON.
 type Run struct {
 	Section string `json:"section"`

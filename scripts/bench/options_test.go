@@ -1,0 +1,63 @@
+package main
+
+import (
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParse(t *testing.T) {
+	o, err := parse("bench", strings.Fields("--mode plain --section bulk --section udp --match ^64 --rounds 3 --duration 1s --from a --from b --unproxy x --unproxy y --peer-headers"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.rounds != 3 || o.duration != time.Second || !o.peer.headers || !matches(o.match, "64 B") || matches(o.match, "4 KiB, 64") {
+		t.Errorf("%+v", o)
+	}
+	for _, row := range []struct{ got, want []string }{
+		{o.modes(), []string{plain}}, {o.sections, []string{"bulk", "udp"}}, {o.from, []string{"a", "b"}}, {o.unproxy, []string{"x", "y"}},
+	} {
+		if !reflect.DeepEqual(row.got, row.want) {
+			t.Errorf("%v, not %v", row.got, row.want)
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	o, err := parse("bench", nil, io.Discard)
+	if err != nil || o.rounds < 5 || len(o.modes()) != 2 || !matches(o.only, "anything") {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err = parse("bench", []string{"--quick"}, io.Discard); err != nil || o.rounds != 1 || o.duration > time.Second {
+		t.Errorf("quick: %+v, %v", o, err)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for args, want := range map[string]string{
+		"--mode none":     "none of plain, transparent, both",
+		"--section none":  "none of pingpong",
+		"--rounds 0":      "at least 1",
+		"--duration -1s":  "at least 1",
+		"--match (":       "missing closing",
+		"pingpong":        "no flag",
+		"--no-such-thing": "not defined",
+	} {
+		if _, err := parse("bench", strings.Fields(args), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// What --help says of the ports is what programs are started with.
+func TestHelp(t *testing.T) {
+	var b strings.Builder
+	parse("bench", []string{"--help"}, &b)
+	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}", "--peer-headers"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("help does not say %s", want)
+		}
+	}
+}

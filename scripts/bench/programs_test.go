@@ -1,0 +1,129 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"unproxy/scripts/bench/report"
+)
+
+// testCatalogue knows programs that are never started.
+func testCatalogue(t *testing.T) *catalogue {
+	return &catalogue{
+		self: "/bench", scratch: t.TempDir(), most: 9000,
+		unproxy: []executable{{report.Base, "/unproxy"}, {"unproxy 2", "/other"}},
+		haproxy: []executable{{"HAProxy 2.6", "/haproxy"}, {"HAProxy 3.5", "/haproxy-3.5"}},
+		nginx:   []executable{{"nginx 1.22", "/nginx"}},
+	}
+}
+
+// text is a program's command line and, if that names one, its configuration.
+func text(t *testing.T, p program) string {
+	t.Helper()
+	all := strings.Join(p.command, " ")
+	for _, word := range p.command {
+		if strings.HasSuffix(word, ".conf") {
+			config, err := os.ReadFile(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += "\n" + string(config)
+		}
+	}
+	return all
+}
+
+// In transparent mode, and in no other, each program is told to be the client.
+func TestModes(t *testing.T) {
+	c := testCatalogue(t)
+	for program, word := range map[string]string{
+		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip", "HAProxy 3.5": "usesrc clientip",
+		"nginx 1.22": "proxy_bind $proxy_protocol_addr transparent", "goroutines": " transparent",
+	} {
+		for _, mode := range []string{plain, transparent} {
+			all, err := c.tcp(mode)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := text(t, named(t, all, program))
+			if strings.Contains(said, word) != (mode == transparent) {
+				t.Errorf("%s in %s mode is told\n%s", program, mode, said)
+			}
+		}
+	}
+}
+
+func named(t *testing.T, all []program, name string) program {
+	t.Helper()
+	i := slices.IndexFunc(all, func(p program) bool { return p.name == name })
+	if i < 0 {
+		t.Fatalf("there is no %s", name)
+	}
+	return all[i]
+}
+
+// Programs of a section have names of their own, unproxy goes first, and each that
+// is started listens where the load connects.
+func TestPrograms(t *testing.T) {
+	c := testCatalogue(t)
+	for _, section := range sectionNames() {
+		if section == "spin" {
+			continue // it asks the program
+		}
+		for _, mode := range []string{plain, transparent} {
+			all, err := c.programs(section, mode)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all[0].name != report.Base {
+				t.Errorf("%s begins with %s", section, all[0].name)
+			}
+			seen := map[string]bool{}
+			for _, p := range all {
+				if seen[p.name] {
+					t.Errorf("%s has %s twice", section, p.name)
+				}
+				seen[p.name] = true
+				if said := text(t, p); p.command != nil && p.command[0] != c.self && !strings.Contains(said, gatewayAddress.String()) {
+					t.Errorf("%s in %s does not listen on %v: %s", p.name, section, gatewayAddress, said)
+				}
+			}
+		}
+	}
+}
+
+func TestPeer(t *testing.T) {
+	c := testCatalogue(t)
+	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true, transparent: true}
+	all, err := c.tcp(transparent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := named(t, all, "mm")
+	if got := strings.Join(p.command, " "); got != "mm -l 127.0.0.1:2000 -4 127.0.0.1:3000 -p tcp" || !p.headers {
+		t.Errorf("%q, %v", got, p.headers)
+	}
+	all, err = c.tcp(plain)
+	if err != nil || slices.ContainsFunc(all, func(p program) bool { return p.name == "mm" }) {
+		t.Errorf("a transparent peer is measured in plain mode: %v", err)
+	}
+	all, err = c.udp()
+	if err != nil || !strings.HasSuffix(strings.Join(named(t, all, "mm").command, " "), "-p udp") {
+		t.Errorf("UDP: %v, %v", all, err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for said, want := range map[string]string{
+		"HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\nStatus: long-term": "2.6",
+		"HAProxy version 3.5-dev5-50872daa6 2026/08/21 - https://haproxy.org/\n":                "3.5",
+		"nginx version: nginx/1.22.1\n": "1.22",
+		"nothing":                       "of unknown version",
+	} {
+		if got := version(said); got != want {
+			t.Errorf("%q: %s, not %s", said, got, want)
+		}
+	}
+}
