@@ -54,7 +54,7 @@ func run(o options) error {
 		if err != nil {
 			return err
 		}
-		return show(o, runs)
+		return show(o, o.choose(runs))
 	}
 	if os.Getenv(namespaced) == "" {
 		return again()

@@ -61,23 +61,17 @@ func prepare() (descriptors int, err error) {
 const mostDescriptors = 20_000
 
 // route has the backend's replies to clients brought back to the gateway, as
-// "unproxy routes print" writes it down for a server on this host, or not.
-func route(mode string) error {
-	if mode == plain {
-		return nil
-	}
+// "unproxy routes print" writes it down for a server on this host.
+func route() error {
 	if err := ip("route replace local default dev lo table 7700"); err != nil {
 		return err
 	}
-	return ip(fmt.Sprintf("rule add from %s iif lo ipproto tcp sport %d lookup 7700 pref 7700", backendAddress.Addr(), backendAddress.Port()))
-}
-
-// unroute takes away what route did.
-func unroute(mode string) error {
-	if mode == plain {
-		return nil
+	for _, protocol := range []string{"tcp", "udp"} {
+		if err := ip(fmt.Sprintf("rule add from %v iif lo ipproto %s sport %d lookup 7700 pref 7700", backendAddress.Addr(), protocol, backendAddress.Port())); err != nil {
+			return err
+		}
 	}
-	return ip("rule del pref 7700")
+	return nil
 }
 
 func ip(args string) error {

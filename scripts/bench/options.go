@@ -135,6 +135,20 @@ func expression(f *flag.FlagSet, to **regexp.Regexp, name, about string) {
 	})
 }
 
+// choose leaves of runs those that are asked for, and unproxy's, which the others are
+// compared with.
+func (o *options) choose(runs []report.Run) []report.Run {
+	return slices.DeleteFunc(runs, func(r report.Run) bool {
+		return !slices.Contains(o.modes(), r.Mode) || !o.wants(r.Section) || !matches(o.match, r.Row) ||
+			r.Program != report.Base && !matches(o.only, r.Program)
+	})
+}
+
+// wants says whether a section is asked for.
+func (o *options) wants(section string) bool {
+	return len(o.sections) == 0 || slices.Contains(o.sections, section)
+}
+
 func matches(e *regexp.Regexp, s string) bool { return e == nil || e.MatchString(s) }
 
 // readRuns reads files of runs.

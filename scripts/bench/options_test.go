@@ -3,9 +3,12 @@ package main
 import (
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"unproxy/scripts/bench/report"
 )
 
 func TestParse(t *testing.T) {
@@ -58,6 +61,29 @@ func TestHelp(t *testing.T) {
 	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}", "--peer-headers"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("help does not say %s", want)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	var all []report.Run
+	for _, mode := range []string{plain, transparent} {
+		for _, section := range []string{"bulk", "udp"} {
+			for _, program := range []string{report.Base, "nginx", "direct"} {
+				all = append(all, report.Run{Mode: mode, Section: section, Row: section + " row", Program: program})
+			}
+		}
+	}
+	for args, want := range map[string]int{
+		"": 12, "--mode plain": 6, "--section bulk": 6, "--match ^udp": 6, "--match none": 0, "--programs nginx": 8,
+		"--mode plain --section udp --programs direct": 2,
+	} {
+		o, err := parse("bench", strings.Fields(args), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.choose(slices.Clone(all)); len(got) != want {
+			t.Errorf("%s: %d runs, not %d", args, len(got), want)
 		}
 	}
 }

@@ -141,17 +141,26 @@ func (c *catalogue) tcp(mode string) (all []program, err error) {
 		all = append(all, p)
 	}
 	all = append(all, program{"goroutines", []string{c.self, tcpRelayPart, mode}, true})
-	if c.peer.command != "" && c.peer.transparent == (mode == transparent) {
+	if c.isPeerOf(mode) {
 		all = append(all, c.other("tcp"))
 	}
 	return append(all, program{name: report.Direct}), nil
 }
 
-// udp lists the programs for UDP.
-func (c *catalogue) udp() (all []program, err error) {
+// udp lists the programs for UDP in a mode.
+func (c *catalogue) udp(mode string) (all []program, err error) {
 	for _, e := range c.unproxy {
 		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
+		if mode == transparent {
+			command = append(command, "--transparent")
+		}
 		all = append(all, program{e.name, command, true})
+	}
+	if c.isPeerOf(mode) {
+		all = append(all, c.other("udp"))
+	}
+	if mode == transparent { // without headers nobody knows a client
+		return all, nil
 	}
 	for _, e := range c.nginx {
 		p, err := c.nginxUDP(e)
@@ -160,11 +169,12 @@ func (c *catalogue) udp() (all []program, err error) {
 		}
 		all = append(all, p)
 	}
-	all = append(all, program{"goroutines", []string{c.self, udpRelayPart}, false})
-	if c.peer.command != "" {
-		all = append(all, c.other("udp"))
-	}
-	return all, nil
+	return append(all, program{"goroutines", []string{c.self, udpRelayPart}, false}), nil
+}
+
+// isPeerOf says whether there is a --peer to be measured in a mode.
+func (c *catalogue) isPeerOf(mode string) bool {
+	return c.peer.command != "" && c.peer.transparent == (mode == transparent)
 }
 
 func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {

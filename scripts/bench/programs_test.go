@@ -109,7 +109,7 @@ func TestPeer(t *testing.T) {
 	if err != nil || slices.ContainsFunc(all, func(p program) bool { return p.name == "mm" }) {
 		t.Errorf("a transparent peer is measured in plain mode: %v", err)
 	}
-	all, err = c.udp()
+	all, err = c.udp(transparent)
 	if err != nil || !strings.HasSuffix(strings.Join(named(t, all, "mm").command, " "), "-p udp") {
 		t.Errorf("UDP: %v, %v", all, err)
 	}

@@ -72,7 +72,7 @@ func mostConnections(descriptors int) int { return (descriptors - 2*spliced - 14
 func (s *suite) tasks() (tasks []task, err error) {
 	for _, mode := range s.options.modes() {
 		for _, section := range report.Sections() {
-			if len(s.options.sections) > 0 && !slices.Contains(s.options.sections, section.Name) || mode == transparent && plainOnly(section.Name) {
+			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) {
 				continue
 			}
 			programs, err := s.catalogue.programs(section.Name, mode)
@@ -110,13 +110,13 @@ func (s *suite) measure(ctx context.Context, tasks []task) error {
 	}
 	s.progress = newProgress(os.Stderr, total, s.options.duration)
 	defer s.progress.end()
-	routed := plain
-	for _, t := range tasks {
-		if t.mode != routed {
-			if err := route(t.mode); err != nil {
+	routed := false
+	for _, t := range tasks { // those in transparent mode are the last ones
+		if t.mode == transparent && !routed {
+			if err := route(); err != nil {
 				return err
 			}
-			routed = t.mode
+			routed = true
 		}
 		for round := range s.options.rounds {
 			order := slices.Clone(t.programs)

@@ -1,22 +1,25 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 )
 
 // plainOnly says that a section is measured in plain mode alone: it tells nothing
-// new in transparent mode.
-func plainOnly(section string) bool {
-	return section == "growth" || section == "log" || section == "spin" || section == "udp"
+// new in transparent mode, or there is nobody to compare with, as over UDP unless
+// --peer is somebody.
+func (c *catalogue) plainOnly(section string) bool {
+	return section == "growth" || section == "log" || section == "spin" || section == "udp" && !c.peer.transparent
 }
 
 // programs lists the programs of a section.
 func (c *catalogue) programs(section, mode string) ([]program, error) {
 	switch section {
 	case "udp":
-		return c.udp()
+		return c.udp(mode)
 	case "log":
 		return c.logging(mode), nil
 	case "spin":
@@ -45,8 +48,9 @@ func (c *catalogue) logging(mode string) []program {
 // spinning is programs that look for events for a while before they sleep, beside
 // themselves as they usually are; none if unproxy cannot.
 func (c *catalogue) spinning(mode string) (all []program, err error) {
-	help, err := exec.Command(c.unproxy[0].path, "serve", "--help").Output()
+	help, err := exec.Command(c.unproxy[0].path, "serve", "--help").CombinedOutput()
 	if err != nil || !strings.Contains(string(help), "--spin") {
+		fmt.Fprintln(os.Stderr, "bench: without busy polling, this unproxy has no --spin")
 		return nil, nil
 	}
 	all = []program{

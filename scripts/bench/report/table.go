@@ -20,8 +20,9 @@ func Table(w io.Writer, all []Run) error {
 	}
 	fmt.Fprint(&b, `Medians, and behind a rate the least and the most of all rounds. A column such as
 "op/s ×" is the ratio of unproxy to the program: the median of the ratios of runs that
-followed each other, and the least and the most of them. CPU and RSS are the gateway's.
-A run with an error does not count.
+followed each other, and the least and the most of them. CPU is the run time of the
+gateway's threads, RSS its memory; latencies are within 1 %. A run with an error does
+not count.
 `)
 	_, err := io.WriteString(w, b.String())
 	return err
