@@ -21,6 +21,8 @@ type process struct {
 	cmd  *exec.Cmd
 	log  string // the file that it writes to
 	pids []int  // of it and what it has started, as look found them
+
+	ended chan struct{} // closed when it has
 }
 
 // start starts a program that listens, waits until it does, and puts it on a core.
@@ -40,7 +42,11 @@ func start(command []string, core int, log string, listens func() (bool, error))
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, log: log}
+	p := &process{cmd: cmd, log: log, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		cmd.Wait()
+	}()
 	if err := p.await(core, listens); err != nil {
 		p.stop()
 		return nil, fmt.Errorf("%w: %s\n%s", err, strings.Join(command, " "), p.said())
@@ -58,14 +64,18 @@ func (p *process) await(core int, listens func() (bool, error)) error {
 		if ready {
 			return p.pin(core)
 		}
-		time.Sleep(5 * time.Millisecond)
+		select {
+		case <-p.ended:
+			return errors.New("it ended")
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 	return errors.New("it does not listen")
 }
 
 func (p *process) stop() {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	p.cmd.Wait()
+	<-p.ended
 }
 
 // said is the end of what it wrote.

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestListening(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	// A connection to the port, which stays in TIME_WAIT, is nobody who listens.
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := listening("tcp", port)(); err != nil || !is {
+		t.Errorf("while it listens: %v, %v", is, err)
+	}
+	l.Close()
+	c.Close()
+	if is, err := listening("tcp", port)(); err != nil || is {
+		t.Errorf("after it listened: %v, %v", is, err)
+	}
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if is, err := listening("udp", uint16(u.LocalAddr().(*net.UDPAddr).Port))(); err != nil || !is {
+		t.Errorf("UDP: %v, %v", is, err)
+	}
+}
+
+// A process and what it started are found, measured and ended together.
+func TestProcess(t *testing.T) {
+	runtime.LockOSThread() // its end would be the process's
+	defer runtime.UnlockOSThread()
+	log := filepath.Join(t.TempDir(), "log")
+	never := func() (bool, error) { return false, nil }
+	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil || !strings.Contains(err.Error(), "it ended") || !strings.Contains(err.Error(), "no such flag") {
+		t.Errorf("a process that ends: %v", err)
+	}
+	// It has started two others when it has written.
+	written := func() (bool, error) {
+		text, err := os.ReadFile(log)
+		return strings.Contains(string(text), "ready"), err
+	}
+	p, err := start([]string{"sh", "-c", "sleep 60 & (sleep 60; true) & echo ready; wait"}, 0, log, written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.pids) < 3 || p.pids[0] != p.cmd.Process.Pid {
+		t.Errorf("the processes are %v", p.pids)
+	}
+	if d, err := p.runTime(); err != nil || d <= 0 {
+		t.Errorf("they ran for %v, %v", d, err)
+	}
+	if s := p.size(); s.rss < 4096 || s.descriptors < 3 {
+		t.Errorf("they have %+v", s)
+	}
+	p.stop()
+	for _, pid := range p.pids {
+		if !gone(pid) {
+			t.Errorf("process %d lives on", pid)
+		}
+	}
+}
+
+// gone says whether a process ends soon: those that it did not start itself are
+// killed with it, but not waited for.
+func gone(pid int) bool {
+	for range 500 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
+}
