@@ -129,14 +129,25 @@ func growthRows(most int) (rows []row) {
 	return rows
 }
 
-// quickRow is what shows that a section works: its rows one after the other would
-// take too long.
+// quickRow is what shows that a section works: all its rows would take too long.
 func quickRow(rows []row) row {
-	r := rows[0]
-	if r.section == "pingpong" {
-		r = rows[1]
+	switch rows[0].section {
+	case "pingpong":
+		return rows[1]
+	case "idle":
+		r := idleRow("200 connections", 200)
+		r.section, r.header = rows[0].section, rows[0].header
+		return r
+	case "growth":
+		return rows[min(2, len(rows)-1)] // with idle ones
 	}
-	return r
+	return rows[0]
+}
+
+// quickly says whether a section is tried in a mode: in transparent mode those
+// whose loads are mixtures of others are not.
+func quickly(section, mode string) bool {
+	return mode == plain || section != "fairness" && section != "mixed"
 }
 
 func plural(n int, what string) string {

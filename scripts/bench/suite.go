@@ -72,7 +72,7 @@ func mostConnections(descriptors int) int { return (descriptors - 2*spliced - 14
 func (s *suite) tasks() (tasks []task, err error) {
 	for _, mode := range s.options.modes() {
 		for _, section := range report.Sections() {
-			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) {
+			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) || s.options.quick && !quickly(section.Name, mode) {
 				continue
 			}
 			programs, err := s.catalogue.programs(section.Name, mode)
