@@ -18,6 +18,10 @@ type Config struct {
 	Forwards []*engine.Forward
 	// Loops is the number of event loops; 0 is one for each CPU.
 	Loops int
+	// Spin is how long after an event an event loop looks for the next one
+	// without sleeping, at the price of a processor that is busy meanwhile. 0
+	// is off.
+	Spin time.Duration
 	// MaxConnections is the number of connections, of all forwards together,
 	// at which the gateway stops accepting and lets new ones wait in the
 	// kernel's queue. 0 is no limit.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"time"
 
 	"unproxy/gateway/settings"
@@ -25,6 +26,8 @@ func ProcessSettings() []ProcessSetting {
 	return []ProcessSetting{
 		{Name: "loops", Argument: "N", Default: "CPUs", set: setLoops,
 			Meaning: "event loops, each with a thread of its own"},
+		{Name: "spin", Argument: "D", Default: "off", set: setSpin,
+			Meaning: "after an event, look for the next one for so long without sleeping: lower latency of few connections, for a CPU at 100 %"},
 		{Name: maxWaiting, Argument: "N", Default: "half of --max-connections", set: setMaxWaiting,
 			Meaning: "connections that wait for their header; beyond it the one that waits longest is reset; 0 is off"},
 		{Name: "drain-delay", Argument: "D", Default: "0s", set: setDrainDelay,
@@ -94,5 +97,17 @@ func setLoops(c *Config, v string) error {
 		err = &settings.Error{Why: "leaves nobody to do the work", Instead: "1"}
 	}
 	c.Loops = int(n)
+	return err
+}
+
+// mostSpin is the longest time to spin. No processor takes nearly so long to wake up,
+// and it is what the Go runtime lets a goroutine have before others come first.
+const mostSpin = 10 * time.Millisecond
+
+func setSpin(c *Config, v string) (err error) {
+	c.Spin, err = settings.Duration(v, time.Microsecond)
+	if err == nil && c.Spin > mostSpin {
+		err = &settings.Error{Why: fmt.Sprintf("is too long, the most is %v, and a CPU is busy meanwhile", mostSpin), Instead: "50us"}
+	}
 	return err
 }

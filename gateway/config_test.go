@@ -262,6 +262,15 @@ func TestMaxWaiting(t *testing.T) {
 	}
 }
 
+func TestSpin(t *testing.T) {
+	for text, want := range map[string]time.Duration{"off": 0, "0": 0, "50us": 50 * time.Microsecond, "10ms": 10 * time.Millisecond} {
+		c, warnings, err := load([]string{":1=127.0.0.1:2"}, "spin "+text)
+		if err != nil || len(warnings) != 0 || c.Spin != want {
+			t.Errorf("--spin %s: %+v, %v, %v; want %v", text, c, warnings, err, want)
+		}
+	}
+}
+
 // Each kind has half of the descriptors where there are both, and all where
 // there is one; every loop has a socket of its own for each listener of UDP.
 func TestMaxFlows(t *testing.T) {
@@ -336,6 +345,8 @@ func TestProblems(t *testing.T) {
 		{"no header", one, []string{"headers 0"}, "no header off", "--headers 1"},
 		{"no version", one, []string{"accept v3"}, "is not v1, v2 or v1,v2", "--accept v1,v2"},
 		{"no loop", one, []string{"loops 0"}, "nobody to do the work", "--loops 1"},
+		{"spinning for too long", one, []string{"spin 10001us"}, "is too long, the most is 10ms", "--spin 50us"},
+		{"spinning for less than a look", one, []string{"spin 1ns"}, "is too short", "--spin 1µs"},
 		{"a self-test that is a load", one, []string{"self-test-interval 100ms"}, "is less than a second", "--self-test-interval 1s"},
 		{"a drain without its unit", one, []string{"drain-timeout 30"}, "has no unit", "--drain-timeout 30s"},
 		{"a number of connections", one, []string{"max-connections many"}, "whole number", ""},

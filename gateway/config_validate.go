@@ -22,8 +22,8 @@ func (c *Config) Validate() ([]Warning, error) {
 	if len(c.Forwards) == 0 {
 		v.problem("there is nothing to forward", "say what to listen on and where it leads: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
 	}
-	if c.Loops < 0 || c.MaxConnections < 0 || c.MaxWaiting < 0 || c.MaxFlows < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
-		v.problem("loops, connections and drain times cannot be negative", "")
+	if c.Loops < 0 || c.Spin < 0 || c.MaxConnections < 0 || c.MaxWaiting < 0 || c.MaxFlows < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
+		v.problem("loops, the time to spin, connections and drain times cannot be negative", "")
 	}
 	for _, f := range c.Forwards {
 		v.forward(f)

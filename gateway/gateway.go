@@ -64,6 +64,7 @@ func New(c Config) (*Gateway, error) {
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
+		Spin:           c.Spin,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
 		Guest:          g.relay.Guest,

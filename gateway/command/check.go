@@ -29,7 +29,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if a := c.admin.address; !a.IsZero() {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
-	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", plural(config.Loops, "loop"), limits(config))
+	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
 		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
 	}
@@ -65,6 +65,14 @@ func summarize(w io.Writer, f *engine.Forward) {
 	if r := f.AcceptRate; r.PerSecond > 0 {
 		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
 	}
+}
+
+// loops says how many event loops there are, and what they cost beyond their work.
+func loops(c *gateway.Config) string {
+	if c.Spin == 0 {
+		return plural(c.Loops, "loop")
+	}
+	return fmt.Sprintf("%s, spinning for %v", plural(c.Loops, "loop"), c.Spin)
 }
 
 // limits says how much there may be of all forwards together.

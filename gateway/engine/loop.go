@@ -39,6 +39,7 @@ type loop struct {
 	waker  int
 
 	now      int64 // the kernel's clock at the last wake-up
+	awake    int64 // the time before which the loop does not sleep
 	wheel    *wheel
 	buffer   []byte              // what is read and written at once
 	spare    []*[bufferSize]byte // buffers that blocked sessions gave back
@@ -143,12 +144,7 @@ func (l *loop) run() {
 // closes a session's socket must not leave an event of it behind, which would be
 // taken for one of the socket that came in its place.
 func (l *loop) turn(events []unix.EpollEvent) {
-	timeout := 0
-	if len(l.todo) == 0 && !l.mailed.Load() {
-		timeout = l.wheel.wait(l.now)
-	}
-	n := l.kernel.Wait(l.poller, events, timeout)
-	l.now = l.kernel.Now()
+	n := l.wait(events)
 	l.wheel.skip(l.now)
 	for i := range n {
 		l.dispatch(events[i].Events, tagOf(&events[i]))

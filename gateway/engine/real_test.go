@@ -50,7 +50,13 @@ func descriptors(t *testing.T) int {
 // start starts an engine, which is closed with the test and leaves nothing.
 func start(t *testing.T, forwards ...*Forward) *live {
 	t.Helper()
-	l := ready(t, forwards...)
+	return startWith(t, Config{Forwards: forwards})
+}
+
+// startWith is start with more settings than the forwards.
+func startWith(t *testing.T, c Config) *live {
+	t.Helper()
+	l := readyWith(t, c)
 	l.Start()
 	t.Cleanup(l.Close)
 	return l
@@ -58,6 +64,12 @@ func start(t *testing.T, forwards ...*Forward) *live {
 
 // ready is an engine that was not started.
 func ready(t *testing.T, forwards ...*Forward) *live {
+	t.Helper()
+	return readyWith(t, Config{Forwards: forwards})
+}
+
+// readyWith is ready with more settings than the forwards.
+func readyWith(t *testing.T, c Config) *live {
 	t.Helper()
 	listen(t, "tcp", "127.0.0.1:0").Close() // the runtime's own poller is there from now on
 	open, running := descriptors(t), runtime.NumGoroutine()
@@ -70,7 +82,8 @@ func ready(t *testing.T, forwards ...*Forward) *live {
 		t.Errorf("%d descriptors and %d goroutines, at first %d and %d", descriptors(t), runtime.NumGoroutine(), open, running)
 	})
 	l := &live{T: t, records: make(chan record.Connection, 4096)}
-	e, err := New(Config{Forwards: forwards, Loops: 2, Report: func(c *record.Connection) { l.records <- *c }})
+	c.Loops, c.Report = 2, func(c *record.Connection) { l.records <- *c }
+	e, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,24 @@
+package engine
+
+import "golang.org/x/sys/unix"
+
+// wait collects the events that there are. When there are none it sleeps until
+// one comes or a deadline is due, unless there is work left, or the last event
+// was less than [Config.Spin] ago: then it returns, and the loop comes round.
+//
+// A loop that spins thus makes a whole turn for each look, and deadlines and the
+// mailbox are served as ever. It neither blocks nor yields: each turn is a
+// call, at which the Go runtime can stop it for the garbage collector or, after
+// 10 ms, for another goroutine.
+func (l *loop) wait(events []unix.EpollEvent) int {
+	timeout := 0
+	if len(l.todo) == 0 && !l.mailed.Load() && l.now >= l.awake {
+		timeout = l.wheel.wait(l.now)
+	}
+	n := l.kernel.Wait(l.poller, events, timeout)
+	l.now = l.kernel.Now()
+	if n > 0 {
+		l.awake = l.now + int64(l.engine.config.Spin)
+	}
+	return n
+}

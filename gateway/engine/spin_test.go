@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"unproxy/gateway/record"
+)
+
+// spinning is a rig of one loop that spins for d.
+func spinning(t *testing.T, d time.Duration) *rig {
+	f := plain(serverA)
+	f.HeaderTimeout = 100 * time.Millisecond
+	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Spin: d})
+}
+
+// A loop looks again until a look finds that the time to spin has passed since the
+// last event, and then sleeps: it does not spin before the first event, nor at all
+// when it is not to.
+func TestSpin(t *testing.T) {
+	const us = time.Microsecond
+	for _, tt := range []struct {
+		name   string
+		spin   time.Duration
+		passes []time.Duration // before each look
+		sleeps []bool          // each look
+	}{
+		{"off", 0, []time.Duration{0, us}, []bool{true, true}},
+		{"for its time", 50 * us, []time.Duration{0, 49 * us, 1 * us, 0}, []bool{false, false, false, true}},
+		{"not beyond it", 50 * us, []time.Duration{50 * us, 0}, []bool{false, true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := spinning(t, tt.spin)
+			r.turn()
+			if r.slept == 0 {
+				t.Error("spins before there was an event")
+			}
+			from := r.arrive(r.front(0), lb)
+			for range 2 { // the connection, then some bytes on it
+				r.turn()
+				for i, pass := range tt.passes {
+					r.clock += int64(pass)
+					if r.turn(); (r.slept != 0) != tt.sleeps[i] {
+						t.Errorf("look %d after an event: sleeps %v, want %v", i, r.slept != 0, tt.sleeps[i])
+					}
+				}
+				from.deliver([]byte("P"))
+			}
+		})
+	}
+}
+
+// Deadlines come and the mailbox is read while a loop spins.
+func TestSpinHoldsNothingUp(t *testing.T) {
+	r := spinning(t, 10*time.Millisecond)
+	from := r.arrive(r.front(0), lb)
+	r.settle()
+	r.clock += int64(95 * time.Millisecond)
+	from.deliver([]byte("PROXY"))
+	r.settle()
+	looks, called := 0, false
+	for ; len(r.records) == 0 && looks < 100; looks++ {
+		r.clock += int64(100 * time.Microsecond)
+		r.turn()
+		if r.slept != 0 {
+			t.Fatalf("sleeps after %d looks, before the deadline", looks)
+		}
+	}
+	r.ends(1, record.HeaderTimeout, record.Header, record.Timeout)
+	if looks < 2 {
+		t.Errorf("%d looks: the loop did not spin", looks)
+	}
+	r.clean()
+
+	r.loop().call(func() { called = true })
+	if r.turn(); !called || r.slept != 0 {
+		t.Errorf("called %v, slept %d", called, r.slept)
+	}
+}
+
+// Loops that spin share one processor of the runtime with each other, with all
+// other goroutines and with the collector, and nobody waits for ever.
+func TestRealSpin(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	ln, to := server(t)
+	l := startWith(t, Config{Forwards: []*Forward{loopback(to)}, Spin: 10 * time.Millisecond})
+	var clients, backends [2]half
+	for i := range clients {
+		clients[i] = l.dial(0, header)
+		backends[i] = accept(t, ln)
+	}
+	b := make([]byte, 4)
+	for range 10 {
+		for i := range clients {
+			for _, way := range [][2]half{{clients[i], backends[i]}, {backends[i], clients[i]}} {
+				if _, err := io.WriteString(way[0], "ball"); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(way[1], b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		runtime.GC()
+	}
+}
