@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // lifecycle is whether the loops run. While they do, nobody else may look at what is
@@ -13,40 +14,55 @@ type lifecycle struct {
 	ended   chan struct{} // closed when they have ended
 }
 
-// ask has loops run f, each in its own time, until it says that there is no
-// more to do, and waits for all of them. Between two runs a loop serves its
-// sessions: waking whoever asked takes far longer than a run, so it is done
-// once. Where the loops do not run, before Start and after Close, ask runs f
-// itself. f may be run again, from wherever it was, for a loop that ends
-// meanwhile; and after ask has returned an error, which is that of ctx: then f
-// must touch nothing that its caller still uses.
+// onLoops has every loop run f, soon; the result is closed when all of them
+// have. A loop that hangs, or has ended, never does.
+func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
+	return inTurns(e.loops, func(l *loop) (more bool) {
+		f(l)
+		return false
+	})
+}
+
+// ask is inTurns for whoever waits for the answer. Where the loops do not run,
+// before Start and after Close, ask runs f itself. f may be run again, from
+// wherever it was, for a loop that ends meanwhile; and after ask has returned
+// an error, which is that of ctx: then f must touch nothing that its caller
+// still uses.
 func (e *Engine) ask(ctx context.Context, loops []*loop, f func(*loop) (more bool)) error {
 	if e.askResting(loops, f) {
 		return nil
 	}
-	answers := make(chan struct{}, len(loops))
+	select {
+	case <-inTurns(loops, f):
+	case <-e.life.ended:
+		e.askResting(loops, f)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// inTurns has loops run f, each in its own time, until it says that there is no
+// more to do; the result is closed when all of them have. Between two runs a
+// loop serves its sessions: waking whoever waits takes far longer than a run,
+// so it is done once.
+func inTurns(loops []*loop, f func(*loop) (more bool)) <-chan struct{} {
+	done := make(chan struct{})
+	var left atomic.Int64
+	left.Store(int64(len(loops)))
 	for _, l := range loops {
 		var turn func()
 		turn = func() {
-			if f(l) {
+			switch {
+			case f(l):
 				l.call(turn)
-				return
+			case left.Add(-1) == 0:
+				close(done)
 			}
-			answers <- struct{}{}
 		}
 		l.call(turn)
 	}
-	for range loops {
-		select {
-		case <-answers:
-		case <-e.life.ended:
-			e.askResting(loops, f)
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
+	return done
 }
 
 // askResting runs f for each loop if none of them runs.

@@ -202,33 +202,12 @@ func (e *Engine) stopAccepting(handedOver bool) {
 	})
 }
 
-// onLoops has every loop run f, soon; the result is closed when all of them
-// have. A loop that hangs, or has ended, never does.
-func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
-	done := make(chan struct{})
-	var left atomic.Int64
-	left.Store(int64(len(e.loops)))
-	for _, l := range e.loops {
-		l.call(func() {
-			f(l)
-			if left.Add(-1) == 0 {
-				close(done)
-			}
-		})
-	}
-	return done
-}
-
 // Idle is closed when StopAccepting has been called, the last connection has
 // ended, and the guests hold nothing any more.
 func (e *Engine) Idle() <-chan struct{} { return e.idle }
 
 // Cut resets every connection that is left; they end as drained.
-func (e *Engine) Cut() {
-	for _, l := range e.loops {
-		l.call(l.cutAll)
-	}
-}
+func (e *Engine) Cut() { e.onLoops((*loop).cutAll) }
 
 // Close cuts what is left, ends the loops and waits for them. It may be called
 // once, and the engine must have been started.
@@ -237,9 +216,7 @@ func (e *Engine) Close() {
 	// A loop that ended would never see the connections that another one,
 	// whose listeners are still open, hands over to it.
 	<-e.onLoops((*loop).closeListeners)
-	for _, l := range e.loops {
-		l.call(func() { l.quit = true })
-	}
+	e.onLoops(func(l *loop) { l.quit = true })
 	e.running.Wait()
 	for _, l := range e.loops {
 		l.close()
