@@ -88,8 +88,12 @@ func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) 
 		all = append(all, err)
 		rules = append(rules, unused...)
 	}
+	present, err := hostRules()
+	all = append(all, err)
 	for _, r := range rules {
-		all = append(all, removeRule(r, trace))
+		if slices.Contains(present, normal(r)) {
+			all = append(all, removeRule(r, trace))
+		}
 	}
 	for _, r := range p.Routes {
 		// That of the other family may be left of a plan which could not take it.
@@ -107,19 +111,17 @@ func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, err
 	if err != nil || len(others) > 0 {
 		return nil, err
 	}
+	present, err := hostRules()
+	if err != nil {
+		return nil, err
+	}
 	var all []returnpath.Rule
-	for _, v6 := range []bool{false, true} {
-		present, err := rulesOf(v6)
-		if err != nil {
-			return nil, err
+	for _, r := range present {
+		like := func(own returnpath.Rule) bool {
+			return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
 		}
-		for _, r := range present {
-			like := func(own returnpath.Rule) bool {
-				return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
-			}
-			if slices.ContainsFunc(p.Rules, like) {
-				all = append(all, r)
-			}
+		if slices.ContainsFunc(p.Rules, like) {
+			all = append(all, r)
 		}
 	}
 	return all, nil
@@ -153,13 +155,10 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 	return errors.Join(all...)
 }
 
+// removeRule removes a rule that was there when the rules were listed.
 func removeRule(r returnpath.Rule, trace func(string)) error {
-	present, err := rulesOf(r.IPv6)
-	if err != nil || !slices.Contains(present, normal(r)) {
-		return err
-	}
 	trace(r.Removal())
-	err = netlink.RuleDel(writeRule(r))
+	err := netlink.RuleDel(writeRule(r))
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

@@ -28,6 +28,16 @@ func rulesOf(v6 bool) ([]returnpath.Rule, error) {
 	return all, nil
 }
 
+// hostRules lists the host's rules of both families. With an error come those
+// of the family that could be listed.
+func hostRules() (all []returnpath.Rule, err error) {
+	for _, v6 := range []bool{false, true} {
+		present, failure := rulesOf(v6)
+		all, err = append(all, present...), errors.Join(err, failure)
+	}
+	return all, err
+}
+
 // readRule reads what a plan says of rules.
 func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
 	rule := returnpath.Rule{IPv6: v6, In: r.IifName, Mark: r.Mark, Table: uint32(r.Table), Preference: uint32(max(0, r.Priority))}
