@@ -35,18 +35,16 @@ type front struct {
 // loops join it (SO_REUSEPORT in socket(7)).
 func (w *worker) open(i int, route *engine.Route) error {
 	fr := &front{Route: route, worker: w, lane: w.laneOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
-	at, dual := route.Listener.Endpoint.Addr, route.Listener.DualStack
+	at := route.Listener.Endpoint.Addr
 	if w.host.Index() > 0 {
 		at = w.relay.bound[i].Addr
-		dual = dual && at.Addr().Is6()
 	}
-	errno := fr.listen(at, dual)
-	if dual && engine.NoIPv6(errno) {
-		errno = fr.listen(netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), false)
-	}
+	fd, errno := engine.OpenSocket(w.kernel, at, route.Listener.DualStack, fr.bind)
 	if errno != 0 {
 		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
 	}
+	fr.fd = fd
+	fr.enlarge()
 	w.fronts = append(w.fronts, fr)
 	if w.host.Index() > 0 {
 		return nil
@@ -72,22 +70,9 @@ func (w *worker) laneOf(f *engine.Forward) *lane {
 	return l
 }
 
-// listen opens the socket and binds it.
-func (fr *front) listen(at netip.AddrPort, dual bool) syscall.Errno {
-	k := fr.worker.kernel
-	family := unix.AF_INET
-	if at.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, errno := k.Socket(family)
-	if errno != 0 {
-		return errno
-	}
-	if errno := fr.bind(fd, at, dual); errno != 0 {
-		k.Close(fd)
-		return errno
-	}
-	fr.fd = fd
+// enlarge asks for long queues, and for trains. The kernel may refuse both.
+func (fr *front) enlarge() {
+	k, fd := fr.worker.kernel, fr.fd
 	// The system's limit is for those who may not go beyond it.
 	if k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueSize) != 0 {
 		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueSize)
@@ -96,16 +81,15 @@ func (fr *front) listen(at netip.AddrPort, dual bool) syscall.Errno {
 		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, queueSize)
 	}
 	k.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // kernels before 5.0 do without
-	return 0
 }
 
 // bind sets what has to be set before bind(2), binds, and sets the rest.
-func (fr *front) bind(fd int, at netip.AddrPort, dual bool) syscall.Errno {
+func (fr *front) bind(fd int, at netip.AddrPort) syscall.Errno {
 	k := fr.worker.kernel
 	share := [3]int{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}
 	var before, after [][3]int
 	if at.Addr().Is6() {
-		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!dual)})
+		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!fr.Listener.DualStack)})
 	}
 	switch {
 	case fr.worker.host.Index() > 0:

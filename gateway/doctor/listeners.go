@@ -56,7 +56,7 @@ func (e *examination) listener(l engine.Listener, udp bool) Finding {
 		bind = e.host.BindUDP
 	}
 	err := bind(at, l.DualStack)
-	if l.DualStack && (errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
+	if l.DualStack && engine.NoIPv6(err) {
 		return finding(Listener, l.Name, OK, "can be opened, for IPv4 alone: this host has no IPv6")
 	}
 	switch {

@@ -27,16 +27,14 @@ func (ln *listener) open(k Kernel) error {
 	if ln.Endpoint.IsUnix() {
 		return ln.openUnix(k)
 	}
-	at := ln.Endpoint.Addr
-	errno := ln.openTCP(k, at)
-	if ln.DualStack && NoIPv6(errno) {
-		at = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
-		errno = ln.openTCP(k, at)
-	}
+	fd, errno := OpenSocket(k, ln.Endpoint.Addr, ln.DualStack, func(fd int, at netip.AddrPort) syscall.Errno {
+		return ln.listenOn(k, fd, at)
+	})
 	if errno != 0 {
 		return errno
 	}
-	bound, errno := k.LocalAddr(ln.fd)
+	ln.fd = fd
+	bound, errno := k.LocalAddr(fd)
 	if errno != 0 {
 		return systemError("getsockname", errno)
 	}
@@ -47,26 +45,34 @@ func (ln *listener) open(k Kernel) error {
 
 // NoIPv6 says of an error of socket(2) or bind(2) that the host has no IPv6 at all: the module is missing, or it is
 // switched off for every interface.
-func NoIPv6(errno syscall.Errno) bool {
-	return errno == unix.EAFNOSUPPORT || errno == unix.EADDRNOTAVAIL
+func NoIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// openTCP opens a TCP listener.
-func (ln *listener) openTCP(k Kernel, at netip.AddrPort) syscall.Errno {
-	family := unix.AF_INET
-	if at.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, errno := k.Socket(family)
-	if errno != 0 {
-		return errno
-	}
-	if errno := ln.listenOn(k, fd, at); errno != 0 {
+// Opener is the part of a [Kernel], or of one for datagrams, that opens sockets.
+type Opener interface {
+	// Socket opens a socket of a family, AF_INET or AF_INET6.
+	Socket(family int) (int, syscall.Errno)
+	// Close closes.
+	Close(fd int)
+}
+
+// OpenSocket opens a socket of at's family, which bind is to bind to at, and
+// closes it again where that fails. Where the host has no IPv6, a wildcard that
+// is dualStack becomes the one of IPv4. The errno is that of the last call that
+// failed; if it is 0 the caller owns the descriptor.
+func OpenSocket(k Opener, at netip.AddrPort, dualStack bool, bind func(fd int, at netip.AddrPort) syscall.Errno) (int, syscall.Errno) {
+	fd, errno := k.Socket(Endpoint{Addr: at}.family())
+	if errno == 0 {
+		if errno = bind(fd, at); errno == 0 {
+			return fd, 0
+		}
 		k.Close(fd)
-		return errno
 	}
-	ln.fd = fd
-	return 0
+	if dualStack && at.Addr().Is6() && NoIPv6(errno) {
+		return OpenSocket(k, netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), false, bind)
+	}
+	return -1, errno
 }
 
 // listenOn makes a TCP socket listen. The options of a listener are inherited by
