@@ -13,8 +13,8 @@ import (
 func TestSizeOfASession(t *testing.T) {
 	size := unsafe.Sizeof(session{})
 	t.Logf("a session is %d bytes, of which a side is %d", size, unsafe.Sizeof(side{}))
-	if size > 512 {
-		t.Errorf("a session is %d bytes, want at most 512", size)
+	if size > 384 {
+		t.Errorf("a session is %d bytes, want at most 384", size)
 	}
 }
 

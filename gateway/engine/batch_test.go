@@ -69,7 +69,11 @@ var situations = []struct {
 	{"more data than room", func(t *testing.T, fds [2]int) { put(t, fds[1], 5000) }},
 	{"end of the stream", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[1], unix.SHUT_WR) }},
 	{"data and the end", func(t *testing.T, fds [2]int) { put(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
-	{"no room to write", func(t *testing.T, fds [2]int) { fill(fds[0]) }},
+	{"no room to write", func(t *testing.T, fds [2]int) {
+		if isUnix(fds[0]) { // TCP goes on sending what it has, at its own pace
+			fill(fds[0])
+		}
+	}},
 	{"reset", func(t *testing.T, fds [2]int) {
 		unix.SetsockoptLinger(fds[1], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		unix.Shutdown(fds[1], unix.SHUT_RDWR)
@@ -83,6 +87,11 @@ func put(t *testing.T, fd, n int) {
 	if _, err := unix.Write(fd, bytes.Repeat([]byte("x"), n)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func isUnix(fd int) bool {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err == nil && domain == unix.AF_UNIX
 }
 
 // put2 writes twice to whoever does not read: the first write is answered with a RST.

@@ -10,7 +10,7 @@ func (s *session) sentTo(l *loop) netip.AddrPort {
 	if !s.listener.forward.TProxy {
 		return netip.AddrPort{}
 	}
-	to, errno := l.kernel.LocalAddr(s.sides[peer].fd)
+	to, errno := l.kernel.LocalAddr(int(s.sides[peer].fd))
 	if errno != 0 {
 		return netip.AddrPort{}
 	}

@@ -34,30 +34,31 @@ func (l *loop) targets(s *session) []Endpoint {
 }
 
 func (s *session) caller() Caller {
-	return Caller{Client: s.client, Destination: s.destination, Spoof: s.spoof}
+	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
 }
 
 // begin starts to connect to a backend. If that fails at once it notes why and
 // returns false.
 func (s *session) begin(l *loop, to Endpoint) bool {
-	s.backend, s.source = to, netip.AddrPort{}
+	s.backend, s.source = to, address{}
 	f := s.listener.forward
 	if s.spoof {
-		choice := f.Source.Choose(s.client, to.Addr)
+		choice := f.Source.Choose(s.client.unpack(), to.Addr)
 		if choice.Refusal != transparent.None {
-			s.failure, s.failedBy, s.reason = record.SourceDenied, record.Gateway, choice.Reason
+			s.failure, s.failedBy = record.SourceDenied, record.Gateway
+			s.because(choice.Reason)
 			if choice.Refusal == transparent.FamilyMismatched {
 				s.failure = record.FamilyMismatch
 			}
 			return false
 		}
-		s.source = choice.Source
+		s.source = pack(choice.Source)
 	}
-	errno, again := s.connect(l, s.source)
-	if again && s.source.Port() != 0 && f.Source.SourcePort == transparent.Prefer {
+	errno, again := s.connect(l, s.source.unpack())
+	if again && s.source.port != 0 && f.Source.SourcePort == transparent.Prefer {
 		s.tally.PortFallbacks++
-		s.source = netip.AddrPortFrom(s.source.Addr(), 0)
-		errno, _ = s.connect(l, s.source)
+		s.source.port = 0
+		errno, _ = s.connect(l, s.source.unpack())
 	}
 	if errno != 0 {
 		s.dialError(errno)
@@ -91,7 +92,7 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd, s.sides[backend].prompt = fd, s.backend.IsUnix()
+	s.sides[backend].fd, s.sides[backend].prompt = int32(fd), s.backend.IsUnix()
 	if errno, again = s.prepare(l, fd, source); errno == 0 {
 		errno = l.kernel.Connect(fd, s.backend)
 		again = transparent.RetryConnect(errno)
@@ -138,8 +139,8 @@ func (e Endpoint) family() int {
 
 // dialError notes why a backend could not be connected to.
 func (s *session) dialError(errno syscall.Errno) {
-	s.failure, s.failedBy = DialOutcome(errno, s.source.IsValid())
-	s.reason = errno.Error()
+	s.failure, s.failedBy = DialOutcome(errno, s.source.isValid())
+	s.because(errno.Error())
 }
 
 // armDial sets the deadline of one attempt: an equal share of what is left of
@@ -163,7 +164,7 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	if len(payload) == 0 {
 		return nil, false, false
 	}
-	n, errno := l.kernel.Send(s.sides[backend].fd, payload)
+	n, errno := l.kernel.Send(int(s.sides[backend].fd), payload)
 	switch errno {
 	case 0:
 		s.carried(peer, n)
@@ -178,8 +179,8 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 // learnPort asks from which port a connection was made that left it to the
 // kernel: the backend's own log has it.
 func (s *session) learnPort(l *loop) {
-	if source, errno := l.kernel.LocalAddr(s.sides[backend].fd); errno == 0 {
-		s.source = source
+	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
+		s.source = pack(source)
 	}
 }
 
@@ -187,7 +188,7 @@ func (s *session) learnPort(l *loop) {
 func (s *session) hangUp(l *loop) {
 	d := &s.sides[backend]
 	if d.fd >= 0 {
-		l.kernel.Close(d.fd)
+		l.kernel.Close(int(d.fd))
 	}
 	*d = side{fd: -1}
 }

@@ -32,7 +32,7 @@ func (s *session) finish(l *loop) {
 		s.drop(l, i)
 	}
 	if s.counted {
-		s.listener.forward.clients.Leave(s.client.Addr())
+		s.listener.forward.clients.Leave(s.client.unpack().Addr())
 	}
 	s.count(l)
 	s.tell(l)
@@ -59,26 +59,26 @@ func (s *session) tell(l *loop) {
 	*r = record.Connection{
 		ID:          s.id,
 		Forward:     s.listener.Name,
-		Peer:        s.peer,
-		Client:      s.client,
-		Destination: s.destination,
+		Peer:        s.peer.unpack(),
+		Client:      s.client.unpack(),
+		Destination: s.destination.unpack(),
 		Backend:     s.backend.Addr,
 		BackendPath: s.backend.Path,
-		Transparent: s.source.IsValid(),
+		Transparent: s.source.isValid(),
 		Version:     s.version,
 		Outcome:     s.failure,
 		Phase:       s.ended,
 		By:          s.failedBy,
-		Reason:      s.reason,
-		Offset:      int(s.offset),
-		Sample:      s.sampled,
+		Reason:      s.why().reason,
+		Offset:      s.why().offset,
+		Sample:      s.why().sample,
 		BytesIn:     s.sides[peer].bytes,
 		BytesOut:    s.sides[backend].bytes,
 		Duration:    s.lasted(l),
 		Details:     s.details,
 	}
-	if s.source.IsValid() && s.source != s.client {
-		r.Source = s.source
+	if s.source.isValid() && s.source != s.client {
+		r.Source = s.source.unpack()
 	}
 	if s.headed != 0 {
 		r.HeaderTime = time.Duration(s.headed - s.began)
@@ -89,16 +89,42 @@ func (s *session) tell(l *loop) {
 	l.engine.config.Report(r)
 }
 
+// refusal is what is told of a connection that did not end well.
+type refusal struct {
+	reason string
+	sample string // the beginning of the header
+	offset int    // of what is wrong with it
+}
+
+// because notes why a session ends, or what went wrong last.
+func (s *session) because(reason string) *refusal {
+	if s.refusal == nil {
+		s.refusal = new(refusal)
+	}
+	s.refusal.reason = reason
+	return s.refusal
+}
+
 // sample keeps the beginning of a refused header for the log.
 func (s *session) sample(b []byte) {
-	s.sampled = string(b[:min(len(b), sampleSize)])
+	if s.refusal == nil {
+		s.refusal = new(refusal)
+	}
+	s.refusal.sample = string(b[:min(len(b), sampleSize)])
+}
+
+func (s *session) why() refusal {
+	if s.refusal == nil {
+		return refusal{}
+	}
+	return *s.refusal
 }
 
 // reset closes a side with a RST.
 func (s *session) reset(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {
-		l.kernel.Reset(d.fd)
+		l.kernel.Reset(int(d.fd))
 		d.fd = -1
 	}
 }
@@ -108,7 +134,7 @@ func (s *session) reset(l *loop, i int) {
 func (s *session) drop(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {
-		l.kernel.Close(d.fd)
+		l.kernel.Close(int(d.fd))
 		d.fd = -1
 	}
 	s.returnHeld(l, d)

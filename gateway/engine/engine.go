@@ -293,10 +293,8 @@ func (e *Engine) notice(n Notice) {
 }
 
 func (l *loop) cutAll() {
-	for _, s := range l.sessions {
-		if s.state != free {
-			s.cut(l)
-		}
+	for s := range l.sessions.live() {
+		s.cut(l)
 	}
 	if l.guest != nil {
 		l.guest.Cut()

@@ -9,7 +9,7 @@ import (
 const (
 	// exchangeSize is how many sockets are read, and how many written to,
 	// together. Each has its own slot for it.
-	exchangeSize = 64
+	exchangeSize = 32
 	// slotSize is the room for one read. Whoever sends more at once is served
 	// alone, through the loop's own buffer.
 	slotSize = 16 << 10
@@ -83,7 +83,7 @@ func (l *loop) gather(s *session, i int) bool {
 
 // owner returns the session of an errand, or nil if it has ended.
 func (l *loop) owner(e errand) *session {
-	if s := l.sessions[e.index]; s.generation == e.generation {
+	if s := l.sessions.at(e.index); s.generation == e.generation {
 		return s
 	}
 	return nil
@@ -125,7 +125,7 @@ func (l *loop) readTogether(due []errand) {
 	x.bound, x.reads = x.bound[:0], x.reads[:0]
 	for _, e := range due {
 		if s := l.owner(e); s != nil && s.shared(e.side) {
-			x.reads = append(x.reads, Transfer{FD: s.sides[e.side].fd, B: x.slot(len(x.bound))})
+			x.reads = append(x.reads, Transfer{FD: int(s.sides[e.side].fd), B: x.slot(len(x.bound))})
 			x.bound = append(x.bound, e)
 		}
 	}
@@ -153,7 +153,7 @@ func (l *loop) writeTogether() {
 			continue
 		}
 		s.beforeWrite(l, e.side)
-		x.writes = append(x.writes, Transfer{FD: s.sides[1-e.side].fd, B: s.sides[e.side].held})
+		x.writes = append(x.writes, Transfer{FD: int(s.sides[1-e.side].fd), B: s.sides[e.side].held})
 		x.bound = append(x.bound, e)
 	}
 	x.batch.Send(x.writes)

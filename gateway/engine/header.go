@@ -18,7 +18,7 @@ const headerChunk = slotSize
 func (s *session) read(l *loop) {
 	for s.sides[peer].readable {
 		b := l.buffer[:headerChunk]
-		n, errno := l.kernel.Recv(s.sides[peer].fd, b)
+		n, errno := l.kernel.Recv(int(s.sides[peer].fd), b)
 		if errno != unix.EINTR && !s.readHeader(l, b[:n], errno) {
 			return
 		}

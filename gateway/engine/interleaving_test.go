@@ -76,12 +76,12 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 
 // dialled finds out for whom a backend was dialled.
 func (h *history) dialled(f *file) {
-	for _, s := range h.loop().sessions {
-		if s.state == free || s.sides[backend].fd != f.fd {
+	for s := range h.loop().sessions.live() {
+		if int(s.sides[backend].fd) != f.fd {
 			continue
 		}
 		for _, life := range h.lives {
-			if life.front.fd == s.sides[peer].fd {
+			if life.front.fd == int(s.sides[peer].fd) {
 				life.back = f
 				return
 			}
@@ -155,8 +155,8 @@ func (h *history) speak(f *file, t *talk, n int) {
 // joined reports whether the engine knows that l's backend is there. Before
 // that a RST of the backend's is one more that refused.
 func (h *history) joined(l *life) bool {
-	for _, s := range h.loop().sessions {
-		if s.state == relaying && l.back != nil && s.sides[backend].fd == l.back.fd {
+	for s := range h.loop().sessions.live() {
+		if s.state == relaying && l.back != nil && int(s.sides[backend].fd) == l.back.fd {
 			return true
 		}
 	}

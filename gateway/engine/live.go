@@ -49,11 +49,11 @@ func (s *session) describe(to *Session, now int64) {
 		ID:          s.id,
 		Forward:     s.listener.forward.Label(),
 		Listener:    s.listener.Name,
-		Peer:        s.peer,
-		Client:      s.client,
-		Destination: s.destination,
+		Peer:        s.peer.unpack(),
+		Client:      s.client.unpack(),
+		Destination: s.destination.unpack(),
 		Backend:     s.backend,
-		Transparent: s.source.IsValid(),
+		Transparent: s.source.isValid(),
 		Version:     s.version,
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,
@@ -78,7 +78,7 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 			if err := e.ask(ctx, []*loop{l}, func(l *loop) bool {
 				batch = l.snapshots(batch, at)
 				at += askStep
-				more = at < len(l.sessions)
+				more = at < l.sessions.len()
 				return more && len(batch) < askBatch
 			}); err != nil {
 				return err
@@ -91,15 +91,10 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	return nil
 }
 
-// step returns some of the loop's sessions, the used and the free ones.
-func (l *loop) step(at int) []*session {
-	return l.sessions[min(at, len(l.sessions)):min(at+askStep, len(l.sessions))]
-}
-
 // snapshots appends what some of the loop's sessions are to all.
 func (l *loop) snapshots(all []Session, at int) []Session {
 	now := l.kernel.Now() // the loop's own clock may be older than a session that was just handed over
-	for _, s := range l.step(at) {
+	for s := range l.sessions.from(at, askStep) {
 		if s.state != free {
 			all = append(all, Session{})
 			s.describe(&all[len(all)-1], now)
@@ -114,14 +109,14 @@ func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
 	at := 0
 	of := e.loops[id%uint64(len(e.loops))] // see open
 	err = e.ask(ctx, []*loop{of}, func(l *loop) (more bool) {
-		for _, s := range l.step(at) {
+		for s := range l.sessions.from(at, askStep) {
 			if s.state != free && s.id == id {
 				s.dismiss(l)
 				found = true
 			}
 		}
 		at += askStep
-		return !found && at < len(l.sessions)
+		return !found && at < l.sessions.len()
 	})
 	if err != nil {
 		return false, err

@@ -84,7 +84,7 @@ func TestSessionsInSteps(t *testing.T) {
 	}
 	most := 0
 	for _, l := range r.engine.loops {
-		for at := 0; at < len(l.sessions); at += askStep {
+		for at := 0; at < l.sessions.len(); at += askStep {
 			most = max(most, len(l.snapshots(nil, at)))
 		}
 	}

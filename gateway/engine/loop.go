@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -48,8 +47,7 @@ type loop struct {
 	todo     []*session // sessions that used up their budget
 	next     []*session // the same, for the round after
 
-	sessions []*session // by index; nil or recycled ones are in free
-	free     []uint32
+	sessions sessions
 	released int64        // when a session ended last
 	active   atomic.Int64 // sessions of this loop, with those on their way to it
 	recorded uint64       // ids given so far
@@ -128,10 +126,8 @@ func (l *loop) run() {
 	for !l.quit {
 		l.turn(events)
 	}
-	for _, s := range l.sessions {
-		if s != nil && s.state != free {
-			s.cut(l)
-		}
+	for s := range l.sessions.live() {
+		s.cut(l)
 	}
 	if l.guest != nil {
 		l.guest.Close()
@@ -167,7 +163,7 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
 	switch kind {
 	case tagPeer, tagBackend:
-		if s := l.sessions[index]; s != nil && s.generation == generation && s.state != free {
+		if s := l.sessions.at(index); s.generation == generation && s.state != free {
 			s.event(l, int(kind), events)
 		}
 	case tagListener:
@@ -217,12 +213,7 @@ func (l *loop) resume() {
 
 // open takes a session for a connection.
 func (l *loop) open(a arrival) *session {
-	if len(l.free) == 0 {
-		l.grow()
-	}
-	last := len(l.free) - 1
-	s := l.sessions[l.free[last]]
-	l.free = l.free[:last]
+	s := l.sessions.take()
 	s.start(a, l.nextID(), l.now)
 	s.tally = l.tallies[a.listener.forward.index]
 	return s
@@ -234,35 +225,18 @@ func (l *loop) nextID() uint64 {
 	return l.recorded*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
-// grow makes room for more sessions, a block at a time, so that they lie side by side.
-func (l *loop) grow() {
-	block := make([]session, 64)
-	for i := range block {
-		s := &block[i]
-		s.index = uint32(len(l.sessions))
-		s.generation = rand.Uint32()
-		s.timer.session = s
-		s.sides[peer].fd, s.sides[backend].fd = -1, -1
-		l.sessions = append(l.sessions, s)
-		l.free = append(l.free, s.index)
-	}
-}
-
 // release gives a finished session back.
 func (l *loop) release(s *session) {
-	s.generation++
-	s.state = free
 	l.released = l.now
-	l.free = append(l.free, s.index)
 	l.active.Add(-1)
 	l.engine.left(s.listener.forward)
-	s.listener = nil
+	l.sessions.give(s)
 }
 
 // watch registers a session's descriptor, once, edge-triggered.
 func (l *loop) watch(s *session, side int, events uint32) bool {
 	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	return l.kernel.Watch(l.poller, s.sides[side].fd, events, tag) == 0
+	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, tag) == 0
 }
 
 // watchWrites adds EPOLLOUT to a descriptor that was registered without it.
@@ -273,7 +247,7 @@ func (l *loop) watchWrites(s *session, side int) {
 	}
 	d.watchesWrites = true
 	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	l.kernel.Rewatch(l.poller, d.fd, interest|unix.EPOLLOUT, tag)
+	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, tag)
 }
 
 // adopt hands the loop a connection that another one accepted.

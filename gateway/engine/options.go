@@ -51,6 +51,6 @@ func (o *options) all() []option { return slices.Concat(o.first, o.second, o.las
 // call only now. The listener's socket took the same ones.
 func (s *session) setLate(l *loop, list []option) {
 	for _, o := range list {
-		l.kernel.SetOption(s.sides[backend].fd, o[0], o[1], o[2])
+		l.kernel.SetOption(int(s.sides[backend].fd), o[0], o[1], o[2])
 	}
 }

@@ -27,7 +27,6 @@ const (
 
 // side is one of a session's two sockets, and the bytes that were read from it.
 type side struct {
-	fd    int // -1 when there is none
 	bytes int64
 
 	// held is what was read from here and the other side did not take. It
@@ -37,6 +36,7 @@ type side struct {
 	loan *[bufferSize]byte
 	pipe *Pipe // taken while data moves in bulk
 
+	fd            int32 // -1 when there is none
 	readable      bool  // an edge came, and the socket was not read dry since
 	hungUp        bool  // a FIN or worse came with some edge: read on to the end of the stream
 	urgent        bool  // urgent data came: reads stop at its mark, short of what is there
@@ -74,7 +74,7 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 	s.returnPipe(l, d)
 	if d.eof && s.flushed(from) && !to.finished && !s.done(1-from) {
 		to.finished = true
-		l.kernel.Shutdown(to.fd)
+		l.kernel.Shutdown(int(to.fd))
 	}
 	return none, 0
 }
@@ -86,7 +86,7 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	if d.bulk && !d.urgent && s.takePipe(l, d) {
 		return s.splice(l, from)
 	}
-	n, errno := l.kernel.Recv(d.fd, l.buffer)
+	n, errno := l.kernel.Recv(int(d.fd), l.buffer)
 	switch {
 	case errno == unix.EAGAIN:
 		d.readable = false
@@ -150,7 +150,7 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		s.beforeWrite(l, from)
 	}
 	for len(b) > 0 {
-		n, errno := l.kernel.Send(to.fd, b)
+		n, errno := l.kernel.Send(int(to.fd), b)
 		switch errno {
 		case 0:
 		case unix.EINTR:
@@ -208,7 +208,7 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 // splice moves data through the kernel.
 func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
 	d := &s.sides[from]
-	n, errno := l.kernel.Splice(d.fd, d.pipe.write, min(d.pipe.size, spliceChunk))
+	n, errno := l.kernel.Splice(int(d.fd), d.pipe.write, min(d.pipe.size, spliceChunk))
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
 		d.readable = false
@@ -234,7 +234,7 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d, to := &s.sides[from], &s.sides[1-from]
 	for d.pipe != nil && d.pipe.n > 0 {
-		n, errno := l.kernel.Splice(d.pipe.read, to.fd, d.pipe.n)
+		n, errno := l.kernel.Splice(d.pipe.read, int(to.fd), d.pipe.n)
 		switch errno {
 		case 0:
 		case unix.EINTR:
@@ -296,14 +296,14 @@ func (s *session) salvage(l *loop, broken int) {
 		return
 	}
 	for range relayBudget {
-		n, errno := l.kernel.Recv(d.fd, l.buffer)
+		n, errno := l.kernel.Recv(int(d.fd), l.buffer)
 		if errno == unix.EINTR {
 			continue
 		}
 		if n == 0 || errno != 0 {
 			return
 		}
-		sent, errno := l.kernel.Send(to.fd, l.buffer[:n])
+		sent, errno := l.kernel.Send(int(to.fd), l.buffer[:n])
 		if errno != 0 {
 			return
 		}

@@ -194,18 +194,24 @@ func TestUrgentData(t *testing.T) {
 	}
 }
 
+// sessionOf returns the session of a peer's socket.
+func sessionOf(r *rig, from *file) *session {
+	r.Helper()
+	for s := range r.loop().sessions.live() {
+		if int(s.sides[peer].fd) == from.fd {
+			return s
+		}
+	}
+	r.Fatal("there is no such session")
+	return nil
+}
+
 // Splicing begins after a few large reads in a row and ends after a few small
 // moves; a pipe is held only while there is data.
 func TestSplicingTurnsOnAndOff(t *testing.T) {
 	r := wide(t, plain(serverA))
 	from := r.open(header)
-	d := &r.loop().sessions[0].sides[peer]
-	if d.fd != from.fd {
-		d = &r.loop().sessions[len(r.loop().sessions)-1].sides[peer]
-	}
-	if d.fd != from.fd {
-		t.Fatal("the session is not where it was expected")
-	}
+	d := &sessionOf(r, from).sides[peer]
 	send := func(n int) {
 		from.deliver(noise(n))
 		r.settle()
@@ -376,12 +382,7 @@ func TestStaleEvent(t *testing.T) {
 	r := one(t, plain(serverA))
 	from := r.open(header)
 	l := r.loop()
-	var old *session
-	for _, s := range l.sessions {
-		if s.sides[peer].fd == from.fd {
-			old = s
-		}
-	}
+	old := sessionOf(r, from)
 	tag := from.tag
 	answered(r, from)
 	r.open("") // takes the same place

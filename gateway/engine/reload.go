@@ -24,9 +24,10 @@ func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }
 
 // recheck resets the connections of peers that are no longer trusted.
 func (l *loop) recheck() {
-	for _, s := range l.sessions {
-		if s.state != free && s.listener.forward.CutUntrusted && s.believed() && !s.listener.forward.Trust.Contains(s.peer.Addr()) {
-			s.failedBy, s.reason = record.Gateway, "the peer is not trusted any more"
+	for s := range l.sessions.live() {
+		if s.listener.forward.CutUntrusted && s.believed() && !s.listener.forward.Trust.Contains(s.peer.unpack().Addr()) {
+			s.failedBy = record.Gateway
+			s.because("the peer is not trusted any more")
 			s.refuse(l, record.Untrusted, s.phase())
 		}
 	}
@@ -36,5 +37,5 @@ func (l *loop) recheck() {
 // read, or is waited for. On a unix socket it rests on the socket's mode, and
 // that of a client which was passed, or of a health check, on nothing.
 func (s *session) believed() bool {
-	return s.peer.IsValid() && (s.headers > 0 || s.state == reading)
+	return s.peer.isValid() && (s.headers > 0 || s.state == reading)
 }

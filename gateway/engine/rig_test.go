@@ -237,10 +237,14 @@ func (r *rig) cleanLoop(l *loop) {
 	if l.wheel.count != 0 {
 		r.Errorf("%d timers are armed", l.wheel.count)
 	}
-	if n := l.active.Load(); n != 0 || len(l.free) != len(l.sessions) {
-		r.Errorf("%d sessions are active, %d of %d free", n, len(l.free), len(l.sessions))
+	unused := 0
+	for next := l.sessions.free; next != 0; next = l.sessions.at(uint32(next - 1)).id {
+		unused++
 	}
-	for _, s := range l.sessions {
+	if n := l.active.Load(); n != 0 || unused != l.sessions.len() {
+		r.Errorf("%d sessions are active, %d of %d free", n, unused, l.sessions.len())
+	}
+	for s := range l.sessions.from(0, l.sessions.len()) {
 		for i, d := range s.sides {
 			if s.state != free || d.fd != -1 || d.held != nil || d.loan != nil || d.pipe != nil {
 				r.Errorf("session %d keeps side %d: %+v", s.index, i, d)

@@ -16,7 +16,7 @@ import (
 // the peer is, before a byte of it is read. Whoever could connect to a unix
 // socket was admitted by the socket's mode.
 func (s *session) accepted(l *loop) {
-	f, from := s.listener.forward, s.peer.Addr()
+	f, from := s.listener.forward, s.peer.unpack().Addr()
 	if f.Health != nil && from.IsValid() && f.Health.Contains(from) {
 		if s.register(l) {
 			s.close(l, record.Empty, record.Trust)
@@ -28,7 +28,7 @@ func (s *session) accepted(l *loop) {
 	case !trusted && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
 	case !f.rates.allow(from, l.now):
-		s.reason = "the peer connects more often than --accept-rate allows"
+		s.because("the peer connects more often than --accept-rate allows")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
 		s.state = reading
@@ -36,7 +36,7 @@ func (s *session) accepted(l *loop) {
 		s.arm(l, f.HeaderTimeout)
 		s.register(l)
 	default:
-		s.client, s.destination, s.spoof = s.peer, s.sentTo(l), f.Transparent
+		s.client, s.destination, s.spoof = s.peer, pack(s.sentTo(l)), f.Transparent
 		if !s.admit(f) {
 			s.refuse(l, record.Limit, record.Trust)
 			return
@@ -52,7 +52,7 @@ func (s *session) register(l *loop) bool {
 	if l.watch(s, peer, interest) {
 		return true
 	}
-	s.reason = "epoll_ctl failed"
+	s.because("epoll_ctl failed")
 	s.refuse(l, record.Internal, record.Accept)
 	return false
 }
@@ -119,7 +119,8 @@ func (s *session) timeout(l *loop) {
 func (s *session) refused(l *loop, b []byte, err error) {
 	outcome := record.Malformed
 	if e, ok := err.(*proxyproto.Error); ok {
-		outcome, s.reason, s.offset = HeaderOutcome(e.Reason), e.Reason.String(), int32(e.Offset)
+		outcome = HeaderOutcome(e.Reason)
+		s.because(e.Reason.String()).offset = e.Offset
 	}
 	s.sample(b)
 	s.failedBy = record.Peer
@@ -141,7 +142,8 @@ func (s *session) readEnded(l *loop) {
 // readFailed is a connection that broke before the header was whole. Many
 // health checks connect and reset.
 func (s *session) readFailed(l *loop, errno syscall.Errno) {
-	s.failedBy, s.reason = record.Peer, errno.Error()
+	s.failedBy = record.Peer
+	s.because(errno.Error())
 	outcome := record.Reset
 	if len(s.sides[peer].held) == 0 && s.headers == 0 {
 		outcome = record.Empty
@@ -154,8 +156,8 @@ func (s *session) decide(l *loop, h *proxyproto.Header, payload []byte) {
 	f := s.listener.forward
 	switch h.Result {
 	case proxyproto.Proxy:
-		s.client = unmap(h.Source)
-		s.destination = unmap(h.Destination)
+		s.client = pack(unmap(h.Source))
+		s.destination = pack(unmap(h.Destination))
 		s.spoof = f.Transparent
 		if !s.admit(f) {
 			s.refuse(l, record.Limit, record.Dial)
@@ -166,13 +168,13 @@ func (s *session) decide(l *loop, h *proxyproto.Header, payload []byte) {
 			s.close(l, record.OK, record.Header)
 			return
 		}
-		s.client, s.destination = s.peer, s.sentTo(l)
+		s.client, s.destination = s.peer, pack(s.sentTo(l))
 	default:
 		if f.RejectUnknown {
 			s.refuse(l, record.NoAddress, record.Dial)
 			return
 		}
-		s.client, s.destination = s.peer, s.sentTo(l)
+		s.client, s.destination = s.peer, pack(s.sentTo(l))
 	}
 	s.dial(l, payload)
 }
@@ -182,9 +184,9 @@ func (s *session) admit(f *forward) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.counted = f.clients.Enter(s.client.Addr(), f.MaxConnectionsPerClient)
+	s.counted = f.clients.Enter(s.client.unpack().Addr(), f.MaxConnectionsPerClient)
 	if !s.counted {
-		s.reason = "the client has as many connections as it may"
+		s.because("the client has as many connections as it may")
 	}
 	return s.counted
 }
@@ -198,7 +200,7 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 func (s *session) close(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.state, s.failure, s.failedBy, s.ended = closing, outcome, record.Gateway, phase
 	s.arm(l, closingTime)
-	l.kernel.Shutdown(s.sides[peer].fd)
+	l.kernel.Shutdown(int(s.sides[peer].fd))
 	s.discard(l)
 }
 
@@ -206,7 +208,7 @@ func (s *session) close(l *loop, outcome record.Outcome, phase record.Phase) {
 func (s *session) discard(l *loop) {
 	d := &s.sides[peer]
 	for range relayBudget {
-		n, errno := l.kernel.Recv(d.fd, l.buffer)
+		n, errno := l.kernel.Recv(int(d.fd), l.buffer)
 		switch {
 		case errno == unix.EAGAIN:
 			return
@@ -270,7 +272,7 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 		return
 	}
 	if events&unix.EPOLLERR != 0 {
-		s.dialError(l.kernel.SocketError(s.sides[backend].fd))
+		s.dialError(l.kernel.SocketError(int(s.sides[backend].fd)))
 		s.hangUp(l)
 		s.tryNext(l, nil)
 		return
@@ -300,7 +302,7 @@ func (s *session) waitForRoom(l *loop, payload []byte) bool {
 		return false
 	}
 	s.hold(l, peer, payload)
-	l.pauseAccept(s.listener, errors.New("socket: "+s.reason))
+	l.pauseAccept(s.listener, errors.New("socket: "+s.why().reason))
 	s.arm(l, acceptPause)
 	return true
 }
@@ -310,9 +312,11 @@ func (s *session) waitForRoom(l *loop, payload []byte) bool {
 // and a plain connect tells whether the replies only lacked a way back.
 func (s *session) dialFailed(l *loop) {
 	if s.failure == record.OK {
-		s.failure, s.failedBy, s.reason = s.listener.route.NoTarget(s.caller())
+		var reason string
+		s.failure, s.failedBy, reason = s.listener.route.NoTarget(s.caller())
+		s.because(reason)
 	}
-	if s.failure == record.ConnectTimeout && s.source.IsValid() {
+	if s.failure == record.ConnectTimeout && s.source.isValid() {
 		s.diagnose(l)
 		return
 	}
@@ -339,7 +343,7 @@ func (s *session) diagnosed(l *loop, plain bool) {
 	outcome := record.ConnectTimeout
 	if plain {
 		outcome = record.NoReturnPath
-		s.reason = "the backend answers the gateway's own address, but its replies to the client are not routed here"
+		s.because("the backend answers the gateway's own address, but its replies to the client are not routed here")
 	}
 	s.failedBy = record.Timeout
 	s.refuse(l, outcome, record.Dial)
@@ -351,10 +355,10 @@ func (s *session) join(l *loop) {
 	s.joined = l.kernel.Now()
 	s.tally.ConnectTime.observe(time.Duration(s.joined-s.headed), &shortBounds)
 	s.alive = l.now
-	if s.source.IsValid() && s.source.Port() == 0 {
+	if s.source.isValid() && s.source.port == 0 {
 		s.learnPort(l)
 	}
-	s.failure, s.failedBy, s.reason = record.OK, record.Gateway, ""
+	s.failure, s.failedBy, s.refusal = record.OK, record.Gateway, nil
 	s.armRelay(l)
 	s.relay(l)
 }
@@ -384,7 +388,7 @@ func (s *session) noteEnd(i int) {
 // checkError looks for the error that an event told of where neither reading
 // nor writing met it: both may be waiting for the other side.
 func (s *session) checkError(l *loop, i int) {
-	if errno := l.kernel.SocketError(s.sides[i].fd); errno != 0 {
+	if errno := l.kernel.SocketError(int(s.sides[i].fd)); errno != 0 {
 		s.broken(l, i, errno)
 	}
 }
@@ -393,7 +397,8 @@ func (s *session) checkError(l *loop, i int) {
 // after what the first had still to say.
 func (s *session) broken(l *loop, who int, errno syscall.Errno) {
 	s.salvage(l, who)
-	s.failedBy, s.reason = party(who), errno.Error()
+	s.failedBy = party(who)
+	s.because(errno.Error())
 	if errno == unix.ETIMEDOUT {
 		s.failedBy = record.Timeout
 	}
@@ -443,7 +448,8 @@ func (s *session) cut(l *loop) {
 
 // dismiss ends a session because an operator wishes so.
 func (s *session) dismiss(l *loop) {
-	s.failedBy, s.reason = record.Gateway, "cut by the operator"
+	s.failedBy = record.Gateway
+	s.because("cut by the operator")
 	s.refuse(l, record.Reset, s.phase())
 }
 

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,13 +54,13 @@ type session struct {
 	sides    [2]side
 	timer    timer
 	details  *record.Details
+	refusal  *refusal
 
-	peer, client, destination netip.AddrPort
-	backend                   Endpoint       // dialled last
-	source                    netip.AddrPort // connected from, where transparent
+	backend                           Endpoint // dialled last
+	peer, client, destination, source address  // source: connected from, where transparent
 
-	id                           uint64
-	began, headed, joined, alive int64 // when it was accepted, had its header, had its backend, last moved
+	id                           uint64 // when free, sessions.free of before
+	began, headed, joined, alive int64  // when it was accepted, had its header, had its backend, last moved
 
 	index, generation uint32
 	state             state
@@ -76,15 +75,12 @@ type session struct {
 	failure           record.Outcome // so far; the outcome in the end
 	failedBy          record.Party
 	ended             record.Phase
-	offset            int32 // at which the header was refused
-	reason            string
-	sampled           string // the beginning of a refused header
 }
 
 // start makes a session of a fresh connection.
 func (s *session) start(a arrival, id uint64, now int64) {
-	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: a.peer, began: now, alive: now}
+	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: pack(a.peer), began: now, alive: now}
 	s.timer.session = s
-	s.sides[peer].fd, s.sides[backend].fd = a.fd, -1
+	s.sides[peer].fd, s.sides[backend].fd = int32(a.fd), -1
 	s.sides[peer].prompt = true
 }

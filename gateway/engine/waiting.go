@@ -49,7 +49,7 @@ func (l *loop) awaited() { l.waiting.count.Add(-1) }
 
 // stillWaits returns the session of a ticket if it waits; else nil.
 func (l *loop) stillWaits(t ticket) *session {
-	if s := l.sessions[t.index]; s.generation == t.generation && s.awaits() {
+	if s := l.sessions.at(t.index); s.generation == t.generation && s.awaits() {
 		return s
 	}
 	return nil
@@ -65,7 +65,8 @@ func (l *loop) giveWay() {
 			continue
 		}
 		s.sample(s.sides[peer].held)
-		s.failedBy, s.reason = record.Gateway, "too many connections wait for their header, and this one the longest"
+		s.failedBy = record.Gateway
+		s.because("too many connections wait for their header, and this one the longest")
 		s.refuse(l, record.Limit, record.Header)
 		return
 	}

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"iter"
+	"math/rand/v2"
+)
+
+// blockSize is how many sessions are made at once, so that they lie side by side.
+const blockSize = 64
+
+// sessions are those of one loop, the used and the free ones. They are numbered,
+// and stay where they are.
+type sessions struct {
+	blocks []*[blockSize]session
+	free   uint64 // 1 + the index of the free one that was used last; its id leads on to the next
+}
+
+func (p *sessions) len() int { return len(p.blocks) * blockSize }
+
+func (p *sessions) at(i uint32) *session { return &p.blocks[i/blockSize][i%blockSize] }
+
+// from yields up to n sessions, from the i-th on.
+func (p *sessions) from(i, n int) iter.Seq[*session] {
+	return func(yield func(*session) bool) {
+		for end := min(i+n, p.len()); i < end; i++ {
+			if !yield(p.at(uint32(i))) {
+				return
+			}
+		}
+	}
+}
+
+// live yields the sessions that are not free.
+func (p *sessions) live() iter.Seq[*session] {
+	return func(yield func(*session) bool) {
+		for s := range p.from(0, p.len()) {
+			if s.state != free && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// take returns a free session.
+func (p *sessions) take() *session {
+	if p.free == 0 {
+		p.grow()
+	}
+	s := p.at(uint32(p.free - 1))
+	p.free = s.id
+	return s
+}
+
+// give takes a session back. Whoever names it by its generation will not find it
+// any more.
+func (p *sessions) give(s *session) {
+	s.generation++
+	s.state = free
+	s.listener = nil
+	s.id, p.free = p.free, uint64(s.index)+1
+}
+
+func (p *sessions) grow() {
+	block := new([blockSize]session)
+	p.blocks = append(p.blocks, block)
+	for i := range block {
+		s := &block[i]
+		s.index = uint32(p.len() - blockSize + i)
+		s.generation = rand.Uint32()
+		s.timer.session = s
+		s.sides[peer].fd, s.sides[backend].fd = -1, -1
+		p.give(s)
+	}
+}
