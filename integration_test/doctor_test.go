@@ -99,11 +99,7 @@ func TestDoctorHeals(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
-				lab.Require(t, "nginx", "nft")
-				outsider(t, p)
-				p.start(t)
-				g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, p.flags()...)
-				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+				_, g := stage(t, p.flags(), p)
 				wantLost(t, g)
 				sick := diagnosed(t, 3, p.flags()...)
 				for _, address := range p.backends {
@@ -226,7 +222,7 @@ func TestDoctorFindsShadows(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
-				outsider(t, places[1])
+				outsider(t)
 				lab.Listen(t, tt.backend)
 				returnPath(t, tt.backend)
 				flags := transparentFlags(tt.backend)
@@ -297,7 +293,7 @@ func TestDoctorMissesDefaultRoute(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		p := places[2]
-		outsider(t, p)
+		outsider(t)
 		netns.IP(t, "route del default")
 		lab.Listen(t, p.backends[0])
 		flags := []string{"--forward", "127.0.0.1:2000=" + p.backends[0], "--trust", "127.0.0.1", "--transparent"}

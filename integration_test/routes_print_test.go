@@ -35,7 +35,7 @@ func TestRoutesPrint(t *testing.T) {
 		t.Run(tt.format, func(t *testing.T) {
 			tt.within(t, func(t *testing.T) {
 				lab.Require(t, "nft")
-				outsider(t, places[0])
+				outsider(t)
 				tt.use(t, routes(t, "print", append([]string{"--format", tt.format}, everyRecipe()...)))
 				eventually(t, "nothing is missing", func() bool {
 					_, code := lab.RunGateway(t, append([]string{"routes", "check"}, everyRecipe()...)...)

@@ -44,7 +44,7 @@ func TestRoutesLeavePublishedPorts(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[0]
-		outsider(t, p)
+		outsider(t)
 		p.start(t)
 		published(t)
 		g := lab.StartGateway(t, p.flags()...)
@@ -66,7 +66,7 @@ func TestRoutesOfTwoInstances(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[2] // by marks, which are shared
-		outsider(t, p)
+		outsider(t)
 		p.start(t)
 		other := []string{"--forward", "127.0.0.1:2001=10.0.0.1:26,127.0.0.1:26", "--trust", "127.0.0.1", "--transparent"}
 		before := policy(t)
@@ -94,7 +94,7 @@ func TestRoutesOfTwoInstances(t *testing.T) {
 func TestRoutesApplyKilled(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
-		outsider(t, places[2])
+		outsider(t)
 		flags := []string{"--forward", "127.0.0.1:2000=[::1]:25,10.0.0.1:25,[fd00::1]:25", "--trust", "127.0.0.1", "--transparent"}
 		for port := range 20 {
 			flags = append(flags, "--forward", fmt.Sprintf("127.0.0.1:%d=127.0.0.1:%d", 3000+port, 4000+2*port))

@@ -44,7 +44,7 @@ var places = []place{
 }
 
 // outsider makes the network of the gateway's host.
-func outsider(t *testing.T, p place) *lab.Host {
+func outsider(t *testing.T) *lab.Host {
 	t.Helper()
 	h := lab.NewHost(t, "net0", "10.0.0.2/24", "fd00::2/64")
 	netns.IP(t, "address add 10.0.0.1/24 dev net0")
@@ -55,10 +55,6 @@ func outsider(t *testing.T, p place) *lab.Host {
 	netns.IP(t, "-6 route add default via fd00::2")
 	h.IP(t, "route add default via 10.0.0.1")
 	h.IP(t, "-6 route add default via fd00::1")
-	if p.forwards {
-		netns.Sysctl(t, "net.ipv4.ip_forward", "1")
-		netns.Sysctl(t, "net.ipv6.conf.all.forwarding", "1")
-	}
 	return h
 }
 
@@ -107,11 +103,16 @@ func (p place) start(t *testing.T) {
 	lab.Nginx(t, whoAmI(p.backends), p.backends[:]...)
 }
 
-// machine makes the backend's host; nil is the gateway's.
+// machine makes the backend's host, to which the gateway's is a router if it is
+// to be one; nil is the gateway's.
 func (p place) machine(t *testing.T) *lab.Host {
 	t.Helper()
 	if p.host == nil {
 		return nil
+	}
+	if p.forwards {
+		netns.Sysctl(t, "net.ipv4.ip_forward", "1")
+		netns.Sysctl(t, "net.ipv6.conf.all.forwarding", "1")
 	}
 	return p.host(t)
 }
@@ -120,6 +121,23 @@ func (p place) machine(t *testing.T) *lab.Host {
 func (p place) flags() []string {
 	return []string{"--forward", "127.0.0.1:2000=" + p.backends[0] + "," + p.backends[1], "--trust", "127.0.0.1", "--transparent",
 		"--connect-timeout", "700ms"}
+}
+
+// stage makes the network of the gateway's host, the backends of places, and one
+// gateway in front of them, which has CAP_NET_RAW and nothing else. When it
+// returns they reach each other.
+func stage(t *testing.T, flags []string, all ...place) (other *lab.Host, g *lab.Gateway) {
+	t.Helper()
+	lab.Require(t, "nginx", "nft")
+	other = outsider(t)
+	for _, p := range all {
+		p.start(t)
+	}
+	g = lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, flags...)
+	for _, p := range all {
+		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+	}
+	return other, g
 }
 
 // routes runs unproxy routes with the gateway's flags.
@@ -175,17 +193,13 @@ func wantDirect(t *testing.T, from *lab.Host, p place) {
 // Every place, IPv4 and IPv6: without routes the log says what is missing, with
 // them the backend sees the client, and whoever uses it without the gateway goes
 // on doing so, in every setting of the reverse-path filter. Removing the routes
-// leaves the host as it was. The gateway has CAP_NET_RAW and nothing else.
+// leaves the host as it was.
 func TestTopologies(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
-				lab.Require(t, "nginx", "nft")
-				other := outsider(t, p)
-				p.start(t)
-				g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, p.flags()...)
-				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+				other, g := stage(t, p.flags(), p)
 				before := policy(t)
 				wantLost(t, g)
 				routes(t, "apply", p.flags())
@@ -233,14 +247,9 @@ func output(t *testing.T, name string, args ...string) string {
 func TestTopologiesTogether(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		lab.Require(t, "nginx", "nft")
 		own, behind := places[2], places[4]
-		other := outsider(t, behind)
-		own.start(t)
-		behind.start(t)
 		flags := append(own.flags(), "--forward", "127.0.0.1:2001="+behind.backends[0]+","+behind.backends[1])
-		g := lab.StartGateway(t, flags...)
-		eventually(t, "neighbours know each other", func() bool { return answers(t, own) && answers(t, behind) })
+		other, g := stage(t, flags, own, behind)
 		routes(t, "apply", flags)
 		for _, filter := range []string{"0", "1", "2"} {
 			for _, mark := range []string{"0", "1"} {
@@ -263,11 +272,7 @@ func TestRoutesScript(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
-				lab.Require(t, "nginx", "nft")
-				other := outsider(t, p)
-				p.start(t)
-				g := lab.StartGateway(t, p.flags()...)
-				eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+				other, g := stage(t, p.flags(), p)
 				before := policy(t)
 				script := func(action string) (string, int) {
 					return lab.Run(t, lab.Command{Name: "../scripts/routes.sh", Args: append([]string{action}, p.backends[:]...)})

@@ -23,7 +23,7 @@ func TestTopologiesUDP(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
-				outsider(t, p)
+				outsider(t)
 				h := p.machine(t)
 				var backends []returnpath.Backend
 				for _, address := range p.backends {
