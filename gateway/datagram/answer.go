@@ -129,15 +129,7 @@ func (w *worker) flushBack() {
 func (fr *front) told(syscall.Errno) {}
 
 func (fr *front) lost(errno syscall.Errno, datagrams, _ int) {
-	why := PeerUnreachable
-	switch {
-	case noRoom(errno):
-		why = PeerBusy
-	case errno == unix.EMSGSIZE:
-		why = TooBig
-	case errno == unix.EPERM || errno == unix.EACCES:
-		why = Permission
-	}
+	why := whyLost(errno, PeerBusy, PeerUnreachable)
 	fr.worker.count(fr, refusal{why, errno.Error()}, datagrams)
 }
 
@@ -163,18 +155,26 @@ func (f *flow) told(errno syscall.Errno) {
 func (f *flow) lost(errno syscall.Errno, datagrams, bytes int) {
 	f.packetsIn -= int64(datagrams)
 	f.bytesIn -= int64(bytes)
-	why := BackendUnreachable
+	unreachable := BackendUnreachable
+	if errno == unix.ECONNREFUSED {
+		unreachable = BackendRefused
+	}
+	why := whyLost(errno, BackendBusy, unreachable)
+	f.front.worker.count(f.front, refusal{why, errno.Error()}, datagrams)
+}
+
+// whyLost says why the kernel did not take a datagram; busy and unreachable are
+// the words for the side that it was to go to.
+func whyLost(errno syscall.Errno, busy, unreachable Drop) Drop {
 	switch {
 	case noRoom(errno):
-		why = BackendBusy
+		return busy
 	case errno == unix.EMSGSIZE:
-		why = TooBig
+		return TooBig
 	case errno == unix.EPERM || errno == unix.EACCES:
-		why = Permission
-	case errno == unix.ECONNREFUSED:
-		why = BackendRefused
+		return Permission
 	}
-	f.front.worker.count(f.front, refusal{why, errno.Error()}, datagrams)
+	return unreachable
 }
 
 func (f *flow) whole() { f.noTrains = true }
