@@ -128,7 +128,7 @@ func (l *loader) forward(common draft, f *Forward) draft {
 	d := common
 	d.given = map[string]bool{}
 	d.forward.Name, d.forward.Listeners, d.forward.Datagrams = f.Name, f.Listeners, f.Datagrams
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(f.Spec))}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", settings.Shorten(f.Spec))}
 	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
 		// The two make one list: a forward that names its own peers must not
 		// be open to the common ones as well.
@@ -141,7 +141,7 @@ func (l *loader) forward(common draft, f *Forward) draft {
 	if d.forward.Datagrams {
 		d.forward.TProxy, d.forward.Redirect = false, nil // connections alone are handed over
 	}
-	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", shorten(f.Spec), name) })
+	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", settings.Shorten(f.Spec), name) })
 	l.errs = append(l.errs, found.err())
 	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
 		d.forward.RejectUnknown = true
@@ -167,16 +167,16 @@ func (l *loader) redirect(common draft, drafts []draft) {
 func (p *problems) setting(d *draft, name string, values []string) {
 	s, ok := findSetting(name)
 	if !ok {
-		p.add(fmt.Sprintf("unknown key %q", shorten(name)), keyRemedy(name))
+		p.add(fmt.Sprintf("unknown key %q", settings.Shorten(name)), keyRemedy(name))
 		return
 	}
 	if len(values) > 1 && !s.Repeatable {
-		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+shorten(last(values)))
+		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+settings.Shorten(last(values)))
 		return
 	}
 	d.given[name] = true
 	if err := s.take(d, values); err != nil {
-		p.add(fmt.Sprintf("%s %q %v", name, shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
+		p.add(fmt.Sprintf("%s %q %v", name, settings.Shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
 	}
 }
 
@@ -217,7 +217,7 @@ func atFault(values []string, err error) string {
 // settings says of it.
 func FlagProblem(name, value string, err error) error {
 	return &Problem{
-		Message: fmt.Sprintf("--%s %q %v", name, shorten(value), err),
+		Message: fmt.Sprintf("--%s %q %v", name, settings.Shorten(value), err),
 		Remedy:  remedy(err, "--"+name+" "),
 	}
 }

@@ -49,7 +49,7 @@ func ParseForward(spec string) (*Forward, error) {
 // parseForward is [ParseForward] with a stand-in for the host's interfaces.
 func parseForward(spec string, expand func(string) (string, error)) (*Forward, error) {
 	f := &Forward{Spec: spec}
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", shorten(spec))}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", settings.Shorten(spec))}
 	text, ok := found.withoutScheme(f, spec)
 	if !ok {
 		return nil, found.err()
@@ -93,7 +93,7 @@ func (p *problems) withoutScheme(f *Forward, spec string) (string, bool) {
 		f.Datagrams = true
 		return rest, true
 	}
-	p.add(fmt.Sprintf("unknown scheme %q", shorten(scheme)), "the schemes are tcp and udp: --forward "+shorten(rest))
+	p.add(fmt.Sprintf("unknown scheme %q", settings.Shorten(scheme)), "the schemes are tcp and udp: --forward "+settings.Shorten(rest))
 	return "", false
 }
 
@@ -108,7 +108,7 @@ func (p *problems) keys(text string) Values {
 	for _, pair := range settings.Split(text, '&') {
 		key, value, _ := settings.Cut(pair, '=')
 		if bare := strings.TrimLeft(key, "-"); bare != key {
-			p.add(fmt.Sprintf("key %q", shorten(key)), "a key is written without dashes: ?"+shorten(bare))
+			p.add(fmt.Sprintf("key %q", settings.Shorten(key)), "a key is written without dashes: ?"+settings.Shorten(bare))
 			continue
 		}
 		if key == "" {
@@ -133,12 +133,3 @@ func (p *problems) add(what, remedy string) {
 
 // err returns the problems in the order they were found, or nil.
 func (p *problems) err() error { return errors.Join(p.all...) }
-
-// shorten keeps a text that goes into a message within bounds.
-func shorten(s string) string {
-	const most = 120
-	if len(s) <= most {
-		return s
-	}
-	return s[:most-3] + "..."
-}

@@ -80,7 +80,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err == nil && p.Addr().Is4In6() {
-		err = fmt.Errorf("prefix %q is of IPv4 addresses in IPv6 ones", shorten(text))
+		err = fmt.Errorf("prefix %q is of IPv4 addresses in IPv6 ones", settings.Shorten(text))
 	}
 	return p, err
 }

@@ -56,7 +56,7 @@ func needsSubcommand(ctx *cli.Context) error {
 	if near := settings.Nearest(word, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s %s?", ctx.Command.HelpName, near)
 	}
-	return usageError{fmt.Sprintf("unknown command %q", shorten(word)), hint}
+	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
 }
 
 // stray is the mistake of an argument that belongs to no flag. Everything
@@ -64,13 +64,13 @@ func needsSubcommand(ctx *cli.Context) error {
 func stray(ctx *cli.Context) error {
 	word := ctx.Args().First()
 	commands := commandNames(ctx.App.Commands)
-	unexpected := usageError{fmt.Sprintf("unexpected argument %q", shorten(word)), "every value needs its flag before it, see unproxy --help"}
+	unexpected := usageError{fmt.Sprintf("unexpected argument %q", settings.Shorten(word)), "every value needs its flag before it, see unproxy --help"}
 	if near := settings.Nearest(word, commands); near != "" && ctx.Command.Name == ctx.App.Name {
-		return usageError{fmt.Sprintf("unknown command %q", shorten(word)), "did you mean unproxy " + near + "?"}
+		return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), "did you mean unproxy " + near + "?"}
 	}
 	switch {
 	case strings.Contains(word, "=") && strings.ContainsAny(word, ":/{"):
-		unexpected.hint = "a forward needs its flag: --forward " + quoteArgument(shorten(word))
+		unexpected.hint = "a forward needs its flag: --forward " + quoteArgument(settings.Shorten(word))
 	case slices.Contains(optionNames(), word):
 		unexpected.hint = "did you mean --" + word + "?"
 	case isAddress(word):
@@ -98,7 +98,7 @@ func usageProblem(ctx *cli.Context, err error, _ bool) error {
 		if near := settings.Nearest(name, flagNames(ctx.Command.Flags)); near != "" {
 			hint = "did you mean --" + near + "?"
 		}
-		return usageError{fmt.Sprintf("unknown flag --%s", shorten(name)), hint}
+		return usageError{fmt.Sprintf("unknown flag --%s", settings.Shorten(name)), hint}
 	}
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return usageError{fmt.Sprintf("--%s needs a value", strings.TrimPrefix(name, "-")), help}
@@ -136,13 +136,4 @@ func quoteArgument(word string) string {
 		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
 	return word
-}
-
-// shorten keeps a text that goes into a message within bounds.
-func shorten(s string) string {
-	const most = 120
-	if len(s) <= most {
-		return s
-	}
-	return s[:most-3] + "..."
 }

@@ -210,5 +210,5 @@ func unknownTopic(word string, commands []*cli.Command) error {
 	if len(names) == 0 {
 		hint = "see unproxy help"
 	}
-	return usageError{fmt.Sprintf("unknown command %q", shorten(word)), hint}
+	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
 }

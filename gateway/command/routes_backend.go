@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/settings"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -80,7 +81,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	for text := range strings.SplitSeq(addresses, "+") {
 		a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 		if err != nil || a.Zone() != "" {
-			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", shorten(text)))
+			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", settings.Shorten(text)))
 		}
 		g.Addrs = append(g.Addrs, a.Unmap())
 	}
@@ -89,7 +90,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	}
 	hardware, err := net.ParseMAC(mac)
 	if err != nil || len(hardware) != 6 {
-		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", shorten(mac)))
+		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", settings.Shorten(mac)))
 	}
 	g.MAC = hardware.String()
 	return g, nil
@@ -116,7 +117,7 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 
 func gatewayProblem(word, what string) error {
 	return usageError{
-		fmt.Sprintf("--gateway %q %s", shorten(word), what),
+		fmt.Sprintf("--gateway %q %s", settings.Shorten(word), what),
 		"write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0",
 	}
 }

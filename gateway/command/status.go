@@ -14,6 +14,7 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/settings"
 )
 
 // usualAdmin is where status and healthcheck ask when nothing says where.
@@ -111,7 +112,7 @@ func (v *viewer) check() error {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", shorten(v.sort)), ""}
+	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", settings.Shorten(v.sort)), ""}
 }
 
 // show prints the status once.

@@ -158,6 +158,18 @@ func TestTemplatesStayWhole(t *testing.T) {
 
 // FuzzFields holds Fields and Split to two invariants: no byte but separators
 // is lost, and without templates Fields is strings.Fields.
+func TestShorten(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"", ""},
+		{strings.Repeat("a", 120), strings.Repeat("a", 120)},
+		{strings.Repeat("a", 121), strings.Repeat("a", 117) + "..."},
+	} {
+		if got := Shorten(tt.text); got != tt.want {
+			t.Errorf("Shorten(%q) = %q; want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
 func FuzzFields(f *testing.F) {
 	f.Add("a b {{ c d }} e")
 	f.Fuzz(func(t *testing.T, s string) {

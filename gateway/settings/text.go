@@ -107,3 +107,13 @@ func distance(a, b string) int {
 	}
 	return rows[len(a)][len(b)]
 }
+
+// Shorten keeps a text that goes into a message within bounds, 120 bytes. It may
+// cut a letter in two; %q shows that.
+func Shorten(s string) string {
+	const most = 120
+	if len(s) <= most {
+		return s
+	}
+	return s[:most-3] + "..."
+}
