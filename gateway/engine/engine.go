@@ -7,8 +7,9 @@
 //
 //	accept ─▶ trust ─▶ header ─▶ dial ─▶ relay ─▶ record
 //
-// session.go is that path, from top to bottom, and the only place that decides
-// how a connection ended. kernel.go holds every system call.
+// trust.go and session.go are that path, from top to bottom, and nothing else
+// decides how a connection ended. kernel.go holds every system call but those that
+// move the bytes of many sockets at once, which are in batch.go.
 package engine
 
 import (

@@ -45,8 +45,8 @@ const (
 	roomTime = 2 * time.Second
 )
 
-// session is one connection through the gateway. Its state machine is
-// session.go, and nothing else decides an outcome; header.go, dial.go, relay.go
+// session is one connection through the gateway. Its state machine is trust.go
+// and session.go, and nothing else decides an outcome; header.go, exchange.go, dial.go, relay.go
 // and end.go do what it says and tell what came of it.
 type session struct {
 	listener *listener
