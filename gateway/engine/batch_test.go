@@ -183,3 +183,81 @@ func TestBatchGoesOnAndOn(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A batch of datagrams does what single calls do: one transfer is one datagram,
+// whatever its size, and the errors of the sockets are told one by one.
+func TestBatchOfDatagrams(t *testing.T) {
+	k := linux{}
+	batch := k.Batch(64)
+	if batch == nil {
+		t.Fatal("io_setup(2) is refused here")
+	}
+	defer batch.Close()
+	rows := []struct {
+		name string
+		size int // of what is sent
+		make func(fd, far int)
+	}{
+		{"nothing", 100, func(int, int) {}},
+		{"two datagrams", 100, func(_, far int) { put2(far); unix.Write(far, []byte("second")) }},
+		{"an empty one", 100, func(_, far int) { unix.Write(far, nil) }},
+		{"larger than the room", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
+		{"nobody is there", 100, func(fd, far int) {
+			unix.Connect(far, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}) // takes from nobody else
+			unix.Write(fd, []byte("x"))
+		}},
+		{"too large", 65508, func(int, int) {}},
+		{"the largest", 65507, func(int, int) {}},
+		{"shut", 100, func(fd, _ int) { unix.Shutdown(fd, unix.SHUT_RDWR) }},
+	}
+	for _, row := range rows {
+		a, b := datagramPair(t), datagramPair(t)
+		row.make(a[0], a[1])
+		row.make(b[0], b[1])
+		for round := range 3 {
+			for _, writes := range []bool{true, false} {
+				together := []Transfer{{FD: a[0], B: make([]byte, 1000)}}
+				if writes {
+					together[0].B = bytes.Repeat([]byte("w"), row.size)
+				}
+				alone := Transfer{FD: b[0], B: bytes.Clone(together[0].B)}
+				if writes {
+					batch.Send(together)
+					alone.N, alone.Errno = k.Send(alone.FD, alone.B)
+				} else {
+					batch.Recv(together)
+					alone.N, alone.Errno = k.Recv(alone.FD, alone.B)
+				}
+				if got := together[0]; got.N != alone.N || got.Errno != alone.Errno || !bytes.Equal(got.B, alone.B) {
+					t.Errorf("%s, round %d, writes %v: %d bytes, %v; want %d, %v", row.name, round, writes, got.N, got.Errno, alone.N, alone.Errno)
+				}
+			}
+		}
+	}
+}
+
+// datagramPair returns two sockets on loopback that are connected to each other.
+func datagramPair(t *testing.T) (fds [2]int) {
+	t.Helper()
+	var at [2]unix.Sockaddr
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if at[i], err = unix.Getsockname(fd); err != nil {
+			t.Fatal(err)
+		}
+		fds[i] = fd
+	}
+	for i, fd := range fds {
+		if err := unix.Connect(fd, at[1-i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fds
+}
