@@ -38,8 +38,8 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 					w.Event(h.watched[front.fd], 1)
 					for len(back.queue) > 0 {
 						w.Event(h.watched[back.fd], 1)
+						w.Rest()
 					}
-					w.Rest()
 				}
 				for range 10 {
 					exchange()
@@ -51,6 +51,40 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Nor where many flows come together.
+func TestManyFlowsAllocateNothing(t *testing.T) {
+	r := one(t, plain(server))
+	const n = 100
+	r.manyFlows(n)
+	front, backs := r.front(0), r.backs()
+	r.quiet = true
+	w, h := r.worker(), r.hosts[0]
+	arrivals, reply := make([]datagram, 0, n), datagram{data: "reply"}
+	for i := range n {
+		arrivals = append(arrivals, datagram{peer: lb, data: at(i) + "hello"})
+	}
+	exchange := func() {
+		front.queue = append(front.queue, arrivals...)
+		w.Event(h.watched[front.fd], 1)
+		for _, s := range backs {
+			s.queue = append(s.queue, reply)
+			w.Event(h.watched[s.fd], 1)
+		}
+		w.Rest()
+	}
+	for range 10 {
+		exchange()
+	}
+	calls := r.calls["io_submit"]
+	if got := testing.AllocsPerRun(200, exchange); got != 0 {
+		t.Errorf("%v allocations for a datagram of each of %d flows, and a reply", got, n)
+	}
+	if r.calls["io_submit"] == calls {
+		t.Error("nothing went together")
+	}
+	r.dropped(nil)
 }
 
 // A flow costs its entry and a socket.

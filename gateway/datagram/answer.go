@@ -17,10 +17,8 @@ const (
 	bulkQueue   = 1 << 20
 )
 
-// answer reads replies of a flow's backend and puts them down to be sent when
-// the loop rests. A flow's socket is level-triggered, so that what is left
-// raises another event.
-func (w *worker) answer(f *flow) {
+// answerAlone reads replies of a flow with a call of its own.
+func (w *worker) answerAlone(f *flow) {
 	if batchSize-w.answers.used < int(f.want) {
 		w.sendBack()
 	}
@@ -31,14 +29,10 @@ func (w *worker) answer(f *flow) {
 		return
 	case errno != 0:
 		f.told(errno)
-		if f.refused {
-			w.moveOn(f)
-		}
 		return
 	}
 	w.answers.used += n
-	f.alive, f.failure = w.host.Now(), 0
-	f.lane.touch(f)
+	w.answered(f)
 	for i := base; i < base+n; i++ {
 		w.reply(f, w.answers.slot(i)[:w.answers.messages[i].Length], w.answers.arrival(i).segment)
 	}
@@ -46,6 +40,12 @@ func (w *worker) answer(f *flow) {
 	if n >= bulkAnswers && !f.bulk {
 		w.inBulk(f)
 	}
+}
+
+// answered notes that a flow's backend is there.
+func (w *worker) answered(f *flow) {
+	f.alive, f.failure = w.host.Now(), 0
+	f.lane.touch(f)
 }
 
 // readAnswers reads as many replies as the flow has lately had at once.
@@ -148,7 +148,10 @@ func (f *flow) told(errno syscall.Errno) {
 		return // of the same datagram when it is tried again
 	}
 	f.failure = errno
-	f.refused = true
+	if !f.refused {
+		f.refused = true
+		f.front.worker.refused = append(f.front.worker.refused, f.ticket())
+	}
 	f.front.worker.count(f.front, refusal{why, f.backend.String() + ": " + errno.Error()}, 1)
 }
 

@@ -91,6 +91,6 @@ func (h holder) yield() {
 		return
 	}
 	f.alternatives = false // it is to end, not to look for another backend
-	h.worker.answer(f)
+	h.worker.answerAlone(f)
 	h.worker.replaced(f, "the client came by way of another of the peer's sockets")
 }

@@ -38,11 +38,8 @@ func (w *worker) replaced(f *flow, why string) {
 
 // endAs ends a flow and reports it.
 func (w *worker) endAs(f *flow, outcome record.Outcome, by record.Party, reason string) {
-	if w.pending == f {
+	if f.run != 0 {
 		w.sendForth()
-		if f.lane == nil {
-			return // it has ended for want of a backend
-		}
 	}
 	if len(f.header) > 0 {
 		w.flushBack() // the header is kept in the flow

@@ -109,8 +109,8 @@ func TestSendFails(t *testing.T) {
 	}
 }
 
-// A flow that looks for another backend may take the descriptor of the one whose
-// datagram is in hand.
+// A flow that looks for another backend may take the descriptor of one that came
+// with the same call, whose datagrams are sent by then.
 func TestGivesWayWhileServed(t *testing.T) {
 	r := one(t, plain(server, serverB))
 	r.from(lb, a+"one")
@@ -118,21 +118,41 @@ func TestGivesWayWhileServed(t *testing.T) {
 	s.failing = []syscall.Errno{0, unix.ECONNREFUSED}
 	tries := 0
 	r.connectError = func(to, _ netip.AddrPort) syscall.Errno {
-		if tries++; tries == 2 { // the flow's of a, while b's is in hand
+		if tries++; tries == 2 { // the flow's of a, after b's own
 			return unix.EMFILE
 		}
 		return 0
 	}
 	r.from(lb, a+"two", a+"three!", b+"four", b+"five")
-	c := r.ended(1, record.Limit, record.Gateway)
-	if c.Client != clientB || c.DatagramsIn != 0 {
+	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientB || c.DatagramsIn != 2 {
 		t.Errorf("the flow of %v gave way after %d datagrams", c.Client, c.DatagramsIn)
 	}
-	backs := r.backs()
-	if len(backs) != 2 || backs[0].to != serverB || backs[1].to != server {
-		t.Fatalf("%d flows", len(backs))
+	if s := r.back(); s.to != serverB {
+		t.Errorf("the flow that is left goes to %v", s.to)
 	}
-	backs[1].took(t, "five")
+	r.sockets[2].took(t, "four", "five")
+}
+
+// A new flow that lacks a descriptor takes that of an older one, whose backend
+// refuses the datagrams that are sent before it ends. That one does not look for
+// another backend then, which would cost the new one its place.
+func TestGivesWayAndIsRefused(t *testing.T) {
+	r := one(t, plain(server, serverB))
+	r.from(lb, a+"one")
+	r.back().failing = []syscall.Errno{unix.ECONNREFUSED}
+	short := []syscall.Errno{unix.EMFILE, unix.EMFILE}
+	r.connectError = func(_, _ netip.AddrPort) syscall.Errno { return next(&short) }
+	r.sockets[1].sent = nil
+	r.from(lb, a+"two", b+"three")
+	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientA || c.DatagramsIn != 2 {
+		t.Errorf("the flow of %v gave way after %d datagrams", c.Client, c.DatagramsIn)
+	}
+	r.sockets[1].took(t, "two")
+	r.back().took(t, "three")
+	r.dropped(map[Drop]uint64{BackendRefused: 1})
+	r.pass(time.Minute + time.Second)
+	r.last(2)
+	r.clean()
 }
 
 // Replies that cannot be sent have reasons, too.

@@ -34,6 +34,9 @@ type Kernel interface {
 	// datagram, too.
 	Read(fd int, b []byte) (int, syscall.Errno)
 	Write(fd int, b []byte) syscall.Errno
+	// Batch prepares for up to n such reads, or writes of datagrams that are not
+	// empty, at once; nil where that is not to be had.
+	Batch(n int) engine.Batch
 	// Overflows is how many datagrams a socket had no room for so far. It
 	// starts again at 0 after 2³² of them.
 	Overflows(fd int) uint32

@@ -25,6 +25,8 @@ type script struct {
 	bindError    func(netip.AddrPort) syscall.Errno          // of Bind
 	connectError func(to, from netip.AddrPort) syscall.Errno // of Connect
 	calls        map[string]int
+	noBatches    bool // io_setup(2) is refused
+	batches      int  // that are open
 	quiet        bool // keeps nothing of what is sent, so that nothing is allocated
 }
 
@@ -227,6 +229,48 @@ func (k *script) Write(fd int, b []byte) syscall.Errno {
 	}
 	return 0
 }
+
+// Batch makes one call after the other, where there are batches.
+func (k *script) Batch(n int) engine.Batch {
+	if k.noBatches {
+		return nil
+	}
+	k.batches++
+	return scriptedBatch{k, n}
+}
+
+type scriptedBatch struct {
+	kernel *script
+	size   int
+}
+
+func (b scriptedBatch) Recv(all []engine.Transfer) {
+	b.count(all)
+	for i := range all {
+		t := &all[i]
+		t.N, t.Errno = b.kernel.Read(t.FD, t.B)
+	}
+}
+
+func (b scriptedBatch) Send(all []engine.Transfer) {
+	b.count(all)
+	for i := range all {
+		t := &all[i]
+		t.N, t.Errno = len(t.B), b.kernel.Write(t.FD, t.B)
+	}
+}
+
+// count counts the calls that the real one would make.
+func (b scriptedBatch) count(all []engine.Transfer) {
+	b.kernel.calls["io_submit"] += (len(all) + b.size - 1) / b.size
+	for _, t := range all {
+		if len(t.B) == 0 {
+			b.kernel.Errorf("nothing to move in a batch")
+		}
+	}
+}
+
+func (b scriptedBatch) Close() { b.kernel.batches-- }
 
 func (k *script) Send(fd int, m []Message) (int, syscall.Errno) {
 	s := k.socket(fd, "sendmmsg")

@@ -26,6 +26,7 @@ func (w *worker) yieldOne(caller *worker, of *forward) {
 }
 
 func (w *worker) evict(of *forward) {
+	w.collect()
 	if f := w.oldest(of, nil); f != nil {
 		w.yieldFor(f)
 	}

@@ -13,10 +13,12 @@ import (
 	"unproxy/gateway/record"
 )
 
-// at is the header of a client that goes by a number.
-func at(n int) string {
-	return v2(netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 4711), destiny4)
+// client is one that goes by a number, and at is its header.
+func client(n int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 4711)
 }
+
+func at(n int) string { return v2(client(n), destiny4) }
 
 // At the limit the flow that was silent the longest gives way, and is counted.
 func TestMaxFlows(t *testing.T) {
@@ -260,7 +262,7 @@ func TestListeningFails(t *testing.T) {
 	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0]), engine.NewRoute(f, &f.Listeners[1])}
 	_, err := relay.Guest(&scriptedHost{rig: &rig{TB: t, script: k}, loops: 1, watched: map[int]uint64{}}, routes)
 	var e *engine.ListenError
-	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 {
-		t.Errorf("error %v, %d sockets are open", err, k.open())
+	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 || k.batches != 0 {
+		t.Errorf("error %v, %d sockets and %d batches are open", err, k.open(), k.batches)
 	}
 }

@@ -120,33 +120,9 @@ func (o *outbox) flush(k Kernel, fd int, s sender) {
 	if o.n == 0 {
 		return
 	}
-	if o.n == 1 && o.v == 1 && o.trains[0].count == 1 && o.trains[0].to.nameLength == 0 {
-		o.write(k, fd, s)
-	} else {
-		o.seal()
-		o.sendAll(k, fd, s)
-	}
+	o.seal()
+	o.sendAll(k, fd, s)
 	o.n, o.v = 0, 0
-}
-
-// write sends the only datagram of a connected socket, with the cheapest call
-// that there is.
-func (o *outbox) write(k Kernel, fd int, s sender) {
-	b := unsafe.Slice(o.vectors[0].Base, o.vectors[0].Len)
-	for tried := false; ; {
-		errno := k.Write(fd, b)
-		switch {
-		case errno == 0:
-			return
-		case errno == unix.EINTR:
-		case tried || noRoom(errno):
-			s.lost(errno, 1, len(b))
-			return
-		default:
-			tried = true
-			s.told(errno)
-		}
-	}
 }
 
 // seal makes messages of the trains.

@@ -23,6 +23,7 @@ type packet struct {
 
 // receive takes what peers sent to a listener.
 func (w *worker) receive(fr *front) {
+	w.collect()
 	fr.busy = true
 	w.wakeAt(w.host.Now() + watchEvery)
 	for range receiveBudget {
@@ -35,6 +36,7 @@ func (w *worker) receive(fr *front) {
 			w.arrived(fr, i)
 		}
 		w.sendForth()
+		w.moveRefused()
 		if n < batchSize {
 			return
 		}
@@ -70,18 +72,14 @@ func (w *worker) arrived(fr *front, i int) {
 }
 
 // passOn finds or begins the flow of a datagram and puts the payload down to be
-// sent, together with those before it if they are of the same flow.
+// sent, together with all that came with the same call.
 func (w *worker) passOn(p *packet) {
 	f, payload := w.flowOf(p)
 	if f == nil {
 		return
 	}
-	if f != w.pending || !w.forth.room() {
+	if !w.forth.room() {
 		w.sendForth()
-		if f.lane == nil {
-			return // it gave way to one that had to look for another backend
-		}
-		w.pending = f
 	}
 	now := w.host.Now()
 	f.alive, f.heard = now, now
@@ -92,20 +90,7 @@ func (w *worker) passOn(p *packet) {
 	w.counted.packetsIn++
 	w.counted.bytesIn += uint64(len(payload))
 	f.lane.tally.Bytes[engine.In] += uint64(len(payload))
-	w.forth.add(&address{}, nil, payload, 0, !f.noTrains)
-}
-
-// sendForth sends what was put down for a flow to its backend.
-func (w *worker) sendForth() {
-	f := w.pending
-	if f == nil {
-		return
-	}
-	w.pending = nil
-	w.forth.flush(w.kernel, f.fd, f)
-	if f.refused {
-		w.moveOn(f)
-	}
+	w.forth.add(f, payload)
 }
 
 // flowOf returns the flow of a datagram and what is to be passed on; no flow if

@@ -15,6 +15,10 @@
 // nothing is locked or handed over on the way. One socket that is dealt out by
 // the gateway would cost a copy and a wake-up for most datagrams.
 //
+// Entering the kernel costs as much as most of what it does for a datagram: what
+// comes with one call is sorted by flow and sent with as few, and the replies to
+// many flows are read together.
+//
 // Nothing is allocated for a datagram, and nothing is kept of the room that it
 // was received in.
 package datagram

@@ -134,10 +134,15 @@ func (h *scriptedHost) Watch(fd int, events uint32, key uint64) syscall.Errno {
 	return 0
 }
 
+// newRig makes a rig, on the scripted kernel of c or one of its own.
 func newRig(t testing.TB, loops int, c Config, forwards ...*engine.Forward) *rig {
 	t.Helper()
-	r := &rig{TB: t, script: newScript(t), clock: int64(time.Hour)}
-	c.Kernel = r.script
+	k, _ := c.Kernel.(*script)
+	if k == nil {
+		k = newScript(t)
+	}
+	r := &rig{TB: t, script: k, clock: int64(time.Hour)}
+	c.Kernel = k
 	c.Report = func(rec *record.Connection) { r.records = append(r.records, *rec) }
 	c.Notice = func(n engine.Notice) { r.notices = append(r.notices, n) }
 	r.relay = New(c)
@@ -342,7 +347,7 @@ func (r *rig) clean() {
 	}
 	for _, h := range r.hosts {
 		w := h.guest
-		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.pending != nil || w.answers.used != 0 {
+		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.forth.used != 0 || len(w.forth.runs) != 0 || len(w.gathered.due) != 0 || len(w.refused) != 0 || w.answers.used != 0 {
 			r.Errorf("loop %d holds %d, knows %d flows, %d of %d free", h.index, h.held, len(w.table.byKey), len(w.table.free), len(w.table.flows))
 		}
 		for _, l := range w.lanes {

@@ -54,13 +54,14 @@ type flow struct {
 	index, generation     uint32
 	failure               syscall.Errno // that the backend's side reported last, if nothing came since
 	version               uint8
-	want                  uint8 // replies to read at once
-	attempt               uint8 // of several backends
-	alternatives          bool  // there are several
-	refused               bool  // the backend is to be given up
-	spoof                 bool  // the backend is to see the client's address
-	counted               bool  // against the client's limit
-	claimed               bool  // the source is this flow's alone
+	want                  uint8  // replies to read at once
+	run                   uint16 // that the sorter has of it, from 1; 0 is none
+	attempt               uint8  // of several backends
+	alternatives          bool   // there are several
+	refused               bool   // the backend is to be given up: the worker has a ticket
+	spoof                 bool   // the backend is to see the client's address
+	counted               bool   // against the client's limit
+	claimed               bool   // the source is this flow's alone
 	bulk                  bool
 	noTrains              bool // the kernel does not cut trains apart on this way
 }

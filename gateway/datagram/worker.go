@@ -15,6 +15,7 @@ type worker struct {
 	relay  *Relay
 	host   engine.Host
 	kernel Kernel
+	batch  engine.Batch // nil where there is none to be had
 
 	fronts []*front // by listener
 	lanes  []*lane
@@ -22,10 +23,11 @@ type worker struct {
 
 	received *inbox // from peers, for the length of one call
 	answers  *inbox // from backends, until the loop rests
-	forth    outbox // to the backend of pending
-	pending  *flow
+	forth    sorter // to backends, for the length of one call
 	back     outbox // to peers, from the socket of returns
 	returns  *front
+	refused  []ticket // flows that are to look for another backend
+	gathered collector
 
 	targets  []engine.Endpoint
 	report   record.Connection
@@ -41,7 +43,7 @@ type worker struct {
 
 func newWorker(r *Relay, h engine.Host) *worker {
 	return &worker{
-		relay: r, host: h, kernel: r.config.Kernel, table: newTable(),
+		relay: r, host: h, kernel: r.config.Kernel, batch: r.config.Kernel.Batch(batchSize), table: newTable(),
 		received: newInbox(), answers: newInbox(),
 	}
 }
@@ -78,6 +80,7 @@ func (w *worker) Event(key uint64, _ uint32) {
 
 // Rest sends the replies that came in this turn of the loop.
 func (w *worker) Rest() {
+	w.collect()
 	w.sendBack()
 	if w.counted != (traffic{}) {
 		w.counters.add(&w.counted)
@@ -87,6 +90,7 @@ func (w *worker) Rest() {
 
 // Alarm ends the flows whose time is over, and tells of drops.
 func (w *worker) Alarm() {
+	w.collect()
 	w.alarm = 0
 	w.watchFronts()
 	w.tellDrops()
@@ -145,6 +149,7 @@ func (w *worker) StopAccepting() {
 
 // Cut ends every flow.
 func (w *worker) Cut() {
+	w.collect()
 	for _, l := range w.lanes {
 		for l.first != nil {
 			w.endAs(l.first, record.Drained, record.Gateway, "")
@@ -164,6 +169,9 @@ func (w *worker) Close() {
 	w.tellDrops()
 	for _, fr := range w.fronts {
 		w.kernel.Close(fr.fd)
+	}
+	if w.batch != nil {
+		w.batch.Close()
 	}
 }
 
