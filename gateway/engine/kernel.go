@@ -12,7 +12,7 @@ import (
 )
 
 // Kernel is every system call that the engine makes. The real one is in this
-// file and nowhere else; tests put a scripted one in its place.
+// file and in batch.go; tests put a scripted one in its place.
 //
 // No call blocks but Wait with a timeout. Any call that returns an errno may
 // return EINTR. Descriptors are non-blocking and close-on-exec.
