@@ -53,7 +53,7 @@ func TestOperationsReadiness(t *testing.T) {
 
 // Whatever flag or unit a document speaks of is there.
 func TestDocumentedFlagsAndUnits(t *testing.T) {
-	known := []string{"--cap-add", "--proxy-header", "--peer", "--section"} // of other programs, and of scripts/bench
+	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart"} // of other programs, and of scripts/bench
 	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"}, {"check", "--help"},
 		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
 		{"routes", "print", "--help"}, {"routes", "remove", "--help"}} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -151,6 +152,7 @@ func (s *server) serve() error {
 	l := newLife(s, signals, stop)
 	var watching sync.WaitGroup
 	watching.Go(func() { l.lead(ended) })
+	runtime.GC() // the first sessions have the room of what starting took
 	err = run.Run(ctx)
 	close(ended)
 	watching.Wait()

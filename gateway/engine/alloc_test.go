@@ -16,6 +16,10 @@ func TestSizeOfASession(t *testing.T) {
 	if size > 384 {
 		t.Errorf("a session is %d bytes, want at most 384", size)
 	}
+	const page, small = 8 << 10, 32 << 10 // of the Go runtime
+	if block := size * blockSize; block <= small || block%page != 0 {
+		t.Errorf("a block of sessions is %d bytes, want whole pages and more than %d", block, small)
+	}
 }
 
 // steady is a rig whose kernel does not allocate either, once it is warm.

@@ -303,10 +303,12 @@ func (linux) Unwatch(poller, fd int) {
 
 func (linux) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 	// epoll_pwait, because arm64 has no epoll_wait.
-	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
-	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), p, n, 0, 0, 0)
-	if timeout != 0 && errno == 0 && got == 0 {
-		got, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), uintptr(unsafe.Pointer(unsafe.SliceData(events))), n, uintptr(timeout), 0, 0)
+	var got uintptr
+	var errno syscall.Errno
+	if timeout == 0 {
+		got, errno = call6(unix.SYS_EPOLL_PWAIT, uintptr(poller), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	} else {
+		got, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
 	}
 	if errno != 0 {
 		return 0 // EINTR: the loop comes back

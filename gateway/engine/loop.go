@@ -39,6 +39,7 @@ type loop struct {
 
 	now      int64 // the kernel's clock at the last wake-up
 	awake    int64 // the time before which the loop does not sleep
+	found    int   // events of the last turn
 	wheel    *wheel
 	buffer   []byte              // what is read and written at once
 	spare    []*[bufferSize]byte // buffers that blocked sessions gave back

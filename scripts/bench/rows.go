@@ -155,7 +155,7 @@ func plural(n int, what string) string {
 }
 
 func amount(n int) string {
-	if n < 1024 {
+	if n%1024 != 0 {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%d KiB", n/1024)
