@@ -7,7 +7,7 @@
 //	go run ./scripts/bench --quick                # half a minute, that it works
 //	go run ./scripts/bench --section pingpong --mode plain --match '^64 B' --rounds 3
 //	go run ./scripts/bench --json >runs.json      # one run a line, no table
-//	go run ./scripts/bench --from runs.json --chart docs/pictures
+//	go run ./scripts/bench --from runs.json --chart docs/charts
 //	go run ./scripts/bench --haproxy ~/haproxy-3.5/haproxy
 //	go run ./scripts/bench --peer 'go-mmproxy -l {listen} -4 {backend}' --peer-name go-mmproxy --peer-headers --peer-transparent
 //
