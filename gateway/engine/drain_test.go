@@ -129,8 +129,8 @@ func TestNewFails(t *testing.T) {
 			k.optionError = func(int, int) unix.Errno { return unix.ENOPROTOOPT }
 		}
 		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
-		if err == nil || k.used != 0 {
-			t.Errorf("%s: %v, %d descriptors are open", call, err, k.used)
+		if err == nil || k.used != 0 || k.batches != 0 {
+			t.Errorf("%s: %v, %d descriptors and %d batches are open", call, err, k.used, k.batches)
 		}
 		if e := (*ListenError)(nil); call == "listen" && (!errors.As(err, &e) || e.Name != "front" || e.Hint() == "") {
 			t.Errorf("%s: %v", call, err)

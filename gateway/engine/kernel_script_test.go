@@ -41,6 +41,7 @@ type script struct {
 	accepts     []syscall.Errno // what the next Accepts return instead
 	filters     bool            // RefuseHandshakes works
 	noBatches   bool            // io_setup(2) is refused
+	batches     int             // that are open
 	pipeErrors  syscall.Errno   // what Pipe returns
 	pipeRoom    int             // what it grants at most, 0: what is asked for
 	spliceError syscall.Errno   // what Splice from a socket returns
@@ -304,6 +305,7 @@ func (k *script) Batch(int) Batch {
 	if k.noBatches {
 		return nil
 	}
+	k.batches++
 	return scriptedBatch{k}
 }
 
@@ -323,7 +325,7 @@ func (b scriptedBatch) Send(all []Transfer) {
 	}
 }
 
-func (b scriptedBatch) Close() {}
+func (b scriptedBatch) Close() { b.kernel.batches-- }
 
 func (k *script) Close(fd int) {
 	f := k.file(fd, "Close", stream, listening, pipeRead, pipeWrite, epoll, eventfd)

@@ -96,7 +96,6 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	l.now = l.kernel.Now()
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
-	l.exchange = newExchange(l.kernel)
 	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
 		l.waiting.limit = (e.config.MaxWaiting + loops - 1) / loops
 	}
@@ -116,6 +115,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		l.kernel.Close(waker)
 		return nil, systemError("epoll_ctl", errno)
 	}
+	l.exchange = newExchange(l.kernel)
 	return l, nil
 }
 
@@ -134,7 +134,6 @@ func (l *loop) run() {
 		l.guest.Close()
 	}
 	l.pipes.close()
-	l.exchange.close()
 }
 
 // turn waits for events once and serves them, before the deadlines: one that
@@ -270,8 +269,9 @@ func (l *loop) call(f func()) {
 	l.ring()
 }
 
-// close gives up what the loop waits with, once it has ended.
+// close gives up what the loop waits and exchanges bytes with, once it has ended.
 func (l *loop) close() {
+	l.exchange.close()
 	l.mail.Lock()
 	defer l.mail.Unlock()
 	l.mail.closed = true
