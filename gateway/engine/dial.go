@@ -109,10 +109,8 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
 	if !s.backend.IsUnix() {
-		for _, o := range f.options.first {
-			if errno := l.kernel.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
-				return errno, false
-			}
+		if errno := setOptions(l.kernel, fd, f.options.first); errno != 0 {
+			return errno, false
 		}
 	}
 	if f.Mark != 0 && !s.backend.IsUnix() {

@@ -96,22 +96,19 @@ type refusal struct {
 	offset int    // of what is wrong with it
 }
 
-// because notes why a session ends, or what went wrong last.
-func (s *session) because(reason string) *refusal {
+// explain returns the session's refusal, which it makes if there is none yet.
+func (s *session) explain() *refusal {
 	if s.refusal == nil {
 		s.refusal = new(refusal)
 	}
-	s.refusal.reason = reason
 	return s.refusal
 }
 
+// because notes why a session ends, or what went wrong last.
+func (s *session) because(reason string) { s.explain().reason = reason }
+
 // sample keeps the beginning of a refused header for the log.
-func (s *session) sample(b []byte) {
-	if s.refusal == nil {
-		s.refusal = new(refusal)
-	}
-	s.refusal.sample = string(b[:min(len(b), sampleSize)])
-}
+func (s *session) sample(b []byte) { s.explain().sample = string(b[:min(len(b), sampleSize)]) }
 
 func (s *session) why() refusal {
 	if s.refusal == nil {

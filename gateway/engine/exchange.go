@@ -74,19 +74,11 @@ func (l *loop) gather(s *session, i int) bool {
 	if x.batch == nil || !s.shared(i) {
 		return false
 	}
-	x.due = append(x.due, errand{ticket{s.index, s.generation}, i})
+	x.due = append(x.due, errand{s.ticket(), i})
 	if len(x.due) == exchangeSize {
 		l.trade()
 	}
 	return true
-}
-
-// owner returns the session of an errand, or nil if it has ended.
-func (l *loop) owner(e errand) *session {
-	if s := l.sessions.at(e.index); s.generation == e.generation {
-		return s
-	}
-	return nil
 }
 
 // trade makes the reads that were gathered, and then the writes that follow from
@@ -99,7 +91,7 @@ func (l *loop) trade() {
 	x.due = x.due[:0]
 	if len(due) < fewErrands {
 		for _, e := range due {
-			if s := l.owner(e); s != nil && s.shared(e.side) {
+			if s := l.sessions.find(e.ticket); s != nil && s.shared(e.side) {
 				s.readAlone(l)
 			}
 		}
@@ -107,13 +99,13 @@ func (l *loop) trade() {
 	}
 	l.readTogether(due)
 	for i, e := range x.bound {
-		if s := l.owner(e); s != nil {
+		if s := l.sessions.find(e.ticket); s != nil {
 			s.wasRead(l, e.side, &x.reads[i])
 		}
 	}
 	l.writeTogether()
 	for i, e := range x.bound {
-		if s := l.owner(e); s != nil {
+		if s := l.sessions.find(e.ticket); s != nil {
 			s.wasWritten(l, e.side, x.writes[i].Errno)
 		}
 	}
@@ -124,14 +116,14 @@ func (l *loop) readTogether(due []errand) {
 	x := &l.exchange
 	x.bound, x.reads = x.bound[:0], x.reads[:0]
 	for _, e := range due {
-		if s := l.owner(e); s != nil && s.shared(e.side) {
+		if s := l.sessions.find(e.ticket); s != nil && s.shared(e.side) {
 			x.reads = append(x.reads, Transfer{FD: int(s.sides[e.side].fd), B: x.slot(len(x.bound))})
 			x.bound = append(x.bound, e)
 		}
 	}
 	x.batch.Recv(x.reads)
 	for i, e := range x.bound {
-		s, t := l.owner(e), &x.reads[i]
+		s, t := l.sessions.find(e.ticket), &x.reads[i]
 		if t.Errno != 0 || s.state != relaying {
 			continue
 		}
@@ -148,7 +140,7 @@ func (l *loop) writeTogether() {
 	bound := x.bound
 	x.bound, x.writes = x.bound[:0], x.writes[:0]
 	for _, e := range bound {
-		s := l.owner(e)
+		s := l.sessions.find(e.ticket)
 		if s == nil || s.state != relaying || len(s.sides[e.side].held) == 0 {
 			continue
 		}
@@ -158,7 +150,7 @@ func (l *loop) writeTogether() {
 	}
 	x.batch.Send(x.writes)
 	for i, e := range x.bound {
-		s, t := l.owner(e), &x.writes[i]
+		s, t := l.sessions.find(e.ticket), &x.writes[i]
 		s.carried(e.side, t.N)
 		s.sides[e.side].held = t.B[t.N:]
 	}

@@ -59,10 +59,8 @@ func (ln *listener) adopt(k Kernel) error {
 }
 
 func (ln *listener) adoptTCP(k Kernel) error {
-	for _, o := range append(optionsOff(), ln.forward.options.all()...) {
-		if errno := k.SetOption(ln.fd, o[0], o[1], o[2]); errno != 0 {
-			return systemError("setsockopt", errno)
-		}
+	if errno := setOptions(k, ln.fd, append(optionsOff(), ln.forward.options.all()...)); errno != 0 {
+		return systemError("setsockopt", errno)
 	}
 	if !ln.forward.TProxy {
 		return nil

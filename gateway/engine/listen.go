@@ -83,10 +83,8 @@ func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno 
 	if at.Addr().Is6() {
 		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
 	}
-	for _, o := range append(options, ln.forward.options.all()...) {
-		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
-			return errno
-		}
+	if errno := setOptions(k, fd, append(options, ln.forward.options.all()...)); errno != 0 {
+		return errno
 	}
 	if ln.forward.TProxy {
 		if errno := transparent.Enable(k, fd, at.Addr().Is4()); errno != 0 {

@@ -163,7 +163,7 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
 	switch kind {
 	case tagPeer, tagBackend:
-		if s := l.sessions.at(index); s.generation == generation && s.state != free {
+		if s := l.sessions.find(ticket{index, generation}); s != nil {
 			s.event(l, int(kind), events)
 		}
 	case tagListener:

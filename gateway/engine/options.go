@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,10 +48,18 @@ func (f *Forward) socketOptions() options {
 
 func (o *options) all() []option { return slices.Concat(o.first, o.second, o.lasting) }
 
+// setOptions sets options one after the other, up to the first that fails.
+func setOptions(k Kernel, fd int, list []option) syscall.Errno {
+	for _, o := range list {
+		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
+			return errno
+		}
+	}
+	return 0
+}
+
 // setLate sets options on the socket to the backend that are worth a system
 // call only now. The listener's socket took the same ones.
 func (s *session) setLate(l *loop, list []option) {
-	for _, o := range list {
-		l.kernel.SetOption(int(s.sides[backend].fd), o[0], o[1], o[2])
-	}
+	setOptions(l.kernel, int(s.sides[backend].fd), list)
 }

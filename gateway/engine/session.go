@@ -75,7 +75,8 @@ func (s *session) refused(l *loop, b []byte, err error) {
 	outcome := record.Malformed
 	if e, ok := err.(*proxyproto.Error); ok {
 		outcome = HeaderOutcome(e.Reason)
-		s.because(e.Reason.String()).offset = e.Offset
+		s.because(e.Reason.String())
+		s.explain().offset = e.Offset
 	}
 	s.sample(b)
 	s.failedBy = record.Peer

@@ -21,6 +21,19 @@ func (p *sessions) len() int { return len(p.blocks) * blockSize }
 
 func (p *sessions) at(i uint32) *session { return &p.blocks[i/blockSize][i%blockSize] }
 
+// ticket names a session for as long as it is the same connection.
+type ticket struct{ index, generation uint32 }
+
+func (s *session) ticket() ticket { return ticket{s.index, s.generation} }
+
+// find returns the session that a ticket names, or nil if it has ended.
+func (p *sessions) find(t ticket) *session {
+	if s := p.at(t.index); s.generation == t.generation && s.state != free {
+		return s
+	}
+	return nil
+}
+
 // from yields up to n sessions, from the i-th on.
 func (p *sessions) from(i, n int) iter.Seq[*session] {
 	return func(yield func(*session) bool) {

@@ -21,9 +21,6 @@ type waiting struct {
 	head  int
 }
 
-// ticket names a session for as long as it is the same connection.
-type ticket struct{ index, generation uint32 }
-
 // awaits says that the session waits for its header.
 func (s *session) awaits() bool { return s.state == reading && s.headed == 0 }
 
@@ -38,7 +35,7 @@ func (l *loop) await(s *session) {
 	if len(w.queue) > 2*int(count)+64 {
 		l.tidyWaiting()
 	}
-	w.queue = append(w.queue, ticket{s.index, s.generation})
+	w.queue = append(w.queue, s.ticket())
 	if int(count) > w.limit {
 		l.giveWay()
 	}
@@ -49,7 +46,7 @@ func (l *loop) awaited() { l.waiting.count.Add(-1) }
 
 // stillWaits returns the session of a ticket if it waits; else nil.
 func (l *loop) stillWaits(t ticket) *session {
-	if s := l.sessions.at(t.index); s.generation == t.generation && s.awaits() {
+	if s := l.sessions.find(t); s != nil && s.awaits() {
 		return s
 	}
 	return nil
