@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent/returnpath"
 )
@@ -15,7 +16,7 @@ import (
 // operator; a program may fill one in by hand. It is read once, by [New].
 type Config struct {
 	// Forwards are the ways through the gateway; at least one.
-	Forwards []*engine.Forward
+	Forwards []*forward.Forward
 	// Loops is the number of event loops; 0 is one for each CPU.
 	Loops int
 	// Spin is how long after an event an event loop looks for the next one

@@ -3,7 +3,7 @@ package gateway
 import (
 	"slices"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // idle warns of settings that were given and do nothing.
@@ -32,26 +32,26 @@ func (l *loader) idle(common draft, drafts []draft) {
 type idleRule struct {
 	name    string
 	without string
-	applies func(*engine.Forward) bool
+	applies func(*forward.Forward) bool
 }
 
 func idleRules() []idleRule {
 	rules := []idleRule{
 		{"allow-destination", "without the backend \"header\"", leadsAnywhere},
 		{"socket-mode", "without a unix listener", hasUnixListener},
-		{"require-checksum", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
-		{"max-header", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
-		{"v1-ipv4-in-tcp6", "where only v2 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV1 }},
+		{"require-checksum", "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
+		{"max-header", "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
+		{"v1-ipv4-in-tcp6", "where only v2 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV1 }},
 	}
 	for _, s := range Settings() {
 		if s.transparentOnly {
-			rules = append(rules, idleRule{s.Name, "without --transparent on", func(f *engine.Forward) bool { return f.Transparent }})
+			rules = append(rules, idleRule{s.Name, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }})
 		}
 		if s.Group == GroupDatagram {
-			rules = append(rules, idleRule{s.Name, "without a udp:// forward", func(f *engine.Forward) bool { return f.Datagrams }})
+			rules = append(rules, idleRule{s.Name, "without a udp:// forward", func(f *forward.Forward) bool { return f.Datagrams }})
 		}
 		if s.streamOnly {
-			rules = append(rules, idleRule{s.Name, "for udp:// forwards", func(f *engine.Forward) bool { return !f.Datagrams }})
+			rules = append(rules, idleRule{s.Name, "for udp:// forwards", func(f *forward.Forward) bool { return !f.Datagrams }})
 		}
 		if s.headerOnly {
 			rules = append(rules, idleRule{s.Name, "with the headers of --udp-header spp", hasProxyHeaders})
@@ -60,6 +60,6 @@ func idleRules() []idleRule {
 	return rules
 }
 
-func hasProxyHeaders(f *engine.Forward) bool {
-	return !f.Datagrams || f.DatagramHeader != engine.SimpleProxy
+func hasProxyHeaders(f *forward.Forward) bool {
+	return !f.Datagrams || f.DatagramHeader != forward.SimpleProxy
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/settings"
 )
 
@@ -235,16 +235,16 @@ func (l *loader) warn(message, remedy string) {
 	l.warnings = append(l.warnings, Warning{Message: message, Remedy: remedy})
 }
 
-func leadsAnywhere(f *engine.Forward) bool {
-	return anyBackend(f, func(b engine.Backend) bool { return b.FromHeader })
+func leadsAnywhere(f *forward.Forward) bool {
+	return anyBackend(f, func(b forward.Backend) bool { return b.FromHeader })
 }
 
-func hasUnixListener(f *engine.Forward) bool {
-	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return l.Endpoint.IsUnix() })
+func hasUnixListener(f *forward.Forward) bool {
+	return slices.ContainsFunc(f.Listeners, func(l forward.Listener) bool { return l.Endpoint.IsUnix() })
 }
 
-func anyBackend(f *engine.Forward, match func(engine.Backend) bool) bool {
-	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return slices.ContainsFunc(l.Backends, match) })
+func anyBackend(f *forward.Forward, match func(forward.Backend) bool) bool {
+	return slices.ContainsFunc(f.Listeners, func(l forward.Listener) bool { return slices.ContainsFunc(l.Backends, match) })
 }
 
 // separateFamilies makes a listener that was written [::]:PORT one of IPv6
@@ -257,12 +257,12 @@ func separateFamilies(drafts []draft) {
 		port      uint16
 	}
 	taken := map[service]bool{}
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
 		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
 			taken[service{f.Datagrams, a.Port()}] = true
 		}
 	})
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
 		port, name := l.Endpoint.Addr.Port(), strings.TrimPrefix(l.Name, "udp://")
 		if l.DualStack && strings.HasPrefix(name, "[") && port != 0 && taken[service{f.Datagrams, port}] {
 			l.DualStack = false
@@ -270,7 +270,7 @@ func separateFamilies(drafts []draft) {
 	})
 }
 
-func each(drafts []draft, do func(*engine.Forward, *engine.Listener)) {
+func each(drafts []draft, do func(*forward.Forward, *forward.Listener)) {
 	for i := range drafts {
 		f := &drafts[i].forward
 		for j := range f.Listeners {

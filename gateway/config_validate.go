@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // leastHeaderTimeout is what the specification asks for (section 2): a header
@@ -46,7 +46,7 @@ func (v *validator) warn(what, remedy string) {
 }
 
 // forward looks at one forward by itself.
-func (v *validator) forward(f *engine.Forward) {
+func (v *validator) forward(f *forward.Forward) {
 	if len(f.Listeners) == 0 {
 		v.problem("a forward has no listener", "")
 		return
@@ -70,7 +70,7 @@ func (v *validator) forward(f *engine.Forward) {
 }
 
 // peers looks at who is believed.
-func (v *validator) peers(f *engine.Forward) {
+func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
 	}
@@ -82,7 +82,7 @@ func (v *validator) peers(f *engine.Forward) {
 
 // untrusting looks at a forward without a trust rule, which only unix sockets
 // can do without. What systemd hands over is not known before it has.
-func (v *validator) untrusting(f *engine.Forward) {
+func (v *validator) untrusting(f *forward.Forward) {
 	const rule = "give the addresses of the load balancer: --trust 10.0.0.0/8"
 	for _, l := range f.Listeners {
 		switch {
@@ -96,7 +96,7 @@ func (v *validator) untrusting(f *engine.Forward) {
 }
 
 // headers looks at what is demanded of headers.
-func (v *validator) headers(f *engine.Forward) {
+func (v *validator) headers(f *forward.Forward) {
 	if f.Header.RefuseV1 && f.Header.RefuseV2 {
 		v.problem("neither version of the header is accepted", "--accept v1,v2")
 	}
@@ -109,12 +109,12 @@ func (v *validator) headers(f *engine.Forward) {
 }
 
 // transparent looks at whether backends can be dialled from a client's address.
-func (v *validator) transparent(f *engine.Forward) {
+func (v *validator) transparent(f *forward.Forward) {
 	if !f.Transparent {
 		return
 	}
-	unix := anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() })
-	other := anyBackend(f, func(b engine.Backend) bool { return !b.Endpoint.IsUnix() })
+	unix := anyBackend(f, func(b forward.Backend) bool { return b.Endpoint.IsUnix() })
+	other := anyBackend(f, func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	switch {
 	case unix && !other:
 		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
@@ -136,24 +136,24 @@ func (v *validator) transparent(f *engine.Forward) {
 const leastFirstTimeout = 60 * time.Second
 
 // datagrams looks at what is particular to UDP.
-func (v *validator) datagrams(f *engine.Forward) {
-	if hasUnixListener(f) || anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() }) {
+func (v *validator) datagrams(f *forward.Forward) {
+	if hasUnixListener(f) || anyBackend(f, func(b forward.Backend) bool { return b.Endpoint.IsUnix() }) {
 		v.problem("a udp:// forward has a unix socket", "write HOST:PORT on both sides")
 	}
-	if f.Header.RefuseV2 && f.DatagramHeader != engine.SimpleProxy {
+	if f.Header.RefuseV2 && f.DatagramHeader != forward.SimpleProxy {
 		v.problem("UDP headers are of version 2, which is not accepted", "--accept v1,v2")
 	}
 	if f.FlowTimeout <= 0 {
 		v.problem("a flow of datagrams has no end but silence, and none is long enough", "--udp-idle-timeout 60s")
 	}
-	if f.DatagramHeader == engine.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
+	if f.DatagramHeader == forward.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
 		v.warn(fmt.Sprintf("flows end after %v of silence, and a sender that remembers one for longer sends no header again: what it sends then is dropped", f.FlowTimeout),
 			"twice as long as the sender remembers: --udp-idle-timeout 60s")
 	}
 }
 
 // destination looks at where a header may lead.
-func (v *validator) destination(f *engine.Forward) {
+func (v *validator) destination(f *forward.Forward) {
 	switch {
 	case leadsAnywhere(f) && f.AllowDestination == nil:
 		v.problem("backend \"header\" goes where the header says, and nothing says where that may be",
@@ -164,11 +164,11 @@ func (v *validator) destination(f *engine.Forward) {
 }
 
 // backends looks at where one listener leads.
-func (v *validator) backends(l engine.Listener) {
+func (v *validator) backends(l forward.Listener) {
 	if len(l.Backends) == 0 {
 		v.problem(fmt.Sprintf("listener %s leads nowhere", l.Name), "write LISTEN=BACKEND")
 	}
-	if len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader }) {
+	if len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader }) {
 		v.problem("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
 	}
 	for _, b := range l.Backends {
@@ -180,7 +180,7 @@ func (v *validator) backends(l engine.Listener) {
 
 // leadsBack reports whether b is what l itself listens on. Of a name only
 // localhost is known; of a wildcard only that it covers loopback.
-func leadsBack(l engine.Listener, b engine.Backend) bool {
+func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
 		return l.Endpoint.Path == b.Endpoint.Path
 	}
@@ -199,13 +199,13 @@ func leadsBack(l engine.Listener, b engine.Backend) bool {
 }
 
 // listeners looks for two listeners that cannot both be opened.
-func (v *validator) listeners(forwards []*engine.Forward) {
-	paths := map[string]engine.Listener{}
+func (v *validator) listeners(forwards []*forward.Forward) {
+	paths := map[string]forward.Listener{}
 	type service struct {
 		datagrams bool
 		port      uint16
 	}
-	ports := map[service][]engine.Listener{}
+	ports := map[service][]forward.Listener{}
 	for _, f := range forwards {
 		for _, l := range f.Listeners {
 			if l.Activation != "" && l.Socket == nil {
@@ -235,7 +235,7 @@ func (v *validator) listeners(forwards []*engine.Forward) {
 }
 
 // collision records a problem if a and b, which are of one port, overlap.
-func (v *validator) collision(a, b engine.Listener) {
+func (v *validator) collision(a, b forward.Listener) {
 	if a.Endpoint == b.Endpoint {
 		v.twice(a, b)
 		return
@@ -251,13 +251,13 @@ func (v *validator) collision(a, b engine.Listener) {
 }
 
 // twice records that a and b listen on the same.
-func (v *validator) twice(a, b engine.Listener) {
+func (v *validator) twice(a, b forward.Listener) {
 	v.problem(fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a.Name, Leads(a), b.Name, Leads(b)),
 		"let each listen on something of its own")
 }
 
 // Leads says in words where a listener leads: its backends, in order.
-func Leads(l engine.Listener) string {
+func Leads(l forward.Listener) string {
 	var all []string
 	for _, b := range l.Backends {
 		switch {

@@ -18,17 +18,20 @@ const module = "unproxy"
 // import. Tests are free. A package that is not listed is a failure: it must
 // find its place first.
 //
-//	command -> gateway -> datagram -> engine -> proxyproto, record
+//	command -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
 //	                   -> trust, transparent (never each other, never gateway)
 //	        -> doctor -> gateway
 var allowed = map[string][]string{
 	"":                   {"gateway/command"},
-	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
+	"gateway":            {"gateway/forward", "gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
 	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram":   {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
-	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/admin":      {"gateway/forward", "gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/datagram":   {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/doctor":     {"gateway/forward", "gateway/kernel", "gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
+	"gateway/engine":     {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/forward":    {"gateway/proxyproto", "transparent"},
+	"gateway/kernel":     {"transparent", unix},
+	"gateway/limit":      {"gateway/forward"},
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
 	"gateway/settings":   {},

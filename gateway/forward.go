@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/go-sockaddr/template"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/settings"
 )
 
@@ -23,7 +23,7 @@ type Forward struct {
 	Datagrams bool
 	// Listeners are where it listens, one for each port of a range, and
 	// where each leads.
-	Listeners []engine.Listener
+	Listeners []forward.Listener
 	// Settings are the keys after the question mark.
 	Settings Values
 }

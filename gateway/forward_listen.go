@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/settings"
 )
 
@@ -29,7 +29,7 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 	f.Name = f.scheme() + text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
-			f.Listeners = []engine.Listener{{Name: f.scheme() + text, Endpoint: engine.Endpoint{Path: path}}}
+			f.Listeners = []forward.Listener{{Name: f.scheme() + text, Endpoint: forward.Endpoint{Path: path}}}
 		}
 		return portRange{}
 	}
@@ -39,7 +39,7 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 			return portRange{}
 		}
 		if p.activation(name) {
-			f.Listeners = []engine.Listener{{Name: text, Activation: name}}
+			f.Listeners = []forward.Listener{{Name: text, Activation: name}}
 		}
 		return portRange{}
 	}
@@ -53,9 +53,9 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		return portRange{}
 	}
 	for port := int(ports.low); port <= int(ports.high); port++ {
-		f.Listeners = append(f.Listeners, engine.Listener{
+		f.Listeners = append(f.Listeners, forward.Listener{
 			Name:      f.scheme() + host + ":" + strconv.Itoa(port),
-			Endpoint:  engine.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
+			Endpoint:  forward.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
 			DualStack: addr == netip.IPv6Unspecified(),
 		})
 	}

@@ -9,6 +9,8 @@ import (
 
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
@@ -115,8 +117,8 @@ func (g *Gateway) learnOwnAddresses() error {
 
 // Addrs returns the addresses that the listeners are bound to, in the order of
 // the configuration's forwards and their listeners.
-func (g *Gateway) Addrs() []engine.Endpoint {
-	var all []engine.Endpoint
+func (g *Gateway) Addrs() []forward.Endpoint {
+	var all []forward.Endpoint
 	streams, datagrams := g.engine.Bound(), g.relay.Bound()
 	for _, f := range g.config.Forwards {
 		n, bound := len(f.Listeners), &streams
@@ -144,7 +146,7 @@ func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) 
 }
 
 // Tallies returns what was counted of each forward since the start.
-func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
@@ -204,7 +206,7 @@ func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
 // Sockets returns copies of the listening sockets, for the process that is to
 // take over. It is for a gateway that has started and does not drain.
-func (g *Gateway) Sockets() ([]engine.Socket, error) { return g.engine.Sockets() }
+func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets() }
 
 // HandOver stops accepting, because another process serves what [Gateway.Sockets]
 // returned: what waits in the queues is left to it. The connections that are

@@ -5,12 +5,12 @@ import (
 	"slices"
 	"strings"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // Inherited is a socket that was open when the process started.
 type Inherited struct {
-	engine.Socket
+	forward.Socket
 	// Fault completes "the socket NAME ..." where it is no listening stream
 	// socket, and Mend says what to do about it. Then the rest but Name and
 	// FD means nothing.
@@ -29,7 +29,7 @@ func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
 		if f.Datagrams {
 			continue // what is handed over are streams
 		}
-		var all []engine.Listener
+		var all []forward.Listener
 		for _, l := range f.Listeners {
 			all = append(all, a.listener(l)...)
 		}
@@ -46,14 +46,14 @@ type adoption struct {
 
 // listener returns l with its socket; a name that systemd gave to several
 // makes it several listeners.
-func (a *adoption) listener(l engine.Listener) []engine.Listener {
+func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	if l.Activation == "" {
 		if s, ok := a.take(l.SocketName()); ok {
 			l.Socket = &s.Socket
 		}
-		return []engine.Listener{l}
+		return []forward.Listener{l}
 	}
-	var all []engine.Listener
+	var all []forward.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Bound.Path, "@") {
 			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
@@ -67,7 +67,7 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	}
 	if all == nil {
 		a.missing(l)
-		return []engine.Listener{l}
+		return []forward.Listener{l}
 	}
 	return all
 }
@@ -84,10 +84,10 @@ func (a *adoption) take(name string) (Inherited, bool) {
 }
 
 // missing records that systemd handed over no socket for l.
-func (a *adoption) missing(l engine.Listener) {
+func (a *adoption) missing(l forward.Listener) {
 	var names []string
 	for _, s := range a.sockets {
-		if name, ok := strings.CutPrefix(s.Name, engine.ActivationName("")); ok {
+		if name, ok := strings.CutPrefix(s.Name, forward.ActivationName("")); ok {
 			names = append(names, name)
 		}
 	}

@@ -6,13 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // handed is a socket that was handed over by a name, bound to an address or a
 // path.
 func handed(name string, fd int, bound string) Inherited {
-	s := Inherited{Socket: engine.Socket{Name: name, FD: fd}}
+	s := Inherited{Socket: forward.Socket{Name: name, FD: fd}}
 	if a, err := netip.ParseAddrPort(bound); err == nil {
 		s.Bound.Addr = a
 	} else {
@@ -22,7 +22,7 @@ func handed(name string, fd int, bound string) Inherited {
 }
 
 func faulty(name, fault string) Inherited {
-	return Inherited{Socket: engine.Socket{Name: name}, Fault: fault, Mend: "Accept=no"}
+	return Inherited{Socket: forward.Socket{Name: name}, Fault: fault, Mend: "Accept=no"}
 }
 
 func TestAdopt(t *testing.T) {
@@ -103,7 +103,7 @@ func TestAdopt(t *testing.T) {
 // adopted checks which socket each listener has.
 func adopted(t *testing.T, c *Config, fds []int) {
 	t.Helper()
-	var all []engine.Listener
+	var all []forward.Listener
 	for _, f := range c.Forwards {
 		all = append(all, f.Listeners...)
 	}

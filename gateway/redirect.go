@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/settings"
 )
 
@@ -13,8 +13,8 @@ import (
 // for all ports, or :PORTS for the host's own addresses. PORTS is N or LOW-HIGH,
 // PREFIX may be a single address, and one of IPv6 stands in brackets where ports
 // follow it. The error is a [settings.Error].
-func parseRedirect(text string) (engine.Redirect, error) {
-	r := engine.Redirect{Low: 1, High: 65535}
+func parseRedirect(text string) (forward.Redirect, error) {
+	r := forward.Redirect{Low: 1, High: 65535}
 	where, ports, hasPorts := text, "", false
 	inner, bracketed := strings.CutPrefix(text, "[")
 	switch {
@@ -86,7 +86,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 }
 
 // tproxy looks at what is handed to a forward's listener.
-func (v *validator) tproxy(f *engine.Forward) {
+func (v *validator) tproxy(f *forward.Forward) {
 	switch {
 	case !f.TProxy && len(f.Redirect) > 0:
 		v.problem("redirect says what is handed to a tproxy listener, and this is none", "--tproxy, or leave --redirect out")
@@ -105,7 +105,7 @@ func (v *validator) tproxy(f *engine.Forward) {
 }
 
 // redirects looks at each redirect of a listener by itself.
-func (v *validator) redirects(l engine.Listener, all []engine.Redirect) {
+func (v *validator) redirects(l forward.Listener, all []forward.Redirect) {
 	at := l.Endpoint.Addr.Addr()
 	for _, r := range all {
 		prefix := r.Prefix
@@ -122,7 +122,7 @@ func (v *validator) redirects(l engine.Listener, all []engine.Redirect) {
 
 // redirectedTwice looks for connections that belong to two listeners: that are
 // handed to both, or to one in place of the one that they were sent to.
-func (v *validator) redirectedTwice(forwards []*engine.Forward) {
+func (v *validator) redirectedTwice(forwards []*forward.Forward) {
 	for i, f := range forwards {
 		for j, other := range forwards {
 			if i == j || len(f.Listeners) == 0 || len(other.Listeners) == 0 {
@@ -144,7 +144,7 @@ func (v *validator) redirectedTwice(forwards []*engine.Forward) {
 // shared returns a redirect of each list such that some connection is of both.
 // The host's own addresses are taken to be outside of every prefix: nothing here
 // knows them.
-func shared(a, b []engine.Redirect) (one, other engine.Redirect, found bool) {
+func shared(a, b []forward.Redirect) (one, other forward.Redirect, found bool) {
 	for _, one := range a {
 		for _, other := range b {
 			if one.Low <= other.High && other.Low <= one.High && (one.Prefix == other.Prefix || one.Prefix.Overlaps(other.Prefix)) {
@@ -157,7 +157,7 @@ func shared(a, b []engine.Redirect) (one, other engine.Redirect, found bool) {
 
 // hidden returns a listener whose connections are redirected, as far as its
 // address tells.
-func hidden(redirects []engine.Redirect, listeners []engine.Listener) (engine.Redirect, engine.Listener, bool) {
+func hidden(redirects []forward.Redirect, listeners []forward.Listener) (forward.Redirect, forward.Listener, bool) {
 	for _, r := range redirects {
 		for _, l := range listeners {
 			at := l.Endpoint.Addr
@@ -167,5 +167,5 @@ func hidden(redirects []engine.Redirect, listeners []engine.Listener) (engine.Re
 			}
 		}
 	}
-	return engine.Redirect{}, engine.Listener{}, false
+	return forward.Redirect{}, forward.Listener{}, false
 }

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -59,7 +59,7 @@ type targets struct {
 	redirects []returnpath.Redirect
 }
 
-func (t *targets) forward(ctx context.Context, f *engine.Forward) {
+func (t *targets) forward(ctx context.Context, f *forward.Forward) {
 	for _, l := range f.Listeners {
 		for _, b := range l.Backends {
 			t.backend(ctx, b, f.Datagrams)
@@ -73,7 +73,7 @@ func (t *targets) forward(ctx context.Context, f *engine.Forward) {
 	}
 }
 
-func (t *targets) redirect(f *engine.Forward) {
+func (t *targets) redirect(f *forward.Forward) {
 	for _, r := range f.Redirect {
 		t.redirects = append(t.redirects, returnpath.Redirect{
 			Prefix: r.Prefix,
@@ -83,7 +83,7 @@ func (t *targets) redirect(f *engine.Forward) {
 	}
 }
 
-func (t *targets) backend(ctx context.Context, b engine.Backend, udp bool) {
+func (t *targets) backend(ctx context.Context, b forward.Backend, udp bool) {
 	switch {
 	case b.Host != "":
 		for _, a := range t.resolve(ctx, b.Host) {

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/transparent"
 )
@@ -69,7 +69,7 @@ func (g Group) String() string {
 
 // draft is a forward whose settings are being put together.
 type draft struct {
-	forward engine.Forward
+	forward forward.Forward
 	// given holds the settings that were given, for all or for this one.
 	given map[string]bool
 	// The lists of addresses are loaded when all is known.
@@ -87,7 +87,7 @@ type list struct {
 func newDraft() draft {
 	return draft{
 		given: map[string]bool{},
-		forward: engine.Forward{
+		forward: forward.Forward{
 			SocketMode:     0o660,
 			Header:         proxyproto.Options{MaxLength: 16 << 10},
 			Headers:        1,

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
 
@@ -110,7 +110,7 @@ func (d *draft) nameLists(after func(name string) string) {
 
 // Rules returns the rules behind a set of addresses as they are now, where it
 // is known by rules.
-func Rules(a engine.Addresses) []trust.Rule {
+func Rules(a forward.Addresses) []trust.Rule {
 	switch set := a.(type) {
 	case *trust.Set:
 		return set.Rules()
@@ -121,7 +121,7 @@ func Rules(a engine.Addresses) []trust.Rule {
 }
 
 // overlap returns a rule of each set such that the two share an address.
-func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
+func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	for _, x := range Rules(a) {
 		for _, y := range Rules(b) {
 			if x.Prefix.Overlaps(y.Prefix) {
@@ -133,7 +133,7 @@ func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
 }
 
 // everybody reports whether a set holds a whole address family.
-func everybody(a engine.Addresses) bool {
+func everybody(a forward.Addresses) bool {
 	for _, r := range Rules(a) {
 		if r.Prefix.Bits() == 0 {
 			return true
@@ -143,13 +143,13 @@ func everybody(a engine.Addresses) bool {
 }
 
 // loopback reports whether a host, an address or a name, is this one for sure.
-func loopback(b engine.Backend) bool {
+func loopback(b forward.Backend) bool {
 	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
 	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
 }
 
 // covers reports whether a listener takes connections to addr.
-func covers(l engine.Listener, addr netip.AddrPort) bool {
+func covers(l forward.Listener, addr netip.AddrPort) bool {
 	at := l.Endpoint.Addr
 	if !at.IsValid() || at.Port() != addr.Port() {
 		return false

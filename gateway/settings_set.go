@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/settings"
 	"unproxy/transparent"
 )
@@ -153,8 +153,8 @@ func setConnectTimeout(d *draft, v []string) error {
 }
 
 func setDatagramHeader(d *draft, v []string) error {
-	return choose(v, func(i int) { d.forward.DatagramHeader = engine.DatagramHeader(i) },
-		engine.EveryDatagram.String(), engine.FirstDatagram.String(), engine.SimpleProxy.String())
+	return choose(v, func(i int) { d.forward.DatagramHeader = forward.DatagramHeader(i) },
+		forward.EveryDatagram.String(), forward.FirstDatagram.String(), forward.SimpleProxy.String())
 }
 
 func setFlowTimeout(d *draft, v []string) error {
@@ -205,7 +205,7 @@ func setAcceptRate(d *draft, v []string) error {
 			return &settings.Error{Why: fmt.Sprintf("has no burst from 1 to %d", mostRate), Instead: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1))}
 		}
 	}
-	d.forward.AcceptRate = engine.Rate{PerSecond: int(n), Burst: int(b)}
+	d.forward.AcceptRate = forward.Rate{PerSecond: int(n), Burst: int(b)}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -186,7 +187,7 @@ func (s *Server) connection(of *engine.Session) Connection {
 	if of.Peer.IsValid() {
 		c.Peer = of.Peer.String()
 	}
-	if of.Backend != (engine.Endpoint{}) {
+	if of.Backend != (forward.Endpoint{}) {
 		c.Backend = of.Backend.String()
 	}
 	return c

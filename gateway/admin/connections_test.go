@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // crowd is a busy endpoint with a few connections.
@@ -75,7 +76,7 @@ func TestConnectionInJSON(t *testing.T) {
 	s, g := crowd()
 	g.sessions = []engine.Session{{
 		ID: 0x2a, Forward: ":1-9", Listener: ":2", Peer: peer(1), Client: netip.MustParseAddrPort("203.0.113.9:4711"),
-		Destination: netip.MustParseAddrPort("[2001:db8::1]:443"), Backend: engine.Endpoint{Path: "/run/db"}, Transparent: true,
+		Destination: netip.MustParseAddrPort("[2001:db8::1]:443"), Backend: forward.Endpoint{Path: "/run/db"}, Transparent: true,
 		Version: 2, State: "relaying", BytesIn: 1, BytesOut: 2, Age: 1500 * time.Millisecond, Idle: time.Millisecond,
 	}, {ID: 1, Listener: "unix:/s", State: "header"}}
 	const want = `{"matched":2,"connections":[` +

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"unproxy/gateway/datagram"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // The metrics of UDP, of all forwards together. They are missing where there is
@@ -22,7 +22,7 @@ var (
 
 // ofDatagrams reports whether there is anything to tell of UDP.
 func (c collector) ofDatagrams() bool {
-	return slices.ContainsFunc(c.config.Gateway.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+	return slices.ContainsFunc(c.config.Gateway.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 }
 
 // datagrams emits what was counted of UDP.

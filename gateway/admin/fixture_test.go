@@ -9,6 +9,7 @@ import (
 	"unproxy/gateway"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/trust"
 )
@@ -17,8 +18,8 @@ import (
 type fake struct {
 	counters engine.Counters
 	reloads  gateway.ReloadState
-	tallies  []engine.ForwardTally
-	bound    []engine.Endpoint
+	tallies  []record.ForwardTally
+	bound    []forward.Endpoint
 	sessions []engine.Session
 	reset    []uint64 // the ids of those that were
 	err      error
@@ -26,7 +27,7 @@ type fake struct {
 	datagrams datagram.Counters
 }
 
-func (f *fake) Addrs() []engine.Endpoint { return f.bound }
+func (f *fake) Addrs() []forward.Endpoint { return f.bound }
 
 func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
 	for _, s := range f.sessions {
@@ -55,7 +56,7 @@ func (f *fake) Reloads() gateway.ReloadState { return f.reloads }
 
 func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
-func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
+func (f *fake) Tallies(context.Context) ([]record.ForwardTally, error) { return f.tallies, f.err }
 
 // nearby is where the tests' endpoints are: on a unix socket, on which a request
 // may be for any host.
@@ -78,7 +79,7 @@ func busy() (*Server, *fake) {
 		{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Text: "192.0.2.7", Origin: "lb.txt:3"},
 	})
 	set.Admit(netip.MustParseAddr("10.1.2.3"), 0)
-	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*engine.Forward{
+	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*forward.Forward{
 		{Name: ":8443", Trust: set, Transparent: true},
 		{Name: "127.0.0.1:0", Trust: set},
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
@@ -87,13 +88,13 @@ func busy() (*Server, *fake) {
 	g.reloads = gateway.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
-			f.Listeners = append(f.Listeners, engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}})
-			g.bound = append(g.bound, engine.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
+			f.Listeners = append(f.Listeners, forward.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}}})
+			g.bound = append(g.bound, forward.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
 		}
-		t := engine.ForwardTally{Name: f.Name, Active: 1}
+		t := record.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))
 		t.Closed[record.OK][record.Relay] = uint64(i + 1)
-		t.Headers[engine.V2Local] = 4
+		t.Headers[record.V2Local] = 4
 		t.Bytes = [2]uint64{1000, 2000}
 		t.PortFallbacks = 5
 		t.HeaderTime.Counts[0], t.HeaderTime.Counts[14], t.HeaderTime.Seconds = 3, 1, 60.5

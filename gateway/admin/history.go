@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
@@ -77,10 +76,10 @@ type sample struct {
 	active            int
 	accepted, refused uint64
 	bytes             [2]uint64
-	header, connect   engine.Histogram
+	header, connect   record.Histogram
 }
 
-func sampleOf(t *engine.ForwardTally) sample {
+func sampleOf(t *record.ForwardTally) sample {
 	return sample{
 		active: t.Active, accepted: t.Accepted, refused: refused(&t.Tally), bytes: t.Bytes,
 		header: t.HeaderTime, connect: t.ConnectTime,
@@ -88,7 +87,7 @@ func sampleOf(t *engine.ForwardTally) sample {
 }
 
 // refused is how many connections of a tally were not served.
-func refused(t *engine.Tally) (n uint64) {
+func refused(t *record.Tally) (n uint64) {
 	for _, o := range record.Outcomes() {
 		if !o.Refused() {
 			continue
@@ -109,7 +108,7 @@ type memory struct {
 }
 
 // add takes in what was counted by a moment.
-func (m *memory) add(at time.Time, tallies []*engine.ForwardTally) {
+func (m *memory) add(at time.Time, tallies []*record.ForwardTally) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of == nil {
@@ -130,8 +129,8 @@ func pushed[T any](list []T, last T) []T {
 }
 
 // together adds tallies up.
-func together(tallies []*engine.ForwardTally) *engine.ForwardTally {
-	var all engine.ForwardTally
+func together(tallies []*record.ForwardTally) *record.ForwardTally {
+	var all record.ForwardTally
 	for _, t := range tallies {
 		all.Active += t.Active
 		all.Add(&t.Tally)
@@ -196,15 +195,15 @@ func ratesBetween(a, b *sample, d time.Duration) Rates {
 	return Rates{
 		AcceptedPerSecond: perSecond(a.accepted, b.accepted),
 		RefusedPerSecond:  perSecond(a.refused, b.refused),
-		BytesInPerSecond:  perSecond(a.bytes[engine.In], b.bytes[engine.In]),
-		BytesOutPerSecond: perSecond(a.bytes[engine.Out], b.bytes[engine.Out]),
+		BytesInPerSecond:  perSecond(a.bytes[record.In], b.bytes[record.In]),
+		BytesOutPerSecond: perSecond(a.bytes[record.Out], b.bytes[record.Out]),
 		HeaderP50:         quantile(&header, 0.5), HeaderP99: quantile(&header, 0.99),
 		ConnectP50: quantile(&connect, 0.5), ConnectP99: quantile(&connect, 0.99),
 	}
 }
 
 // since returns what was counted after a and up to b.
-func since(a, b *engine.Histogram) engine.Histogram {
+func since(a, b *record.Histogram) record.Histogram {
 	d := *b
 	for i := range d.Counts {
 		d.Counts[i] -= a.Counts[i]
@@ -215,7 +214,7 @@ func since(a, b *engine.Histogram) engine.Histogram {
 // quantile returns the duration in seconds within which the part q of those in h
 // were, as Prometheus's histogram_quantile does: evenly spread between two
 // bounds, and the last bound for what is beyond all.
-func quantile(h *engine.Histogram, q float64) Maybe {
+func quantile(h *record.Histogram, q float64) Maybe {
 	var total uint64
 	for _, n := range h.Counts {
 		total += n
@@ -223,7 +222,7 @@ func quantile(h *engine.Histogram, q float64) Maybe {
 	if total == 0 {
 		return None()
 	}
-	bounds := engine.ShortBounds()
+	bounds := record.ShortBounds()
 	rank, below := q*float64(total), 0.0
 	for i, bound := range bounds {
 		n := float64(h.Counts[i])

@@ -8,14 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
 // grown is a tally some steps on: each step two connections are accepted, one
 // refused, and 10 bytes go in and 30 out.
-func grown(name string, steps int) *engine.ForwardTally {
-	t := &engine.ForwardTally{Name: name, Active: steps}
+func grown(name string, steps int) *record.ForwardTally {
+	t := &record.ForwardTally{Name: name, Active: steps}
 	n := uint64(steps)
 	t.Accepted, t.Bytes = 2*n, [2]uint64{10 * n, 30 * n}
 	t.Closed[record.Untrusted][record.Trust] = n
@@ -30,7 +29,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("at first: %+v, %+v", h, r)
 	}
 	for i := range 100 {
-		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i), grown("b", 2*i)})
+		m.add(noon.Add(time.Duration(i)*sampleEvery), []*record.ForwardTally{grown("a", i), grown("b", 2*i)})
 	}
 	for name, factor := range map[string]float64{"a": 1, "b": 2, "": 3} {
 		h, r := m.history(name), m.rates(name)
@@ -69,7 +68,7 @@ func about(got, want []float64) bool {
 func TestRatesAreOfNow(t *testing.T) {
 	var m memory
 	for i := range 20 {
-		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i*i)})
+		m.add(noon.Add(time.Duration(i)*sampleEvery), []*record.ForwardTally{grown("a", i*i)})
 	}
 	if r := m.rates("a"); !about([]float64{r.AcceptedPerSecond}, []float64{float64(2*(19*19-17*17)) / 10}) {
 		t.Errorf("rates: %+v", r)
@@ -79,9 +78,9 @@ func TestRatesAreOfNow(t *testing.T) {
 // A quantile lies in the bucket in which the naive one is.
 func TestQuantileMatchesTwin(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	bounds := engine.ShortBounds()
+	bounds := record.ShortBounds()
 	for range 300 {
-		var h engine.Histogram
+		var h record.Histogram
 		all := make([]time.Duration, 1+r.IntN(100))
 		for i := range all {
 			all[i] = time.Duration(math.Pow(10, r.Float64()*6)) * time.Microsecond
@@ -101,7 +100,7 @@ func TestQuantileMatchesTwin(t *testing.T) {
 			}
 		}
 	}
-	if !quantile(&engine.Histogram{}, 0.5).IsNone() {
+	if !quantile(&record.Histogram{}, 0.5).IsNone() {
 		t.Error("of nothing there is a quantile")
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"unproxy/gateway"
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
@@ -146,9 +145,9 @@ func (c collector) collectForwards(e emitter) {
 
 // byName adds the tallies of forwards that have the same name together: two of
 // them that listen on port 0, say. The order is that of the first ones.
-func byName(all []engine.ForwardTally) []*engine.ForwardTally {
-	var merged []*engine.ForwardTally
-	index := map[string]*engine.ForwardTally{}
+func byName(all []record.ForwardTally) []*record.ForwardTally {
+	var merged []*record.ForwardTally
+	index := map[string]*record.ForwardTally{}
 	for i := range all {
 		t := &all[i]
 		t.Name = label(t.Name)
@@ -193,7 +192,7 @@ func (e emitter) counter(d *prometheus.Desc, n uint64, labels ...string) {
 	e <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 }
 
-func (e emitter) histogram(d *prometheus.Desc, h *engine.Histogram, bounds []time.Duration, labels ...string) {
+func (e emitter) histogram(d *prometheus.Desc, h *record.Histogram, bounds []time.Duration, labels ...string) {
 	buckets := make(map[float64]uint64, len(bounds))
 	count := uint64(0)
 	for i, n := range h.Counts {
@@ -208,7 +207,7 @@ func (e emitter) histogram(d *prometheus.Desc, h *engine.Histogram, bounds []tim
 // tally emits what was counted of a forward. Every outcome is there from the
 // start, in the phases in which it is possible: a rate over a series that
 // appears with its first event misses that event.
-func (e emitter) tally(t *engine.ForwardTally) {
+func (e emitter) tally(t *record.ForwardTally) {
 	e.counter(descAccepted, t.Accepted, t.Name)
 	e.gauge(descActive, float64(t.Active), t.Name)
 	for _, o := range record.Outcomes() {
@@ -219,13 +218,13 @@ func (e emitter) tally(t *engine.ForwardTally) {
 			}
 		}
 	}
-	for kind := range engine.NumHeaderKinds {
+	for kind := range record.NumHeaderKinds {
 		e.counter(descHeaders, t.Headers[kind], t.Name, kind.Version(), kind.Command())
 	}
-	e.counter(descBytes, t.Bytes[engine.In], t.Name, "in")
-	e.counter(descBytes, t.Bytes[engine.Out], t.Name, "out")
+	e.counter(descBytes, t.Bytes[record.In], t.Name, "in")
+	e.counter(descBytes, t.Bytes[record.Out], t.Name, "out")
 	e.counter(descFallbacks, t.PortFallbacks, t.Name)
-	e.histogram(descHeaderTime, &t.HeaderTime, engine.ShortBounds(), t.Name)
-	e.histogram(descConnectTime, &t.ConnectTime, engine.ShortBounds(), t.Name)
-	e.histogram(descDuration, &t.Duration, engine.LongBounds(), t.Name)
+	e.histogram(descHeaderTime, &t.HeaderTime, record.ShortBounds(), t.Name)
+	e.histogram(descConnectTime, &t.ConnectTime, record.ShortBounds(), t.Name)
+	e.histogram(descDuration, &t.Duration, record.LongBounds(), t.Name)
 }

@@ -20,6 +20,8 @@ import (
 	"unproxy/gateway"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/record"
 )
 
 // The limits on one request. Answers are short; a reader that is slower than
@@ -82,11 +84,11 @@ type Version struct {
 // Gateway is what an endpoint asks of a running gateway. [*gateway.Gateway] is
 // one.
 type Gateway interface {
-	Addrs() []engine.Endpoint
+	Addrs() []forward.Endpoint
 	Counters() engine.Counters
 	Reloads() gateway.ReloadState
 	Datagrams() datagram.Counters
-	Tallies(context.Context) ([]engine.ForwardTally, error)
+	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
 	Reset(ctx context.Context, id uint64) (found bool, err error)
 }

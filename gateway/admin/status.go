@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -141,7 +141,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 
 // forwards describes the forwards; bound are the addresses of all their
 // listeners, in order.
-func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint) []ForwardStatus {
+func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Endpoint) []ForwardStatus {
 	all := make([]ForwardStatus, len(tallies))
 	for i := range tallies {
 		t, f := &tallies[i], s.config.Gateway.Forwards[i]
@@ -149,7 +149,7 @@ func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint
 		all[i] = ForwardStatus{
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally),
-			BytesIn: t.Bytes[engine.In], BytesOut: t.Bytes[engine.Out], PortFallbacks: t.PortFallbacks,
+			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
 			Rates: s.memory.rates(name), History: s.memory.history(name),
 		}
 		for j, l := range f.Listeners[:min(len(f.Listeners), mostListeners)] {
@@ -161,7 +161,7 @@ func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint
 }
 
 // closedBy counts ended connections by outcome; those that there were.
-func closedBy(t *engine.Tally) map[string]uint64 {
+func closedBy(t *record.Tally) map[string]uint64 {
 	counts := map[string]uint64{}
 	for _, o := range record.Outcomes() {
 		for _, n := range t.Closed[o] {
@@ -174,7 +174,7 @@ func closedBy(t *engine.Tally) map[string]uint64 {
 }
 
 // trustStatus lists the lists of peers, each once.
-func trustStatus(forwards []*engine.Forward) []TrustStatus {
+func trustStatus(forwards []*forward.Forward) []TrustStatus {
 	all := []TrustStatus{}
 	index := map[counting]int{}
 	for _, f := range forwards {

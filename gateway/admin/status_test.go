@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"unproxy/gateway"
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
@@ -100,7 +99,7 @@ type watched struct {
 	asked chan<- struct{}
 }
 
-func (w watched) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+func (w watched) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	select {
 	case w.asked <- struct{}{}:
 	default:

@@ -1,7 +1,7 @@
 package admin
 
 import (
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
 
@@ -11,7 +11,7 @@ type counting interface{ Hits() []trust.RuleHits }
 
 // rulesOf returns the rules that say who may name a client to a forward, where
 // they are known.
-func rulesOf(f *engine.Forward) []trust.RuleHits {
+func rulesOf(f *forward.Forward) []trust.RuleHits {
 	if set, ok := f.Trust.(counting); ok {
 		return set.Hits()
 	}

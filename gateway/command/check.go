@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // runCheck validates what was given and prints what would be served.
@@ -38,7 +38,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 }
 
 // summarize prints what a forward does.
-func summarize(w io.Writer, f *engine.Forward) {
+func summarize(w io.Writer, f *forward.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
 	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), gateway.Leads(first))
 	if len(f.Listeners) > 1 {
@@ -77,8 +77,8 @@ func loops(c *gateway.Config) string {
 
 // limits says how much there may be of all forwards together.
 func limits(c *gateway.Config) string {
-	streams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return !f.Datagrams })
-	datagrams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+	streams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return !f.Datagrams })
+	datagrams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 	var parts []string
 	if streams && c.MaxConnections > 0 {
 		parts = append(parts, fmt.Sprintf("%d connections", c.MaxConnections))
@@ -95,7 +95,7 @@ func limits(c *gateway.Config) string {
 	return "at most " + strings.Join(parts, ", ")
 }
 
-func timeLimits(f *engine.Forward) string {
+func timeLimits(f *forward.Forward) string {
 	if f.Datagrams {
 		return "idle " + f.FlowTimeout.String()
 	}
@@ -110,7 +110,7 @@ func span(first, last string, n int) string {
 }
 
 // peers says who is believed, and what becomes of the others.
-func peers(f *engine.Forward) string {
+func peers(f *forward.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
 	for _, r := range gateway.Rules(f.Trust) {
@@ -135,8 +135,8 @@ func peers(f *engine.Forward) string {
 }
 
 // headers says which headers are taken.
-func headers(f *engine.Forward) string {
-	if f.Datagrams && f.DatagramHeader == engine.SimpleProxy {
+func headers(f *forward.Forward) string {
+	if f.Datagrams && f.DatagramHeader == forward.SimpleProxy {
 		return "Simple Proxy Protocol, in every datagram and before each reply"
 	}
 	var parts []string
@@ -153,13 +153,13 @@ func headers(f *engine.Forward) string {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
 	if f.Datagrams {
-		parts = append(parts, "in "+either(f.DatagramHeader == engine.FirstDatagram, "the first datagram of a flow", "every datagram"))
+		parts = append(parts, "in "+either(f.DatagramHeader == forward.FirstDatagram, "the first datagram of a flow", "every datagram"))
 	}
 	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
 }
 
 // transparency says what address the backend sees.
-func transparency(f *engine.Forward) string {
+func transparency(f *forward.Forward) string {
 	if !f.Transparent {
 		return "off: the backend sees the gateway's address"
 	}
@@ -167,7 +167,7 @@ func transparency(f *engine.Forward) string {
 }
 
 // redirects says what else than connections to itself the listener takes.
-func redirects(f *engine.Forward) string {
+func redirects(f *forward.Forward) string {
 	if len(f.Redirect) == 0 {
 		return "on: takes whatever the packet filter hands over"
 	}

@@ -9,13 +9,13 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/doctor"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // newWatch returns what keeps an eye on the ways back of transparent forwards;
 // nil where there are none.
 func (s *server) newWatch(g *given) *doctor.Watch {
-	if !slices.ContainsFunc(s.config.Forwards, func(f *engine.Forward) bool { return f.Transparent && !f.Datagrams }) {
+	if !slices.ContainsFunc(s.config.Forwards, func(f *forward.Forward) bool { return f.Transparent && !f.Datagrams }) {
 		return nil
 	}
 	return doctor.NewWatch(doctor.WatchConfig{

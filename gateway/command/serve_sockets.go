@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/supervise"
 )
 
@@ -58,10 +58,10 @@ func (s *server) closeSpare() {
 func inherited(in supervise.Socket) gateway.Inherited {
 	name := in.Name
 	if in.Activated {
-		name = engine.ActivationName(name)
+		name = forward.ActivationName(name)
 	}
 	return gateway.Inherited{
-		Socket: engine.Socket{Name: name, FD: in.FD, Bound: engine.Endpoint{Addr: in.Addr, Path: in.Path}, Held: in.Held},
+		Socket: forward.Socket{Name: name, FD: in.FD, Bound: forward.Endpoint{Addr: in.Addr, Path: in.Path}, Held: in.Held},
 		Fault:  in.Fault,
 		Mend:   in.Mend,
 	}

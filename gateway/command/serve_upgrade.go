@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/supervise"
 )
 
@@ -38,7 +38,7 @@ func (l *life) noUpgrade() string {
 		return "one is under way"
 	case l.awaited != nil:
 		return "this process is not ready itself"
-	case slices.ContainsFunc(l.config.Forwards, func(f *engine.Forward) bool { return f.Datagrams }):
+	case slices.ContainsFunc(l.config.Forwards, func(f *forward.Forward) bool { return f.Datagrams }):
 		return "there are forwards of UDP, whose flows cannot be handed over: restart the gateway"
 	case os.Getpid() == 1:
 		return "this is process 1 of its container, which would end with it: replace the container"

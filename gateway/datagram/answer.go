@@ -3,9 +3,9 @@ package datagram
 import (
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/record"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -107,7 +107,7 @@ func (w *worker) replyOne(f *flow, payload []byte, segment int, merge bool) {
 	f.bytesOut += int64(len(payload))
 	w.counted.packetsOut += uint64(n)
 	w.counted.bytesOut += uint64(len(payload))
-	f.lane.tally.Bytes[engine.Out] += uint64(len(payload))
+	f.lane.tally.Bytes[record.Out] += uint64(len(payload))
 	w.back.add(&f.reply, f.header, payload, segment, merge)
 }
 

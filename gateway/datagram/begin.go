@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -99,7 +100,7 @@ func (w *worker) connect(f *flow) (no refusal) {
 
 // connectTo gives a flow a socket to a backend, from the address that the
 // policy has for it.
-func (w *worker) connectTo(f *flow, to engine.Endpoint) refusal {
+func (w *worker) connectTo(f *flow, to forward.Endpoint) refusal {
 	f.backend, f.source = to, netip.AddrPort{}
 	policy := &f.front.Forward.Source
 	if f.spoof {
@@ -158,7 +159,7 @@ func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 		return errno, false
 	}
 	if errno, again = w.prepare(f); errno == 0 {
-		errno = w.kernel.Connect(f.fd, f.backend)
+		errno = w.kernel.Connect(f.fd, f.backend.Addr)
 	}
 	if errno == 0 {
 		errno = w.host.Watch(f.fd, unix.EPOLLIN, w.keyOf(f))

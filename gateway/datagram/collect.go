@@ -3,7 +3,7 @@ package datagram
 import (
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/kernel"
 )
 
 // fewAnswers is how many replies of one flow are read together with those of
@@ -30,7 +30,7 @@ type errand struct {
 type collector struct {
 	due   []errand
 	want  int // of all of them
-	reads []engine.Transfer
+	reads []kernel.Transfer
 }
 
 // answer reads replies of a flow's backend, or puts that off to do it together
@@ -80,7 +80,7 @@ func (w *worker) answerTogether(due []errand) {
 	w.gathered.reads = w.gathered.reads[:0]
 	for _, e := range due {
 		for n := 0; n < e.want && e.isAlive(); n++ {
-			w.gathered.reads = append(w.gathered.reads, engine.Transfer{FD: e.flow.fd, B: w.answers.slot(base + len(w.gathered.reads))})
+			w.gathered.reads = append(w.gathered.reads, kernel.Transfer{FD: e.flow.fd, B: w.answers.slot(base + len(w.gathered.reads))})
 		}
 	}
 	w.answers.used += len(w.gathered.reads)
@@ -96,7 +96,7 @@ func (w *worker) answerTogether(due []errand) {
 
 // wereRead takes the replies of a flow that were read together with others. None
 // of this ends a flow.
-func (w *worker) wereRead(f *flow, reads []engine.Transfer) {
+func (w *worker) wereRead(f *flow, reads []kernel.Transfer) {
 	n := 0
 	for i := range reads {
 		switch t := &reads[i]; t.Errno {

@@ -47,7 +47,7 @@ func (w *worker) endAs(f *flow, outcome record.Outcome, by record.Party, reason 
 	if f.bulk && f.fd >= 0 {
 		w.count(f.front, refusal{ReplyQueueFull, ""}, int(w.kernel.Overflows(f.fd)))
 	}
-	f.lane.tally.Ended(outcome, record.Relay, time.Duration(w.host.Now()-f.began))
+	f.lane.tally.End(outcome, record.Relay, time.Duration(w.host.Now()-f.began))
 	w.tell(f, outcome, by, reason)
 	w.leave(f)
 }

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 )
 
 // queueSize is how many bytes of datagrams the kernel is asked to keep for a
@@ -39,7 +41,7 @@ func (w *worker) open(i int, route *engine.Route) error {
 	if w.host.Index() > 0 {
 		at = w.relay.bound[i].Addr
 	}
-	fd, errno := engine.OpenSocket(w.kernel, at, route.Listener.DualStack, fr.bind)
+	fd, errno := fr.openSocket(at)
 	if errno != 0 {
 		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
 	}
@@ -53,19 +55,40 @@ func (w *worker) open(i int, route *engine.Route) error {
 	if errno != 0 {
 		return &engine.ListenError{Name: route.Listener.Name, Err: systemError("getsockname", errno)}
 	}
-	route.Bound = engine.Endpoint{Addr: bound}
+	route.Bound = forward.Endpoint{Addr: bound}
 	w.relay.bound[i] = route.Bound
 	return nil
 }
 
+// openSocket opens a socket that is bound to an address and returns its
+// descriptor. On a host without IPv6 a dual-stack listener falls back to the IPv4
+// wildcard.
+func (fr *front) openSocket(at netip.AddrPort) (int, syscall.Errno) {
+	k, family := fr.worker.kernel, unix.AF_INET6
+	if at.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, errno := k.Socket(family)
+	if errno == 0 {
+		if errno = fr.bind(fd, at); errno == 0 {
+			return fd, 0
+		}
+		k.Close(fd)
+	}
+	if fr.Listener.DualStack && at.Addr().Is6() && kernel.NoIPv6(errno) {
+		return fr.openSocket(netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()))
+	}
+	return -1, errno
+}
+
 // laneOf returns the lane of a forward.
-func (w *worker) laneOf(f *engine.Forward) *lane {
+func (w *worker) laneOf(f *forward.Forward) *lane {
 	for _, l := range w.lanes {
 		if l.Forward == f {
 			return l
 		}
 	}
-	l := &lane{forward: w.relay.forwards[f], tally: w.host.Tally(f)}
+	l := &lane{forwardState: w.relay.forwards[f], tally: w.host.Tally(f)}
 	w.lanes = append(w.lanes, l)
 	return l
 }

@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 )
 
 // fuzzMode has a gateway of one mode take any two datagrams of a trusted peer: it
 // never panics, each is passed on or counted as dropped, what is passed on is the
 // end of what came, and nothing of it is kept in the room that it came in.
-func fuzzMode(f *testing.F, mode engine.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
+func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
 	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, signature, spp(clientA, destiny4) + "x",
 		signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
 		f.Add([]byte(seed), []byte("more"))
@@ -23,7 +23,7 @@ func fuzzMode(f *testing.F, mode engine.DatagramHeader, expect func(t *testing.T
 		if len(one) > slotSize || len(two) > slotSize {
 			return
 		}
-		r := newRig(t, 1, Config{}, with(plain(server, server6), func(f *engine.Forward) { f.DatagramHeader = mode }))
+		r := newRig(t, 1, Config{}, with(plain(server, server6), func(f *forward.Forward) { f.DatagramHeader = mode }))
 		datagrams := []string{string(one), string(two)}
 		for _, d := range datagrams {
 			r.from(lb, d)
@@ -61,7 +61,7 @@ func decodes(d string) (payload string, ok bool) {
 
 // In mode every exactly the payloads of whole headers are passed on.
 func FuzzEvery(f *testing.F) {
-	fuzzMode(f, engine.EveryDatagram, func(t *testing.T, datagrams, sent []string) {
+	fuzzMode(f, forward.EveryDatagram, func(t *testing.T, datagrams, sent []string) {
 		n := 0
 		for _, d := range datagrams {
 			if _, ok := decodes(d); ok {
@@ -76,7 +76,7 @@ func FuzzEvery(f *testing.F) {
 
 // In mode first nothing is passed on before a header has come.
 func FuzzFirst(f *testing.F) {
-	fuzzMode(f, engine.FirstDatagram, func(t *testing.T, datagrams, sent []string) {
+	fuzzMode(f, forward.FirstDatagram, func(t *testing.T, datagrams, sent []string) {
 		_, begins := decodes(datagrams[0])
 		_, second := decodes(datagrams[1])
 		switch {
@@ -90,7 +90,7 @@ func FuzzFirst(f *testing.F) {
 
 // In mode spp exactly what begins with the 38 bytes is passed on, less these.
 func FuzzSimple(f *testing.F) {
-	fuzzMode(f, engine.SimpleProxy, func(t *testing.T, datagrams, sent []string) {
+	fuzzMode(f, forward.SimpleProxy, func(t *testing.T, datagrams, sent []string) {
 		var want []string
 		for _, d := range datagrams {
 			if len(d) >= SPPLength && d[:2] == "\x56\xec" {

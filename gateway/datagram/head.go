@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -35,11 +36,11 @@ type reader struct {
 	dropNameless bool
 }
 
-func newReader(f *engine.Forward) reader {
+func newReader(f *forward.Forward) reader {
 	options := f.Header
 	options.Datagram = true
 	return reader{
-		options: options, headers: max(1, f.Headers), simple: f.DatagramHeader == engine.SimpleProxy,
+		options: options, headers: max(1, f.Headers), simple: f.DatagramHeader == forward.SimpleProxy,
 		dropLocal: f.CloseLocal, dropNameless: f.RejectUnknown,
 	}
 }

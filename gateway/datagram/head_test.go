@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -16,7 +16,7 @@ func TestPeers(t *testing.T) {
 	trusted, other := only(lb), unknown
 	rows := []struct {
 		name   string
-		change func(*engine.Forward)
+		change func(*forward.Forward)
 		from   netip.AddrPort
 		data   string
 		sent   []string // what the backend gets
@@ -24,12 +24,12 @@ func TestPeers(t *testing.T) {
 	}{
 		{"trusted", nil, lb, a + "x", []string{"x"}, 0},
 		{"not trusted", nil, other, a + "x", nil, Untrusted},
-		{"not trusted, but passed", func(f *engine.Forward) { f.PassUntrusted = true }, other, a + "x", []string{a + "x"}, 0},
-		{"passed, an empty one", func(f *engine.Forward) { f.PassUntrusted = true }, other, "", []string{""}, 0},
-		{"passed, where the header is first", func(f *engine.Forward) { f.PassUntrusted, f.DatagramHeader = true, engine.FirstDatagram }, other, a + "x", []string{a + "x"}, 0},
+		{"not trusted, but passed", func(f *forward.Forward) { f.PassUntrusted = true }, other, a + "x", []string{a + "x"}, 0},
+		{"passed, an empty one", func(f *forward.Forward) { f.PassUntrusted = true }, other, "", []string{""}, 0},
+		{"passed, where the header is first", func(f *forward.Forward) { f.PassUntrusted, f.DatagramHeader = true, forward.FirstDatagram }, other, a + "x", []string{a + "x"}, 0},
 		{"from port 0, to which nobody can reply", nil, netip.AddrPortFrom(lb.Addr(), 0), a + "x", nil, PeerUnreachable},
-		{"a health source", func(f *engine.Forward) { f.Health = only(lb) }, lb, a + "x", nil, Health},
-		{"a health source that is not trusted", func(f *engine.Forward) { f.Health = only(other) }, other, "ping", nil, Health},
+		{"a health source", func(f *forward.Forward) { f.Health = only(lb) }, lb, a + "x", nil, Health},
+		{"a health source that is not trusted", func(f *forward.Forward) { f.Health = only(other) }, other, "ping", nil, Health},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestHeaders(t *testing.T) {
 	broken := []byte(v2(clientA, destiny4, proxyproto.TLV{Type: proxyproto.TypeCRC32C, Value: []byte{1, 2, 3, 4}}))
 	rows := []struct {
 		name   string
-		change func(*engine.Forward)
+		change func(*forward.Forward)
 		data   string
 		want   string // the payload
 		drop   Drop
@@ -78,23 +78,23 @@ func TestHeaders(t *testing.T) {
 		{"only the signature", nil, signature, "", Malformed},
 		{"a length beyond the datagram", nil, signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
 		{"a length of 0", nil, signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
-		{"longer than allowed", func(f *engine.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},
+		{"longer than allowed", func(f *forward.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},
 		{"an undefined command", nil, signature + "\x22\x12\x00\x00", "", Unsupported},
 		{"a wrong checksum", nil, string(broken), "", BadChecksum},
-		{"no checksum where one is wanted", func(f *engine.Forward) { f.Header.RequireChecksum = true }, a, "", BadChecksum},
-		{"version 2 not accepted", func(f *engine.Forward) { f.Header.RefuseV2 = true }, a, "", Unsupported},
+		{"no checksum where one is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, a, "", BadChecksum},
+		{"version 2 not accepted", func(f *forward.Forward) { f.Header.RefuseV2 = true }, a, "", Unsupported},
 		{"LOCAL", nil, local + "check", "check", 0},
 		{"LOCAL of AWS, with TLVs where addresses would be", nil,
 			signature + "\x20\x11\x00\x54\x03\x00\x04\xbc\xe5\x95\x1f\x04\x00\x4a" + strings.Repeat("\x00", 74) + "check", "check", 0},
-		{"LOCAL to be closed", func(f *engine.Forward) { f.CloseLocal = true }, local + "check", "", Local},
+		{"LOCAL to be closed", func(f *forward.Forward) { f.CloseLocal = true }, local + "check", "", Local},
 		{"UNSPEC", nil, signature + "\x21\x00\x00\x00" + "x", "x", 0},
-		{"UNSPEC to be refused", func(f *engine.Forward) { f.RejectUnknown = true }, signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
-		{"addresses of TCP are none", func(f *engine.Forward) { f.RejectUnknown = true },
+		{"UNSPEC to be refused", func(f *forward.Forward) { f.RejectUnknown = true }, signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
+		{"addresses of TCP are none", func(f *forward.Forward) { f.RejectUnknown = true },
 			strings.Replace(a, "\x21\x12", "\x21\x11", 1) + "x", "", NoAddress},
-		{"two headers", func(f *engine.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
-		{"LOCAL before the last header", func(f *engine.Forward) { f.Headers, f.CloseLocal = 2, true }, local + a + "x", "x", 0},
-		{"the last of two is LOCAL", func(f *engine.Forward) { f.Headers, f.CloseLocal = 2, true }, a + local + "x", "", Local},
-		{"one header of two", func(f *engine.Forward) { f.Headers = 2 }, a + "x", "", NotProxy},
+		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
+		{"LOCAL before the last header", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + a + "x", "x", 0},
+		{"the last of two is LOCAL", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, a + local + "x", "", Local},
+		{"one header of two", func(f *forward.Forward) { f.Headers = 2 }, a + "x", "", NotProxy},
 		{"Simple Proxy Protocol", simple, spp(clientA, destiny4) + "x", "x", 0},
 		{"Simple Proxy Protocol, empty", simple, spp(clientA, destiny4), "", 0},
 		{"Simple Proxy Protocol, cut short", simple, spp(clientA, destiny4)[:37], "", NotProxy},

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/kernel"
 	"unproxy/transparent"
 )
 
@@ -23,7 +23,7 @@ type Kernel interface {
 	// non-blocking and close-on-exec.
 	Socket(family int) (int, syscall.Errno)
 	// Connect gives a socket the one address that it speaks with.
-	Connect(fd int, to engine.Endpoint) syscall.Errno
+	Connect(fd int, to netip.AddrPort) syscall.Errno
 	// LocalAddr returns the address that a socket is bound to.
 	LocalAddr(fd int) (netip.AddrPort, syscall.Errno)
 	// Receive is recvmmsg(2), and Send sendmmsg(2): the number of datagrams, at
@@ -36,7 +36,7 @@ type Kernel interface {
 	Write(fd int, b []byte) syscall.Errno
 	// Batch prepares for up to n such reads, or writes of datagrams that are not
 	// empty, at once; nil where that is not to be had.
-	Batch(n int) engine.Batch
+	Batch(n int) kernel.Batch
 	// Overflows is how many datagrams a socket had no room for so far. It
 	// starts again at 0 after 2³² of them.
 	Overflows(fd int) uint32
@@ -53,7 +53,7 @@ type Message struct {
 // linux is the real kernel: the engine's, and what only datagrams need. All calls
 // return at once and go through RawSyscall: telling the scheduler of each would
 // cost more than many of them.
-type linux struct{ engine.Kernel }
+type linux struct{ kernel.Kernel }
 
 func (linux) Socket(family int) (int, syscall.Errno) {
 	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)

@@ -11,13 +11,13 @@ func (w *worker) makeRoom(l *lane) {
 		w.relay.workers[w.relay.flows.most()].yieldOne(w, nil)
 	}
 	if limit := l.MaxFlows; limit > 0 && l.flows.total() >= limit {
-		w.relay.workers[l.flows.most()].yieldOne(w, l.forward)
+		w.relay.workers[l.flows.most()].yieldOne(w, l.forwardState)
 	}
 }
 
 // yieldOne ends the flow that was silent the longest, of a forward or of all.
 // It is called by another loop, or by this one.
-func (w *worker) yieldOne(caller *worker, of *forward) {
+func (w *worker) yieldOne(caller *worker, of *forwardState) {
 	if w == caller {
 		w.evict(of)
 		return
@@ -25,7 +25,7 @@ func (w *worker) yieldOne(caller *worker, of *forward) {
 	w.host.Call(func() { w.evict(of) })
 }
 
-func (w *worker) evict(of *forward) {
+func (w *worker) evict(of *forwardState) {
 	w.collect()
 	if f := w.oldest(of, nil); f != nil {
 		w.yieldFor(f)
@@ -50,13 +50,13 @@ func (w *worker) yieldFor(f *flow) {
 
 // oldest returns the flow that was silent the longest, of a forward or of all,
 // but for one.
-func (w *worker) oldest(of *forward, but *flow) (oldest *flow) {
+func (w *worker) oldest(of *forwardState, but *flow) (oldest *flow) {
 	for _, l := range w.lanes {
 		f := l.first
 		if f != nil && f == but {
 			f = f.next
 		}
-		if f != nil && (of == nil || l.forward == of) && (oldest == nil || f.alive < oldest.alive) {
+		if f != nil && (of == nil || l.forwardState == of) && (oldest == nil || f.alive < oldest.alive) {
 			oldest = f
 		}
 	}

@@ -3,9 +3,11 @@ package datagram
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/record"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
 // receiveBudget is how many batches of one listener are served for one event. A
@@ -48,7 +50,7 @@ func (w *worker) receive(fr *front) {
 func (w *worker) arrived(fr *front, i int) {
 	m, name := &w.received.messages[i], &w.received.names[i]
 	a := w.received.arrival(i)
-	p := packet{front: fr, peer: engine.DecodeSockaddr(name), from: address{*name, m.Namelen, a.local}}
+	p := packet{front: fr, peer: kernel.DecodeSockaddr(name), from: address{*name, m.Namelen, a.local}}
 	p.standing = w.judge(fr, p.peer.Addr())
 	switch {
 	case m.Flags&unix.MSG_TRUNC != 0:
@@ -89,7 +91,7 @@ func (w *worker) passOn(p *packet) {
 	f.bytesIn += int64(len(payload))
 	w.counted.packetsIn++
 	w.counted.bytesIn += uint64(len(payload))
-	f.lane.tally.Bytes[engine.In] += uint64(len(payload))
+	f.lane.tally.Bytes[record.In] += uint64(len(payload))
 	w.forth.add(f, payload)
 }
 
@@ -106,7 +108,7 @@ func (w *worker) flowOf(p *packet) (*flow, []byte) {
 	case passed:
 		return w.flowOfHead(p, &head{client: p.peer, payload: p.data})
 	}
-	if p.front.Forward.DatagramHeader == engine.FirstDatagram {
+	if p.front.Forward.DatagramHeader == forward.FirstDatagram {
 		return w.flowOfFirst(p)
 	}
 	h, no := p.front.reader.read(p.data)

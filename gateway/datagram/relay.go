@@ -27,6 +27,9 @@ import (
 	"sync/atomic"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/limit"
 	"unproxy/gateway/record"
 )
 
@@ -47,28 +50,28 @@ type Config struct {
 // Relay is the gateway for UDP, of all loops together.
 type Relay struct {
 	config   Config
-	forwards map[*engine.Forward]*forward
-	bound    []engine.Endpoint // by listener
-	workers  []*worker         // by loop
+	forwards map[*forward.Forward]*forwardState
+	bound    []forward.Endpoint // by listener
+	workers  []*worker          // by loop
 	flows    tally
 	claims   claims
 }
 
-// forward is what the loops know of a forward together.
-type forward struct {
-	*engine.Forward
+// forwardState is what the loops know of a forward together.
+type forwardState struct {
+	*forward.Forward
 	flows   tally
-	clients engine.Clients
-	counts  engine.HitCounter // Trust, if it counts
+	clients limit.Clients
+	counts  forward.HitCounter // Trust, if it counts
 }
 
 // New makes a relay that serves nothing yet: the engine is to be given its
 // [Relay.Guest].
 func New(c Config) *Relay {
 	if c.Kernel == nil {
-		c.Kernel = linux{engine.System()}
+		c.Kernel = linux{kernel.System()}
 	}
-	return &Relay{config: c, forwards: map[*engine.Forward]*forward{}}
+	return &Relay{config: c, forwards: map[*forward.Forward]*forwardState{}}
 }
 
 // Guest is for [engine.Config]. It opens the listeners; the error is an
@@ -91,18 +94,18 @@ func (r *Relay) Guest(h engine.Host, routes []*engine.Route) (engine.Guest, erro
 // prepare makes what the loops share.
 func (r *Relay) prepare(loops int, routes []*engine.Route) {
 	r.flows = make(tally, loops)
-	r.bound = make([]engine.Endpoint, len(routes))
+	r.bound = make([]forward.Endpoint, len(routes))
 	for _, route := range routes {
 		if r.forwards[route.Forward] == nil {
-			counts, _ := route.Forward.Trust.(engine.HitCounter)
-			r.forwards[route.Forward] = &forward{Forward: route.Forward, flows: make(tally, loops), counts: counts}
+			counts, _ := route.Forward.Trust.(forward.HitCounter)
+			r.forwards[route.Forward] = &forwardState{Forward: route.Forward, flows: make(tally, loops), counts: counts}
 		}
 	}
 }
 
 // Bound returns the addresses that the listeners are bound to, in the order of
 // the forwards of datagrams and their listeners.
-func (r *Relay) Bound() []engine.Endpoint { return r.bound }
+func (r *Relay) Bound() []forward.Endpoint { return r.bound }
 
 // tally counts something for each loop.
 type tally []atomic.Int64

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -70,7 +70,7 @@ func (h *hits) Admit(a netip.Addr, loop int) bool {
 // A rule has a hit for each flow that it let in, and not for each datagram.
 func TestHits(t *testing.T) {
 	counting := &hits{prefixes: only(lb)}
-	r := newRig(t, 2, Config{}, with(plain(server), func(f *engine.Forward) { f.Trust, f.PassUntrusted = counting, true }))
+	r := newRig(t, 2, Config{}, with(plain(server), func(f *forward.Forward) { f.Trust, f.PassUntrusted = counting, true }))
 	r.from(lb, a+"one", a+"two", b+"three")
 	r.from(unknown, "four")
 	fr := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
@@ -92,7 +92,7 @@ func TestFlowsNeverMeet(t *testing.T) {
 	rows := []struct {
 		name  string
 		a, b  sent
-		mode  func(*engine.Forward)
+		mode  func(*forward.Forward)
 		flows int
 	}{
 		{"two clients over one of the balancer's sockets", sent{lb, a}, sent{lb, b}, nil, 2},
@@ -244,7 +244,7 @@ func TestRange(t *testing.T) {
 	f := plain(server)
 	second := f.Listeners[0]
 	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
-	second.Backends = []engine.Backend{{Endpoint: engine.Endpoint{Addr: serverB}}}
+	second.Backends = []forward.Backend{{Endpoint: forward.Endpoint{Addr: serverB}}}
 	f.Listeners = append(f.Listeners, second)
 	r := one(t, f)
 	r.from(lb, a+"one")

@@ -3,7 +3,7 @@ package datagram
 import (
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/kernel"
 )
 
 const (
@@ -22,7 +22,7 @@ type sorter struct {
 	used  int
 	runs  []run // one for each flow
 	many  outbox
-	alone []engine.Transfer
+	alone []kernel.Transfer
 	whose []*flow // the datagrams of alone are
 }
 
@@ -66,7 +66,7 @@ func (w *worker) sendForth() {
 		r := &s.runs[i]
 		r.flow.run = 0
 		if payload := s.items[r.first].payload; r.count == 1 && len(payload) > 0 {
-			s.alone = append(s.alone, engine.Transfer{FD: r.flow.fd, B: payload})
+			s.alone = append(s.alone, kernel.Transfer{FD: r.flow.fd, B: payload})
 			s.whose = append(s.whose, r.flow)
 			continue
 		}
@@ -108,7 +108,7 @@ func (w *worker) sendAlone() {
 }
 
 // sendAgain is for a datagram that met an error.
-func sendAgain(k Kernel, t *engine.Transfer, f *flow) {
+func sendAgain(k Kernel, t *kernel.Transfer, f *flow) {
 	for tried := false; t.Errno != 0; t.Errno = k.Write(t.FD, t.B) {
 		switch {
 		case t.Errno == unix.EINTR:

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -47,7 +47,7 @@ type flow struct {
 	bytesIn, bytesOut     int64
 	peer                  netip.AddrPort
 	client, destination   netip.AddrPort // as a header names them; invalid in the peer's own flow
-	backend               engine.Endpoint
+	backend               forward.Endpoint
 	source                netip.AddrPort // spoken from, where transparent
 	id                    uint64
 	details               *record.Details
@@ -125,8 +125,8 @@ func (t *table) grow() {
 
 // lane is a forward's flows on one loop, in the order in which they fell silent.
 type lane struct {
-	*forward
-	tally       *engine.Tally
+	*forwardState
+	tally       *record.Tally
 	first, last *flow
 }
 

@@ -6,6 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
@@ -15,7 +17,7 @@ type worker struct {
 	relay  *Relay
 	host   engine.Host
 	kernel Kernel
-	batch  engine.Batch // nil where there is none to be had
+	batch  kernel.Batch // nil where there is none to be had
 
 	fronts []*front // by listener
 	lanes  []*lane
@@ -29,7 +31,7 @@ type worker struct {
 	refused  []ticket // flows that are to look for another backend
 	gathered collector
 
-	targets  []engine.Endpoint
+	targets  []forward.Endpoint
 	report   record.Connection
 	verdict  verdict
 	draining bool

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
@@ -121,8 +121,8 @@ func (e *examination) backend(t *target) Finding {
 }
 
 func (e *examination) unresolved(name string, err error) Finding {
-	leads := func(l *engine.Listener) bool {
-		return slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.Host == name })
+	leads := func(l *forward.Listener) bool {
+		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.Host == name })
 	}
 	status := Warn
 	for _, f := range e.Config.Forwards {
@@ -138,13 +138,13 @@ func (e *examination) unresolved(name string, err error) Finding {
 // replaced reports whether all that leads to a target has another one that
 // answers: the first that does serves.
 func (e *examination) replaced(t *target) bool {
-	return !slices.ContainsFunc(t.listeners, func(l *engine.Listener) bool { return !e.served(l, t) })
+	return !slices.ContainsFunc(t.listeners, func(l *forward.Listener) bool { return !e.served(l, t) })
 }
 
 // served reports whether a listener leads to a target that answers, other than
 // one. Where that one's clients are connected to backends of their own family
 // alone, it must be of that family.
-func (e *examination) served(l *engine.Listener, other *target) bool {
+func (e *examination) served(l *forward.Listener, other *target) bool {
 	return slices.ContainsFunc(e.targets, func(t *target) bool {
 		alike := other == nil || !other.familyOnly || t.at.Addr().Is4() == other.at.Addr().Is4()
 		return t != other && t.plain.answer == answered && alike && slices.Contains(t.listeners, l)

@@ -3,6 +3,8 @@ package engine
 import (
 	"time"
 
+	"unproxy/gateway/forward"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -20,13 +22,13 @@ const (
 
 // listener is a listening socket and the loop that accepts from it.
 type listener struct {
-	*Listener
-	forward  *forward
+	*forward.Listener
+	forward  *forwardState
 	route    *Route
 	loop     *loop
 	index    int // among the loop's listeners
 	fd       int // -1 once closed
-	bound    Endpoint
+	bound    forward.Endpoint
 	held     bool // somebody else has the socket open, too
 	watching bool
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -67,7 +68,7 @@ func TestOutOfDescriptors(t *testing.T) {
 // it would never see accepting work again, and never tell of the end. The loop
 // that accepts tells of both.
 func TestShortageOfALoopWithoutListeners(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
 	r.open(header)
 	r.limit = r.used + 1
 	r.open(header)
@@ -124,8 +125,8 @@ func TestListenerThatBroke(t *testing.T) {
 }
 
 // more adds a second listener, "side", to f.
-func more(f *Forward) *Forward {
-	f.Listeners = append(f.Listeners, Listener{Name: "side", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
+func more(f *forward.Forward) *forward.Forward {
+	f.Listeners = append(f.Listeners, forward.Listener{Name: "side", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
 	return f
 }
 
@@ -136,9 +137,9 @@ func TestMaxConnections(t *testing.T) {
 		name string
 		c    Config
 	}{
-		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*Forward{plain(serverA)}}},
-		{"of the engine, two listeners on two loops", Config{MaxConnections: 2, Loops: 2, Forwards: []*Forward{more(plain(serverA))}}},
-		{"of a forward", Config{Forwards: []*Forward{plain(serverA)}}},
+		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*forward.Forward{plain(serverA)}}},
+		{"of the engine, two listeners on two loops", Config{MaxConnections: 2, Loops: 2, Forwards: []*forward.Forward{more(plain(serverA))}}},
+		{"of a forward", Config{Forwards: []*forward.Forward{plain(serverA)}}},
 	}
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -186,7 +187,7 @@ func TestLimitOfOneForward(t *testing.T) {
 	narrow, other := plain(serverA), plain(serverB)
 	narrow.MaxConnections = 1
 	other.Listeners[0].Name = "other"
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{narrow, other}})
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{narrow, other}})
 	r.openFrom(0, lb, header)
 	waiting := r.openFrom(0, lb, header)
 	for range 3 {
@@ -211,7 +212,7 @@ func TestLimitOfOneForward(t *testing.T) {
 // A loop that rests for a shortage goes on resting when a place becomes free
 // that another loop's listener waited for.
 func TestLimitAndShortage(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*forward.Forward{more(plain(serverA))}})
 	r.openFrom(0, lb, header)
 	waiting := r.openFrom(0, lb, header)
 	r.openFrom(1, lb, header)
@@ -256,7 +257,7 @@ func TestNoMemoryToWatchAListener(t *testing.T) {
 
 // Connections go to the loop with the fewest, wherever they were accepted.
 func TestHandOver(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*forward.Forward{plain(serverA)}})
 	for range 64 {
 		r.open(header)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -23,13 +24,13 @@ func TestSizeOfASession(t *testing.T) {
 }
 
 // steady is a rig whose kernel does not allocate either, once it is warm.
-func steady(t testing.TB, f *Forward) *rig { return steadyLoops(t, 1, f) }
+func steady(t testing.TB, f *forward.Forward) *rig { return steadyLoops(t, 1, f) }
 
-func steadyLoops(t testing.TB, loops int, f *Forward) *rig {
+func steadyLoops(t testing.TB, loops int, f *forward.Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
-	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*Forward{f}, Report: func(c *record.Connection) {
+	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*forward.Forward{f}, Report: func(c *record.Connection) {
 		if c.Outcome != record.OK {
 			t.Errorf("ended %v: %s", c.Outcome, c.Reason)
 		}
@@ -65,24 +66,24 @@ func (r *rig) exchange(first, second []byte) {
 func TestConnectionsAllocateNothing(t *testing.T) {
 	rows := []struct {
 		name    string
-		setting func(*Forward)
+		setting func(*forward.Forward)
 		sends   string
 	}{
-		{"version 1", func(*Forward) {}, header},
-		{"version 2, with payload", func(*Forward) {}, v2(client4, destiny4) + "payload"},
-		{"IPv6", func(f *Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, destiny6)},
-		{"LOCAL", func(*Forward) {}, v2(netip.AddrPort{}, netip.AddrPort{})},
-		{"transparent", func(f *Forward) { f.Transparent = true }, header},
-		{"with all deadlines and options", func(f *Forward) {
+		{"version 1", func(*forward.Forward) {}, header},
+		{"version 2, with payload", func(*forward.Forward) {}, v2(client4, destiny4) + "payload"},
+		{"IPv6", func(f *forward.Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, destiny6)},
+		{"LOCAL", func(*forward.Forward) {}, v2(netip.AddrPort{}, netip.AddrPort{})},
+		{"transparent", func(f *forward.Forward) { f.Transparent = true }, header},
+		{"with all deadlines and options", func(f *forward.Forward) {
 			f.IdleTimeout, f.Keepalive, f.UserTimeout = time.Minute, time.Minute, time.Minute
-			f.MaxConnections, f.AcceptRate = 1000, Rate{PerSecond: 100_000, Burst: 100_000}
+			f.MaxConnections, f.AcceptRate = 1000, forward.Rate{PerSecond: 100_000, Burst: 100_000}
 		}, header},
-		{"LOCAL, to where it was sent", func(f *Forward) {
+		{"LOCAL, to where it was sent", func(f *forward.Forward) {
 			f.TProxy, f.AllowDestination = true, everybody
-			f.Listeners[0].Endpoint = Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
-			f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+			f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
+			f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 		}, v2(netip.AddrPort{}, netip.AddrPort{})},
-		{"two headers", func(f *Forward) { f.Headers = 2 }, header + v2(client4, destiny4)},
+		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, header + v2(client4, destiny4)},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -7,24 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
-
-func TestRedirectText(t *testing.T) {
-	for want, r := range map[string]Redirect{
-		"203.0.113.0/24:1000-2000":  {netip.MustParsePrefix("203.0.113.0/24"), 1000, 2000},
-		"203.0.113.7/32:25":         {netip.MustParsePrefix("203.0.113.7/32"), 25, 25},
-		"203.0.113.0/24":            {netip.MustParsePrefix("203.0.113.0/24"), 1, 65535},
-		"[2001:db8::/64]:1000-2000": {netip.MustParsePrefix("2001:db8::/64"), 1000, 2000},
-		"[2001:db8::/64]":           {netip.MustParsePrefix("2001:db8::/64"), 1, 65535},
-		":1000-2000":                {netip.Prefix{}, 1000, 2000},
-		":1-65535":                  {netip.Prefix{}, 1, 65535},
-	} {
-		if got := r.String(); got != want {
-			t.Errorf("%#v is written %q, want %q", r, got, want)
-		}
-	}
-}
 
 // A listener is transparent before it is bound, in its own family: only so does
 // the kernel hand it what the packet filter assigns to it.
@@ -47,7 +32,7 @@ func TestTProxyListener(t *testing.T) {
 				set = slices.Contains(k.files[len(k.files)-1].options, tt.want)
 				return 0
 			}
-			newRig(t, k, Config{Forwards: []*Forward{f}})
+			newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 			if set != tproxy {
 				t.Errorf("%s, TProxy %v: when it was bound, %v was set: %v", tt.at, tproxy, tt.want, set)
 			}
@@ -65,7 +50,7 @@ func TestTProxyListenerWithoutCapability(t *testing.T) {
 		}
 		return 0
 	}
-	if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); err == nil || k.used != 0 {
+	if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); err == nil || k.used != 0 {
 		t.Errorf("a listener that cannot be transparent: %v, %d descriptors", err, k.used)
 	}
 }
@@ -77,10 +62,10 @@ func TestDestination(t *testing.T) {
 	sent := netip.MustParseAddrPort("198.51.100.77:1234")
 	sent6 := netip.MustParseAddrPort("[2001:db8:7::1]:1234")
 	local, unknown := v2(netip.AddrPort{}, netip.AddrPort{}), "PROXY UNKNOWN\r\n"
-	pass := func(f *Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }
+	pass := func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }
 	for _, tt := range []struct {
 		name    string
-		setting func(*Forward)
+		setting func(*forward.Forward)
 		sent    netip.AddrPort
 		sends   string
 		want    netip.AddrPort // the destination; invalid: none
@@ -91,11 +76,11 @@ func TestDestination(t *testing.T) {
 		{"UNKNOWN", nil, sent, unknown, sent},
 		{"no header", pass, sent, "payload", sent},
 		{"no header, IPv6", pass, sent6, "payload", sent6},
-		{"the last header's", func(f *Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + v2(client4, serverB.Addr), serverB.Addr},
-		{"LOCAL behind a header", func(f *Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + local, sent},
-		{"not tproxy, LOCAL", func(f *Forward) { f.TProxy = false }, sent, local, netip.AddrPort{}},
-		{"not tproxy, UNKNOWN", func(f *Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
-		{"not tproxy, no header", func(f *Forward) { pass(f); f.TProxy = false }, sent, "payload", netip.AddrPort{}},
+		{"the last header's", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + v2(client4, serverB.Addr), serverB.Addr},
+		{"LOCAL behind a header", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + local, sent},
+		{"not tproxy, LOCAL", func(f *forward.Forward) { f.TProxy = false }, sent, local, netip.AddrPort{}},
+		{"not tproxy, UNKNOWN", func(f *forward.Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
+		{"not tproxy, no header", func(f *forward.Forward) { pass(f); f.TProxy = false }, sent, "payload", netip.AddrPort{}},
 	} {
 		for _, fixed := range []bool{false, true} { // a fixed backend leaves the destination to the log
 			f := plain(serverA)
@@ -104,7 +89,7 @@ func TestDestination(t *testing.T) {
 				tt.setting(f)
 			}
 			if !fixed {
-				f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+				f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 			}
 			r := one(t, f)
 			from := r.arrive(r.front(0), lb)
@@ -117,11 +102,11 @@ func TestDestination(t *testing.T) {
 				}
 				continue
 			}
-			want := Endpoint{Addr: tt.want}
+			want := forward.Endpoint{Addr: tt.want}
 			if fixed {
 				want = serverA
 			}
-			if got := r.order(); !slices.Equal(got, []Endpoint{want}) {
+			if got := r.order(); !slices.Equal(got, []forward.Endpoint{want}) {
 				t.Errorf("%s: dialled %v, want %v", tt.name, got, want)
 				continue
 			}
@@ -176,8 +161,8 @@ func TestForbiddenDestinations(t *testing.T) {
 		}
 		for _, how := range []string{"header", "LOCAL", "no header"} {
 			f := plain()
-			f.Listeners[0] = Listener{Name: "front", Endpoint: Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
-				Backends: []Backend{{FromHeader: true}}}
+			f.Listeners[0] = forward.Listener{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
+				Backends: []forward.Backend{{FromHeader: true}}}
 			f.TProxy, f.AllowDestination, f.Source.Own = true, everybody, own
 			if tt.want == denied {
 				f.AllowDestination = own
@@ -195,7 +180,7 @@ func TestForbiddenDestinations(t *testing.T) {
 			from.deliver([]byte(sends))
 			r.settle()
 			if tt.want == "" {
-				if got := r.order(); !slices.Equal(got, []Endpoint{{Addr: to}}) {
+				if got := r.order(); !slices.Equal(got, []forward.Endpoint{{Addr: to}}) {
 					t.Errorf("%s at %s to %s: dialled %v", how, tt.at, tt.to, got)
 				}
 				continue

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -28,7 +30,7 @@ type verdict struct {
 
 // targets lists where a session may be connected to, in the order in which to
 // try. The list is the loop's own, good until the next call.
-func (l *loop) targets(s *session) []Endpoint {
+func (l *loop) targets(s *session) []forward.Endpoint {
 	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
 	return l.candidates
 }
@@ -39,7 +41,7 @@ func (s *session) caller() Caller {
 
 // begin starts to connect to a backend. If that fails at once it notes why and
 // returns false.
-func (s *session) begin(l *loop, to Endpoint) bool {
+func (s *session) begin(l *loop, to forward.Endpoint) bool {
 	s.backend, s.source = to, address{}
 	f := s.listener.forward
 	if s.spoof {
@@ -88,13 +90,13 @@ func (s *session) beginPlain(l *loop) bool {
 // that is valid. again says that another source port may do.
 func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.hangUp(l)
-	fd, errno := l.kernel.Socket(s.backend.family())
+	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {
 		return errno, false
 	}
 	s.sides[backend].fd, s.sides[backend].prompt = int32(fd), s.backend.IsUnix()
 	if errno, again = s.prepare(l, fd, source); errno == 0 {
-		errno = l.kernel.Connect(fd, s.backend)
+		errno = connectTo(l.kernel, fd, s.backend)
 		again = transparent.RetryConnect(errno)
 	}
 	switch errno {
@@ -125,7 +127,16 @@ func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall
 	return errno, transparent.RetryBind(errno)
 }
 
-func (e Endpoint) family() int {
+// connectTo starts to connect a socket to an endpoint.
+func connectTo(k kernel.Kernel, fd int, e forward.Endpoint) syscall.Errno {
+	if e.IsUnix() {
+		return k.ConnectPath(fd, e.Path)
+	}
+	return k.Connect(fd, e.Addr)
+}
+
+// family returns the address family of an endpoint's sockets.
+func family(e forward.Endpoint) int {
 	switch {
 	case e.IsUnix():
 		return unix.AF_UNIX

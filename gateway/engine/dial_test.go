@@ -11,13 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
 // order is the backends that were dialled, one after the other.
-func (r *rig) order() []Endpoint {
-	var all []Endpoint
+func (r *rig) order() []forward.Endpoint {
+	var all []forward.Endpoint
 	for _, d := range r.dials {
 		all = append(all, d.to)
 	}
@@ -33,20 +34,20 @@ var (
 // The backends are tried in the operator's order, but those of the client's
 // family first; in transparent mode the policy says whether the others may do.
 func TestOrderOfBackends(t *testing.T) {
-	mixed := []Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
+	mixed := []forward.Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
 	rows := []struct {
 		name        string
 		transparent bool
 		mismatch    transparent.FamilyMismatch
 		client      netip.AddrPort
-		want        []Endpoint
+		want        []forward.Endpoint
 	}{
-		{"plain, IPv4", false, 0, client4, []Endpoint{serverUnix, serverA, serverB, serverA6, serverB6}},
-		{"plain, IPv6", false, 0, client6, []Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
-		{"transparent, IPv4", true, transparent.Reject, client4, []Endpoint{serverA, serverB}},
-		{"transparent, IPv6", true, transparent.Reject, client6, []Endpoint{serverA6, serverB6}},
-		{"transparent, IPv4, else plain", true, transparent.Plain, client4, []Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
-		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6, []Endpoint{serverA6, serverB6, serverA, serverB}},
+		{"plain, IPv4", false, 0, client4, []forward.Endpoint{serverUnix, serverA, serverB, serverA6, serverB6}},
+		{"plain, IPv6", false, 0, client6, []forward.Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
+		{"transparent, IPv4", true, transparent.Reject, client4, []forward.Endpoint{serverA, serverB}},
+		{"transparent, IPv6", true, transparent.Reject, client6, []forward.Endpoint{serverA6, serverB6}},
+		{"transparent, IPv4, else plain", true, transparent.Plain, client4, []forward.Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
+		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6, []forward.Endpoint{serverA6, serverB6, serverA, serverB}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -66,7 +67,7 @@ func TestOrderOfBackends(t *testing.T) {
 				t.Errorf("dialled %v, want %v", got, row.want)
 			}
 			for _, d := range r.dials {
-				if want := row.transparent && row.mismatch != transparent.Plain || row.transparent && d.to.family() == unix.AF_INET && row.client.Addr().Is4(); d.source.IsValid() != want {
+				if want := row.transparent && row.mismatch != transparent.Plain || row.transparent && family(d.to) == unix.AF_INET && row.client.Addr().Is4(); d.source.IsValid() != want {
 					t.Errorf("%v was dialled from %v", d.to, d.source)
 				}
 			}
@@ -251,7 +252,7 @@ func TestMarkThatIsNotPermitted(t *testing.T) {
 // left.
 func TestConnectTimeoutIsShared(t *testing.T) {
 	r := one(t, plain(serverA, serverB, serverC))
-	for _, e := range []Endpoint{serverA, serverB, serverC} {
+	for _, e := range []forward.Endpoint{serverA, serverB, serverC} {
 		r.plans[e] = []plan{silent}
 	}
 	r.open(header)
@@ -275,8 +276,8 @@ func TestConnectTimeoutIsShared(t *testing.T) {
 
 func names(t *testing.T, lookup func(context.Context, string) ([]netip.Addr, error)) *rig {
 	f := plain()
-	f.Listeners[0].Backends = []Backend{{Host: "server.test", Port: 25}}
-	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Lookup: lookup})
+	f.Listeners[0].Backends = []forward.Backend{{Host: "server.test", Port: 25}}
+	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: lookup})
 }
 
 func TestNames(t *testing.T) {
@@ -286,10 +287,10 @@ func TestNames(t *testing.T) {
 		}
 		return []netip.Addr{serverA6.Addr.Addr(), netip.MustParseAddr("::ffff:198.51.100.1")}, nil
 	})
-	first := Endpoint{Addr: netip.AddrPortFrom(serverA.Addr.Addr(), 25)}
+	first := forward.Endpoint{Addr: netip.AddrPortFrom(serverA.Addr.Addr(), 25)}
 	r.plans[first] = []plan{refused}
 	r.open(header)
-	want := []Endpoint{first, {Addr: netip.AddrPortFrom(serverA6.Addr.Addr(), 25)}}
+	want := []forward.Endpoint{first, {Addr: netip.AddrPortFrom(serverA6.Addr.Addr(), 25)}}
 	if got := r.order(); !slices.Equal(got, want) {
 		t.Errorf("dialled %v, want %v", got, want)
 	}
@@ -319,7 +320,7 @@ func TestNameWithVeryManyAddresses(t *testing.T) {
 		return all, nil
 	})
 	for i := range 300 {
-		to := Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 25)}
+		to := forward.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 25)}
 		r.plans[to] = []plan{unreachable}
 	}
 	r.open(header)
@@ -331,11 +332,11 @@ func TestNameWithVeryManyAddresses(t *testing.T) {
 
 func TestDestinationOfTheHeader(t *testing.T) {
 	f := plain(serverB)
-	f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 	f.AllowDestination = only(serverA.Addr)
 	r := one(t, f)
 	r.open(v2(client4, serverA.Addr))
-	if got := r.order(); !slices.Equal(got, []Endpoint{serverA}) {
+	if got := r.order(); !slices.Equal(got, []forward.Endpoint{serverA}) {
 		t.Errorf("dialled %v", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -30,7 +31,7 @@ func (r *rig) stopAccepting() {
 // What waited in the queue is accepted before the listener is closed, which
 // would reset it. Sessions go on, and the last one's end is told.
 func TestDrain(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{more(plain(serverA))}})
 	before := r.open(header)
 	var waiting []*file
 	for i := range 5 {
@@ -61,7 +62,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainOfNothing(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
 	r.stopAccepting()
 	r.stopAccepting()
 	if !r.isIdle() {
@@ -128,7 +129,7 @@ func TestNewFails(t *testing.T) {
 		case "setsockopt":
 			k.optionError = func(int, int) unix.Errno { return unix.ENOPROTOOPT }
 		}
-		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2, Forwards: []*forward.Forward{more(plain(serverA))}})
 		if err == nil || k.used != 0 || k.batches != 0 {
 			t.Errorf("%s: %v, %d descriptors and %d batches are open", call, err, k.used, k.batches)
 		}
@@ -141,7 +142,7 @@ func TestNewFails(t *testing.T) {
 // The last connection of a drain may end on a loop that has closed its own
 // listeners while another still hands connections over.
 func TestDrainWaitsForAllLoops(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{more(plain(serverA))}})
 	r.arrive(r.front(1), netip.AddrPortFrom(client4.Addr(), 1)) // not trusted: it ends at once
 	r.engine.StopAccepting()
 	r.engine.loops[0].turn(r.batch)

@@ -41,7 +41,7 @@ func (s *session) finish(l *loop) {
 
 // count counts a finished session.
 func (s *session) count(l *loop) {
-	s.tally.Ended(s.failure, s.ended, s.lasted(l))
+	s.tally.End(s.failure, s.ended, s.lasted(l))
 }
 
 // lasted is the time since accept. The loop's clock stands still while it

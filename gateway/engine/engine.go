@@ -20,15 +20,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/limit"
+	"unproxy/gateway/record"
 )
 
 // Engine is the data plane. Its methods may be called from any goroutine.
 type Engine struct {
 	config    Config
-	kernel    Kernel
+	kernel    kernel.Kernel
 	loops     []*loop
-	forwards  []*forward
-	owned     map[*Forward]*forward
+	forwards  []*forwardState
+	owned     map[*forward.Forward]*forwardState
 	listeners []*listener
 	names     *resolver
 
@@ -43,19 +48,19 @@ type Engine struct {
 }
 
 // forward is a Forward and what the engine counts for it.
-type forward struct {
-	*Forward
+type forwardState struct {
+	*forward.Forward
 	options options // of its TCP sockets
 	index   int     // among the engine's forwards
 	active  atomic.Int64
-	clients Clients
-	counts  HitCounter // Trust, if it counts
-	rates   *rates     // nil: no limit
+	clients limit.Clients
+	counts  forward.HitCounter // Trust, if it counts
+	rates   *limit.Rates       // nil: no limit
 }
 
 // trusts reports whether a peer is trusted. A set that counts hits is told
 // which loop asks.
-func (f *forward) trusts(peer netip.Addr, loop int) bool {
+func (f *forwardState) trusts(peer netip.Addr, loop int) bool {
 	if f.counts != nil {
 		return f.counts.Admit(peer, loop)
 	}
@@ -77,10 +82,10 @@ type Counters struct {
 // Start. The error is of the first listener that could not be opened, and
 // everything is closed again.
 func New(c Config) (*Engine, error) {
-	e := &Engine{config: c, kernel: c.Kernel, owned: map[*Forward]*forward{}, idle: make(chan struct{})}
+	e := &Engine{config: c, kernel: c.Kernel, owned: map[*forward.Forward]*forwardState{}, idle: make(chan struct{})}
 	e.life.ended = make(chan struct{})
 	if e.kernel == nil {
-		e.kernel = System()
+		e.kernel = kernel.System()
 	}
 	for i := range max(1, c.Loops) {
 		l, err := newLoop(e, i)
@@ -106,12 +111,12 @@ func New(c Config) (*Engine, error) {
 
 // open opens a forward's listeners and deals them out to the loops. Those of
 // datagrams are the guests'.
-func (e *Engine) open(f *Forward) error {
-	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards), rates: newRates(f.AcceptRate)}
-	own.counts, _ = f.Trust.(HitCounter)
+func (e *Engine) open(f *forward.Forward) error {
+	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
+	own.counts, _ = f.Trust.(forward.HitCounter)
 	e.forwards, e.owned[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
-		l.tallies = append(l.tallies, new(Tally))
+		l.tallies = append(l.tallies, new(record.Tally))
 	}
 	if f.Datagrams {
 		return nil
@@ -165,8 +170,8 @@ func (e *Engine) Start() {
 
 // Bound returns the addresses that the listeners are bound to, in the order of
 // the forwards and their listeners. Those of datagrams are not among them.
-func (e *Engine) Bound() []Endpoint {
-	bound := make([]Endpoint, len(e.listeners))
+func (e *Engine) Bound() []forward.Endpoint {
+	bound := make([]forward.Endpoint, len(e.listeners))
 	for i, ln := range e.listeners {
 		bound[i] = ln.bound
 	}
@@ -255,7 +260,7 @@ func (e *Engine) room(ln *listener) bool {
 	return false
 }
 
-func (e *Engine) within(f *forward) bool {
+func (e *Engine) within(f *forwardState) bool {
 	if limit := e.config.MaxConnections; limit > 0 && e.active.Load() >= int64(limit) {
 		return false
 	}
@@ -263,12 +268,12 @@ func (e *Engine) within(f *forward) bool {
 }
 
 // entered counts a connection, and left counts it out again.
-func (e *Engine) entered(f *forward) {
+func (e *Engine) entered(f *forwardState) {
 	e.active.Add(1)
 	f.active.Add(1)
 }
 
-func (e *Engine) left(f *forward) {
+func (e *Engine) left(f *forwardState) {
 	f.active.Add(-1)
 	e.active.Add(-1)
 	if e.full.Load() && e.full.CompareAndSwap(true, false) {

@@ -3,6 +3,8 @@ package engine
 import (
 	"syscall"
 
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -24,11 +26,11 @@ const (
 // gathered, to be made together: entering the kernel is a third of what a small
 // message costs.
 type exchange struct {
-	batch  Batch // nil where there is none to be had
+	batch  kernel.Batch // nil where there is none to be had
 	room   []byte
 	due    []errand
-	reads  []Transfer
-	writes []Transfer
+	reads  []kernel.Transfer
+	writes []kernel.Transfer
 	bound  []errand // whose the writes are
 }
 
@@ -38,7 +40,7 @@ type errand struct {
 	side int
 }
 
-func newExchange(k Kernel) exchange {
+func newExchange(k kernel.Kernel) exchange {
 	x := exchange{batch: k.Batch(exchangeSize)}
 	if x.batch != nil {
 		x.room = make([]byte, exchangeSize*slotStride)
@@ -117,7 +119,7 @@ func (l *loop) readTogether(due []errand) {
 	x.bound, x.reads = x.bound[:0], x.reads[:0]
 	for _, e := range due {
 		if s := l.sessions.find(e.ticket); s != nil && s.shared(e.side) {
-			x.reads = append(x.reads, Transfer{FD: int(s.sides[e.side].fd), B: x.slot(len(x.bound))})
+			x.reads = append(x.reads, kernel.Transfer{FD: int(s.sides[e.side].fd), B: x.slot(len(x.bound))})
 			x.bound = append(x.bound, e)
 		}
 	}
@@ -145,7 +147,7 @@ func (l *loop) writeTogether() {
 			continue
 		}
 		s.beforeWrite(l, e.side)
-		x.writes = append(x.writes, Transfer{FD: int(s.sides[1-e.side].fd), B: s.sides[e.side].held})
+		x.writes = append(x.writes, kernel.Transfer{FD: int(s.sides[1-e.side].fd), B: s.sides[e.side].held})
 		x.bound = append(x.bound, e)
 	}
 	x.batch.Send(x.writes)
@@ -157,7 +159,7 @@ func (l *loop) writeTogether() {
 }
 
 // wasRead acts on a read that was made together with others.
-func (s *session) wasRead(l *loop, i int, t *Transfer) {
+func (s *session) wasRead(l *loop, i int, t *kernel.Transfer) {
 	switch {
 	case t.Errno == unix.EINTR:
 		s.readAlone(l)

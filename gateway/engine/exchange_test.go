@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -14,7 +15,7 @@ func TestManyInOneTurn(t *testing.T) {
 	for _, noBatches := range []bool{false, true} {
 		k := newScript(t, 0)
 		k.noBatches = noBatches
-		r := newRig(t, k, Config{Forwards: []*Forward{plain(serverA)}})
+		r := newRig(t, k, Config{Forwards: []*forward.Forward{plain(serverA)}})
 		const number = 3*exchangeSize + 1
 		fronts := make([]*file, number)
 		for i := range fronts {

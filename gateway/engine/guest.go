@@ -1,6 +1,11 @@
 package engine
 
-import "syscall"
+import (
+	"syscall"
+
+	"unproxy/gateway/forward"
+	"unproxy/gateway/record"
+)
 
 // Guest is work of another kind that a loop does beside its sessions, on
 // descriptors of its own: the datagrams. There is one for each loop, and all of
@@ -46,10 +51,10 @@ type Host interface {
 	NextID() uint64
 	// Hold counts something active for a forward whose end [Engine.Idle] has to
 	// wait for, and Release counts it out again.
-	Hold(*Forward)
-	Release(*Forward)
+	Hold(*forward.Forward)
+	Release(*forward.Forward)
 	// Tally is what the loop counts of a forward. It stays the same.
-	Tally(*Forward) *Tally
+	Tally(*forward.Forward) *record.Tally
 }
 
 // MaxKey is the largest key of [Host.Watch]: the low bits of an event's data
@@ -65,14 +70,14 @@ func (h host) Now() int64     { return h.now }
 func (h host) Call(f func())  { h.call(f) }
 func (h host) NextID() uint64 { return h.nextID() }
 
-func (h host) Tally(f *Forward) *Tally { return h.tallies[h.engine.owned[f].index] }
+func (h host) Tally(f *forward.Forward) *record.Tally { return h.tallies[h.engine.owned[f].index] }
 
-func (h host) Hold(f *Forward) {
+func (h host) Hold(f *forward.Forward) {
 	h.engine.held.Add(1)
 	h.engine.owned[f].active.Add(1)
 }
 
-func (h host) Release(f *Forward) {
+func (h host) Release(f *forward.Forward) {
 	h.engine.owned[f].active.Add(-1)
 	h.engine.held.Add(-1)
 	if h.engine.closing.Load() {

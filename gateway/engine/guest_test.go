@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +49,7 @@ func withGuests(t testing.TB, loops int) (*rig, []*visitor) {
 	datagrams := plain(serverA)
 	datagrams.Datagrams = true
 	var guests []*visitor
-	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: []*Forward{datagrams, plain(serverA)}, Guest: func(h Host, routes []*Route) (Guest, error) {
+	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: []*forward.Forward{datagrams, plain(serverA)}, Guest: func(h Host, routes []*Route) (Guest, error) {
 		guests = append(guests, &visitor{Host: h, routes: routes})
 		return guests[len(guests)-1], nil
 	}})
@@ -162,7 +164,7 @@ func TestGuestRefused(t *testing.T) {
 	k := newScript(t, 0)
 	var first *visitor
 	refusal := errors.New("no room")
-	_, err := New(Config{Kernel: k, Loops: 2, Forwards: []*Forward{plain(serverA), datagrams}, Guest: func(h Host, routes []*Route) (Guest, error) {
+	_, err := New(Config{Kernel: k, Loops: 2, Forwards: []*forward.Forward{plain(serverA), datagrams}, Guest: func(h Host, routes []*Route) (Guest, error) {
 		if h.Index() > 0 {
 			return nil, refusal
 		}
@@ -179,7 +181,7 @@ func TestGuestRefused(t *testing.T) {
 
 // Without a forward of datagrams there is nobody to invite.
 func TestNoGuest(t *testing.T) {
-	newRig(t, newScript(t, 0), Config{Forwards: []*Forward{plain(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
+	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plain(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
 		t.Error("a guest was asked for")
 		return nil, nil
 	}})

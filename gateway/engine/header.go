@@ -71,7 +71,7 @@ func (s *session) decode(l *loop, b []byte) bool {
 			s.headed = l.kernel.Now()
 			s.details = Details(h.TLVs)
 			s.tally.Headers[kindOf(&h)]++
-			s.tally.HeaderTime.observe(time.Duration(s.headed-s.began), &shortBounds)
+			s.tally.ObserveHeader(time.Duration(s.headed - s.began))
 			s.sides[peer].held = nil
 			s.decide(l, &h, b[h.Length:])
 			return true
@@ -93,4 +93,19 @@ func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 		return record.BadChecksum
 	}
 	return record.Malformed
+}
+
+// kindOf returns the kind of a complete header.
+func kindOf(h *proxyproto.Header) record.HeaderKind {
+	switch {
+	case h.Version == 1 && h.Result == proxyproto.Proxy:
+		return record.V1Proxy
+	case h.Version == 1:
+		return record.V1Unknown
+	case h.Result == proxyproto.Proxy:
+		return record.V2Proxy
+	case h.Result == proxyproto.Local:
+		return record.V2Local
+	}
+	return record.V2Unknown
 }

@@ -12,15 +12,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
 // handedOver is a forward whose listener has the socket already. The
 // descriptor is a copy: the original stays with ln, as with systemd.
-func handedOver(t *testing.T, ln net.Listener, held bool, backend Endpoint) *Forward {
+func handedOver(t *testing.T, ln net.Listener, held bool, backend forward.Endpoint) *forward.Forward {
 	t.Helper()
 	f := loopback(backend)
-	s := &Socket{Held: held}
+	s := &forward.Socket{Held: held}
 	switch a := ln.Addr().(type) {
 	case *net.TCPAddr:
 		s.Bound.Addr = a.AddrPort()
@@ -74,7 +76,7 @@ func TestActivationWithoutSocket(t *testing.T) {
 	f := plain(serverA)
 	f.Listeners[0].Activation = "web"
 	k := newScript(t, 0)
-	if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); err == nil || k.used != 0 {
+	if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); err == nil || k.used != 0 {
 		t.Errorf("%v, %d descriptors are open", err, k.used)
 	}
 }
@@ -111,7 +113,7 @@ func (l *live) turns(t *testing.T, n int) (stray int) {
 		<-l.onLoops(func(loop *loop) {
 			got := loop.kernel.Wait(loop.poller, events, 0)
 			for i := range got {
-				if tagOf(&events[i])&3 == tagListener {
+				if kernel.Tag(&events[i])&3 == tagListener {
 					stray += 51
 				}
 			}
@@ -126,7 +128,7 @@ func TestRealSockets(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
 	tcp, local, held := loopback(to), loopback(to), handedOver(t, listen(t, "tcp", "127.0.0.1:0"), true, to)
-	local.Listeners[0].Endpoint, local.SocketMode = Endpoint{Path: path}, 0o600
+	local.Listeners[0].Endpoint, local.SocketMode = forward.Endpoint{Path: path}, 0o600
 	held.Listeners[0].Activation = "web"
 	l := start(t, tcp, local, held)
 	sockets, err := l.Sockets()
@@ -150,7 +152,7 @@ func TestRealSockets(t *testing.T) {
 	}
 	t.Run("taken over", func(t *testing.T) {
 		back, to := server(t)
-		var forwards []*Forward
+		var forwards []*forward.Forward
 		for i := range sockets {
 			f := loopback(to)
 			f.Listeners[0].Endpoint, f.Listeners[0].Socket, f.SocketMode = sockets[i].Bound, &sockets[i], 0o640
@@ -178,7 +180,7 @@ func TestRealFailureKeepsTheFile(t *testing.T) {
 	ours.SocketMode = 0o600
 	inUse := loopback(to)
 	inUse.Listeners[0].Endpoint = to
-	if _, err := New(Config{Forwards: []*Forward{ours, inUse}}); err == nil {
+	if _, err := New(Config{Forwards: []*forward.Forward{ours, inUse}}); err == nil {
 		t.Fatal("a port in use was taken")
 	}
 	if _, err := os.Stat(path); err != nil {
@@ -190,12 +192,12 @@ func TestRealFailureKeepsTheFile(t *testing.T) {
 func TestSocketName(t *testing.T) {
 	at := netip.MustParseAddrPort("[::]:80")
 	names := map[string]bool{}
-	for _, l := range []Listener{
-		{Endpoint: Endpoint{Addr: at}},
-		{Endpoint: Endpoint{Addr: at}, DualStack: true},
-		{Endpoint: Endpoint{Addr: netip.MustParseAddrPort("0.0.0.0:80")}},
-		{Endpoint: Endpoint{Path: "/run/s"}},
-		{Endpoint: Endpoint{Addr: at}, Activation: "web"},
+	for _, l := range []forward.Listener{
+		{Endpoint: forward.Endpoint{Addr: at}},
+		{Endpoint: forward.Endpoint{Addr: at}, DualStack: true},
+		{Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("0.0.0.0:80")}},
+		{Endpoint: forward.Endpoint{Path: "/run/s"}},
+		{Endpoint: forward.Endpoint{Addr: at}, Activation: "web"},
 	} {
 		names[l.SocketName()] = true
 	}
@@ -206,7 +208,7 @@ func TestSocketName(t *testing.T) {
 
 // Without a descriptor for a copy there are none at all, and nothing is left open.
 func TestSocketsOutOfDescriptors(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{more(plain(serverA))}})
 	before := r.used
 	r.limit = before + 1
 	c := r.engine.copySockets()
@@ -247,8 +249,8 @@ func TestTProxyInherited(t *testing.T) {
 		f := plain(serverA)
 		f.TProxy = true
 		socket := k.create(listening)
-		f.Listeners[0].Socket = &Socket{FD: socket.fd, Bound: Endpoint{Addr: netip.MustParseAddrPort(at)}}
-		newRig(t, k, Config{Forwards: []*Forward{f}})
+		f.Listeners[0].Socket = &forward.Socket{FD: socket.fd, Bound: forward.Endpoint{Addr: netip.MustParseAddrPort(at)}}
+		newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 		if !slices.Contains(socket.options, want) {
 			t.Errorf("%s: the options are %v, want %v among them", at, socket.options, want)
 		}
@@ -259,7 +261,7 @@ func TestTProxyInherited(t *testing.T) {
 			return 0
 		}
 		f.Listeners[0].Socket.FD = k.create(listening).fd
-		if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); !errors.Is(err, unix.EPERM) {
+		if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); !errors.Is(err, unix.EPERM) {
 			t.Errorf("%s: without the capability: %v", at, err)
 		}
 	}

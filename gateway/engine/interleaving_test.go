@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -49,11 +50,11 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	k := newScript(t, seed+1)
 	k.noBatches = seed%4 == 3
 	k.sendRoom = []int{1, 100, 5000, 64 << 10, 1 << 20}[h.IntN(5)]
-	f := plain([]Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
+	f := plain([]forward.Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
 	f.Headers = 1 + h.IntN(3)
 	f.Transparent = h.IntN(4) == 0
 	h.wanted = []int{1, 2, 3, 4, 16}[h.IntN(5)]
-	h.rig = newRig(t, k, Config{Forwards: []*Forward{f}})
+	h.rig = newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 	for _, b := range f.Listeners[0].Backends {
 		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED}, {waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
 		h.plans[b.Endpoint] = []plan{p}

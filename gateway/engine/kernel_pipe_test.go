@@ -3,6 +3,8 @@ package engine
 import (
 	"syscall"
 
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -12,12 +14,12 @@ type pipeBytes struct {
 	room  int
 }
 
-func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
+func (k *script) Pipe(size int) (kernel.Pipe, syscall.Errno) {
 	if k.pipeErrors != 0 {
-		return Pipe{}, k.pipeErrors
+		return kernel.Pipe{}, k.pipeErrors
 	}
 	if k.full() {
-		return Pipe{}, unix.EMFILE
+		return kernel.Pipe{}, unix.EMFILE
 	}
 	if k.pipeRoom > 0 {
 		size = min(size, k.pipeRoom)
@@ -25,7 +27,7 @@ func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
 	r, w := k.create(pipeRead), k.create(pipeWrite)
 	r.pipe = &pipeBytes{room: size}
 	w.pipe = r.pipe
-	return Pipe{read: r.fd, write: w.fd, size: size}, 0
+	return kernel.Pipe{Read: r.fd, Write: w.fd, Size: size}, 0
 }
 
 // Splice moves bytes from a socket to a pipe, or from a pipe to a socket.

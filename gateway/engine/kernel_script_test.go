@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +32,7 @@ type script struct {
 	recycle bool    // closed files are used again, so that nothing is allocated
 	closed  []*file // for that
 
-	plans   map[Endpoint][]plan // of connects; the last one of each stays
+	plans   map[forward.Endpoint][]plan // of connects; the last one of each stays
 	dials   []dial
 	dialled func(*file) // told of each connect
 	pending []*file     // connecting
@@ -60,7 +63,7 @@ type plan struct {
 
 // dial is a connect that was tried.
 type dial struct {
-	to     Endpoint
+	to     forward.Endpoint
 	source netip.AddrPort
 	far    *file
 }
@@ -97,7 +100,7 @@ type file struct {
 }
 
 func newScript(t testing.TB, seed uint64) *script {
-	k := &script{TB: t, clock: int64(time.Hour), plans: map[Endpoint][]plan{}, sendRoom: 64 << 10}
+	k := &script{TB: t, clock: int64(time.Hour), plans: map[forward.Endpoint][]plan{}, sendRoom: 64 << 10}
 	if seed != 0 {
 		k.random = rand.New(rand.NewPCG(seed, 2))
 		k.step = 50
@@ -274,7 +277,7 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		if mask == 0 {
 			continue
 		}
-		events[n] = withTag(mask, f.tag)
+		events[n] = kernel.Event(mask, f.tag)
 		n++
 		if f.mask&unix.EPOLLET == 0 {
 			f.wake(0) // a level is reported until it is no more
@@ -301,7 +304,7 @@ func (f *file) poll() uint32 {
 }
 
 // Batch makes one call after the other, where there are batches.
-func (k *script) Batch(int) Batch {
+func (k *script) Batch(int) kernel.Batch {
 	if k.noBatches {
 		return nil
 	}
@@ -311,14 +314,14 @@ func (k *script) Batch(int) Batch {
 
 type scriptedBatch struct{ kernel *script }
 
-func (b scriptedBatch) Recv(all []Transfer) {
+func (b scriptedBatch) Recv(all []kernel.Transfer) {
 	for i := range all {
 		t := &all[i]
 		t.N, t.Errno = b.kernel.Recv(t.FD, t.B)
 	}
 }
 
-func (b scriptedBatch) Send(all []Transfer) {
+func (b scriptedBatch) Send(all []kernel.Transfer) {
 	for i := range all {
 		t := &all[i]
 		t.N, t.Errno = b.kernel.Send(t.FD, t.B)

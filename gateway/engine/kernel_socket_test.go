@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"syscall"
 
+	"unproxy/gateway/forward"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +18,7 @@ type socket struct {
 	connected  bool
 	peer       netip.AddrPort // who connected
 	source     netip.AddrPort // what it was bound to, or was connected to by its peer
-	to         Endpoint
+	to         forward.Endpoint
 	options    [][3]int
 
 	rx      []byte        // from the far end
@@ -323,7 +325,7 @@ func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	return f.fd, f.peer, 0
 }
 
-func (k *script) planFor(to Endpoint) plan {
+func (k *script) planFor(to forward.Endpoint) plan {
 	all := k.plans[to]
 	if len(all) == 0 {
 		return plan{}
@@ -334,7 +336,15 @@ func (k *script) planFor(to Endpoint) plan {
 	return all[0]
 }
 
-func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
+func (k *script) Connect(fd int, to netip.AddrPort) syscall.Errno {
+	return k.connect(fd, forward.Endpoint{Addr: to})
+}
+
+func (k *script) ConnectPath(fd int, path string) syscall.Errno {
+	return k.connect(fd, forward.Endpoint{Path: path})
+}
+
+func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	f := k.file(fd, "Connect", stream)
 	if f.connecting || f.connected || f.dead {
 		k.Errorf("Connect of descriptor %d for the second time", fd)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -41,7 +42,7 @@ func hasIPv6(t *testing.T) {
 func TestRealIPv6(t *testing.T) {
 	hasIPv6(t)
 	ln := listen(t, "tcp", "[::1]:0")
-	f := loopback(Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()})
+	f := loopback(forward.Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()})
 	f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("[::1]:0")
 	l := start(t, f)
 	client := l.dial(0, v2(client6, destiny6))
@@ -85,7 +86,7 @@ func TestDualStackWithoutIPv6(t *testing.T) {
 			}
 			return 0
 		}
-		e, err := New(Config{Kernel: k, Forwards: []*Forward{f}})
+		e, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}})
 		if !dual {
 			if err == nil || k.used != 0 {
 				t.Errorf("not dual-stack: %v, %d descriptors", err, k.used)
@@ -115,7 +116,7 @@ func TestRealPortInUse(t *testing.T) {
 	_, to := server(t)
 	f := loopback(to)
 	f.Listeners[0].Endpoint = to
-	_, err := New(Config{Forwards: []*Forward{f}})
+	_, err := New(Config{Forwards: []*forward.Forward{f}})
 	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(e.Hint(), "another program") {
 		t.Errorf("listen on a port in use: %v", err)
 	}
@@ -137,8 +138,8 @@ func socketPath(t *testing.T) string {
 func TestRealUnixSockets(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path+"-backend")
-	f := loopback(Endpoint{Path: path + "-backend"})
-	f.Listeners[0].Endpoint = Endpoint{Path: path}
+	f := loopback(forward.Endpoint{Path: path + "-backend"})
+	f.Listeners[0].Endpoint = forward.Endpoint{Path: path}
 	f.SocketMode, f.Trust = 0o640, prefixes{}
 	t.Run("live", func(t *testing.T) {
 		l := start(t, f)
@@ -158,8 +159,8 @@ func TestRealUnixSockets(t *testing.T) {
 func TestRealUnixBulk(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path+"-backend")
-	f := loopback(Endpoint{Path: path + "-backend"})
-	f.Listeners[0].Endpoint, f.SocketMode = Endpoint{Path: path}, 0o600
+	f := loopback(forward.Endpoint{Path: path + "-backend"})
+	f.Listeners[0].Endpoint, f.SocketMode = forward.Endpoint{Path: path}, 0o600
 	l := start(t, f)
 	client := l.dial(0, header)
 	backend := accept(t, ln)
@@ -177,8 +178,8 @@ func TestRealStaleSocket(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path)
 	f := loopback(serverA)
-	f.Listeners[0].Endpoint, f.SocketMode = Endpoint{Path: path}, 0o600
-	if _, err := New(Config{Forwards: []*Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
+	f.Listeners[0].Endpoint, f.SocketMode = forward.Endpoint{Path: path}, 0o600
+	if _, err := New(Config{Forwards: []*forward.Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a socket in use: %v", err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
@@ -187,7 +188,7 @@ func TestRealStaleSocket(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(Config{Forwards: []*Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := New(Config{Forwards: []*forward.Forward{f}}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a file: %v", err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != "precious" {
@@ -198,7 +199,7 @@ func TestRealStaleSocket(t *testing.T) {
 func TestRealAbstractSocket(t *testing.T) {
 	ln, to := server(t)
 	f := loopback(to)
-	f.Listeners[0].Endpoint = Endpoint{Path: "@unproxy-test-" + filepath.Base(filepath.Dir(socketPath(t)))}
+	f.Listeners[0].Endpoint = forward.Endpoint{Path: "@unproxy-test-" + filepath.Base(filepath.Dir(socketPath(t)))}
 	l := start(t, f)
 	l.converse(l.dial(0, header), ln)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"unproxy/gateway/forward"
 )
 
 // askStep is how many sessions a loop looks at for one question; then it goes
@@ -25,7 +27,7 @@ type Session struct {
 	// until a header has named them.
 	Peer, Client, Destination netip.AddrPort
 	// Backend is the one that is dialled or was; the zero value before that.
-	Backend Endpoint
+	Backend forward.Endpoint
 	// Transparent says that the backend sees the client's address.
 	Transparent bool
 	// Version is the header's, 1 or 2; 0 when none was read.

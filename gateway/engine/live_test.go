@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -73,7 +74,7 @@ func TestEachSession(t *testing.T) {
 
 // A loop looks at a bounded number of sessions at once, and leaves none out.
 func TestSessionsInSteps(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plain(serverA)}})
 	const n = 3*askStep + 100
 	for range n {
 		r.open(header)
@@ -115,7 +116,7 @@ func TestResetByTheOperator(t *testing.T) {
 		{"relay", record.Relay, func(r *rig) *file { return r.open(header + "hello") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
 			for range 2*askStep + 10 {
 				r.open(header)
 			}
@@ -155,7 +156,7 @@ func TestResetByTheOperator(t *testing.T) {
 // detector is the judge.
 func TestSessionsWhileTheyComeAndGo(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := start(t, loopback(Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := start(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {

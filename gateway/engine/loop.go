@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
@@ -32,7 +34,7 @@ const (
 // atomics are touched by others.
 type loop struct {
 	engine *Engine
-	kernel Kernel
+	kernel kernel.Kernel
 	index  int
 	poller int
 	waker  int
@@ -64,13 +66,13 @@ type loop struct {
 	told      int64       // when accept_paused was told last
 
 	verdicts   map[netip.AddrPort]verdict
-	candidates []Endpoint
+	candidates []forward.Endpoint
 	report     record.Connection
 
 	guest Guest // nil for none
 	alarm timer // the guest's
 
-	tallies []*Tally // of each forward
+	tallies []*record.Tally // of each forward
 
 	mail struct {
 		sync.Mutex
@@ -143,7 +145,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	n := l.wait(events)
 	l.wheel.skip(l.now)
 	for i := range n {
-		l.dispatch(events[i].Events, tagOf(&events[i]))
+		l.dispatch(events[i].Events, kernel.Tag(&events[i]))
 	}
 	l.trade()
 	l.wheel.advance(l.now, l.fire)

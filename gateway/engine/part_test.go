@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
@@ -19,8 +21,8 @@ func TestPart(t *testing.T) {
 	k.filters = true
 	held := k.create(listening)
 	kept := plain(serverB)
-	kept.Listeners[0].Socket = &Socket{FD: held.fd, Bound: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:82")}, Held: true}
-	r := newRig(t, k, Config{Loops: 2, Forwards: []*Forward{more(plain(serverA)), kept}})
+	kept.Listeners[0].Socket = &forward.Socket{FD: held.fd, Bound: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:82")}, Held: true}
+	r := newRig(t, k, Config{Loops: 2, Forwards: []*forward.Forward{more(plain(serverA)), kept}})
 	front, side := r.front(0), r.front(1)
 	r.engine.StopAccepting()
 	r.settle()
@@ -51,7 +53,7 @@ func TestPart(t *testing.T) {
 func TestCloseWhileParting(t *testing.T) {
 	k := newScript(t, 0)
 	k.filters = true
-	r := newRig(t, k, Config{Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, k, Config{Forwards: []*forward.Forward{plain(serverA)}})
 	r.engine.StopAccepting()
 	r.settle()
 	r.loop().closeListeners()
@@ -87,7 +89,7 @@ func TestRealRefuseHandshakes(t *testing.T) {
 			})
 			underWay := dialHalf(t, address)
 			raw.Control(func(fd uintptr) {
-				if errno := (linux{}).RefuseHandshakes(int(fd)); errno != 0 {
+				if errno := kernel.System().RefuseHandshakes(int(fd)); errno != 0 {
 					t.Errorf("attach the filter: %v", errno)
 				}
 			})

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -30,9 +31,9 @@ type live struct {
 const patience = 20 * time.Second
 
 // loopback is a forward from a free port of 127.0.0.1.
-func loopback(backends ...Endpoint) *Forward {
+func loopback(backends ...forward.Endpoint) *forward.Forward {
 	f := plain(backends...)
-	f.Listeners[0].Endpoint = Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:0")}
+	f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:0")}
 	f.Trust = everybody
 	f.ConnectTimeout, f.HeaderTimeout = patience, patience
 	return f
@@ -48,7 +49,7 @@ func descriptors(t *testing.T) int {
 }
 
 // start starts an engine, which is closed with the test and leaves nothing.
-func start(t *testing.T, forwards ...*Forward) *live {
+func start(t *testing.T, forwards ...*forward.Forward) *live {
 	t.Helper()
 	return startWith(t, Config{Forwards: forwards})
 }
@@ -63,7 +64,7 @@ func startWith(t *testing.T, c Config) *live {
 }
 
 // ready is an engine that was not started.
-func ready(t *testing.T, forwards ...*Forward) *live {
+func ready(t *testing.T, forwards ...*forward.Forward) *live {
 	t.Helper()
 	return readyWith(t, Config{Forwards: forwards})
 }
@@ -149,10 +150,10 @@ func listen(t *testing.T, network, at string) net.Listener {
 }
 
 // server is a backend on loopback, and its endpoint.
-func server(t *testing.T) (net.Listener, Endpoint) {
+func server(t *testing.T) (net.Listener, forward.Endpoint) {
 	t.Helper()
 	ln := listen(t, "tcp", "127.0.0.1:0")
-	return ln, Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	return ln, forward.Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 }
 
 // accept is the next connection to a backend.

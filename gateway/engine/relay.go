@@ -32,7 +32,7 @@ type side struct {
 	// there is something in held or pipe, nothing more is read.
 	held []byte
 	loan *[bufferSize]byte
-	pipe *Pipe // taken while data moves in bulk
+	pipe *pipe // taken while data moves in bulk
 
 	fd            int32 // -1 when there is none
 	readable      bool  // an edge came, and the socket was not read dry since
@@ -206,7 +206,7 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 // splice moves data through the kernel.
 func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
 	d := &s.sides[from]
-	n, errno := l.kernel.Splice(int(d.fd), d.pipe.write, d.pipe.size)
+	n, errno := l.kernel.Splice(int(d.fd), d.pipe.Write, d.pipe.Size)
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
 		d.readable = false
@@ -232,7 +232,7 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d, to := &s.sides[from], &s.sides[1-from]
 	for d.pipe != nil && d.pipe.n > 0 {
-		n, errno := l.kernel.Splice(d.pipe.read, int(to.fd), d.pipe.n)
+		n, errno := l.kernel.Splice(d.pipe.Read, int(to.fd), d.pipe.n)
 		switch errno {
 		case 0:
 		case unix.EINTR:

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -39,7 +40,7 @@ func noise(n int) []byte {
 }
 
 // wide is a rig whose send buffers never fill.
-func wide(t *testing.T, f *Forward) *rig {
+func wide(t *testing.T, f *forward.Forward) *rig {
 	r := one(t, f)
 	r.sendRoom = 1 << 30
 	return r

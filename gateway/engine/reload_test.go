@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -52,7 +53,7 @@ func TestCutUntrusted(t *testing.T) {
 	f.Trust, f.CutUntrusted, f.PassUntrusted, f.Health = set, true, true, only(checker)
 	lenient.Trust = set
 	lenient.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{f, lenient}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{f, lenient}})
 	cut := map[string]*file{
 		"established":               r.openFrom(0, lb, header),
 		"on another loop":           r.openFrom(1, lb, header),
@@ -101,8 +102,8 @@ func TestCutUntrusted(t *testing.T) {
 func TestResolveNow(t *testing.T) {
 	looked := make(chan string, 16)
 	f := plain()
-	f.Listeners[0].Backends = []Backend{{Host: "a.test", Port: 1}, {Host: "b.test", Port: 1}}
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+	f.Listeners[0].Backends = []forward.Backend{{Host: "a.test", Port: 1}, {Host: "b.test", Port: 1}}
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
 		looked <- host
 		return []netip.Addr{serverA.Addr.Addr()}, nil
 	}})
@@ -117,7 +118,7 @@ func TestResolveNow(t *testing.T) {
 
 // Alive answers when all loops have come round, and not before.
 func TestAlive(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
 	answered := r.engine.Alive()
 	r.engine.loops[0].turn(r.batch)
 	r.engine.loops[0].turn(r.batch)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -19,12 +20,12 @@ var (
 	client6    = netip.MustParseAddrPort("[2001:db8::9]:4711")
 	destiny4   = netip.MustParseAddrPort("192.0.2.80:80")
 	destiny6   = netip.MustParseAddrPort("[2001:db8::80]:80")
-	serverA    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:80")}
-	serverB    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.2:80")}
-	serverC    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.3:80")}
-	serverA6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::1]:80")}
-	serverB6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::2]:80")}
-	serverUnix = Endpoint{Path: "@backend"}
+	serverA    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:80")}
+	serverB    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.2:80")}
+	serverC    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.3:80")}
+	serverA6   = forward.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::1]:80")}
+	serverB6   = forward.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::2]:80")}
+	serverUnix = forward.Endpoint{Path: "@backend"}
 )
 
 // header is a version 1 header from client4.
@@ -58,22 +59,22 @@ type rig struct {
 }
 
 // plain is a forward to some backends that trusts the load balancer.
-func plain(backends ...Endpoint) *Forward {
-	f := &Forward{
-		Listeners:      []Listener{{Name: "front", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
+func plain(backends ...forward.Endpoint) *forward.Forward {
+	f := &forward.Forward{
+		Listeners:      []forward.Listener{{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
 		Trust:          only(lb),
 		Headers:        1,
 		HeaderTimeout:  5 * time.Second,
 		ConnectTimeout: 6 * time.Second,
 	}
 	for _, b := range backends {
-		f.Listeners[0].Backends = append(f.Listeners[0].Backends, Backend{Endpoint: b})
+		f.Listeners[0].Backends = append(f.Listeners[0].Backends, forward.Backend{Endpoint: b})
 	}
 	return f
 }
 
 // transparently makes a forward transparent.
-func transparently(f *Forward) *Forward {
+func transparently(f *forward.Forward) *forward.Forward {
 	f.Transparent = true
 	return f
 }
@@ -110,13 +111,13 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 }
 
 // one is a rig of one loop and one forward.
-func one(t testing.TB, f *Forward) *rig {
+func one(t testing.TB, f *forward.Forward) *rig {
 	t.Helper()
-	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}})
+	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}})
 }
 
 // tally is what was counted of the first forward.
-func (r *rig) tally() *ForwardTally {
+func (r *rig) tally() *record.ForwardTally {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
 	if err != nil {
@@ -226,8 +227,8 @@ func (r *rig) clean() {
 	}
 	r.counted()
 	for _, f := range r.engine.forwards {
-		if len(f.clients.count) != 0 || f.active.Load() != 0 {
-			r.Errorf("clients %v and %d connections are counted", f.clients.count, f.active.Load())
+		if f.clients.Len() != 0 || f.active.Load() != 0 {
+			r.Errorf("%d clients and %d connections are counted", f.clients.Len(), f.active.Load())
 		}
 	}
 }
@@ -252,7 +253,7 @@ func (r *rig) cleanLoop(l *loop) {
 		}
 	}
 	for _, p := range l.pipes.idle {
-		if n := len(r.files[p.read-3].pipe.bytes); n != 0 || p.n != 0 {
+		if n := len(r.files[p.Read-3].pipe.bytes); n != 0 || p.n != 0 {
 			r.Errorf("an idle pipe holds %d bytes", n)
 		}
 	}

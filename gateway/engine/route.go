@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -13,11 +14,11 @@ import (
 // Route is the way from one listener to its backends. It never changes, but
 // the addresses behind names do; it is safe for concurrent use.
 type Route struct {
-	Listener *Listener
-	Forward  *Forward
+	Listener *forward.Listener
+	Forward  *forward.Forward
 	// Bound is where the listener is, once it is open. It is set before anybody
 	// is served.
-	Bound Endpoint
+	Bound forward.Endpoint
 
 	names []*name // for each backend; nil for those that have none
 }
@@ -35,9 +36,11 @@ type Caller struct {
 
 // NewRoute returns the way from a listener of f to its backends. Those that are
 // names have no addresses: the engine's own routes know them.
-func NewRoute(f *Forward, l *Listener) *Route { return newRoute(f, l, newResolver(nil, nil)) }
+func NewRoute(f *forward.Forward, l *forward.Listener) *Route {
+	return newRoute(f, l, newResolver(nil, nil))
+}
 
-func newRoute(f *Forward, l *Listener, names *resolver) *Route {
+func newRoute(f *forward.Forward, l *forward.Listener, names *resolver) *Route {
 	r := &Route{Listener: l, Forward: f}
 	for _, b := range l.Backends {
 		r.names = append(r.names, names.name(b.Host))
@@ -49,18 +52,18 @@ func newRoute(f *Forward, l *Listener, names *resolver) *Route {
 // try: as the operator wrote them, but those of the client's family first. In
 // transparent mode the others come only where the policy has a way for them.
 // It allocates only where list has no room.
-func (r *Route) Targets(list []Endpoint, c Caller) []Endpoint {
+func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 	all := list
 	for i := range r.Listener.Backends {
 		b := &r.Listener.Backends[i]
 		switch {
 		case b.FromHeader:
 			if c.Destination.IsValid() && r.forbidden(c.Destination) == "" {
-				all = append(all, Endpoint{Addr: c.Destination})
+				all = append(all, forward.Endpoint{Addr: c.Destination})
 			}
 		case b.Host != "":
 			for _, a := range *r.names[i].addresses.Load() {
-				all = append(all, Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
+				all = append(all, forward.Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
 			}
 		default:
 			all = append(all, b.Endpoint)
@@ -84,7 +87,7 @@ func (r *Route) Targets(list []Endpoint, c Caller) []Endpoint {
 
 // suits reports whether e is of the client's family. A unix socket suits every
 // client that need not be seen there.
-func (c Caller) suits(e Endpoint) bool {
+func (c Caller) suits(e forward.Endpoint) bool {
 	if e.IsUnix() {
 		return !c.Spoof
 	}

@@ -297,7 +297,7 @@ func (s *session) diagnosed(l *loop, plain bool) {
 func (s *session) join(l *loop) {
 	s.state = relaying
 	s.joined = l.kernel.Now()
-	s.tally.ConnectTime.observe(time.Duration(s.joined-s.headed), &shortBounds)
+	s.tally.ObserveConnect(time.Duration(s.joined - s.headed))
 	s.alive = l.now
 	if s.source.isValid() && s.source.port == 0 {
 		s.learnPort(l)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
@@ -18,7 +19,7 @@ import (
 // plain one, what the load balancer does, and the record that must come of it.
 type ending struct {
 	name    string
-	setting func(*Forward)
+	setting func(*forward.Forward)
 	sends   string
 	then    func(r *rig, lb *file)
 	outcome record.Outcome
@@ -52,7 +53,7 @@ func badChecksum() string {
 	return string(h)
 }
 
-func spoofing(f *Forward) { f.Transparent = true }
+func spoofing(f *forward.Forward) { f.Transparent = true }
 
 // The rows follow the table of outcomes in the documentation.
 var endings = []ending{
@@ -63,36 +64,36 @@ var endings = []ending{
 		f.finish()
 		r.settle()
 	}, outcome: record.OK, phase: record.Relay, by: record.Backend, client: client4},
-	{name: "ok, an untrusted peer passes", setting: func(f *Forward) { f.Trust, f.PassUntrusted = prefixes{}, true },
+	{name: "ok, an untrusted peer passes", setting: func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true },
 		then: answered, outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
 	{name: "ok, LOCAL is relayed", setting: spoofing, sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: answered,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
-	{name: "ok, LOCAL is closed", setting: func(f *Forward) { f.CloseLocal = true }, sends: v2(netip.AddrPort{}, netip.AddrPort{}) + "PING",
+	{name: "ok, LOCAL is closed", setting: func(f *forward.Forward) { f.CloseLocal = true }, sends: v2(netip.AddrPort{}, netip.AddrPort{}) + "PING",
 		then: finish, outcome: record.OK, phase: record.Header, by: record.Gateway},
-	{name: "ok, LOCAL is closed and its peer stays", setting: func(f *Forward) { f.CloseLocal = true },
+	{name: "ok, LOCAL is closed and its peer stays", setting: func(f *forward.Forward) { f.CloseLocal = true },
 		sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: wait(6 * time.Second),
 		outcome: record.OK, phase: record.Header, by: record.Gateway},
 	{name: "ok, UNKNOWN is relayed", sends: "PROXY UNKNOWN\r\n", then: answered,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
 	{name: "empty, FIN", then: finish, outcome: record.Empty, phase: record.Header, by: record.Peer},
 	{name: "empty, RST", then: abort, outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
-	{name: "empty, a health checker", setting: func(f *Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: finish,
+	{name: "empty, a health checker", setting: func(f *forward.Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: finish,
 		outcome: record.Empty, phase: record.Trust, by: record.Gateway},
-	{name: "untrusted", setting: func(f *Forward) { f.Trust = prefixes{} }, sends: header,
+	{name: "untrusted", setting: func(f *forward.Forward) { f.Trust = prefixes{} }, sends: header,
 		outcome: record.Untrusted, phase: record.Trust, by: record.Gateway, reset: true},
 	{name: "not_proxy", sends: "GET / HTTP/1.1\r\n\r\n", outcome: record.NotProxy, phase: record.Header, by: record.Peer,
 		reason: "no PROXY signature", reset: true},
 	{name: "malformed", sends: "PROXY TCP4 1.2.3.4 1.2.3.4 1 x\r\n", outcome: record.Malformed, phase: record.Header, by: record.Peer,
 		reason: "port", reset: true},
-	{name: "too_long", setting: func(f *Forward) { f.Header.MaxLength = 64 },
+	{name: "too_long", setting: func(f *forward.Forward) { f.Header.MaxLength = 64 },
 		sends:   v2(client4, destiny4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, 100)}),
 		outcome: record.TooLong, phase: record.Header, by: record.Peer, reason: "header longer than allowed", reset: true},
-	{name: "unsupported", setting: func(f *Forward) { f.Header.RefuseV1 = true }, sends: header,
+	{name: "unsupported", setting: func(f *forward.Forward) { f.Header.RefuseV1 = true }, sends: header,
 		outcome: record.Unsupported, phase: record.Header, by: record.Peer, reason: "v1 not accepted", reset: true},
 	{name: "bad_checksum", sends: badChecksum(), outcome: record.BadChecksum, phase: record.Header, by: record.Peer,
 		reason: "CRC32C mismatch", reset: true},
 	{name: "truncated", sends: header[:20], then: finish, outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
-	{name: "truncated, in the second header", setting: func(f *Forward) { f.Headers = 2 }, sends: header, then: finish,
+	{name: "truncated, in the second header", setting: func(f *forward.Forward) { f.Headers = 2 }, sends: header, then: finish,
 		outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
 	{name: "reset, in the header", sends: header[:20], then: abort, outcome: record.Reset, phase: record.Header, by: record.Peer,
 		reason: "connection reset by peer", reset: true},
@@ -103,14 +104,14 @@ var endings = []ending{
 		client: netip.MustParseAddrPort("127.0.0.1:4711"), reset: true},
 	{name: "family_mismatch", setting: spoofing, sends: v2(client6, destiny6), outcome: record.FamilyMismatch, phase: record.Dial,
 		by: record.Gateway, reason: "no backend is of the client's address family", client: client6, reset: true},
-	{name: "destination_denied", setting: func(f *Forward) {
-		f.Listeners[0].Backends, f.AllowDestination = []Backend{{FromHeader: true}}, prefixes{}
+	{name: "destination_denied", setting: func(f *forward.Forward) {
+		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, prefixes{}
 	}, sends: header, outcome: record.DestinationDenied, phase: record.Dial, by: record.Gateway,
 		reason: "not in --allow-destination", client: client4, reset: true},
-	{name: "no_address, UNKNOWN is rejected", setting: func(f *Forward) { f.RejectUnknown = true }, sends: "PROXY UNKNOWN\r\n",
+	{name: "no_address, UNKNOWN is rejected", setting: func(f *forward.Forward) { f.RejectUnknown = true }, sends: "PROXY UNKNOWN\r\n",
 		outcome: record.NoAddress, phase: record.Dial, by: record.Gateway, reset: true},
-	{name: "no_address, LOCAL names no destination", setting: func(f *Forward) {
-		f.Listeners[0].Backends, f.AllowDestination = []Backend{{FromHeader: true}}, everybody
+	{name: "no_address, LOCAL names no destination", setting: func(f *forward.Forward) {
+		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, everybody
 	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
 		reason: "no destination is named", client: lb, reset: true},
 	{name: "reset, by the client", sends: header, then: abort, outcome: record.Reset, phase: record.Relay, by: record.Client,
@@ -122,7 +123,7 @@ var endings = []ending{
 		r.backend().err = unix.ETIMEDOUT // keep-alive gave up (tcp_write_err)
 		r.settle()
 	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout, reason: "connection timed out", client: client4, reset: true},
-	{name: "idle_timeout", setting: func(f *Forward) { f.IdleTimeout = time.Minute }, sends: header, then: wait(62 * time.Second),
+	{name: "idle_timeout", setting: func(f *forward.Forward) { f.IdleTimeout = time.Minute }, sends: header, then: wait(62 * time.Second),
 		outcome: record.IdleTimeout, phase: record.Relay, by: record.Timeout, client: client4, reset: true},
 	{name: "drained, in the header", then: func(r *rig, _ *file) { r.engine.Cut(); r.settle() },
 		outcome: record.Drained, phase: record.Header, by: record.Gateway, reset: true},

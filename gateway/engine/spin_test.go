@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -13,7 +14,7 @@ import (
 func spinning(t *testing.T, d time.Duration) *rig {
 	f := plain(serverA)
 	f.HeaderTimeout = 100 * time.Millisecond
-	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Spin: d})
+	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Spin: d})
 }
 
 // A loop looks again until a look finds that the time to spin has passed since the
@@ -85,7 +86,7 @@ func TestSpinHoldsNothingUp(t *testing.T) {
 func TestRealSpin(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	ln, to := server(t)
-	l := startWith(t, Config{Forwards: []*Forward{loopback(to)}, Spin: 10 * time.Millisecond})
+	l := startWith(t, Config{Forwards: []*forward.Forward{loopback(to)}, Spin: 10 * time.Millisecond})
 	var clients, backends [2]half
 	for i := range clients {
 		clients[i] = l.dial(0, header)

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -50,14 +51,14 @@ const (
 // and end.go do what it says and tell what came of it.
 type session struct {
 	listener *listener
-	tally    *Tally // its loop's, of its forward
+	tally    *record.Tally // its loop's, of its forward
 	sides    [2]side
 	timer    timer
 	details  *record.Details
 	refusal  *refusal
 
-	backend                           Endpoint // dialled last
-	peer, client, destination, source address  // source: connected from, where transparent
+	backend                           forward.Endpoint // dialled last
+	peer, client, destination, source address          // source: connected from, where transparent
 
 	id                           uint64 // when free, sessions.free of before
 	began, headed, joined, alive int64  // when it was accepted, had its header, had its backend, last moved

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -20,14 +20,14 @@ func (r *rig) counted() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	var got Tally
+	var got record.Tally
 	for i := range all {
 		got.Add(&all[i].Tally)
 	}
 	want := r.twin()
 	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // of which the records do not tell all
-	if n := headersOf(&got); n != got.HeaderTime.total() {
-		r.Errorf("%d headers, and the time of %d", n, got.HeaderTime.total())
+	if n := headersOf(&got); n != total(&got.HeaderTime) {
+		r.Errorf("%d headers, and the time of %d", n, total(&got.HeaderTime))
 	}
 	roughly(r, "header", &got.HeaderTime, &want.HeaderTime)
 	roughly(r, "connect", &got.ConnectTime, &want.ConnectTime)
@@ -38,20 +38,20 @@ func (r *rig) counted() {
 }
 
 // twin adds the records up.
-func (r *rig) twin() (t Tally) {
+func (r *rig) twin() (t record.Tally) {
 	for i := range r.records {
 		c := &r.records[i]
 		t.Accepted++
-		t.Closed[c.Outcome][c.Phase]++
-		t.Bytes[In] += uint64(c.BytesIn)
-		t.Bytes[Out] += uint64(c.BytesOut)
+		t.End(c.Outcome, c.Phase, c.Duration)
+		t.Bytes[record.In] += uint64(c.BytesIn)
+		t.Bytes[record.Out] += uint64(c.BytesOut)
 		if c.HeaderTime > 0 {
-			t.HeaderTime.observe(c.HeaderTime, &shortBounds)
+			t.ObserveHeader(c.HeaderTime)
 		}
 		if c.ConnectTime > 0 {
-			t.ConnectTime.observe(c.ConnectTime, &shortBounds)
+			t.ObserveConnect(c.ConnectTime)
 		}
-		t.Duration.observe(c.Duration, &longBounds)
+
 	}
 	return t
 }
@@ -59,7 +59,7 @@ func (r *rig) twin() (t Tally) {
 // roughly compares the sums of two histograms, which are added up in different
 // orders, and those of times that are zero, which the records do not tell from
 // none; what is left is compared exactly.
-func roughly(t testing.TB, what string, got, want *Histogram) {
+func roughly(t testing.TB, what string, got, want *record.Histogram) {
 	t.Helper()
 	if d := got.Seconds - want.Seconds; d > 1e-6 || d < -1e-6 {
 		t.Errorf("%s: %v s in all, want %v", what, got.Seconds, want.Seconds)
@@ -70,44 +70,18 @@ func roughly(t testing.TB, what string, got, want *Histogram) {
 	}
 }
 
-func headersOf(t *Tally) (n uint64) {
+func headersOf(t *record.Tally) (n uint64) {
 	for _, of := range t.Headers {
 		n += of
 	}
 	return n
 }
 
-func (h *Histogram) total() (n uint64) {
+func total(h *record.Histogram) (n uint64) {
 	for _, c := range h.Counts {
 		n += c
 	}
 	return n
-}
-
-func TestHistogram(t *testing.T) {
-	var h Histogram
-	for _, d := range []time.Duration{0, 100 * time.Microsecond, 100*time.Microsecond + 1, time.Second, 5 * time.Second, 5*time.Second + 1, time.Hour} {
-		h.observe(d, &shortBounds)
-	}
-	want := Histogram{Seconds: h.Seconds}
-	want.Counts[0], want.Counts[1], want.Counts[12], want.Counts[13], want.Counts[14] = 2, 1, 1, 1, 2
-	if h != want {
-		t.Errorf("counted %v; want %v: a bound counts what is equal to it", h.Counts, want.Counts)
-	}
-	if h.Seconds < 3611.0002 || h.Seconds > 3611.0003 {
-		t.Errorf("sum %v", h.Seconds)
-	}
-}
-
-// The bounds rise; Prometheus refuses others.
-func TestBounds(t *testing.T) {
-	for _, bounds := range [][]time.Duration{ShortBounds(), LongBounds()} {
-		for i := 1; i < len(bounds); i++ {
-			if bounds[i] <= bounds[i-1] {
-				t.Errorf("%v after %v", bounds[i], bounds[i-1])
-			}
-		}
-	}
 }
 
 func TestHeaderKinds(t *testing.T) {
@@ -124,7 +98,7 @@ func TestHeaderKinds(t *testing.T) {
 		r := one(t, plain(serverA))
 		r.open(tt.sends)
 		got := r.tally().Headers
-		for kind := range NumHeaderKinds {
+		for kind := range record.NumHeaderKinds {
 			want := uint64(0)
 			if kind.Version() == tt.version && kind.Command() == tt.command {
 				want = 1
@@ -141,12 +115,12 @@ func TestHeaderKinds(t *testing.T) {
 func TestTalliesOfForwards(t *testing.T) {
 	first, second := plain(serverA), plain(serverB)
 	first.Name = "first"
-	first.Listeners = append(first.Listeners, Listener{Name: "beside", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
+	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
 	second.Listeners[0].Name = "behind"
 	second.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
 	k := newScript(t, 0)
 	k.sendRoom = 1 << 30
-	r := newRig(t, k, Config{Loops: 3, Forwards: []*Forward{first, second}})
+	r := newRig(t, k, Config{Loops: 3, Forwards: []*forward.Forward{first, second}})
 	var fronts []*file
 	for i := range 9 {
 		fronts = append(fronts, r.openFrom(i%3, lb, header))
@@ -173,11 +147,11 @@ func TestTalliesOfForwards(t *testing.T) {
 		connects, denied uint64
 	}{{"first", 6, 6, 8 << 20, 6, 0}, {"behind", 3, 4, 3, 3, 1}} {
 		got := &all[i]
-		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted || got.Bytes[In] != want.bytes || got.Bytes[Out] != 0 {
-			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active, got.Accepted, got.Bytes[In], got.Bytes[Out], want)
+		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted || got.Bytes[record.In] != want.bytes || got.Bytes[record.Out] != 0 {
+			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active, got.Accepted, got.Bytes[record.In], got.Bytes[record.Out], want)
 		}
-		if got.ConnectTime.total() != want.connects || got.Closed[record.Untrusted][record.Trust] != want.denied {
-			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, got.ConnectTime.total(), got.Closed[record.Untrusted][record.Trust], want)
+		if total(&got.ConnectTime) != want.connects || got.Closed[record.Untrusted][record.Trust] != want.denied {
+			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, total(&got.ConnectTime), got.Closed[record.Untrusted][record.Trust], want)
 		}
 	}
 }
@@ -197,7 +171,7 @@ func TestTrustIsToldWhichLoopAsks(t *testing.T) {
 	f := plain(serverA)
 	c := counter{only(lb), map[int]int{}}
 	f.Trust = c
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{f}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{f}})
 	for range 4 {
 		r.open(header)
 	}
@@ -214,7 +188,7 @@ func TestTrustIsToldWhichLoopAsks(t *testing.T) {
 // they have ended. The race detector is the judge.
 func TestTalliesAtAnyTime(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := ready(t, loopback(Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := ready(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for range 3 {

@@ -17,7 +17,7 @@ func (s *session) accepted(l *loop) {
 	switch {
 	case !trusted && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
-	case !f.rates.allow(from, l.now):
+	case !f.rates.Allow(from, l.now):
 		s.because("the peer connects more often than --accept-rate allows")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
@@ -48,7 +48,7 @@ func (s *session) register(l *loop) bool {
 }
 
 // admit counts the connection against its client's limit.
-func (s *session) admit(f *forward) bool {
+func (s *session) admit(f *forwardState) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}

@@ -4,13 +4,14 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
 // At the limit the connection that waits longest gives way, and nobody else:
 // not those that have their header, nor the newcomer.
 func TestWaitingGiveWay(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*forward.Forward{plain(serverA)}})
 	established := r.open(header)
 	oldest := r.open(header[:10])
 	second := r.open("")
@@ -46,7 +47,7 @@ func TestWaitingGiveWay(t *testing.T) {
 
 // Whoever speaks at once is served, however many connections say nothing.
 func TestSlowLorisStarvesNobody(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*forward.Forward{plain(serverA)}})
 	for range 200 {
 		r.open("PROXY TCP4 ")
 		r.open(header)
@@ -70,7 +71,7 @@ func TestSlowLorisStarvesNobody(t *testing.T) {
 // The limit is of all loops together, and each has its share.
 func TestWaitingShare(t *testing.T) {
 	for _, row := range []struct{ loops, most, each int }{{1, 5, 5}, {2, 5, 3}, {4, 2, 1}, {2, 0, 0}} {
-		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*Forward{plain(serverA)}})
+		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*forward.Forward{plain(serverA)}})
 		for _, l := range r.engine.loops {
 			if l.waiting.limit != row.each {
 				t.Errorf("%d of %d loops: %d each, want %d", row.most, row.loops, l.waiting.limit, row.each)
@@ -82,7 +83,7 @@ func TestWaitingShare(t *testing.T) {
 // The queue does not grow with those that waited once, and its order is that
 // of a naive list.
 func TestWaitingQueueIsBounded(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 50, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 50, Forwards: []*forward.Forward{plain(serverA)}})
 	random := rand.New(rand.NewPCG(1, 2))
 	var waits []*file
 	for range 5000 {

@@ -1,4 +1,4 @@
-package engine
+package limit
 
 import (
 	"math/rand/v2"
@@ -7,7 +7,13 @@ import (
 	"time"
 	"unsafe"
 
-	"unproxy/gateway/record"
+	"unproxy/gateway/forward"
+)
+
+var (
+	peerA = netip.MustParseAddr("192.0.2.1")
+	peerB = netip.MustParseAddr("203.0.113.9")
+	peerC = netip.MustParseAddr("2001:db8::9")
 )
 
 // bucket is the naive twin: tokens that are counted in fractions.
@@ -16,7 +22,7 @@ type bucket struct {
 	at     int64
 }
 
-func (b *bucket) allow(r Rate, now int64) bool {
+func (b *bucket) allow(r forward.Rate, now int64) bool {
 	b.tokens = min(float64(r.Burst), b.tokens+float64(now-b.at)/1e9*float64(r.PerSecond))
 	b.at = now
 	if b.tokens < 1 {
@@ -29,9 +35,9 @@ func (b *bucket) allow(r Rate, now int64) bool {
 // Over a long run of random peers and pauses a peer is let through as often as
 // the naive bucket says, but for the rounding of its time.
 func TestRatesLikeBuckets(t *testing.T) {
-	for _, rate := range []Rate{{1, 1}, {5, 20}, {100, 1}, {1000, 50}, {100_000, 100}} {
+	for _, rate := range []forward.Rate{{PerSecond: 1, Burst: 1}, {PerSecond: 5, Burst: 20}, {PerSecond: 100, Burst: 1}, {PerSecond: 1000, Burst: 50}, {PerSecond: 100_000, Burst: 100}} {
 		random := rand.New(rand.NewPCG(3, 4))
-		r, naive := newRates(rate), map[netip.Addr]*bucket{}
+		r, naive := NewRates(rate), map[netip.Addr]*bucket{}
 		peers := make([]netip.Addr, 40)
 		for i := range peers {
 			peers[i] = netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
@@ -42,7 +48,7 @@ func TestRatesLikeBuckets(t *testing.T) {
 			// The peers together come four times as often as they may.
 			now += random.Int64N(2 * int64(time.Second) / int64(rate.PerSecond) / int64(len(peers)) / 4)
 			p := peers[random.IntN(len(peers))]
-			if r.allow(p, now) {
+			if r.Allow(p, now) {
 				got++
 			}
 			if naive[p].allow(rate, now) {
@@ -56,24 +62,24 @@ func TestRatesLikeBuckets(t *testing.T) {
 }
 
 func TestRatesBurst(t *testing.T) {
-	peer, other := lb.Addr(), client4.Addr()
-	r := newRates(Rate{PerSecond: 2, Burst: 3})
+	peer, other := peerA, peerB
+	r := NewRates(forward.Rate{PerSecond: 2, Burst: 3})
 	now := int64(time.Hour)
 	for i, want := range []bool{true, true, true, false, false} {
-		if got := r.allow(peer, now); got != want {
+		if got := r.Allow(peer, now); got != want {
 			t.Errorf("connection %d at once: %v, want %v", i+1, got, want)
 		}
 	}
-	if !r.allow(other, now) {
+	if !r.Allow(other, now) {
 		t.Error("another peer is held up")
 	}
 	now += int64(500 * time.Millisecond)
-	if !r.allow(peer, now) || r.allow(peer, now) {
+	if !r.Allow(peer, now) || r.Allow(peer, now) {
 		t.Error("after half a second there is to be one more, and no second one")
 	}
 	now += int64(time.Minute)
 	for i, want := range []bool{true, true, true, false} {
-		if got := r.allow(peer, now); got != want {
+		if got := r.Allow(peer, now); got != want {
 			t.Errorf("connection %d after a minute: %v, want %v", i+1, got, want)
 		}
 	}
@@ -82,13 +88,13 @@ func TestRatesBurst(t *testing.T) {
 // The time comes round; a peer that was not seen meanwhile has its share again
 // within a burst.
 func TestRatesClockComesRound(t *testing.T) {
-	r := newRates(Rate{PerSecond: 1, Burst: 2})
+	r := NewRates(forward.Rate{PerSecond: 1, Burst: 2})
 	now := int64(time.Hour)
 	period := int64(rateUnit) << rateTimeBits
 	for range 5 {
-		r.allow(lb.Addr(), now)
+		r.Allow(peerA, now)
 		now += period - int64(time.Second)
-		if r.allow(lb.Addr(), now) != true && r.allow(lb.Addr(), now+int64(2*time.Second)) != true {
+		if r.Allow(peerA, now) != true && r.Allow(peerA, now+int64(2*time.Second)) != true {
 			t.Fatal("a peer is held up for longer than a burst")
 		}
 	}
@@ -98,23 +104,23 @@ func TestRatesClockComesRound(t *testing.T) {
 // more often than its share while it is remembered, and a peer that is far over
 // its share is not forgotten for them.
 func TestRatesAreBounded(t *testing.T) {
-	if size := unsafe.Sizeof(rates{}); size > 129<<10 {
+	if size := unsafe.Sizeof(Rates{}); size > 129<<10 {
 		t.Errorf("the table takes %d bytes", size)
 	}
-	r := newRates(Rate{PerSecond: 1, Burst: 10})
+	r := NewRates(forward.Rate{PerSecond: 1, Burst: 10})
 	now := int64(time.Hour)
-	for r.allow(lb.Addr(), now) {
+	for r.Allow(peerA, now) {
 	}
 	for i := range 1_000_000 {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		if !r.allow(a, now) {
+		if !r.Allow(a, now) {
 			t.Fatalf("address %v is held up for others", a)
 		}
 	}
-	if r.allow(lb.Addr(), now) {
+	if r.Allow(peerA, now) {
 		t.Error("the one that is over its share was forgotten for others")
 	}
-	if n := testing.AllocsPerRun(1000, func() { r.allow(client6.Addr(), now) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { r.Allow(peerC, now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -131,69 +137,11 @@ func TestSubscriber(t *testing.T) {
 		"64:ff9b:1::192.0.2.1":     "64:ff9b:1::",
 		"2001:db8:ffff:ffff::dead": "2001:db8:ffff:ffff::",
 	} {
-		if got := subscriber(netip.MustParseAddr(in)); got != netip.MustParseAddr(want) {
+		if got := Subscriber(netip.MustParseAddr(in)); got != netip.MustParseAddr(want) {
 			t.Errorf("%s counts as %s, want %s", in, got, want)
 		}
 	}
-	if got := subscriber(netip.Addr{}); got.IsValid() {
+	if got := Subscriber(netip.Addr{}); got.IsValid() {
 		t.Errorf("no address counts as %v", got)
 	}
-}
-
-// Beyond the rate a peer is reset; what it has goes on, strangers do not count,
-// and neither do those on a unix socket or health checks.
-func TestAcceptRate(t *testing.T) {
-	f := plain(serverA)
-	f.AcceptRate = Rate{PerSecond: 1, Burst: 2}
-	checker := netip.MustParseAddrPort("192.0.2.3:1")
-	f.Health = only(checker)
-	r := one(t, f)
-	first := r.open(header)
-	r.open(header)
-	r.open(header)
-	c := r.ends(1, record.Limit, record.Trust, record.Gateway)
-	if c.Reason == "" || c.Peer != lb {
-		t.Errorf("%+v", c)
-	}
-	for range 5 {
-		r.openFrom(0, netip.AddrPort{}, header)
-		r.openFrom(0, checker, "").finish()
-		r.settle()
-		r.openFrom(0, client4, "")
-	}
-	limits := 0
-	for _, c := range r.records {
-		if c.Outcome == record.Limit {
-			limits++
-		}
-	}
-	first.deliver([]byte("goes on"))
-	r.settle()
-	if limits != 1 || len(r.dials) != 2+5 || string(r.dials[0].far.got) != "goes on" {
-		t.Errorf("%d were over the rate, %d served", limits, len(r.dials))
-	}
-	r.pass(time.Second)
-	r.open(header)
-	if len(r.dials) != 8 {
-		t.Error("a second later it may not connect")
-	}
-	r.engine.Cut()
-	r.settle()
-	r.clean()
-}
-
-// A client with a whole /64 is one client.
-func TestPerClientCountsSubscribers(t *testing.T) {
-	f := plain(serverA6)
-	f.MaxConnectionsPerClient = 1
-	r := one(t, f)
-	for i, from := range []string{"[2001:db8::9]:1", "[2001:db8::a]:2", "[2001:db8:0:1::9]:3"} {
-		r.open(v2(netip.MustParseAddrPort(from), destiny6))
-		if want := []int{0, 1, 1}[i]; len(r.records) != want {
-			t.Errorf("%s: %d were refused, want %d", from, len(r.records), want)
-		}
-	}
-	r.engine.Cut()
-	r.settle()
-	r.clean()
 }

@@ -1,4 +1,4 @@
-package engine
+package kernel
 
 import (
 	"os"
@@ -9,32 +9,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Transfer is one read or write of several that are made together.
+// Transfer is one read or write of a [Batch].
 type Transfer struct {
 	FD int
-	// B is the room for what is read, or what is to be written; not empty.
+	// B is the buffer to read into or the bytes to write; never empty.
 	B []byte
-	// N is how many bytes were moved, Errno what kept more from being; 0 and no
-	// error is for a read the end of the stream.
+	// N is the number of bytes moved, and Errno the error that stopped the
+	// transfer. For a read, 0 without an error is the end of the stream.
 	N     int
 	Errno syscall.Errno
 }
 
-// Batch makes reads or writes of many sockets with one system call. It belongs
-// to one goroutine.
+// Batch reads from or writes to many sockets with one system call. It is not
+// safe for concurrent use.
 type Batch interface {
-	// Recv and Send do for each transfer what the Kernel's calls of that name
-	// do, in order.
+	// Recv and Send perform the transfers in order, each like the [Kernel]'s
+	// call of the same name.
 	Recv(all []Transfer)
 	Send(all []Transfer)
-	// Close gives up what it took.
+	// Close releases the kernel's resources.
 	Close()
 }
 
-// aio is a context of Linux's native asynchronous I/O, io_submit(2). On sockets
-// that do not block there is nothing asynchronous to it: each transfer is done
-// when the call returns (aio_rw_done), at a fraction of what a call of its own costs
-// where entering the kernel is dear, and at about the same where it is cheap.
+// aio is a context of Linux's native asynchronous I/O, see io_submit(2). On
+// non-blocking sockets nothing is asynchronous about it: each transfer is
+// complete when the call returns (aio_rw_done). It saves most of the cost of
+// entering the kernel for each transfer where that is expensive, and costs about
+// the same where it is cheap.
 type aio struct {
 	context  uintptr
 	ring     *aioRing
@@ -67,8 +68,8 @@ type aioEvent struct {
 	result, extra int64
 }
 
-// aioRing is what a context points at (struct aio_ring of fs/aio.c): finished
-// transfers are taken from it without a call.
+// aioRing is the memory that a context points at (struct aio_ring in fs/aio.c).
+// Results are read from it without a system call.
 type aioRing struct {
 	id, size           uint32
 	head, tail         uint32
@@ -79,9 +80,9 @@ type aioRing struct {
 
 const aioRingMagic = 0xa10a10a1
 
-// newAIO opens a context for up to n transfers at once. ok is false where the
-// system has none to give: fs.aio-max-nr is used up, a filter of system calls is in
-// the way, or the kernel was built without it.
+// newAIO opens a context for up to n transfers at once. ok is false if the system
+// refuses: fs.aio-max-nr is used up, a seccomp filter forbids the call, or the
+// kernel was built without it.
 func newAIO(n int) (a *aio, ok bool) {
 	a = &aio{blocks: make([]controlBlock, n), pointers: make([]*controlBlock, n)}
 	if _, errno := call3(unix.SYS_IO_SETUP, uintptr(n), uintptr(unsafe.Pointer(&a.context)), 0); errno != 0 {
@@ -105,13 +106,13 @@ func (a *aio) Recv(all []Transfer) {
 	a.each(all, readOperation, func(t *Transfer) { t.N, t.Errno = linux{}.Recv(t.FD, t.B) })
 }
 
-// Send differs from the Kernel's in that a connection that is gone raises SIGPIPE
-// as well, which the runtime ignores for a socket (package os/signal).
+// Send also raises SIGPIPE for a closed connection, which the Go runtime ignores
+// for sockets (package os/signal).
 func (a *aio) Send(all []Transfer) {
 	a.each(all, writeOperation, func(t *Transfer) { t.N, t.Errno = linux{}.Send(t.FD, t.B) })
 }
 
-// each makes the transfers, and those that io_submit(2) did not take one by one.
+// each performs the transfers; those that io_submit(2) did not take, one by one.
 func (a *aio) each(all []Transfer, operation uint16, alone func(*Transfer)) {
 	for len(all) > 0 {
 		some := all[:min(len(all), len(a.blocks))]
@@ -123,7 +124,7 @@ func (a *aio) each(all []Transfer, operation uint16, alone func(*Transfer)) {
 	}
 }
 
-// submit makes transfers and returns how many of them it made.
+// submit performs transfers and returns how many io_submit(2) took.
 func (a *aio) submit(all []Transfer, operation uint16) int {
 	for i := range all {
 		t := &all[i]
@@ -140,12 +141,12 @@ func (a *aio) submit(all []Transfer, operation uint16) int {
 	return int(n)
 }
 
-// collect takes the results of n transfers from the ring.
+// collect reads the results of n transfers from the ring.
 func (a *aio) collect(all []Transfer, n int) {
 	head := a.ring.head
 	for range n {
 		if head == atomic.LoadUint32(&a.ring.tail) {
-			panic(os.NewSyscallError("io_submit", unix.EINPROGRESS)) // a socket that blocks: there is none
+			panic(os.NewSyscallError("io_submit", unix.EINPROGRESS)) // only for a blocking socket
 		}
 		event := &a.events[head]
 		t := &all[event.data]

@@ -1,4 +1,4 @@
-package engine
+package kernel
 
 import (
 	"net/netip"
@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EncodeSockaddr writes a as a sockaddr_in or sockaddr_in6, whichever its family is,
-// and returns its length.
+// EncodeSockaddr encodes a as the sockaddr_in or sockaddr_in6 of its family and
+// returns the length in bytes.
 func EncodeSockaddr(raw *unix.RawSockaddrInet6, a netip.AddrPort) uintptr {
 	port := a.Port()<<8 | a.Port()>>8 // network order; both architectures are little-endian
 	if a.Addr().Is4() {
@@ -20,8 +20,8 @@ func EncodeSockaddr(raw *unix.RawSockaddrInet6, a netip.AddrPort) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
-// DecodeSockaddr is the inverse of [EncodeSockaddr]; an address of another family is invalid. This
-// is the edge at which 4-in-6 addresses are unmapped.
+// DecodeSockaddr is the inverse of [EncodeSockaddr]. It unmaps IPv4-mapped
+// addresses; an address of another family is invalid.
 func DecodeSockaddr(raw *unix.RawSockaddrInet6) netip.AddrPort {
 	port := raw.Port<<8 | raw.Port>>8
 	switch raw.Family {

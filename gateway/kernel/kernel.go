@@ -1,6 +1,13 @@
-package engine
+// Package kernel is the seam between the data plane and the operating system:
+// the system calls that the engine and the UDP relay share, as an interface, and
+// the real implementation.
+//
+// kernel.go holds the single calls, batch.go those that move the bytes of many
+// sockets at once, and sockaddr.go the conversion of addresses.
+package kernel
 
 import (
+	"errors"
 	"net/netip"
 	"syscall"
 	"time"
@@ -11,30 +18,36 @@ import (
 	"unproxy/transparent"
 )
 
-// Kernel is every system call that the engine makes. The real one is in this
-// file and in batch.go; tests put a scripted one in its place.
+// Kernel is every system call of the TCP data plane. [System] makes them; tests
+// script them.
 //
-// No call blocks but Wait with a timeout. Any call that returns an errno may
-// return EINTR. Descriptors are non-blocking and close-on-exec.
+// No call blocks except Wait with a timeout. A call that returns an errno may
+// return EINTR. Descriptors are non-blocking and close-on-exec. An
+// implementation belongs to the goroutine that uses it, except for Wake.
 type Kernel interface {
 	transparent.Sockets
 
 	// Now returns a monotonic time in nanoseconds.
 	Now() int64
 
-	// Socket opens a stream socket of a family, AF_INET, AF_INET6 or AF_UNIX.
+	// Socket opens a stream socket of family AF_INET, AF_INET6 or AF_UNIX.
 	Socket(family int) (int, syscall.Errno)
 	// BindPath binds a unix socket.
 	BindPath(fd int, path string) syscall.Errno
-	// Listen starts listening; the kernel cuts backlog to somaxconn.
+	// Listen starts listening. The kernel limits backlog to
+	// net.core.somaxconn.
 	Listen(fd, backlog int) syscall.Errno
-	// RefuseHandshakes has a TCP listener leave new handshakes unanswered; those
-	// that are under way go on, and so do its connections.
+	// RefuseHandshakes makes a TCP listener ignore new handshakes. Handshakes
+	// in progress complete, and connections are not affected.
 	RefuseHandshakes(fd int) syscall.Errno
-	// Accept takes a connection; peer is invalid for a unix socket, and never 4-in-6.
+	// Accept accepts a connection. peer is invalid for a unix socket, and never
+	// IPv4-mapped.
 	Accept(fd int) (conn int, peer netip.AddrPort, errno syscall.Errno)
-	// Connect starts to connect; EINPROGRESS means that EPOLLOUT will tell.
-	Connect(fd int, to Endpoint) syscall.Errno
+	// Connect starts to connect. After EINPROGRESS, EPOLLOUT reports the
+	// result.
+	Connect(fd int, to netip.AddrPort) syscall.Errno
+	// ConnectPath connects a unix socket.
+	ConnectPath(fd int, path string) syscall.Errno
 	// Duplicate returns a second descriptor of the same open file.
 	Duplicate(fd int) (int, syscall.Errno)
 	// LocalAddr returns the address that a socket is bound to.
@@ -42,64 +55,70 @@ type Kernel interface {
 	// SocketError returns and clears SO_ERROR.
 	SocketError(fd int) syscall.Errno
 
-	// Recv reads from a socket; 0 and no error is the end of the stream.
+	// Recv reads from a socket. 0 without an error is the end of the stream.
 	Recv(fd int, b []byte) (int, syscall.Errno)
 	// Send writes to a socket.
 	Send(fd int, b []byte) (int, syscall.Errno)
-	// Pipe opens a pipe and tries to give it room for size bytes; it returns the
-	// room that it got.
+	// Pipe opens a pipe and asks for a capacity of size bytes.
 	Pipe(size int) (p Pipe, errno syscall.Errno)
-	// Splice moves up to n bytes from one descriptor to another, one of which is a pipe.
+	// Splice moves up to n bytes from one descriptor to another, one of which
+	// is a pipe.
 	Splice(from, to, n int) (int, syscall.Errno)
 
-	// Batch prepares for up to n transfers at once; nil where that is not to be had.
+	// Batch prepares for up to n transfers at once; nil if the system does not
+	// offer it.
 	Batch(n int) Batch
 
 	// Shutdown sends a FIN and leaves the other direction open.
 	Shutdown(fd int) syscall.Errno
-	// Reset closes with a RST where the protocol has one.
+	// Reset closes a socket, on TCP with a RST.
 	Reset(fd int)
 	// Close closes.
 	Close(fd int)
 
-	// Poller opens an epoll instance, and Waker an eventfd for it.
+	// Poller opens an epoll instance.
 	Poller() (int, syscall.Errno)
+	// Waker opens an eventfd that wakes a poller.
 	Waker() (int, syscall.Errno)
 	// Watch, Rewatch and Unwatch are EPOLL_CTL_ADD, MOD and DEL.
 	Watch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Unwatch(poller, fd int)
-	// Wait collects events; timeout is in milliseconds, -1 waits for ever.
+	// Wait collects events. The timeout is in milliseconds; -1 waits for ever.
 	Wait(poller int, events []unix.EpollEvent, timeout int) int
-	// Wake makes a waker readable, and Woken makes it unreadable again.
+	// Wake makes a waker readable. Any goroutine may call it.
 	Wake(waker int)
+	// Woken makes a waker unreadable again.
 	Woken(waker int)
 }
 
 // Pipe is a kernel pipe that bulk data is spliced through.
 type Pipe struct {
-	read, write int
-	size        int // bytes that it has room for
-	n           int // bytes in it
+	// Read and Write are the descriptors of its two ends.
+	Read, Write int
+	// Size is its capacity in bytes, which may be less than requested.
+	Size int
 }
 
-// tagOf and withTag keep the 64 bits of an epoll event's data, which the two
-// architectures lay out differently but x/sys names alike.
-func tagOf(ev *unix.EpollEvent) uint64 {
+// Tag returns the 64 bits of data of an epoll event. The two architectures lay
+// them out differently, but x/sys names the fields alike.
+func Tag(ev *unix.EpollEvent) uint64 {
 	return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
 }
 
-func withTag(events uint32, tag uint64) unix.EpollEvent {
+// Event returns an epoll event with the given data. It is the inverse of [Tag].
+func Event(events uint32, tag uint64) unix.EpollEvent {
 	return unix.EpollEvent{Events: events, Fd: int32(uint32(tag)), Pad: int32(uint32(tag >> 32))}
 }
 
-// linux is the real kernel. All calls but the blocking wait go through
-// RawSyscall: they return at once, and telling the scheduler of each would
-// cost an eighth of the throughput. The blocking wait must tell it, or a
-// sleeping loop would hold up the garbage collector.
+// linux is the real kernel. All calls except the blocking wait use RawSyscall:
+// they return at once, and notifying the scheduler of each would cost an eighth
+// of the throughput. The blocking wait must notify it, or a sleeping loop would
+// delay the garbage collector.
 type linux struct{ start time.Time }
 
-// System returns the operating system's kernel.
+// System returns the real kernel. It has no state but its clock's zero, so one
+// value may be shared.
 func System() Kernel { return linux{start: time.Now()} }
 
 func (k linux) Now() int64 { return int64(time.Since(k.start)) }
@@ -146,10 +165,10 @@ func (linux) Listen(fd, backlog int) syscall.Errno {
 	return errno
 }
 
-// RefuseHandshakes attaches a filter (socket(7), SO_ATTACH_FILTER), to which the
-// packet begins with the TCP header (tcp_v4_rcv, tcp_v6_rcv). It drops what has
-// SYN and not ACK, RFC 9293 section 3.1. Sockets that are accepted from now on
-// have it, too, and never see such a packet.
+// RefuseHandshakes attaches a socket filter (socket(7), SO_ATTACH_FILTER). The
+// filter sees packets from the TCP header on (tcp_v4_rcv, tcp_v6_rcv) and drops
+// those with SYN but without ACK (RFC 9293, section 3.1). Accepted sockets
+// inherit the filter, which never matches their packets.
 func (linux) RefuseHandshakes(fd int) syscall.Errno {
 	const flags, syn, ack, all = 13, 0x02, 0x10, 1<<32 - 1
 	program := [...]unix.SockFilter{
@@ -175,18 +194,19 @@ func (linux) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	return int(conn), DecodeSockaddr(&raw), 0
 }
 
-func (linux) Connect(fd int, to Endpoint) syscall.Errno {
-	if to.IsUnix() {
-		raw, n, errno := encodePath(to.Path)
-		if errno != 0 {
-			return errno
-		}
-		_, errno = call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+func (linux) Connect(fd int, to netip.AddrPort) syscall.Errno {
+	var raw unix.RawSockaddrInet6
+	n := EncodeSockaddr(&raw, to)
+	_, errno := call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+	return errno
+}
+
+func (linux) ConnectPath(fd int, path string) syscall.Errno {
+	raw, n, errno := encodePath(path)
+	if errno != 0 {
 		return errno
 	}
-	var raw unix.RawSockaddrInet6
-	n := EncodeSockaddr(&raw, to.Addr)
-	_, errno := call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
+	_, errno = call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
 	return errno
 }
 
@@ -233,12 +253,12 @@ func (linux) Pipe(size int) (Pipe, syscall.Errno) {
 	if _, errno := call3(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0); errno != 0 {
 		return Pipe{}, errno
 	}
-	p := Pipe{read: int(fds[0]), write: int(fds[1])}
-	// An ordinary user is refused beyond fs.pipe-user-pages-soft (pipe(7));
-	// what counts is the room that the pipe has in the end.
-	call3(unix.SYS_FCNTL, uintptr(p.write), unix.F_SETPIPE_SZ, uintptr(size))
-	got, errno := call3(unix.SYS_FCNTL, uintptr(p.write), unix.F_GETPIPE_SZ, 0)
-	p.size = int(got)
+	p := Pipe{Read: int(fds[0]), Write: int(fds[1])}
+	// The kernel refuses unprivileged users beyond fs.pipe-user-pages-soft
+	// (pipe(7)), so ask for the capacity that the pipe really got.
+	call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_SETPIPE_SZ, uintptr(size))
+	got, errno := call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_GETPIPE_SZ, 0)
+	p.Size = int(got)
 	return p, errno
 }
 
@@ -263,13 +283,13 @@ func (linux) Shutdown(fd int) syscall.Errno {
 }
 
 func (k linux) Reset(fd int) {
-	// tcp_close() sends a RST instead of a FIN when it may not linger.
+	// tcp_close() sends a RST instead of a FIN if the linger time is 0.
 	linger := unix.Linger{Onoff: 1}
 	call6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
 	k.Close(fd)
 }
 
-// Close does not repeat an interrupted close: the descriptor is gone (close(2)).
+// Close does not retry after EINTR: the descriptor is closed already (close(2)).
 func (linux) Close(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 func (linux) Poller() (int, syscall.Errno) {
@@ -288,12 +308,12 @@ func epollCtl(poller, op, fd int, ev *unix.EpollEvent) syscall.Errno {
 }
 
 func (linux) Watch(poller, fd int, events uint32, tag uint64) syscall.Errno {
-	ev := withTag(events, tag)
+	ev := Event(events, tag)
 	return epollCtl(poller, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
 func (linux) Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno {
-	ev := withTag(events, tag)
+	ev := Event(events, tag)
 	return epollCtl(poller, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
@@ -311,7 +331,7 @@ func (linux) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		got, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
 	}
 	if errno != 0 {
-		return 0 // EINTR: the loop comes back
+		return 0 // EINTR: the caller waits again
 	}
 	return int(got)
 }
@@ -326,7 +346,7 @@ func (linux) Woken(waker int) {
 	call3(unix.SYS_READ, uintptr(waker), uintptr(unsafe.Pointer(&n)), 8)
 }
 
-// encodePath writes a sockaddr_un; a leading @ stands for the NUL of an
+// encodePath encodes a sockaddr_un. A leading "@" stands for the NUL byte of an
 // abstract name (unix(7)).
 func encodePath(path string) (raw unix.RawSockaddrUnix, n uintptr, errno syscall.Errno) {
 	if len(path) >= len(raw.Path) {
@@ -342,4 +362,10 @@ func encodePath(path string) (raw unix.RawSockaddrUnix, n uintptr, errno syscall
 		n--
 	}
 	return raw, n, 0
+}
+
+// NoIPv6 reports whether an error of socket(2) or bind(2) means that the host has
+// no IPv6: the module is missing, or IPv6 is disabled on every interface.
+func NoIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }

@@ -1,0 +1,121 @@
+// Package limit counts what each peer or client does: how often a peer connects,
+// and how many connections a client has. Its memory is bounded, whatever the
+// number of addresses.
+package limit
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"unproxy/gateway/forward"
+)
+
+// The table takes 128 KiB and remembers 16 384 peers.
+const (
+	rateSets = 4096
+	rateWays = 4
+)
+
+// Each entry is one word: a 24-bit tag that tells the peer from others of its
+// set, and the time up to which it has used its share, in units of 256 ns. The
+// time wraps every 78 hours, after which a stale entry may refuse its peer once,
+// for no longer than a burst.
+const (
+	rateTimeBits = 40
+	rateTimeMask = 1<<rateTimeBits - 1
+	rateUnit     = 256 * time.Nanosecond
+)
+
+// Rates limits how often each peer connects. It keeps one time for each peer (the
+// generic cell rate algorithm, ITU-T I.371 annex A) in a table of fixed size. If
+// more peers are busy than fit, it forgets the one that is closest to its full
+// share, which lets through too much rather than too little. Loops share it
+// without locks. A nil *Rates is no limit.
+type Rates struct {
+	interval int64 // units for one connection
+	most     int64 // units that a peer may be ahead
+	seed     maphash.Seed
+	sets     [rateSets][rateWays]atomic.Uint64
+}
+
+// NewRates returns the limiter for a rate, nil if the rate is no limit.
+func NewRates(r forward.Rate) *Rates {
+	if r.PerSecond <= 0 {
+		return nil
+	}
+	interval := max(1, int64(time.Second/rateUnit)/int64(r.PerSecond))
+	return &Rates{interval: interval, most: interval * int64(max(1, r.Burst)), seed: maphash.MakeSeed()}
+}
+
+// allow counts a connection of a peer at now, a kernel's time, and reports
+// whether it may be. Peers on unix sockets, which have no address, always may.
+func (r *Rates) Allow(peer netip.Addr, now int64) bool {
+	if r == nil || !peer.IsValid() {
+		return true
+	}
+	key := Subscriber(peer).As16()
+	hash := maphash.Bytes(r.seed, key[:])
+	set, tag := &r.sets[hash%rateSets], hash>>rateTimeBits
+	at := uint64(now/int64(rateUnit)) & rateTimeMask
+	const tries = 8 // loops that keep colliding here are not an attack
+	for range tries {
+		entry, old := r.find(set, tag, at)
+		ahead := r.ahead(old, at)
+		if old>>rateTimeBits != tag {
+			ahead = 0
+		}
+		if ahead += r.interval; ahead > r.most {
+			return false
+		}
+		fresh := tag<<rateTimeBits | (at+uint64(ahead))&rateTimeMask
+		if entry.CompareAndSwap(old, fresh) {
+			return true
+		}
+	}
+	return true
+}
+
+// find returns the entry of tag, or the entry to replace, and its content.
+func (r *Rates) find(set *[rateWays]atomic.Uint64, tag, at uint64) (entry *atomic.Uint64, old uint64) {
+	least := r.most + 1
+	for i := range set {
+		e := &set[i]
+		word := e.Load()
+		if word>>rateTimeBits == tag {
+			return e, word
+		}
+		if ahead := r.ahead(word, at); ahead < least {
+			entry, old, least = e, word, ahead
+		}
+	}
+	return entry, old
+}
+
+// ahead returns how many units an entry is ahead of now, 0 to most.
+func (r *Rates) ahead(word, at uint64) int64 {
+	ahead := int64((word - at) & rateTimeMask)
+	if ahead > r.most {
+		return 0 // in the past: the peer has its full share
+	}
+	return ahead
+}
+
+// translated is the prefix of IPv4 addresses in IPv6 (RFC 6052, section 2.1).
+var translated = netip.PrefixFrom(netip.AddrFrom16([16]byte{1: 0x64, 2: 0xff, 3: 0x9b}), 96)
+
+// Subscriber returns the address that stands for a when connections are counted.
+// For IPv6 that is the /64, the least that a network assigns to a host (RFC 6177,
+// RFC 7421): single addresses of it cost nothing. An IPv4 address that a NAT64
+// translated (RFC 6052) keeps all its bits.
+func Subscriber(a netip.Addr) netip.Addr {
+	if !a.Is6() || translated.Contains(a) {
+		return a
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return a // not reached: every IPv6 address has 64 bits
+	}
+	return p.Addr()
+}
