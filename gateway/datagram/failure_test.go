@@ -172,7 +172,7 @@ func TestReplyFails(t *testing.T) {
 		r := one(t, plain(server))
 		r.from(lb, a)
 		s := r.back()
-		r.worker().table.find(r.worker().onlyKey()).want = 3
+		r.worker().table.find(r.worker().onlyKey()).expected = 3
 		r.front(0).failing = append([]syscall.Errno{0}, row.errno...)
 		r.answer(s, "1", "22", "333")
 		r.front(0).took(t, row.want...)
@@ -367,11 +367,11 @@ func TestDropTable(t *testing.T) {
 		}
 		seen[d.String()] = true
 	}
-	if len(Drops()) != int(drops)-1 {
-		t.Errorf("%d reasons, want %d", len(Drops()), drops-1)
+	if len(Drops()) != int(numDrops)-1 {
+		t.Errorf("%d reasons, want %d", len(Drops()), numDrops-1)
 	}
 	for _, o := range record.Outcomes() {
-		if d := dropOf(o); d != Internal && d.String() != o.String() {
+		if d := dropFor(o); d != Internal && d.String() != o.String() {
 			t.Errorf("outcome %v is drop %v", o, d)
 		}
 	}

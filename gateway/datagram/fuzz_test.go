@@ -13,8 +13,8 @@ import (
 // never panics, each is passed on or counted as dropped, what is passed on is the
 // end of what came, and nothing of it is kept in the room that it came in.
 func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
-	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, signature, spp(clientA, destiny4) + "x",
-		signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
+	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, v2Signature, spp(clientA, destiny4) + "x",
+		v2Signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
 		f.Add([]byte(seed), []byte("more"))
 		f.Add([]byte(a), []byte(seed))
 		f.Add([]byte(spp(clientA, destiny4)), []byte(seed))
@@ -27,7 +27,7 @@ func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.
 		datagrams := []string{string(one), string(two)}
 		for _, d := range datagrams {
 			r.from(lb, d)
-			clear(r.worker().received.buffer[:2*slotStride])
+			clear(r.worker().fromPeers.buffer[:2*slotStride])
 		}
 		var sent []string
 		for _, s := range r.sockets[1:] {
@@ -80,7 +80,7 @@ func FuzzFirst(f *testing.F) {
 		_, begins := decodes(datagrams[0])
 		_, second := decodes(datagrams[1])
 		switch {
-		case begins && !beginsHeader([]byte(datagrams[1])) && len(sent) != 2:
+		case begins && !startsWithHeader([]byte(datagrams[1])) && len(sent) != 2:
 			t.Fatalf("payload %q of a flow was not passed on", datagrams[1])
 		case !begins && !second && len(sent) != 0:
 			t.Fatalf("passed on %q without a header", sent)

@@ -321,7 +321,7 @@ func (s *socket) take(k *script, m *Message) {
 	}
 	s.trains++
 	size := d.segment
-	if len(all) > maxTrain || (len(all)+size-1)/size > maxSegments {
+	if len(all) > maxGSOBytes || (len(all)+size-1)/size > maxSegments {
 		k.Errorf("a train of %d bytes in pieces of %d", len(all), size)
 	}
 	for d.segment = 0; len(all) > 0; all = all[len(d.data):] {

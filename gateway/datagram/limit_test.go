@@ -104,7 +104,7 @@ func TestMaxFlowsOfSeveralLoops(t *testing.T) {
 		r.from(lb, at(i)+"x")
 		r.pass(time.Second)
 	}
-	second := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
+	second := r.sockets[r.hosts[1].guest.listeners[0].fd-3]
 	for i := range 2 {
 		second.queue = append(second.queue, datagram{peer: lbOther, data: at(10+i) + "x"})
 		r.settle()

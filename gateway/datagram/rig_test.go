@@ -175,7 +175,7 @@ func one(t testing.TB, f *forward.Forward) *rig {
 func (r *rig) worker() *worker { return r.hosts[0].guest }
 
 // front is the socket of a listener on the first loop.
-func (r *rig) front(i int) *socket { return r.sockets[r.worker().fronts[i].fd-3] }
+func (r *rig) front(i int) *socket { return r.sockets[r.worker().listeners[i].fd-3] }
 
 // turn serves what is ready on a loop, once, and lets it rest.
 func (r *rig) turn(h *scriptedHost) {
@@ -240,7 +240,7 @@ func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
 func (r *rig) backs() (all []*socket) {
 	fronts := 0
 	for _, h := range r.hosts {
-		fronts += len(h.guest.fronts)
+		fronts += len(h.guest.listeners)
 	}
 	for _, s := range r.sockets[fronts:] {
 		if s.isOpen {
@@ -348,10 +348,10 @@ func (r *rig) clean() {
 	}
 	for _, h := range r.hosts {
 		w := h.guest
-		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.forth.used != 0 || len(w.forth.runs) != 0 || len(w.gathered.due) != 0 || len(w.refused) != 0 || w.answers.used != 0 {
+		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.toBackend.used != 0 || len(w.toBackend.runs) != 0 || len(w.pendingReads.pending) != 0 || len(w.failing) != 0 || w.replies.used != 0 {
 			r.Errorf("loop %d holds %d, knows %d flows, %d of %d free", h.index, h.held, len(w.table.byKey), len(w.table.free), len(w.table.flows))
 		}
-		for _, l := range w.lanes {
+		for _, l := range w.lists {
 			if l.first != nil || l.last != nil || l.flows.total() != 0 {
 				r.Errorf("a lane holds flows")
 			}

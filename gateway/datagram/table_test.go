@@ -139,7 +139,7 @@ func (r *rig) compareSent(n *naive) {
 
 // A number that was given back does not stand for the flow that has it next.
 func TestNumbersAreUsedOnce(t *testing.T) {
-	table, l := newTable(), &lane{}
+	table, l := newTable(), &lruList{}
 	f := table.add(key{listener: 1}, l)
 	index, generation := f.index, f.generation
 	if table.at(index, generation) != f {

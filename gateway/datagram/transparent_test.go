@@ -166,8 +166,8 @@ func TestTransparentMoves(t *testing.T) {
 		old := r.back()
 		old.queue = append(old.queue, datagram{data: "late"})
 		h := r.hosts[loops-1]
-		fr := r.sockets[h.guest.fronts[0].fd-3]
-		fr.queue = append(fr.queue, datagram{peer: lbOther, data: a + "two"})
+		ls := r.sockets[h.guest.listeners[0].fd-3]
+		ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 		r.settle()
 		c := r.ended(1, record.OK, record.Peer)
 		if c.Peer != lb || c.DatagramsOut != 1 {
@@ -182,10 +182,10 @@ func TestTransparentMoves(t *testing.T) {
 		if len(r.relay.claims.held) != 1 {
 			t.Errorf("%d loops: %d claims are held, want the new flow's", loops, len(r.relay.claims.held))
 		}
-		fr.sent = nil
+		ls.sent = nil
 		r.answer(s, "yes")
-		if len(fr.sent) != 1 || fr.sent[0].peer != lbOther {
-			t.Errorf("%d loops: the reply went %v", loops, fr.sent)
+		if len(ls.sent) != 1 || ls.sent[0].peer != lbOther {
+			t.Errorf("%d loops: the reply went %v", loops, ls.sent)
 		}
 		r.pass(time.Minute + time.Second)
 		if r.relay.Counters().PortFallbacks != 0 {
@@ -208,10 +208,10 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 		}
 		return 0
 	}
-	fr := r.front(0)
-	fr.queue = append(fr.queue, datagram{peer: lbOther, data: a + "two"})
+	ls := r.front(0)
+	ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 	w := r.worker()
-	w.Event(r.hosts[0].watched[fr.fd], unix.EPOLLIN) // before that of the error
+	w.Event(r.hosts[0].watched[ls.fd], unix.EPOLLIN) // before that of the error
 	r.settle()
 	if s := r.back(); s == old || s.bound != clientA || s.to != server {
 		t.Errorf("from %v to %v", s.bound, s.to)

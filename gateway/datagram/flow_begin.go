@@ -12,28 +12,28 @@ import (
 	"unproxy/transparent"
 )
 
-// begin makes a flow; nil if that may not or cannot be.
-func (w *worker) begin(p *packet, k key, h *head) *flow {
+// newFlow creates the flow of a datagram, or drops the datagram and returns nil.
+func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 	if w.draining {
-		w.drop(p, refusal{Draining, ""})
+		w.drop(p, cause{Draining, ""})
 		return nil
 	}
-	l := p.front.lane
+	l := p.listener.list
 	limit, counted := l.MaxConnectionsPerClient, false
 	if limit > 0 && h.client.IsValid() {
 		if counted = l.clients.Enter(h.client.Addr(), limit); !counted {
-			w.drop(p, refusal{Limit, "flows of this client"})
+			w.drop(p, cause{Limit, "the client has too many flows"})
 			return nil
 		}
 	}
 	w.makeRoom(l)
 	f := w.table.add(k, l)
-	f.front, f.peer, f.client, f.destination, f.counted = p.front, p.peer, h.client, h.destination, counted
+	f.listener, f.peer, f.client, f.destination, f.counted = p.listener, p.peer, h.client, h.destination, counted
 	f.spoof = l.Transparent && h.client.IsValid()
-	f.version, f.began, f.alive = h.version, w.host.Now(), w.host.Now()
+	f.version, f.startedAt, f.lastActive = h.version, w.host.Now(), w.host.Now()
 	if h.spp != nil {
 		f.spp = [SPPLength]byte(h.spp)
-		f.header = f.spp[:]
+		f.replyHeader = f.spp[:]
 	}
 	w.enter(f)
 	if no := w.connect(f); no.drop != 0 {
@@ -41,32 +41,33 @@ func (w *worker) begin(p *packet, k key, h *head) *flow {
 		w.drop(p, no)
 		return nil
 	}
-	if l.counts != nil && p.standing == balancer {
+	if l.counts != nil && p.class == trustedPeer {
 		l.counts.Admit(p.peer.Addr(), w.host.Index())
 	}
 	f.id, f.details = w.host.NextID(), engine.Details(h.tlvs)
 	w.counters.opened.Add(1)
 	l.tally.Accepted++
-	w.wakeAt(f.alive + w.timeout(l))
+	w.wakeAt(f.lastActive + w.timeout(l))
 	return f
 }
 
-// enter counts a flow, and leave takes it out of all that knows it.
+// enter counts a new flow.
 func (w *worker) enter(f *flow) {
 	loop := w.host.Index()
 	w.relay.flows[loop].Add(1)
-	f.lane.flows[loop].Add(1)
-	w.host.Hold(f.lane.Forward)
+	f.list.flows[loop].Add(1)
+	w.host.Hold(f.list.Forward)
 }
 
+// leave uncounts a flow and releases everything that it holds.
 func (w *worker) leave(f *flow) {
 	loop := w.host.Index()
 	w.relay.flows[loop].Add(-1)
-	f.lane.flows[loop].Add(-1)
-	w.host.Release(f.lane.Forward)
-	w.hangUp(f)
+	f.list.flows[loop].Add(-1)
+	w.host.Release(f.list.Forward)
+	w.closeSocket(f)
 	if f.counted {
-		f.lane.clients.Leave(f.client.Addr())
+		f.list.clients.Leave(f.client.Addr())
 	}
 	w.table.remove(f)
 }
@@ -79,63 +80,62 @@ func (f *flow) caller() engine.Caller {
 	return c
 }
 
-// connect gives a flow a socket to the first backend that can be had.
-func (w *worker) connect(f *flow) (no refusal) {
-	w.targets = f.front.Targets(w.targets[:0], f.caller())
+// connect connects a flow to the first backend that works.
+func (w *worker) connect(f *flow) (no cause) {
+	w.targets = f.listener.Targets(w.targets[:0], f.caller())
 	n := len(w.targets)
 	if n == 0 {
-		outcome, _, reason := f.front.NoTarget(f.caller())
-		return refusal{dropOf(outcome), reason}
+		outcome, _, reason := f.listener.NoTarget(f.caller())
+		return cause{dropFor(outcome), reason}
 	}
 	for i := range n {
 		no = w.connectTo(f, w.targets[(int(f.attempt)+i)%n])
 		if no.drop == 0 {
 			f.attempt = uint8((int(f.attempt) + i) % n)
 			f.alternatives = n > 1
-			return refusal{}
+			return cause{}
 		}
 	}
 	return no
 }
 
-// connectTo gives a flow a socket to a backend, from the address that the
-// policy has for it.
-func (w *worker) connectTo(f *flow, to forward.Endpoint) refusal {
+// connectTo connects a flow to a backend, from the source that the policy chooses.
+func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 	f.backend, f.source = to, netip.AddrPort{}
-	policy := &f.front.Forward.Source
+	policy := &f.listener.Forward.Source
 	if f.spoof {
 		choice := policy.Choose(f.client, to.Addr)
 		if choice.Refusal == transparent.FamilyMismatched {
-			return refusal{FamilyMismatch, choice.Reason}
+			return cause{FamilyMismatch, choice.Reason}
 		}
 		if choice.Refusal != transparent.None {
-			return refusal{SourceDenied, choice.Reason}
+			return cause{SourceDenied, choice.Reason}
 		}
 		f.source = choice.Source
 	}
 	errno, again := w.dial(f)
 	if again && f.source.Port() != 0 && policy.SourcePort == transparent.Prefer {
 		w.counters.portFallbacks.Add(1)
-		f.lane.tally.PortFallbacks++
+		f.list.tally.PortFallbacks++
 		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
 		errno, _ = w.dial(f)
 	}
-	if usedUp(errno) && w.giveWay(f) {
+	if outOfResources(errno) && w.evictFor(f) {
 		errno, _ = w.dial(f)
 	}
 	switch {
 	case errno == 0:
-		return refusal{}
-	case usedUp(errno):
-		return refusal{Limit, errno.Error()}
+		return cause{}
+	case outOfResources(errno):
+		return cause{Limit, errno.Error()}
 	}
 	outcome, _ := engine.DialOutcome(errno, f.source.IsValid())
-	return refusal{dropOf(outcome), errno.Error()}
+	return cause{dropFor(outcome), errno.Error()}
 }
 
-// usedUp says that the process or the host lacks descriptors, memory or, with
-// EAGAIN, a free port (inet_autobind).
-func usedUp(errno syscall.Errno) bool {
+// outOfResources reports whether an error means that the process or the host has
+// no file descriptor, no memory or, for EAGAIN, no free port left (inet_autobind).
+func outOfResources(errno syscall.Errno) bool {
 	switch errno {
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN:
 		return true
@@ -143,8 +143,8 @@ func usedUp(errno syscall.Errno) bool {
 	return false
 }
 
-// dial opens a flow's socket, from its source to its backend. again says that
-// another port may do.
+// dial opens and connects the socket of a flow. again reports whether another
+// source port may succeed.
 func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 	if f.source.Port() != 0 && !w.claim(f) {
 		return unix.EADDRNOTAVAIL, true
@@ -155,7 +155,7 @@ func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 	}
 	if f.fd, errno = w.kernel.Socket(family); errno != 0 {
 		f.fd = -1
-		w.hangUp(f)
+		w.closeSocket(f)
 		return errno, false
 	}
 	if errno, again = w.prepare(f); errno == 0 {
@@ -165,20 +165,20 @@ func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 		errno = w.host.Watch(f.fd, unix.EPOLLIN, w.keyOf(f))
 	}
 	if errno != 0 {
-		w.hangUp(f)
+		w.closeSocket(f)
 		return errno, again
 	}
 	if f.source.IsValid() && f.source.Port() == 0 {
 		if bound, errno := w.kernel.LocalAddr(f.fd); errno == 0 {
-			f.source = bound // the backend's own log has the port
+			f.source = bound // as in the backend's own log
 		}
 	}
 	return 0, false
 }
 
-// prepare sets a socket's options and binds it.
+// prepare sets the options of a socket and binds it.
 func (w *worker) prepare(f *flow) (errno syscall.Errno, again bool) {
-	if mark := f.front.Forward.Mark; mark != 0 {
+	if mark := f.listener.Forward.Mark; mark != 0 {
 		if errno := w.kernel.SetOption(f.fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); errno != 0 {
 			return errno, false
 		}
@@ -190,8 +190,8 @@ func (w *worker) prepare(f *flow) (errno syscall.Errno, again bool) {
 	return errno, transparent.RetryBind(errno)
 }
 
-// hangUp closes a flow's socket and gives up what it claimed.
-func (w *worker) hangUp(f *flow) {
+// closeSocket closes the socket of a flow and releases its claim.
+func (w *worker) closeSocket(f *flow) {
 	if f.fd >= 0 {
 		w.kernel.Close(f.fd)
 		f.fd = -1
@@ -202,14 +202,14 @@ func (w *worker) hangUp(f *flow) {
 	}
 }
 
-// moveOn has a flow that its backend refused try the next one. What was sent
-// is lost; the flow goes on.
-func (w *worker) moveOn(f *flow) {
-	f.refused = false
+// failover connects a flow to the next backend, because the current one refused
+// it. Datagrams already sent are lost; the flow continues.
+func (w *worker) failover(f *flow) {
+	f.failing = false
 	if !f.alternatives {
 		return
 	}
-	w.hangUp(f)
+	w.closeSocket(f)
 	f.attempt++
 	if no := w.connect(f); no.drop != 0 {
 		w.endAs(f, record.BackendUnreachable, record.Gateway, no.reason)

@@ -12,46 +12,45 @@ import (
 	"unproxy/gateway/kernel"
 )
 
-// queueSize is how many bytes of datagrams the kernel is asked to keep for a
-// listener while its loop is busy. It counts a good deal more than a datagram's
-// own bytes.
+// queueSize is the receive buffer of a listener's socket, in bytes. The kernel
+// charges much more than the length of a datagram (SO_RCVBUF in socket(7)).
 const queueSize = 4 << 20
 
-// front is one loop's socket of a listener.
-type front struct {
+// listenerSocket is the socket of a listener on one loop.
+type listenerSocket struct {
 	*engine.Route
 	worker *worker
-	lane   *lane
+	list   *lruList
 	reader reader
 	number uint32 // of the listener
 	fd     int
-	// noTrains: the kernel did not cut a train apart on the way to a peer.
-	noTrains bool
-	// busy: something came since the queue was looked at.
+	// noGSO: the kernel refused to segment a GSO batch on the way to a peer.
+	noGSO bool
+	// busy: a datagram arrived since the last check of overflows.
 	busy      bool
-	overflows uint32 // when it was looked at
+	overflows uint32 // at the last check
 }
 
-// open opens a listener's socket. The first loop's is bound alone, so that an
-// address that somebody else has is refused; only then may those of the other
-// loops join it (SO_REUSEPORT in socket(7)).
+// open opens the socket of a listener. The first loop binds without
+// SO_REUSEPORT, so that an address in use is refused; then the other loops' sockets
+// may join it (SO_REUSEPORT in socket(7)).
 func (w *worker) open(i int, route *engine.Route) error {
-	fr := &front{Route: route, worker: w, lane: w.laneOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+	ls := &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
 	at := route.Listener.Endpoint.Addr
 	if w.host.Index() > 0 {
 		at = w.relay.bound[i].Addr
 	}
-	fd, errno := fr.openSocket(at)
+	fd, errno := ls.openSocket(at)
 	if errno != 0 {
 		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
 	}
-	fr.fd = fd
-	fr.enlarge()
-	w.fronts = append(w.fronts, fr)
+	ls.fd = fd
+	ls.setBuffers()
+	w.listeners = append(w.listeners, ls)
 	if w.host.Index() > 0 {
 		return nil
 	}
-	bound, errno := w.kernel.LocalAddr(fr.fd)
+	bound, errno := w.kernel.LocalAddr(ls.fd)
 	if errno != 0 {
 		return &engine.ListenError{Name: route.Listener.Name, Err: systemError("getsockname", errno)}
 	}
@@ -63,65 +62,65 @@ func (w *worker) open(i int, route *engine.Route) error {
 // openSocket opens a socket that is bound to an address and returns its
 // descriptor. On a host without IPv6 a dual-stack listener falls back to the IPv4
 // wildcard.
-func (fr *front) openSocket(at netip.AddrPort) (int, syscall.Errno) {
-	k, family := fr.worker.kernel, unix.AF_INET6
+func (ls *listenerSocket) openSocket(at netip.AddrPort) (int, syscall.Errno) {
+	k, family := ls.worker.kernel, unix.AF_INET6
 	if at.Addr().Is4() {
 		family = unix.AF_INET
 	}
 	fd, errno := k.Socket(family)
 	if errno == 0 {
-		if errno = fr.bind(fd, at); errno == 0 {
+		if errno = ls.bind(fd, at); errno == 0 {
 			return fd, 0
 		}
 		k.Close(fd)
 	}
-	if fr.Listener.DualStack && at.Addr().Is6() && kernel.NoIPv6(errno) {
-		return fr.openSocket(netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()))
+	if ls.Listener.DualStack && at.Addr().Is6() && kernel.NoIPv6(errno) {
+		return ls.openSocket(netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()))
 	}
 	return -1, errno
 }
 
-// laneOf returns the lane of a forward.
-func (w *worker) laneOf(f *forward.Forward) *lane {
-	for _, l := range w.lanes {
+// listOf returns the list of a forward.
+func (w *worker) listOf(f *forward.Forward) *lruList {
+	for _, l := range w.lists {
 		if l.Forward == f {
 			return l
 		}
 	}
-	l := &lane{forwardState: w.relay.forwards[f], tally: w.host.Tally(f)}
-	w.lanes = append(w.lanes, l)
+	l := &lruList{forwardState: w.relay.forwards[f], tally: w.host.Tally(f)}
+	w.lists = append(w.lists, l)
 	return l
 }
 
-// enlarge asks for long queues, and for trains. The kernel may refuse both.
-func (fr *front) enlarge() {
-	k, fd := fr.worker.kernel, fr.fd
-	// The system's limit is for those who may not go beyond it.
+// setBuffers asks for large buffers and for GRO. The kernel may refuse both.
+func (ls *listenerSocket) setBuffers() {
+	k, fd := ls.worker.kernel, ls.fd
+	// With CAP_NET_ADMIN the system's limit can be exceeded.
 	if k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queueSize) != 0 {
 		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueSize)
 	}
 	if k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, queueSize) != 0 {
 		k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, queueSize)
 	}
-	k.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // kernels before 5.0 do without
+	k.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // not before Linux 5.0
 }
 
-// bind sets what has to be set before bind(2), binds, and sets the rest.
-func (fr *front) bind(fd int, at netip.AddrPort) syscall.Errno {
-	k := fr.worker.kernel
+// bind sets the options that must precede bind(2), binds, and sets the rest.
+func (ls *listenerSocket) bind(fd int, at netip.AddrPort) syscall.Errno {
+	k := ls.worker.kernel
 	share := [3]int{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}
 	var before, after [][3]int
 	if at.Addr().Is6() {
-		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!fr.Listener.DualStack)})
+		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ls.Listener.DualStack)})
 	}
 	switch {
-	case fr.worker.host.Index() > 0:
+	case ls.worker.host.Index() > 0:
 		before = append(before, share)
-	case fr.worker.host.Loops() > 1:
+	case ls.worker.host.Loops() > 1:
 		after = append(after, share)
 	}
 	if at.Addr().IsUnspecified() {
-		// A reply must come from the address that was sent to, of several.
+		// A reply must come from the address that the peer sent to.
 		option := [3]int{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}
 		if at.Addr().Is6() {
 			option = [3]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}

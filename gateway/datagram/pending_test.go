@@ -50,7 +50,7 @@ func TestErrorsAmongReplies(t *testing.T) {
 func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 	newcomer := func(r *rig) {
 		r.front(0).queue = append(r.front(0).queue, datagram{peer: lb, data: at(9)})
-		r.worker().receive(r.worker().fronts[0])
+		r.worker().receive(r.worker().listeners[0])
 	}
 	ends := []struct {
 		name           string
@@ -72,9 +72,9 @@ func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 			r.worker().Alarm()
 		}, 4, 0},
 		{"gives way for want of descriptors", func(r *rig) {
-			r.worker().giveWay(nil)
-			r.worker().giveWay(nil)
-			r.worker().giveWay(nil)
+			r.worker().evictFor(nil)
+			r.worker().evictFor(nil)
+			r.worker().evictFor(nil)
 		}, 1, 3},
 	}
 	for _, row := range ends {
