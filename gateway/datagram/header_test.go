@@ -147,6 +147,54 @@ func TestFirst(t *testing.T) {
 	s.took(t, "five")
 }
 
+// A sender that puts the header into a datagram of its own, as Xray does: in mode
+// first it names the client and is not forwarded. Elsewhere, and without a header,
+// an empty payload is an empty datagram of the client, the control.
+func TestHeaderOnlyDatagram(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		mode  func(*forward.Forward)
+		sends []string
+		want  []string
+	}{
+		{"first, then payload", first, []string{a, "one", "two"}, []string{"one", "two"}},
+		{"first, alone", first, []string{a}, nil},
+		{"first, repeated", first, []string{a + "one", a, "two"}, []string{"one", "two"}},
+		{"first, empty datagrams without a header", first, []string{a, "", "one", ""}, []string{"", "one", ""}},
+		{"every", func(*forward.Forward) {}, []string{a, a + "one"}, []string{"", "one"}},
+		{"spp", simple, []string{spp(clientA, destiny4), spp(clientA, destiny4) + "one"}, []string{"", "one"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, with(plain(server), row.mode))
+			for _, datagram := range row.sends {
+				r.from(lb, datagram)
+			}
+			s := r.back()
+			s.took(t, row.want...)
+			r.answer(s, "yes")
+			if row.name == "spp" {
+				return // its replies carry a header
+			}
+			r.went(to(lb, "yes"))
+			r.dropped(nil)
+		})
+	}
+}
+
+// A flow that a header-only datagram opened is a flow like any other: it counts,
+// it ends when idle, and its header is believed as long.
+func TestHeaderOnlyDatagramOpensAFlow(t *testing.T) {
+	r := one(t, with(plain(server), first))
+	r.from(lb, a)
+	r.pass(29 * time.Second)
+	r.from(lb, b)
+	if c := r.ended(1, record.OK, record.Peer); c.Client != clientA || c.DatagramsIn != 0 || c.BytesIn != 0 {
+		t.Errorf("recorded %+v", c)
+	}
+	r.dropped(map[Drop]uint64{OtherClient: 1})
+	r.clean()
+}
+
 // A header amid a flow that names somebody else may be the client's own work:
 // it is not believed, and the flow ends.
 func TestFirstIsNotTakenOver(t *testing.T) {

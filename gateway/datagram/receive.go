@@ -79,13 +79,16 @@ func (w *worker) relayPayload(p *packet) {
 	if f == nil {
 		return
 	}
-	if !w.toBackend.room() {
-		w.flushToBackends()
-	}
 	now := w.host.Now()
 	f.lastActive, f.lastReceived = now, now
 	f.list.touch(f)
 	f.reply = p.from
+	if payload == nil {
+		return
+	}
+	if !w.toBackend.room() {
+		w.flushToBackends()
+	}
 	f.packetsIn++
 	f.bytesIn += int64(len(payload))
 	w.traffic.packetsIn++
@@ -94,8 +97,9 @@ func (w *worker) relayPayload(p *packet) {
 	w.toBackend.add(f, payload)
 }
 
-// flowOf returns the flow and the payload of a datagram; a nil flow if the
-// datagram is dropped.
+// flowOf returns the flow and the payload of a datagram: a nil flow if the datagram
+// is dropped, and a nil payload if there is nothing to forward. An empty payload
+// is an empty datagram of the client.
 func (w *worker) flowOf(p *packet) (*flow, []byte) {
 	switch p.class {
 	case healthPeer:
@@ -138,6 +142,10 @@ func (w *worker) flowOfHeader(p *packet, h *header) (*flow, []byte) {
 // forgotten the flow: half of our own timeout. Before that the two cases cannot be
 // told apart, and the payload must not continue under the old client's name
 // either, so the flow is ended.
+//
+// A header without payload only names the client: some senders, such as Xray, send
+// the header as a datagram of its own. Forwarding it as an empty datagram would
+// make some servers send a reply too many.
 func (w *worker) flowOfFirst(p *packet) (*flow, []byte) {
 	k := key{listener: p.listener.number, peer: endOf(p.peer)}
 	f := w.table.find(k)
@@ -163,6 +171,9 @@ func (w *worker) flowOfFirst(p *packet) (*flow, []byte) {
 	}
 	if f == nil {
 		f = w.newFlow(p, k, &h)
+	}
+	if len(h.payload) == 0 {
+		return f, nil
 	}
 	return f, h.payload
 }
