@@ -19,19 +19,27 @@ const module = "unproxy"
 // find its place first.
 //
 //	command -> gateway -> datagram -> engine -> proxyproto, record
-//	                   -> trust, transparent (never each other, never gateway)
-//	        -> doctor -> gateway
+//	                   -> config -> engine
+//	                             -> trust, transparent (never each other, never gateway)
+//	        -> admin, doctor -> config, readiness
+//
+// No package but command imports gateway.
 var allowed = map[string][]string{
-	"":                   {"gateway/command"},
-	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
-	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram":   {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
+	"":        {"gateway/command"},
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "transparent"},
+	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/proxyproto", "gateway/record",
+		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
+	"gateway/config/value": {},
+	"gateway/readiness":    {},
+	"gateway/accesslog":    {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/readiness", "gateway/record", "trust",
+		prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/datagram": {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/engine", "gateway/readiness", "transparent", "transparent/returnpath",
+		"transparent/routing", unix},
 	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
-	"gateway/settings":   {},
 	"gateway/supervise":  {unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
@@ -52,7 +60,7 @@ const (
 var kept = map[string][]string{
 	"github.com/urfave/cli":          {"gateway/command"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
-	"github.com/hashicorp":           {"gateway", "trust"},
+	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/prometheus":          {"gateway/admin"},
@@ -142,13 +150,14 @@ func modulePackages(t *testing.T) []goPackage {
 }
 
 // TestPureCore holds the packages that do no I/O to it, through everything
-// they depend on: proxyproto decodes, record and settings name things.
+// they depend on: proxyproto decodes, value reads words, record and readiness
+// name things.
 func TestPureCore(t *testing.T) {
 	byPath := map[string]goPackage{}
 	for _, p := range modulePackages(t) {
 		byPath[p.ImportPath] = p
 	}
-	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings", "transparent/returnpath"} {
+	for _, name := range []string{"gateway/config/value", "gateway/proxyproto", "gateway/readiness", "gateway/record", "transparent/returnpath"} {
 		p, ok := byPath[module+"/"+name]
 		if !ok {
 			t.Errorf("there is no package %s", name)

@@ -10,9 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -21,7 +21,7 @@ import (
 // errors, hints and the log go to stderr. The environment is that of the
 // process.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	app := newApp(&given{values: gateway.Values{}})
+	app := newApp(&given{values: config.Values{}})
 	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
 	err := missingValues(args)
 	if err == nil {
@@ -81,10 +81,10 @@ func newApp(g *given) *cli.App {
 
 // configuration is all that was given, in the terms of those who use it.
 type configuration struct {
-	gateway  *gateway.Config
+	gateway  *config.Config
 	log      accesslog.Config // without its writer
 	admin    adminConfig
-	warnings []gateway.Warning
+	warnings []config.Warning
 }
 
 // configure makes a configuration of what was given. The warnings are there
@@ -96,7 +96,7 @@ func configure(g *given) (configuration, error) {
 	if !endpoint.address.IsZero() {
 		reserved = admin.Descriptors
 	}
-	config, more, err := gateway.Load(gateway.Source{
+	config, more, err := config.Load(config.Source{
 		Forwards:    g.values[forwardOption],
 		Settings:    g.values,
 		Descriptors: descriptors(),

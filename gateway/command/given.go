@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 )
 
 // option is one flag of the gateway, and the environment variable that stands
@@ -33,10 +33,10 @@ const forwardOption = "forward"
 func options() []option {
 	all := []option{{name: forwardOption, group: "Forwards", argument: "SPEC", repeatable: true,
 		meaning: "[udp://]LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], at least one; short: -f"}}
-	for _, s := range gateway.Settings() {
+	for _, s := range config.Settings() {
 		all = append(all, option{s.Name, s.Group.String(), s.Argument, s.Default, s.Meaning, s.Repeatable, s.Switch})
 	}
-	for _, s := range gateway.ProcessSettings() {
+	for _, s := range config.ProcessSettings() {
 		group := "Process"
 		if s.Routes {
 			group = "Routes"
@@ -63,7 +63,7 @@ func variable(flag string) string {
 // given collects what was given, by flags and in the environment. A flag may
 // stand before the name of a command as well as behind it: both add to it.
 type given struct {
-	values gateway.Values
+	values config.Values
 }
 
 // flags returns the flags of the gateway, which write into g. They are of
@@ -116,17 +116,17 @@ func missingValues(args []string) error {
 
 // environment takes in the variables of flags that were not given. It returns
 // warnings of variables that look like misspelt ones.
-func (g *given) environment(environ []string) []gateway.Warning {
+func (g *given) environment(environ []string) []config.Warning {
 	byVariable := map[string]option{}
 	var variables []string
 	for _, o := range options() {
 		byVariable[variable(o.name)] = o
 		variables = append(variables, variable(o.name))
 	}
-	var warnings []gateway.Warning
+	var warnings []config.Warning
 	for _, entry := range environ {
-		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "UNPROXY_") || value == "" {
+		name, text, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "UNPROXY_") || text == "" {
 			continue
 		}
 		o, known := byVariable[name]
@@ -138,22 +138,22 @@ func (g *given) environment(environ []string) []gateway.Warning {
 			continue
 		}
 		if o.repeatable {
-			g.values[o.name] = settings.Fields(value)
+			g.values[o.name] = value.Fields(text)
 			continue
 		}
-		g.values[o.name] = []string{strings.TrimSpace(value)}
+		g.values[o.name] = []string{strings.TrimSpace(text)}
 	}
 	return warnings
 }
 
 // misspelt warns of a variable that is near a known one. Others are left
 // alone: Kubernetes sets UNPROXY_PORT and more for a service of that name.
-func misspelt(name string, known []string) []gateway.Warning {
-	near := settings.Nearest(name, known)
+func misspelt(name string, known []string) []config.Warning {
+	near := value.Nearest(name, known)
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {
 		return nil
 	}
-	return []gateway.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Remedy: "did you mean " + near + "?"}}
+	return []config.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Remedy: "did you mean " + near + "?"}}
 }
 
 // joinSwitches writes "--transparent on" as "--transparent=on". Package flag

@@ -6,7 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config/value"
 )
 
 // verbatim is the template of a help that is written out in full.
@@ -204,11 +204,11 @@ func helpCommand() *cli.Command {
 func unknownTopic(word string, commands []*cli.Command) error {
 	names := commandNames(commands)
 	hint := "the commands are " + strings.Join(names, ", ")
-	if near := settings.Nearest(word, names); near != "" {
+	if near := value.Nearest(word, names); near != "" {
 		hint = "did you mean unproxy help " + near + "?"
 	}
 	if len(names) == 0 {
 		hint = "see unproxy help"
 	}
-	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
+	return usageError{fmt.Sprintf("unknown command %q", value.Shorten(word)), hint}
 }

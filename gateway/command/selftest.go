@@ -7,9 +7,9 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"unproxy/gateway"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/readiness"
 )
 
 // newWatch returns what keeps an eye on the ways back of transparent forwards;
@@ -28,18 +28,18 @@ func (s *server) newWatch(g *given) *doctor.Watch {
 // but the gateway is not called ready before the first test has ended, unless it
 // takes over from a process that was. The function that it returns ends it.
 func (s *server) startWatch() (stop func()) {
-	s.readiness.Clear(gateway.NotReadyStarting)
+	s.readiness.Clear(readiness.Starting)
 	if s.watch == nil {
 		return func() {}
 	}
 	if s.parent == nil {
-		s.readiness.Set(gateway.NotReadyStarting, "the way back of transparent connections is being tested")
+		s.readiness.Set(readiness.Starting, "the way back of transparent connections is being tested")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.watch.Run(ctx, s.config.SelfTestInterval, func() { s.readiness.Clear(gateway.NotReadyStarting) })
+		s.watch.Run(ctx, s.config.SelfTestInterval, func() { s.readiness.Clear(readiness.Starting) })
 	}()
 	return func() {
 		cancel()

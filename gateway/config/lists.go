@@ -1,12 +1,9 @@
-package gateway
+package config
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"strings"
 
-	"unproxy/gateway/engine"
 	"unproxy/trust"
 )
 
@@ -106,58 +103,4 @@ func (d *draft) nameLists(after func(name string) string) {
 			l.flag = after(name)
 		}
 	}
-}
-
-// Rules returns the rules behind a set of addresses as they are now, where it
-// is known by rules.
-func Rules(a engine.Addresses) []trust.Rule {
-	switch set := a.(type) {
-	case *trust.Set:
-		return set.Rules()
-	case *trust.Live:
-		return set.Set().Rules()
-	}
-	return nil
-}
-
-// overlap returns a rule of each set such that the two share an address.
-func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
-	for _, x := range Rules(a) {
-		for _, y := range Rules(b) {
-			if x.Prefix.Overlaps(y.Prefix) {
-				return x, y, true
-			}
-		}
-	}
-	return one, other, false
-}
-
-// everybody reports whether a set holds a whole address family.
-func everybody(a engine.Addresses) bool {
-	for _, r := range Rules(a) {
-		if r.Prefix.Bits() == 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// loopback reports whether a host, an address or a name, is this one for sure.
-func loopback(b engine.Backend) bool {
-	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
-	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
-}
-
-// covers reports whether a listener takes connections to addr.
-func covers(l engine.Listener, addr netip.AddrPort) bool {
-	at := l.Endpoint.Addr
-	if !at.IsValid() || at.Port() != addr.Port() {
-		return false
-	}
-	if at.Addr() == addr.Addr() {
-		return true
-	}
-	wildcard := at.Addr().IsUnspecified()
-	sameFamily := at.Addr().Is4() == addr.Addr().Is4()
-	return wildcard && (sameFamily || l.DualStack)
 }

@@ -1,13 +1,12 @@
-package gateway
+package config
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/trust"
 )
 
 // leastHeaderTimeout is what the specification asks for (section 2): a header
@@ -155,10 +154,10 @@ func (v *validator) datagrams(f *engine.Forward) {
 // destination looks at where a header may lead.
 func (v *validator) destination(f *engine.Forward) {
 	switch {
-	case leadsAnywhere(f) && f.AllowDestination == nil:
+	case LeadsAnywhere(f) && f.AllowDestination == nil:
 		v.problem("backend \"header\" goes where the header says, and nothing says where that may be",
 			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
-	case leadsAnywhere(f) && everybody(f.AllowDestination):
+	case LeadsAnywhere(f) && everybody(f.AllowDestination):
 		v.warn("a header may lead anywhere, also to services of this host", "keep --allow-destination to the backends' addresses")
 	}
 }
@@ -178,96 +177,24 @@ func (v *validator) backends(l engine.Listener) {
 	}
 }
 
-// leadsBack reports whether b is what l itself listens on. Of a name only
-// localhost is known; of a wildcard only that it covers loopback.
-func leadsBack(l engine.Listener, b engine.Backend) bool {
-	if l.Endpoint.IsUnix() {
-		return l.Endpoint.Path == b.Endpoint.Path
+// overlap returns a rule of each set such that the two share an address.
+func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
+	for _, x := range Rules(a) {
+		for _, y := range Rules(b) {
+			if x.Prefix.Overlaps(y.Prefix) {
+				return x, y, true
+			}
+		}
 	}
-	if at := b.Endpoint.Addr; at.IsValid() {
-		return at.Port() != 0 && covers(l, at) && (at == l.Endpoint.Addr || loopback(b))
-	}
-	if !loopback(b) || b.Port == 0 {
-		return false
-	}
-	for _, host := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-		if covers(l, netip.AddrPortFrom(host, b.Port)) {
+	return one, other, false
+}
+
+// everybody reports whether a set holds a whole address family.
+func everybody(a engine.Addresses) bool {
+	for _, r := range Rules(a) {
+		if r.Prefix.Bits() == 0 {
 			return true
 		}
 	}
 	return false
-}
-
-// listeners looks for two listeners that cannot both be opened.
-func (v *validator) listeners(forwards []*engine.Forward) {
-	paths := map[string]engine.Listener{}
-	type service struct {
-		datagrams bool
-		port      uint16
-	}
-	ports := map[service][]engine.Listener{}
-	for _, f := range forwards {
-		for _, l := range f.Listeners {
-			if l.Activation != "" && l.Socket == nil {
-				if other, taken := paths[l.Name]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Name] = l
-				continue
-			}
-			if l.Endpoint.IsUnix() { // refused for datagrams
-				if other, taken := paths[l.Endpoint.Path]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Endpoint.Path] = l
-				continue
-			}
-			at := service{f.Datagrams, l.Endpoint.Addr.Port()}
-			if at.port == 0 {
-				continue
-			}
-			for _, other := range ports[at] {
-				v.collision(other, l)
-			}
-			ports[at] = append(ports[at], l)
-		}
-	}
-}
-
-// collision records a problem if a and b, which are of one port, overlap.
-func (v *validator) collision(a, b engine.Listener) {
-	if a.Endpoint == b.Endpoint {
-		v.twice(a, b)
-		return
-	}
-	if !covers(a, b.Endpoint.Addr) && !covers(b, a.Endpoint.Addr) {
-		return
-	}
-	remedy := "give each an address or port of its own"
-	if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
-		remedy = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
-	}
-	v.problem(fmt.Sprintf("listeners %s and %s are the same port of the same address", a.Name, b.Name), remedy)
-}
-
-// twice records that a and b listen on the same.
-func (v *validator) twice(a, b engine.Listener) {
-	v.problem(fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a.Name, Leads(a), b.Name, Leads(b)),
-		"let each listen on something of its own")
-}
-
-// Leads says in words where a listener leads: its backends, in order.
-func Leads(l engine.Listener) string {
-	var all []string
-	for _, b := range l.Backends {
-		switch {
-		case b.FromHeader:
-			all = append(all, "the destination in the header")
-		case b.Host != "":
-			all = append(all, fmt.Sprintf("%s:%d", b.Host, b.Port))
-		default:
-			all = append(all, b.Endpoint.String())
-		}
-	}
-	return strings.Join(all, ", else ")
 }

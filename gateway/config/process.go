@@ -1,10 +1,10 @@
-package gateway
+package config
 
 import (
 	"fmt"
 	"time"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config/value"
 )
 
 // ProcessSetting is one thing that can be set for the process as a whole.
@@ -56,21 +56,21 @@ func setMaxWaiting(c *Config, v string) error {
 }
 
 func setReloadInterval(c *Config, v string) (err error) {
-	c.ReloadInterval, err = settings.Duration(v, 100*time.Millisecond)
+	c.ReloadInterval, err = value.Duration(v, 100*time.Millisecond)
 	return err
 }
 
 func setUpgradeTimeout(c *Config, v string) error {
-	d, err := settings.Duration(v, 100*time.Millisecond)
+	d, err := value.Duration(v, 100*time.Millisecond)
 	if err == nil && d == 0 {
-		err = &settings.Error{Why: "leaves the new process no time", Instead: "30s"}
+		err = &value.Error{Why: "leaves the new process no time", Instead: "30s"}
 	}
 	c.UpgradeTimeout = d
 	return err
 }
 
 func setDrainDelay(c *Config, v string) (err error) {
-	c.DrainDelay, err = settings.Duration(v, time.Millisecond)
+	c.DrainDelay, err = value.Duration(v, time.Millisecond)
 	return err
 }
 
@@ -79,22 +79,22 @@ const selfTestInterval = "self-test-interval"
 
 // setSelfTestInterval keeps the tests from being a load on backends.
 func setSelfTestInterval(c *Config, v string) (err error) {
-	c.SelfTestInterval, err = settings.Duration(v, time.Millisecond)
+	c.SelfTestInterval, err = value.Duration(v, time.Millisecond)
 	if err == nil && c.SelfTestInterval > 0 && c.SelfTestInterval < time.Second {
-		err = &settings.Error{Why: "is less than a second", Instead: "1s"}
+		err = &value.Error{Why: "is less than a second", Instead: "1s"}
 	}
 	return err
 }
 
 func setDrainTimeout(c *Config, v string) (err error) {
-	c.DrainTimeout, err = settings.Duration(v, time.Millisecond)
+	c.DrainTimeout, err = value.Duration(v, time.Millisecond)
 	return err
 }
 
 func setLoops(c *Config, v string) error {
-	n, err := settings.Count(v, 1024)
+	n, err := value.Count(v, 1024)
 	if err == nil && n == 0 {
-		err = &settings.Error{Why: "leaves nobody to do the work", Instead: "1"}
+		err = &value.Error{Why: "leaves nobody to do the work", Instead: "1"}
 	}
 	c.Loops = int(n)
 	return err
@@ -105,9 +105,9 @@ func setLoops(c *Config, v string) error {
 const mostSpin = 10 * time.Millisecond
 
 func setSpin(c *Config, v string) (err error) {
-	c.Spin, err = settings.Duration(v, time.Microsecond)
+	c.Spin, err = value.Duration(v, time.Microsecond)
 	if err == nil && c.Spin > mostSpin {
-		err = &settings.Error{Why: fmt.Sprintf("is too long, the most is %v, and a CPU is busy meanwhile", mostSpin), Instead: "50us"}
+		err = &value.Error{Why: fmt.Sprintf("is too long, the most is %v, and a CPU is busy meanwhile", mostSpin), Instead: "50us"}
 	}
 	return err
 }

@@ -1,8 +1,8 @@
-// Package settings reads the values that an operator writes, in a flag, in an
+// Package value reads the values that an operator writes, in a flag, in an
 // environment variable or in the tail of a forward: the same words with the
 // same messages everywhere. It is pure: no I/O, no state, and it imports only
 // the standard library.
-package settings
+package value
 
 import (
 	"fmt"

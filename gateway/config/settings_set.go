@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
-	"unproxy/gateway/settings"
 	"unproxy/transparent"
 )
 
@@ -45,7 +45,7 @@ func setHealth(d *draft, v []string) error {
 }
 
 func setSocketMode(d *draft, v []string) error {
-	mode, err := settings.Mode(last(v))
+	mode, err := value.Mode(last(v))
 	d.forward.SocketMode = fs.FileMode(mode)
 	return err
 }
@@ -53,9 +53,9 @@ func setSocketMode(d *draft, v []string) error {
 func setAccept(d *draft, v []string) error {
 	taken := [2]bool{}
 	for _, w := range strings.Split(last(v), ",") {
-		i, err := settings.Word(strings.TrimSpace(w), "v1", "v2")
+		i, err := value.Word(strings.TrimSpace(w), "v1", "v2")
 		if err != nil {
-			return &settings.Error{Why: "is not v1, v2 or v1,v2", Instead: "v1,v2"}
+			return &value.Error{Why: "is not v1, v2 or v1,v2", Instead: "v1,v2"}
 		}
 		taken[i] = true
 	}
@@ -68,12 +68,12 @@ func setHeaderTimeout(d *draft, v []string) error {
 }
 
 func setMaxHeader(d *draft, v []string) error {
-	n, err := settings.Size(last(v))
+	n, err := value.Size(last(v))
 	if err != nil {
 		return err
 	}
 	if n < leastHeader {
-		return &settings.Error{
+		return &value.Error{
 			Why:     fmt.Sprintf("is too short: a header with IPv6 addresses takes %d bytes", leastHeader),
 			Instead: "16KiB",
 		}
@@ -90,9 +90,9 @@ func setChecksum(d *draft, v []string) error { return turn(v, &d.forward.Header.
 func setIPv4InTCP6(d *draft, v []string) error { return turn(v, &d.forward.Header.IPv4InTCP6) }
 
 func setHeaders(d *draft, v []string) error {
-	n, err := settings.Count(last(v), mostHeaders)
+	n, err := value.Count(last(v), mostHeaders)
 	if err == nil && n == 0 {
-		err = &settings.Error{Why: "would take no header off; nothing is left to do", Instead: "1"}
+		err = &value.Error{Why: "would take no header off; nothing is left to do", Instead: "1"}
 	}
 	d.forward.Headers = int(n)
 	return err
@@ -143,7 +143,7 @@ func setAllowDestination(d *draft, v []string) error {
 }
 
 func setMark(d *draft, v []string) error {
-	n, err := settings.Count(last(v), math.MaxUint32)
+	n, err := value.Count(last(v), math.MaxUint32)
 	d.forward.Mark = uint32(n)
 	return err
 }
@@ -160,7 +160,7 @@ func setDatagramHeader(d *draft, v []string) error {
 func setFlowTimeout(d *draft, v []string) error {
 	err := duration(v, time.Millisecond, &d.forward.FlowTimeout)
 	if err == nil && d.forward.FlowTimeout == 0 {
-		err = &settings.Error{Why: "would never end a flow", Instead: "60s"}
+		err = &value.Error{Why: "would never end a flow", Instead: "60s"}
 	}
 	return err
 }
@@ -194,15 +194,15 @@ const mostRate = 100_000
 // setAcceptRate reads N, or N/BURST. Without a burst it is what a second allows.
 func setAcceptRate(d *draft, v []string) error {
 	often, burst, hasBurst := strings.Cut(last(v), "/")
-	n, err := settings.Count(often, mostRate)
+	n, err := value.Count(often, mostRate)
 	if err != nil {
-		return &settings.Error{Why: fmt.Sprintf("is not N or N/BURST, connections a second, from 1 to %d", mostRate), Instead: "100/200"}
+		return &value.Error{Why: fmt.Sprintf("is not N or N/BURST, connections a second, from 1 to %d", mostRate), Instead: "100/200"}
 	}
 	b := n
 	if hasBurst {
-		b, err = settings.Count(burst, mostRate)
+		b, err = value.Count(burst, mostRate)
 		if err != nil || b == 0 || n == 0 {
-			return &settings.Error{Why: fmt.Sprintf("has no burst from 1 to %d", mostRate), Instead: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1))}
+			return &value.Error{Why: fmt.Sprintf("has no burst from 1 to %d", mostRate), Instead: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1))}
 		}
 	}
 	d.forward.AcceptRate = engine.Rate{PerSecond: int(n), Burst: int(b)}
@@ -213,7 +213,7 @@ func setAcceptRate(d *draft, v []string) error {
 func last(v []string) string { return v[len(v)-1] }
 
 func choose(v []string, take func(int), words ...string) error {
-	i, err := settings.Word(last(v), words...)
+	i, err := value.Word(last(v), words...)
 	if err == nil {
 		take(i)
 	}
@@ -221,17 +221,17 @@ func choose(v []string, take func(int), words ...string) error {
 }
 
 func turn(v []string, into *bool) (err error) {
-	*into, err = settings.Switch(last(v))
+	*into, err = value.Switch(last(v))
 	return err
 }
 
 func duration(v []string, least time.Duration, into *time.Duration) (err error) {
-	*into, err = settings.Duration(last(v), least)
+	*into, err = value.Duration(last(v), least)
 	return err
 }
 
 func count(v []string, into *int) error {
-	n, err := settings.Count(last(v), math.MaxInt32)
+	n, err := value.Count(last(v), math.MaxInt32)
 	*into = int(n)
 	return err
 }

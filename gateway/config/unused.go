@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"slices"
@@ -37,7 +37,7 @@ type idleRule struct {
 
 func idleRules() []idleRule {
 	rules := []idleRule{
-		{"allow-destination", "without the backend \"header\"", leadsAnywhere},
+		{"allow-destination", "without the backend \"header\"", LeadsAnywhere},
 		{"socket-mode", "without a unix listener", hasUnixListener},
 		{"require-checksum", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
 		{"max-header", "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},

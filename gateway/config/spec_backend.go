@@ -1,12 +1,12 @@
-package gateway
+package config
 
 import (
 	"fmt"
 	"net/netip"
 	"strings"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
-	"unproxy/gateway/settings"
 )
 
 // fromHeader is the BACKEND that stands for the destination in the header.
@@ -19,7 +19,7 @@ func (p *problems) backends(f *Forward, text string, span portRange) {
 		p.add("has no backend", grammar)
 		return
 	}
-	list := settings.Split(text, ',')
+	list := value.Split(text, ',')
 	for _, word := range list {
 		if word == fromHeader && len(list) > 1 {
 			p.add("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
@@ -64,12 +64,12 @@ func (p *problems) backend(word string) (engine.Backend, portRange, bool) {
 		return engine.Backend{Endpoint: engine.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
 	}
 	if strings.Contains(word, "{{") {
-		p.add(fmt.Sprintf("backend %q is a template", settings.Shorten(word)), "templates are for LISTEN; write the backend's address or name")
+		p.add(fmt.Sprintf("backend %q is a template", value.Shorten(word)), "templates are for LISTEN; write the backend's address or name")
 		return engine.Backend{}, portRange{}, false
 	}
 	if scheme, rest, ok := strings.Cut(word, "://"); ok {
-		p.add(fmt.Sprintf("backend %q has a scheme: %q", settings.Shorten(word), settings.Shorten(scheme)),
-			"bytes are passed on as they come; write HOST:PORT: "+settings.Shorten(strings.TrimRight(rest, "/")))
+		p.add(fmt.Sprintf("backend %q has a scheme: %q", value.Shorten(word), value.Shorten(scheme)),
+			"bytes are passed on as they come; write HOST:PORT: "+value.Shorten(strings.TrimRight(rest, "/")))
 		return engine.Backend{}, portRange{}, false
 	}
 	host, ports, err := splitPort(word)
@@ -77,7 +77,7 @@ func (p *problems) backend(word string) (engine.Backend, portRange, bool) {
 		err = fmt.Errorf("has port 0")
 	}
 	if err != nil {
-		p.add(fmt.Sprintf("backend %q %v", settings.Shorten(word), err), backendRemedy(word))
+		p.add(fmt.Sprintf("backend %q %v", value.Shorten(word), err), backendRemedy(word))
 		return engine.Backend{}, portRange{}, false
 	}
 	b, ok := p.backendHost(word, host)
@@ -95,7 +95,7 @@ func (p *problems) backendHost(word, host string) (engine.Backend, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		if !isName(host) {
-			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", settings.Shorten(word), settings.Shorten(host)), backendRemedy(word))
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)), backendRemedy(word))
 			return none, false
 		}
 		return engine.Backend{Host: host}, true

@@ -1,14 +1,13 @@
-package gateway
+package config
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hashicorp/go-sockaddr/template"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
-	"unproxy/gateway/settings"
 )
 
 // Forward is one SPEC of the flag --forward, read but not yet combined with
@@ -49,17 +48,17 @@ func ParseForward(spec string) (*Forward, error) {
 // parseForward is [ParseForward] with a stand-in for the host's interfaces.
 func parseForward(spec string, expand func(string) (string, error)) (*Forward, error) {
 	f := &Forward{Spec: spec}
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", settings.Shorten(spec))}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(spec))}
 	text, ok := found.withoutScheme(f, spec)
 	if !ok {
 		return nil, found.err()
 	}
-	listen, rest, ok := settings.Cut(text, '=')
+	listen, rest, ok := value.Cut(text, '=')
 	if !ok || listen == "" {
 		found.add("is not LISTEN=BACKEND", incomplete(text))
 		return nil, found.err()
 	}
-	backends, keys, hasKeys := settings.Cut(rest, '?')
+	backends, keys, hasKeys := value.Cut(rest, '?')
 	span := found.listeners(f, listen, expand)
 	found.backends(f, backends, span)
 	if hasKeys {
@@ -73,7 +72,7 @@ func parseForward(spec string, expand func(string) (string, error)) (*Forward, e
 
 // incomplete hints at what a SPEC without "=" was meant to be.
 func incomplete(text string) string {
-	listen, _, _ := settings.Cut(text, '?')
+	listen, _, _ := value.Cut(text, '?')
 	if _, _, err := splitPort(listen); err != nil || strings.HasPrefix(listen, "=") {
 		return grammar
 	}
@@ -93,7 +92,7 @@ func (p *problems) withoutScheme(f *Forward, spec string) (string, bool) {
 		f.Datagrams = true
 		return rest, true
 	}
-	p.add(fmt.Sprintf("unknown scheme %q", settings.Shorten(scheme)), "the schemes are tcp and udp: --forward "+settings.Shorten(rest))
+	p.add(fmt.Sprintf("unknown scheme %q", value.Shorten(scheme)), "the schemes are tcp and udp: --forward "+value.Shorten(rest))
 	return "", false
 }
 
@@ -105,31 +104,17 @@ func (p *problems) keys(text string) Values {
 		return nil
 	}
 	values := Values{}
-	for _, pair := range settings.Split(text, '&') {
-		key, value, _ := settings.Cut(pair, '=')
+	for _, pair := range value.Split(text, '&') {
+		key, text, _ := value.Cut(pair, '=')
 		if bare := strings.TrimLeft(key, "-"); bare != key {
-			p.add(fmt.Sprintf("key %q", settings.Shorten(key)), "a key is written without dashes: ?"+settings.Shorten(bare))
+			p.add(fmt.Sprintf("key %q", value.Shorten(key)), "a key is written without dashes: ?"+value.Shorten(bare))
 			continue
 		}
 		if key == "" {
 			p.add("there is a key without a name", "write ?KEY=VALUE&KEY=VALUE")
 			continue
 		}
-		values[key] = append(values[key], value)
+		values[key] = append(values[key], text)
 	}
 	return values
 }
-
-// problems collects what is wrong with one thing.
-type problems struct {
-	prefix string
-	all    []error
-}
-
-// add records that what is wrong, and the remedy, if one is known.
-func (p *problems) add(what, remedy string) {
-	p.all = append(p.all, &Problem{Message: p.prefix + what, Remedy: remedy})
-}
-
-// err returns the problems in the order they were found, or nil.
-func (p *problems) err() error { return errors.Join(p.all...) }

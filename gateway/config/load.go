@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
-	"unproxy/gateway/settings"
 )
 
 // Source is a configuration in the words of an operator.
@@ -53,7 +53,7 @@ func Load(src Source) (*Config, []Warning, error) {
 	if err := errors.Join(l.errs...); err != nil {
 		return nil, l.warnings, err
 	}
-	l.config.lists = l.lists.all
+	l.config.Lists = &Lists{now: time.Now, all: l.lists.all}
 	return l.config, l.warnings, nil
 }
 
@@ -128,7 +128,7 @@ func (l *loader) forward(common draft, f *Forward) draft {
 	d := common
 	d.given = map[string]bool{}
 	d.forward.Name, d.forward.Listeners, d.forward.Datagrams = f.Name, f.Listeners, f.Datagrams
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", settings.Shorten(f.Spec))}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(f.Spec))}
 	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
 		// The two make one list: a forward that names its own peers must not
 		// be open to the common ones as well.
@@ -141,7 +141,7 @@ func (l *loader) forward(common draft, f *Forward) draft {
 	if d.forward.Datagrams {
 		d.forward.TProxy, d.forward.Redirect = false, nil // connections alone are handed over
 	}
-	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", settings.Shorten(f.Spec), name) })
+	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", value.Shorten(f.Spec), name) })
 	l.errs = append(l.errs, found.err())
 	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
 		d.forward.RejectUnknown = true
@@ -167,16 +167,16 @@ func (l *loader) redirect(common draft, drafts []draft) {
 func (p *problems) setting(d *draft, name string, values []string) {
 	s, ok := findSetting(name)
 	if !ok {
-		p.add(fmt.Sprintf("unknown key %q", settings.Shorten(name)), keyRemedy(name))
+		p.add(fmt.Sprintf("unknown key %q", value.Shorten(name)), keyRemedy(name))
 		return
 	}
 	if len(values) > 1 && !s.Repeatable {
-		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+settings.Shorten(last(values)))
+		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+value.Shorten(last(values)))
 		return
 	}
 	d.given[name] = true
 	if err := s.take(d, values); err != nil {
-		p.add(fmt.Sprintf("%s %q %v", name, settings.Shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
+		p.add(fmt.Sprintf("%s %q %v", name, value.Shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
 	}
 }
 
@@ -191,7 +191,7 @@ func keyRemedy(name string) string {
 	for _, s := range Settings() {
 		names = append(names, s.Name)
 	}
-	if near := settings.Nearest(name, names); near != "" {
+	if near := value.Nearest(name, names); near != "" {
 		return "did you mean ?" + near + "?"
 	}
 	return "the keys are the flags for connections without their dashes, see unproxy --help"
@@ -200,14 +200,14 @@ func keyRemedy(name string) string {
 // take puts values into d. An empty value is refused where it cannot be meant.
 func (s Setting) take(d *draft, values []string) error {
 	if !s.Switch && slices.Contains(values, "") {
-		return &settings.Error{Why: "is no value; it takes " + s.Argument}
+		return &value.Error{Why: "is no value; it takes " + s.Argument}
 	}
 	return s.set(d, values)
 }
 
 // atFault returns the one of several values that err is about.
 func atFault(values []string, err error) string {
-	if e, ok := errors.AsType[*settings.Error](err); ok && e.Value != "" {
+	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
 		return e.Value
 	}
 	return last(values)
@@ -215,16 +215,16 @@ func atFault(values []string, err error) string {
 
 // FlagProblem is the problem with the value of a flag; err is what package
 // settings says of it.
-func FlagProblem(name, value string, err error) error {
+func FlagProblem(name, text string, err error) error {
 	return &Problem{
-		Message: fmt.Sprintf("--%s %q %v", name, settings.Shorten(value), err),
+		Message: fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err),
 		Remedy:  remedy(err, "--"+name+" "),
 	}
 }
 
 // remedy says what to write instead of a value; prefix goes before it.
 func remedy(err error, prefix string) string {
-	var e *settings.Error
+	var e *value.Error
 	if !errors.As(err, &e) || e.Instead == "" {
 		return ""
 	}
@@ -233,18 +233,6 @@ func remedy(err error, prefix string) string {
 
 func (l *loader) warn(message, remedy string) {
 	l.warnings = append(l.warnings, Warning{Message: message, Remedy: remedy})
-}
-
-func leadsAnywhere(f *engine.Forward) bool {
-	return anyBackend(f, func(b engine.Backend) bool { return b.FromHeader })
-}
-
-func hasUnixListener(f *engine.Forward) bool {
-	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return l.Endpoint.IsUnix() })
-}
-
-func anyBackend(f *engine.Forward, match func(engine.Backend) bool) bool {
-	return slices.ContainsFunc(f.Listeners, func(l engine.Listener) bool { return slices.ContainsFunc(l.Backends, match) })
 }
 
 // separateFamilies makes a listener that was written [::]:PORT one of IPv6
