@@ -15,18 +15,6 @@ import (
 	"unproxy/gateway/record"
 )
 
-// adminOptions are the flags of the admin endpoint.
-func adminOptions() []option {
-	return []option{
-		{name: "admin", group: "Admin", argument: "ADDR", value: "off",
-			meaning: "health, metrics, a status page and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
-		{name: "admin-insecure", group: "Admin", value: "off", isSwitch: true,
-			meaning: "let --admin be an address that other hosts can reach"},
-		{name: "pprof", group: "Admin", value: "off", isSwitch: true,
-			meaning: "profiles of the program at /debug/pprof/ of --admin"},
-	}
-}
-
 // adminConfig is what was given of the admin endpoint.
 type adminConfig struct {
 	address  admin.Address // zero is nowhere

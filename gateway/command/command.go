@@ -97,7 +97,7 @@ func configure(g *given) (configuration, error) {
 		reserved = admin.Descriptors
 	}
 	config, more, err := config.Load(config.Source{
-		Forwards:    g.values[forwardOption],
+		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
 		Descriptors: descriptors(),
 		Reserved:    reserved,

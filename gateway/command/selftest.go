@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/readiness"
@@ -75,16 +76,16 @@ func (s *server) sayWayBack(e doctor.Event) {
 // far as it is about forwards and routes.
 func (g *given) commandLine(command string) string {
 	words := []string{"unproxy", command}
-	for _, o := range options() {
-		if o.group == "Process" || o.group == "Admin" || o.group == "Log" {
+	for _, s := range config.Settings() {
+		if slices.Contains([]config.Group{config.GroupProcess, config.GroupAdmin, config.GroupLog}, s.Group) {
 			continue
 		}
-		for _, v := range g.values[o.name] {
-			if o.isSwitch {
-				words = append(words, "--"+o.name+"="+v)
+		for _, v := range g.values[s.Name] {
+			if s.Switch {
+				words = append(words, "--"+s.Name+"="+v)
 				continue
 			}
-			words = append(words, "--"+o.name, quoteArgument(v))
+			words = append(words, "--"+s.Name, quoteArgument(v))
 		}
 	}
 	return strings.Join(words, " ")

@@ -4,8 +4,41 @@ import (
 	"errors"
 	"fmt"
 
+	"unproxy/gateway/engine"
 	"unproxy/trust"
 )
+
+// listKind is what a list of addresses is for.
+type listKind int
+
+// The kinds of lists.
+const (
+	trustList listKind = iota
+	healthList
+	allowDestinationList
+	allowSourceList
+)
+
+// listKinds says of each kind by which flag its rules are given, whether it
+// holds peers that may name a client, and which part of a forward it is. A flag
+// with -file behind it gives files of the same list.
+var listKinds = [...]struct {
+	flag    string
+	ofPeers bool
+	put     func(*engine.Forward, *trust.Live)
+}{
+	trustList:            {trustFlag, true, func(f *engine.Forward, set *trust.Live) { f.Trust = set }},
+	healthList:           {"health-source", false, func(f *engine.Forward, set *trust.Live) { f.Health = set }},
+	allowDestinationList: {"allow-destination", false, func(f *engine.Forward, set *trust.Live) { f.AllowDestination = set }},
+	allowSourceList:      {"allow-source", false, func(f *engine.Forward, set *trust.Live) { f.Source.Allow = set }},
+}
+
+// list is a list of addresses before it is loaded.
+type list struct {
+	rules, files []string
+	// flag is what the rules were written after, for messages.
+	flag string
+}
 
 // lists loads lists of addresses, each only once, however many forwards share
 // it: what is wrong with a list is told once, and one replacement is for all.
@@ -31,21 +64,12 @@ type liveList struct {
 func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
-	for _, want := range []struct {
-		list    list
-		into    func(*trust.Live)
-		ofPeers bool
-	}{
-		{d.trust, func(set *trust.Live) { d.forward.Trust = set }, true},
-		{d.health, func(set *trust.Live) { d.forward.Health = set }, false},
-		{d.allowDestination, func(set *trust.Live) { d.forward.AllowDestination = set }, false},
-		{d.allowSource, func(set *trust.Live) { d.forward.Source.Allow = set }, false},
-	} {
-		set, told, err := l.load(want.list, want.ofPeers)
+	for kind, k := range listKinds {
+		set, more, err := l.load(d.lists[kind], k.ofPeers)
 		if set != nil {
-			want.into(set)
+			k.put(&d.Forward, set)
 		}
-		warnings = append(warnings, told...)
+		warnings = append(warnings, more...)
 		errs = append(errs, err)
 	}
 	return warnings, errors.Join(errs...)
@@ -88,19 +112,4 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
 	}
 	return set, warnings, err
-}
-
-// nameLists says after what the rules were written, for the lists that have no
-// such name yet.
-func (d *draft) nameLists(after func(name string) string) {
-	for name, l := range map[string]*list{
-		"trust":             &d.trust,
-		"health-source":     &d.health,
-		"allow-source":      &d.allowSource,
-		"allow-destination": &d.allowDestination,
-	} {
-		if d.given[name] || name == "trust" && d.given["trust-file"] {
-			l.flag = after(name)
-		}
-	}
 }

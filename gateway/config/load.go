@@ -6,20 +6,21 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/hashicorp/go-sockaddr/template"
+
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/transparent/returnpath"
 )
 
 // Source is a configuration in the words of an operator.
 type Source struct {
 	// Forwards are the SPECs of the flag --forward.
 	Forwards []string
-	// Settings are what holds for all forwards, by the names of [Settings],
-	// and what holds for the process, by those of [ProcessSettings]. Names
-	// that are neither are left alone.
+	// Settings are what the flags say, by the names of [Settings]. Other names
+	// are left alone, and so are those that belong to the program around the
+	// gateway.
 	Settings Values
 	// Descriptors is how many files the process may have open at once, from
 	// which the limit on connections follows; 0 is unknown. Reserved is how
@@ -35,13 +36,8 @@ type Source struct {
 // error of package trust; with any there is no configuration. Warnings come in
 // both cases.
 func Load(src Source) (*Config, []Warning, error) {
-	l := &loader{src: src, config: &Config{
-		Loops:          runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
-		DrainTimeout:   30 * time.Second,
-		UpgradeTimeout: 30 * time.Second,
-
-		SelfTestInterval: 30 * time.Second,
-	}}
+	c := newConfig()
+	l := &loader{src: src, config: &c}
 	l.process()
 	l.forwards()
 	l.limits()
@@ -57,6 +53,17 @@ func Load(src Source) (*Config, []Warning, error) {
 	return l.config, l.warnings, nil
 }
 
+// newConfig returns the configuration in which no setting is given.
+func newConfig() Config {
+	return Config{
+		Loops:            runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
+		DrainTimeout:     30 * time.Second,
+		SelfTestInterval: 30 * time.Second,
+		UpgradeTimeout:   30 * time.Second,
+		Routes:           returnpath.Options{}.WithDefaults(),
+	}
+}
+
 // loader is a configuration in the making.
 type loader struct {
 	src      Source
@@ -66,49 +73,29 @@ type loader struct {
 	errs     []error
 }
 
+// given reports whether a setting was given as a flag.
+func (l *loader) given(name string) bool { return len(l.src.Settings[name]) > 0 }
+
 // process takes in the settings of the process.
 func (l *loader) process() {
-	for _, s := range ProcessSettings() {
-		values := l.src.Settings[s.Name]
-		if len(values) == 0 {
+	for i := range table {
+		s := &table[i]
+		texts := l.src.Settings[s.Name]
+		if s.process == nil || len(texts) == 0 {
 			continue
 		}
-		if err := s.set(l.config, last(values)); err != nil {
-			l.errs = append(l.errs, FlagProblem(s.Name, last(values), err))
+		if err := s.process(l.config, texts); err != nil {
+			l.errs = append(l.errs, FlagProblem(s.Name, last(texts), err))
 		}
-	}
-	l.limit(MaxConnections, &l.config.MaxConnections)
-	l.limit(MaxFlows, &l.config.MaxFlows)
-}
-
-// limit takes in a limit on all forwards together.
-func (l *loader) limit(name string, into *int) {
-	values := l.src.Settings[name]
-	if len(values) == 0 {
-		return
-	}
-	if err := count(values, into); err != nil {
-		l.errs = append(l.errs, FlagProblem(name, last(values), err))
 	}
 }
 
 // forwards reads every forward and settles its settings.
 func (l *loader) forwards() {
-	common := newDraft()
-	for _, s := range Settings() {
-		values := l.src.Settings[s.Name]
-		if len(values) == 0 || s.Name == MaxConnections || s.Name == MaxFlows {
-			continue
-		}
-		common.given[s.Name] = true
-		if err := s.take(&common, values); err != nil {
-			l.errs = append(l.errs, FlagProblem(s.Name, atFault(values, err), err))
-		}
-	}
-	common.nameLists(func(name string) string { return "--" + name })
+	common := l.common()
 	var drafts []draft
-	for _, spec := range l.src.Forwards {
-		f, err := ParseForward(spec)
+	for _, text := range l.src.Forwards {
+		f, err := parseSpec(text, template.Parse)
 		if err != nil {
 			l.errs = append(l.errs, err)
 			continue
@@ -117,152 +104,57 @@ func (l *loader) forwards() {
 	}
 	separateFamilies(drafts)
 	for i := range drafts {
-		l.config.Forwards = append(l.config.Forwards, &drafts[i].forward)
+		l.config.Forwards = append(l.config.Forwards, &drafts[i].Forward)
 	}
-	l.idle(common, drafts)
-	l.redirect(common, drafts)
+	l.unused(drafts)
+	l.redirect(drafts)
 }
 
-// forward puts a forward's own settings over the common ones.
-func (l *loader) forward(common draft, f *Forward) draft {
-	d := common
-	d.given = map[string]bool{}
-	d.forward.Name, d.forward.Listeners, d.forward.Datagrams = f.Name, f.Listeners, f.Datagrams
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(f.Spec))}
-	if f.Settings["trust"] != nil || f.Settings["trust-file"] != nil {
-		// The two make one list: a forward that names its own peers must not
-		// be open to the common ones as well.
-		d.trust = list{}
+// common returns the draft with what is given for all forwards.
+func (l *loader) common() draft {
+	d := newDraft()
+	for i := range table {
+		s := &table[i]
+		texts := l.src.Settings[s.Name]
+		if s.Scope() != ScopeForward || len(texts) == 0 {
+			continue
+		}
+		if err := d.take(s, texts); err != nil {
+			l.errs = append(l.errs, FlagProblem(s.Name, atFault(texts, err), err))
+		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.Settings)) {
-		found.setting(&d, name, f.Settings[name])
-	}
-	own := d.given
-	if d.forward.Datagrams {
-		d.forward.TProxy, d.forward.Redirect = false, nil // connections alone are handed over
-	}
-	d.nameLists(func(name string) string { return fmt.Sprintf("--forward %q: %s", value.Shorten(f.Spec), name) })
-	l.errs = append(l.errs, found.err())
-	if d.forward.Transparent && !own["unknown"] && !common.given["unknown"] {
-		d.forward.RejectUnknown = true
-	}
-	if !d.forward.TProxy && !own["redirect"] {
-		d.forward.Redirect = nil // what is given for all is for those that can take it
-	}
-	warnings, err := l.lists.resolve(&d)
-	l.warnings = append(l.warnings, warnings...)
-	l.errs = append(l.errs, err)
+	d.nameLists("--")
 	return d
 }
 
-// redirect looks whether what is redirected by a flag is handed to anybody.
-func (l *loader) redirect(common draft, drafts []draft) {
-	takes := func(d draft) bool { return d.forward.TProxy }
-	if common.given["redirect"] && len(drafts) > 0 && !slices.ContainsFunc(drafts, takes) {
-		l.errs = append(l.errs, &Problem{Message: "--redirect says what is handed to a tproxy listener, and there is none", Remedy: "--tproxy"})
+// forward puts a forward's own settings over the common ones.
+func (l *loader) forward(common draft, f *spec) draft {
+	d := common
+	d.given = map[string]bool{}
+	d.Name, d.Listeners, d.Datagrams = f.name, f.listeners, f.datagrams
+	d.dropLists(f.settings)
+	prefix := fmt.Sprintf("--forward %q: ", value.Shorten(f.text))
+	found := problems{prefix: prefix}
+	for _, name := range slices.Sorted(maps.Keys(f.settings)) {
+		found.key(&d, name, f.settings[name])
 	}
+	d.nameLists(prefix)
+	d.settle(common.given)
+	warnings, err := l.lists.resolve(&d)
+	l.warnings = append(l.warnings, warnings...)
+	l.errs = append(l.errs, found.err(), err)
+	return d
 }
 
-// setting takes in one key of a forward.
-func (p *problems) setting(d *draft, name string, values []string) {
-	s, ok := findSetting(name)
-	if !ok {
-		p.add(fmt.Sprintf("unknown key %q", value.Shorten(name)), keyRemedy(name))
-		return
+// redirect refuses a flag --redirect that no forward can use.
+func (l *loader) redirect(drafts []draft) {
+	accepts := func(d draft) bool { return d.TProxy }
+	if l.given(redirectFlag) && len(drafts) > 0 && !slices.ContainsFunc(drafts, accepts) {
+		l.errs = append(l.errs, &Problem{
+			Message: "--redirect says what is handed to a tproxy listener, and there is none", Remedy: "--tproxy"})
 	}
-	if len(values) > 1 && !s.Repeatable {
-		p.add(fmt.Sprintf("key %q is given %d times", name, len(values)), "give it once: ?"+name+"="+value.Shorten(last(values)))
-		return
-	}
-	d.given[name] = true
-	if err := s.take(d, values); err != nil {
-		p.add(fmt.Sprintf("%s %q %v", name, value.Shorten(atFault(values, err)), err), remedy(err, "?"+name+"="))
-	}
-}
-
-// keyRemedy guesses at what an unknown key was meant to be.
-func keyRemedy(name string) string {
-	for _, s := range ProcessSettings() {
-		if s.Name == name {
-			return "it holds for the whole process: --" + name + " " + s.Argument
-		}
-	}
-	var names []string
-	for _, s := range Settings() {
-		names = append(names, s.Name)
-	}
-	if near := value.Nearest(name, names); near != "" {
-		return "did you mean ?" + near + "?"
-	}
-	return "the keys are the flags for connections without their dashes, see unproxy --help"
-}
-
-// take puts values into d. An empty value is refused where it cannot be meant.
-func (s Setting) take(d *draft, values []string) error {
-	if !s.Switch && slices.Contains(values, "") {
-		return &value.Error{Why: "is no value; it takes " + s.Argument}
-	}
-	return s.set(d, values)
-}
-
-// atFault returns the one of several values that err is about.
-func atFault(values []string, err error) string {
-	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
-		return e.Value
-	}
-	return last(values)
-}
-
-// FlagProblem is the problem with the value of a flag; err is what package
-// settings says of it.
-func FlagProblem(name, text string, err error) error {
-	return &Problem{
-		Message: fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err),
-		Remedy:  remedy(err, "--"+name+" "),
-	}
-}
-
-// remedy says what to write instead of a value; prefix goes before it.
-func remedy(err error, prefix string) string {
-	var e *value.Error
-	if !errors.As(err, &e) || e.Instead == "" {
-		return ""
-	}
-	return "did you mean " + prefix + e.Instead + "?"
 }
 
 func (l *loader) warn(message, remedy string) {
 	l.warnings = append(l.warnings, Warning{Message: message, Remedy: remedy})
-}
-
-// separateFamilies makes a listener that was written [::]:PORT one of IPv6
-// alone where another one takes the same port of IPv4: it would otherwise take
-// that one's connections. One that was written :PORT stays as it is, since
-// both families were asked for.
-func separateFamilies(drafts []draft) {
-	type service struct {
-		datagrams bool
-		port      uint16
-	}
-	taken := map[service]bool{}
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
-		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
-			taken[service{f.Datagrams, a.Port()}] = true
-		}
-	})
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
-		port, name := l.Endpoint.Addr.Port(), strings.TrimPrefix(l.Name, "udp://")
-		if l.DualStack && strings.HasPrefix(name, "[") && port != 0 && taken[service{f.Datagrams, port}] {
-			l.DualStack = false
-		}
-	})
-}
-
-func each(drafts []draft, do func(*engine.Forward, *engine.Listener)) {
-	for i := range drafts {
-		f := &drafts[i].forward
-		for j := range f.Listeners {
-			do(f, &f.Listeners[j])
-		}
-	}
 }

@@ -1,6 +1,11 @@
 package config
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"unproxy/gateway/config/value"
+)
 
 // Problem is one thing that is wrong with a configuration, and what to do
 // about it. All problems of a configuration are found at once: the error of
@@ -60,3 +65,29 @@ func (p *problems) add(what, remedy string) {
 
 // err returns the problems in the order they were found, or nil.
 func (p *problems) err() error { return errors.Join(p.all...) }
+
+// atFault returns the one of several values that err is about.
+func atFault(values []string, err error) string {
+	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
+		return e.Value
+	}
+	return last(values)
+}
+
+// FlagProblem is the problem with the value of a flag; err is what package
+// settings says of it.
+func FlagProblem(name, text string, err error) error {
+	return &Problem{
+		Message: fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err),
+		Remedy:  remedy(err, "--"+name+" "),
+	}
+}
+
+// remedy says what to write instead of a value; prefix goes before it.
+func remedy(err error, prefix string) string {
+	var e *value.Error
+	if !errors.As(err, &e) || e.Instead == "" {
+		return ""
+	}
+	return "did you mean " + prefix + e.Instead + "?"
+}

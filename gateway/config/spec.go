@@ -4,65 +4,57 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hashicorp/go-sockaddr/template"
-
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
 )
 
-// Forward is one SPEC of the flag --forward, read but not yet combined with
-// the settings that hold for all of them.
-type Forward struct {
-	// Spec is the text as it was given.
-	Spec string
-	// Name is LISTEN as it was given, with its range of ports, and with
+// spec is one SPEC of the flag --forward, read but not yet combined with the
+// settings that hold for all of them.
+type spec struct {
+	// text is the SPEC as it was given.
+	text string
+	// name is LISTEN as it was given, with its range of ports, and with
 	// templates expanded.
-	Name string
-	// Datagrams says that it is of UDP.
-	Datagrams bool
-	// Listeners are where it listens, one for each port of a range, and
-	// where each leads.
-	Listeners []engine.Listener
-	// Settings are the keys after the question mark.
-	Settings Values
+	name      string
+	datagrams bool // it is of UDP
+	// listeners has one for each port of a range, with where it leads.
+	listeners []engine.Listener
+	// settings are the keys after the question mark.
+	settings Values
 }
 
 // grammar is the hint for a SPEC that cannot even be taken apart.
 const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], such as --forward :8443=127.0.0.1:443"
 
-// ParseForward reads a SPEC:
+// parseSpec reads a SPEC:
 //
 //	[tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
 //
 // LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH,
-// systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which look
-// at the host's interfaces. BACKEND is HOST:PORT, NAME:PORT, HOST:LOW-HIGH (one to one with
-// the range that is listened on), unix:PATH, or "header". Nothing is opened,
-// and no name is resolved. The keys are not looked at: [Load] does that.
+// systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which
+// expand stands for: they look at the host's interfaces. BACKEND is HOST:PORT,
+// NAME:PORT, HOST:LOW-HIGH (one to one with the range of the listener),
+// unix:PATH, or "header". Nothing is opened and no name is resolved. [Load]
+// reads the keys.
 //
 // The error joins a [*Problem] for everything that is wrong.
-func ParseForward(spec string) (*Forward, error) {
-	return parseForward(spec, template.Parse)
-}
-
-// parseForward is [ParseForward] with a stand-in for the host's interfaces.
-func parseForward(spec string, expand func(string) (string, error)) (*Forward, error) {
-	f := &Forward{Spec: spec}
-	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(spec))}
-	text, ok := found.withoutScheme(f, spec)
+func parseSpec(text string, expand func(string) (string, error)) (*spec, error) {
+	f := &spec{text: text}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(text))}
+	rest, ok := found.withoutScheme(f, text)
 	if !ok {
 		return nil, found.err()
 	}
-	listen, rest, ok := value.Cut(text, '=')
+	listen, leads, ok := value.Cut(rest, '=')
 	if !ok || listen == "" {
-		found.add("is not LISTEN=BACKEND", incomplete(text))
+		found.add("is not LISTEN=BACKEND", incomplete(rest))
 		return nil, found.err()
 	}
-	backends, keys, hasKeys := value.Cut(rest, '?')
+	backends, keys, hasKeys := value.Cut(leads, '?')
 	span := found.listeners(f, listen, expand)
 	found.backends(f, backends, span)
 	if hasKeys {
-		f.Settings = found.keys(keys)
+		f.settings = found.keys(keys)
 	}
 	if err := found.err(); err != nil {
 		return nil, err
@@ -80,16 +72,16 @@ func incomplete(text string) string {
 }
 
 // withoutScheme takes off "tcp://" or "udp://" and refuses every other scheme.
-func (p *problems) withoutScheme(f *Forward, spec string) (string, bool) {
-	scheme, rest, found := strings.Cut(spec, "://")
+func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
+	scheme, rest, found := strings.Cut(text, "://")
 	if !found || strings.ContainsAny(scheme, "={/:") {
-		return spec, true
+		return text, true
 	}
 	switch scheme {
 	case "tcp":
 		return rest, true
 	case "udp":
-		f.Datagrams = true
+		f.datagrams = true
 		return rest, true
 	}
 	p.add(fmt.Sprintf("unknown scheme %q", value.Shorten(scheme)), "the schemes are tcp and udp: --forward "+value.Shorten(rest))

@@ -14,7 +14,7 @@ const fromHeader = "header"
 
 // backends reads BACKEND[,BACKEND...] and gives each listener of f its own.
 // span is the range of ports that f listens on.
-func (p *problems) backends(f *Forward, text string, span portRange) {
+func (p *problems) backends(f *spec, text string, span portRange) {
 	if text == "" {
 		p.add("has no backend", grammar)
 		return
@@ -29,17 +29,17 @@ func (p *problems) backends(f *Forward, text string, span portRange) {
 		if !ok {
 			continue
 		}
-		if ports.len() > 1 && len(f.Listeners) > 0 && ports.len() != span.len() {
+		if ports.len() > 1 && len(f.listeners) > 0 && ports.len() != span.len() {
 			p.add(fmt.Sprintf("backend %q has %d ports, the listener has %d", word, ports.len(), span.len()),
 				"give both ranges the same length, or the backend a single port")
 			continue
 		}
-		for i := range f.Listeners {
+		for i := range f.listeners {
 			port := ports.low
 			if ports.len() > 1 {
 				port += uint16(i)
 			}
-			f.Listeners[i].Backends = append(f.Listeners[i].Backends, withPort(b, port))
+			f.listeners[i].Backends = append(f.listeners[i].Backends, withPort(b, port))
 		}
 	}
 }

@@ -20,26 +20,26 @@ func (r portRange) len() int { return int(r.high) - int(r.low) + 1 }
 
 // listeners reads LISTEN into f and returns the ports that it covers; the zero
 // range for a unix socket.
-func (p *problems) listeners(f *Forward, listen string, expand func(string) (string, error)) portRange {
+func (p *problems) listeners(f *spec, listen string, expand func(string) (string, error)) portRange {
 	text, err := expandTemplates(listen, expand)
 	if err != nil {
 		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
 		return portRange{}
 	}
-	f.Name = f.scheme() + text
+	f.name = f.scheme() + text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
-			f.Listeners = []engine.Listener{{Name: f.scheme() + text, Endpoint: engine.Endpoint{Path: path}}}
+			f.listeners = []engine.Listener{{Name: f.scheme() + text, Endpoint: engine.Endpoint{Path: path}}}
 		}
 		return portRange{}
 	}
 	if name, ok := strings.CutPrefix(text, "systemd:"); ok {
-		if f.Datagrams {
+		if f.datagrams {
 			p.add("sockets of UDP cannot be handed over by systemd", "listen on HOST:PORT, such as udp://:5300")
 			return portRange{}
 		}
 		if p.activation(name) {
-			f.Listeners = []engine.Listener{{Name: text, Activation: name}}
+			f.listeners = []engine.Listener{{Name: text, Activation: name}}
 		}
 		return portRange{}
 	}
@@ -53,7 +53,7 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		return portRange{}
 	}
 	for port := int(ports.low); port <= int(ports.high); port++ {
-		f.Listeners = append(f.Listeners, engine.Listener{
+		f.listeners = append(f.listeners, engine.Listener{
 			Name:      f.scheme() + host + ":" + strconv.Itoa(port),
 			Endpoint:  engine.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
 			DualStack: addr == netip.IPv6Unspecified(),
@@ -63,8 +63,8 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 }
 
 // scheme is what tells a listener's name from that of a TCP listener.
-func (f *Forward) scheme() string {
-	if f.Datagrams {
+func (f *spec) scheme() string {
+	if f.datagrams {
 		return "udp://"
 	}
 	return ""
