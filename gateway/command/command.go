@@ -13,6 +13,7 @@ import (
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
 	"unproxy/gateway/config"
+	"unproxy/gateway/engine"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -92,15 +93,17 @@ type configuration struct {
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
-	reserved := 0
-	if !endpoint.address.IsZero() {
+	reserved, taken := 0, []config.Taken(nil)
+	if a := endpoint.address; !a.IsZero() {
 		reserved = admin.Descriptors
+		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: engine.Endpoint{Addr: a.TCP, Path: a.Path}})
 	}
 	config, more, err := config.Load(config.Source{
 		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
 		Descriptors: descriptors(),
 		Reserved:    reserved,
+		Taken:       taken,
 	})
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)

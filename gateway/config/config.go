@@ -5,6 +5,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"unproxy/gateway/engine"
@@ -17,6 +18,9 @@ import (
 type Config struct {
 	// Forwards are the ways through the gateway; at least one.
 	Forwards []*engine.Forward
+	// Taken is what the process listens on besides the forwards' listeners.
+	// Nothing opens it here: no forward may have it.
+	Taken []Taken
 	// Loops is the number of event loops; 0 is one for each CPU.
 	Loops int
 	// Spin is how long after an event an event loop looks for the next one
@@ -64,4 +68,17 @@ type Config struct {
 	// Lists are the lists of addresses that [Load] read for the forwards; nil
 	// is none.
 	Lists *Lists
+}
+
+// Taken is a TCP address or a unix socket that the process listens on itself,
+// such as an admin endpoint.
+type Taken struct {
+	// Flag is the flag that says so, with its dashes, for messages.
+	Flag     string
+	Endpoint engine.Endpoint
+}
+
+// listener returns what t listens on. An IPv6 wildcard takes both families.
+func (t Taken) listener() engine.Listener {
+	return engine.Listener{Endpoint: t.Endpoint, DualStack: t.Endpoint.Addr.Addr() == netip.IPv6Unspecified()}
 }

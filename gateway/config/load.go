@@ -26,6 +26,8 @@ type Source struct {
 	// which the limit on connections follows; 0 is unknown. Reserved is how
 	// many of them others need, such as an admin endpoint.
 	Descriptors, Reserved int
+	// Taken is what the process listens on besides the forwards' listeners.
+	Taken []Taken
 }
 
 // Load makes a configuration of the operator's words: it reads the forwards,
@@ -37,6 +39,7 @@ type Source struct {
 // both cases.
 func Load(src Source) (*Config, []Warning, error) {
 	c := newConfig()
+	c.Taken = src.Taken
 	l := &loader{src: src, config: &c}
 	l.process()
 	l.forwards()

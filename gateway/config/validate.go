@@ -27,8 +27,8 @@ func (c *Config) Validate() ([]Warning, error) {
 	for _, f := range c.Forwards {
 		v.forward(f)
 	}
-	v.listeners(c.Forwards)
-	v.redirectedTwice(c.Forwards)
+	v.listeners(c)
+	v.redirectedTwice(c)
 	return v.warnings, v.err()
 }
 
@@ -63,9 +63,7 @@ func (v *validator) forward(f *engine.Forward) {
 	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {
 		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode), "--socket-mode 0660")
 	}
-	for _, l := range f.Listeners {
-		v.backends(l)
-	}
+	v.backends(f)
 }
 
 // peers looks at who is believed.
@@ -162,18 +160,32 @@ func (v *validator) destination(f *engine.Forward) {
 	}
 }
 
-// backends looks at where one listener leads.
-func (v *validator) backends(l engine.Listener) {
-	if len(l.Backends) == 0 {
-		v.problem(fmt.Sprintf("listener %s leads nowhere", l.Name), "write LISTEN=BACKEND")
-	}
-	if len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader }) {
-		v.problem("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
-	}
-	for _, b := range l.Backends {
-		if leadsBack(l, b) {
-			v.problem(fmt.Sprintf("listener %s leads back to itself", l.Name), "let the backend listen on another address or port")
+// backends looks at where the listeners of a forward lead. What is wrong with
+// several ports of a range is one problem.
+func (v *validator) backends(f *engine.Forward) {
+	v.ofListeners(f, "leads nowhere", "write LISTEN=BACKEND", func(l engine.Listener) bool { return len(l.Backends) == 0 })
+	v.ofListeners(f, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header", func(l engine.Listener) bool {
+		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader })
+	})
+	v.ofListeners(f, "leads back to itself", "let the backend listen on another address or port", func(l engine.Listener) bool {
+		return slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return leadsBack(l, b) })
+	})
+}
+
+// ofListeners records a problem if any listener of f has it.
+func (v *validator) ofListeners(f *engine.Forward, what, remedy string, has func(engine.Listener) bool) {
+	first, n := "", 0
+	for _, l := range f.Listeners {
+		if !has(l) {
+			continue
 		}
+		if n == 0 {
+			first = l.Name
+		}
+		n++
+	}
+	if n > 0 {
+		v.problem("listener "+first+" "+what+morePorts(n-1), remedy)
 	}
 }
 

@@ -28,62 +28,124 @@ func leadsBack(l engine.Listener, b engine.Backend) bool {
 	return false
 }
 
-// listeners looks for two listeners that cannot both be opened.
-func (v *validator) listeners(forwards []*engine.Forward) {
-	paths := map[string]engine.Listener{}
-	type service struct {
-		datagrams bool
-		port      uint16
+// place is what only one listener can have: a port, shared by listeners of
+// different addresses, or the path or name of a socket.
+type place struct {
+	datagrams bool
+	port      uint16
+	name      string
+}
+
+// claim is a listener of a forward or, with a flag, of the process itself.
+type claim struct {
+	engine.Listener
+	owner int // the index of the forward, or of the flag after all forwards
+	flag  string
+}
+
+// String returns the listener as messages call it.
+func (c claim) String() string {
+	if c.flag != "" {
+		return c.flag + " " + c.Endpoint.String()
 	}
-	ports := map[service][]engine.Listener{}
-	for _, f := range forwards {
+	return c.Name
+}
+
+// place returns what the claim is on; false is none that is known yet.
+func (c claim) place(datagrams bool) (place, bool) {
+	switch {
+	case c.Activation != "" && c.Socket == nil:
+		return place{name: c.Name}, true
+	case c.Endpoint.IsUnix(): // refused for datagrams
+		return place{name: c.Endpoint.Path}, true
+	}
+	port := c.Endpoint.Addr.Port()
+	return place{datagrams: datagrams, port: port}, port != 0
+}
+
+// clashes are the listeners that cannot both be opened, by their owners, so that
+// two ranges of ports that overlap are one problem.
+type clashes struct {
+	claims map[place][]claim
+	first  []*clash
+	known  map[[2]int]*clash
+}
+
+// clash is the first of the listeners of two owners that clash.
+type clash struct {
+	what, hint string
+	more       int // ports that clash as well
+}
+
+// listeners looks for listeners that cannot both be opened.
+func (v *validator) listeners(c *Config) {
+	found := clashes{claims: map[place][]claim{}, known: map[[2]int]*clash{}}
+	for i, f := range c.Forwards {
 		for _, l := range f.Listeners {
-			if l.Activation != "" && l.Socket == nil {
-				if other, taken := paths[l.Name]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Name] = l
-				continue
-			}
-			if l.Endpoint.IsUnix() { // refused for datagrams
-				if other, taken := paths[l.Endpoint.Path]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Endpoint.Path] = l
-				continue
-			}
-			at := service{f.Datagrams, l.Endpoint.Addr.Port()}
-			if at.port == 0 {
-				continue
-			}
-			for _, other := range ports[at] {
-				v.collision(other, l)
-			}
-			ports[at] = append(ports[at], l)
+			found.add(claim{Listener: l, owner: i}, f.Datagrams)
 		}
 	}
+	for i, t := range c.Taken {
+		found.add(claim{Listener: t.listener(), owner: len(c.Forwards) + i, flag: t.Flag}, false)
+	}
+	for _, clash := range found.first {
+		v.problem(clash.what+morePorts(clash.more), clash.hint)
+	}
 }
 
-// collision records a problem if a and b, which are of one port, overlap.
-func (v *validator) collision(a, b engine.Listener) {
-	if a.Endpoint == b.Endpoint {
-		v.twice(a, b)
+// add adds a claim, and what it clashes with.
+func (c *clashes) add(b claim, datagrams bool) {
+	at, ok := b.place(datagrams)
+	if !ok {
 		return
 	}
-	if !covers(a, b.Endpoint.Addr) && !covers(b, a.Endpoint.Addr) {
-		return
+	for _, a := range c.claims[at] {
+		what, hint := clashing(a, b)
+		if what == "" {
+			continue
+		}
+		owners := [2]int{a.owner, b.owner}
+		if known := c.known[owners]; known != nil {
+			known.more++
+			continue
+		}
+		c.known[owners] = &clash{what: what, hint: hint}
+		c.first = append(c.first, c.known[owners])
 	}
-	remedy := "give each an address or port of its own"
-	if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
-		remedy = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
-	}
-	v.problem(fmt.Sprintf("listeners %s and %s are the same port of the same address", a.Name, b.Name), remedy)
+	c.claims[at] = append(c.claims[at], b)
 }
 
-// twice records that a and b listen on the same.
-func (v *validator) twice(a, b engine.Listener) {
-	v.problem(fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a.Name, Leads(a), b.Name, Leads(b)),
-		"let each listen on something of its own")
+// clashing says why a and b, which claim the same place, cannot both be opened;
+// "" if they can.
+func clashing(a, b claim) (what, hint string) {
+	named := !a.Endpoint.Addr.IsValid()
+	switch {
+	case b.flag != "" && named:
+		return fmt.Sprintf("listener %s and %s are the same socket", a, b), "give each a path of its own"
+	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
+		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a, Leads(a.Listener), b, Leads(b.Listener)),
+			"give each an address, port or socket of its own"
+	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
+		return "", ""
+	}
+	noun, hint := "listeners", "give each an address or port of its own"
+	if b.flag != "" {
+		noun = "listener"
+	} else if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
+		hint = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
+	}
+	return fmt.Sprintf("%s %s and %s are the same port of the same address", noun, a, b), hint
+}
+
+// morePorts says of how many more ports of a range a problem is.
+func morePorts(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "; the same is true of 1 more port"
+	}
+	return fmt.Sprintf("; the same is true of %d more ports", n)
 }
 
 // loopback reports whether a host, an address or a name, is this one for sure.

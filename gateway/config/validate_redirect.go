@@ -43,23 +43,36 @@ func (v *validator) redirects(l engine.Listener, all []engine.Redirect) {
 
 // redirectedTwice looks for connections that belong to two listeners: that are
 // handed to both, or to one in place of the one that they were sent to.
-func (v *validator) redirectedTwice(forwards []*engine.Forward) {
-	for i, f := range forwards {
-		for j, other := range forwards {
-			if i == j || len(f.Listeners) == 0 || len(other.Listeners) == 0 {
+func (v *validator) redirectedTwice(c *Config) {
+	for i, f := range c.Forwards {
+		if len(f.Listeners) == 0 {
+			continue
+		}
+		to := f.Listeners[0].Name
+		for j, other := range c.Forwards {
+			if i == j || len(other.Listeners) == 0 {
 				continue
 			}
-			to, name := f.Listeners[0].Name, other.Listeners[0].Name
 			if one, two, found := shared(f.Redirect, other.Redirect); found && i < j {
-				v.problem(fmt.Sprintf("connections to %s are handed to listener %s, and those to %s to listener %s: the two overlap", one, to, two, name),
-					"let each redirect have addresses or ports of its own")
+				v.problem(fmt.Sprintf("connections to %s are handed to listener %s, and those to %s to listener %s: the two overlap",
+					one, to, two, other.Listeners[0].Name), "let each redirect have addresses or ports of its own")
 			}
 			if r, l, found := hidden(f.Redirect, other.Listeners); found {
-				v.problem(fmt.Sprintf("connections to %s are handed to listener %s, also those that were sent to listener %s", r, to, l.Name),
-					"keep the ports of other listeners out of --redirect")
+				v.hidden(r, to, "listener "+l.Name)
+			}
+		}
+		for _, t := range c.Taken {
+			if r, _, found := hidden(f.Redirect, []engine.Listener{t.listener()}); found {
+				v.hidden(r, to, t.Flag+" "+t.Endpoint.String())
 			}
 		}
 	}
+}
+
+// hidden records that a redirect to a listener takes another one's connections.
+func (v *validator) hidden(r engine.Redirect, to, other string) {
+	v.problem(fmt.Sprintf("connections to %s are handed to listener %s, also those that were sent to %s", r, to, other),
+		"keep the ports of other listeners out of --redirect")
 }
 
 // shared returns a redirect of each list such that some connection is of both.
