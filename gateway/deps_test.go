@@ -18,23 +18,33 @@ const module = "unproxy"
 // import. Tests are free. A package that is not listed is a failure: it must
 // find its place first.
 //
-//	command -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
-//	                   -> trust, transparent (never each other, never gateway)
-//	        -> doctor -> gateway
+//	command -> gateway -> datagram -> engine -> proxyproto, record
+//	                   -> config -> engine
+//	                             -> trust, transparent (never each other, never gateway)
+//	        -> admin, doctor -> config, readiness
+//
+// No package but command imports gateway.
 var allowed = map[string][]string{
-	"":                   {"gateway/command"},
-	"gateway":            {"gateway/forward", "gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
-	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway/forward", "gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram":   {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor":     {"gateway/forward", "gateway/kernel", "gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
-	"gateway/engine":     {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record", "transparent", unix},
+	"":        {"gateway/command"},
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/record", "transparent"},
+	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/forward", "gateway/proxyproto", "gateway/record",
+		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
+	"gateway/config/value": {},
+	"gateway/readiness":    {},
+	"gateway/accesslog":    {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "trust",
+		prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
+		"gateway/record", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/readiness", "transparent", "transparent/returnpath",
+		"transparent/routing", unix},
+	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
+		"transparent", unix},
 	"gateway/forward":    {"gateway/proxyproto", "transparent"},
 	"gateway/kernel":     {"transparent", unix},
 	"gateway/limit":      {"gateway/forward"},
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
-	"gateway/settings":   {},
 	"gateway/supervise":  {unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
@@ -55,7 +65,7 @@ const (
 var kept = map[string][]string{
 	"github.com/urfave/cli":          {"gateway/command"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
-	"github.com/hashicorp":           {"gateway", "trust"},
+	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/prometheus":          {"gateway/admin"},
@@ -145,13 +155,14 @@ func modulePackages(t *testing.T) []goPackage {
 }
 
 // TestPureCore holds the packages that do no I/O to it, through everything
-// they depend on: proxyproto decodes, record and settings name things.
+// they depend on: proxyproto decodes, value reads words, record and readiness
+// name things.
 func TestPureCore(t *testing.T) {
 	byPath := map[string]goPackage{}
 	for _, p := range modulePackages(t) {
 		byPath[p.ImportPath] = p
 	}
-	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings", "transparent/returnpath"} {
+	for _, name := range []string{"gateway/config/value", "gateway/proxyproto", "gateway/readiness", "gateway/record", "transparent/returnpath"} {
 		p, ok := byPath[module+"/"+name]
 		if !ok {
 			t.Errorf("there is no package %s", name)

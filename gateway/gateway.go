@@ -1,3 +1,6 @@
+// Package gateway is the life of a gateway: it opens the listeners of a
+// configuration, serves, hands its sockets over to a process that replaces it,
+// and drains.
 package gateway
 
 import (
@@ -7,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
@@ -21,37 +25,37 @@ const ownEvery = 10 * time.Second
 // Gateway is a running gateway, or one about to run. Its methods may be called
 // from any goroutine.
 type Gateway struct {
-	config Config
+	config config.Config
 	engine *engine.Engine
 	relay  *datagram.Relay           // of the forwards of datagrams
 	own    *transparent.OwnAddresses // nil where no forward has to know them
 
 	started chan struct{} // closed when connections are accepted
-	handed  event         // another process has the sockets
-	hurry   event         // the drain is to end
-	reloads reloads
+	handed  signal        // another process has the sockets
+	hurry   signal        // the drain is to end
 }
 
-// event is something that happens once, however often it is told.
-type event struct {
-	happened chan struct{}
-	once     sync.Once
+// signal is a one-shot signal.
+type signal struct {
+	sent chan struct{} // closed when it is
+	send func()
 }
 
-func newEvent() event { return event{happened: make(chan struct{})} }
-
-func (e *event) tell() { e.once.Do(func() { close(e.happened) }) }
+func newSignal() signal {
+	sent := make(chan struct{})
+	return signal{sent, sync.OnceFunc(func() { close(sent) })}
+}
 
 // New opens every listener, so that what cannot be served is known before
 // anything is. Where a forward is transparent, or takes what was sent to other
 // addresses, it first makes sure that the kernel lets it; the error is then a [transparent.OptionError]. Of a
 // listener that cannot be opened it is an [engine.ListenError], and of a
-// configuration that is wrong those of [Config.Validate].
-func New(c Config) (*Gateway, error) {
+// configuration that is wrong those of [config.Config.Validate].
+func New(c config.Config) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, started: make(chan struct{}), handed: newEvent(), hurry: newEvent(), reloads: reloads{now: time.Now}}
+	g := &Gateway{config: c, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
 	if err := g.checkCapabilities(); err != nil {
 		return nil, err
 	}
@@ -100,7 +104,7 @@ func (g *Gateway) checkCapabilities() error {
 // must not be connected from, and those where a header could lead in a circle.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
-		if !f.Transparent && !leadsAnywhere(f) {
+		if !f.Transparent && !f.HasHeaderBackend() {
 			continue
 		}
 		if g.own == nil {
@@ -173,7 +177,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.wait(g.config.DrainDelay, nil)
 		g.engine.StopAccepting()
-	case <-g.handed.happened:
+	case <-g.handed.sent:
 		g.engine.Release()
 	}
 	g.wait(g.config.DrainTimeout, g.engine.Idle())
@@ -191,12 +195,12 @@ func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
 	select {
 	case <-timer.C:
 	case <-done:
-	case <-g.hurry.happened:
+	case <-g.hurry.sent:
 	}
 }
 
 // Hurry ends the drain at once: what is left is cut.
-func (g *Gateway) Hurry() { g.hurry.tell() }
+func (g *Gateway) Hurry() { g.hurry.send() }
 
 // Started is closed when Run has begun to accept connections.
 func (g *Gateway) Started() <-chan struct{} { return g.started }
@@ -211,7 +215,7 @@ func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets(
 // HandOver stops accepting, because another process serves what [Gateway.Sockets]
 // returned: what waits in the queues is left to it. The connections that are
 // here drain.
-func (g *Gateway) HandOver() { g.handed.tell() }
+func (g *Gateway) HandOver() { g.handed.send() }
 
 // watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
 // leaves the last one in force.

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 )
 
@@ -17,13 +19,13 @@ type Inherited struct {
 	Fault, Mend string
 }
 
-// Adopt gives the listeners their sockets: those that wait for one of systemd's
+// Adopt gives the listeners of c their sockets: those that wait for one of systemd's
 // all that have their name, the others the one that a process before this one
 // handed over for them. It is to come before [New].
 //
 // It returns the sockets that nobody takes; the caller closes them. The error
-// joins a [*Problem] for each listener that waits for a socket in vain.
-func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
+// joins a [*config.Problem] for each listener that waits for a socket in vain.
+func Adopt(c *config.Config, sockets []Inherited) (left []Inherited, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
@@ -35,13 +37,13 @@ func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
 		}
 		f.Listeners = all
 	}
-	return a.sockets, a.found.err()
+	return a.sockets, errors.Join(a.found...)
 }
 
 // adoption is the sockets that are not taken yet, and what is missing.
 type adoption struct {
 	sockets []Inherited
-	found   problems
+	found   []error
 }
 
 // listener returns l with its socket; a name that systemd gave to several
@@ -59,7 +61,7 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
-			a.found.add(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
+			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
 		}
 		one := l
 		one.Socket, one.Endpoint = &s.Socket, s.Bound
@@ -70,6 +72,11 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 		return []forward.Listener{l}
 	}
 	return all
+}
+
+// fail records what is wrong.
+func (a *adoption) fail(what, remedy string) {
+	a.found = append(a.found, &config.Problem{Message: what, Remedy: remedy})
 }
 
 // take takes the first socket of a name.
@@ -93,12 +100,12 @@ func (a *adoption) missing(l forward.Listener) {
 	}
 	what := fmt.Sprintf("listener %s: systemd hands over no socket of that name", l.Name)
 	if len(names) == 0 {
-		a.found.add(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
+		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
 		return
 	}
 	remedy := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
 	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
 		remedy = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
-	a.found.add(what, remedy)
+	a.fail(what, remedy)
 }

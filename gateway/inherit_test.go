@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 )
 
@@ -73,9 +74,9 @@ func TestAdopt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			left, err := c.Adopt(row.sockets)
+			left, err := Adopt(c, row.sockets)
 			if row.fails != "" {
-				var p *Problem
+				var p *config.Problem
 				if !errors.As(err, &p) || !strings.Contains(p.Message, row.fails) || !strings.Contains(p.Remedy, row.hint) {
 					t.Errorf("the problem is %v (%+v), want %q with %q", err, p, row.fails, row.hint)
 				}
@@ -101,7 +102,7 @@ func TestAdopt(t *testing.T) {
 }
 
 // adopted checks which socket each listener has.
-func adopted(t *testing.T, c *Config, fds []int) {
+func adopted(t *testing.T, c *config.Config, fds []int) {
 	t.Helper()
 	var all []forward.Listener
 	for _, f := range c.Forwards {
@@ -125,16 +126,16 @@ func adopted(t *testing.T, c *Config, fds []int) {
 // Without a trust rule nothing but a unix socket is served: what systemd hands
 // over is known only then.
 func TestActivationWithoutTrust(t *testing.T) {
-	src := Source{Forwards: []string{"systemd:web=127.0.0.1:9"}}
+	src := config.Source{Forwards: []string{"systemd:web=127.0.0.1:9"}}
 	for _, row := range []struct {
 		bound string
 		fails bool
 	}{{"/run/web", false}, {"0.0.0.0:80", true}} {
-		c, warnings, err := Load(src)
+		c, warnings, err := config.Load(src)
 		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "only a unix socket will do") {
 			t.Fatalf("%v, %v", warnings, err)
 		}
-		if _, err := c.Adopt([]Inherited{handed("systemd:web", 3, row.bound)}); err != nil {
+		if _, err := Adopt(c, []Inherited{handed("systemd:web", 3, row.bound)}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Validate(); (err != nil) != row.fails {

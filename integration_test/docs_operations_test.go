@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/integration_test/lab"
 )
 
@@ -37,14 +37,14 @@ func TestOperationsRequests(t *testing.T) {
 func TestOperationsReadiness(t *testing.T) {
 	_, table, _ := strings.Cut(string(readFile(t, "../docs/operations.md")), "### /readyz")
 	table, _, _ = strings.Cut(table, "\n### ")
-	var readiness gateway.Readiness
+	var state readiness.State
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
-		readiness.Set(word, "")
+		state.Set(word, "")
 	}
-	want := []string{gateway.NotReadyStarting, gateway.NotReadyDraining, gateway.NotReadyDescriptors, gateway.NotReadyReturnPath}
+	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath}
 	var got []string
-	for _, r := range readiness.Reasons() {
-		got = append(got, r.Reason)
+	for _, r := range state.Reasons() {
+		got = append(got, r.Word)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("docs/operations.md has the reasons %q, want %q", got, want)

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 // Address is where an admin endpoint listens: on TCP or on a unix socket. The
@@ -43,11 +43,11 @@ func (a Address) IsLocal() bool { return a.Path != "" || a.TCP.Addr().IsLoopback
 // ParseAddress reads the value of the flag --admin: HOST:PORT with an address
 // for its host, or unix:PATH. Whoever reaches the endpoint may cut connections,
 // so that anything but this host itself takes insecure. The error is a
-// [*gateway.Problem].
+// [*config.Problem].
 func ParseAddress(text string, insecure bool) (Address, error) {
 	a, problem := parse(text)
 	if problem == nil && !a.IsLocal() && !insecure {
-		problem = &gateway.Problem{
+		problem = &config.Problem{
 			Message: fmt.Sprintf("--admin %q can be reached from other hosts, and whoever reaches it may cut connections", text),
 			Remedy:  fmt.Sprintf("keep it to this host, --admin 127.0.0.1:%d or --admin unix:/run/unproxy/admin.sock; if it is meant, add --admin-insecure", a.TCP.Port()),
 		}
@@ -59,9 +59,9 @@ func ParseAddress(text string, insecure bool) (Address, error) {
 }
 
 // parse reads an address wherever it may be.
-func parse(text string) (Address, *gateway.Problem) {
-	fault := func(why, remedy string) (Address, *gateway.Problem) {
-		return Address{}, &gateway.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
+func parse(text string) (Address, *config.Problem) {
+	fault := func(why, remedy string) (Address, *config.Problem) {
+		return Address{}, &config.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		const longest = 107 // sun_path holds 108 bytes with the zero at its end (unix(7))

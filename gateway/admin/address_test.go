@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -53,7 +53,7 @@ func TestParseAddress(t *testing.T) {
 			}
 			continue
 		}
-		var problem *gateway.Problem
+		var problem *config.Problem
 		if !errors.As(err, &problem) || !strings.Contains(problem.Message, tt.wrong) || !strings.Contains(problem.Remedy, tt.hint) {
 			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, err, tt.wrong, tt.hint)
 		}

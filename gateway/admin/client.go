@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 )
 
 // maxAnswer bounds what a client reads of one answer: the listing of the most
@@ -47,8 +47,8 @@ func reachable(a netip.AddrPort) netip.AddrPort {
 }
 
 // Readiness returns why no new connections are welcome; nothing if they are.
-func (c *Client) Readiness(ctx context.Context) ([]gateway.NotReady, error) {
-	var answer readiness
+func (c *Client) Readiness(ctx context.Context) ([]readiness.Reason, error) {
+	var answer readyAnswer
 	code, err := c.get(ctx, "/readyz", &answer)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 )
 
 // served is a client of an endpoint that listens, on TCP and on a unix socket.
@@ -37,11 +37,11 @@ func TestClient(t *testing.T) {
 		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 0 {
 			t.Errorf("ready: %v, %v", reasons, err)
 		}
-		config.Readiness.Set(gateway.NotReadyDraining, "because")
-		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 1 || reasons[0] != (gateway.NotReady{Reason: "draining", Detail: "because"}) {
+		config.Readiness.Set(readiness.Draining, "because")
+		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 1 || reasons[0] != (readiness.Reason{Word: "draining", Detail: "because"}) {
 			t.Errorf("not ready: %v, %v", reasons, err)
 		}
-		config.Readiness.Clear(gateway.NotReadyDraining)
+		config.Readiness.Clear(readiness.Draining)
 		if s, err := c.Status(t.Context()); err != nil || !s.Ready {
 			t.Errorf("status: %+v, %v", s, err)
 		}

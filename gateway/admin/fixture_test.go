@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
@@ -17,7 +17,7 @@ import (
 // fake is a gateway of which all is known.
 type fake struct {
 	counters engine.Counters
-	reloads  gateway.ReloadState
+	reloads  config.ReloadState
 	tallies  []record.ForwardTally
 	bound    []forward.Endpoint
 	sessions []engine.Session
@@ -52,7 +52,7 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 
 func (f *fake) Counters() engine.Counters { return f.counters }
 
-func (f *fake) Reloads() gateway.ReloadState { return f.reloads }
+func (f *fake) Reloads() config.ReloadState { return f.reloads }
 
 func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
@@ -79,13 +79,13 @@ func busy() (*Server, *fake) {
 		{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Text: "192.0.2.7", Origin: "lb.txt:3"},
 	})
 	set.Admit(netip.MustParseAddr("10.1.2.3"), 0)
-	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*forward.Forward{
+	c.Gateway = &config.Config{MaxConnections: 100, Forwards: []*forward.Forward{
 		{Name: ":8443", Trust: set, Transparent: true},
 		{Name: "127.0.0.1:0", Trust: set},
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}
 	g := &fake{counters: engine.Counters{Active: 3, Waiting: 1, PerLoop: []int{2, 1}}}
-	g.reloads = gateway.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
+	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
 			f.Listeners = append(f.Listeners, forward.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}}})

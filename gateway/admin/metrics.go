@@ -11,7 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -118,7 +119,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-func collectReloads(e emitter, r gateway.ReloadState) {
+func collectReloads(e emitter, r config.ReloadState) {
 	e.counter(descReloads, r.Succeeded, "success")
 	e.counter(descReloads, r.Failed, "failure")
 	last := 0.0
@@ -165,9 +166,9 @@ func byName(all []record.ForwardTally) []*record.ForwardTally {
 // label makes a name fit to be a label's value, which must be UTF-8.
 func label(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
-func isDraining(reasons []gateway.NotReady) bool {
+func isDraining(reasons []readiness.Reason) bool {
 	for _, r := range reasons {
-		if r.Reason == gateway.NotReadyDraining {
+		if r.Word == readiness.Draining {
 			return true
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -111,8 +111,8 @@ func TestUnforeseenPhase(t *testing.T) {
 
 func TestMetricsBeforeTheGateway(t *testing.T) {
 	c := quiet()
-	c.Readiness.Set(gateway.NotReadyStarting, "")
-	c.Readiness.Set(gateway.NotReadyDraining, "")
+	c.Readiness.Set(readiness.Starting, "")
+	c.Readiness.Set(readiness.Draining, "")
 	code, text := scrape(newServer(c, nearby))
 	if code != http.StatusOK || !strings.Contains(text, "\nunproxy_ready 0\n") || !strings.Contains(text, "\nunproxy_draining 1\n") {
 		t.Errorf("%d %.300s", code, text)

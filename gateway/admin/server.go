@@ -17,10 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -47,9 +48,9 @@ type Config struct {
 	// Version is the program's.
 	Version Version
 	// Gateway is the configuration of the gateway.
-	Gateway *gateway.Config
+	Gateway *config.Config
 	// Readiness is what /readyz asks.
-	Readiness *gateway.Readiness
+	Readiness *readiness.State
 	// Instance begins the ids of connections in the log.
 	Instance string
 	// Refusals is what the gateway's finished connections are noted in; nil
@@ -86,7 +87,7 @@ type Version struct {
 type Gateway interface {
 	Addrs() []forward.Endpoint
 	Counters() engine.Counters
-	Reloads() gateway.ReloadState
+	Reloads() config.ReloadState
 	Datagrams() datagram.Counters
 	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
@@ -224,19 +225,19 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 }
 
-// readiness is the answer of /readyz.
-type readiness struct {
+// readyAnswer is the answer of /readyz.
+type readyAnswer struct {
 	Ready   bool               `json:"ready"`
-	Reasons []gateway.NotReady `json:"reasons,omitempty"`
+	Reasons []readiness.Reason `json:"reasons,omitempty"`
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	reasons := s.config.Readiness.Reasons()
 	if len(reasons) > 0 {
-		writeJSON(w, http.StatusServiceUnavailable, readiness{Reasons: reasons})
+		writeJSON(w, http.StatusServiceUnavailable, readyAnswer{Reasons: reasons})
 		return
 	}
-	writeJSON(w, http.StatusOK, readiness{Ready: true})
+	writeJSON(w, http.StatusOK, readyAnswer{Ready: true})
 }
 
 // problem is the answer to a request that failed.

@@ -7,7 +7,8 @@ import (
 	"reflect"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 )
 
 // ask sends a request to an endpoint.
@@ -19,7 +20,7 @@ func ask(s *Server, method, target string) *httptest.ResponseRecorder {
 
 // quiet is the configuration of an endpoint without a gateway.
 func quiet() Config {
-	return Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}}
+	return Config{Gateway: &config.Config{}, Readiness: &readiness.State{}}
 }
 
 func TestReadyz(t *testing.T) {
@@ -29,15 +30,15 @@ func TestReadyz(t *testing.T) {
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
 	}
-	r.Set(gateway.NotReadyDraining, "told to stop")
-	r.Set(gateway.NotReadyStarting, "")
+	r.Set(readiness.Draining, "told to stop")
+	r.Set(readiness.Starting, "")
 	w = ask(s, "GET", "/readyz")
 	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"told to stop"}]}` + "\n"
 	if w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
 		t.Errorf("not ready: %d %s; want 503 %s", w.Code, w.Body, want)
 	}
-	r.Clear(gateway.NotReadyDraining)
-	r.Clear(gateway.NotReadyStarting)
+	r.Clear(readiness.Draining)
+	r.Clear(readiness.Starting)
 	if w = ask(s, "GET", "/readyz"); w.Code != http.StatusOK {
 		t.Errorf("ready again: %d %s", w.Code, w.Body)
 	}

@@ -7,8 +7,8 @@ import (
 	"os"
 	"time"
 
-	"unproxy/gateway"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -22,7 +22,7 @@ type Status struct {
 	UptimeSeconds float64   `json:"uptime_seconds"`
 	// Ready and Reasons are what /readyz says.
 	Ready   bool               `json:"ready"`
-	Reasons []gateway.NotReady `json:"reasons,omitempty"`
+	Reasons []readiness.Reason `json:"reasons,omitempty"`
 	// Active is the number of connections that have not ended, Limit that at
 	// which new ones wait in the kernel's queue; 0 is none.
 	Active int `json:"active"`
@@ -153,7 +153,7 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Endpoin
 			Rates: s.memory.rates(name), History: s.memory.history(name),
 		}
 		for j, l := range f.Listeners[:min(len(f.Listeners), mostListeners)] {
-			all[i].Listeners = append(all[i].Listeners, ListenerStatus{l.Name, bound[j].String(), gateway.Leads(l)})
+			all[i].Listeners = append(all[i].Listeners, ListenerStatus{l.Name, bound[j].String(), l.BackendText()})
 		}
 		bound = bound[len(f.Listeners):]
 	}

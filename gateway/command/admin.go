@@ -8,24 +8,12 @@ import (
 	"os"
 	"time"
 
-	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/record"
-	"unproxy/gateway/settings"
 )
-
-// adminOptions are the flags of the admin endpoint.
-func adminOptions() []option {
-	return []option{
-		{name: "admin", group: "Admin", argument: "ADDR", value: "off",
-			meaning: "health, metrics, a status page and more over HTTP, on 127.0.0.1:9180 or unix:PATH"},
-		{name: "admin-insecure", group: "Admin", value: "off", isSwitch: true,
-			meaning: "let --admin be an address that other hosts can reach"},
-		{name: "pprof", group: "Admin", value: "off", isSwitch: true,
-			meaning: "profiles of the program at /debug/pprof/ of --admin"},
-	}
-}
 
 // adminConfig is what was given of the admin endpoint.
 type adminConfig struct {
@@ -34,7 +22,7 @@ type adminConfig struct {
 }
 
 // adminSettings reads the settings of the admin endpoint.
-func adminSettings(g *given) (adminConfig, []gateway.Warning, error) {
+func adminSettings(g *given) (adminConfig, []config.Warning, error) {
 	insecure, err1 := g.isOn("admin-insecure")
 	profiles, err2 := g.isOn("pprof")
 	if err := errors.Join(err1, err2); err != nil {
@@ -48,19 +36,19 @@ func adminSettings(g *given) (adminConfig, []gateway.Warning, error) {
 	if err != nil || a.IsLocal() {
 		return adminConfig{a, profiles}, nil, err
 	}
-	return adminConfig{a, profiles}, []gateway.Warning{{
+	return adminConfig{a, profiles}, []config.Warning{{
 		Message: fmt.Sprintf("--admin %s can be reached from other hosts: whoever reaches it sees the clients' addresses and may cut connections", a),
 		Remedy:  "keep strangers out with a firewall, or listen on 127.0.0.1",
 	}}, nil
 }
 
 // withoutAdmin warns of settings that do nothing where there is no endpoint.
-func withoutAdmin(insecure, profiles bool) (all []gateway.Warning) {
+func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 	if insecure {
-		all = append(all, gateway.Warning{Message: "--admin-insecure does nothing without --admin"})
+		all = append(all, config.Warning{Message: "--admin-insecure does nothing without --admin"})
 	}
 	if profiles {
-		all = append(all, gateway.Warning{Message: "--pprof does nothing without --admin", Remedy: "--admin 127.0.0.1:9180"})
+		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Remedy: "--admin 127.0.0.1:9180"})
 	}
 	return all
 }
@@ -72,9 +60,9 @@ func (g *given) isOn(name string) (bool, error) {
 		return false, nil
 	}
 	last := values[len(values)-1]
-	on, err := settings.Switch(last)
+	on, err := value.Switch(last)
 	if err != nil {
-		return false, gateway.FlagProblem(name, last, err)
+		return false, config.FlagProblem(name, last, err)
 	}
 	return on, nil
 }

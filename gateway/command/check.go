@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 )
 
@@ -40,9 +40,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 // summarize prints what a forward does.
 func summarize(w io.Writer, f *forward.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
-	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), gateway.Leads(first))
+	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), first.BackendText())
 	if len(f.Listeners) > 1 {
-		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, gateway.Leads(last))
+		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, last.BackendText())
 	}
 	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
 	row("trust", peers(f))
@@ -68,7 +68,7 @@ func summarize(w io.Writer, f *forward.Forward) {
 }
 
 // loops says how many event loops there are, and what they cost beyond their work.
-func loops(c *gateway.Config) string {
+func loops(c *config.Config) string {
 	if c.Spin == 0 {
 		return plural(c.Loops, "loop")
 	}
@@ -76,7 +76,7 @@ func loops(c *gateway.Config) string {
 }
 
 // limits says how much there may be of all forwards together.
-func limits(c *gateway.Config) string {
+func limits(c *config.Config) string {
 	streams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return !f.Datagrams })
 	datagrams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 	var parts []string
@@ -113,7 +113,7 @@ func span(first, last string, n int) string {
 func peers(f *forward.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
-	for _, r := range gateway.Rules(f.Trust) {
+	for _, r := range config.Rules(f.Trust) {
 		if !seen[r.Text] {
 			texts = append(texts, r.Text)
 			seen[r.Text] = true

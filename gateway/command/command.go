@@ -10,9 +10,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
+	"unproxy/gateway/forward"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -21,7 +22,7 @@ import (
 // errors, hints and the log go to stderr. The environment is that of the
 // process.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	app := newApp(&given{values: gateway.Values{}})
+	app := newApp(&given{values: config.Values{}})
 	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
 	err := missingValues(args)
 	if err == nil {
@@ -81,10 +82,10 @@ func newApp(g *given) *cli.App {
 
 // configuration is all that was given, in the terms of those who use it.
 type configuration struct {
-	gateway  *gateway.Config
+	gateway  *config.Config
 	log      accesslog.Config // without its writer
 	admin    adminConfig
-	warnings []gateway.Warning
+	warnings []config.Warning
 }
 
 // configure makes a configuration of what was given. The warnings are there
@@ -92,15 +93,17 @@ type configuration struct {
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
-	reserved := 0
-	if !endpoint.address.IsZero() {
+	reserved, taken := 0, []config.Taken(nil)
+	if a := endpoint.address; !a.IsZero() {
 		reserved = admin.Descriptors
+		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: forward.Endpoint{Addr: a.TCP, Path: a.Path}})
 	}
-	config, more, err := gateway.Load(gateway.Source{
-		Forwards:    g.values[forwardOption],
+	config, more, err := config.Load(config.Source{
+		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
 		Descriptors: descriptors(),
 		Reserved:    reserved,
+		Taken:       taken,
 	})
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)

@@ -10,7 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 // TestMain lets the test binary be unproxy, for scripts and for tests that
@@ -44,7 +44,7 @@ func TestJoinSwitches(t *testing.T) {
 
 // TestEveryFlagIsDocumented holds the help to the flags that there are.
 func TestEveryFlagIsDocumented(t *testing.T) {
-	g := &given{values: gateway.Values{}}
+	g := &given{values: config.Values{}}
 	app := newApp(g)
 	for _, help := range []string{app.Description, serveHelp(), checkHelp()} {
 		for _, f := range g.flags() {
@@ -81,8 +81,8 @@ func TestExitCode(t *testing.T) {
 		{"none", nil, 0},
 		{"a failure", io.ErrUnexpectedEOF, 1},
 		{"a mistake", usageError{"x", ""}, 2},
-		{"a setting", &gateway.Problem{Message: "x"}, 2},
-		{"both", errors.Join(io.EOF, &gateway.Problem{Message: "x"}), 2},
+		{"a setting", &config.Problem{Message: "x"}, 2},
+		{"both", errors.Join(io.EOF, &config.Problem{Message: "x"}), 2},
 		{"said already", reported{1}, 1},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

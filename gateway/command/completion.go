@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/config"
 )
 
 const completionHelp = `Prints a script that has a shell complete commands, flags and their values.
@@ -87,15 +89,12 @@ func appendCompletions(all []completed, c *cli.Command, above string) []complete
 func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 	name := f.Names()[0]
 	of.word, of.takesValue = "--"+name, true
-	i := slices.IndexFunc(options(), func(o option) bool { return o.name == name })
-	if g, isGeneric := f.(*cli.GenericFlag); isGeneric && i >= 0 {
-		o := options()[i]
-		of.meaning, of.takesValue = o.meaning, !o.isSwitch
-		if g.Usage != o.meaning { // a command's own, of that name
-			of.meaning = usageText(g.Usage)
+	if g, isGeneric := f.(*cli.GenericFlag); isGeneric {
+		if s := config.Find(name); s != nil {
+			of.meaning, of.takesValue = usageText(g.Usage), !s.Switch // a command may have its own of that name
+			of.choices, of.isFile = s.Choices(), s.Argument == "PATH"
+			return of, true
 		}
-		of.choices, of.isFile = choicesOf(o.argument), o.argument == "PATH"
-		return of, true
 	}
 	if v, isVisible := f.(cli.VisibleFlag); isVisible && !v.IsVisible() {
 		return of, false
@@ -112,14 +111,6 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 
 // usageText takes the marks of the placeholder off a flag's usage.
 func usageText(usage string) string { return strings.ReplaceAll(usage, "`", "") }
-
-// choicesOf returns the words that an argument such as "relay|close" may be.
-func choicesOf(argument string) []string {
-	if words := strings.Split(argument, "|"); len(words) > 1 {
-		return words
-	}
-	return nil
-}
 
 // shellQuoted writes a text as one word of a POSIX shell, of zsh, or of fish: in
 // single quotes, of which those within are written otherwise.

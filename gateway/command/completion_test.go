@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 // scripts are the shells and what they complete with.
 var scripts = map[string]func([]completed) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}
 
-func all() []completed { return completions(newApp(&given{values: gateway.Values{}})) }
+func all() []completed { return completions(newApp(&given{values: config.Values{}})) }
 
 // complete asks a shell, which must be installed, what may follow a line. Only
 // words are returned, sorted.

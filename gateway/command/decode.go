@@ -11,8 +11,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/proxyproto"
-	"unproxy/gateway/settings"
 )
 
 // maxDecodeInput bounds what decode reads: many times the longest header.
@@ -95,7 +95,7 @@ func decodeOptions(c *cli.Context) (*proxyproto.Options, error) {
 	if n := c.Int("headers"); n < 1 {
 		problems = append(problems, usageError{fmt.Sprintf("decode: --headers %d: at least 1", n), ""})
 	}
-	size, err := settings.Size(c.String("max-header"))
+	size, err := value.Size(c.String("max-header"))
 	if err != nil || size < 16 {
 		problems = append(problems, usageError{
 			fmt.Sprintf("decode: --max-header %q is not a size of at least 16 bytes", c.String("max-header")),

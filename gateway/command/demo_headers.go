@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -29,7 +29,7 @@ func playHeaders(out *screen) error {
 	}
 	defer server.listener.Close()
 	forward := fmt.Sprintf("127.0.0.1:0=%s", server.address())
-	on, err := startStage(forward, gateway.Values{"trust": {"127.0.0.1/32"}})
+	on, err := startStage(forward, config.Values{"trust": {"127.0.0.1/32"}})
 	if err != nil {
 		return err
 	}

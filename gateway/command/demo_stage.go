@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/config"
 )
 
 // patience is how long the demo waits for anything.
@@ -100,10 +101,10 @@ type stage struct {
 }
 
 // startStage starts a gateway from the words of the command line.
-func startStage(forward string, settings gateway.Values) (*stage, error) {
+func startStage(forward string, settings config.Values) (*stage, error) {
 	settings["loops"] = []string{"1"}
 	settings["drain-timeout"] = []string{"0"}
-	config, _, err := gateway.Load(gateway.Source{Forwards: []string{forward}, Settings: settings})
+	config, _, err := config.Load(config.Source{Forwards: []string{forward}, Settings: settings})
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/proxyproto"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -187,7 +187,7 @@ func newTransparentStage() (t *transparentStage, err error) {
 	if err := routing.Apply(context.Background(), t.way, func(string) {}); err != nil {
 		return nil, err
 	}
-	t.on, err = startStage("127.0.0.1:0="+t.backends(), gateway.Values{
+	t.on, err = startStage("127.0.0.1:0="+t.backends(), config.Values{
 		"trust": {"127.0.0.1/32"}, "transparent": {"on"}, "connect-timeout": {"1s"},
 	})
 	return t, err

@@ -6,7 +6,8 @@ import (
 	"io"
 	"strings"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/transparent/routing"
 	"unproxy/trust"
 )
 
@@ -52,17 +53,18 @@ func (r reported) Error() string { return fmt.Sprintf("exit code %d", r.code) }
 // went wrong came of the same command line.
 func exitCode(err error) int {
 	var (
-		done    reported
-		usage   usageError
-		setting *gateway.Problem
-		rule    *trust.Error
+		done       reported
+		usage      usageError
+		setting    *config.Problem
+		rule       *trust.Error
+		unresolved *routing.UnresolvedError
 	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &done):
 		return done.code
-	case errors.As(err, &usage), errors.As(err, &setting), errors.As(err, &rule):
+	case errors.As(err, &usage), errors.As(err, &setting), errors.As(err, &rule), errors.As(err, &unresolved):
 		return exitUsage
 	}
 	return exitFailed

@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config/value"
 )
 
 // guard closes the traps of urfave/cli in a command and those below it: what
@@ -53,10 +53,10 @@ func needsSubcommand(ctx *cli.Context) error {
 	}
 	word := ctx.Args().First()
 	hint := "the commands are " + strings.Join(names, ", ")
-	if near := settings.Nearest(word, names); near != "" {
+	if near := value.Nearest(word, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s %s?", ctx.Command.HelpName, near)
 	}
-	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
+	return usageError{fmt.Sprintf("unknown command %q", value.Shorten(word)), hint}
 }
 
 // stray is the mistake of an argument that belongs to no flag. Everything
@@ -64,13 +64,13 @@ func needsSubcommand(ctx *cli.Context) error {
 func stray(ctx *cli.Context) error {
 	word := ctx.Args().First()
 	commands := commandNames(ctx.App.Commands)
-	unexpected := usageError{fmt.Sprintf("unexpected argument %q", settings.Shorten(word)), "every value needs its flag before it, see unproxy --help"}
-	if near := settings.Nearest(word, commands); near != "" && ctx.Command.Name == ctx.App.Name {
-		return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), "did you mean unproxy " + near + "?"}
+	unexpected := usageError{fmt.Sprintf("unexpected argument %q", value.Shorten(word)), "every value needs its flag before it, see unproxy --help"}
+	if near := value.Nearest(word, commands); near != "" && ctx.Command.Name == ctx.App.Name {
+		return usageError{fmt.Sprintf("unknown command %q", value.Shorten(word)), "did you mean unproxy " + near + "?"}
 	}
 	switch {
 	case strings.Contains(word, "=") && strings.ContainsAny(word, ":/{"):
-		unexpected.hint = "a forward needs its flag: --forward " + quoteArgument(settings.Shorten(word))
+		unexpected.hint = "a forward needs its flag: --forward " + quoteArgument(value.Shorten(word))
 	case slices.Contains(optionNames(), word):
 		unexpected.hint = "did you mean --" + word + "?"
 	case isAddress(word):
@@ -95,10 +95,10 @@ func usageProblem(ctx *cli.Context, err error, _ bool) error {
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		name = strings.TrimPrefix(name, "-")
 		hint := help
-		if near := settings.Nearest(name, flagNames(ctx.Command.Flags)); near != "" {
+		if near := value.Nearest(name, flagNames(ctx.Command.Flags)); near != "" {
 			hint = "did you mean --" + near + "?"
 		}
-		return usageError{fmt.Sprintf("unknown flag --%s", settings.Shorten(name)), hint}
+		return usageError{fmt.Sprintf("unknown flag --%s", value.Shorten(name)), hint}
 	}
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return usageError{fmt.Sprintf("--%s needs a value", strings.TrimPrefix(name, "-")), help}

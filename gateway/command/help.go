@@ -6,7 +6,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 )
 
 // verbatim is the template of a help that is written out in full.
@@ -113,38 +114,29 @@ A forward is [tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE]&...].
   BACKEND  HOST:PORT, NAME:PORT, HOST:LOW-HIGH (port by port), unix:PATH, or header:
            the destination that the header names. Of several, the first that is of
            the client's family and reachable
-  KEY      a flag from "Whom to believe" to "Connections" without its dashes, for
-           this forward alone; it takes the place of the flag's value, and lists
-           the place of the whole list
+  KEY      a flag of the groups Trust to Connections without its dashes, for this
+           forward alone; it replaces the flag's value, and a list the whole list
 `)
 }
 
 // writeFlags lists the flags of the gateway by subject.
 func writeFlags(b *strings.Builder) {
-	group := ""
-	for _, o := range options() {
-		if o.group != group {
-			group = o.group
-			fmt.Fprintf(b, "\n%s:\n", group)
+	all := config.Settings()
+	for i := range all {
+		if i == 0 || all[i].Group != all[i-1].Group {
+			fmt.Fprintf(b, "\n%s:\n", all[i].Group)
 		}
-		writeFlag(b, o)
+		writeFlag(b, &all[i])
 	}
 }
 
 // writeFlag writes the lines of one flag.
-func writeFlag(b *strings.Builder, o option) {
-	left := "  --" + o.name
-	if o.argument != "" {
-		left += " " + o.argument
+func writeFlag(b *strings.Builder, s *config.Setting) {
+	left := "  --" + s.Name
+	if s.Argument != "" {
+		left += " " + s.Argument
 	}
-	text := o.meaning
-	if o.repeatable {
-		text += "; repeatable"
-	}
-	if o.value != "" {
-		text += " [" + o.value + "]"
-	}
-	lines := wrap(text, lastColumn-meaningColumn)
+	lines := wrap(s.Usage(), lastColumn-meaningColumn)
 	if len(left) > meaningColumn-2 {
 		fmt.Fprintln(b, left)
 		left = ""
@@ -204,11 +196,11 @@ func helpCommand() *cli.Command {
 func unknownTopic(word string, commands []*cli.Command) error {
 	names := commandNames(commands)
 	hint := "the commands are " + strings.Join(names, ", ")
-	if near := settings.Nearest(word, names); near != "" {
+	if near := value.Nearest(word, names); near != "" {
 		hint = "did you mean unproxy help " + near + "?"
 	}
 	if len(names) == 0 {
 		hint = "see unproxy help"
 	}
-	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
+	return usageError{fmt.Sprintf("unknown command %q", value.Shorten(word)), hint}
 }

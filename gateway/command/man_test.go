@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"unproxy/gateway/config"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of the man page")
@@ -41,21 +43,13 @@ func manCommands() string {
 // manOptions is the list of the gateway's flags, by subject.
 func manOptions() string {
 	var b strings.Builder
-	group := ""
-	for _, o := range options() {
-		if o.group != group {
-			group = o.group
-			fmt.Fprintf(&b, ".SS %s\n", roff(group))
+	all := config.Settings()
+	for i, s := range all {
+		if i == 0 || s.Group != all[i-1].Group {
+			fmt.Fprintf(&b, ".SS %s\n", roff(s.Group.String()))
 		}
-		fmt.Fprintf(&b, ".TP\n.B %s\n", strings.TrimSpace(roff("--"+o.name)+` \fI`+roff(o.argument)+`\fR`))
-		text := o.meaning
-		if o.repeatable {
-			text += "; repeatable"
-		}
-		if o.value != "" {
-			text += " [" + o.value + "]"
-		}
-		fmt.Fprintf(&b, "%s\n", roff(text))
+		fmt.Fprintf(&b, ".TP\n.B %s\n", strings.TrimSpace(roff("--"+s.Name)+` \fI`+roff(s.Argument)+`\fR`))
+		fmt.Fprintf(&b, "%s\n", roff(s.Usage()))
 	}
 	return b.String()
 }

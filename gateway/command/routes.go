@@ -10,8 +10,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -108,7 +108,7 @@ func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
 	if err != nil {
 		return returnpath.Plan{}, c, err
 	}
-	p, err := c.gateway.PlanRoutes(ctx.Context, gateway.Surroundings{})
+	p, err := routing.Plan(ctx.Context, c.gateway.Targets(), routing.Surroundings{})
 	if err == nil && p.Empty() && len(p.Notes) == 0 {
 		err = noRoutes()
 	}
@@ -117,16 +117,16 @@ func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
 
 // noRoutes is what there is to say where no forward needs any.
 func noRoutes() error {
-	return &gateway.Problem{
+	return &config.Problem{
 		Message: "no forward is transparent: plain connections need no routes",
 		Remedy:  "give the flags of the gateway, --transparent among them",
 	}
 }
 
 func routesPrint(ctx *cli.Context, g *given) error {
-	i, err := settings.Word(ctx.String("format"), returnpath.FormatNames()...)
+	i, err := value.Word(ctx.String("format"), returnpath.FormatNames()...)
 	if err != nil {
-		return gateway.FlagProblem("format", ctx.String("format"), err)
+		return config.FlagProblem("format", ctx.String("format"), err)
 	}
 	if !ctx.Bool("backend-host") && len(ctx.StringSlice("gateway")) > 0 {
 		return usageError{"--gateway does nothing without --backend-host", "add --backend-host"}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -81,7 +81,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	for text := range strings.SplitSeq(addresses, "+") {
 		a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 		if err != nil || a.Zone() != "" {
-			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", settings.Shorten(text)))
+			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", value.Shorten(text)))
 		}
 		g.Addrs = append(g.Addrs, a.Unmap())
 	}
@@ -90,7 +90,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	}
 	hardware, err := net.ParseMAC(mac)
 	if err != nil || len(hardware) != 6 {
-		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", settings.Shorten(mac)))
+		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", value.Shorten(mac)))
 	}
 	g.MAC = hardware.String()
 	return g, nil
@@ -117,7 +117,7 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 
 func gatewayProblem(word, what string) error {
 	return usageError{
-		fmt.Sprintf("--gateway %q %s", settings.Shorten(word), what),
+		fmt.Sprintf("--gateway %q %s", value.Shorten(word), what),
 		"write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0",
 	}
 }

@@ -7,9 +7,10 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
 )
 
 // newWatch returns what keeps an eye on the ways back of transparent forwards;
@@ -28,18 +29,18 @@ func (s *server) newWatch(g *given) *doctor.Watch {
 // but the gateway is not called ready before the first test has ended, unless it
 // takes over from a process that was. The function that it returns ends it.
 func (s *server) startWatch() (stop func()) {
-	s.readiness.Clear(gateway.NotReadyStarting)
+	s.readiness.Clear(readiness.Starting)
 	if s.watch == nil {
 		return func() {}
 	}
 	if s.parent == nil {
-		s.readiness.Set(gateway.NotReadyStarting, "the way back of transparent connections is being tested")
+		s.readiness.Set(readiness.Starting, "the way back of transparent connections is being tested")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.watch.Run(ctx, s.config.SelfTestInterval, func() { s.readiness.Clear(gateway.NotReadyStarting) })
+		s.watch.Run(ctx, s.config.SelfTestInterval, func() { s.readiness.Clear(readiness.Starting) })
 	}()
 	return func() {
 		cancel()
@@ -75,16 +76,16 @@ func (s *server) sayWayBack(e doctor.Event) {
 // far as it is about forwards and routes.
 func (g *given) commandLine(command string) string {
 	words := []string{"unproxy", command}
-	for _, o := range options() {
-		if o.group == "Process" || o.group == "Admin" || o.group == "Log" {
+	for _, s := range config.Settings() {
+		if slices.Contains([]config.Group{config.GroupProcess, config.GroupAdmin, config.GroupLog}, s.Group) {
 			continue
 		}
-		for _, v := range g.values[o.name] {
-			if o.isSwitch {
-				words = append(words, "--"+o.name+"="+v)
+		for _, v := range g.values[s.Name] {
+			if s.Switch {
+				words = append(words, "--"+s.Name+"="+v)
 				continue
 			}
-			words = append(words, "--"+o.name, quoteArgument(v))
+			words = append(words, "--"+s.Name, quoteArgument(v))
 		}
 	}
 	return strings.Join(words, " ")

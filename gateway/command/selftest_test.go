@@ -4,13 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 // The command for the way back is given what the gateway was given, and can be
 // pasted into a shell.
 func TestCommandLine(t *testing.T) {
-	g := &given{values: gateway.Values{
+	g := &given{values: config.Values{
 		"forward":       {":25=127.0.0.1:25?mark=7&local=close", ":26=10.9.0.2:26"},
 		"trust":         {"10.0.0.2"},
 		"transparent":   {"true"},

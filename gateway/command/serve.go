@@ -15,23 +15,25 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
-	"unproxy/gateway/settings"
 	"unproxy/gateway/supervise"
 )
 
 // server is a gateway that runs as a daemon.
 type server struct {
-	config    *gateway.Config
+	config    *config.Config
 	run       *gateway.Gateway
 	log       *zerolog.Logger
 	access    *accesslog.Log
 	admin     adminConfig
 	watch     *doctor.Watch // nil where no forward is transparent
 	examiner  *doctor.Examiner
-	readiness gateway.Readiness
+	readiness readiness.State
 	stopAdmin func()
 	adminGate *gate // nil where there is no admin endpoint
 	shortage  struct {
@@ -108,12 +110,12 @@ func logConfig(g *given) (accesslog.Config, error) {
 			return
 		}
 		text := values[len(values)-1]
-		_, err := settings.Word(text, words...)
+		_, err := value.Word(text, words...)
 		if err == nil {
 			err = take(text)
 		}
 		if err != nil {
-			errs = append(errs, gateway.FlagProblem(name, text, err))
+			errs = append(errs, config.FlagProblem(name, text, err))
 		}
 	}
 	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err }, "auto", "json", "console")
@@ -130,7 +132,7 @@ func (s *server) serve() error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	s.readiness.Set(gateway.NotReadyStarting, "")
+	s.readiness.Set(readiness.Starting, "")
 	attach, stopAdmin, err := s.startAdmin(signals)
 	if err != nil {
 		return err
@@ -196,7 +198,7 @@ func (s *server) sayReady() {
 	transparent, rules := false, 0
 	for _, f := range s.config.Forwards {
 		transparent = transparent || f.Transparent
-		rules = max(rules, len(gateway.Rules(f.Trust)))
+		rules = max(rules, len(config.Rules(f.Trust)))
 	}
 	s.log.Info().Str("version", strings.TrimPrefix(thisVersion().String(), "unproxy ")).
 		Int("forwards", len(s.config.Forwards)).Int("loops", s.config.Loops).Int("trust_rules", rules).
@@ -236,10 +238,10 @@ func (s *server) noteShortage(n engine.Notice) {
 	switch n.Event {
 	case "accept_paused":
 		s.shortage.loops++
-		s.readiness.Set(gateway.NotReadyDescriptors, n.Detail)
+		s.readiness.Set(readiness.Descriptors, n.Detail)
 	case "accept_resumed":
 		if s.shortage.loops--; s.shortage.loops == 0 {
-			s.readiness.Clear(gateway.NotReadyDescriptors)
+			s.readiness.Clear(readiness.Descriptors)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/supervise"
 )
 
@@ -134,7 +134,7 @@ func (l *life) end(sig os.Signal) {
 	}
 	delay, timeout := l.config.DrainDelay, l.config.DrainTimeout
 	l.log.Info().Str("signal", sig.String()).Int("active", active).Str("delay", delay.String()).Str("timeout", timeout.String()).Msg("draining")
-	l.readiness.Set(gateway.NotReadyDraining, "it was told to stop: "+sig.String())
+	l.readiness.Set(readiness.Draining, "it was told to stop: "+sig.String())
 	l.drain(delay + timeout)
 	l.tell(supervise.Stopping, supervise.ExtendTimeout(delay+timeout+drainGrace), supervise.Status(l.drainStatus(time.Now())))
 	l.stop()

@@ -23,7 +23,7 @@ func (s *server) adopt(sockets []supervise.Socket) error {
 				Msg("mode " + mode + " lets every user of this host name any client")
 		}
 	}
-	spare, err := s.config.Adopt(all)
+	spare, err := gateway.Adopt(s.config, all)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/config/value"
 )
 
 // usualAdmin is where status and healthcheck ask when nothing says where.
@@ -112,7 +112,7 @@ func (v *viewer) check() error {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", settings.Shorten(v.sort)), ""}
+	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort)), ""}
 }
 
 // show prints the status once.
@@ -218,7 +218,7 @@ func runHealthcheck(ctx *cli.Context, g *given) error {
 	}
 	var words []string
 	for _, r := range reasons {
-		words = append(words, strings.TrimSuffix(r.Reason+": "+r.Detail, ": "))
+		words = append(words, strings.TrimSuffix(r.Word+": "+r.Detail, ": "))
 	}
 	return fmt.Errorf("not ready: %s", strings.Join(words, "; "))
 }

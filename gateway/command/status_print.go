@@ -65,7 +65,7 @@ func readyWords(s *admin.Status) string {
 	}
 	words := "not ready"
 	for i, r := range s.Reasons {
-		words += []string{": ", ", "}[min(i, 1)] + r.Reason
+		words += []string{": ", ", "}[min(i, 1)] + r.Word
 	}
 	return words
 }

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 )
 
 // run runs unproxy and returns what it printed and its exit code.
@@ -72,7 +73,7 @@ func TestWriteStatus(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := &admin.Status{
 		Version: admin.Version{Version: "v1.2.3"}, PID: 7, Time: now, UptimeSeconds: 100_000, Active: 3, Limit: 100, Loops: []int{2, 1}, LogDropped: 9,
-		Reasons: []gateway.NotReady{{Reason: "starting"}, {Reason: "draining"}},
+		Reasons: []readiness.Reason{{Word: "starting"}, {Word: "draining"}},
 		Forwards: []admin.ForwardStatus{{
 			Name: ":1-9", ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
 			Listeners: []admin.ListenerStatus{{Leads: "db:5432"}},
@@ -185,7 +186,7 @@ func TestWatchStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	endpoint := admin.Serve(l, admin.Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}})
+	endpoint := admin.Serve(l, admin.Config{Gateway: &config.Config{}, Readiness: &readiness.State{}})
 	for _, terminal := range []bool{true, false} {
 		ctx, stop := context.WithCancel(t.Context())
 		again := make(chan time.Time, 1)

@@ -5,16 +5,16 @@ import (
 	"net/netip"
 	"slices"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
 // Subject is the gateway that is to be examined.
 type Subject struct {
-	Config *gateway.Config
+	Config *config.Config
 	// Warnings are those of the configuration.
-	Warnings []gateway.Warning
+	Warnings []config.Warning
 	// Descriptors is how many files the process may have open; 0 is unknown.
 	Descriptors int
 	// Printing is the command that prints what a backend's host needs.
@@ -72,9 +72,9 @@ func (e *examination) settings(context.Context) []Finding {
 	for _, w := range e.Warnings {
 		code, target := Configuration, "settings"
 		switch w.About {
-		case gateway.AboutTrust:
+		case config.AboutTrust:
 			code, target = Trust, "trust"
-		case gateway.AboutDescriptors:
+		case config.AboutDescriptors:
 			code, target = Descriptors, "open files"
 		}
 		f := finding(code, target, Warn, "%s", w.Message)

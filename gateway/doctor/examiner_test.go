@@ -25,7 +25,7 @@ func TestExaminer(t *testing.T) {
 	const address = "127.0.0.1:22"
 	w := healthy()
 	watch, _, _ := watched(t, w, ssh)
-	c, warnings := config(t, ssh)
+	c, warnings := configured(t, ssh)
 	at := &clock{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	e := NewExaminer(w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000}, watch, at.read)
 	if all, ended := e.Findings(); len(all) != 0 || !ended.IsZero() {
@@ -63,7 +63,7 @@ func TestExaminerRests(t *testing.T) {
 		connected++
 		return nil
 	}
-	c, _ := config(t, ssh)
+	c, _ := configured(t, ssh)
 	at := &clock{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	e := NewExaminer(w.host(), Subject{Config: c}, nil, at.read)
 	cancelled, cancel := context.WithCancel(context.Background())

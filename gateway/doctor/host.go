@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -38,8 +38,8 @@ type Host struct {
 	BindUDP func(at netip.AddrPort, dualStack bool) error
 
 	// Plan makes the plan of the way back, with names as they were resolved; see
-	// [gateway.Config.PlanRoutes].
-	Plan func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error)
+	// [config.Config.PlanRoutes].
+	Plan func(ctx context.Context, c *config.Config, names lookup) (returnpath.Plan, error)
 	// Missing returns the part of a plan that is not in force.
 	Missing func(context.Context, returnpath.Plan) (returnpath.Plan, error)
 	// Way asks the kernel what becomes of a packet.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -141,8 +141,8 @@ func (w *world) host() Host {
 		},
 		Bind:    func(at netip.AddrPort, _ bool) error { return w.bind[at.String()] },
 		BindUDP: func(at netip.AddrPort, _ bool) error { return w.bind["udp "+at.String()] },
-		Plan: func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error) {
-			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names, Locate: w.locate})
+		Plan: func(ctx context.Context, c *config.Config, names lookup) (returnpath.Plan, error) {
+			return routing.Plan(ctx, c.Targets(), routing.Surroundings{Lookup: names, Locate: w.locate})
 		},
 		Missing: func(_ context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 			w.mu.Lock()
@@ -182,10 +182,10 @@ func (w *world) locate(all []returnpath.Backend) ([]returnpath.Backend, error) {
 	return all, nil
 }
 
-// config is the configuration of a gateway with these flags and one trust rule.
-func config(t *testing.T, flags string) (*gateway.Config, []gateway.Warning) {
+// configured is the configuration of a gateway with these flags and one trust rule.
+func configured(t *testing.T, flags string) (*config.Config, []config.Warning) {
 	t.Helper()
-	source := gateway.Source{Settings: gateway.Values{"trust": {"10.0.0.2"}}, Descriptors: 20000}
+	source := config.Source{Settings: config.Values{"trust": {"10.0.0.2"}}, Descriptors: 20000}
 	words := strings.Fields(flags)
 	for i := 0; i+1 < len(words); i += 2 {
 		name := strings.TrimPrefix(words[i], "--")
@@ -198,7 +198,7 @@ func config(t *testing.T, flags string) (*gateway.Config, []gateway.Warning) {
 			source.Settings[name] = append(source.Settings[name], words[i+1])
 		}
 	}
-	c, warnings, err := gateway.Load(source)
+	c, warnings, err := config.Load(source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func config(t *testing.T, flags string) (*gateway.Config, []gateway.Warning) {
 // examine examines a gateway with these flags on the host.
 func (w *world) examine(t *testing.T, flags string) Report {
 	t.Helper()
-	c, warnings := config(t, flags)
+	c, warnings := configured(t, flags)
 	return Examine(context.Background(), w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000})
 }
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 	"unproxy/transparent"
 )
@@ -27,7 +27,7 @@ func (e *examination) limits(context.Context) []Finding {
 
 func (e *examination) descriptors() []Finding {
 	for _, w := range e.Warnings {
-		if w.About == gateway.AboutDescriptors {
+		if w.About == config.AboutDescriptors {
 			return nil // settings has told
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -33,8 +33,8 @@ func This() Host {
 		Stand:   stand,
 		Bind:    bind,
 		BindUDP: bindUDP,
-		Plan: func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error) {
-			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names})
+		Plan: func(ctx context.Context, c *config.Config, names lookup) (returnpath.Plan, error) {
+			return routing.Plan(ctx, c.Targets(), routing.Surroundings{Lookup: names})
 		},
 		Missing:  routing.Missing,
 		Way:      routing.Find,

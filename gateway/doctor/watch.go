@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 	"unproxy/transparent/returnpath"
 )
 
@@ -42,9 +43,9 @@ const (
 // WatchConfig is what a [Watch] needs.
 type WatchConfig struct {
 	Host   Host
-	Config *gateway.Config
+	Config *config.Config
 	// Readiness is told while a way back is broken.
-	Readiness *gateway.Readiness
+	Readiness *readiness.State
 	// Notice is told of each change, from one goroutine.
 	Notice func(Event)
 	// Apply is the command that puts the way back into force, for remedies
@@ -190,14 +191,14 @@ func (w *Watch) tell(t *target, v verdict) {
 // setReadiness tells of the first of the ways back that are broken.
 func (w *Watch) setReadiness(broken []Finding) {
 	if len(broken) == 0 {
-		w.Readiness.Clear(gateway.NotReadyReturnPath)
+		w.Readiness.Clear(readiness.ReturnPath)
 		return
 	}
 	detail := broken[0].Target + ": " + broken[0].Detail
 	if n := len(broken) - 1; n > 0 {
 		detail += fmt.Sprintf("; so it is with %d more", n)
 	}
-	w.Readiness.Set(gateway.NotReadyReturnPath, detail)
+	w.Readiness.Set(readiness.ReturnPath, detail)
 }
 
 // key names a target in every round.

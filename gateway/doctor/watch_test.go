@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/transparent/returnpath"
 )
 
@@ -24,10 +24,10 @@ type round struct {
 }
 
 // watched makes a watch over a world, and tells what it is told.
-func watched(t *testing.T, w *world, flags string) (*Watch, *gateway.Readiness, *[]string) {
+func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[]string) {
 	t.Helper()
-	c, _ := config(t, flags)
-	ready, told := &gateway.Readiness{}, &[]string{}
+	c, _ := configured(t, flags)
+	ready, told := &readiness.State{}, &[]string{}
 	return NewWatch(WatchConfig{
 		Host: w.host(), Config: c, Readiness: ready, Apply: "unproxy routes apply --forward …",
 		Notice: func(e Event) {
@@ -153,7 +153,7 @@ func TestWatchReadiness(t *testing.T) {
 		t.Errorf("told %q", *told)
 	}
 	got := ready.Reasons()
-	if len(got) != 1 || got[0].Reason != gateway.NotReadyReturnPath || !strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client of 192.0.2.0/24 is not answered") || !strings.HasSuffix(got[0].Detail, "with 2 more") {
+	if len(got) != 1 || got[0].Word != readiness.ReturnPath || !strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client of 192.0.2.0/24 is not answered") || !strings.HasSuffix(got[0].Detail, "with 2 more") {
 		t.Errorf("not ready because of %+v", got)
 	}
 }

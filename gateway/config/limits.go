@@ -1,15 +1,12 @@
-package gateway
+package config
 
 import "fmt"
-
-// maxWaiting is the setting of how many connections may wait for a header.
-const maxWaiting = "max-waiting"
 
 // limits settles how many connections there may be, and how many of them may
 // wait for their header: half, so that those never keep everybody else out.
 func (l *loader) limits() {
 	l.connections()
-	most, given := l.config.MaxConnections, len(l.src.Settings[maxWaiting]) > 0
+	most, given := l.config.MaxConnections, l.given(maxWaitingFlag)
 	if !given {
 		l.config.MaxWaiting = (most + 1) / 2
 	}
@@ -46,10 +43,10 @@ func (l *loader) connections() {
 		share = max(2, free/2)
 	}
 	if datagrams == 0 || streams > 0 {
-		l.settle(MaxConnections, share/2, &l.config.MaxConnections)
+		l.settle(maxConnectionsFlag, share/2, &l.config.MaxConnections)
 	}
 	if datagrams > 0 {
-		l.settle(MaxFlows, min(share, mostFlows), &l.config.MaxFlows)
+		l.settle(maxFlowsFlag, min(share, mostFlows), &l.config.MaxFlows)
 	}
 }
 
@@ -63,7 +60,7 @@ const (
 // settle sets a limit to what the descriptors allow, or compares what was given
 // with that.
 func (l *loader) settle(name string, allowed int, limit *int) {
-	if len(l.src.Settings[name]) == 0 {
+	if !l.given(name) {
 		*limit = allowed
 		return
 	}

@@ -1,14 +1,44 @@
-package gateway
+package config
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"strings"
 
 	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
+
+// listKind is what a list of addresses is for.
+type listKind int
+
+// The kinds of lists.
+const (
+	trustList listKind = iota
+	healthList
+	allowDestinationList
+	allowSourceList
+)
+
+// listKinds says of each kind by which flag its rules are given, whether it
+// holds peers that may name a client, and which part of a forward it is. A flag
+// with -file behind it gives files of the same list.
+var listKinds = [...]struct {
+	flag    string
+	ofPeers bool
+	put     func(*forward.Forward, *trust.Live)
+}{
+	trustList:            {trustFlag, true, func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
+	healthList:           {"health-source", false, func(f *forward.Forward, set *trust.Live) { f.Health = set }},
+	allowDestinationList: {"allow-destination", false, func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
+	allowSourceList:      {"allow-source", false, func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
+}
+
+// list is a list of addresses before it is loaded.
+type list struct {
+	rules, files []string
+	// flag is what the rules were written after, for messages.
+	flag string
+}
 
 // lists loads lists of addresses, each only once, however many forwards share
 // it: what is wrong with a list is told once, and one replacement is for all.
@@ -34,21 +64,12 @@ type liveList struct {
 func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
-	for _, want := range []struct {
-		list    list
-		into    func(*trust.Live)
-		ofPeers bool
-	}{
-		{d.trust, func(set *trust.Live) { d.forward.Trust = set }, true},
-		{d.health, func(set *trust.Live) { d.forward.Health = set }, false},
-		{d.allowDestination, func(set *trust.Live) { d.forward.AllowDestination = set }, false},
-		{d.allowSource, func(set *trust.Live) { d.forward.Source.Allow = set }, false},
-	} {
-		set, told, err := l.load(want.list, want.ofPeers)
+	for kind, k := range listKinds {
+		set, more, err := l.load(d.lists[kind], k.ofPeers)
 		if set != nil {
-			want.into(set)
+			k.put(&d.Forward, set)
 		}
-		warnings = append(warnings, told...)
+		warnings = append(warnings, more...)
 		errs = append(errs, err)
 	}
 	return warnings, errors.Join(errs...)
@@ -93,23 +114,8 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 	return set, warnings, err
 }
 
-// nameLists says after what the rules were written, for the lists that have no
-// such name yet.
-func (d *draft) nameLists(after func(name string) string) {
-	for name, l := range map[string]*list{
-		"trust":             &d.trust,
-		"health-source":     &d.health,
-		"allow-source":      &d.allowSource,
-		"allow-destination": &d.allowDestination,
-	} {
-		if d.given[name] || name == "trust" && d.given["trust-file"] {
-			l.flag = after(name)
-		}
-	}
-}
-
-// Rules returns the rules behind a set of addresses as they are now, where it
-// is known by rules.
+// Rules returns the current rules of a set of addresses, or nil if the set is not
+// made of rules.
 func Rules(a forward.Addresses) []trust.Rule {
 	switch set := a.(type) {
 	case *trust.Set:
@@ -118,46 +124,4 @@ func Rules(a forward.Addresses) []trust.Rule {
 		return set.Set().Rules()
 	}
 	return nil
-}
-
-// overlap returns a rule of each set such that the two share an address.
-func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
-	for _, x := range Rules(a) {
-		for _, y := range Rules(b) {
-			if x.Prefix.Overlaps(y.Prefix) {
-				return x, y, true
-			}
-		}
-	}
-	return one, other, false
-}
-
-// everybody reports whether a set holds a whole address family.
-func everybody(a forward.Addresses) bool {
-	for _, r := range Rules(a) {
-		if r.Prefix.Bits() == 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// loopback reports whether a host, an address or a name, is this one for sure.
-func loopback(b forward.Backend) bool {
-	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
-	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
-}
-
-// covers reports whether a listener takes connections to addr.
-func covers(l forward.Listener, addr netip.AddrPort) bool {
-	at := l.Endpoint.Addr
-	if !at.IsValid() || at.Port() != addr.Port() {
-		return false
-	}
-	if at.Addr() == addr.Addr() {
-		return true
-	}
-	wildcard := at.Addr().IsUnspecified()
-	sameFamily := at.Addr().Is4() == addr.Addr().Is4()
-	return wildcard && (sameFamily || l.DualStack)
 }

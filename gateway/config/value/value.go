@@ -1,8 +1,8 @@
-// Package settings reads the values that an operator writes, in a flag, in an
+// Package value reads the values that an operator writes, in a flag, in an
 // environment variable or in the tail of a forward: the same words with the
 // same messages everywhere. It is pure: no I/O, no state, and it imports only
 // the standard library.
-package settings
+package value
 
 import (
 	"fmt"
@@ -31,18 +31,20 @@ func (e *Error) Error() string { return e.Why }
 // off is the word that all numbers and durations take for zero.
 const off = "off"
 
-// Duration reads a Go duration, "5s" or "1m30s". "0" and "off" are zero;
-// anything between zero and least is refused, and so is a negative one.
-func Duration(text string, least time.Duration) (time.Duration, error) {
+// Duration reads a Go duration, "5s" or "1m30s", from least to most. "0" and
+// "off" are zero, which is always accepted.
+func Duration(text string, least, most time.Duration) (time.Duration, error) {
 	if text == off {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, notDuration(text)
-	}
-	if d < 0 || d > 0 && d < least {
+	case d < 0 || d > 0 && d < least:
 		return 0, &Error{Why: fmt.Sprintf("is too short, the least is %v; 0 is off", least), Instead: least.String()}
+	case d > most:
+		return 0, &Error{Why: fmt.Sprintf("is too long, the most is %v", most), Instead: most.String()}
 	}
 	return d, nil
 }

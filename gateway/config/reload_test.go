@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"net/netip"
@@ -11,11 +11,11 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// reloadable is a gateway with two forwards and three lists: the trust files
+// reloadable is the lists of two forwards and three lists: the trust files
 // "a", which both share with a rule, and "b"; and who may check health.
 type reloadable struct {
 	*testing.T
-	*Gateway
+	*Lists
 	dir           string
 	shared, other *forward.Forward
 }
@@ -30,14 +30,8 @@ func newReloadable(t *testing.T) *reloadable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Loops = 1
-	r.Gateway, err = New(*c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.engine.Start()
-	t.Cleanup(r.engine.Close)
-	r.reloads.now = func() time.Time { return time.Unix(1000, 0) }
+	r.Lists = c.Lists
+	r.now = func() time.Time { return time.Unix(1000, 0) }
 	r.shared, r.other = c.Forwards[0], c.Forwards[1]
 	return r
 }
@@ -74,13 +68,13 @@ func TestReload(t *testing.T) {
 	r.trusts(r.shared, "192.0.2.11", true)
 	r.trusts(r.shared, "198.51.100.1", true)
 	r.trusts(r.other, "192.0.2.1", true)
-	if s := r.Reloads(); s.Succeeded != 1 || s.Failed != 0 || s.LastError != nil || !s.LastSuccess.Equal(time.Unix(1000, 0)) {
+	if s := r.State(); s.Succeeded != 1 || s.Failed != 0 || s.LastError != nil || !s.LastSuccess.Equal(time.Unix(1000, 0)) {
 		t.Errorf("%+v", s)
 	}
 }
 
-// One broken line, and nothing changes, not even in the lists that are well;
-// all that is wrong is told.
+// One broken line, and nothing changes, not even in the lists that can be read;
+// every problem is reported.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	for name, broken := range map[string]string{"a broken line": "192.0.2.20\n10.0.0.1/8\n", "empty": "# nobody\n", "a port": "192.0.2.20:80\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +88,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			r.trusts(r.shared, "192.0.2.20", false)
 			r.trusts(r.shared, "192.0.2.1", true)
 			r.trusts(r.other, "192.0.2.2", true)
-			if s := r.Reloads(); s.Succeeded != 0 || s.Failed != 1 || s.LastError == nil || !s.LastSuccess.IsZero() {
+			if s := r.State(); s.Succeeded != 0 || s.Failed != 1 || s.LastError == nil || !s.LastSuccess.IsZero() {
 				t.Errorf("%+v", s)
 			}
 			r.write("b", "192.0.2.21\n")
@@ -103,7 +97,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			}
 			r.trusts(r.shared, "192.0.2.20", true)
 			r.trusts(r.other, "192.0.2.21", true)
-			if s := r.Reloads(); s.Succeeded != 1 || s.Failed != 1 || s.LastError != nil {
+			if s := r.State(); s.Succeeded != 1 || s.Failed != 1 || s.LastError != nil {
 				t.Errorf("%+v", s)
 			}
 		})
@@ -157,7 +151,7 @@ func TestChanged(t *testing.T) {
 	}
 	asked("tried in vain", false, false)
 	r.write("b", "192.0.2.33\n")
-	asked("mended", false, true)
+	asked("fixed", false, true)
 	if err := os.Remove(r.path("b")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ func hostAddress(text string) (string, error) {
 	return "", errors.New("no such function")
 }
 
-func TestParseForward(t *testing.T) {
+func TestParseSpec(t *testing.T) {
 	for _, tt := range []struct {
 		spec string
 		want string // each listener as NAME address[+] -> backends; "+" is dual stack
@@ -52,13 +52,13 @@ func TestParseForward(t *testing.T) {
 		{"{{ six }}:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
 		{"[{{ six }}]:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
 	} {
-		f, err := parseForward(tt.spec, hostAddress)
+		f, err := parseSpec(tt.spec, hostAddress)
 		if err != nil {
-			t.Errorf("parseForward(%q) failed: %v", tt.spec, err)
+			t.Errorf("parseSpec(%q) failed: %v", tt.spec, err)
 			continue
 		}
-		if got := describe(f.Listeners); got != tt.want {
-			t.Errorf("parseForward(%q)\n got %s\nwant %s", tt.spec, got, tt.want)
+		if got := describe(f.listeners); got != tt.want {
+			t.Errorf("parseSpec(%q)\n got %s\nwant %s", tt.spec, got, tt.want)
 		}
 	}
 }
@@ -71,9 +71,9 @@ func TestNameOfAForward(t *testing.T) {
 		"unix:/run/a.sock=127.0.0.1:22":               "unix:/run/a.sock",
 		"{{ six }}:443=127.0.0.1:22":                  "[fd00::2]:443",
 	} {
-		f, err := parseForward(spec, hostAddress)
-		if err != nil || f.Name != want {
-			t.Errorf("parseForward(%q) is called %q, %v; want %q", spec, f.Name, err, want)
+		f, err := parseSpec(spec, hostAddress)
+		if err != nil || f.name != want {
+			t.Errorf("parseSpec(%q) is called %q, %v; want %q", spec, f.name, err, want)
 		}
 	}
 	c, _, err := Load(Source{Forwards: []string{":1-2=127.0.0.1:11-12"}, Settings: Values{"trust": {"10.0.0.0/8"}}})
@@ -108,7 +108,7 @@ func backendText(b forward.Backend) string {
 	return b.Endpoint.String()
 }
 
-func TestParseForwardRefuses(t *testing.T) {
+func TestParseSpecRefuses(t *testing.T) {
 	for _, tt := range []struct{ spec, want, hint string }{
 		{"", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
 		{"8443", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
@@ -165,44 +165,44 @@ func TestParseForwardRefuses(t *testing.T) {
 		{":1=127.0.0.1:2?--local=close", "key", "?local"},
 		{":1=127.0.0.1:2?local=close&", "a key without a name", "KEY=VALUE"},
 	} {
-		_, err := parseForward(tt.spec, hostAddress)
+		_, err := parseSpec(tt.spec, hostAddress)
 		if err == nil {
-			t.Errorf("parseForward(%q) succeeded; want %q", tt.spec, tt.want)
+			t.Errorf("parseSpec(%q) succeeded; want %q", tt.spec, tt.want)
 			continue
 		}
 		if !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("parseForward(%q) = %v; want %q", tt.spec, err, tt.want)
+			t.Errorf("parseSpec(%q) = %v; want %q", tt.spec, err, tt.want)
 		}
 		var p *Problem
 		if !errors.As(err, &p) || !strings.Contains(p.Remedy, tt.hint) {
-			t.Errorf("parseForward(%q): remedy %q; want %q", tt.spec, p.Remedy, tt.hint)
+			t.Errorf("parseSpec(%q): remedy %q; want %q", tt.spec, p.Remedy, tt.hint)
 		}
 	}
 }
 
-func TestParseForwardTellsAllAtOnce(t *testing.T) {
-	_, err := parseForward("nowhere:1=0.0.0.0:2,::3?--x", hostAddress)
+func TestParseSpecTellsAllAtOnce(t *testing.T) {
+	_, err := parseSpec("nowhere:1=0.0.0.0:2,::3?--x", hostAddress)
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || len(joined.Unwrap()) != 4 {
 		t.Errorf("four faults, but the error is: %v", err)
 	}
 }
 
-func TestParseForwardKeys(t *testing.T) {
-	f, err := parseForward(":1=127.0.0.1:2?transparent&trust=10.0.0.0/8&trust={{ a & b }}/32&accept=v1,v2", hostAddress)
+func TestParseSpecKeys(t *testing.T) {
+	f, err := parseSpec(":1=127.0.0.1:2?transparent&trust=10.0.0.0/8&trust={{ a & b }}/32&accept=v1,v2", hostAddress)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := "map[accept:[v1,v2] transparent:[] trust:[10.0.0.0/8 {{ a & b }}/32]]"
-	if got := fmt.Sprint(f.Settings); got != want {
+	if got := fmt.Sprint(f.settings); got != want {
 		t.Errorf("keys %s; want %s", got, want)
 	}
 }
 
-// FuzzParseForward holds the parser to: it never panics, an error is made of
+// FuzzParseSpec holds the parser to: it never panics, an error is made of
 // problems that each fit on a line, and what is accepted has listeners that all
 // lead somewhere and a name that listens on the same again.
-func FuzzParseForward(f *testing.F) {
+func FuzzParseSpec(f *testing.F) {
 	for _, seed := range []string{
 		":8443=127.0.0.1:443", "tcp://[::]:1-3=a.b:4-6,unix:/x?trust=any&transparent",
 		"{{ GetPrivateIP }}:443=header?allow-destination=10.0.0.0/8", "unix:/a=[2001:db8::1]:1", "udp://:1=:1",
@@ -213,23 +213,23 @@ func FuzzParseForward(f *testing.F) {
 		if strings.Count(spec, "-") > 3 {
 			return // wide ranges take long and show nothing new
 		}
-		got, err := parseForward(spec, hostAddress)
+		got, err := parseSpec(spec, hostAddress)
 		if err != nil {
 			return
 		}
-		if len(got.Listeners) == 0 {
-			t.Fatalf("parseForward(%q) has no listener", spec)
+		if len(got.listeners) == 0 {
+			t.Fatalf("parseSpec(%q) has no listener", spec)
 		}
-		for _, l := range got.Listeners {
+		for _, l := range got.listeners {
 			if len(l.Backends) == 0 {
-				t.Fatalf("parseForward(%q): %s leads nowhere", spec, l.Name)
+				t.Fatalf("parseSpec(%q): %s leads nowhere", spec, l.Name)
 			}
-			again, err := parseForward(l.Name+"="+backendText(l.Backends[0]), hostAddress)
+			again, err := parseSpec(l.Name+"="+backendText(l.Backends[0]), hostAddress)
 			if err != nil {
-				t.Fatalf("parseForward(%q) gives %s to %s, which does not parse: %v", spec, l.Name, backendText(l.Backends[0]), err)
+				t.Fatalf("parseSpec(%q) gives %s to %s, which does not parse: %v", spec, l.Name, backendText(l.Backends[0]), err)
 			}
-			if again.Listeners[0].Endpoint != l.Endpoint || again.Listeners[0].Backends[0] != l.Backends[0] {
-				t.Fatalf("parseForward(%q) gives %v, which reads back as %v", spec, l, again.Listeners[0])
+			if again.listeners[0].Endpoint != l.Endpoint || again.listeners[0].Backends[0] != l.Backends[0] {
+				t.Fatalf("parseSpec(%q) gives %v, which reads back as %v", spec, l, again.listeners[0])
 			}
 		}
 	})

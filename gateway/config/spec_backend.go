@@ -1,12 +1,12 @@
-package gateway
+package config
 
 import (
 	"fmt"
 	"net/netip"
 	"strings"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
-	"unproxy/gateway/settings"
 )
 
 // fromHeader is the BACKEND that stands for the destination in the header.
@@ -14,12 +14,12 @@ const fromHeader = "header"
 
 // backends reads BACKEND[,BACKEND...] and gives each listener of f its own.
 // span is the range of ports that f listens on.
-func (p *problems) backends(f *Forward, text string, span portRange) {
+func (p *problems) backends(f *spec, text string, span portRange) {
 	if text == "" {
 		p.add("has no backend", grammar)
 		return
 	}
-	list := settings.Split(text, ',')
+	list := value.Split(text, ',')
 	for _, word := range list {
 		if word == fromHeader && len(list) > 1 {
 			p.add("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
@@ -29,17 +29,17 @@ func (p *problems) backends(f *Forward, text string, span portRange) {
 		if !ok {
 			continue
 		}
-		if ports.len() > 1 && len(f.Listeners) > 0 && ports.len() != span.len() {
+		if ports.len() > 1 && len(f.listeners) > 0 && ports.len() != span.len() {
 			p.add(fmt.Sprintf("backend %q has %d ports, the listener has %d", word, ports.len(), span.len()),
 				"give both ranges the same length, or the backend a single port")
 			continue
 		}
-		for i := range f.Listeners {
+		for i := range f.listeners {
 			port := ports.low
 			if ports.len() > 1 {
 				port += uint16(i)
 			}
-			f.Listeners[i].Backends = append(f.Listeners[i].Backends, withPort(b, port))
+			f.listeners[i].Backends = append(f.listeners[i].Backends, withPort(b, port))
 		}
 	}
 }
@@ -64,12 +64,12 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 		return forward.Backend{Endpoint: forward.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
 	}
 	if strings.Contains(word, "{{") {
-		p.add(fmt.Sprintf("backend %q is a template", settings.Shorten(word)), "templates are for LISTEN; write the backend's address or name")
+		p.add(fmt.Sprintf("backend %q is a template", value.Shorten(word)), "templates are for LISTEN; write the backend's address or name")
 		return forward.Backend{}, portRange{}, false
 	}
 	if scheme, rest, ok := strings.Cut(word, "://"); ok {
-		p.add(fmt.Sprintf("backend %q has a scheme: %q", settings.Shorten(word), settings.Shorten(scheme)),
-			"bytes are passed on as they come; write HOST:PORT: "+settings.Shorten(strings.TrimRight(rest, "/")))
+		p.add(fmt.Sprintf("backend %q has a scheme: %q", value.Shorten(word), value.Shorten(scheme)),
+			"bytes are passed on as they come; write HOST:PORT: "+value.Shorten(strings.TrimRight(rest, "/")))
 		return forward.Backend{}, portRange{}, false
 	}
 	host, ports, err := splitPort(word)
@@ -77,7 +77,7 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 		err = fmt.Errorf("has port 0")
 	}
 	if err != nil {
-		p.add(fmt.Sprintf("backend %q %v", settings.Shorten(word), err), backendRemedy(word))
+		p.add(fmt.Sprintf("backend %q %v", value.Shorten(word), err), backendRemedy(word))
 		return forward.Backend{}, portRange{}, false
 	}
 	b, ok := p.backendHost(word, host)
@@ -95,7 +95,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		if !isName(host) {
-			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", settings.Shorten(word), settings.Shorten(host)), backendRemedy(word))
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)), backendRemedy(word))
 			return none, false
 		}
 		return forward.Backend{Host: host}, true

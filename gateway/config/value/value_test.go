@@ -1,4 +1,4 @@
-package settings
+package value
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ func TestDuration(t *testing.T) {
 	for _, tt := range []struct {
 		text    string
 		least   time.Duration
+		most    time.Duration // 0 is an hour
 		want    time.Duration
 		why     string // "" when it is taken
 		instead string
@@ -25,8 +26,15 @@ func TestDuration(t *testing.T) {
 		{text: "", why: "is not a duration"},
 		{text: "-1s", why: "is too short"},
 		{text: "10ms", least: time.Second, why: "is too short", instead: "1s"},
+		{text: "1m", most: time.Minute, want: time.Minute},
+		{text: "60001ms", most: time.Minute, why: "is too long, the most is 1m0s", instead: "1m0s"},
+		{text: "2562047h47m16.854775807s", why: "is too long"}, // the longest that there is
+		{text: "2562048h", why: "is not a duration"},
 	} {
-		got, err := Duration(tt.text, tt.least)
+		if tt.most == 0 {
+			tt.most = time.Hour
+		}
+		got, err := Duration(tt.text, tt.least, tt.most)
 		check(t, "Duration", tt.text, err, tt.why, tt.instead)
 		if err == nil && got != tt.want {
 			t.Errorf("Duration(%q) = %v; want %v", tt.text, got, tt.want)

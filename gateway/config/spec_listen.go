@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
-	"unproxy/gateway/settings"
 )
 
 // portRange is one port, or several that follow each other.
@@ -20,32 +20,32 @@ func (r portRange) len() int { return int(r.high) - int(r.low) + 1 }
 
 // listeners reads LISTEN into f and returns the ports that it covers; the zero
 // range for a unix socket.
-func (p *problems) listeners(f *Forward, listen string, expand func(string) (string, error)) portRange {
+func (p *problems) listeners(f *spec, listen string, expand func(string) (string, error)) portRange {
 	text, err := expandTemplates(listen, expand)
 	if err != nil {
 		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
 		return portRange{}
 	}
-	f.Name = f.scheme() + text
+	f.name = f.scheme() + text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
-			f.Listeners = []forward.Listener{{Name: f.scheme() + text, Endpoint: forward.Endpoint{Path: path}}}
+			f.listeners = []forward.Listener{{Name: f.scheme() + text, Endpoint: forward.Endpoint{Path: path}}}
 		}
 		return portRange{}
 	}
 	if name, ok := strings.CutPrefix(text, "systemd:"); ok {
-		if f.Datagrams {
+		if f.datagrams {
 			p.add("sockets of UDP cannot be handed over by systemd", "listen on HOST:PORT, such as udp://:5300")
 			return portRange{}
 		}
 		if p.activation(name) {
-			f.Listeners = []forward.Listener{{Name: text, Activation: name}}
+			f.listeners = []forward.Listener{{Name: text, Activation: name}}
 		}
 		return portRange{}
 	}
 	host, ports, err := splitPort(text)
 	if err != nil {
-		p.add(fmt.Sprintf("listener %q %v", settings.Shorten(text), err), listenRemedy(text))
+		p.add(fmt.Sprintf("listener %q %v", value.Shorten(text), err), listenRemedy(text))
 		return portRange{}
 	}
 	addr, ok := p.listenAddress(text, host)
@@ -53,7 +53,7 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 		return portRange{}
 	}
 	for port := int(ports.low); port <= int(ports.high); port++ {
-		f.Listeners = append(f.Listeners, forward.Listener{
+		f.listeners = append(f.listeners, forward.Listener{
 			Name:      f.scheme() + host + ":" + strconv.Itoa(port),
 			Endpoint:  forward.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
 			DualStack: addr == netip.IPv6Unspecified(),
@@ -63,8 +63,8 @@ func (p *problems) listeners(f *Forward, listen string, expand func(string) (str
 }
 
 // scheme is what tells a listener's name from that of a TCP listener.
-func (f *Forward) scheme() string {
-	if f.Datagrams {
+func (f *spec) scheme() string {
+	if f.datagrams {
 		return "udp://"
 	}
 	return ""
@@ -84,7 +84,7 @@ func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 		if host == "localhost" {
 			remedy = fmt.Sprintf("write 127.0.0.1:%s, or [::1]:%s", port, port)
 		}
-		p.add(fmt.Sprintf("listener %q: %q is not an IP address", settings.Shorten(text), settings.Shorten(host)), remedy)
+		p.add(fmt.Sprintf("listener %q: %q is not an IP address", value.Shorten(text), value.Shorten(host)), remedy)
 		return netip.Addr{}, false
 	}
 	if addr.IsMulticast() {
@@ -129,17 +129,17 @@ func parsePorts(text string) (portRange, error) {
 	low, high, ranged := strings.Cut(text, "-")
 	first, err := strconv.ParseUint(low, 10, 16)
 	if err != nil {
-		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", settings.Shorten(low))
+		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", value.Shorten(low))
 	}
 	if !ranged {
 		return portRange{uint16(first), uint16(first)}, nil
 	}
 	last, err := strconv.ParseUint(high, 10, 16)
 	if err != nil {
-		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", settings.Shorten(high))
+		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", value.Shorten(high))
 	}
 	if first == 0 || last < first {
-		return portRange{}, fmt.Errorf("has the ports %s: the first must be above 0 and not above the last", settings.Shorten(text))
+		return portRange{}, fmt.Errorf("has the ports %s: the first must be above 0 and not above the last", value.Shorten(text))
 	}
 	return portRange{uint16(first), uint16(last)}, nil
 }
@@ -158,10 +158,10 @@ func parseHost(host string) (netip.Addr, error) {
 
 // path settles whether a unix socket can be at path.
 func (p *problems) path(what, path string) bool {
-	name := fmt.Sprintf("%s %q", what, settings.Shorten("unix:"+path))
+	name := fmt.Sprintf("%s %q", what, value.Shorten("unix:"+path))
 	switch {
 	case strings.HasPrefix(path, "@"):
-		p.add(name+" is in the abstract name space, where no mode says who may connect", "write the path of a file: unix:/run/unproxy/"+settings.Shorten(path[1:])+".sock")
+		p.add(name+" is in the abstract name space, where no mode says who may connect", "write the path of a file: unix:/run/unproxy/"+value.Shorten(path[1:])+".sock")
 	case !filepath.IsAbs(path):
 		p.add(name+" is not an absolute path", "write unix:/run/unproxy/NAME.sock")
 	case len(path) > 107: // sun_path of unix(7) is 108 bytes with its final zero
@@ -181,7 +181,7 @@ func (p *problems) activation(name string) bool {
 	if name != "" && len(name) <= 255 && !strings.ContainsFunc(name, odd) {
 		return true
 	}
-	p.add(fmt.Sprintf("listener %q has no name that systemd can give a socket", settings.Shorten("systemd:"+name)),
+	p.add(fmt.Sprintf("listener %q has no name that systemd can give a socket", value.Shorten("systemd:"+name)),
 		"write systemd:NAME, and FileDescriptorName=NAME in the .socket unit")
 	return false
 }
@@ -198,36 +198,36 @@ func expandTemplates(listen string, expand func(string) (string, error)) (string
 		}
 		end := strings.Index(rest, "}}")
 		if end < start {
-			return "", fmt.Errorf("template %q is never closed", settings.Shorten(rest[start:]))
+			return "", fmt.Errorf("template %q is never closed", value.Shorten(rest[start:]))
 		}
 		out.WriteString(rest[:start])
 		text := rest[start : end+2]
 		rest = rest[end+2:]
-		value, err := expandOne(text, expand)
+		host, err := expandOne(text, expand)
 		if err != nil {
 			return "", err
 		}
-		if strings.Contains(value, ":") && !strings.HasSuffix(out.String(), "[") {
-			value = "[" + value + "]"
+		if strings.Contains(host, ":") && !strings.HasSuffix(out.String(), "[") {
+			host = "[" + host + "]"
 		}
-		out.WriteString(value)
+		out.WriteString(host)
 	}
 	return out.String(), nil
 }
 
 // expandOne returns the address that a template stands for.
 func expandOne(text string, expand func(string) (string, error)) (string, error) {
-	value, err := expand(text)
+	expanded, err := expand(text)
 	if err != nil {
-		return "", fmt.Errorf("template %s: %w", settings.Shorten(text), err)
+		return "", fmt.Errorf("template %s: %w", value.Shorten(text), err)
 	}
-	words := strings.Fields(value)
+	words := strings.Fields(expanded)
 	if len(words) != 1 {
-		return "", fmt.Errorf("template %s gives %d addresses (%q) where one is needed", settings.Shorten(text), len(words), settings.Shorten(value))
+		return "", fmt.Errorf("template %s gives %d addresses (%q) where one is needed", value.Shorten(text), len(words), value.Shorten(expanded))
 	}
 	addr, err := netip.ParseAddr(words[0])
 	if err != nil {
-		return "", fmt.Errorf("template %s gives %q, which is not an IP address", settings.Shorten(text), settings.Shorten(value))
+		return "", fmt.Errorf("template %s gives %q, which is not an IP address", value.Shorten(text), value.Shorten(expanded))
 	}
 	return addr.String(), nil
 }

@@ -1,4 +1,4 @@
-package gateway
+package readiness
 
 import (
 	"slices"
@@ -7,25 +7,25 @@ import (
 )
 
 func TestReadiness(t *testing.T) {
-	var r Readiness
+	var r State
 	if got := r.Reasons(); len(got) != 0 {
 		t.Fatalf("the zero value gives %v; want ready", got)
 	}
-	r.Clear(NotReadyStarting)
-	for _, reason := range []string{"zebra", NotReadyReturnPath, NotReadyDescriptors, "ant", NotReadyDraining, NotReadyStarting} {
+	r.Clear(Starting)
+	for _, reason := range []string{"zebra", ReturnPath, Descriptors, "ant", Draining, Starting} {
 		r.Set(reason, "once")
 	}
-	r.Set(NotReadyReturnPath, "twice")
-	want := []NotReady{
-		{NotReadyStarting, "once"}, {NotReadyDraining, "once"}, {NotReadyDescriptors, "once"},
-		{NotReadyReturnPath, "twice"}, {"ant", "once"}, {"zebra", "once"},
+	r.Set(ReturnPath, "twice")
+	want := []Reason{
+		{Starting, "once"}, {Draining, "once"}, {Descriptors, "once"},
+		{ReturnPath, "twice"}, {"ant", "once"}, {"zebra", "once"},
 	}
 	got := r.Reasons()
 	if !slices.Equal(got, want) {
 		t.Errorf("reasons %v; want %v", got, want)
 	}
-	got[0].Reason = "changed by its owner"
-	r.Clear(NotReadyDraining)
+	got[0].Word = "changed by its owner"
+	r.Clear(Draining)
 	if got, want := r.Reasons(), append(want[:1:1], want[2:]...); !slices.Equal(got, want) {
 		t.Errorf("after one was cleared %v; want %v", got, want)
 	}
@@ -33,9 +33,9 @@ func TestReadiness(t *testing.T) {
 
 // The race detector is the judge.
 func TestReadinessConcurrently(t *testing.T) {
-	var r Readiness
+	var r State
 	var all sync.WaitGroup
-	for _, reason := range notReadyOrder {
+	for _, reason := range order {
 		all.Go(func() {
 			for range 100 {
 				r.Set(reason, "here")

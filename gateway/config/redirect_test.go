@@ -1,4 +1,4 @@
-package gateway
+package config
 
 import (
 	"errors"
@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
-	"unproxy/gateway/settings"
 )
 
 func TestParseRedirect(t *testing.T) {
@@ -65,7 +65,7 @@ func TestParseRedirect(t *testing.T) {
 	} {
 		r, err := parseRedirect(tt.text)
 		if tt.want == "" {
-			e, ok := errors.AsType[*settings.Error](err)
+			e, ok := errors.AsType[*value.Error](err)
 			if !ok || e.Value != tt.text || e.Instead != tt.instead {
 				t.Errorf("parseRedirect(%q) = %v, %#v; want an error that says %q instead", tt.text, r, err, tt.instead)
 			}
@@ -86,7 +86,7 @@ func FuzzParseRedirect(f *testing.F) {
 	f.Add("2001:db8::1/64")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := parseRedirect(text)
-		if e, ok := errors.AsType[*settings.Error](err); ok && e.Instead != "" {
+		if e, ok := errors.AsType[*value.Error](err); ok && e.Instead != "" {
 			text = e.Instead
 			r, err = parseRedirect(text)
 			if err != nil {

@@ -1,13 +1,12 @@
-package gateway
+package config
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/trust"
 )
 
 // leastHeaderTimeout is what the specification asks for (section 2): a header
@@ -28,8 +27,8 @@ func (c *Config) Validate() ([]Warning, error) {
 	for _, f := range c.Forwards {
 		v.forward(f)
 	}
-	v.listeners(c.Forwards)
-	v.redirectedTwice(c.Forwards)
+	v.listeners(c)
+	v.redirectedTwice(c)
 	return v.warnings, v.err()
 }
 
@@ -61,12 +60,10 @@ func (v *validator) forward(f *forward.Forward) {
 	if f.Datagrams {
 		v.datagrams(f)
 	}
-	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {
+	if f.HasUnixListener() && f.SocketMode&0o002 != 0 {
 		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode), "--socket-mode 0660")
 	}
-	for _, l := range f.Listeners {
-		v.backends(l)
-	}
+	v.backends(f)
 }
 
 // peers looks at who is believed.
@@ -113,8 +110,8 @@ func (v *validator) transparent(f *forward.Forward) {
 	if !f.Transparent {
 		return
 	}
-	unix := anyBackend(f, func(b forward.Backend) bool { return b.Endpoint.IsUnix() })
-	other := anyBackend(f, func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
+	unix := f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() })
+	other := f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	switch {
 	case unix && !other:
 		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
@@ -137,7 +134,7 @@ const leastFirstTimeout = 60 * time.Second
 
 // datagrams looks at what is particular to UDP.
 func (v *validator) datagrams(f *forward.Forward) {
-	if hasUnixListener(f) || anyBackend(f, func(b forward.Backend) bool { return b.Endpoint.IsUnix() }) {
+	if f.HasUnixListener() || f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() }) {
 		v.problem("a udp:// forward has a unix socket", "write HOST:PORT on both sides")
 	}
 	if f.Header.RefuseV2 && f.DatagramHeader != forward.SimpleProxy {
@@ -155,119 +152,61 @@ func (v *validator) datagrams(f *forward.Forward) {
 // destination looks at where a header may lead.
 func (v *validator) destination(f *forward.Forward) {
 	switch {
-	case leadsAnywhere(f) && f.AllowDestination == nil:
+	case f.HasHeaderBackend() && f.AllowDestination == nil:
 		v.problem("backend \"header\" goes where the header says, and nothing says where that may be",
 			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
-	case leadsAnywhere(f) && everybody(f.AllowDestination):
+	case f.HasHeaderBackend() && everybody(f.AllowDestination):
 		v.warn("a header may lead anywhere, also to services of this host", "keep --allow-destination to the backends' addresses")
 	}
 }
 
-// backends looks at where one listener leads.
-func (v *validator) backends(l forward.Listener) {
-	if len(l.Backends) == 0 {
-		v.problem(fmt.Sprintf("listener %s leads nowhere", l.Name), "write LISTEN=BACKEND")
-	}
-	if len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader }) {
-		v.problem("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
-	}
-	for _, b := range l.Backends {
-		if leadsBack(l, b) {
-			v.problem(fmt.Sprintf("listener %s leads back to itself", l.Name), "let the backend listen on another address or port")
+// backends looks at where the listeners of a forward lead. What is wrong with
+// several ports of a range is one problem.
+func (v *validator) backends(f *forward.Forward) {
+	v.ofListeners(f, "leads nowhere", "write LISTEN=BACKEND", func(l forward.Listener) bool { return len(l.Backends) == 0 })
+	v.ofListeners(f, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header", func(l forward.Listener) bool {
+		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader })
+	})
+	v.ofListeners(f, "leads back to itself", "let the backend listen on another address or port", func(l forward.Listener) bool {
+		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return leadsBack(l, b) })
+	})
+}
+
+// ofListeners records a problem if any listener of f has it.
+func (v *validator) ofListeners(f *forward.Forward, what, remedy string, has func(forward.Listener) bool) {
+	first, n := "", 0
+	for _, l := range f.Listeners {
+		if !has(l) {
+			continue
 		}
+		if n == 0 {
+			first = l.Name
+		}
+		n++
+	}
+	if n > 0 {
+		v.problem("listener "+first+" "+what+morePorts(n-1), remedy)
 	}
 }
 
-// leadsBack reports whether b is what l itself listens on. Of a name only
-// localhost is known; of a wildcard only that it covers loopback.
-func leadsBack(l forward.Listener, b forward.Backend) bool {
-	if l.Endpoint.IsUnix() {
-		return l.Endpoint.Path == b.Endpoint.Path
+// overlap returns a rule of each set such that the two share an address.
+func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
+	for _, x := range Rules(a) {
+		for _, y := range Rules(b) {
+			if x.Prefix.Overlaps(y.Prefix) {
+				return x, y, true
+			}
+		}
 	}
-	if at := b.Endpoint.Addr; at.IsValid() {
-		return at.Port() != 0 && covers(l, at) && (at == l.Endpoint.Addr || loopback(b))
-	}
-	if !loopback(b) || b.Port == 0 {
-		return false
-	}
-	for _, host := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-		if covers(l, netip.AddrPortFrom(host, b.Port)) {
+	return one, other, false
+}
+
+// everybody reports whether a set holds a whole address family.
+func everybody(a forward.Addresses) bool {
+	for _, r := range Rules(a) {
+		if r.Prefix.Bits() == 0 {
 			return true
 		}
 	}
 	return false
-}
-
-// listeners looks for two listeners that cannot both be opened.
-func (v *validator) listeners(forwards []*forward.Forward) {
-	paths := map[string]forward.Listener{}
-	type service struct {
-		datagrams bool
-		port      uint16
-	}
-	ports := map[service][]forward.Listener{}
-	for _, f := range forwards {
-		for _, l := range f.Listeners {
-			if l.Activation != "" && l.Socket == nil {
-				if other, taken := paths[l.Name]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Name] = l
-				continue
-			}
-			if l.Endpoint.IsUnix() { // refused for datagrams
-				if other, taken := paths[l.Endpoint.Path]; taken {
-					v.twice(other, l)
-				}
-				paths[l.Endpoint.Path] = l
-				continue
-			}
-			at := service{f.Datagrams, l.Endpoint.Addr.Port()}
-			if at.port == 0 {
-				continue
-			}
-			for _, other := range ports[at] {
-				v.collision(other, l)
-			}
-			ports[at] = append(ports[at], l)
-		}
-	}
-}
-
-// collision records a problem if a and b, which are of one port, overlap.
-func (v *validator) collision(a, b forward.Listener) {
-	if a.Endpoint == b.Endpoint {
-		v.twice(a, b)
-		return
-	}
-	if !covers(a, b.Endpoint.Addr) && !covers(b, a.Endpoint.Addr) {
-		return
-	}
-	remedy := "give each an address or port of its own"
-	if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
-		remedy = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
-	}
-	v.problem(fmt.Sprintf("listeners %s and %s are the same port of the same address", a.Name, b.Name), remedy)
-}
-
-// twice records that a and b listen on the same.
-func (v *validator) twice(a, b forward.Listener) {
-	v.problem(fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a.Name, Leads(a), b.Name, Leads(b)),
-		"let each listen on something of its own")
-}
-
-// Leads says in words where a listener leads: its backends, in order.
-func Leads(l forward.Listener) string {
-	var all []string
-	for _, b := range l.Backends {
-		switch {
-		case b.FromHeader:
-			all = append(all, "the destination in the header")
-		case b.Host != "":
-			all = append(all, fmt.Sprintf("%s:%d", b.Host, b.Port))
-		default:
-			all = append(all, b.Endpoint.String())
-		}
-	}
-	return strings.Join(all, ", else ")
 }

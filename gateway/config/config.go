@@ -1,9 +1,11 @@
-// Package gateway is the gateway's life: its configuration, from the words of
-// a command line to what the engine takes, and its run from the first listener
-// to the end of the drain.
-package gateway
+// Package config turns an operator's words, the texts of flags, environment
+// variables and forwards, into the configuration of a gateway. It reads the
+// lists of addresses that it is pointed at, and reads them again on a reload;
+// it opens nothing else.
+package config
 
 import (
+	"net/netip"
 	"time"
 
 	"unproxy/gateway/engine"
@@ -12,11 +14,14 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Config is all that a [Gateway] needs. [Load] makes one from the words of an
-// operator; a program may fill one in by hand. It is read once, by [New].
+// Config is all that a gateway needs. [Load] makes one from an operator's
+// words; a program may fill one in by hand.
 type Config struct {
 	// Forwards are the ways through the gateway; at least one.
 	Forwards []*forward.Forward
+	// Taken is what the process listens on besides the forwards' listeners.
+	// Nothing opens it here: no forward may have it.
+	Taken []Taken
 	// Loops is the number of event loops; 0 is one for each CPU.
 	Loops int
 	// Spin is how long after an event an event loop looks for the next one
@@ -41,14 +46,14 @@ type Config struct {
 	// then they are cut. 0 cuts them at once.
 	DrainTimeout time.Duration
 	// Routes are the numbers of the rules and routes that bring replies back to
-	// a transparent gateway, see [Config.PlanRoutes]. The gateway itself only
+	// a transparent gateway, see [Config.Targets]. The gateway itself only
 	// speaks of them.
 	Routes returnpath.Options
 	// SelfTestInterval is how often the way back of transparent forwards is
 	// tested, see package doctor; 0 is never. The gateway itself does not.
 	SelfTestInterval time.Duration
 	// ReloadInterval is how often it is looked whether the files that lists of
-	// addresses come from have changed; see [Gateway.Changed]. 0 is never.
+	// addresses come from have changed; see [Lists.Changed]. 0 is never.
 	ReloadInterval time.Duration
 	// UpgradeTimeout is how long a process that is to take over may take until
 	// it serves.
@@ -61,50 +66,20 @@ type Config struct {
 	// called from any goroutine. nil is nobody.
 	Notice func(engine.Notice)
 
-	lists []liveList // that [Load] made, to be loaded again
+	// Lists are the lists of addresses that [Load] read for the forwards; nil
+	// is none.
+	Lists *Lists
 }
 
-// Problem is one thing that is wrong with a configuration, and what to do
-// about it. All problems of a configuration are found at once: the error of
-// [Load] and of [Config.Validate] joins them.
-type Problem struct {
-	// Message says what is wrong, with the value that is.
-	Message string
-	// Remedy says what to write instead; "" when the message says it all.
-	Remedy string
+// Taken is a TCP address or a unix socket that the process listens on itself,
+// such as an admin endpoint.
+type Taken struct {
+	// Flag is the flag that says so, with its dashes, for messages.
+	Flag     string
+	Endpoint forward.Endpoint
 }
 
-// Error returns the message.
-func (p *Problem) Error() string { return p.Message }
-
-// Hint returns the remedy.
-func (p *Problem) Hint() string { return p.Remedy }
-
-// Warning is something in a configuration that works but that the operator
-// should know of, such as a trust rule that covers everybody.
-type Warning struct {
-	// Message says what is doubtful.
-	Message string
-	// Remedy says what to write instead, or "".
-	Remedy string
-	// About is what it is about, where others look at the same.
-	About Topic
-}
-
-// Topic is what a warning is about.
-type Topic uint8
-
-// The topics.
-const (
-	AboutSettings Topic = iota
-	AboutTrust
-	AboutDescriptors
-)
-
-// String returns the warning in one line.
-func (w Warning) String() string {
-	if w.Remedy == "" {
-		return w.Message
-	}
-	return w.Message + ": " + w.Remedy
+// listener returns what t listens on. An IPv6 wildcard takes both families.
+func (t Taken) listener() forward.Listener {
+	return forward.Listener{Endpoint: t.Endpoint, DualStack: t.Endpoint.Addr.Addr() == netip.IPv6Unspecified()}
 }
