@@ -22,13 +22,16 @@ const module = "unproxy"
 //	                   -> trust, transparent (never each other, never gateway)
 //	        -> doctor -> gateway
 var allowed = map[string][]string{
-	"":                   {"gateway/command"},
-	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
-	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram":   {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
-	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	"":                  {"gateway/command"},
+	"gateway":           {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
+	"gateway/accesslog": {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/admin":     {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/datagram":  {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/doctor":    {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
+	"gateway/engine":    {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	// The verbs. None imports command, which imports them all.
+	"gateway/command/usage": {"gateway", "gateway/settings", "trust", cli},
+
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
 	"gateway/settings":   {},
@@ -43,6 +46,7 @@ var allowed = map[string][]string{
 const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
+	cli      = "github.com/urfave/cli/v2"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -50,7 +54,7 @@ const (
 // kept says in which packages alone a dependency may stand, command apart from
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
 	"github.com/hashicorp":           {"gateway", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},

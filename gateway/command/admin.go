@@ -10,6 +10,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/record"
 	"unproxy/gateway/settings"
@@ -132,7 +133,7 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 	go func() {
 		defer close(watched)
 		if err := <-endpoint.Failed(); err != nil {
-			s.log.Error().Str("error", oneLine(err.Error())).Msg("the admin endpoint failed; connections go on")
+			s.log.Error().Str("error", usage.OneLine(err.Error())).Msg("the admin endpoint failed; connections go on")
 		}
 	}()
 	s.log.Info().Str("address", admin.AddressOf(l).String()).Msg("admin endpoint")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/settings"
 )
@@ -45,7 +46,7 @@ func decodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "hex", Usage: "decode these hexadecimal `DIGITS`"},
 			&cli.StringFlag{Name: "file", Usage: "decode the contents of `PATH`"},
 			&cli.BoolFlag{Name: "raw", Usage: "the input is the bytes themselves, even if it looks like hex"},
-			jsonFlag(),
+			usage.JSONFlag(),
 			&cli.IntFlag{Name: "headers", Value: 1, Usage: "decode `N` stacked headers; the last one counts"},
 			&cli.StringFlag{Name: "max-header", Usage: "longest v2 header taken, as `SIZE`", Value: fmt.Sprint(proxyproto.MaxV2)},
 			&cli.StringFlag{Name: "accept", Usage: "header `VERSIONS` taken", Value: "v1,v2"},
@@ -76,7 +77,7 @@ func decode(c *cli.Context) error {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	if last := stack[len(stack)-1]; last.refusal != nil || last.header.Result == proxyproto.Incomplete {
-		return reported{exitFailed}
+		return usage.Reported(usage.ExitFailure)
 	}
 	return nil
 }
@@ -90,17 +91,14 @@ func decodeOptions(c *cli.Context) (*proxyproto.Options, error) {
 	}
 	var problems []error
 	if c.IsSet("hex") && (c.IsSet("file") || c.Bool("raw")) {
-		problems = append(problems, usageError{"decode: --hex excludes --file and --raw", "give one of them"})
+		problems = append(problems, usage.Errorf("decode: --hex excludes --file and --raw").WithHint("give one of them"))
 	}
 	if n := c.Int("headers"); n < 1 {
-		problems = append(problems, usageError{fmt.Sprintf("decode: --headers %d: at least 1", n), ""})
+		problems = append(problems, usage.Errorf("decode: --headers %d: at least 1", n))
 	}
 	size, err := settings.Size(c.String("max-header"))
 	if err != nil || size < 16 {
-		problems = append(problems, usageError{
-			fmt.Sprintf("decode: --max-header %q is not a size of at least 16 bytes", c.String("max-header")),
-			"write it as 4096, 64k or 16KiB",
-		})
+		problems = append(problems, usage.Errorf("decode: --max-header %q is not a size of at least 16 bytes", c.String("max-header")).WithHint("write it as 4096, 64k or 16KiB"))
 	}
 	o.MaxLength = size
 	o.RefuseV1, o.RefuseV2 = true, true
@@ -111,9 +109,7 @@ func decodeOptions(c *cli.Context) (*proxyproto.Options, error) {
 		case "v2":
 			o.RefuseV2 = false
 		default:
-			problems = append(problems, usageError{
-				fmt.Sprintf("decode: --accept: %q is no version", version), "write --accept v1, --accept v2 or --accept v1,v2",
-			})
+			problems = append(problems, usage.Errorf("decode: --accept: %q is no version", version).WithHint("write --accept v1, --accept v2 or --accept v1,v2"))
 		}
 	}
 	return o, errors.Join(problems...)
@@ -124,10 +120,7 @@ func decodeInput(c *cli.Context) ([]byte, error) {
 	if c.IsSet("hex") {
 		b, err := parseHex(c.String("hex"))
 		if err != nil {
-			return nil, usageError{
-				"decode: --hex: " + err.Error(),
-				`a header that is text goes to standard input: printf 'PROXY …\r\n' | unproxy decode`,
-			}
+			return nil, usage.Errorf("%s", "decode: --hex: "+err.Error()).WithHint(`a header that is text goes to standard input: printf 'PROXY …\r\n' | unproxy decode`)
 		}
 		return b, nil
 	}

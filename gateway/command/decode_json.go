@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -56,7 +57,7 @@ func writeStackJSON(w io.Writer, stack []decoded) error {
 	for i := range stack[:last] {
 		object.Outer = append(object.Outer, stack[i].toJSON())
 	}
-	return printJSON(w, object)
+	return usage.PrintJSON(w, object)
 }
 
 func (d *decoded) toJSON() headerJSON {

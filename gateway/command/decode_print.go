@@ -5,19 +5,9 @@ import (
 	"io"
 	"strings"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
-
-// maxShown is how many bytes of a value are printed.
-const maxShown = 64
-
-// quoted quotes bytes from the wire, cut short.
-func quoted(b []byte) string {
-	if len(b) > maxShown {
-		return fmt.Sprintf("%q…", b[:maxShown])
-	}
-	return fmt.Sprintf("%q", b)
-}
 
 // writeStack prints headers for people, the outermost first.
 func writeStack(w io.Writer, stack []decoded) error {
@@ -62,7 +52,7 @@ func (d *decoded) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "payload      %d bytes", len(d.payload()))
 	if len(d.payload()) > 0 {
-		fmt.Fprintf(w, " %s", quoted(d.payload()))
+		fmt.Fprintf(w, " %s", usage.Quote(d.payload()))
 	}
 	fmt.Fprintln(w)
 }
@@ -110,7 +100,7 @@ func printTLV(w io.Writer, tlv proxyproto.TLV) {
 	}
 	fmt.Fprintf(w, ": %s\n", sslNote(ssl))
 	for sub := range proxyproto.All(ssl.TLVs) {
-		fmt.Fprintf(w, "               0x%02x %s, %d bytes: %s\n", byte(sub.Type), sub.Type.SSLString(), len(sub.Value), quoted(sub.Value))
+		fmt.Fprintf(w, "               0x%02x %s, %d bytes: %s\n", byte(sub.Type), sub.Type.SSLString(), len(sub.Value), usage.Quote(sub.Value))
 	}
 }
 
@@ -127,7 +117,7 @@ func describe(tlv proxyproto.TLV) string {
 	case tlv.Type == proxyproto.TypeCRC32C:
 		return fmt.Sprintf("0x%x", tlv.Value)
 	}
-	return quoted(tlv.Value)
+	return usage.Quote(tlv.Value)
 }
 
 // vendorID returns the id that a cloud's TLV holds.
@@ -135,7 +125,7 @@ func vendorID(tlv proxyproto.TLV) (string, bool) {
 	switch tlv.Type {
 	case proxyproto.TypeAWS:
 		if id, ok := proxyproto.AWSVPCEndpoint(tlv.Value); ok {
-			return "VPC endpoint " + quoted(id), true
+			return "VPC endpoint " + usage.Quote(id), true
 		}
 	case proxyproto.TypeAzure:
 		if id, ok := proxyproto.AzureLinkID(tlv.Value); ok {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -22,13 +23,9 @@ const v1Line = "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"
 func runDecode(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	command := decodeCommand()
-	guard(command, "unproxy")
-	app := &cli.App{
-		Commands: []*cli.Command{command}, Reader: strings.NewReader(stdin),
-		Writer: &out, ErrWriter: &out, DisableSliceFlagSeparator: true,
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	app := usage.NewApp(&cli.Command{Name: "unproxy", Subcommands: []*cli.Command{decodeCommand()}})
+	app.Reader = strings.NewReader(stdin)
+	app.Writer, app.ErrWriter = &out, &out
 	err := app.Run(append([]string{"unproxy", "decode"}, args...))
 	return out.String(), err
 }
@@ -123,7 +120,7 @@ func TestDecodeText(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			out, err := runDecode(t, row.stdin, row.args...)
-			if (err != nil) != row.fails || row.fails && exitCode(err) != exitFailed {
+			if (err != nil) != row.fails || row.fails && usage.ExitCode(err) != usage.ExitFailure {
 				t.Errorf("ended with %v, want failure %v", err, row.fails)
 			}
 			for _, want := range row.want {
@@ -180,7 +177,7 @@ func TestDecodeJSONFailures(t *testing.T) {
 		{"PROXY", `{"result":"incomplete","missing_bytes":10}`},
 	} {
 		out, err := runDecode(t, row.in, "--json")
-		if exitCode(err) != exitFailed {
+		if usage.ExitCode(err) != usage.ExitFailure {
 			t.Errorf("%q: %v", row.in, err)
 		}
 		var compact bytes.Buffer
@@ -206,14 +203,14 @@ func TestDecodeUsage(t *testing.T) {
 		{[]string{"--max-header", "much"}, `--max-header "much"`},
 	} {
 		out, err := runDecode(t, "", row.args...)
-		if exitCode(err) != exitUsage || !strings.Contains(err.Error(), row.want) {
+		if usage.ExitCode(err) != usage.ExitUsage || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%q: %v, want %q", row.args, err, row.want)
 		}
 		if out != "" {
 			t.Errorf("%q printed %q", row.args, out)
 		}
 	}
-	if _, err := runDecode(t, "", "--headers", "0", "--accept", "v3"); len(leaves(err)) != 2 {
+	if _, err := runDecode(t, "", "--headers", "0", "--accept", "v3"); len(usage.Leaves(err)) != 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }
@@ -226,13 +223,13 @@ func TestDecodeFile(t *testing.T) {
 	if out, err := runDecode(t, "", "--file", path); err != nil || !strings.Contains(out, "result       proxy\n") {
 		t.Errorf("%v, %s", err, out)
 	}
-	if _, err := runDecode(t, "", "--file", path+"x"); !errors.Is(err, os.ErrNotExist) || exitCode(err) != exitFailed {
+	if _, err := runDecode(t, "", "--file", path+"x"); !errors.Is(err, os.ErrNotExist) || usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	if err := os.WriteFile(path, []byte("0d0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runDecode(t, "", "--file", path); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "--raw") {
+	if _, err := runDecode(t, "", "--file", path); usage.ExitCode(err) != usage.ExitFailure || !strings.Contains(err.Error(), "--raw") {
 		t.Error(err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/command/usage"
 )
 
 const demoHelp = `Shows what unproxy does, with nothing but itself: an old server that knows
@@ -78,7 +80,7 @@ func (u *unavailable) Error() string { return u.why.Error() }
 // print says so.
 func (u *unavailable) print(out *screen) {
 	out.print("\n2. Transparent mode cannot be shown here\n\n")
-	out.print("  why   %s\n", oneLine(u.why.Error()))
+	out.print("  why   %s\n", usage.OneLine(u.why.Error()))
 	out.print("  then  %s\n", u.then)
 }
 
@@ -123,7 +125,7 @@ func (s *screen) row(mark string, cells ...string) {
 	var wrapped [len(columns)][]string
 	height := 1
 	for i, c := range cells {
-		wrapped[i] = wrap(c, columns[i])
+		wrapped[i] = usage.Wrap(c, columns[i])
 		height = max(height, len(wrapped[i]))
 	}
 	for n := range height {

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -38,8 +39,8 @@ func enterNamespace(ctx *cli.Context) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &exit) && exit.ExitCode() == exitFailed:
-		return reported{exitFailed}
+	case errors.As(err, &exit) && exit.ExitCode() == usage.ExitFailure:
+		return usage.Reported(usage.ExitFailure)
 	case errors.As(err, &exit):
 		return fmt.Errorf("the second part of the demo: %w", err)
 	}
@@ -90,7 +91,7 @@ func playInside(out *screen, outside string) error {
 		return err
 	}
 	if here == outside || !strings.HasPrefix(outside, "net:[") {
-		return usageError{"--" + insideFlag + " is for the demo's own use", "run unproxy demo"}
+		return usage.Errorf("%s", "--"+insideFlag+" is for the demo's own use").WithHint("run unproxy demo")
 	}
 	return playTransparent(out)
 }
@@ -102,7 +103,7 @@ func playTransparent(out *screen) error {
 		if !forbidden(err) {
 			return err
 		}
-		return errors.Join(reported{cannotShow}, err)
+		return errors.Join(usage.Reported(cannotShow), err)
 	}
 	defer t.close()
 	out.print("\n2. Transparent mode: the old server sees the client itself\n\n")

@@ -6,31 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
-)
-
-// verbatim is the template of a help that is written out in full.
-const verbatim = "{{.Description}}"
-
-// commandTemplate is the template of a command's help that is put together
-// from its flags.
-const commandTemplate = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [flags]{{end}}{{if .Subcommands}} COMMAND{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{if .Description}}
-{{.Description}}
-{{end}}{{if .Subcommands}}
-Commands:
-{{range .Subcommands}}{{if not .Hidden}}  {{.Name}}	{{.Usage}}
-{{end}}{{end}}{{end}}{{if .VisibleFlags}}
-Flags:
-{{range .VisibleFlags}}  {{.}}
-{{end}}{{end}}`
-
-// The columns of the list of flags: terminals are at least so wide.
-const (
-	meaningColumn = 34
-	lastColumn    = 96
+	"unproxy/gateway/command/usage"
 )
 
 const examples = `Examples:
@@ -127,12 +103,12 @@ func writeFlags(b *strings.Builder) {
 			group = o.group
 			fmt.Fprintf(b, "\n%s:\n", group)
 		}
-		writeFlag(b, o)
+		writeOption(b, o)
 	}
 }
 
-// writeFlag writes the lines of one flag.
-func writeFlag(b *strings.Builder, o option) {
+// writeOption writes the lines of one flag.
+func writeOption(b *strings.Builder, o option) {
 	left := "  --" + o.name
 	if o.argument != "" {
 		left += " " + o.argument
@@ -144,29 +120,7 @@ func writeFlag(b *strings.Builder, o option) {
 	if o.value != "" {
 		text += " [" + o.value + "]"
 	}
-	lines := wrap(text, lastColumn-meaningColumn)
-	if len(left) > meaningColumn-2 {
-		fmt.Fprintln(b, left)
-		left = ""
-	}
-	for _, line := range lines {
-		fmt.Fprintf(b, "%-*s%s\n", meaningColumn, left, line)
-		left = ""
-	}
-}
-
-// wrap breaks text into lines of at most width bytes.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
+	usage.WriteRow(b, left, text)
 }
 
 // helpCommand is "unproxy help". The library's own ends with exit code 3 and
@@ -191,7 +145,7 @@ func helpCommand() *cli.Command {
 					}
 				}
 				if found == nil {
-					return unknownTopic(word, commands)
+					return usage.UnknownCommand(word, "unproxy help", commands)
 				}
 				commands = found.Subcommands
 			}
@@ -199,16 +153,4 @@ func helpCommand() *cli.Command {
 			return nil
 		},
 	}
-}
-
-func unknownTopic(word string, commands []*cli.Command) error {
-	names := commandNames(commands)
-	hint := "the commands are " + strings.Join(names, ", ")
-	if near := settings.Nearest(word, names); near != "" {
-		hint = "did you mean unproxy help " + near + "?"
-	}
-	if len(names) == 0 {
-		hint = "see unproxy help"
-	}
-	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
 }

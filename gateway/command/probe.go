@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/command/usage"
 )
 
 const probeHelp = `Is a load balancer: connects to a gateway, sends a PROXY header and a payload,
@@ -133,7 +135,7 @@ func probeAll(ctx context.Context, c *cli.Context, plan *probePlan) error {
 		fmt.Fprintf(c.App.Writer, "summary      %d of %d went well\n", answered, plan.count)
 	}
 	if answered < plan.count {
-		return reported{exitFailed}
+		return usage.Reported(usage.ExitFailure)
 	}
 	return nil
 }

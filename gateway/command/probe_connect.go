@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -35,7 +36,7 @@ type probeResult struct {
 	headerName string
 	connect    time.Duration // until the connection stood
 	firstByte  time.Duration // from there until the first byte came
-	beginning  []byte        // of what came, at most maxShown bytes and one
+	beginning  []byte        // of what came, at most usage.MaxQuoted bytes and one
 	received   int64
 	datagrams  int   // that came; 0 for a stream
 	sent       int64 // of the payload
@@ -166,7 +167,7 @@ func (r *probeResult) take(b []byte, since time.Duration) {
 	if r.received == 0 {
 		r.firstByte = since
 	}
-	room := maxShown + 1 - len(r.beginning)
+	room := usage.MaxQuoted + 1 - len(r.beginning)
 	r.beginning = append(r.beginning, b[:min(room, len(b))]...)
 	r.received += int64(len(b))
 }
@@ -201,7 +202,7 @@ func (r *probeResult) print(w io.Writer, p *probePlan) {
 	}
 	fmt.Fprintf(w, "sent         %d bytes of payload", r.sent)
 	if len(p.payload) > 0 {
-		fmt.Fprintf(w, " %s", quoted(p.payload))
+		fmt.Fprintf(w, " %s", usage.Quote(p.payload))
 	}
 	fmt.Fprintln(w)
 	if p.isDatagram() {
@@ -211,7 +212,7 @@ func (r *probeResult) print(w io.Writer, p *probePlan) {
 	}
 	if r.received > 0 {
 		fmt.Fprintf(w, "first byte   after %v\n", short(r.firstByte))
-		fmt.Fprintf(w, "received     %d bytes %s\n", r.received, quoted(r.beginning))
+		fmt.Fprintf(w, "received     %d bytes %s\n", r.received, usage.Quote(r.beginning))
 	} else {
 		fmt.Fprintf(w, "received     nothing\n")
 	}
@@ -229,8 +230,8 @@ func (r *probeResult) printHeader(w io.Writer, p *probePlan) {
 		fmt.Fprintf(w, "bytes        %q\n", r.header)
 		return
 	}
-	text := hex.EncodeToString(r.header[:min(len(r.header), maxShown)])
-	if len(r.header) > maxShown {
+	text := hex.EncodeToString(r.header[:min(len(r.header), usage.MaxQuoted)])
+	if len(r.header) > usage.MaxQuoted {
 		text += "…"
 	}
 	fmt.Fprintf(w, "bytes        %s\n", text)

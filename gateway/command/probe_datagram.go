@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"unproxy/gateway/command/usage"
 )
 
 // sendDatagram sends header and payload in one datagram and takes what comes
@@ -74,7 +76,7 @@ func (r *probeResult) printDatagrams(w io.Writer, p *probePlan) {
 		return
 	}
 	fmt.Fprintf(w, "first one    after %v\n", short(r.firstByte))
-	fmt.Fprintf(w, "received     %s, %d bytes %s\n", plural(r.datagrams, "datagram"), r.received, quoted(r.beginning))
+	fmt.Fprintf(w, "received     %s, %d bytes %s\n", usage.Plural(r.datagrams, "datagram"), r.received, usage.Quote(r.beginning))
 }
 
 func (r *probeResult) endingOfDatagrams(p *probePlan) string {

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/command/usage"
 )
 
 // echoServer is the backend of probe --listen.
@@ -24,7 +26,7 @@ func newEchoServer(c *cli.Context) (*echoServer, error) {
 	problems := misplaced(c, connectFlags, "does not go with --listen")
 	network, address, err := probeEndpoint(c, "listen")
 	if err == nil && c.String("listen") == "" {
-		err = usageError{"probe: --listen is empty", "write it as 127.0.0.1:9000"}
+		err = usage.Errorf("probe: --listen is empty").WithHint("write it as 127.0.0.1:9000")
 	}
 	banner, bannerErr := unescape("banner", c.String("banner"))
 	count := c.Int("count")
@@ -32,7 +34,7 @@ func newEchoServer(c *cli.Context) (*echoServer, error) {
 		count = 1
 	}
 	if c.IsSet("count") && (c.Int("count") < 1 || c.Bool("once")) {
-		problems = append(problems, usageError{fmt.Sprintf("probe: --count %d: at least 1, and not together with --once", c.Int("count")), ""})
+		problems = append(problems, usage.Errorf("probe: --count %d: at least 1, and not together with --once", c.Int("count")))
 	}
 	problems = append(problems, err, bannerErr)
 	return &echoServer{network: network, address: address, banner: banner, count: count, out: c.App.Writer}, errors.Join(problems...)

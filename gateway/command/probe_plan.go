@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/proxyproto"
 )
@@ -75,7 +76,7 @@ func isGiven(c *cli.Context, name string) bool { return c.IsSet(name) && c.Value
 func newProbePlan(c *cli.Context) (*probePlan, error) {
 	problems := misplaced(c, listenFlags, "goes with --listen only")
 	if !c.IsSet("to") {
-		problems = append(problems, usageError{"probe: --to is missing", "probe --to HOST:PORT connects to a gateway, probe --listen HOST:PORT is a backend"})
+		problems = append(problems, usage.Errorf("probe: --to is missing").WithHint("probe --to HOST:PORT connects to a gateway, probe --listen HOST:PORT is a backend"))
 	}
 	problems = append(problems, conflicts(c)...)
 	plan := &probePlan{
@@ -90,17 +91,17 @@ func newProbePlan(c *cli.Context) (*probePlan, error) {
 	}
 	for _, name := range []string{"split", "count"} {
 		if c.IsSet(name) && c.Int(name) < 1 {
-			note(usageError{fmt.Sprintf("probe: --%s %d: at least 1", name, c.Int(name)), ""})
+			note(usage.Errorf("probe: --%s %d: at least 1", name, c.Int(name)))
 		}
 	}
 	if plan.timeout <= 0 {
-		note(usageError{fmt.Sprintf("probe: --timeout %v: must be more than 0", plan.timeout), ""})
+		note(usage.Errorf("probe: --timeout %v: must be more than 0", plan.timeout))
 	}
 	var err error
 	plan.network, plan.address, err = probeEndpoint(c, "to")
 	note(err)
 	if c.Bool("spp") && !c.Bool("udp") {
-		note(usageError{"probe: --spp is for UDP", "add --udp"})
+		note(usage.Errorf("probe: --spp is for UDP").WithHint("add --udp"))
 	}
 	plan.client, err = headerEnd("as", c.String("as"), 4711)
 	note(err)
@@ -114,7 +115,7 @@ func newProbePlan(c *cli.Context) (*probePlan, error) {
 		return nil, errors.Join(problems...)
 	}
 	if _, _, err := plan.header(netip.AddrPort{}); err != nil {
-		return nil, usageError{"probe: " + err.Error(), ""}
+		return nil, usage.Errorf("%s", "probe: "+err.Error())
 	}
 	return plan, nil
 }
@@ -124,7 +125,7 @@ func misplaced(c *cli.Context, names []string, why string) []error {
 	var problems []error
 	for _, name := range names {
 		if c.IsSet(name) {
-			problems = append(problems, usageError{fmt.Sprintf("probe: --%s %s", name, why), ""})
+			problems = append(problems, usage.Errorf("probe: --%s %s", name, why))
 		}
 	}
 	return problems
@@ -135,7 +136,7 @@ func conflicts(c *cli.Context) []error {
 	for _, names := range probeConflicts {
 		given := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !isGiven(c, name) })
 		if len(given) > 1 {
-			problems = append(problems, usageError{"probe: --" + strings.Join(given, " and --") + " exclude each other", "give one of them"})
+			problems = append(problems, usage.Errorf("%s", "probe: --"+strings.Join(given, " and --")+" exclude each other").WithHint("give one of them"))
 		}
 	}
 	return problems
@@ -165,13 +166,13 @@ func probeEndpoint(c *cli.Context, flag string) (network, address string, err er
 	text := c.String(flag)
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
 		if c.Bool("udp") {
-			return "", "", usageError{fmt.Sprintf("probe: --%s %q is a unix socket, and --udp is given", flag, text), "write HOST:PORT, or leave --udp out"}
+			return "", "", usage.Errorf("probe: --%s %q is a unix socket, and --udp is given", flag, text).WithHint("write HOST:PORT, or leave --udp out")
 		}
 		return "unix", path, nil
 	}
 	_, port, err := net.SplitHostPort(text)
 	if text != "" && (err != nil || port == "") {
-		return "", "", usageError{fmt.Sprintf("probe: --%s %q is neither HOST:PORT nor unix:PATH", flag, text), "write it as 127.0.0.1:8443, [::1]:8443 or unix:/run/gateway.sock"}
+		return "", "", usage.Errorf("probe: --%s %q is neither HOST:PORT nor unix:PATH", flag, text).WithHint("write it as 127.0.0.1:8443, [::1]:8443 or unix:/run/gateway.sock")
 	}
 	if c.Bool("udp") {
 		return "udp", text, nil
@@ -191,9 +192,7 @@ func headerEnd(flag, text string, port uint16) (netip.AddrPort, error) {
 	}
 	end, err := netip.ParseAddrPort(text)
 	if err != nil || end.Addr().Zone() != "" {
-		return netip.AddrPort{}, usageError{
-			fmt.Sprintf("probe: --%s %q is no address of a header", flag, text), "write it as 203.0.113.9:4711 or [2001:db8::9]:4711",
-		}
+		return netip.AddrPort{}, usage.Errorf("probe: --%s %q is no address of a header", flag, text).WithHint("write it as 203.0.113.9:4711 or [2001:db8::9]:4711")
 	}
 	return end, nil
 }
@@ -216,7 +215,7 @@ func unescape(flag, text string) ([]byte, error) {
 		}
 		r, wide, tail, err := strconv.UnquoteChar(rest, 0)
 		if err != nil {
-			return nil, usageError{fmt.Sprintf("probe: --%s %q: bad escape at %q", flag, text, rest), `known are \r \n \t \\ \x00 and \u00e9`}
+			return nil, usage.Errorf("probe: --%s %q: bad escape at %q", flag, text, rest).WithHint(`known are \r \n \t \\ \x00 and \u00e9`)
 		}
 		if wide {
 			b = append(b, string(r)...)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -40,12 +41,8 @@ func (b *lockedBuffer) String() string {
 
 // runProbe runs "unproxy probe" and returns how it ends.
 func runProbe(ctx context.Context, out io.Writer, args ...string) error {
-	command := probeCommand()
-	guard(command, "unproxy")
-	app := &cli.App{
-		Commands: []*cli.Command{command}, Writer: out, ErrWriter: out, DisableSliceFlagSeparator: true,
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	app := usage.NewApp(&cli.Command{Name: "unproxy", Subcommands: []*cli.Command{probeCommand()}})
+	app.Writer, app.ErrWriter = out, out
 	return app.RunContext(ctx, append([]string{"unproxy", "probe"}, args...))
 }
 
@@ -203,7 +200,7 @@ func TestProbeEndings(t *testing.T) {
 			address, _ := serveOnce(t, row.serve)
 			var out lockedBuffer
 			err := runProbe(t.Context(), &out, append([]string{"--to", address}, row.args...)...)
-			if (err != nil) != row.fails || row.fails && exitCode(err) != exitFailed {
+			if (err != nil) != row.fails || row.fails && usage.ExitCode(err) != usage.ExitFailure {
 				t.Errorf("ended with %v, want failure %v", err, row.fails)
 			}
 			for _, want := range row.want {
@@ -226,7 +223,7 @@ func TestProbeRefused(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	var out lockedBuffer
-	if err := runProbe(t.Context(), &out, "--to", address); exitCode(err) != exitFailed {
+	if err := runProbe(t.Context(), &out, "--to", address); usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	for _, want := range []string{"end          no connection after", "connection refused", "hint         nothing listens there"} {
@@ -260,7 +257,7 @@ func TestProbeSendFile(t *testing.T) {
 func TestProbeWrongHeader(t *testing.T) {
 	address, _ := serveOnce(t, func(conn net.Conn) { readHeader(conn); reset(conn) })
 	var out lockedBuffer
-	if err := runProbe(t.Context(), &out, "--to", address, "--tlv", "crc32c=0x00000000"); exitCode(err) != exitFailed {
+	if err := runProbe(t.Context(), &out, "--to", address, "--tlv", "crc32c=0x00000000"); usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	if !strings.Contains(out.String(), "note         the gateway should refuse this header") {
@@ -345,7 +342,7 @@ func TestProbeInterrupted(t *testing.T) {
 		io.Copy(io.Discard, conn)
 		conn.Close()
 	})
-	if err := runProbe(ctx, io.Discard, "--to", address); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "interrupted") {
+	if err := runProbe(ctx, io.Discard, "--to", address); usage.ExitCode(err) != usage.ExitFailure || !strings.Contains(err.Error(), "interrupted") {
 		t.Error(err)
 	}
 }
@@ -395,14 +392,14 @@ func TestProbeUsage(t *testing.T) {
 	} {
 		var out lockedBuffer
 		err := runProbe(t.Context(), &out, row.args...)
-		if exitCode(err) != exitUsage || !strings.Contains(err.Error(), row.want) {
+		if usage.ExitCode(err) != usage.ExitUsage || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%.80q: %v, want %q", row.args, err, row.want)
 		}
 		if out.String() != "" {
 			t.Errorf("%.80q printed %q", row.args, out.String())
 		}
 	}
-	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(leaves(err)) != 2 {
+	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(usage.Leaves(err)) != 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }

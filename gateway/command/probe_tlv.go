@@ -4,12 +4,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -64,7 +64,7 @@ func parseTLVs(texts []string) ([]proxyproto.TLV, error) {
 	if len(within) > 0 {
 		tlv, err := proxyproto.SSLTLV(ssl, within...)
 		if err != nil {
-			problems = append(problems, usageError{"probe: --tlv: " + err.Error(), ""})
+			problems = append(problems, usage.Errorf("%s", "probe: --tlv: "+err.Error()))
 		}
 		tlvs = append(tlvs, tlv)
 	}
@@ -74,7 +74,7 @@ func parseTLVs(texts []string) ([]proxyproto.TLV, error) {
 func parseTLV(text string) (tlv proxyproto.TLV, within bool, err error) {
 	name, value, ok := strings.Cut(text, "=")
 	if !ok {
-		return tlv, false, usageError{fmt.Sprintf("probe: --tlv %q is not TYPE=VALUE", text), "such as --tlv authority=example.com or --tlv 0x05=hex:0102"}
+		return tlv, false, usage.Errorf("probe: --tlv %q is not TYPE=VALUE", text).WithHint("such as --tlv authority=example.com or --tlv 0x05=hex:0102")
 	}
 	if tlv.Type, within = sslNames[name]; !within {
 		if tlv.Type, err = tlvType(name); err != nil {
@@ -92,10 +92,7 @@ func tlvType(name string) (proxyproto.Type, error) {
 	n, err := strconv.ParseUint(name, 0, 8)
 	if err != nil {
 		known := slices.Sorted(maps.Keys(tlvNames))
-		return 0, usageError{
-			fmt.Sprintf("probe: --tlv: %q is no type of a TLV", name),
-			"a number from 0x00 to 0xff, ssl_version, ssl_cn, …, or one of " + strings.Join(known, " "),
-		}
+		return 0, usage.Errorf("probe: --tlv: %q is no type of a TLV", name).WithHint("a number from 0x00 to 0xff, ssl_version, ssl_cn, …, or one of " + strings.Join(known, " "))
 	}
 	return proxyproto.Type(n), nil
 }
@@ -109,7 +106,7 @@ func tlvValue(name, text string) ([]byte, error) {
 		}
 		value, err := hex.DecodeString(digits)
 		if err != nil {
-			return nil, usageError{fmt.Sprintf("probe: --tlv %s: %q is not hex", name, text), "two digits for each byte, such as 0x00ff"}
+			return nil, usage.Errorf("probe: --tlv %s: %q is not hex", name, text).WithHint("two digits for each byte, such as 0x00ff")
 		}
 		return value, nil
 	}
@@ -119,13 +116,13 @@ func tlvValue(name, text string) ([]byte, error) {
 	case "azure":
 		id, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {
-			return nil, usageError{fmt.Sprintf("probe: --tlv azure: %q is not a number of 32 bits", text), ""}
+			return nil, usage.Errorf("probe: --tlv azure: %q is not a number of 32 bits", text)
 		}
 		return binary.LittleEndian.AppendUint32([]byte{1}, uint32(id)), nil
 	case "gcp":
 		id, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return nil, usageError{fmt.Sprintf("probe: --tlv gcp: %q is not a number of 64 bits", text), ""}
+			return nil, usage.Errorf("probe: --tlv gcp: %q is not a number of 64 bits", text)
 		}
 		return binary.BigEndian.AppendUint64(nil, id), nil
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"unproxy/gateway"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/engine"
 )
@@ -84,7 +85,7 @@ func (g *given) commandLine(command string) string {
 				words = append(words, "--"+o.name+"="+v)
 				continue
 			}
-			words = append(words, "--"+o.name, quoteArgument(v))
+			words = append(words, "--"+o.name, usage.ShellQuote(v))
 		}
 	}
 	return strings.Join(words, " ")
