@@ -101,8 +101,7 @@ func refusalOf(err error) refusal {
 	return refusal{dropOf(engine.HeaderOutcome(e.Reason)), e.Reason.String()}
 }
 
-// signature is what every PROXY header of version 2 begins with.
-const signature = "\r\n\r\n\x00\r\nQUIT\n"
+const signature = proxyproto.Signature
 
 // beginsHeader reports whether a datagram begins like a PROXY header.
 func beginsHeader(b []byte) bool {
