@@ -13,6 +13,7 @@ import (
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/command/decode"
 	"unproxy/gateway/command/usage"
 )
 
@@ -55,7 +56,7 @@ func newApp(g *given) *cli.App {
 		doctorCommand(g),
 		statusCommand(g),
 		healthcheckCommand(g),
-		decodeCommand(),
+		decode.Command(),
 		routesCommand(g),
 		trustCommand(),
 		completionCommand(),

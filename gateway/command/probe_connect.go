@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"unproxy/gateway/command/decode"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
@@ -240,7 +241,7 @@ func (r *probeResult) printHeader(w io.Writer, p *probePlan) {
 	}
 	if h, err := proxyproto.Decode(r.header, &proxyproto.Options{Datagram: p.isDatagram()}); err == nil {
 		for tlv := range proxyproto.All(h.TLVs) {
-			printTLV(w, tlv)
+			decode.PrintTLV(w, tlv)
 		}
 		return
 	}

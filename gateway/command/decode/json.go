@@ -1,4 +1,4 @@
-package command
+package decode
 
 import (
 	"encoding/hex"
@@ -11,8 +11,8 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// headerJSON is a header in the output of decode --json. The object is that
-// of the innermost header; those around it, if any, are in Outer.
+// headerJSON is a header in the output of decode --json. The top object is the
+// innermost header; the ones stacked around it are in Outer.
 type headerJSON struct {
 	Result      string    `json:"result"`
 	Version     uint8     `json:"version,omitempty"`
@@ -33,7 +33,7 @@ type headerJSON struct {
 	Outer   []headerJSON `json:"outer,omitempty"`
 }
 
-// tlvJSON is a TLV. Value is there if it can be said in text; Hex always is.
+// tlvJSON is a TLV. Value is set if it is printable; Hex always is.
 type tlvJSON struct {
 	Type  string   `json:"type"`
 	Name  string   `json:"name"`
@@ -51,7 +51,8 @@ type sslJSON struct {
 	TLVs                  []tlvJSON `json:"tlvs,omitempty"`
 }
 
-func writeStackJSON(w io.Writer, stack []decoded) error {
+// writeJSON prints headers as one object, that of the innermost.
+func writeJSON(w io.Writer, stack []decoded) error {
 	last := len(stack) - 1
 	object := stack[last].toJSON()
 	for i := range stack[:last] {
@@ -124,8 +125,8 @@ func newTLVJSON(tlv proxyproto.TLV) tlvJSON {
 	return object
 }
 
-// textValue returns a value as text: the bare id of a cloud's TLV, or text as
-// it came. It is "" for what is no text.
+// textValue returns a value as text: the id in the TLV of a cloud provider, or
+// printable bytes as they are. It returns "" for other values.
 func textValue(tlv proxyproto.TLV) string {
 	switch tlv.Type {
 	case proxyproto.TypeAWS:
@@ -148,6 +149,7 @@ func textValue(tlv proxyproto.TLV) string {
 	return printable(tlv.Value)
 }
 
+// printable returns b as text, or "" if it has anything that is not printable.
 func printable(b []byte) string {
 	for rest := b; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)
