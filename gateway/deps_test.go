@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"gateway/engine":    {"gateway/proxyproto", "gateway/record", "transparent", unix},
 	// The verbs. None imports command, which imports them all.
 	"gateway/command/decode": {"gateway", "gateway/command/usage", "gateway/proxyproto", cli},
+	"gateway/command/probe":  {"gateway/command/decode", "gateway/command/usage", "gateway/datagram", "gateway/proxyproto", cli},
 	"gateway/command/usage":  {"gateway", "gateway/settings", "trust", cli},
 
 	"gateway/proxyproto": {},
@@ -55,7 +56,7 @@ const (
 // kept says in which packages alone a dependency may stand, command apart from
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/usage"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
 	"github.com/hashicorp":           {"gateway", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
