@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"gateway/engine":    {"gateway/proxyproto", "gateway/record", "transparent", unix},
 	// The verbs. None imports command, which imports them all.
 	"gateway/command/decode": {"gateway", "gateway/command/usage", "gateway/proxyproto", cli},
+	"gateway/command/demo":   {"gateway", "gateway/accesslog", "gateway/command/usage", "gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
 	"gateway/command/probe":  {"gateway/command/decode", "gateway/command/usage", "gateway/datagram", "gateway/proxyproto", cli},
 	"gateway/command/usage":  {"gateway", "gateway/settings", "trust", cli},
 
@@ -56,7 +57,7 @@ const (
 // kept says in which packages alone a dependency may stand, command apart from
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
 	"github.com/hashicorp":           {"gateway", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
@@ -66,7 +67,7 @@ var kept = map[string][]string{
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
+	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }
 
 // free are the packages that may import whatever kept lets them: command, which

@@ -14,6 +14,7 @@ import (
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
 	"unproxy/gateway/command/decode"
+	"unproxy/gateway/command/demo"
 	"unproxy/gateway/command/probe"
 	"unproxy/gateway/command/usage"
 )
@@ -52,7 +53,7 @@ func newApp(g *given) *cli.App {
 		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: usage.Verbatim, Description: serveHelp(), Action: serve},
 		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: usage.Verbatim, Description: checkHelp(),
 			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
-		demoCommand(),
+		demo.Command(),
 		probe.Command(),
 		doctorCommand(g),
 		statusCommand(g),
