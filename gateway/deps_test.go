@@ -40,9 +40,15 @@ var allowed = map[string][]string{
 		"transparent/routing", unix},
 	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
 		"transparent", unix},
-	"gateway/forward":    {"gateway/proxyproto", "transparent"},
-	"gateway/kernel":     {"transparent", unix},
-	"gateway/limit":      {"gateway/forward"},
+	"gateway/forward": {"gateway/proxyproto", "transparent"},
+	"gateway/kernel":  {"transparent", unix},
+	"gateway/limit":   {"gateway/forward"},
+	// The verbs. None imports command, which imports them all.
+	"gateway/command/decode": {"gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/proxyproto", cli},
+	"gateway/command/demo":   {"gateway", "gateway/accesslog", "gateway/config", "gateway/command/usage", "gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/probe":  {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram", "gateway/proxyproto", cli},
+	"gateway/command/usage":  {"gateway/config", "gateway/config/value", "trust", cli},
+
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
 	"gateway/supervise":  {unix},
@@ -56,6 +62,7 @@ var allowed = map[string][]string{
 const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
+	cli      = "github.com/urfave/cli/v2"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -63,7 +70,7 @@ const (
 // kept says in which packages alone a dependency may stand, command apart from
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
@@ -73,7 +80,7 @@ var kept = map[string][]string{
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
+	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }
 
 // free are the packages that may import whatever kept lets them: command, which

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unproxy/gateway/admin"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
@@ -120,7 +121,7 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 	go func() {
 		defer close(watched)
 		if err := <-endpoint.Failed(); err != nil {
-			s.log.Error().Str("error", oneLine(err.Error())).Msg("the admin endpoint failed; connections go on")
+			s.log.Error().Str("error", usage.OneLine(err.Error())).Msg("the admin endpoint failed; connections go on")
 		}
 	}()
 	s.log.Info().Str("address", admin.AddressOf(l).String()).Msg("admin endpoint")

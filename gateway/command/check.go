@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 )
@@ -17,7 +18,7 @@ import (
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", oneLine(w.String()))
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", usage.OneLine(w.String()))
 	}
 	if err != nil {
 		return err
@@ -31,9 +32,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
+		return usage.Errorf("%s", usage.Plural(len(c.warnings), "warning")+", and --strict makes them failures")
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(c.warnings), "warning"))
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning"))
 	return nil
 }
 
@@ -57,22 +58,22 @@ func summarize(w io.Writer, f *forward.Forward) {
 		most, thing = f.MaxFlows, "flow"
 	}
 	if most > 0 {
-		row("limit", plural(most, thing))
+		row("limit", usage.Plural(most, thing))
 	}
 	if f.MaxConnectionsPerClient > 0 {
-		row("per client", plural(f.MaxConnectionsPerClient, thing))
+		row("per client", usage.Plural(f.MaxConnectionsPerClient, thing))
 	}
 	if r := f.AcceptRate; r.PerSecond > 0 {
-		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
+		row("per peer", fmt.Sprintf("%s a second, %d at once", usage.Plural(r.PerSecond, "connection"), r.Burst))
 	}
 }
 
 // loops says how many event loops there are, and what they cost beyond their work.
 func loops(c *config.Config) string {
 	if c.Spin == 0 {
-		return plural(c.Loops, "loop")
+		return usage.Plural(c.Loops, "loop")
 	}
-	return fmt.Sprintf("%s, spinning for %v", plural(c.Loops, "loop"), c.Spin)
+	return fmt.Sprintf("%s, spinning for %v", usage.Plural(c.Loops, "loop"), c.Spin)
 }
 
 // limits says how much there may be of all forwards together.
@@ -131,7 +132,7 @@ func peers(f *forward.Forward) string {
 	if n == 0 {
 		return "whoever may connect to the socket"
 	}
-	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), plural(n, "rule"), others)
+	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), usage.Plural(n, "rule"), others)
 }
 
 // headers says which headers are taken.
@@ -191,12 +192,4 @@ func orOff(d time.Duration) string {
 		return "off"
 	}
 	return d.String()
-}
-
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 )
@@ -60,7 +61,7 @@ func missingValues(args []string) error {
 		flag, next := args[i-1], args[i]
 		name, _, _ := strings.Cut(next, "=")
 		if _, isFlag := takesValue[name]; isFlag && takesValue[flag] {
-			found = append(found, usageError{flag + " needs a value, and is followed by " + name, "give it one: " + flag + " VALUE"})
+			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).WithHint("give it one: "+flag+" VALUE"))
 		}
 	}
 	return errors.Join(found...)

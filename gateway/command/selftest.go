@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
@@ -85,7 +86,7 @@ func (g *given) commandLine(command string) string {
 				words = append(words, "--"+s.Name+"="+v)
 				continue
 			}
-			words = append(words, "--"+s.Name, quoteArgument(v))
+			words = append(words, "--"+s.Name, usage.ShellQuote(v))
 		}
 	}
 	return strings.Join(words, " ")

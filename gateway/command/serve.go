@@ -15,6 +15,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
@@ -225,7 +226,7 @@ func (s *server) notice(n engine.Notice) {
 		line = line.Str("detail", n.Detail)
 	}
 	if n.Err != nil {
-		line = line.Str("error", oneLine(n.Err.Error()))
+		line = line.Str("error", usage.OneLine(n.Err.Error()))
 	}
 	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
 }

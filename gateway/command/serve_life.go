@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/supervise"
 )
@@ -75,7 +76,7 @@ func (l *life) takeOver() {
 		return
 	}
 	if err := l.parent.Ready(); err != nil {
-		l.log.Warn().Str("error", oneLine(err.Error())).Msg("the process before this one did not say that it leaves")
+		l.log.Warn().Str("error", usage.OneLine(err.Error())).Msg("the process before this one did not say that it leaves")
 	}
 	l.log.Info().Int("pid", os.Getpid()).Msg("took over from the process before")
 }
@@ -89,7 +90,7 @@ func (l *life) begin(background context.Context) {
 	}
 	interval, err := supervise.WatchdogInterval(os.Getenv, os.Getpid())
 	if err != nil {
-		l.log.Warn().Str("error", oneLine(err.Error())).Msg("the watchdog is not fed")
+		l.log.Warn().Str("error", usage.OneLine(err.Error())).Msg("the watchdog is not fed")
 	}
 	if interval > 0 {
 		go l.feedWatchdog(background, interval/3)
@@ -158,5 +159,5 @@ func (l *life) draining() bool { return l.handed || l.told > 0 }
 
 func (l *life) drainStatus(now time.Time) string {
 	return fmt.Sprintf("draining: %s left, cut in %v at the latest",
-		plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
+		usage.Plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/supervise"
 )
 
@@ -44,12 +45,12 @@ func (s *server) reloadNow(why string) error {
 		s.tell(supervise.Ready, supervise.Status(s.servingStatus()))
 		return nil
 	}
-	problems := leaves(err)
+	problems := usage.Leaves(err)
 	for _, e := range problems {
-		s.log.Error().Str("error", oneLine(e.Error())).Str("hint", hintOf(e)).Msg("a list is broken")
+		s.log.Error().Str("error", usage.OneLine(e.Error())).Str("hint", usage.HintOf(e)).Msg("a list is broken")
 	}
 	s.log.Error().Str("because", why).Int("problems", len(problems)).Uint64("failed", s.run.Reloads().Failed).
 		Msg("reload failed: the lists from before stay in force")
-	s.tell(supervise.Ready, supervise.Status(s.servingStatus()+"; the last reload failed, the lists from before stay in force: "+oneLine(problems[0].Error())))
+	s.tell(supervise.Ready, supervise.Status(s.servingStatus()+"; the last reload failed, the lists from before stay in force: "+usage.OneLine(problems[0].Error())))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/supervise"
 )
 
@@ -33,7 +34,7 @@ func (s *server) tell(assignments ...string) {
 	t.stopping = t.stopping || slices.Contains(assignments, supervise.Stopping)
 	err := t.notifier.Tell(assignments...)
 	if err != nil && !t.failed {
-		s.log.Warn().Str("error", oneLine(err.Error())).Msg("systemd cannot be told how the service is")
+		s.log.Warn().Str("error", usage.OneLine(err.Error())).Msg("systemd cannot be told how the service is")
 	}
 	t.failed = err != nil
 }
@@ -52,7 +53,7 @@ func (s *server) silence() {
 }
 
 func (s *server) servingStatus() string {
-	return fmt.Sprintf("serving on %s", plural(len(s.run.Addrs()), "listener"))
+	return fmt.Sprintf("serving on %s", usage.Plural(len(s.run.Addrs()), "listener"))
 }
 
 // feedWatchdog tells systemd that all is well as long as every event loop comes

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/supervise"
 )
@@ -100,6 +101,6 @@ func (l *life) endUpgrade(err error) {
 }
 
 func (l *life) upgradeFailed(err error) {
-	l.log.Error().Str("error", oneLine(err.Error())).Msg("upgrade failed: this process goes on serving")
-	l.tell(supervise.Status(l.servingStatus() + "; the last upgrade failed: " + oneLine(err.Error())))
+	l.log.Error().Str("error", usage.OneLine(err.Error())).Msg("upgrade failed: this process goes on serving")
+	l.tell(supervise.Status(l.servingStatus() + "; the last upgrade failed: " + usage.OneLine(err.Error())))
 }

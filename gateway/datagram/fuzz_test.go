@@ -13,8 +13,8 @@ import (
 // never panics, each is passed on or counted as dropped, what is passed on is the
 // end of what came, and nothing of it is kept in the room that it came in.
 func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
-	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, v2Signature, spp(clientA, destiny4) + "x",
-		v2Signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
+	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, proxyproto.Signature, spp(clientA, destiny4) + "x",
+		proxyproto.Signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
 		f.Add([]byte(seed), []byte("more"))
 		f.Add([]byte(a), []byte(seed))
 		f.Add([]byte(spp(clientA, destiny4)), []byte(seed))

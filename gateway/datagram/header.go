@@ -103,12 +103,9 @@ func causeOf(err error) cause {
 	return cause{dropFor(engine.HeaderOutcome(e.Reason)), e.Reason.String()}
 }
 
-// v2Signature starts every PROXY header of version 2.
-const v2Signature = "\r\n\r\n\x00\r\nQUIT\n"
-
 // startsWithHeader reports whether a datagram starts like a version 2 header.
 func startsWithHeader(b []byte) bool {
-	return len(b) >= len(v2Signature) && string(b[:len(v2Signature)]) == v2Signature
+	return len(b) >= len(proxyproto.Signature) && string(b[:len(proxyproto.Signature)]) == proxyproto.Signature
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

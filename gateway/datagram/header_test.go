@@ -75,20 +75,20 @@ func TestHeaders(t *testing.T) {
 		{"version 1", nil, "PROXY UDP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"version 1 as for TCP", nil, "PROXY TCP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"cut short", nil, short, "", Malformed},
-		{"only the signature", nil, v2Signature, "", Malformed},
-		{"a length beyond the datagram", nil, v2Signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
-		{"a length of 0", nil, v2Signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
+		{"only the signature", nil, proxyproto.Signature, "", Malformed},
+		{"a length beyond the datagram", nil, proxyproto.Signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
+		{"a length of 0", nil, proxyproto.Signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
 		{"longer than allowed", func(f *forward.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},
-		{"an undefined command", nil, v2Signature + "\x22\x12\x00\x00", "", Unsupported},
+		{"an undefined command", nil, proxyproto.Signature + "\x22\x12\x00\x00", "", Unsupported},
 		{"a wrong checksum", nil, string(broken), "", BadChecksum},
 		{"no checksum where one is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, a, "", BadChecksum},
 		{"version 2 not accepted", func(f *forward.Forward) { f.Header.RefuseV2 = true }, a, "", Unsupported},
 		{"LOCAL", nil, local + "check", "check", 0},
 		{"LOCAL of AWS, with TLVs where addresses would be", nil,
-			v2Signature + "\x20\x11\x00\x54\x03\x00\x04\xbc\xe5\x95\x1f\x04\x00\x4a" + strings.Repeat("\x00", 74) + "check", "check", 0},
+			proxyproto.Signature + "\x20\x11\x00\x54\x03\x00\x04\xbc\xe5\x95\x1f\x04\x00\x4a" + strings.Repeat("\x00", 74) + "check", "check", 0},
 		{"LOCAL to be closed", func(f *forward.Forward) { f.CloseLocal = true }, local + "check", "", Local},
-		{"UNSPEC", nil, v2Signature + "\x21\x00\x00\x00" + "x", "x", 0},
-		{"UNSPEC to be refused", func(f *forward.Forward) { f.RejectUnknown = true }, v2Signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
+		{"UNSPEC", nil, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "x", 0},
+		{"UNSPEC to be refused", func(f *forward.Forward) { f.RejectUnknown = true }, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
 		{"addresses of TCP are none", func(f *forward.Forward) { f.RejectUnknown = true },
 			strings.Replace(a, "\x21\x12", "\x21\x11", 1) + "x", "", NoAddress},
 		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
@@ -140,7 +140,7 @@ func TestFirst(t *testing.T) {
 	r.from(lb, a+"four")
 	s.took(t, "four")
 	// What begins like a header and is none is nobody's.
-	r.from(lb, v2Signature+"\x21\x12\x00\x01x")
+	r.from(lb, proxyproto.Signature+"\x21\x12\x00\x01x")
 	s.took(t)
 	r.dropped(map[Drop]uint64{Malformed: 1})
 	r.from(lb, "five")

@@ -22,8 +22,10 @@ const (
 	MaxV2 = fixedLength + 65535
 )
 
+// Signature begins every version 2 header (specification, section 2.2).
+const Signature = "\r\n\r\n\x00\r\nQUIT\n"
+
 const (
-	signature   = "\r\n\r\n\x00\r\nQUIT\n"
 	fixedLength = 16
 
 	inetLength  = 12  // two IPv4 addresses and two ports
@@ -120,7 +122,7 @@ func Decode(b []byte, o *Options) (h Header, err error) {
 // It is for input that Decode found incomplete.
 func Missing(b []byte) int {
 	switch {
-	case len(b) > 0 && b[0] == signature[0]:
+	case len(b) > 0 && b[0] == Signature[0]:
 		if len(b) < fixedLength {
 			return fixedLength - len(b)
 		}
@@ -144,7 +146,7 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 		return 0, 0
 	}
 	switch b[0] {
-	case signature[0]:
+	case Signature[0]:
 		return h.decodeV2(b, o)
 	case v1Signature[0]:
 		return h.decodeV1(b, o)
@@ -154,7 +156,7 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 
 // decodeDatagram decodes a header of which nothing more will come.
 func (h *Header) decodeDatagram(b []byte, o *Options) (Reason, int) {
-	if n := matching(b, signature); n < len(signature) && n < len(b) {
+	if n := matching(b, Signature); n < len(Signature) && n < len(b) {
 		return ReasonDatagramSignature, n + 1
 	}
 	reason, offset := h.decodeV2(b, o)
@@ -168,7 +170,7 @@ func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
 	if o.RefuseV2 && len(b) > 0 {
 		return ReasonV2NotAccepted, 1
 	}
-	if n := matching(b, signature); n < len(signature) {
+	if n := matching(b, Signature); n < len(Signature) {
 		if n < len(b) {
 			return ReasonV2Signature, n + 1
 		}

@@ -71,7 +71,7 @@ type Message struct {
 // was, if a TLV or the whole is longer than a length of 16 bits can say.
 func AppendV2(b []byte, m *Message) ([]byte, error) {
 	start := len(b)
-	b = append(b, signature...)
+	b = append(b, Signature...)
 	b = append(b, 0x20|byte(m.Command), m.protocol(), 0, 0)
 	b = m.appendAddresses(b)
 	b, err := appendTLVs(b, m.TLVs)

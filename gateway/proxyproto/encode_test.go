@@ -3,6 +3,7 @@ package proxyproto
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -219,5 +220,25 @@ func TestTypeNames(t *testing.T) {
 		if row.t.String() != row.name || row.t.SSLString() != row.inSSL {
 			t.Errorf("0x%02x: %s, within SSL %s", byte(row.t), row.t, row.t.SSLString())
 		}
+	}
+}
+
+// Every name is read back as the type that has it; the ranges are not types.
+func TestParseType(t *testing.T) {
+	for _, name := range TypeNames() {
+		for _, written := range []string{name, strings.ToLower(name)} {
+			typ, within, ok := ParseType(written)
+			if back := map[bool]string{false: typ.String(), true: typ.SSLString()}[within]; !ok || back != name {
+				t.Errorf("%s is read as 0x%02x, within SSL %v, %v", written, byte(typ), within, ok)
+			}
+		}
+	}
+	for _, name := range []string{"", "RESERVED", "CUSTOM", "EXPERIMENT", "FUTURE", "0x02", "ssl_"} {
+		if typ, _, ok := ParseType(name); ok {
+			t.Errorf("%q is read as %v", name, typ)
+		}
+	}
+	if n := len(TypeNames()); n != 11+8 {
+		t.Errorf("%d names", n)
 	}
 }

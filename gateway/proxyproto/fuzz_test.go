@@ -70,6 +70,9 @@ func checkRefusal(t *testing.T, b []byte, o *Options, err error) {
 	if !errors.As(err, &e) || e.Offset > len(b) || e.Reason == 0 || e.Reason >= reasons {
 		t.Fatalf("%d bytes: %v", len(b), err)
 	}
+	if at := e.Locate(b); at >= e.Offset || at < 0 && e.Offset > 0 {
+		t.Fatalf("%v: the fault is at %d", e, at)
+	}
 	if o.Datagram {
 		return
 	}

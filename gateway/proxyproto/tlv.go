@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"iter"
+	"slices"
+	"strings"
 )
 
 // Type is the type of a TLV (specification, section 2.2.1).
@@ -39,32 +41,25 @@ const (
 // MaxUniqueID is the longest UNIQUE_ID that is taken, in bytes.
 const MaxUniqueID = 128
 
-// String returns the name of a type that stands in the header itself, and the
-// name of its range if the type has none of its own.
+// The names of the types in a header itself, and of those within an SSL TLV.
+var (
+	typeNames = [...]string{
+		TypeALPN: "ALPN", TypeAuthority: "AUTHORITY", TypeCRC32C: "CRC32C", TypeNOOP: "NOOP",
+		TypeUniqueID: "UNIQUE_ID", TypeSSL: "SSL", TypeNetNS: "NETNS",
+		TypeGCP: "GCP", TypeAlibaba: "ALIBABA", TypeAWS: "AWS", TypeAzure: "AZURE",
+	}
+	sslTypeNames = [...]string{
+		TypeSSLVersion: "SSL_VERSION", TypeSSLCommonName: "SSL_CN", TypeSSLCipher: "SSL_CIPHER",
+		TypeSSLSigAlg: "SSL_SIG_ALG", TypeSSLKeyAlg: "SSL_KEY_ALG", TypeSSLGroup: "SSL_GROUP",
+		TypeSSLSigScheme: "SSL_SIG_SCHEME", TypeSSLClientCert: "SSL_CLIENT_CERT",
+	}
+)
+
+// String returns the name of a type in the header itself, or the name of its
+// range if the type has none.
 func (t Type) String() string {
-	switch t {
-	case TypeALPN:
-		return "ALPN"
-	case TypeAuthority:
-		return "AUTHORITY"
-	case TypeCRC32C:
-		return "CRC32C"
-	case TypeNOOP:
-		return "NOOP"
-	case TypeUniqueID:
-		return "UNIQUE_ID"
-	case TypeSSL:
-		return "SSL"
-	case TypeNetNS:
-		return "NETNS"
-	case TypeGCP:
-		return "GCP"
-	case TypeAlibaba:
-		return "ALIBABA"
-	case TypeAWS:
-		return "AWS"
-	case TypeAzure:
-		return "AZURE"
+	if int(t) < len(typeNames) && typeNames[t] != "" {
+		return typeNames[t]
 	}
 	switch {
 	case t >= 0xf8:
@@ -77,15 +72,35 @@ func (t Type) String() string {
 	return "RESERVED"
 }
 
-// SSLString returns the name of a type that stands within an SSL TLV.
+// SSLString returns the name of a type within an SSL TLV.
 func (t Type) SSLString() string {
-	if t < TypeSSLVersion || t > TypeSSLClientCert {
-		return "RESERVED"
+	if int(t) < len(sslTypeNames) && sslTypeNames[t] != "" {
+		return sslTypeNames[t]
 	}
-	return [...]string{
-		"SSL_VERSION", "SSL_CN", "SSL_CIPHER", "SSL_SIG_ALG",
-		"SSL_KEY_ALG", "SSL_GROUP", "SSL_SIG_SCHEME", "SSL_CLIENT_CERT",
-	}[t-TypeSSLVersion]
+	return "RESERVED"
+}
+
+// ParseType returns the type with a name that [Type.String] or [Type.SSLString]
+// returns, in either case. withinSSL reports which of the two. ok is false for
+// a name of no type, the names of ranges included.
+func ParseType(name string) (t Type, withinSSL, ok bool) {
+	if name == "" {
+		return 0, false, false
+	}
+	upper := strings.ToUpper(name)
+	if i := slices.Index(typeNames[:], upper); i >= 0 {
+		return Type(i), false, true
+	}
+	if i := slices.Index(sslTypeNames[:], upper); i >= 0 {
+		return Type(i), true, true
+	}
+	return 0, false, false
+}
+
+// TypeNames returns the names of all types, those within an SSL TLV last.
+func TypeNames() []string {
+	unnamed := func(name string) bool { return name == "" }
+	return slices.DeleteFunc(slices.Concat(typeNames[:], sslTypeNames[:]), unnamed)
 }
 
 // TLV is one type-length-value. When decoded, its value aliases the input; it

@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"net/netip"
@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestExpectation shows that the demo can fail: each row spoils one thing that
-// came out of a scene that otherwise went well.
+// TestExpectation shows that the demo can fail: each row changes one part of an
+// outcome that is otherwise as expected.
 func TestExpectation(t *testing.T) {
 	const seen = "203.0.113.9:40001"
 	good := func() *outcome {
@@ -19,41 +19,41 @@ func TestExpectation(t *testing.T) {
 		}
 	}
 	want := expectation{seen: seen, payload: hello, logged: [][2]string{{"outcome", "ok"}, {"client", seen}, {"peer", thePeer}}}
-	if wrong := want.check(good()); len(wrong) > 0 {
-		t.Fatalf("a scene that went well is wrong: %q", wrong)
+	if differences := want.check(good()); len(differences) > 0 {
+		t.Fatalf("an outcome as expected differs: %q", differences)
 	}
-	for name, spoil := range map[string]func(*outcome){
-		"the old server saw":          func(o *outcome) { o.visit.peer = netip.MustParseAddrPort("203.0.113.9:40002") },
+	for name, change := range map[string]func(*outcome){
+		"the backend saw":             func(o *outcome) { o.visit.peer = netip.MustParseAddrPort("203.0.113.9:40002") },
 		"the payload":                 func(o *outcome) { o.visit.payload = []byte("HELO") },
-		"the greeting that came back": func(o *outcome) { o.reply = "" },
+		"the greeting of the backend": func(o *outcome) { o.reply = "" },
 		"logged client":               func(o *outcome) { delete(o.line, "client") },
 		"logged peer":                 func(o *outcome) { o.line["peer"] = seen },
 		"logged outcome":              func(o *outcome) { o.line["outcome"] = "reset" },
 	} {
 		o := good()
-		spoil(o)
-		if wrong := want.check(o); !strings.Contains(strings.Join(wrong, "\n"), name) {
-			t.Errorf("%s was spoilt, and the demo says %q", name, wrong)
+		change(o)
+		if differences := want.check(o); !strings.Contains(strings.Join(differences, "\n"), name) {
+			t.Errorf("%s was changed, and the demo reports %q", name, differences)
 		}
 	}
 	o := good()
 	o.visit = nil
-	if wrong := want.check(o); len(wrong) == 0 {
-		t.Error("the old server was not reached, and the demo says nothing")
+	if differences := want.check(o); len(differences) == 0 {
+		t.Error("the backend was not reached, and the demo reports nothing")
 	}
 	refused := expectation{logged: [][2]string{{"outcome", "ok"}}}
-	if wrong := refused.check(good()); len(wrong) == 0 {
-		t.Error("the old server was reached by what ought to be refused, and the demo says nothing")
+	if differences := refused.check(good()); len(differences) == 0 {
+		t.Error("the backend was reached by what must be refused, and the demo reports nothing")
 	}
 }
 
 func TestScreen(t *testing.T) {
 	var b strings.Builder
 	s := newScreen(&b) // no terminal: no colours
-	s.result("one two three four five six seven eight nine ten", "seen", "logged", []string{"something is wrong"})
+	s.result([...]string{"one two three four five six seven eight nine ten", "seen", "logged"}, []string{"something differs"})
 	want := "NO  one two three four five six seven      seen                         logged\n" +
 		"    eight nine ten\n" +
-		"      something is wrong\n"
+		"      something differs\n"
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
 	}

@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// The clients that the demo's headers name, from the ranges that are set aside
-// for documentation (RFC 5737, RFC 3849), and where they wanted to go.
+// The clients and destinations in the headers, from the ranges reserved for
+// documentation (RFC 5737, RFC 3849).
 var (
 	client4      = netip.MustParseAddrPort("203.0.113.9:40001")
 	client6      = netip.MustParseAddrPort("[2001:db8::9]:40002")
@@ -17,13 +17,13 @@ var (
 	destination6 = netip.MustParseAddrPort("[2001:db8::25]:25")
 )
 
-// hello is the payload of the demo's clients.
+// hello is the payload of the clients.
 const hello = "HELO\r\n"
 
-// playHeaders plays the first part: headers come off, and only those of whom
-// they may be believed.
+// playHeaders plays the first part: the gateway strips valid headers from trusted
+// peers and refuses everything else.
 func playHeaders(out *screen) error {
-	server, err := startOldServer("127.0.0.1")
+	server, err := startBackend("127.0.0.1")
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,8 @@ func playHeaders(out *screen) error {
 		return err
 	}
 	defer on.close()
-	out.print("1. The header comes off, the payload arrives, and nobody is believed who is not trusted\n\n")
-	out.print("  server    %s, which knows nothing of PROXY headers\n", server.address())
+	out.print("1. The gateway strips the header and forwards the payload; it trusts only the load balancer\n\n")
+	out.print("  backend   %s, which does not speak the PROXY protocol\n", server.address())
 	out.print("  gateway   unproxy --forward %s=%s --trust 127.0.0.1/32\n\n", on.at, server.address())
 	scenes, err := headerScenes()
 	if err != nil {
@@ -46,8 +46,9 @@ func playHeaders(out *screen) error {
 	if err != nil {
 		return err
 	}
-	out.print("\n  %d of %d as they ought to be. The old server sees the gateway's address; the log has the\n  client's. Transparent mode shows it to the server itself.\n", len(scenes)-failed, len(scenes))
-	return verdictOf(failed, len(scenes))
+	out.print("\n  %d of %d as expected. The backend sees the gateway's address, the log has the client's.\n"+
+		"  In transparent mode the backend sees it, too.\n", len(scenes)-failed, len(scenes))
+	return failure(failed, len(scenes))
 }
 
 // headerScenes returns the scenes of the first part.
@@ -80,22 +81,22 @@ func headerScenes() ([]scene, error) {
 	return []scene{
 		{what: "v1 header, then HELO", parts: then(v1, hello), want: good(client4.String())},
 		{what: "v2 header, IPv6 client", parts: then(v2, hello), want: good(client6.String())},
-		{what: "v2 with authority, unique id, TLS name, AWS endpoint and checksum", parts: then(detailed, hello),
+		{what: "v2 with authority, unique ID, TLS name, AWS endpoint and checksum", parts: then(detailed, hello),
 			want: good(client4.String(), [2]string{"authority", "mail.example.com"}, [2]string{"unique_id", "req-7"},
 				[2]string{"tls_cn", "alice"}, [2]string{"aws_vpce", "vpce-0a1b2c3d"})},
 		{what: "v1 header, each byte in a segment of its own", parts: append(oneByOne(v1), []byte(hello)), want: good(client4.String())},
 		{what: "v2 LOCAL: the load balancer's own health check", parts: [][]byte{local}, want: health},
-		{what: "v1 UNKNOWN: a client that it cannot name", parts: then([]byte("PROXY UNKNOWN\r\n"), hello), want: good(thePeer)},
-		{what: "a header, and a forged one from the client behind it: that is payload", parts: then(v1, string(v1)+hello), want: smuggled},
+		{what: "v1 UNKNOWN: the client is not named", parts: then([]byte("PROXY UNKNOWN\r\n"), hello), want: good(thePeer)},
+		{what: "a header, then a forged one from the client: that is payload", parts: then(v1, string(v1)+hello), want: smuggled},
 		{what: "no header: GET / HTTP/1.1", parts: then([]byte("GET / HTTP/1.1\r\n\r\n"), ""), want: refused("not_proxy")},
-		{what: "v1 with an impossible address: 203.0.113.999", parts: then([]byte("PROXY TCP4 203.0.113.999 198.51.100.7 40001 25\r\n"), hello), want: refused("malformed")},
-		{what: "v2 with a bit flipped on the way", parts: then(corrupt, hello), want: refused("bad_checksum")},
-		{what: "half a header, then the end", parts: [][]byte{v1[:20]}, want: refused("truncated")},
-		{what: "a perfect header from 127.0.0.2, whom nobody trusts", from: netip.MustParseAddr("127.0.0.2"), parts: then(v1, hello), want: refused("untrusted")},
+		{what: "v1 with an invalid address: 203.0.113.999", parts: then([]byte("PROXY TCP4 203.0.113.999 198.51.100.7 40001 25\r\n"), hello), want: refused("malformed")},
+		{what: "v2 with a flipped bit", parts: then(corrupt, hello), want: refused("bad_checksum")},
+		{what: "half a header, then FIN", parts: [][]byte{v1[:20]}, want: refused("truncated")},
+		{what: "a valid header from 127.0.0.2, which is not trusted", from: netip.MustParseAddr("127.0.0.2"), parts: then(v1, hello), want: refused("untrusted")},
 	}, nil
 }
 
-// then is a header in one segment and the payload in the next.
+// then returns the header as one segment and the payload as the next.
 func then(header []byte, payload string) [][]byte {
 	if payload == "" {
 		return [][]byte{header}
@@ -103,7 +104,7 @@ func then(header []byte, payload string) [][]byte {
 	return [][]byte{header, []byte(payload)}
 }
 
-// detailedHeader is a v2 header as a load balancer writes it that ends TLS.
+// detailedHeader returns a v2 header as a load balancer sends it that terminates TLS.
 func detailedHeader() ([]byte, error) {
 	tls, err := proxyproto.SSLTLV(proxyproto.SSL{Client: proxyproto.ClientTLS | proxyproto.ClientCertConnection},
 		proxyproto.TLV{Type: proxyproto.TypeSSLVersion, Value: []byte("TLSv1.3")},

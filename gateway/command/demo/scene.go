@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"errors"
@@ -12,44 +12,45 @@ import (
 	"time"
 )
 
-// scene is one connection of a load balancer, and what ought to come of it.
+// scene is one connection of a load balancer, and the expected result.
 type scene struct {
-	// what says in words what is sent.
+	// what describes what is sent.
 	what string
-	// from is the address that the load balancer connects from; the zero
-	// Addr leaves it to the kernel.
+	// from is the address that the load balancer connects from. The zero Addr
+	// leaves the choice to the kernel.
 	from netip.Addr
-	// parts are sent one after the other, each in a segment of its own.
+	// parts are sent one after another, each in a segment of its own.
 	parts [][]byte
 	want  expectation
 }
 
-// expectation is what a scene ought to come to.
+// expectation is the expected result of a scene.
 type expectation struct {
-	// seen is whom the old server sees: an address with its port, an address
-	// alone where the port is any, or "" where the server is not to be
-	// reached at all.
+	// seen is the peer that the backend sees: an address with its port, or an
+	// address alone if the port is arbitrary. "" means that the backend must
+	// not be reached.
 	seen string
-	// payload is what the old server is to receive.
+	// payload is what the backend must receive.
 	payload string
-	// logged are keys of the gateway's log line and their values. The value
-	// "the peer" is the load balancer's own address.
+	// logged are keys of the gateway's log line and their values; [thePeer]
+	// stands for the address of the load balancer.
 	logged [][2]string
 }
 
 // thePeer stands for the load balancer's address and port in an expectation.
 const thePeer = "the peer"
 
-// outcome is what a scene came to.
+// outcome is the result of a scene.
 type outcome struct {
 	own   netip.AddrPort // the load balancer's end
-	reply string         // what came back to it
-	visit *visit         // nil if the old server was not reached
+	reply string         // what it received
+	visit *visit         // nil if the backend was not reached
 	line  logLine
 }
 
-// play sends what the scene says and gathers what everybody saw.
-func (s *scene) play(on *stage, server *oldServer) (*outcome, error) {
+// play sends the parts of the scene, and collects what the load balancer, the
+// backend and the log saw.
+func (s *scene) play(on *stage, server *backend) (*outcome, error) {
 	o := &outcome{}
 	if err := s.send(on.at, o); err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (s *scene) play(on *stage, server *oldServer) (*outcome, error) {
 		return nil, err
 	}
 	o.line = line
-	wait := 100 * time.Millisecond // for a visit that ought not to be
+	wait := 100 * time.Millisecond // for a connection that must not come
 	if s.want.seen != "" {
 		wait = patience
 	}
@@ -71,8 +72,7 @@ func (s *scene) play(on *stage, server *oldServer) (*outcome, error) {
 	return o, nil
 }
 
-// send plays the load balancer. That the gateway resets the connection is not
-// an error here: it is what some scenes are for.
+// send acts as the load balancer. A reset is no error: some scenes provoke it.
 func (s *scene) send(to netip.AddrPort, o *outcome) error {
 	dialer := net.Dialer{Timeout: patience}
 	if s.from.IsValid() {
@@ -80,7 +80,7 @@ func (s *scene) send(to netip.AddrPort, o *outcome) error {
 	}
 	c, err := dialer.Dial("tcp", to.String())
 	if gone(err) {
-		return nil // reset as soon as it was accepted
+		return nil // reset as soon as the gateway accepted
 	}
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (s *scene) send(to netip.AddrPort, o *outcome) error {
 	o.own = c.LocalAddr().(*net.TCPAddr).AddrPort()
 	for i, part := range s.parts {
 		if i > 0 {
-			time.Sleep(2 * time.Millisecond) // or the kernel would join them again
+			time.Sleep(2 * time.Millisecond) // or the kernel would merge them
 		}
 		if _, err := c.Write(part); err != nil && !gone(err) {
 			return err
@@ -107,17 +107,17 @@ func (s *scene) send(to netip.AddrPort, o *outcome) error {
 	return nil
 }
 
-// gone reports whether the other side ended the connection.
+// gone reports whether the other side reset the connection.
 func gone(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
-// check compares what came out with what ought to.
+// check returns each difference between the outcome and what was expected.
 func (e *expectation) check(o *outcome) []string {
-	var wrong []string
+	var differences []string
 	differ := func(what, got, want string) {
 		if got != want {
-			wrong = append(wrong, fmt.Sprintf("%s: %s; it ought to be %s", what, orNothing(got), orNothing(want)))
+			differences = append(differences, fmt.Sprintf("%s: %s, expected %s", what, orNothing(got), orNothing(want)))
 		}
 	}
 	seen, payload := "", ""
@@ -128,9 +128,9 @@ func (e *expectation) check(o *outcome) []string {
 		}
 	}
 	if o.visit != nil && o.line.text("outcome") == "ok" {
-		differ("the greeting that came back", o.reply, fmt.Sprintf("220 you are %s\r\n", o.visit.peer))
+		differ("the greeting of the backend", o.reply, fmt.Sprintf("220 you are %s\r\n", o.visit.peer))
 	}
-	differ("the old server saw", seen, e.seen)
+	differ("the backend saw", seen, e.seen)
 	differ("the payload", payload, e.payload)
 	for _, kv := range e.logged {
 		want := kv[1]
@@ -139,10 +139,10 @@ func (e *expectation) check(o *outcome) []string {
 		}
 		differ("logged "+kv[0], o.line.text(kv[0]), want)
 	}
-	return wrong
+	return differences
 }
 
-// orNothing makes an empty text visible.
+// orNothing quotes a text, and makes an empty one visible.
 func orNothing(s string) string {
 	if s == "" {
 		return "nothing"
@@ -150,18 +150,18 @@ func orNothing(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// seenText says what the old server saw.
+// seenText describes what the backend saw.
 func (o *outcome) seenText() string {
 	switch {
 	case o.visit == nil:
 		return "nothing"
 	case len(o.visit.payload) == 0:
-		return o.visit.peer.String() + " who sent nothing"
+		return o.visit.peer.String() + " sent nothing"
 	}
-	return fmt.Sprintf("%s who sent %q", o.visit.peer, o.visit.payload)
+	return fmt.Sprintf("%s sent %q", o.visit.peer, o.visit.payload)
 }
 
-// loggedText gives the log line's outcome and what it says of the client.
+// loggedText returns the outcome in the log line, and its keys about the client.
 func (o *outcome) loggedText() string {
 	parts := []string{o.line.text("outcome")}
 	for _, key := range []string{"reason", "client", "source", "authority", "unique_id", "tls_cn", "aws_vpce"} {
@@ -174,31 +174,31 @@ func (o *outcome) loggedText() string {
 	return strings.Join(parts, " ")
 }
 
-// playAll plays scenes and shows each. It returns how many did not come out as
-// they ought to.
-func playAll(out *screen, on *stage, server *oldServer, scenes []scene) (int, error) {
+// playAll plays scenes and shows each. It returns how many differ from what was
+// expected.
+func playAll(out *screen, on *stage, server *backend, scenes []scene) (int, error) {
 	failed := 0
 	for _, s := range scenes {
 		o, err := s.play(on, server)
 		if err != nil {
 			return failed, fmt.Errorf("play %q: %w", s.what, err)
 		}
-		wrong := s.want.check(o)
-		if len(wrong) > 0 {
+		differences := s.want.check(o)
+		if len(differences) > 0 {
 			failed++
 		}
-		out.result(s.what, o.seenText(), o.loggedText(), wrong)
+		out.result([...]string{s.what, o.seenText(), o.loggedText()}, differences)
 	}
 	return failed, nil
 }
 
-// verdictOf is the error for scenes that went wrong.
-func verdictOf(failed, all int) error {
+// failure returns the error for scenes that differ, or nil if none does.
+func failure(failed, all int) error {
 	if failed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d rows are not what they ought to be", failed, all)
+	return fmt.Errorf("%d of %d rows are not as expected", failed, all)
 }
 
-// oneByOne cuts b into single bytes.
+// oneByOne splits b into single bytes.
 func oneByOne(b []byte) [][]byte { return slices.Collect(slices.Chunk(b, 1)) }

@@ -1,4 +1,4 @@
-package command
+package decode
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -22,13 +23,9 @@ const v1Line = "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"
 func runDecode(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	command := decodeCommand()
-	guard(command, "unproxy")
-	app := &cli.App{
-		Commands: []*cli.Command{command}, Reader: strings.NewReader(stdin),
-		Writer: &out, ErrWriter: &out, DisableSliceFlagSeparator: true,
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	app := usage.NewApp(&cli.Command{Name: "unproxy", Subcommands: []*cli.Command{Command()}})
+	app.Reader = strings.NewReader(stdin)
+	app.Writer, app.ErrWriter = &out, &out
 	err := app.Run(append([]string{"unproxy", "decode"}, args...))
 	return out.String(), err
 }
@@ -91,7 +88,7 @@ func TestDecodeText(t *testing.T) {
 			`               0x21 SSL_VERSION, 7 bytes: "TLSv1.3"`,
 			`               0x22 SSL_CN, 7 bytes: "me\x1b[31m"`,
 			"payload      0 bytes\n"}},
-		{"LOCAL", header(t, proxyproto.Message{}), nil, false, []string{"result       local (", "checksum     not looked for"}},
+		{"LOCAL", header(t, proxyproto.Message{}), nil, false, []string{"result       local (", "checksum     not checked"}},
 		{"UNKNOWN", "PROXY UNKNOWN\r\n", nil, false, []string{"result       unknown ("}},
 		{"no checksum", plain, nil, false, []string{"checksum     none\n"}},
 		{"hex on standard input", hex.EncodeToString([]byte(plain)) + "\n", nil, false, []string{"result       proxy\n"}},
@@ -106,14 +103,14 @@ func TestDecodeText(t *testing.T) {
 		{"refused bytes", plain[:12] + "\x2f\x11", nil, true, []string{
 			"reason       v2 command\n", "bytes        0d 0a 0d 0a 00 0d 0a 51 55 49 54 0a 2f 11\n" + strings.Repeat(" ", 13+36) + "^\n"}},
 		{"refused far in", header(t, proxyMessage(proxyproto.TLV{Type: proxyproto.TypeUniqueID, Value: make([]byte, 129)})), nil, true,
-			[]string{"reason       UNIQUE_ID longer than 128\n", "bytes        … 00 "}},
+			[]string{"reason       UNIQUE_ID longer than 128\n", "bytes        … 21 11 00 90 "}},
 		{"TLS", "\x16\x03\x01\x02\x00", nil, true, []string{"hint         this is the beginning of TLS"}},
 		{"HTTP", "GET / HTTP/1.1\r\n", nil, true, []string{"hint         this is the beginning of HTTP"}},
 		{"SSH", "SSH-2.0-x\r\n", nil, true, []string{"hint         this is the beginning of SSH"}},
-		{"nginx", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", nil, true, []string{"--v1-ipv4-in-tcp6 takes them"}},
+		{"nginx", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", nil, true, []string{"--v1-ipv4-in-tcp6 accepts them"}},
 		{"nginx, taken", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", []string{"--v1-ipv4-in-tcp6"}, false, []string{"destination  192.0.2.1:2\n"}},
 		{"versions", plain, []string{"--accept", "v1"}, true, []string{"reason       v2 not accepted\n"}},
-		{"too long", plain, []string{"--max-header", "20"}, true, []string{"reason       header longer than allowed\n"}},
+		{"too long", header(t, rich), []string{"--max-header", "52"}, true, []string{"reason       header longer than allowed\n"}},
 		{"checksum required", plain, []string{"--require-checksum"}, true, []string{"reason       CRC32C missing\n"}},
 		{"datagram", v1Line, []string{"--datagram"}, true, []string{"reason       not a v2 signature (v1 is TCP only)\n"}},
 		{"empty datagram", "", []string{"--datagram"}, true, []string{"offset       refused after 0 of 0 bytes\n"}},
@@ -123,7 +120,7 @@ func TestDecodeText(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			out, err := runDecode(t, row.stdin, row.args...)
-			if (err != nil) != row.fails || row.fails && exitCode(err) != exitFailed {
+			if (err != nil) != row.fails || row.fails && usage.ExitCode(err) != usage.ExitFailure {
 				t.Errorf("ended with %v, want failure %v", err, row.fails)
 			}
 			for _, want := range row.want {
@@ -135,6 +132,47 @@ func TestDecodeText(t *testing.T) {
 				t.Errorf("an escape sequence came through: %q", out)
 			}
 		})
+	}
+}
+
+// TestCaret finds the byte at fault by the caret below it: the text above it must
+// begin with want.
+func TestCaret(t *testing.T) {
+	plain := header(t, proxyMessage())
+	authority := proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: bytes.Repeat([]byte("a"), 40)}
+	unique := proxyproto.TLV{Type: proxyproto.TypeUniqueID, Value: make([]byte, 129)}
+	for _, row := range []struct {
+		name, in string
+		args     []string
+		want     string
+	}{
+		{"an octet", "PROXY TCP4 203.0.113.999 198.51.100.2 1 2\r\nx", nil, `999 198`},
+		{"a port", "PROXY TCP4 203.0.113.9 198.51.100.2 1 70000\r\nx", nil, `70000\r\nx`},
+		{"behind escapes", "PROXY TCP4 203.0.113.9 198.51.100.2 \xc3\xa9\x00\" 2\r\n", nil, `\xc3\xa9\x00\" 2\r\n`},
+		{"after multi-byte text", "PROXY TCP6 ::1 ::1 1 2 \xe2\x82\xac\r\n", nil, ` \xe2\x82\xac\r\n`},
+		{"in multi-byte text", "PROXY UNKNOWN \xe2\x82\xac\xc3\xa9\rx", nil, `\rx`},
+		{"an escape itself", "PROX\xc3\xa9", nil, `\xc3\xa9`},
+		{"far in a line", "PROXY UNKNOWN " + strings.Repeat("\xc3\xa9", 30) + "\n" + strings.Repeat("y", 99), nil, `\nyyy`},
+		{"far in text", "PROXY TCP6 1:1:1:1:1:1:1:1 1111:1111:1111:1111:1111:1111:1111:1111 1 02\r\n", nil, `02\r\n`},
+		{"bytes", plain[:12] + "\x2f\x11", nil, "2f 11"},
+		{"a length", plain[:12] + "\x21\x11\x00\x0b", nil, "00 0b"},
+		{"a TLV far in", header(t, proxyMessage(authority, unique)), nil, "05 00 81 00"},
+		{"a second header", v1Line + plain[:12] + "\x2f\x11", []string{"--headers", "2"}, "2f 11"},
+	} {
+		out, _ := runDecode(t, row.in, row.args...)
+		lines := strings.Split(out, "\n")
+		for i, line := range lines {
+			if !strings.HasSuffix(line, "^") {
+				continue
+			}
+			above := []rune(lines[i-1])
+			if got := string(above[len([]rune(line))-1:]); !strings.HasPrefix(got, row.want) {
+				t.Errorf("%s: the caret is below %q, want %q\n%s", row.name, got, row.want, out)
+			}
+		}
+		if strings.Count(out, "^\n") != 1 {
+			t.Errorf("%s: not one caret\n%s", row.name, out)
+		}
 	}
 }
 
@@ -180,7 +218,7 @@ func TestDecodeJSONFailures(t *testing.T) {
 		{"PROXY", `{"result":"incomplete","missing_bytes":10}`},
 	} {
 		out, err := runDecode(t, row.in, "--json")
-		if exitCode(err) != exitFailed {
+		if usage.ExitCode(err) != usage.ExitFailure {
 			t.Errorf("%q: %v", row.in, err)
 		}
 		var compact bytes.Buffer
@@ -199,21 +237,22 @@ func TestDecodeUsage(t *testing.T) {
 		{[]string{"--hex", "0d0a", "--file", "x"}, "--hex excludes"},
 		{[]string{"--hex", "0d0"}, "3 hexadecimal digits"},
 		{[]string{"--hex", "0d0g"}, `'g' is not a hexadecimal digit`},
-		{[]string{"--headers", "0"}, "--headers 0"},
-		{[]string{"--accept", "v3"}, `"v3" is no version`},
-		{[]string{"--accept", ""}, `"" is no version`},
-		{[]string{"--max-header", "15"}, `--max-header "15"`},
-		{[]string{"--max-header", "much"}, `--max-header "much"`},
+		{[]string{"--headers", "0"}, `--headers "0" would`},
+		{[]string{"--headers", "17"}, `--headers "17" is not a whole number from 0 to 16`},
+		{[]string{"--accept", "v3"}, `--accept "v3" is not v1, v2 or v1,v2`},
+		{[]string{"--accept", ""}, `--accept "" is no value`},
+		{[]string{"--max-header", "51"}, `--max-header "51" is too short`},
+		{[]string{"--max-header", "much"}, `--max-header "much" is not a size`},
 	} {
 		out, err := runDecode(t, "", row.args...)
-		if exitCode(err) != exitUsage || !strings.Contains(err.Error(), row.want) {
+		if usage.ExitCode(err) != usage.ExitUsage || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%q: %v, want %q", row.args, err, row.want)
 		}
 		if out != "" {
 			t.Errorf("%q printed %q", row.args, out)
 		}
 	}
-	if _, err := runDecode(t, "", "--headers", "0", "--accept", "v3"); len(leaves(err)) != 2 {
+	if _, err := runDecode(t, "", "--max-header", "1", "--accept", "v3", "--hex", "00", "--raw"); len(usage.Leaves(err)) != 3 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }
@@ -226,19 +265,19 @@ func TestDecodeFile(t *testing.T) {
 	if out, err := runDecode(t, "", "--file", path); err != nil || !strings.Contains(out, "result       proxy\n") {
 		t.Errorf("%v, %s", err, out)
 	}
-	if _, err := runDecode(t, "", "--file", path+"x"); !errors.Is(err, os.ErrNotExist) || exitCode(err) != exitFailed {
+	if _, err := runDecode(t, "", "--file", path+"x"); !errors.Is(err, os.ErrNotExist) || usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	if err := os.WriteFile(path, []byte("0d0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runDecode(t, "", "--file", path); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "--raw") {
+	if _, err := runDecode(t, "", "--file", path); usage.ExitCode(err) != usage.ExitFailure || !strings.Contains(err.Error(), "--raw") {
 		t.Error(err)
 	}
 }
 
-// FuzzDecodeCommand feeds the printers whatever the decoder takes or refuses.
-func FuzzDecodeCommand(f *testing.F) {
+// FuzzDecode feeds the printers whatever the decoder takes or refuses.
+func FuzzDecode(f *testing.F) {
 	f.Add([]byte(v1Line))
 	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x13\xc0\x00\x02\x01\xc63d\x02\xdc\x04\x01\xbb\x20\x00\x04abcd"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -253,7 +292,7 @@ func FuzzDecodeCommand(f *testing.F) {
 					t.Fatalf("control byte %q in %q", c, text.String())
 				}
 			}
-			if err := writeStackJSON(&object, stack); err != nil || !json.Valid(object.Bytes()) {
+			if err := writeJSON(&object, stack); err != nil || !json.Valid(object.Bytes()) {
 				t.Fatalf("%v: %s", err, object.Bytes())
 			}
 		}

@@ -1,4 +1,4 @@
-package command
+package probe
 
 import (
 	"context"
@@ -92,7 +92,7 @@ func TestProbeDatagrams(t *testing.T) {
 	}
 }
 
-// TestProbeDatagramRefused: nobody has the port, and the system says so.
+// TestProbeDatagramRefused sends to a closed port: the kernel answers with ICMP.
 func TestProbeDatagramRefused(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -101,7 +101,7 @@ func TestProbeDatagramRefused(t *testing.T) {
 	address := conn.LocalAddr().String()
 	conn.Close()
 	var out lockedBuffer
-	if err := runProbe(t.Context(), &out, "--udp", "--to", address); err == nil || !strings.Contains(out.String(), "refused: nobody has this port") {
+	if err := runProbe(t.Context(), &out, "--udp", "--to", address); err == nil || !strings.Contains(out.String(), "refused: the port is closed") {
 		t.Errorf("ended with %v and printed\n%s", err, out.String())
 	}
 }

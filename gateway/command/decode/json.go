@@ -1,4 +1,4 @@
-package command
+package decode
 
 import (
 	"encoding/hex"
@@ -7,11 +7,12 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
-// headerJSON is a header in the output of decode --json. The object is that
-// of the innermost header; those around it, if any, are in Outer.
+// headerJSON is a header in the output of decode --json. The top object is the
+// innermost header; the ones stacked around it are in Outer.
 type headerJSON struct {
 	Result      string    `json:"result"`
 	Version     uint8     `json:"version,omitempty"`
@@ -32,7 +33,7 @@ type headerJSON struct {
 	Outer   []headerJSON `json:"outer,omitempty"`
 }
 
-// tlvJSON is a TLV. Value is there if it can be said in text; Hex always is.
+// tlvJSON is a TLV. Value is set if it is printable; Hex always is.
 type tlvJSON struct {
 	Type  string   `json:"type"`
 	Name  string   `json:"name"`
@@ -50,13 +51,14 @@ type sslJSON struct {
 	TLVs                  []tlvJSON `json:"tlvs,omitempty"`
 }
 
-func writeStackJSON(w io.Writer, stack []decoded) error {
+// writeJSON prints headers as one object, that of the innermost.
+func writeJSON(w io.Writer, stack []decoded) error {
 	last := len(stack) - 1
 	object := stack[last].toJSON()
 	for i := range stack[:last] {
 		object.Outer = append(object.Outer, stack[i].toJSON())
 	}
-	return printJSON(w, object)
+	return usage.PrintJSON(w, object)
 }
 
 func (d *decoded) toJSON() headerJSON {
@@ -123,8 +125,8 @@ func newTLVJSON(tlv proxyproto.TLV) tlvJSON {
 	return object
 }
 
-// textValue returns a value as text: the bare id of a cloud's TLV, or text as
-// it came. It is "" for what is no text.
+// textValue returns a value as text: the id in the TLV of a cloud provider, or
+// printable bytes as they are. It returns "" for other values.
 func textValue(tlv proxyproto.TLV) string {
 	switch tlv.Type {
 	case proxyproto.TypeAWS:
@@ -147,6 +149,7 @@ func textValue(tlv proxyproto.TLV) string {
 	return printable(tlv.Value)
 }
 
+// printable returns b as text, or "" if it has anything that is not printable.
 func printable(b []byte) string {
 	for rest := b; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)

@@ -1,4 +1,4 @@
-package command
+package probe
 
 import (
 	"context"
@@ -10,16 +10,18 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"unproxy/gateway/command/usage"
 )
 
-// sendDatagram sends header and payload in one datagram and takes what comes
-// back until nothing more does.
-func (p *probePlan) sendDatagram(ctx context.Context) *probeResult {
-	r := &probeResult{}
+// sendDatagram sends header and payload in one datagram, and receives until
+// nothing more comes.
+func (p *plan) sendDatagram(ctx context.Context) *result {
+	r := &result{}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, p.network, p.address)
 	if err != nil {
-		r.end, r.err = endFailed, err
+		r.fail(err, nil)
 		return r
 	}
 	defer conn.Close()
@@ -29,7 +31,7 @@ func (p *probePlan) sendDatagram(ctx context.Context) *probeResult {
 		_, err = conn.Write(append(r.header[:len(r.header):len(r.header)], p.payload...))
 	}
 	if err != nil {
-		r.end, r.err = endFailed, err
+		r.fail(err, nil)
 		return r
 	}
 	r.sent = int64(len(p.payload))
@@ -37,9 +39,9 @@ func (p *probePlan) sendDatagram(ctx context.Context) *probeResult {
 	return r
 }
 
-// receiveDatagrams reads until nothing has come for a while, or at all for the
-// plan's time-out.
-func (p *probePlan) receiveDatagrams(conn net.Conn, r *probeResult) {
+// receiveDatagrams reads until nothing more comes, or until the timeout if
+// nothing came at all.
+func (p *plan) receiveDatagrams(conn net.Conn, r *result) {
 	start := time.Now()
 	buffer := make([]byte, 64<<10)
 	for wait := p.timeout; ; wait = min(p.quiet, p.timeout) {
@@ -66,52 +68,52 @@ func (p *probePlan) receiveDatagrams(conn net.Conn, r *probeResult) {
 	}
 }
 
-// printDatagrams says what was sent and what came back.
-func (r *probeResult) printDatagrams(w io.Writer, p *probePlan) {
+// printDatagrams prints what came back.
+func (r *result) printDatagrams(w io.Writer, p *plan) {
 	if r.datagrams == 0 {
 		fmt.Fprintf(w, "received     nothing\n")
 		fmt.Fprintf(w, "end          %s\n", r.endingOfDatagrams(p))
 		return
 	}
 	fmt.Fprintf(w, "first one    after %v\n", short(r.firstByte))
-	fmt.Fprintf(w, "received     %s, %d bytes %s\n", plural(r.datagrams, "datagram"), r.received, quoted(r.beginning))
+	fmt.Fprintf(w, "received     %s, %d bytes %s\n", usage.Plural(r.datagrams, "datagram"), r.received, usage.Quote(r.beginning))
 }
 
-func (r *probeResult) endingOfDatagrams(p *probePlan) string {
+func (r *result) endingOfDatagrams(p *plan) string {
 	switch r.end {
 	case endTimeout:
 		return fmt.Sprintf("nothing came for %v (timeout)", p.timeout)
 	case endReset:
-		return "refused: nobody has this port (ICMP)"
+		return "refused: the port is closed (ICMP)"
 	}
-	return fmt.Sprintf("broken: %v", r.err)
+	return fmt.Sprintf("failed: %v", r.err)
 }
 
-// hintOfDatagrams says what it probably means that nothing came back.
-func (r *probeResult) hintOfDatagrams(p *probePlan) string {
+// hintOfDatagrams returns what it probably means that nothing came back.
+func (r *result) hintOfDatagrams(p *plan) string {
 	switch {
 	case r.end == endReset:
 		return "nothing listens there: is the gateway running?"
 	case r.end == endTimeout:
-		return "a gateway drops without a word: is this host" + fromHost(r.local) + " in its --trust, and --udp-header what is sent here? " +
-			"In transparent mode: do replies find their way back, and is the backend bound to its address? Its log counts what it drops"
+		return "a gateway drops datagrams silently: " + r.trustHint() + " Does its --udp-header match? " +
+			"In transparent mode: is there a return path, and is the backend bound to its own address? " +
+			"The log of the gateway counts what it drops"
 	}
 	return ""
 }
 
-// echoDatagrams sends back each datagram, until ctx is done or the count is
-// reached.
-func (s *echoServer) echoDatagrams(ctx context.Context) error {
+// echoDatagrams sends back each datagram until ctx is done or count is reached.
+func (b *backend) echoDatagrams(ctx context.Context) error {
 	var config net.ListenConfig
-	conn, err := config.ListenPacket(ctx, s.network, s.address)
+	conn, err := config.ListenPacket(ctx, b.network, b.address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	fmt.Fprintf(s.out, "listening on %s\n", conn.LocalAddr())
+	fmt.Fprintf(b.out, "listening on %s\n", conn.LocalAddr())
 	buffer := make([]byte, 64<<10)
-	for served := 0; s.count == 0 || served < s.count; served++ {
+	for served := 0; b.count == 0 || served < b.count; served++ {
 		n, from, err := conn.(*net.UDPConn).ReadFromUDPAddrPort(buffer)
 		if ctx.Err() != nil {
 			return nil
@@ -120,8 +122,8 @@ func (s *echoServer) echoDatagrams(ctx context.Context) error {
 			return err
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		fmt.Fprintf(s.out, "datagram from %v, %d bytes\n", from, n)
-		conn.(*net.UDPConn).WriteToUDPAddrPort(append(s.banner[:len(s.banner):len(s.banner)], buffer[:n]...), from)
+		fmt.Fprintf(b.out, "datagram from %v, %d bytes\n", from, n)
+		conn.(*net.UDPConn).WriteToUDPAddrPort(append(b.banner[:len(b.banner):len(b.banner)], buffer[:n]...), from)
 	}
 	return nil
 }

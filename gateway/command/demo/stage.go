@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"unproxy/gateway"
@@ -15,53 +16,53 @@ import (
 	"unproxy/gateway/config"
 )
 
-// patience is how long the demo waits for anything.
+// patience is how long the demo waits for each step.
 const patience = 5 * time.Second
 
-// oldServer is a server that knows nothing of PROXY headers. It speaks first,
-// as SSH and SMTP do, reads until its client is done, and remembers.
-type oldServer struct {
+// backend is a server that does not speak the PROXY protocol. It sends first, as
+// SSH and SMTP servers do, reads to the end, and records what it saw.
+type backend struct {
 	listener net.Listener
 	visits   chan visit
 }
 
-// visit is what the old server saw of one connection.
+// visit is what the backend saw of one connection.
 type visit struct {
-	peer    netip.AddrPort // as getpeername(2) has it
+	peer    netip.AddrPort // by getpeername(2)
 	payload []byte
 }
 
-// startOldServer starts a server on a free port of a loopback address.
-func startOldServer(host string) (*oldServer, error) {
+// startBackend starts a backend on a free port of a loopback address.
+func startBackend(host string) (*backend, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, err
 	}
-	s := &oldServer{listener: l, visits: make(chan visit, 16)}
-	go s.serve()
-	return s, nil
+	b := &backend{listener: l, visits: make(chan visit, 16)}
+	go b.serve()
+	return b, nil
 }
 
-// address returns where the server listens.
-func (s *oldServer) address() netip.AddrPort { return s.listener.Addr().(*net.TCPAddr).AddrPort() }
+// address returns where the backend listens.
+func (b *backend) address() netip.AddrPort { return b.listener.Addr().(*net.TCPAddr).AddrPort() }
 
-// serve takes one connection after the other until the listener is closed.
-func (s *oldServer) serve() {
+// serve serves one connection at a time until the listener is closed.
+func (b *backend) serve() {
 	for {
-		c, err := s.listener.Accept()
+		c, err := b.listener.Accept()
 		if err != nil {
 			return
 		}
-		s.visits <- s.talk(c)
+		b.visits <- b.talk(c)
 	}
 }
 
-func (s *oldServer) talk(c net.Conn) visit {
+func (b *backend) talk(c net.Conn) visit {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
 	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	fmt.Fprintf(c, "220 you are %s\r\n", peer)
-	payload, _ := io.ReadAll(io.LimitReader(c, 1<<16)) // what came before an error is what it saw
+	payload, _ := io.ReadAll(io.LimitReader(c, 1<<16)) // what came before an error counts
 	return visit{netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), payload}
 }
 
@@ -76,10 +77,10 @@ func (l logLine) text(key string) string {
 	return ""
 }
 
-// logReader receives the lines of a log that are of connections.
+// logReader receives the log lines of connections.
 type logReader chan logLine
 
-// Write takes one line.
+// Write receives one line.
 func (r logReader) Write(line []byte) (int, error) {
 	var l logLine
 	if err := json.Unmarshal(bytes.TrimSpace(line), &l); err != nil {
@@ -91,7 +92,7 @@ func (r logReader) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// stage is a gateway that runs within this process, and its log.
+// stage is a gateway in this process, and its log.
 type stage struct {
 	at    netip.AddrPort
 	lines logReader
@@ -100,7 +101,7 @@ type stage struct {
 	done  chan error
 }
 
-// startStage starts a gateway from the words of the command line.
+// startStage starts a gateway with the flags of the command line.
 func startStage(forward string, settings config.Values) (*stage, error) {
 	settings["loops"] = []string{"1"}
 	settings["drain-timeout"] = []string{"0"}
@@ -120,7 +121,7 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 		return nil, err
 	}
 	s.at = g.Addrs()[0].Addr
-	threads(1)
+	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))) // the event loop keeps a thread to itself
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() { s.done <- g.Run(ctx) }()
@@ -134,7 +135,7 @@ func (s *stage) close() {
 	s.log.Close()
 }
 
-// nextLine returns the line of the connection that ends next.
+// nextLine returns the log line of the next connection that ends.
 func (s *stage) nextLine() (logLine, error) {
 	select {
 	case l := <-s.lines:

@@ -1,4 +1,4 @@
-package command
+package probe
 
 import (
 	"bytes"
@@ -12,11 +12,13 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -40,12 +42,8 @@ func (b *lockedBuffer) String() string {
 
 // runProbe runs "unproxy probe" and returns how it ends.
 func runProbe(ctx context.Context, out io.Writer, args ...string) error {
-	command := probeCommand()
-	guard(command, "unproxy")
-	app := &cli.App{
-		Commands: []*cli.Command{command}, Writer: out, ErrWriter: out, DisableSliceFlagSeparator: true,
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	app := usage.NewApp(&cli.Command{Name: "unproxy", Subcommands: []*cli.Command{Command()}})
+	app.Writer, app.ErrWriter = out, out
 	return app.RunContext(ctx, append([]string{"unproxy", "probe"}, args...))
 }
 
@@ -179,9 +177,9 @@ func TestProbeEndings(t *testing.T) {
 		want  []string
 	}{
 		{"reset", func(c net.Conn) { readHeader(c); reset(c) }, nil, true,
-			[]string{"received     nothing\n", "end          reset by the other side (RST)\n", "hint         the gateway reset the connection: is this host (127.0.0.1) in its --trust?"}},
+			[]string{"received     nothing\n", "end          reset by the other side (RST)\n", "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust?"}},
 		{"reset without a header", func(c net.Conn) { c.Read(make([]byte, 9)); reset(c) }, []string{"--no-header"}, true,
-			[]string{"header       none\n", "hint         a gateway resets a connection without a header"}},
+			[]string{"header       none\n", "hint         a gateway resets connections without a header"}},
 		{"nothing comes", func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }, []string{"--timeout", "50ms"}, true,
 			[]string{"end          closed by the probe: nothing came for 50ms (timeout)\n", "hint         does the backend wait"}},
 		{"closed without an answer", func(c net.Conn) { readHeader(c); c.Close() }, []string{"--local", "--send", ""}, false,
@@ -190,7 +188,7 @@ func TestProbeEndings(t *testing.T) {
 			[]string{`received     2 bytes "ok"`, "end          closed by the probe: the answer seems complete\n"}},
 		{"a server that speaks first", func(c net.Conn) { c.Write([]byte("SSH-2.0\r\n")); io.Copy(io.Discard, c); c.Close() }, []string{"--send", ""}, false,
 			[]string{`received     9 bytes "SSH-2.0\r\n"`}},
-		{"reset behind an answer", func(c net.Conn) {
+		{"reset after an answer", func(c net.Conn) {
 			readHeader(c)
 			c.Write([]byte("ok"))
 			c.Read(make([]byte, 1)) // until the probe has taken the answer
@@ -203,7 +201,7 @@ func TestProbeEndings(t *testing.T) {
 			address, _ := serveOnce(t, row.serve)
 			var out lockedBuffer
 			err := runProbe(t.Context(), &out, append([]string{"--to", address}, row.args...)...)
-			if (err != nil) != row.fails || row.fails && exitCode(err) != exitFailed {
+			if (err != nil) != row.fails || row.fails && usage.ExitCode(err) != usage.ExitFailure {
 				t.Errorf("ended with %v, want failure %v", err, row.fails)
 			}
 			for _, want := range row.want {
@@ -218,6 +216,49 @@ func TestProbeEndings(t *testing.T) {
 	}
 }
 
+// An untrusted peer may be reset at any moment after the handshake: before
+// connect(2) returns, while it writes, or while it reads.
+func TestResetHint(t *testing.T) {
+	opError := func(call string, errno syscall.Errno) error {
+		return &net.OpError{Op: call, Net: "tcp", Err: os.NewSyscallError(call, errno)}
+	}
+	for _, row := range []struct {
+		name      string
+		connected bool
+		read      error
+		write     error
+		want      string
+	}{
+		{"connect", false, opError("connect", syscall.ECONNRESET), nil, "end          reset by the other side (RST) as soon as it accepted"},
+		{"read", true, opError("read", syscall.ECONNRESET), nil, "end          reset by the other side (RST)\n"},
+		{"write", true, io.EOF, opError("write", syscall.EPIPE), "end          reset by the other side (RST)\n"},
+		{"shutdown", true, io.EOF, opError("shutdown", syscall.ENOTCONN), "end          reset by the other side (RST)\n"},
+	} {
+		p := &plan{network: "tcp", address: "192.0.2.1:1"}
+		r := &result{connected: row.connected, local: "127.0.0.1:5"}
+		r.fail(row.read, row.write)
+		var out strings.Builder
+		r.print(&out, p)
+		hint := "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust?"
+		if !strings.Contains(out.String(), row.want) || !strings.Contains(out.String(), hint) || !r.failed() {
+			t.Errorf("%s: failed %v, printed\n%s", row.name, r.failed(), out.String())
+		}
+	}
+	r := &result{connected: true, local: "127.0.0.1:5"}
+	if r.fail(io.EOF, nil); r.failed() || r.hint(&plan{}) != "" {
+		t.Errorf("a normal end: failed %v, hint %q", r.failed(), r.hint(&plan{}))
+	}
+}
+
+func TestSourceOf(t *testing.T) {
+	if got, _, err := net.SplitHostPort(sourceOf("127.0.0.1:9")); err != nil || got != "127.0.0.1" {
+		t.Errorf("the source towards 127.0.0.1 is %q, %v", got, err)
+	}
+	if got := sourceOf("127.0.0.1"); got != "" {
+		t.Errorf("an address without a port has the source %q", got)
+	}
+}
+
 func TestProbeRefused(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -226,7 +267,7 @@ func TestProbeRefused(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	var out lockedBuffer
-	if err := runProbe(t.Context(), &out, "--to", address); exitCode(err) != exitFailed {
+	if err := runProbe(t.Context(), &out, "--to", address); usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	for _, want := range []string{"end          no connection after", "connection refused", "hint         nothing listens there"} {
@@ -260,7 +301,7 @@ func TestProbeSendFile(t *testing.T) {
 func TestProbeWrongHeader(t *testing.T) {
 	address, _ := serveOnce(t, func(conn net.Conn) { readHeader(conn); reset(conn) })
 	var out lockedBuffer
-	if err := runProbe(t.Context(), &out, "--to", address, "--tlv", "crc32c=0x00000000"); exitCode(err) != exitFailed {
+	if err := runProbe(t.Context(), &out, "--to", address, "--tlv", "crc32c=0x00000000"); usage.ExitCode(err) != usage.ExitFailure {
 		t.Error(err)
 	}
 	if !strings.Contains(out.String(), "note         the gateway should refuse this header") {
@@ -291,7 +332,7 @@ func TestProbeListen(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
-			for _, want := range []string{"probe        2 of 2\n", `received     11 bytes "hi\r\necho me"`, "summary      2 of 2 went well\n"} {
+			for _, want := range []string{"probe        2 of 2\n", `received     11 bytes "hi\r\necho me"`, "summary      2 of 2 succeeded\n"} {
 				if !strings.Contains(client.String(), want) {
 					t.Errorf("no %q in:\n%s", want, client.String())
 				}
@@ -345,7 +386,7 @@ func TestProbeInterrupted(t *testing.T) {
 		io.Copy(io.Discard, conn)
 		conn.Close()
 	})
-	if err := runProbe(ctx, io.Discard, "--to", address); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "interrupted") {
+	if err := runProbe(ctx, io.Discard, "--to", address); usage.ExitCode(err) != usage.ExitFailure || !strings.Contains(err.Error(), "interrupted") {
 		t.Error(err)
 	}
 }
@@ -358,10 +399,10 @@ func TestProbeUsage(t *testing.T) {
 		{nil, "--to is missing"},
 		{[]string{"--to", "127.0.0.1"}, `--to "127.0.0.1" is neither HOST:PORT`},
 		{[]string{"--to", "unix:"}, `--to "unix:" is neither`},
-		{[]string{"--to", "a:1", "--as", "example.com:1"}, `--as "example.com:1" is no address`},
-		{[]string{"--to", "a:1", "--as", "[fe80::1%eth0]:1"}, "is no address"},
-		{[]string{"--to", "a:1", "--as", "192.0.2.1:65536"}, "is no address"},
-		{[]string{"--to", "a:1", "--dst", "x"}, `--dst "x" is no address`},
+		{[]string{"--to", "a:1", "--as", "example.com:1"}, `--as "example.com:1" is not IP or IP:PORT`},
+		{[]string{"--to", "a:1", "--as", "[fe80::1%eth0]:1"}, "is not IP or IP:PORT"},
+		{[]string{"--to", "a:1", "--as", "192.0.2.1:65536"}, "is not IP or IP:PORT"},
+		{[]string{"--to", "a:1", "--dst", "x"}, `--dst "x" is not IP or IP:PORT`},
 		{[]string{"--to", "a:1", "--v1", "--v2"}, "--v1 and --v2 exclude"},
 		{[]string{"--to", "a:1", "--v1", "--local"}, "--v1 and --local exclude"},
 		{[]string{"--to", "a:1", "--v1", "--crc"}, "--v1 and --crc exclude"},
@@ -374,17 +415,17 @@ func TestProbeUsage(t *testing.T) {
 		{[]string{"--to", "a:1", "--count", "0"}, "--count 0"},
 		{[]string{"--to", "a:1", "--timeout", "0s"}, "--timeout 0s"},
 		{[]string{"--to", "a:1", "--tlv", "alpn"}, "is not TYPE=VALUE"},
-		{[]string{"--to", "a:1", "--tlv", "0x100=x"}, `"0x100" is no type`},
+		{[]string{"--to", "a:1", "--tlv", "0x100=x"}, `"0x100" is not a TLV type`},
 		{[]string{"--to", "a:1", "--tlv", "alpn=0xf"}, "is not hex"},
-		{[]string{"--to", "a:1", "--tlv", "gcp=x"}, "is not a number"},
+		{[]string{"--to", "a:1", "--tlv", "gcp=x"}, "is not a 64-bit number"},
 		{[]string{"--to", "a:1", "--tlv", "noop=" + strings.Repeat("x", 65536)}, "at most 65535"},
-		{[]string{"--to", "a:1", "--once"}, "--once goes with --listen only"},
-		{[]string{"--to", "a:1", "--banner", "x"}, "--banner goes with --listen only"},
+		{[]string{"--to", "a:1", "--once"}, "--once needs --listen"},
+		{[]string{"--to", "a:1", "--banner", "x"}, "--banner needs --listen"},
 		{[]string{"--listen", "a:1", "--to", "a:1"}, "--to does not go with --listen"},
 		{[]string{"--to", "a:1", "--udp", "--v1"}, "--udp and --v1 exclude"},
 		{[]string{"--to", "a:1", "--udp", "--split", "1"}, "--udp and --split exclude"},
 		{[]string{"--to", "a:1", "--udp", "--spp", "--local"}, "--spp and --local exclude"},
-		{[]string{"--to", "a:1", "--spp"}, "--spp is for UDP"},
+		{[]string{"--to", "a:1", "--spp"}, "--spp needs --udp"},
 		{[]string{"--to", "unix:/a", "--udp"}, "is a unix socket"},
 		{[]string{"--listen", "a:1", "--udp", "--spp"}, "--spp does not go with --listen"},
 		{[]string{"--listen", "a"}, `--listen "a" is neither`},
@@ -395,14 +436,14 @@ func TestProbeUsage(t *testing.T) {
 	} {
 		var out lockedBuffer
 		err := runProbe(t.Context(), &out, row.args...)
-		if exitCode(err) != exitUsage || !strings.Contains(err.Error(), row.want) {
+		if usage.ExitCode(err) != usage.ExitUsage || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%.80q: %v, want %q", row.args, err, row.want)
 		}
 		if out.String() != "" {
 			t.Errorf("%.80q printed %q", row.args, out.String())
 		}
 	}
-	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(leaves(err)) != 2 {
+	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(usage.Leaves(err)) != 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }
