@@ -18,14 +18,15 @@ const module = "unproxy"
 // import. Tests are free. A package that is not listed is a failure: it must
 // find its place first.
 //
-//	command -> gateway -> datagram -> engine -> proxyproto, record
-//	                   -> trust, transparent (never each other, never gateway)
-//	        -> doctor -> gateway
+//	command -> daemon -> gateway -> datagram -> engine -> proxyproto, record
+//	                             -> trust, transparent (never each other, never gateway)
+//	                  -> doctor, admin -> gateway
 var allowed = map[string][]string{
 	"":                   {"gateway/command"},
-	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
+	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "gateway/supervise", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
 	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin":      {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/daemon":     {"gateway", "gateway/accesslog", "gateway/admin", "gateway/doctor", "gateway/engine", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
 	"gateway/datagram":   {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
 	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
 	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
@@ -51,7 +52,7 @@ const (
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
 	"github.com/urfave/cli":          {"gateway/command"},
-	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
+	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},

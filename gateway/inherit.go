@@ -6,16 +6,8 @@ import (
 	"strings"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/supervise"
 )
-
-// Inherited is a socket that was open when the process started.
-type Inherited struct {
-	engine.Socket
-	// Fault completes "the socket NAME ..." where it is no listening stream
-	// socket, and Mend says what to do about it. Then the rest but Name and
-	// FD means nothing.
-	Fault, Mend string
-}
 
 // Adopt gives the listeners their sockets: those that wait for one of systemd's
 // all that have their name, the others the one that a process before this one
@@ -23,7 +15,7 @@ type Inherited struct {
 //
 // It returns the sockets that nobody takes; the caller closes them. The error
 // joins a [*Problem] for each listener that waits for a socket in vain.
-func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
+func (c *Config) Adopt(sockets []supervise.Socket) (left []supervise.Socket, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
@@ -40,7 +32,7 @@ func (c *Config) Adopt(sockets []Inherited) (left []Inherited, err error) {
 
 // adoption is the sockets that are not taken yet, and what is missing.
 type adoption struct {
-	sockets []Inherited
+	sockets []supervise.Socket
 	found   problems
 }
 
@@ -49,20 +41,21 @@ type adoption struct {
 func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	if l.Activation == "" {
 		if s, ok := a.take(l.SocketName()); ok {
-			l.Socket = &s.Socket
+			l.Socket = engineSocket(s)
 		}
 		return []engine.Listener{l}
 	}
 	var all []engine.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
-		if strings.HasPrefix(s.Bound.Path, "@") {
+		if strings.HasPrefix(s.Path, "@") {
 			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
 			a.found.add(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
 		}
 		one := l
-		one.Socket, one.Endpoint = &s.Socket, s.Bound
+		one.Socket = engineSocket(s)
+		one.Endpoint = one.Socket.Bound
 		all = append(all, one)
 	}
 	if all == nil {
@@ -72,11 +65,15 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	return all
 }
 
+func engineSocket(s supervise.Socket) *engine.Socket {
+	return &engine.Socket{Name: s.Name, FD: s.FD, Bound: engine.Endpoint{Addr: s.Addr, Path: s.Path}, Held: s.Held}
+}
+
 // take takes the first socket of a name.
-func (a *adoption) take(name string) (Inherited, bool) {
-	i := slices.IndexFunc(a.sockets, func(s Inherited) bool { return s.Name == name })
+func (a *adoption) take(name string) (supervise.Socket, bool) {
+	i := slices.IndexFunc(a.sockets, func(s supervise.Socket) bool { return s.Name == name })
 	if i < 0 {
-		return Inherited{}, false
+		return supervise.Socket{}, false
 	}
 	s := a.sockets[i]
 	a.sockets = slices.Delete(a.sockets, i, i+1)

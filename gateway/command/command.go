@@ -13,6 +13,7 @@ import (
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/daemon"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -83,7 +84,7 @@ func newApp(g *given) *cli.App {
 type configuration struct {
 	gateway  *gateway.Config
 	log      accesslog.Config // without its writer
-	admin    adminConfig
+	admin    daemon.Admin
 	warnings []gateway.Warning
 }
 
@@ -93,13 +94,13 @@ func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
 	reserved := 0
-	if !endpoint.address.IsZero() {
+	if !endpoint.Address.IsZero() {
 		reserved = admin.Descriptors
 	}
 	config, more, err := gateway.Load(gateway.Source{
 		Forwards:    g.values[forwardOption],
 		Settings:    g.values,
-		Descriptors: descriptors(),
+		Descriptors: daemon.Descriptors(),
 		Reserved:    reserved,
 	})
 	log, logErr := logConfig(g)

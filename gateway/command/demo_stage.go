@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/netip"
 	"time"
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/daemon"
 )
 
 // patience is how long the demo waits for anything.
@@ -112,6 +114,7 @@ func startStage(forward string, settings gateway.Values) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	stdlog.SetOutput(s.log.Standard())
 	config.Observe = s.log.Connection
 	g, err := gateway.New(*config)
 	if err != nil {
@@ -119,7 +122,7 @@ func startStage(forward string, settings gateway.Values) (*stage, error) {
 		return nil, err
 	}
 	s.at = g.Addrs()[0].Addr
-	threads(1)
+	daemon.SetThreads(1)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() { s.done <- g.Run(ctx) }()

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/daemon"
 	"unproxy/gateway/doctor"
 )
 
@@ -57,7 +58,7 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(), Printing: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = printJSON(ctx.App.Writer, report)

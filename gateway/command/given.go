@@ -186,3 +186,22 @@ func optionNames() []string {
 	}
 	return names
 }
+
+// commandLine returns a command with the flags of forwards and routes that this
+// process was given, quoted for a shell.
+func (g *given) commandLine(command string) string {
+	words := []string{"unproxy", command}
+	for _, o := range options() {
+		if o.group == "Process" || o.group == "Admin" || o.group == "Log" {
+			continue
+		}
+		for _, v := range g.values[o.name] {
+			if o.isSwitch {
+				words = append(words, "--"+o.name+"="+v)
+				continue
+			}
+			words = append(words, "--"+o.name, quoteArgument(v))
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -17,12 +17,9 @@ type Socket struct {
 	// FD is its descriptor, non-blocking and close-on-exec. Whoever takes the
 	// Socket owns it.
 	FD int
-	// Name is what it was handed over as: systemd's FileDescriptorName, or the
-	// name that the process before gave it.
+	// Name is what it was handed over as: "systemd:" and its
+	// FileDescriptorName, or the name that the process before gave it.
 	Name string
-	// Activated says that it comes from systemd and not from the process
-	// before this one.
-	Activated bool
 	// Held says that systemd keeps it open, too. The process before may have
 	// got it from there.
 	Held bool
@@ -51,6 +48,9 @@ const (
 	listenNames = "LISTEN_FDNAMES"
 	upgradeMark = "_UNPROXY_UPGRADE"
 )
+
+// systemdPrefix begins the names of systemd's sockets, as --forward has them.
+const systemdPrefix = "systemd:"
 
 const (
 	firstFD    = 3    // SD_LISTEN_FDS_START
@@ -121,7 +121,7 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 		if name == "" {
 			name = "unknown" // what systemd calls it
 		}
-		found = append(found, Socket{FD: firstFD + i, Name: name, Activated: true, Held: true})
+		found = append(found, Socket{FD: firstFD + i, Name: systemdPrefix + name, Held: true})
 	}
 	return found, false, nil
 }

@@ -1,4 +1,4 @@
-package command
+package daemon
 
 import (
 	"math"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors returns how many files the process may have open once the soft
-// limit is raised to the hard one; 0 if that cannot be told.
-func descriptors() int {
+// Descriptors returns how many file descriptors the process may have: the hard
+// limit, to which [Run] raises the soft one. 0 is unknown.
+func Descriptors() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
@@ -20,7 +20,7 @@ func descriptors() int {
 	return int(min(limit.Max, math.MaxInt32))
 }
 
-// raiseDescriptors raises the soft limit on open files to the hard one.
+// raiseDescriptors raises the soft limit on file descriptors to the hard one.
 func raiseDescriptors() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -33,17 +33,16 @@ func raiseDescriptors() error {
 	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 }
 
-// threads gives each loop a thread and leaves one for all else: the log, the
-// resolver and the collector of garbage would otherwise wait for a loop to
-// pause. More than that, given by GOMAXPROCS, is left alone.
-func threads(loops int) {
+// SetThreads gives each event loop a thread and leaves one for the log, the
+// resolver and the garbage collector, which would otherwise wait until a loop
+// pauses. A higher GOMAXPROCS is left alone.
+func SetThreads(loops int) {
 	if runtime.GOMAXPROCS(0) < loops+1 {
 		runtime.GOMAXPROCS(loops + 1)
 	}
 }
 
-// backlog returns how many connections may wait in a listener's queue, 0 if
-// the kernel does not say.
+// backlog returns the kernel's limit on a listener's queue, 0 if it is unknown.
 func backlog() int {
 	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	if err != nil {
