@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
 	"gateway/settings":   {},
-	"gateway/supervise":  {unix},
+	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
 	// The way back: what it takes, and what this host has of it.
@@ -57,6 +57,7 @@ var kept = map[string][]string{
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/prometheus":          {"gateway/admin"},
+	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests

@@ -128,12 +128,11 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 		config:       c,
 		log:          access.Logger(),
 		access:       access,
-		systemd:      systemd{log: access.Logger()},
+		systemd:      systemd{log: access.Logger(), notifier: supervise.NewNotifier()},
 		stopRequests: make(chan string, 1),
 		opened:       make(chan struct{}),
 		inCharge:     make(chan struct{}),
 	}
-	d.systemd.notifier.Socket = os.Getenv("NOTIFY_SOCKET")
 	for _, w := range c.Warnings {
 		d.log.Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}

@@ -69,8 +69,9 @@ func TestSystemdOrder(t *testing.T) {
 		t.Skipf("no notify socket: %v", err) // the path of TempDir may be too long
 	}
 	defer c.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
 	nop := zerolog.Nop()
-	s := systemd{log: &nop, notifier: supervise.Notifier{Socket: path}}
+	s := systemd{log: &nop, notifier: supervise.NewNotifier()}
 	s.tell(supervise.Ready)
 	s.tell(supervise.Stopping)
 	s.tell(supervise.Ready, supervise.Status("serving"))

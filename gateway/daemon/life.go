@@ -90,7 +90,7 @@ func (l *life) serve(background context.Context) {
 	if l.stops == 0 {
 		l.systemd.tell(supervise.Ready, supervise.Status(l.servingStatus()))
 	}
-	interval, err := supervise.WatchdogInterval(os.Getenv, os.Getpid())
+	interval, err := supervise.WatchdogInterval()
 	if err != nil {
 		l.log.Warn().Str("error", oneLine(err)).Msg("the watchdog is not fed")
 	}

@@ -17,7 +17,7 @@ import (
 // goroutine.
 type systemd struct {
 	log      *zerolog.Logger
-	notifier supervise.Notifier
+	notifier *supervise.Notifier
 
 	mu       sync.Mutex
 	stopping bool // READY and RELOADING must not follow STOPPING

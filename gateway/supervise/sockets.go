@@ -46,6 +46,7 @@ const (
 	listenPID   = "LISTEN_PID"
 	listenFDs   = "LISTEN_FDS"
 	listenNames = "LISTEN_FDNAMES"
+	listenPIDFD = "LISTEN_PIDFDID" // beside LISTEN_PID, which suffices
 	upgradeMark = "_UNPROXY_UPGRADE"
 )
 
@@ -71,7 +72,7 @@ type handed struct {
 // the environment.
 func Inherit() (Inheritance, error) {
 	found, upgrade, err := parse(os.Getenv, os.Getpid())
-	for _, name := range []string{listenPID, listenFDs, listenNames, upgradeMark} {
+	for _, name := range []string{listenPID, listenFDs, listenNames, listenPIDFD, upgradeMark} {
 		os.Unsetenv(name)
 	}
 	if err != nil {

@@ -124,7 +124,7 @@ func childEnvironment(environ []string, sockets []Socket) ([]string, error) {
 	}
 	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return slices.Contains([]string{listenPID, listenFDs, listenNames, "WATCHDOG_PID", upgradeMark}, name)
+		return slices.Contains([]string{listenPID, listenFDs, listenNames, listenPIDFD, "WATCHDOG_PID", upgradeMark}, name)
 	})
 	return append(env, upgradeMark+"="+string(text)), nil
 }
