@@ -48,10 +48,10 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	var all []engine.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Path, "@") {
-			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+			s.Fault, s.Hint = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
-			a.found.add(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
+			a.found.add(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Hint)
 		}
 		one := l
 		one.Socket = engineSocket(s)
@@ -93,9 +93,19 @@ func (a *adoption) missing(l engine.Listener) {
 		a.found.add(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
 		return
 	}
-	remedy := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
-	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
-		remedy = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+	names = slices.Compact(names)
+	remedy := "it hands over " + few(names) + ": write systemd:" + names[0]
+	if slices.Equal(names, []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
+		remedy = "it hands over " + few(names) + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
 	a.found.add(what, remedy)
+}
+
+// few lists the first names and counts the others.
+func few(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

@@ -23,7 +23,7 @@ func handed(name string, fd int, bound string) supervise.Socket {
 }
 
 func faulty(name, fault string) supervise.Socket {
-	return supervise.Socket{Name: name, Fault: fault, Mend: "Accept=no"}
+	return supervise.Socket{Name: name, Fault: fault, Hint: "Accept=no"}
 }
 
 func TestAdopt(t *testing.T) {
@@ -65,7 +65,7 @@ func TestAdopt(t *testing.T) {
 			fails: `the socket "web" that systemd hands over is a connection and not a listener`, hint: "Accept=no"},
 		{name: "an abstract name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:web", 3, "@web")},
 			fails: "is in the abstract name space", hint: "ListenStream=/run/unproxy/NAME.sock"},
-		{name: "of the wrong type, but nobody wants it", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is no socket")},
+		{name: "of the wrong type, but nobody wants it", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is not a socket")},
 			fds: []int{0}, left: []string{"systemd:web"}},
 	}
 	for _, row := range rows {
