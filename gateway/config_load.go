@@ -23,8 +23,9 @@ type Source struct {
 	Settings Values
 	// Descriptors is how many files the process may have open at once, from
 	// which the limit on connections follows; 0 is unknown. Reserved is how
-	// many of them others need, such as an admin endpoint.
-	Descriptors, Reserved int
+	// many of them others need, such as an admin endpoint, and PerListener how many
+	// an upgrade needs for each TCP listener besides the listener's own.
+	Descriptors, Reserved, PerListener int
 }
 
 // Load makes a configuration of the operator's words: it reads the forwards,

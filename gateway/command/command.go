@@ -12,7 +12,6 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
-	"unproxy/gateway/admin"
 	"unproxy/gateway/daemon"
 )
 
@@ -93,15 +92,12 @@ type configuration struct {
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
-	reserved := 0
-	if !endpoint.Address.IsZero() {
-		reserved = admin.Descriptors
-	}
 	config, more, err := gateway.Load(gateway.Source{
 		Forwards:    g.values[forwardOption],
 		Settings:    g.values,
 		Descriptors: daemon.Descriptors(),
-		Reserved:    reserved,
+		Reserved:    daemon.Reserved(endpoint),
+		PerListener: daemon.PerListener,
 	})
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)

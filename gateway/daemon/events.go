@@ -98,11 +98,23 @@ func (s *shortage) note(n engine.Notice, r *gateway.Readiness) {
 	}
 }
 
+// mostErrors is how many of the errors that one joins are written out.
+const mostErrors = 3
+
 // oneLine is the text of an error without line breaks, for the log and for
-// "systemctl status".
+// "systemctl status". Of many joined errors it has the first few and the number of
+// the others: thousands of listeners may fail at once.
 func oneLine(err error) string {
-	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
-	return strings.Join(lines, "; ")
+	all := single(err)
+	var texts []string
+	for _, e := range all[:min(len(all), mostErrors)] {
+		lines := strings.FieldsFunc(e.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+		texts = append(texts, lines...)
+	}
+	if n := len(all) - mostErrors; n > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(texts, "; ")
 }
 
 // single returns the errors that err joins, in order.

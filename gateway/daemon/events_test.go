@@ -43,9 +43,24 @@ func TestShortage(t *testing.T) {
 }
 
 func TestOneLine(t *testing.T) {
-	for text, want := range map[string]string{"a": "a", "a\nb": "a; b", "a\r\nb\n": "a; b"} {
-		if got := oneLine(errors.New(text)); got != want {
-			t.Errorf("%q became %q, want %q", text, got, want)
+	many := make([]error, 15_000)
+	for i := range many {
+		many[i] = fmt.Errorf("%d", i)
+	}
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("a"), "a"},
+		{errors.New("a\nb"), "a; b"},
+		{errors.New("a\r\nb\n"), "a; b"},
+		{errors.Join(many[:3]...), "0; 1; 2"},
+		{errors.Join(many[:4]...), "0; 1; 2; and 1 more"},
+		{errors.Join(many...), "0; 1; 2; and 14997 more"},
+		{fmt.Errorf("w: %w", many[0]), "w: 0"},
+	} {
+		if got := oneLine(row.err); got != row.want {
+			t.Errorf("%.20q became %.100q, want %q", row.err, got, row.want)
 		}
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/admin"
+	"unproxy/gateway/doctor"
 )
 
 // Descriptors returns how many file descriptors the process may have: the hard
@@ -18,6 +21,29 @@ func Descriptors() int {
 		return 0
 	}
 	return int(min(limit.Max, math.MaxInt32))
+}
+
+// PerListener is how many file descriptors an upgrade needs for each listener: a copy.
+const PerListener = 1
+
+const (
+	// upgradeDescriptors are those of an upgrade besides the copies: two ends of the
+	// channel, the list of sockets, the pipe of fork and exec, the process, and a
+	// number above all of them to which fork moves its pipe.
+	upgradeDescriptors = 2 + 1 + 2 + 1 + 1
+	// notifyDescriptors is that of a message to systemd that is under way.
+	notifyDescriptors = 1
+)
+
+// Reserved returns how many file descriptors a daemon needs at most besides those of
+// event loops, listeners, connections and copies of listeners. They must be there at
+// the limit of connections, too.
+func Reserved(a Admin) int {
+	n := upgradeDescriptors + notifyDescriptors + doctor.MostDescriptors
+	if !a.Address.IsZero() {
+		n += admin.Descriptors + PerListener
+	}
+	return n
 }
 
 // raiseDescriptors raises the soft limit on file descriptors to the hard one.

@@ -53,16 +53,28 @@ func (all *spareSockets) take(name string) (supervise.Socket, bool) {
 	return s, true
 }
 
-// close closes the sockets and logs each.
+// mostSpare is how many spare sockets have a line in the log.
+const mostSpare = 20
+
+// close closes the sockets. It logs the first ones and the number of the others.
 func (all spareSockets) close(log *zerolog.Logger) {
-	for _, s := range all {
-		line, hint := log.Info(), ""
-		if s.Held {
-			line, hint = log.Warn(), "--forward "+s.Name+"=BACKEND, or take it out of the .socket unit"
+	for i, s := range all {
+		if i < mostSpare {
+			logSpare(log, s)
 		}
-		line.Str("socket", s.Name).Str("hint", hint).Msg("a socket was handed over that no forward takes")
 		unix.Close(s.FD)
 	}
+	if n := len(all) - mostSpare; n > 0 {
+		log.Warn().Int("count", n).Msg("more sockets were handed over that no forward takes")
+	}
+}
+
+func logSpare(log *zerolog.Logger, s supervise.Socket) {
+	line, hint := log.Info(), ""
+	if s.Held {
+		line, hint = log.Warn(), "--forward "+s.Name+"=BACKEND, or take it out of the .socket unit"
+	}
+	line.Str("socket", s.Name).Str("hint", hint).Msg("a socket was handed over that no forward takes")
 }
 
 // removeFiles removes the files of unix sockets that only the process before this
