@@ -8,16 +8,8 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/supervise"
 )
-
-// Inherited is a socket that was open when the process started.
-type Inherited struct {
-	forward.Socket
-	// Fault completes "the socket NAME ..." where it is no listening stream
-	// socket, and Mend says what to do about it. Then the rest but Name and
-	// FD means nothing.
-	Fault, Mend string
-}
 
 // Adopt gives the listeners of c their sockets: those that wait for one of systemd's
 // all that have their name, the others the one that a process before this one
@@ -25,7 +17,7 @@ type Inherited struct {
 //
 // It returns the sockets that nobody takes; the caller closes them. The error
 // joins a [*config.Problem] for each listener that waits for a socket in vain.
-func Adopt(c *config.Config, sockets []Inherited) (left []Inherited, err error) {
+func Adopt(c *config.Config, sockets []supervise.Socket) (left []supervise.Socket, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
@@ -42,7 +34,7 @@ func Adopt(c *config.Config, sockets []Inherited) (left []Inherited, err error) 
 
 // adoption is the sockets that are not taken yet, and what is missing.
 type adoption struct {
-	sockets []Inherited
+	sockets []supervise.Socket
 	found   []error
 }
 
@@ -51,20 +43,21 @@ type adoption struct {
 func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	if l.Activation == "" {
 		if s, ok := a.take(l.SocketName()); ok {
-			l.Socket = &s.Socket
+			l.Socket = listeningSocket(s)
 		}
 		return []forward.Listener{l}
 	}
 	var all []forward.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
-		if strings.HasPrefix(s.Bound.Path, "@") {
-			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+		if strings.HasPrefix(s.Path, "@") {
+			s.Fault, s.Hint = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
-			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
+			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Hint)
 		}
 		one := l
-		one.Socket, one.Endpoint = &s.Socket, s.Bound
+		one.Socket = listeningSocket(s)
+		one.Endpoint = one.Socket.Bound
 		all = append(all, one)
 	}
 	if all == nil {
@@ -74,16 +67,20 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	return all
 }
 
+func listeningSocket(s supervise.Socket) *forward.Socket {
+	return &forward.Socket{Name: s.Name, FD: s.FD, Bound: forward.Endpoint{Addr: s.Addr, Path: s.Path}, Held: s.Held}
+}
+
 // fail records what is wrong.
 func (a *adoption) fail(what, remedy string) {
 	a.found = append(a.found, &config.Problem{Message: what, Remedy: remedy})
 }
 
 // take takes the first socket of a name.
-func (a *adoption) take(name string) (Inherited, bool) {
-	i := slices.IndexFunc(a.sockets, func(s Inherited) bool { return s.Name == name })
+func (a *adoption) take(name string) (supervise.Socket, bool) {
+	i := slices.IndexFunc(a.sockets, func(s supervise.Socket) bool { return s.Name == name })
 	if i < 0 {
-		return Inherited{}, false
+		return supervise.Socket{}, false
 	}
 	s := a.sockets[i]
 	a.sockets = slices.Delete(a.sockets, i, i+1)
@@ -103,9 +100,19 @@ func (a *adoption) missing(l forward.Listener) {
 		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
 		return
 	}
-	remedy := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
-	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
-		remedy = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+	names = slices.Compact(names)
+	remedy := "it hands over " + few(names) + ": write systemd:" + names[0]
+	if slices.Equal(names, []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
+		remedy = "it hands over " + few(names) + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
 	a.fail(what, remedy)
+}
+
+// few lists the first names and counts the others.
+func few(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"sync"
 	"time"
 
@@ -64,9 +63,7 @@ type Log struct {
 // lines.
 const closeWait = time.Second
 
-// New opens a log. It also takes over what the standard library's package log
-// is told, such as the complaints of an HTTP server, until Close: those lines
-// would otherwise go to stderr, past the ring, and could block their caller.
+// New opens a log.
 func New(c Config) (*Log, error) {
 	if c.Writer == nil {
 		return nil, errors.New("open the log: there is no writer")
@@ -89,8 +86,7 @@ func New(c Config) (*Log, error) {
 	l.ring = newRing(c)
 	l.lines = zerolog.New(l.ring).Level(c.Level.zerolog())
 	l.others = l.lines.Hook(clock{c.Now})
-	l.stray = newStray(log.Writer())
-	log.SetOutput(l.stray)
+	l.stray = newStray()
 	go l.watch()
 	return l, nil
 }
@@ -98,6 +94,11 @@ func New(c Config) (*Log, error) {
 // Logger returns the logger for all lines that are not of a connection. It
 // stays the same.
 func (l *Log) Logger() *zerolog.Logger { return &l.others }
+
+// Standard returns where libraries should log, by package log's SetOutput or
+// http.Server.ErrorLog: their lines would otherwise go to stderr, past the ring, and
+// could block their caller. Each Write is a line; it neither blocks nor fails.
+func (l *Log) Standard() io.Writer { return l.stray }
 
 // Instance returns what begins each connection's id.
 func (l *Log) Instance() string { return l.instance }
@@ -112,7 +113,6 @@ func (l *Log) Dropped() uint64 { return l.ring.dropped() }
 // anything; all return its error.
 func (l *Log) Close() error {
 	l.close.Do(func() {
-		log.SetOutput(l.stray.before)
 		close(l.stop)
 		<-l.stopped
 		l.closed = l.ring.flush(closeWait)

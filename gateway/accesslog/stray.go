@@ -1,21 +1,17 @@
 package accesslog
 
-import (
-	"io"
-	"strings"
-)
+import "strings"
 
 // stray takes what the standard library's logger is told. Its caller holds that
 // logger's lock, and may be an event loop: the ring complains there when two
 // writers meet. So a line is handed over if there is room, and else forgotten.
 type stray struct {
-	before io.Writer // where such lines went before
-	lines  chan string
+	lines chan string
 }
 
 // newStray returns a stray with room for a few lines.
-func newStray(before io.Writer) *stray {
-	return &stray{before: before, lines: make(chan string, 64)}
+func newStray() *stray {
+	return &stray{lines: make(chan string, 64)}
 }
 
 // Write hands a line over. It always succeeds.

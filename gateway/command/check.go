@@ -27,7 +27,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if a := c.admin.address; !a.IsZero() {
+	if a := c.admin.Address; !a.IsZero() {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))

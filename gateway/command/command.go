@@ -11,12 +11,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
-	"unproxy/gateway/admin"
 	"unproxy/gateway/command/decode"
 	"unproxy/gateway/command/demo"
 	"unproxy/gateway/command/probe"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
+	"unproxy/gateway/daemon"
 	"unproxy/gateway/forward"
 )
 
@@ -74,7 +74,7 @@ func newApp(g *given) *cli.App {
 type configuration struct {
 	gateway  *config.Config
 	log      accesslog.Config // without its writer
-	admin    adminConfig
+	admin    daemon.Admin
 	warnings []config.Warning
 }
 
@@ -83,16 +83,16 @@ type configuration struct {
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
-	reserved, taken := 0, []config.Taken(nil)
-	if a := endpoint.address; !a.IsZero() {
-		reserved = admin.Descriptors
+	var taken []config.Taken
+	if a := endpoint.Address; !a.IsZero() {
 		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: forward.Endpoint{Addr: a.TCP, Path: a.Path}})
 	}
 	config, more, err := config.Load(config.Source{
 		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
-		Descriptors: descriptors(),
-		Reserved:    reserved,
+		Descriptors: daemon.Descriptors(),
+		Reserved:    daemon.Reserved(endpoint),
+		PerListener: daemon.PerListener,
 		Taken:       taken,
 	})
 	log, logErr := logConfig(g)

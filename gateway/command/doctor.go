@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/daemon"
 	"unproxy/gateway/doctor"
 )
 
@@ -58,7 +59,7 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(), Printing: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = usage.PrintJSON(ctx.App.Writer, report)

@@ -140,3 +140,22 @@ func optionNames() []string {
 	}
 	return names
 }
+
+// commandLine returns a command with the flags of forwards and routes that this
+// process was given, quoted for a shell.
+func (g *given) commandLine(command string) string {
+	words := []string{"unproxy", command}
+	for _, s := range config.Settings() {
+		if slices.Contains([]config.Group{config.GroupProcess, config.GroupAdmin, config.GroupLog}, s.Group) {
+			continue
+		}
+		for _, v := range g.values[s.Name] {
+			if s.Switch {
+				words = append(words, "--"+s.Name+"="+v)
+				continue
+			}
+			words = append(words, "--"+s.Name, usage.ShellQuote(v))
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -24,8 +24,9 @@ type Source struct {
 	Settings Values
 	// Descriptors is how many files the process may have open at once, from
 	// which the limit on connections follows; 0 is unknown. Reserved is how
-	// many of them others need, such as an admin endpoint.
-	Descriptors, Reserved int
+	// many of them others need, such as an admin endpoint, and PerListener how many
+	// an upgrade needs for each TCP listener besides the listener's own.
+	Descriptors, Reserved, PerListener int
 	// Taken is what the process listens on besides the forwards' listeners.
 	Taken []Taken
 }

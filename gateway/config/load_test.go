@@ -221,6 +221,16 @@ func TestMaxConnections(t *testing.T) {
 	if less, _, err := Load(src); err != nil || less.MaxConnections != c.MaxConnections-9 {
 		t.Errorf("with 18 descriptors reserved: %v, %v; want 9 connections less than %d", less, err, c.MaxConnections)
 	}
+	src.PerListener = 1
+	if less, _, err := Load(src); err != nil || less.MaxConnections != c.MaxConnections-9-5 {
+		t.Errorf("with a copy of each of 10 listeners: %v, %v; want 14 connections less than %d", less, err, c.MaxConnections)
+	}
+	many := src
+	many.Forwards = []string{":1-500=127.0.0.1:999"}
+	if less, warnings, err := Load(many); err != nil || less.MaxConnections != (1024-500-128-32-8-18)/2 ||
+		len(warnings) != 1 || warnings[0].About != AboutDescriptors || !strings.Contains(warnings[0].Message, "upgrade (SIGUSR2) of 500 listeners") {
+		t.Errorf("without room for copies: %v, %v, %v; want it to serve, and a warning", less, warnings, err)
+	}
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
 	}

@@ -17,6 +17,10 @@ import (
 // atOnce is how many connections the checks make at the same time.
 const atOnce = 16
 
+// MostDescriptors is how many file descriptors an examination or a round of a [Watch] may
+// hold: its connections, and a few for files and netlink.
+const MostDescriptors = atOnce + 4
+
 // each calls do for every target, several at a time, and waits for all.
 func each(all []*target, do func(*target)) {
 	slots := make(chan struct{}, atOnce)

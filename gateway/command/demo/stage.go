@@ -6,14 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/config"
+	"unproxy/gateway/daemon"
 )
 
 // patience is how long the demo waits for each step.
@@ -114,6 +115,7 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	stdlog.SetOutput(s.log.Standard())
 	config.Observe = s.log.Connection
 	g, err := gateway.New(*config)
 	if err != nil {
@@ -121,7 +123,7 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 		return nil, err
 	}
 	s.at = g.Addrs()[0].Addr
-	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))) // the event loop keeps a thread to itself
+	daemon.SetThreads(1)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() { s.done <- g.Run(ctx) }()
