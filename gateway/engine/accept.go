@@ -11,13 +11,13 @@ import (
 const (
 	// acceptBatch is how many connections are accepted for one event; a
 	// listener is level-triggered, so that the rest raises another.
-	acceptBatch = 64
+	maxAccepts = 64
 	// acceptPause is how long accepting rests when the system is out of
 	// descriptors or memory. Sessions go on meanwhile, and newcomers wait in
 	// the kernel's queue.
 	acceptPause = 100 * time.Millisecond
 	// noticeEvery is how often at most an operator is told of it.
-	noticeEvery = int64(5 * time.Second)
+	noticeInterval = int64(5 * time.Second)
 )
 
 // listener is a listening socket and the loop that accepts from it.
@@ -35,8 +35,8 @@ type listener struct {
 
 // accept takes what waits in a listener's queue.
 func (l *loop) accept(ln *listener) {
-	for range acceptBatch {
-		if ln.fd < 0 || !l.engine.room(ln) {
+	for range maxAccepts {
+		if ln.fd < 0 || !l.engine.hasCapacity(ln) {
 			return
 		}
 		fd, peer, errno := l.kernel.Accept(ln.fd)
@@ -44,14 +44,14 @@ func (l *loop) accept(ln *listener) {
 			l.acceptFailed(ln, errno)
 			return
 		}
-		l.handOver(arrival{ln, fd, peer})
+		l.assign(acceptedConn{ln, fd, peer})
 	}
 }
 
 // handOver gives a connection to the loop with the fewest sessions, to this
 // one if it has hardly more: a hand-over costs two context switches, and
 // long sessions end up even all the same.
-func (l *loop) handOver(a arrival) {
+func (l *loop) assign(a acceptedConn) {
 	to, least := l, l.active.Load()
 	least -= least >> 4
 	for _, other := range l.engine.loops {
@@ -60,20 +60,20 @@ func (l *loop) handOver(a arrival) {
 		}
 	}
 	l.tallies[a.listener.forward.index].Accepted++
-	l.engine.entered(a.listener.forward)
+	l.engine.connectionOpened(a.listener.forward)
 	to.active.Add(1)
 	if to == l {
-		l.open(a).accepted(l)
+		l.newSession(a).checkTrust(l)
 		return
 	}
-	to.adopt(a)
+	to.post(a)
 }
 
 // acceptFailed deals with accept4(2)'s errors.
 func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN:
-		l.acceptRecovered(ln)
+		l.reportAcceptResumed(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		l.pauseAccept(ln, systemError("accept4", errno))
 	case unix.EINVAL, unix.EBADF:
@@ -92,17 +92,17 @@ func (l *loop) pauseAccept(ln *listener, err error) {
 	open := false
 	for _, other := range l.listeners {
 		open = open || other.fd >= 0
-		l.ignore(other)
+		l.unwatchListener(other)
 	}
 	if !open {
 		return
 	}
 	l.paused = true
-	l.wheel.arm(&l.pause, l.now+int64(acceptPause))
-	if l.shortage || l.told != 0 && l.now-l.told < noticeEvery {
+	l.wheel.arm(&l.pauseTimer, l.now+int64(acceptPause))
+	if l.shortage || l.lastNotice != 0 && l.now-l.lastNotice < noticeInterval {
 		return
 	}
-	l.shortage, l.told = true, l.now
+	l.shortage, l.lastNotice = true, l.now
 	l.engine.notice(Notice{
 		Event: "accept_paused", Forward: ln.Name, Err: err,
 		Detail: "new connections wait in the kernel's queue; established ones go on",
@@ -112,7 +112,7 @@ func (l *loop) pauseAccept(ln *listener, err error) {
 // retryAccept looks whether accepting works again, on an empty queue too.
 func (l *loop) retryAccept() {
 	l.paused = false
-	l.heedAll()
+	l.watchListeners()
 	for _, ln := range l.listeners {
 		if !l.paused && ln.watching {
 			l.accept(ln)
@@ -121,7 +121,7 @@ func (l *loop) retryAccept() {
 }
 
 // acceptRecovered tells of the end of a shortage once a queue was emptied.
-func (l *loop) acceptRecovered(ln *listener) {
+func (l *loop) reportAcceptResumed(ln *listener) {
 	if l.shortage {
 		l.shortage = false
 		l.engine.notice(Notice{Event: "accept_resumed", Forward: ln.Name})
@@ -129,18 +129,18 @@ func (l *loop) acceptRecovered(ln *listener) {
 }
 
 // heedAll watches the loop's listeners again, unless accepting rests.
-func (l *loop) heedAll() {
+func (l *loop) watchListeners() {
 	if l.paused {
 		return
 	}
 	for _, ln := range l.listeners {
-		l.heed(ln)
+		l.watchListener(ln)
 	}
 }
 
 // heed watches a listener, and ignore stops that, so that what waits in its
 // queue does not raise events in vain.
-func (l *loop) heed(ln *listener) {
+func (l *loop) watchListener(ln *listener) {
 	if ln.fd < 0 || ln.watching {
 		return
 	}
@@ -152,7 +152,7 @@ func (l *loop) heed(ln *listener) {
 	ln.watching = true
 }
 
-func (l *loop) ignore(ln *listener) {
+func (l *loop) unwatchListener(ln *listener) {
 	if ln.fd < 0 || !ln.watching {
 		return
 	}
@@ -163,7 +163,7 @@ func (l *loop) ignore(ln *listener) {
 // ofOneConnection says that an error of accept4(2) is the fault of one
 // connection, which is taken off the queue with it, or an interruption
 // (accept(2), "Error handling").
-func ofOneConnection(errno unix.Errno) bool {
+func isConnectionError(errno unix.Errno) bool {
 	switch errno {
 	case unix.ECONNABORTED, unix.EINTR, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
 		unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET:
@@ -179,7 +179,7 @@ func (l *loop) closeListener(ln *listener) {
 	if ln.fd < 0 {
 		return
 	}
-	l.ignore(ln)
+	l.unwatchListener(ln)
 	l.kernel.Close(ln.fd)
 	ln.fd = -1
 	if !ln.held {

@@ -24,9 +24,9 @@ func TestSizeOfASession(t *testing.T) {
 }
 
 // steady is a rig whose kernel does not allocate either, once it is warm.
-func steady(t testing.TB, f *forward.Forward) *rig { return steadyLoops(t, 1, f) }
+func newSteadyRig(t testing.TB, f *forward.Forward) *rig { return newSteadyRigWith(t, 1, f) }
 
-func steadyLoops(t testing.TB, loops int, f *forward.Forward) *rig {
+func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
@@ -41,26 +41,26 @@ func steadyLoops(t testing.TB, loops int, f *forward.Forward) *rig {
 
 // run turns the loop until it rests; settle would do, but allocates nothing
 // only by chance.
-func (r *rig) run() {
+func (r *rig) runUntilIdle() {
 	for r.turn() {
 	}
 }
 
 // exchange is a connection from accept to its end, with a request and an answer.
-func (r *rig) exchange(first, second []byte) {
+func (r *rig) roundTrip(first, second []byte) {
 	r.dials = r.dials[:0]
-	from := r.arrive(r.front(0), lb)
-	from.source = destiny4 // as the packet filter has it, where it comes to a TProxy listener
+	from := r.arrive(r.listenerSocket(0), lb)
+	from.source = dest4 // as the packet filter has it, where it comes to a TProxy listener
 	from.deliver(first)
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
 	from.deliver(second)
-	r.run()
+	r.runUntilIdle()
 	far.deliver(second)
 	far.finish()
-	r.run()
+	r.runUntilIdle()
 	from.finish()
-	r.run()
+	r.runUntilIdle()
 }
 
 func TestConnectionsAllocateNothing(t *testing.T) {
@@ -70,8 +70,8 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 		sends   string
 	}{
 		{"version 1", func(*forward.Forward) {}, header},
-		{"version 2, with payload", func(*forward.Forward) {}, v2(client4, destiny4) + "payload"},
-		{"IPv6", func(f *forward.Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, destiny6)},
+		{"version 2, with payload", func(*forward.Forward) {}, v2(client4, dest4) + "payload"},
+		{"IPv6", func(f *forward.Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, dest6)},
 		{"LOCAL", func(*forward.Forward) {}, v2(netip.AddrPort{}, netip.AddrPort{})},
 		{"transparent", func(f *forward.Forward) { f.Transparent = true }, header},
 		{"with all deadlines and options", func(f *forward.Forward) {
@@ -79,20 +79,20 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 			f.MaxConnections, f.AcceptRate = 1000, forward.Rate{PerSecond: 100_000, Burst: 100_000}
 		}, header},
 		{"LOCAL, to where it was sent", func(f *forward.Forward) {
-			f.TProxy, f.AllowDestination = true, everybody
+			f.TProxy, f.AllowDestination = true, anyAddress
 			f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
 			f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 		}, v2(netip.AddrPort{}, netip.AddrPort{})},
-		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, header + v2(client4, destiny4)},
+		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, header + v2(client4, dest4)},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			f := plain(serverA)
+			f := plainForward(serverA)
 			row.setting(f)
-			r := steady(t, f)
+			r := newSteadyRig(t, f)
 			first, second := []byte(row.sends), []byte("GET / HTTP/1.0\r\n\r\n")
-			r.exchange(first, second)
-			if n := testing.AllocsPerRun(200, func() { r.exchange(first, second) }); n != 0 {
+			r.roundTrip(first, second)
+			if n := testing.AllocsPerRun(200, func() { r.roundTrip(first, second) }); n != 0 {
 				t.Errorf("%v allocations for a connection", n)
 			}
 		})
@@ -101,19 +101,19 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 
 // Nor does a connection that one loop accepts and another serves.
 func TestHandOverAllocatesNothing(t *testing.T) {
-	r := steadyLoops(t, 2, plain(serverA))
+	r := newSteadyRigWith(t, 2, plainForward(serverA))
 	for range 2 { // the first loop has one more, for good
-		r.arrive(r.front(0), lb).deliver([]byte(header))
-		r.run()
+		r.arrive(r.listenerSocket(0), lb).deliver([]byte(header))
+		r.runUntilIdle()
 	}
 	r.loop().active.Add(1)
 	first, second := []byte(header), []byte("GET / HTTP/1.0\r\n\r\n")
-	r.exchange(first, second)
-	handed := r.engine.loops[1].recorded
-	if n := testing.AllocsPerRun(200, func() { r.exchange(first, second) }); n != 0 {
+	r.roundTrip(first, second)
+	handed := r.engine.loops[1].issued
+	if n := testing.AllocsPerRun(200, func() { r.roundTrip(first, second) }); n != 0 {
 		t.Errorf("%v allocations for a connection", n)
 	}
-	if n := r.engine.loops[1].recorded - handed; n != 201 {
+	if n := r.engine.loops[1].issued - handed; n != 201 {
 		t.Errorf("%d of 201 connections were handed over", n)
 	}
 }
@@ -121,19 +121,19 @@ func TestHandOverAllocatesNothing(t *testing.T) {
 // Relaying allocates nothing, in small pieces and in bulk.
 func TestRelayingAllocatesNothing(t *testing.T) {
 	for _, size := range []int{64, 4096, 3 * bufferSize} {
-		r := steady(t, plain(serverA))
+		r := newSteadyRig(t, plainForward(serverA))
 		r.sendRoom = 1 << 30
-		from := r.arrive(r.front(0), lb)
+		from := r.arrive(r.listenerSocket(0), lb)
 		from.deliver([]byte(header))
-		r.run()
+		r.runUntilIdle()
 		far := r.dials[0].far
-		data := noise(size)
+		data := randomBytes(size)
 		ping := func() {
 			for _, f := range []*file{from, far} {
 				f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
 				f.deliver(data)
 			}
-			r.run()
+			r.runUntilIdle()
 		}
 		for range 10 {
 			ping()
@@ -149,54 +149,54 @@ func TestRelayingAllocatesNothing(t *testing.T) {
 
 // A write that blocks keeps the loop's buffer, which comes back.
 func TestBlockedWritesReuseBuffers(t *testing.T) {
-	r := steady(t, plain(serverA))
-	from := r.arrive(r.front(0), lb)
+	r := newSteadyRig(t, plainForward(serverA))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
-	data := noise(r.sendRoom + smallHold + 100)
+	data := randomBytes(r.sendRoom + maxHeldCopy + 100)
 	ping := func() {
 		from.rx, from.read, far.got, far.taken = from.rx[:0], 0, far.got[:0], 0
 		from.deliver(data)
-		r.run()
+		r.runUntilIdle()
 		far.take(len(data))
-		r.run()
+		r.runUntilIdle()
 		far.take(len(data))
 	}
 	ping()
 	if n := testing.AllocsPerRun(100, ping); n != 0 {
 		t.Errorf("%v allocations for a write that blocks", n)
 	}
-	if len(r.loop().spare) != 1 || len(far.got) != len(data) {
-		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spare), len(far.got), len(data))
+	if len(r.loop().spareBuffers) != 1 || len(far.got) != len(data) {
+		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spareBuffers), len(far.got), len(data))
 	}
 }
 
 // The figures of the engine alone, with system calls that cost nothing.
 func BenchmarkConnection(b *testing.B) {
-	r := steady(b, plain(serverA))
-	first, second := []byte(v2(client4, destiny4)), make([]byte, 64)
-	r.exchange(first, second)
+	r := newSteadyRig(b, plainForward(serverA))
+	first, second := []byte(v2(client4, dest4)), make([]byte, 64)
+	r.roundTrip(first, second)
 	b.ReportAllocs()
 	for b.Loop() {
-		r.exchange(first, second)
+		r.roundTrip(first, second)
 	}
 }
 
 // A small message there and one back.
 func BenchmarkRelay(b *testing.B) {
-	r := steady(b, plain(serverA))
-	from := r.arrive(r.front(0), lb)
+	r := newSteadyRig(b, plainForward(serverA))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
-	data := noise(64)
+	data := randomBytes(64)
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, f := range []*file{from, far} {
 			f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
 			f.deliver(data)
 		}
-		r.run()
+		r.runUntilIdle()
 	}
 }

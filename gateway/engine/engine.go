@@ -33,18 +33,18 @@ type Engine struct {
 	kernel    kernel.Kernel
 	loops     []*loop
 	forwards  []*forwardState
-	owned     map[*forward.Forward]*forwardState
+	byForward map[*forward.Forward]*forwardState
 	listeners []*listener
 	names     *resolver
 
-	active  atomic.Int64 // connections of all loops
-	held    atomic.Int64 // what the guests hold
-	full    atomic.Bool  // a listener waits for one of them to end
-	closing atomic.Bool
-	idle    chan struct{} // closed when closing and no connection is left
-	idled   sync.Once
-	running sync.WaitGroup
-	life    lifecycle
+	active       atomic.Int64 // connections of all loops
+	guestActive  atomic.Int64 // what the guests hold
+	limitReached atomic.Bool  // a listener waits for one of them to end
+	closing      atomic.Bool
+	idle         chan struct{} // closed when closing and no connection is left
+	idleOnce     sync.Once
+	running      sync.WaitGroup
+	lifecycle    lifecycle
 }
 
 // forward is a Forward and what the engine counts for it.
@@ -82,28 +82,28 @@ type Counters struct {
 // Start. The error is of the first listener that could not be opened, and
 // everything is closed again.
 func New(c Config) (*Engine, error) {
-	e := &Engine{config: c, kernel: c.Kernel, owned: map[*forward.Forward]*forwardState{}, idle: make(chan struct{})}
-	e.life.ended = make(chan struct{})
+	e := &Engine{config: c, kernel: c.Kernel, byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{})}
+	e.lifecycle.stopped = make(chan struct{})
 	if e.kernel == nil {
 		e.kernel = kernel.System()
 	}
 	for i := range max(1, c.Loops) {
 		l, err := newLoop(e, i)
 		if err != nil {
-			e.discard()
+			e.closeAll()
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
 	}
 	e.names = newResolver(c.Lookup, e.notice)
 	for _, f := range c.Forwards {
-		if err := e.open(f); err != nil {
-			e.discard()
+		if err := e.openForward(f); err != nil {
+			e.closeAll()
 			return nil, err
 		}
 	}
-	if err := e.invite(); err != nil {
-		e.discard()
+	if err := e.createGuests(); err != nil {
+		e.closeAll()
 		return nil, err
 	}
 	return e, nil
@@ -111,10 +111,10 @@ func New(c Config) (*Engine, error) {
 
 // open opens a forward's listeners and deals them out to the loops. Those of
 // datagrams are the guests'.
-func (e *Engine) open(f *forward.Forward) error {
+func (e *Engine) openForward(f *forward.Forward) error {
 	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
 	own.counts, _ = f.Trust.(forward.HitCounter)
-	e.forwards, e.owned[f] = append(e.forwards, own), own
+	e.forwards, e.byForward[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
 		l.tallies = append(l.tallies, new(record.Tally))
 	}
@@ -138,7 +138,7 @@ func (e *Engine) open(f *forward.Forward) error {
 
 // discard closes what New opened. Of a socket that came from elsewhere the file
 // stays: whoever handed it over may go on without us.
-func (e *Engine) discard() {
+func (e *Engine) closeAll() {
 	for _, l := range e.loops {
 		if l.guest != nil {
 			l.guest.Close()
@@ -154,12 +154,12 @@ func (e *Engine) discard() {
 // Start resolves the backends' names, once, and begins to accept.
 func (e *Engine) Start() {
 	e.names.start()
-	e.life.Lock()
-	defer e.life.Unlock()
-	e.life.running = true
+	e.lifecycle.Lock()
+	defer e.lifecycle.Unlock()
+	e.lifecycle.running = true
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
-			l.heed(ln)
+			l.watchListener(ln)
 		}
 		if l.guest != nil {
 			l.guest.Start()
@@ -192,7 +192,7 @@ func (e *Engine) stopAccepting(handedOver bool) {
 		for _, ln := range l.listeners {
 			ln.held = ln.held || handedOver
 		}
-		l.part(func() { parted <- struct{}{} })
+		l.closeGracefully(func() { parted <- struct{}{} })
 		if l.guest != nil {
 			l.guest.StopAccepting()
 		}
@@ -227,10 +227,10 @@ func (e *Engine) Close() {
 	for _, l := range e.loops {
 		l.close()
 	}
-	e.life.Lock()
-	defer e.life.Unlock()
-	e.life.running = false
-	close(e.life.ended)
+	e.lifecycle.Lock()
+	defer e.lifecycle.Unlock()
+	e.lifecycle.running = false
+	close(e.lifecycle.stopped)
 }
 
 // Counters returns how many connections there are.
@@ -246,21 +246,21 @@ func (e *Engine) Counters() Counters {
 // room tells whether a listener may accept one more connection. If not, the
 // listener is left alone until one has ended. The limits are exact for one
 // listener; several on different loops may overstep them by one each.
-func (e *Engine) room(ln *listener) bool {
-	if e.within(ln.forward) {
+func (e *Engine) hasCapacity(ln *listener) bool {
+	if e.belowLimits(ln.forward) {
 		return true
 	}
 	// A connection may end just now: look again once others know that
 	// somebody waits, or nobody would ever tell.
-	e.full.Store(true)
-	if e.within(ln.forward) {
+	e.limitReached.Store(true)
+	if e.belowLimits(ln.forward) {
 		return true
 	}
-	ln.loop.ignore(ln)
+	ln.loop.unwatchListener(ln)
 	return false
 }
 
-func (e *Engine) within(f *forwardState) bool {
+func (e *Engine) belowLimits(f *forwardState) bool {
 	if limit := e.config.MaxConnections; limit > 0 && e.active.Load() >= int64(limit) {
 		return false
 	}
@@ -268,17 +268,17 @@ func (e *Engine) within(f *forwardState) bool {
 }
 
 // entered counts a connection, and left counts it out again.
-func (e *Engine) entered(f *forwardState) {
+func (e *Engine) connectionOpened(f *forwardState) {
 	e.active.Add(1)
 	f.active.Add(1)
 }
 
-func (e *Engine) left(f *forwardState) {
+func (e *Engine) connectionClosed(f *forwardState) {
 	f.active.Add(-1)
 	e.active.Add(-1)
-	if e.full.Load() && e.full.CompareAndSwap(true, false) {
+	if e.limitReached.Load() && e.limitReached.CompareAndSwap(true, false) {
 		for _, l := range e.loops {
-			l.call(l.heedAll)
+			l.call(l.watchListeners)
 		}
 	}
 	if e.closing.Load() {
@@ -287,8 +287,8 @@ func (e *Engine) left(f *forwardState) {
 }
 
 func (e *Engine) checkIdle() {
-	if e.active.Load() == 0 && e.held.Load() == 0 {
-		e.idled.Do(func() { close(e.idle) })
+	if e.active.Load() == 0 && e.guestActive.Load() == 0 {
+		e.idleOnce.Do(func() { close(e.idle) })
 	}
 }
 

@@ -70,16 +70,16 @@ func (h host) Now() int64     { return h.now }
 func (h host) Call(f func())  { h.call(f) }
 func (h host) NextID() uint64 { return h.nextID() }
 
-func (h host) Tally(f *forward.Forward) *record.Tally { return h.tallies[h.engine.owned[f].index] }
+func (h host) Tally(f *forward.Forward) *record.Tally { return h.tallies[h.engine.byForward[f].index] }
 
 func (h host) Hold(f *forward.Forward) {
-	h.engine.held.Add(1)
-	h.engine.owned[f].active.Add(1)
+	h.engine.guestActive.Add(1)
+	h.engine.byForward[f].active.Add(1)
 }
 
 func (h host) Release(f *forward.Forward) {
-	h.engine.owned[f].active.Add(-1)
-	h.engine.held.Add(-1)
+	h.engine.byForward[f].active.Add(-1)
+	h.engine.guestActive.Add(-1)
 	if h.engine.closing.Load() {
 		h.engine.checkIdle()
 	}
@@ -87,10 +87,10 @@ func (h host) Release(f *forward.Forward) {
 
 func (h host) Alarm(at int64) {
 	if at == 0 {
-		h.wheel.disarm(&h.alarm)
+		h.wheel.disarm(&h.guestTimer)
 		return
 	}
-	h.wheel.arm(&h.alarm, at)
+	h.wheel.arm(&h.guestTimer, at)
 }
 
 func (h host) Watch(fd int, events uint32, key uint64) syscall.Errno {
@@ -98,7 +98,7 @@ func (h host) Watch(fd int, events uint32, key uint64) syscall.Errno {
 }
 
 // invite makes the guests, one for each loop, if there is anything for them.
-func (e *Engine) invite() error {
+func (e *Engine) createGuests() error {
 	var routes []*Route
 	for _, f := range e.config.Forwards {
 		if !f.Datagrams {

@@ -10,8 +10,8 @@ import (
 // A unix backend that greets and hangs up before anybody looked did not
 // refuse: what it said reaches the client.
 func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
-	r := one(t, plain(serverUnix))
-	from := r.arrive(r.front(0), lb)
+	r := newForwardRig(t, plainForward(serverUnix))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
 	for len(r.dials) == 0 {
 		r.turn()
@@ -24,15 +24,15 @@ func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
 	if got := string(from.got); got != "421 too busy\r\n" {
 		t.Errorf("the client got %q", got)
 	}
-	r.ends(1, record.OK, record.Relay, record.Backend)
-	r.clean()
+	r.expectEnd(1, record.OK, record.Relay, record.Backend)
+	r.expectClean()
 }
 
 // A peer on a unix socket that wrote and closed is no reset: its bytes go on.
 func TestUnixPeerThatWritesAndCloses(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 2}}
-	from := r.arrive(r.front(0), netip.AddrPort{})
+	from := r.arrive(r.listenerSocket(0), netip.AddrPort{})
 	from.deliver([]byte(header + "QUIT\r\n"))
 	for len(r.dials) == 0 {
 		r.turn()
@@ -44,24 +44,24 @@ func TestUnixPeerThatWritesAndCloses(t *testing.T) {
 	}
 	r.backend().finish()
 	r.settle()
-	r.ends(1, record.OK, record.Relay, record.Client)
-	r.clean()
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
+	r.expectClean()
 }
 
 // A client that resets while the backend is dialled ends it at once.
 func TestResetWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
 	abort(r, r.open(header+"payload"))
-	r.ends(1, record.Reset, record.Dial, record.Client)
-	r.clean()
+	r.expectEnd(1, record.Reset, record.Dial, record.Client)
+	r.expectClean()
 }
 
 // A FIN that came while the backend was dialled reaches it, behind the bytes.
 func TestFINWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 3}}
-	from := r.arrive(r.front(0), lb)
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header + "pay"))
 	r.turn()
 	from.deliver([]byte("load"))
@@ -72,18 +72,18 @@ func TestFINWhileDialling(t *testing.T) {
 	}
 	r.backend().finish()
 	r.settle()
-	r.ends(1, record.OK, record.Relay, record.Client)
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
 func TestDrainWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
 	from := r.open(header)
 	r.engine.Cut()
 	r.settle()
-	r.ends(1, record.Drained, record.Dial, record.Gateway)
+	r.expectEnd(1, record.Drained, record.Dial, record.Gateway)
 	if !from.gotRST {
 		t.Error("no RST")
 	}
-	r.clean()
+	r.expectClean()
 }

@@ -15,10 +15,10 @@ import (
 
 // adopt takes a socket that is open already. The forward's options are set on
 // it, those that are off among them: whoever had it before may have set them.
-func (ln *listener) adopt(k kernel.Kernel) error {
+func (ln *listener) inherit(k kernel.Kernel) error {
 	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
 	if !ln.bound.IsUnix() {
-		return ln.adoptTCP(k)
+		return ln.inheritTCP(k)
 	}
 	if ln.held || isAbstract(ln.bound.Path) {
 		return nil
@@ -29,7 +29,7 @@ func (ln *listener) adopt(k kernel.Kernel) error {
 	return nil
 }
 
-func (ln *listener) adoptTCP(k kernel.Kernel) error {
+func (ln *listener) inheritTCP(k kernel.Kernel) error {
 	if errno := setOptions(k, ln.fd, append(optionsOff(), ln.forward.options.all()...)); errno != 0 {
 		return systemError("setsockopt", errno)
 	}
@@ -56,24 +56,24 @@ func optionsOff() []socketOption {
 func (e *Engine) Sockets() ([]forward.Socket, error) {
 	c := e.copySockets()
 	<-c.made
-	return c.sockets()
+	return c.result()
 }
 
 // copies are the copies of the listeners' sockets, of which each loop makes
 // those of its own listeners.
-type copies struct {
-	engine *Engine
-	made   <-chan struct{}
-	of     []forward.Socket // each listener; FD is -1 where there is none
-	errs   []error
+type socketCopies struct {
+	engine  *Engine
+	made    <-chan struct{}
+	sockets []forward.Socket // each listener; FD is -1 where there is none
+	errs    []error
 }
 
-func (e *Engine) copySockets() *copies {
-	c := &copies{engine: e, of: make([]forward.Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
+func (e *Engine) copySockets() *socketCopies {
+	c := &socketCopies{engine: e, sockets: make([]forward.Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
 	c.made = e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
 			if ln.loop == l {
-				c.of[i], c.errs[i] = ln.duplicate(l.kernel)
+				c.sockets[i], c.errs[i] = ln.duplicate(l.kernel)
 			}
 		}
 	})
@@ -81,8 +81,8 @@ func (e *Engine) copySockets() *copies {
 }
 
 // sockets returns the copies that were made, or on any error none.
-func (c *copies) sockets() ([]forward.Socket, error) {
-	open := slices.DeleteFunc(c.of, func(s forward.Socket) bool { return s.FD < 0 })
+func (c *socketCopies) result() ([]forward.Socket, error) {
+	open := slices.DeleteFunc(c.sockets, func(s forward.Socket) bool { return s.FD < 0 })
 	if err := errors.Join(c.errs...); err != nil {
 		for _, s := range open {
 			c.engine.kernel.Close(s.FD)

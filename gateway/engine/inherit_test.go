@@ -19,7 +19,7 @@ import (
 
 // handedOver is a forward whose listener has the socket already. The
 // descriptor is a copy: the original stays with ln, as with systemd.
-func handedOver(t *testing.T, ln net.Listener, held bool, backend forward.Endpoint) *forward.Forward {
+func inheriting(t *testing.T, ln net.Listener, held bool, backend forward.Endpoint) *forward.Forward {
 	t.Helper()
 	f := loopback(backend)
 	s := &forward.Socket{Held: held}
@@ -51,7 +51,7 @@ func handedOver(t *testing.T, ln net.Listener, held bool, backend forward.Endpoi
 func TestRealInheritedSocket(t *testing.T) {
 	back, to := server(t)
 	front := listen(t, "tcp", "127.0.0.1:0")
-	f := handedOver(t, front, false, to)
+	f := inheriting(t, front, false, to)
 	f.Keepalive, f.UserTimeout = 0, 0
 	fd := f.Listeners[0].Socket.FD
 	for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234}} {
@@ -59,11 +59,11 @@ func TestRealInheritedSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := start(t, f)
+	l := startReal(t, f)
 	if l.Bound()[0] != f.Listeners[0].Socket.Bound {
 		t.Errorf("bound to %v", l.Bound()[0])
 	}
-	l.converse(l.dial(0, header), back)
+	l.exchange(l.dial(0, header), back)
 	for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
 		if v, err := unix.GetsockoptInt(fd, o[0], o[1]); err != nil || v != o[2] {
 			t.Errorf("option %d of level %d is %d (%v), want %d", o[1], o[0], v, err, o[2])
@@ -73,7 +73,7 @@ func TestRealInheritedSocket(t *testing.T) {
 
 // A listener that waits for systemd's socket opens none in its place.
 func TestActivationWithoutSocket(t *testing.T) {
-	f := plain(serverA)
+	f := plainForward(serverA)
 	f.Listeners[0].Activation = "web"
 	k := newScript(t, 0)
 	if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); err == nil || k.used != 0 {
@@ -89,11 +89,11 @@ func TestRealHeldSocketKeepsItsQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, to := server(t)
 			front := listen(t, "tcp", "127.0.0.1:0")
-			l := start(t, handedOver(t, front, name == "systemd's", to))
+			l := startReal(t, inheriting(t, front, name == "systemd's", to))
 			stop(l.Engine)
 			<-l.Idle()
 			conn := l.dial(0, header)
-			turns := l.turns(t, 50)
+			turns := l.countListenerEvents(t, 50)
 			if c := accept(t, front); c.RemoteAddr().String() != conn.LocalAddr().String() {
 				t.Errorf("the next in the queue is %v", c.RemoteAddr())
 			}
@@ -106,7 +106,7 @@ func TestRealHeldSocketKeepsItsQueue(t *testing.T) {
 
 // turns has the loops serve n calls, one after the other, while a connection
 // waits, and returns how often a listener that is closed was called for.
-func (l *live) turns(t *testing.T, n int) (stray int) {
+func (l *realEngine) countListenerEvents(t *testing.T, n int) (stray int) {
 	t.Helper()
 	events := make([]unix.EpollEvent, 8)
 	for range n {
@@ -127,10 +127,10 @@ func (l *live) turns(t *testing.T, n int) (stray int) {
 func TestRealSockets(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
-	tcp, local, held := loopback(to), loopback(to), handedOver(t, listen(t, "tcp", "127.0.0.1:0"), true, to)
+	tcp, local, held := loopback(to), loopback(to), inheriting(t, listen(t, "tcp", "127.0.0.1:0"), true, to)
 	local.Listeners[0].Endpoint, local.SocketMode = forward.Endpoint{Path: path}, 0o600
 	held.Listeners[0].Activation = "web"
-	l := start(t, tcp, local, held)
+	l := startReal(t, tcp, local, held)
 	sockets, err := l.Sockets()
 	if err != nil {
 		t.Fatal(err)
@@ -158,9 +158,9 @@ func TestRealSockets(t *testing.T) {
 			f.Listeners[0].Endpoint, f.Listeners[0].Socket, f.SocketMode = sockets[i].Bound, &sockets[i], 0o640
 			forwards = append(forwards, f)
 		}
-		next := start(t, forwards...)
+		next := startReal(t, forwards...)
 		for i := range sockets {
-			next.converse(next.dial(i, header), back)
+			next.exchange(next.dial(i, header), back)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
@@ -176,7 +176,7 @@ func TestRealSockets(t *testing.T) {
 func TestRealFailureKeepsTheFile(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
-	ours := handedOver(t, listen(t, "unix", path), false, to)
+	ours := inheriting(t, listen(t, "unix", path), false, to)
 	ours.SocketMode = 0o600
 	inUse := loopback(to)
 	inUse.Listeners[0].Endpoint = to
@@ -208,13 +208,13 @@ func TestSocketName(t *testing.T) {
 
 // Without a descriptor for a copy there are none at all, and nothing is left open.
 func TestSocketsOutOfDescriptors(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	before := r.used
 	r.limit = before + 1
 	c := r.engine.copySockets()
 	r.settle()
 	<-c.made
-	if sockets, err := c.sockets(); sockets != nil || !errors.Is(err, unix.EMFILE) || r.used != before {
+	if sockets, err := c.result(); sockets != nil || !errors.Is(err, unix.EMFILE) || r.used != before {
 		t.Errorf("%v, %v, %d descriptors are open, %d before", sockets, err, r.used, before)
 	}
 }
@@ -222,20 +222,20 @@ func TestSocketsOutOfDescriptors(t *testing.T) {
 // Half a header has its deadline while the gateway drains, too; sessions that
 // are beyond it go on.
 func TestDrainKeepsDeadlines(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.open(header)
 	r.open(header[:10])
 	r.stopAccepting()
-	r.pass(6 * time.Second)
-	r.ends(1, record.HeaderTimeout, record.Header, record.Timeout)
+	r.advance(6 * time.Second)
+	r.expectEnd(1, record.HeaderTimeout, record.Header, record.Timeout)
 	if r.isIdle() || r.engine.Counters().Active != 1 {
 		t.Errorf("%d active, idle %v", r.engine.Counters().Active, r.isIdle())
 	}
-	r.endOne()
+	r.resetOneBackend()
 	if !r.isIdle() {
 		t.Error("the end was not told")
 	}
-	r.clean()
+	r.expectClean()
 }
 
 // A socket that is taken over gets what a TProxy listener needs, by its family,
@@ -246,7 +246,7 @@ func TestTProxyInherited(t *testing.T) {
 		"[::]:80":       {unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1},
 	} {
 		k := newScript(t, 0)
-		f := plain(serverA)
+		f := plainForward(serverA)
 		f.TProxy = true
 		socket := k.create(listening)
 		f.Listeners[0].Socket = &forward.Socket{FD: socket.fd, Bound: forward.Endpoint{Addr: netip.MustParseAddrPort(at)}}

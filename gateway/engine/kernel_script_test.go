@@ -21,10 +21,10 @@ import (
 // or closed twice, fails the test.
 type script struct {
 	testing.TB
-	random *rand.Rand // partial moves, EINTR and shuffled events; nil: none of them
-	clock  int64      // what Now returns
-	step   int64      // by which each Now moves the clock
-	slept  int        // the timeout of the last Wait
+	random      *rand.Rand // partial moves, EINTR and shuffled events; nil: none of them
+	clock       int64      // what Now returns
+	step        int64      // by which each Now moves the clock
+	lastTimeout int        // the timeout of the last Wait
 
 	files   []*file // by descriptor
 	used    int
@@ -34,24 +34,24 @@ type script struct {
 
 	plans   map[forward.Endpoint][]plan // of connects; the last one of each stays
 	dials   []dial
-	dialled func(*file) // told of each connect
+	onDial  func(*file) // told of each connect
 	pending []*file     // connecting
 
 	ended int // ends of streams that were read so far
 
 	shutdowns, splices int // calls
 
-	accepts     []syscall.Errno // what the next Accepts return instead
-	filters     bool            // RefuseHandshakes works
-	noBatches   bool            // io_setup(2) is refused
-	batches     int             // that are open
-	pipeErrors  syscall.Errno   // what Pipe returns
-	pipeRoom    int             // what it grants at most, 0: what is asked for
-	spliceError syscall.Errno   // what Splice from a socket returns
-	watchErrors []syscall.Errno // what the next Watches return, 0 for none
-	sendRoom    int             // of new sockets
-	bindError   func(netip.AddrPort) syscall.Errno
-	optionError func(level, name int) syscall.Errno
+	acceptErrors []syscall.Errno // what the next Accepts return instead
+	filters      bool            // RefuseHandshakes works
+	noBatches    bool            // io_setup(2) is refused
+	batches      int             // that are open
+	pipeErrors   syscall.Errno   // what Pipe returns
+	pipeRoom     int             // what it grants at most, 0: what is asked for
+	spliceError  syscall.Errno   // what Splice from a socket returns
+	watchErrors  []syscall.Errno // what the next Watches return, 0 for none
+	sendRoom     int             // of new sockets
+	bindError    func(netip.AddrPort) syscall.Errno
+	optionError  func(level, name int) syscall.Errno
 }
 
 // plan is what becomes of one connect.
@@ -92,10 +92,10 @@ type file struct {
 	tag    uint64
 	ready  bool // it is on poller's list
 
-	list    []*file // of a poller: what may be ready; of a listener: what waits
-	count   uint64  // of an eventfd
-	refuses bool    // of a listener: new handshakes
-	pipe    *pipeBytes
+	list              []*file // of a poller: what may be ready; of a listener: what waits
+	count             uint64  // of an eventfd
+	refusesHandshakes bool    // of a listener: new handshakes
+	pipe              *pipeBytes
 	socket
 }
 
@@ -112,7 +112,7 @@ func newScript(t testing.TB, seed uint64) *script {
 func (k *script) chance(n int) bool { return k.random != nil && k.random.IntN(n) == 0 }
 
 // some is a number from 1 to n, and n without randomness.
-func (k *script) some(n int) int {
+func (k *script) partial(n int) int {
 	if k.random == nil || n < 2 || k.random.IntN(3) == 0 {
 		return n
 	}
@@ -215,7 +215,7 @@ func (k *script) RefuseHandshakes(fd int) syscall.Errno {
 	if !k.filters {
 		return unix.ENOPROTOOPT
 	}
-	f.refuses = true
+	f.refusesHandshakes = true
 	return 0
 }
 
@@ -263,8 +263,8 @@ func (f *file) wake(key uint32) {
 // had come. Each Wait brings the connects that are in progress further.
 func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 	p := k.file(poller, "Wait", epoll)
-	k.connectOn()
-	k.slept = timeout
+	k.advanceConnects()
+	k.lastTimeout = timeout
 	if k.random != nil {
 		k.random.Shuffle(len(p.list), func(i, j int) { p.list[i], p.list[j] = p.list[j], p.list[i] })
 	}

@@ -86,7 +86,7 @@ func (f *file) deliver(b []byte) {
 }
 
 // urge is bytes of which the last one is urgent (tcp_urg).
-func (f *file) urge(b []byte) {
+func (f *file) deliverUrgent(b []byte) {
 	f.mark = len(f.rx) + len(b) - 1
 	f.deliver(b)
 }
@@ -207,7 +207,7 @@ func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
 	if errno := f.writable(); errno != 0 {
 		return 0, errno
 	}
-	n := k.some(min(len(b), f.space()))
+	n := k.partial(min(len(b), f.space()))
 	f.got = append(f.got, b[:n]...)
 	return n, 0
 }
@@ -310,9 +310,9 @@ func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	switch {
 	case k.chance(16):
 		return -1, netip.AddrPort{}, unix.EINTR
-	case len(k.accepts) > 0:
-		errno := k.accepts[0]
-		k.accepts = k.accepts[1:]
+	case len(k.acceptErrors) > 0:
+		errno := k.acceptErrors[0]
+		k.acceptErrors = k.acceptErrors[1:]
 		return -1, netip.AddrPort{}, errno
 	case k.full():
 		return -1, netip.AddrPort{}, unix.EMFILE
@@ -351,8 +351,8 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	}
 	f.to, f.plan = to, k.planFor(to)
 	k.dials = append(k.dials, dial{to, f.source, f})
-	if k.dialled != nil {
-		k.dialled(f)
+	if k.onDial != nil {
+		k.onDial(f)
 	}
 	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: now is the time
 		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
@@ -366,7 +366,7 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	}
 	f.connecting = true
 	if f.plan.waits == 0 {
-		f.conclude()
+		f.finishConnect()
 	} else {
 		k.pending = append(k.pending, f)
 	}
@@ -377,7 +377,7 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 }
 
 // conclude is the answer to a SYN.
-func (f *file) conclude() {
+func (f *file) finishConnect() {
 	f.connecting = false
 	if f.plan.result == 0 {
 		f.connected = true
@@ -387,14 +387,14 @@ func (f *file) conclude() {
 	f.wake(0)
 }
 
-func (k *script) connectOn() {
+func (k *script) advanceConnects() {
 	left := k.pending[:0]
 	for _, f := range k.pending {
 		if !f.isOpen {
 			continue
 		}
 		if f.plan.waits--; f.plan.waits == 0 {
-			f.conclude()
+			f.finishConnect()
 			continue
 		}
 		left = append(left, f)

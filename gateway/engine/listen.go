@@ -21,7 +21,7 @@ const backlog = 65535
 // open opens a listening socket as the listener says.
 func (ln *listener) open(k kernel.Kernel) error {
 	if ln.Socket != nil {
-		return ln.adopt(k)
+		return ln.inherit(k)
 	}
 	if ln.Activation != "" {
 		return errors.New("systemd did not hand the socket over")
@@ -65,7 +65,7 @@ func (ln *listener) openTCP(k kernel.Kernel, at netip.AddrPort) (int, syscall.Er
 func (ln *listener) listenOn(k kernel.Kernel, fd int, at netip.AddrPort) syscall.Errno {
 	options := []socketOption{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
 	if at.Addr().Is6() {
-		options = append(options, socketOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
+		options = append(options, socketOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(!ln.DualStack)})
 	}
 	if errno := setOptions(k, fd, append(options, ln.forward.options.all()...)); errno != 0 {
 		return errno
@@ -138,7 +138,7 @@ func removeSocket(e forward.Endpoint) {
 
 func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
 
-func truth(b bool) int {
+func boolInt(b bool) int {
 	if b {
 		return 1
 	}

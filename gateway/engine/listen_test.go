@@ -20,17 +20,17 @@ import (
 )
 
 // talk through a listener and back, and the record of it.
-func (l *live) converse(client half, ln net.Listener) record.Connection {
+func (l *realEngine) exchange(client halfCloser, ln net.Listener) record.Connection {
 	l.Helper()
 	backend := accept(l.T, ln)
-	says(l.T, client, []byte("question"))
-	hears(l.T, backend, []byte("question"))
-	says(l.T, backend, []byte("answer"))
-	hears(l.T, client, []byte("answer"))
-	return l.next(record.OK, record.Client)
+	sendAll(l.T, client, []byte("question"))
+	expectAll(l.T, backend, []byte("question"))
+	sendAll(l.T, backend, []byte("answer"))
+	expectAll(l.T, client, []byte("answer"))
+	return l.expectRecord(record.OK, record.Client)
 }
 
-func hasIPv6(t *testing.T) {
+func requireIPv6(t *testing.T) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
@@ -40,13 +40,13 @@ func hasIPv6(t *testing.T) {
 }
 
 func TestRealIPv6(t *testing.T) {
-	hasIPv6(t)
+	requireIPv6(t)
 	ln := listen(t, "tcp", "[::1]:0")
 	f := loopback(forward.Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()})
 	f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("[::1]:0")
-	l := start(t, f)
-	client := l.dial(0, v2(client6, destiny6))
-	c := l.converse(client, ln)
+	l := startReal(t, f)
+	client := l.dial(0, v2(client6, dest6))
+	c := l.exchange(client, ln)
 	if c.Peer.Addr() != netip.IPv6Loopback() || c.Client != client6 {
 		t.Errorf("peer %v, client %v", c.Peer, c.Client)
 	}
@@ -55,15 +55,15 @@ func TestRealIPv6(t *testing.T) {
 // A dual-stack listener takes both families and shows IPv4 peers as IPv4; one
 // that is not takes IPv6 alone, so that another may have the port for IPv4.
 func TestRealDualStack(t *testing.T) {
-	hasIPv6(t)
+	requireIPv6(t)
 	ln, to := server(t)
 	both, six := loopback(to), loopback(to)
 	both.Listeners[0].Endpoint.Addr, both.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
 	six.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("[::]:0")
-	l := start(t, both, six)
+	l := startReal(t, both, six)
 	for host, want := range map[string]string{"127.0.0.1": "127.0.0.1", "::1": "::1"} {
 		to := netip.AddrPortFrom(netip.MustParseAddr(host), l.Bound()[0].Addr.Port())
-		if c := l.converse(l.connect("tcp", to.String(), header), ln); c.Peer.Addr().String() != want {
+		if c := l.exchange(l.connect("tcp", to.String(), header), ln); c.Peer.Addr().String() != want {
 			t.Errorf("a peer from %s is shown as %v", host, c.Peer)
 		}
 	}
@@ -77,7 +77,7 @@ func TestRealDualStack(t *testing.T) {
 // Where the host has no IPv6, a dual-stack listener is one for IPv4.
 func TestDualStackWithoutIPv6(t *testing.T) {
 	for _, dual := range []bool{true, false} {
-		f := plain(serverA)
+		f := plainForward(serverA)
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:80"), dual
 		k := newScript(t, 0)
 		k.bindError = func(a netip.AddrPort) unix.Errno {
@@ -103,13 +103,13 @@ func TestDualStackWithoutIPv6(t *testing.T) {
 func TestRealBound(t *testing.T) {
 	lnA, toA := server(t)
 	lnB, toB := server(t)
-	l := start(t, loopback(toA), loopback(toB))
+	l := startReal(t, loopback(toA), loopback(toB))
 	bound := l.Bound()
 	if len(bound) != 2 || bound[0].Addr.Port() == 0 || bound[0] == bound[1] {
 		t.Fatalf("bound to %v", bound)
 	}
-	l.converse(l.dial(1, header), lnB)
-	l.converse(l.dial(0, header), lnA)
+	l.exchange(l.dial(1, header), lnB)
+	l.exchange(l.dial(0, header), lnA)
 }
 
 func TestRealPortInUse(t *testing.T) {
@@ -142,11 +142,11 @@ func TestRealUnixSockets(t *testing.T) {
 	f.Listeners[0].Endpoint = forward.Endpoint{Path: path}
 	f.SocketMode, f.Trust = 0o640, prefixes{}
 	t.Run("live", func(t *testing.T) {
-		l := start(t, f)
+		l := startReal(t, f)
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
 		}
-		if c := l.converse(l.dial(0, header), ln); c.Client != client4 || c.Peer.IsValid() || c.BackendPath != path+"-backend" {
+		if c := l.exchange(l.dial(0, header), ln); c.Client != client4 || c.Peer.IsValid() || c.BackendPath != path+"-backend" {
 			t.Errorf("client %v, peer %v, backend %q", c.Client, c.Peer, c.BackendPath)
 		}
 	})
@@ -161,15 +161,15 @@ func TestRealUnixBulk(t *testing.T) {
 	ln := listen(t, "unix", path+"-backend")
 	f := loopback(forward.Endpoint{Path: path + "-backend"})
 	f.Listeners[0].Endpoint, f.SocketMode = forward.Endpoint{Path: path}, 0o600
-	l := start(t, f)
+	l := startReal(t, f)
 	client := l.dial(0, header)
 	backend := accept(t, ln)
-	data := noise(8 << 20)
-	go says(t, client, data)
-	hears(t, backend, data)
-	go says(t, backend, data)
-	hears(t, client, data)
-	l.next(record.OK, record.Client)
+	data := randomBytes(8 << 20)
+	go sendAll(t, client, data)
+	expectAll(t, backend, data)
+	go sendAll(t, backend, data)
+	expectAll(t, client, data)
+	l.expectRecord(record.OK, record.Client)
 }
 
 // What a crash left behind is replaced. What somebody listens on is not, nor
@@ -184,7 +184,7 @@ func TestRealStaleSocket(t *testing.T) {
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	ln.Close()
-	t.Run("stale", func(t *testing.T) { start(t, f).dial(0, "") })
+	t.Run("stale", func(t *testing.T) { startReal(t, f).dial(0, "") })
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -200,8 +200,8 @@ func TestRealAbstractSocket(t *testing.T) {
 	ln, to := server(t)
 	f := loopback(to)
 	f.Listeners[0].Endpoint = forward.Endpoint{Path: "@unproxy-test-" + filepath.Base(filepath.Dir(socketPath(t)))}
-	l := start(t, f)
-	l.converse(l.dial(0, header), ln)
+	l := startReal(t, f)
+	l.exchange(l.dial(0, header), ln)
 }
 
 // The listener's options are on the sockets that it accepted, and the same are
@@ -210,7 +210,7 @@ func TestRealSocketOptions(t *testing.T) {
 	ln, to := server(t)
 	f := loopback(to)
 	f.Keepalive, f.UserTimeout = 15*time.Second, 20*time.Second
-	l := start(t, f)
+	l := startReal(t, f)
 	client := l.dial(0, header+"one")
 	backend := accept(t, ln)
 	three := make([]byte, 3)
@@ -232,8 +232,8 @@ func TestRealSocketOptions(t *testing.T) {
 			n := 0
 			for s := range loop.sessions.live() {
 				if s.state == relaying {
-					s.joined -= int64(f.Keepalive)
-					s.timeout(loop)
+					s.connectedAt -= int64(f.Keepalive)
+					s.handleTimeout(loop)
 				}
 				for i, d := range s.sides {
 					for _, o := range want {

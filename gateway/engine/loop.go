@@ -18,7 +18,7 @@ const (
 	// while idle, because all sessions of a loop share it; half of it costs
 	// a bulk stream much of its speed.
 	bufferSize = 256 << 10
-	batch      = 512 // events of one wait
+	maxEvents  = 512 // events of one wait
 )
 
 // The kinds of descriptor that a loop watches, in the low bits of an event's tag.
@@ -39,62 +39,62 @@ type loop struct {
 	poller int
 	waker  int
 
-	now      int64 // the kernel's clock at the last wake-up
-	awake    int64 // the time before which the loop does not sleep
-	found    int   // events of the last turn
-	wheel    *wheel
-	buffer   []byte              // what is read and written at once
-	spare    []*[bufferSize]byte // buffers that blocked sessions gave back
-	pipes    pipePool
-	exchange exchange
-	todo     []*session // sessions that used up their budget
-	next     []*session // the same, for the round after
+	now          int64 // the kernel's clock at the last wake-up
+	spinUntil    int64 // the time before which the loop does not sleep
+	lastEvents   int   // events of the last turn
+	wheel        *wheel
+	buffer       []byte              // what is read and written at once
+	spareBuffers []*[bufferSize]byte // buffers that blocked sessions gave back
+	pipes        pipePool
+	io           ioBatch
+	runQueue     []*session // sessions that used up their budget
+	resuming     []*session // the same, for the round after
 
-	sessions sessions
-	released int64        // when a session ended last
-	active   atomic.Int64 // sessions of this loop, with those on their way to it
-	recorded uint64       // ids given so far
+	sessions    sessionPool
+	lastRelease int64        // when a session ended last
+	active      atomic.Int64 // sessions of this loop, with those on their way to it
+	issued      uint64       // ids given so far
 
-	waiting waiting // sessions without their header
+	waiting waitQueue // sessions without their header
 
-	listeners []*listener // those whose connections this loop accepts
-	pause     timer       // until accepting is tried again
-	paused    bool        // pause is armed
-	parting   timer       // until the listeners are closed
-	parted    []func()    // to be called then
-	shortage  bool        // accept_paused was told, accept_resumed was not
-	told      int64       // when accept_paused was told last
+	listeners  []*listener // those whose connections this loop accepts
+	pauseTimer timer       // until accepting is tried again
+	paused     bool        // pause is armed
+	closeTimer timer       // until the listeners are closed
+	closeDone  []func()    // to be called then
+	shortage   bool        // accept_paused was told, accept_resumed was not
+	lastNotice int64       // when accept_paused was told last
 
-	verdicts   map[netip.AddrPort]verdict
+	diagnoses  map[netip.AddrPort]diagnosis
 	candidates []forward.Endpoint
 	report     record.Connection
 
-	guest Guest // nil for none
-	alarm timer // the guest's
+	guest      Guest // nil for none
+	guestTimer timer // the guest's
 
 	tallies []*record.Tally // of each forward
 
 	mail struct {
 		sync.Mutex
-		arrivals []arrival
+		arrivals []acceptedConn
 		calls    []func()
 		closed   bool // the loop has ended
 	}
-	mailed   atomic.Bool
-	arrivals []arrival // read from the mail before; the room for the next ones
+	hasMail  atomic.Bool
+	received []acceptedConn // read from the mail before; the room for the next ones
 	quit     bool
 }
 
 // arrival is an accepted connection on its way from the loop that accepted it
 // to the one that will serve it.
-type arrival struct {
+type acceptedConn struct {
 	listener *listener
 	fd       int
 	peer     netip.AddrPort
 }
 
 func newLoop(e *Engine, index int) (*loop, error) {
-	l := &loop{engine: e, kernel: e.kernel, index: index, buffer: make([]byte, bufferSize), verdicts: map[netip.AddrPort]verdict{}}
+	l := &loop{engine: e, kernel: e.kernel, index: index, buffer: make([]byte, bufferSize), diagnoses: map[netip.AddrPort]diagnosis{}}
 	l.now = l.kernel.Now()
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
@@ -117,7 +117,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		l.kernel.Close(waker)
 		return nil, systemError("epoll_ctl", errno)
 	}
-	l.exchange = newExchange(l.kernel)
+	l.io = newIOBatch(l.kernel)
 	return l, nil
 }
 
@@ -125,7 +125,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	events := make([]unix.EpollEvent, batch)
+	events := make([]unix.EpollEvent, maxEvents)
 	for !l.quit {
 		l.turn(events)
 	}
@@ -147,9 +147,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	for i := range n {
 		l.dispatch(events[i].Events, kernel.Tag(&events[i]))
 	}
-	l.trade()
+	l.submitIO()
 	l.wheel.advance(l.now, l.fire)
-	if l.mailed.Load() {
+	if l.hasMail.Load() {
 		l.readMail()
 	}
 	l.resume()
@@ -165,8 +165,8 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
 	switch kind {
 	case tagPeer, tagBackend:
-		if s := l.sessions.find(ticket{index, generation}); s != nil {
-			s.event(l, int(kind), events)
+		if s := l.sessions.find(sessionRef{index, generation}); s != nil {
+			s.handleEvent(l, int(kind), events)
 		}
 	case tagListener:
 		l.accept(l.listeners[index])
@@ -182,30 +182,30 @@ func (l *loop) dispatch(events uint32, tag uint64) {
 // fire serves a deadline.
 func (l *loop) fire(t *timer) {
 	switch {
-	case t == &l.pause:
+	case t == &l.pauseTimer:
 		l.retryAccept()
-	case t == &l.parting:
+	case t == &l.closeTimer:
 		l.closeListeners()
-	case t == &l.alarm:
+	case t == &l.guestTimer:
 		l.guest.Alarm()
 	default:
-		t.session.timeout(l)
+		t.session.handleTimeout(l)
 	}
 }
 
 // later puts s on the run queue: it has used up its budget, but its
 // descriptors will raise no further edge for what is already there.
-func (l *loop) later(s *session) {
+func (l *loop) requeue(s *session) {
 	if !s.queued {
 		s.queued = true
-		l.todo = append(l.todo, s)
+		l.runQueue = append(l.runQueue, s)
 	}
 }
 
 // resume runs the sessions of the run queue once each.
 func (l *loop) resume() {
-	l.todo, l.next = l.next[:0], l.todo
-	for _, s := range l.next {
+	l.runQueue, l.resuming = l.resuming[:0], l.runQueue
+	for _, s := range l.resuming {
 		if s.queued {
 			s.queued = false
 			s.resume(l)
@@ -214,7 +214,7 @@ func (l *loop) resume() {
 }
 
 // open takes a session for a connection.
-func (l *loop) open(a arrival) *session {
+func (l *loop) newSession(a acceptedConn) *session {
 	s := l.sessions.take()
 	s.start(a, l.nextID(), l.now)
 	s.tally = l.tallies[a.listener.forward.index]
@@ -223,20 +223,20 @@ func (l *loop) open(a arrival) *session {
 
 // nextID returns a number that no other loop gives.
 func (l *loop) nextID() uint64 {
-	l.recorded++
-	return l.recorded*uint64(len(l.engine.loops)) + uint64(l.index)
+	l.issued++
+	return l.issued*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
 // release gives a finished session back.
 func (l *loop) release(s *session) {
-	l.released = l.now
+	l.lastRelease = l.now
 	l.active.Add(-1)
-	l.engine.left(s.listener.forward)
-	l.sessions.give(s)
+	l.engine.connectionClosed(s.listener.forward)
+	l.sessions.put(s)
 }
 
 // watch registers a session's descriptor, once, edge-triggered.
-func (l *loop) watch(s *session, side int, events uint32) bool {
+func (l *loop) watchSide(s *session, side int, events uint32) bool {
 	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
 	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, tag) == 0
 }
@@ -253,11 +253,11 @@ func (l *loop) watchWrites(s *session, side int) {
 }
 
 // adopt hands the loop a connection that another one accepted.
-func (l *loop) adopt(a arrival) {
+func (l *loop) post(a acceptedConn) {
 	l.mail.Lock()
 	l.mail.arrivals = append(l.mail.arrivals, a)
 	l.mail.Unlock()
-	l.ring()
+	l.wake()
 }
 
 // call runs f on the loop, some time soon; never on one that has ended.
@@ -268,12 +268,12 @@ func (l *loop) call(f func()) {
 		return
 	}
 	l.mail.calls = append(l.mail.calls, f)
-	l.ring()
+	l.wake()
 }
 
 // close gives up what the loop waits and exchanges bytes with, once it has ended.
 func (l *loop) close() {
-	l.exchange.close()
+	l.io.close()
 	l.mail.Lock()
 	defer l.mail.Unlock()
 	l.mail.closed = true
@@ -282,22 +282,22 @@ func (l *loop) close() {
 }
 
 // ring wakes the loop, unless that was done and it did not look since.
-func (l *loop) ring() {
-	if !l.mailed.Swap(true) {
+func (l *loop) wake() {
+	if !l.hasMail.Swap(true) {
 		l.kernel.Wake(l.waker)
 	}
 }
 
 func (l *loop) readMail() {
-	l.mailed.Store(false)
+	l.hasMail.Store(false)
 	l.mail.Lock()
 	arrivals, calls := l.mail.arrivals, l.mail.calls
-	l.mail.arrivals, l.mail.calls = l.arrivals[:0], nil
+	l.mail.arrivals, l.mail.calls = l.received[:0], nil
 	l.mail.Unlock()
 	for _, a := range arrivals {
-		l.open(a).accepted(l)
+		l.newSession(a).checkTrust(l)
 	}
-	l.arrivals = arrivals
+	l.received = arrivals
 	for _, f := range calls {
 		f()
 	}
@@ -307,8 +307,8 @@ func (l *loop) readMail() {
 // that a blocked reader did not take are kept without copying them.
 func (l *loop) takeBuffer() *[bufferSize]byte {
 	taken := (*[bufferSize]byte)(l.buffer)
-	if last := len(l.spare) - 1; last >= 0 {
-		l.buffer, l.spare = l.spare[last][:], l.spare[:last]
+	if last := len(l.spareBuffers) - 1; last >= 0 {
+		l.buffer, l.spareBuffers = l.spareBuffers[last][:], l.spareBuffers[:last]
 		return taken
 	}
 	l.buffer = make([]byte, bufferSize)
@@ -318,7 +318,7 @@ func (l *loop) takeBuffer() *[bufferSize]byte {
 // returnBuffer takes a buffer back.
 func (l *loop) returnBuffer(b *[bufferSize]byte) {
 	const keep = 16
-	if len(l.spare) < keep {
-		l.spare = append(l.spare, b)
+	if len(l.spareBuffers) < keep {
+		l.spareBuffers = append(l.spareBuffers, b)
 	}
 }

@@ -39,7 +39,7 @@ func (p *pipePool) take() *pipe {
 	}
 	fresh := &pipe{Pipe: opened}
 	if fresh.Size < minPipeSize {
-		p.discard(fresh)
+		p.closePipe(fresh)
 		return nil
 	}
 	return fresh
@@ -47,22 +47,22 @@ func (p *pipePool) take() *pipe {
 
 // give returns a pipe to the pool. A pipe that still holds bytes of a session is
 // closed, so that they can never reach another session.
-func (p *pipePool) give(used *pipe) {
+func (p *pipePool) put(used *pipe) {
 	if used.n > 0 || len(p.idle) >= maxIdlePipes {
-		p.discard(used)
+		p.closePipe(used)
 		return
 	}
 	p.idle = append(p.idle, used)
 }
 
-func (p *pipePool) discard(unused *pipe) {
+func (p *pipePool) closePipe(unused *pipe) {
 	p.kernel.Close(unused.Read)
 	p.kernel.Close(unused.Write)
 }
 
 func (p *pipePool) close() {
 	for _, unused := range p.idle {
-		p.discard(unused)
+		p.closePipe(unused)
 	}
 	p.idle = nil
 }

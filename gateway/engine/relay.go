@@ -20,7 +20,7 @@ const (
 	bulkAfter = 3
 	// A remainder of up to smallHold is copied, a larger one keeps the loop's
 	// buffer.
-	smallHold = slotSize
+	maxHeldCopy = slotSize
 )
 
 // side is one of a session's two sockets, and the bytes that were read from it.
@@ -30,26 +30,26 @@ type side struct {
 	// held is what was read from here and the other side did not take. It
 	// lies in loan, a buffer of the loop's, or in memory of its own. While
 	// there is something in held or pipe, nothing more is read.
-	held []byte
-	loan *[bufferSize]byte
-	pipe *pipe // taken while data moves in bulk
+	held     []byte
+	borrowed *[bufferSize]byte
+	pipe     *pipe // taken while data moves in bulk
 
 	fd            int32 // -1 when there is none
 	readable      bool  // an edge came, and the socket was not read dry since
 	hungUp        bool  // a FIN or worse came with some edge: read on to the end of the stream
 	urgent        bool  // urgent data came: reads stop at its mark, short of what is there
 	eof           bool  // read to the end
-	finished      bool  // a FIN was sent to it
+	finSent       bool  // a FIN was sent to it
 	watchesWrites bool  // it is registered with EPOLLOUT
-	prompt        bool  // it has TCP_NODELAY, or needs none
+	noDelaySet    bool  // it has TCP_NODELAY, or needs none
 	unspliceable  bool  // splice(2) does not work on it
-	large         bool  // the last read would have filled a slot of the exchange
+	filledSlot    bool  // the last read would have filled a slot of the exchange
 	streak        uint8 // large reads in a row; small moves in a row when splicing
 	bulk          bool  // splice
 }
 
 // none is pump's word for: neither side is broken.
-const none = -1
+const noSide = -1
 
 // pump moves what can be moved from one side to the other, and sends the FIN on
 // when all of it has gone. It returns which side is broken, and by what, or
@@ -62,7 +62,7 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 	}
 	for moves := 0; flushed && d.readable && !d.eof; moves++ {
 		if moves == relayBudget || moves > 0 && d.bulk {
-			l.later(s)
+			l.requeue(s)
 			break
 		}
 		if flushed, broken, errno = s.move(l, from); errno != 0 {
@@ -70,11 +70,11 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 		}
 	}
 	s.returnPipe(l, d)
-	if d.eof && s.flushed(from) && !to.finished && !s.done(1-from) {
-		to.finished = true
+	if d.eof && s.flushed(from) && !to.finSent && !s.done(1-from) {
+		to.finSent = true
 		l.kernel.Shutdown(int(to.fd))
 	}
-	return none, 0
+	return noSide, 0
 }
 
 // move reads once and writes what it read. flushed is false when the other side
@@ -88,14 +88,14 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	switch {
 	case errno == unix.EAGAIN:
 		d.readable = false
-		return true, none, 0
+		return true, noSide, 0
 	case errno == unix.EINTR:
-		return true, none, 0
+		return true, noSide, 0
 	case errno != 0:
 		return false, from, errno
 	}
 	if d.noteRead(n, len(l.buffer)); d.eof {
-		return true, none, 0
+		return true, noSide, 0
 	}
 	rest, errno := s.send(l, from, l.buffer[:n])
 	if errno == 0 {
@@ -114,7 +114,7 @@ func (d *side) noteRead(n, room int) {
 	// an edge. But not when the FIN's edge came already, or urgent data made
 	// the read short.
 	d.readable = n == room || d.hungUp || d.urgent
-	d.large = n >= slotSize
+	d.filledSlot = n >= slotSize
 	d.countRead(n)
 }
 
@@ -159,7 +159,7 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		default:
 			return b, errno
 		}
-		s.carried(from, n)
+		s.countForwarded(from, n)
 		b = b[n:]
 	}
 	return nil, 0
@@ -167,14 +167,14 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 
 // beforeWrite sets the options that the second write needs.
 func (s *session) beforeWrite(l *loop, from int) {
-	if to := &s.sides[1-from]; !to.prompt && s.sides[from].bytes > 0 {
-		to.prompt = true
-		s.setLate(l, s.listener.forward.options.second)
+	if to := &s.sides[1-from]; !to.noDelaySet && s.sides[from].bytes > 0 {
+		to.noDelaySet = true
+		s.setBackendOptions(l, s.listener.forward.options.beforeSecondWrite)
 	}
 }
 
 // carried counts n bytes that were read from a side and sent to the other.
-func (s *session) carried(from, n int) {
+func (s *session) countForwarded(from, n int) {
 	s.sides[from].bytes += int64(n)
 	s.tally.Bytes[from] += uint64(n)
 }
@@ -185,11 +185,11 @@ func (s *session) hold(l *loop, from int, b []byte) {
 		return
 	}
 	d := &s.sides[from]
-	if len(b) <= smallHold {
+	if len(b) <= maxHeldCopy {
 		d.held = append([]byte(nil), b...)
 		return
 	}
-	d.held, d.loan = b, l.takeBuffer()
+	d.held, d.borrowed = b, l.takeBuffer()
 }
 
 // flush writes what is held from one side to the other. flushed is false when
@@ -199,7 +199,7 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	if d.held, errno = s.send(l, from, d.held); len(d.held) > 0 {
 		return false, errno
 	}
-	s.returnHeld(l, d)
+	s.releaseHeld(l, d)
 	return s.drainPipe(l, from)
 }
 
@@ -210,17 +210,17 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
 		d.readable = false
-		return true, none, 0
+		return true, noSide, 0
 	case errno == unix.EINTR:
-		return true, none, 0
+		return true, noSide, 0
 	case errno == unix.EINVAL:
 		d.unspliceable, d.bulk = true, false
-		return true, none, 0
+		return true, noSide, 0
 	case errno != 0:
 		return false, from, errno
 	case n == 0:
 		d.eof, d.readable = true, false
-		return true, none, 0
+		return true, noSide, 0
 	}
 	d.pipe.n = n
 	d.countMove(n)
@@ -243,7 +243,7 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 		default:
 			return false, errno
 		}
-		s.carried(from, n)
+		s.countForwarded(from, n)
 		d.pipe.n -= n
 	}
 	return true, 0
@@ -264,16 +264,16 @@ func (s *session) takePipe(l *loop, d *side) bool {
 // returnPipe gives an empty pipe back: nothing is held while idle.
 func (s *session) returnPipe(l *loop, d *side) {
 	if d.pipe != nil && d.pipe.n == 0 {
-		l.pipes.give(d.pipe)
+		l.pipes.put(d.pipe)
 		d.pipe = nil
 	}
 }
 
-func (s *session) returnHeld(l *loop, d *side) {
+func (s *session) releaseHeld(l *loop, d *side) {
 	d.held = nil
-	if d.loan != nil {
-		l.returnBuffer(d.loan)
-		d.loan = nil
+	if d.borrowed != nil {
+		l.returnBuffer(d.borrowed)
+		d.borrowed = nil
 	}
 }
 
@@ -288,7 +288,7 @@ func (s *session) done(from int) bool { return s.sides[from].eof && s.flushed(fr
 
 // salvage hands on what a side that is broken sent before it broke: a server
 // that answers and resets because it did not read all of the request, say.
-func (s *session) salvage(l *loop, broken int) {
+func (s *session) forwardRemaining(l *loop, broken int) {
 	d, to := &s.sides[broken], &s.sides[1-broken]
 	if d.fd < 0 || to.fd < 0 || !s.flushed(broken) {
 		return
@@ -305,7 +305,7 @@ func (s *session) salvage(l *loop, broken int) {
 		if errno != 0 {
 			return
 		}
-		s.carried(broken, sent)
+		s.countForwarded(broken, sent)
 		if sent < n {
 			return // what comes after a gap must not be sent
 		}

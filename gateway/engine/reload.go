@@ -4,7 +4,7 @@ import "unproxy/gateway/record"
 
 // Resolve has the backends' names looked up now and not when their time comes.
 // It does not wait for the answers.
-func (e *Engine) Resolve() { e.names.hurry() }
+func (e *Engine) Resolve() { e.names.refreshAll() }
 
 // Recheck has every loop look whether the peers that it believed are still
 // trusted, where [Forward.CutUntrusted] says so; it is to follow a change of
@@ -25,9 +25,9 @@ func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }
 // recheck resets the connections of peers that are no longer trusted.
 func (l *loop) recheck() {
 	for s := range l.sessions.live() {
-		if s.listener.forward.CutUntrusted && s.believed() && !s.listener.forward.Trust.Contains(s.peer.unpack().Addr()) {
-			s.failedBy = record.Gateway
-			s.because("the peer is not trusted any more")
+		if s.listener.forward.CutUntrusted && s.dependsOnTrust() && !s.listener.forward.Trust.Contains(s.peer.unpack().Addr()) {
+			s.endedBy = record.Gateway
+			s.setReason("the peer is not trusted any more")
 			s.refuse(l, record.Untrusted, s.phase())
 		}
 	}
@@ -36,6 +36,6 @@ func (l *loop) recheck() {
 // believed says that the session rests on the trust in its peer: a header was
 // read, or is waited for. On a unix socket it rests on the socket's mode, and
 // that of a client which was passed, or of a health check, on nothing.
-func (s *session) believed() bool {
+func (s *session) dependsOnTrust() bool {
 	return s.peer.isValid() && (s.headers > 0 || s.state == reading)
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // mutable is a set of addresses that changes.
-type mutable struct{ atomic.Pointer[prefixes] }
+type mutableSet struct{ atomic.Pointer[prefixes] }
 
-func (m *mutable) Contains(a netip.Addr) bool { return m.Load().Contains(a) }
+func (m *mutableSet) Contains(a netip.Addr) bool { return m.Load().Contains(a) }
 
-func trusting(p prefixes) *mutable {
-	m := new(mutable)
+func trusting(p prefixes) *mutableSet {
+	m := new(mutableSet)
 	m.Store(&p)
 	return m
 }
@@ -24,10 +24,10 @@ func trusting(p prefixes) *mutable {
 // A peer that is no longer trusted loses nothing that it has, whatever it is
 // at; its next connection is refused.
 func TestTrustWithdrawn(t *testing.T) {
-	f := plain(serverA)
+	f := plainForward(serverA)
 	set := trusting(only(lb))
 	f.Trust = set
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	established := r.open(header)
 	half := r.open(header[:10])
 	set.Store(&prefixes{})
@@ -40,7 +40,7 @@ func TestTrustWithdrawn(t *testing.T) {
 		t.Fatalf("%d connections ended, %d were dialled", len(r.records), len(r.dials))
 	}
 	r.open(header)
-	r.ends(1, record.Untrusted, record.Trust, record.Gateway)
+	r.expectEnd(1, record.Untrusted, record.Trust, record.Gateway)
 }
 
 // With CutUntrusted it loses all that rests on its word, and nobody else does.
@@ -48,7 +48,7 @@ func TestCutUntrusted(t *testing.T) {
 	other := netip.MustParseAddrPort("192.0.2.2:40000")
 	checker := netip.MustParseAddrPort("192.0.2.3:40000")
 	stranger := netip.MustParseAddrPort("192.0.2.4:40000")
-	f, lenient := more(plain(serverA)), plain(serverB)
+	f, lenient := withSecondListener(plainForward(serverA)), plainForward(serverB)
 	set := trusting(prefixes{only(lb)[0], only(other)[0]})
 	f.Trust, f.CutUntrusted, f.PassUntrusted, f.Health = set, true, true, only(checker)
 	lenient.Trust = set
@@ -94,14 +94,14 @@ func TestCutUntrusted(t *testing.T) {
 	}
 	r.engine.Cut()
 	r.settle()
-	r.clean()
+	r.expectClean()
 }
 
 // Names are looked up when that is asked for, however long it is until their
 // time comes.
 func TestResolveNow(t *testing.T) {
 	looked := make(chan string, 16)
-	f := plain()
+	f := plainForward()
 	f.Listeners[0].Backends = []forward.Backend{{Host: "a.test", Port: 1}, {Host: "b.test", Port: 1}}
 	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
 		looked <- host
@@ -118,10 +118,10 @@ func TestResolveNow(t *testing.T) {
 
 // Alive answers when all loops have come round, and not before.
 func TestAlive(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	answered := r.engine.Alive()
-	r.engine.loops[0].turn(r.batch)
-	r.engine.loops[0].turn(r.batch)
+	r.engine.loops[0].turn(r.events)
+	r.engine.loops[0].turn(r.events)
 	select {
 	case <-answered:
 		t.Error("alive, though one loop never came round")
@@ -137,7 +137,7 @@ func TestRealAskedAfterTheEnd(t *testing.T) {
 	_, to := server(t)
 	f := loopback(to)
 	f.CutUntrusted = true
-	l := ready(t, f)
+	l := newReal(t, f)
 	l.Start()
 	l.Close()
 	l.Resolve()
@@ -148,7 +148,7 @@ func TestRealAskedAfterTheEnd(t *testing.T) {
 	default:
 	}
 	for _, loop := range l.loops {
-		if len(loop.mail.calls) != 0 || loop.mailed.Load() {
+		if len(loop.mail.calls) != 0 || loop.hasMail.Load() {
 			t.Error("a loop that has ended was called")
 		}
 	}

@@ -27,7 +27,7 @@ const (
 type name struct {
 	host      string
 	addresses atomic.Pointer[[]netip.Addr]
-	hurry     chan struct{} // holds something when it is to be looked up at once
+	refresh   chan struct{} // holds something when it is to be looked up at once
 }
 
 // resolver keeps the names fresh, off the loops.
@@ -58,7 +58,7 @@ func (r *resolver) name(host string) *name {
 	}
 	n := r.names[host]
 	if n == nil {
-		n = &name{host: host, hurry: make(chan struct{}, 1)}
+		n = &name{host: host, refresh: make(chan struct{}, 1)}
 		n.addresses.Store(new([]netip.Addr))
 		r.names[host] = n
 	}
@@ -72,17 +72,17 @@ func (r *resolver) start() {
 	for _, n := range r.names {
 		first.Go(func() {
 			ok := r.resolve(n, true)
-			r.running.Go(func() { r.refresh(n, ok) })
+			r.running.Go(func() { r.keepFresh(n, ok) })
 		})
 	}
 	first.Wait()
 }
 
 // hurry has every name looked up again now.
-func (r *resolver) hurry() {
+func (r *resolver) refreshAll() {
 	for _, n := range r.names {
 		select {
-		case n.hurry <- struct{}{}:
+		case n.refresh <- struct{}{}:
 		default: // it is to be already
 		}
 	}
@@ -94,7 +94,7 @@ func (r *resolver) close() {
 	r.running.Wait()
 }
 
-func (r *resolver) refresh(n *name, ok bool) {
+func (r *resolver) keepFresh(n *name, ok bool) {
 	for {
 		wait := resolveEvery
 		if !ok {
@@ -103,7 +103,7 @@ func (r *resolver) refresh(n *name, ok bool) {
 		select {
 		case <-r.context.Done():
 			return
-		case <-n.hurry:
+		case <-n.refresh:
 		case <-time.After(wait):
 		}
 		ok = r.resolve(n, ok)

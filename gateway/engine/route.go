@@ -58,7 +58,7 @@ func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 		b := &r.Listener.Backends[i]
 		switch {
 		case b.FromHeader:
-			if c.Destination.IsValid() && r.forbidden(c.Destination) == "" {
+			if c.Destination.IsValid() && r.denyReason(c.Destination) == "" {
 				all = append(all, forward.Endpoint{Addr: c.Destination})
 			}
 		case b.Host != "":
@@ -69,25 +69,25 @@ func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 			all = append(all, b.Endpoint)
 		}
 	}
-	own := len(list) // of the client's family, moved to the front
-	for i := own; i < len(all); i++ {
+	matching := len(list) // of the client's family, moved to the front
+	for i := matching; i < len(all); i++ {
 		e := all[i]
-		if !c.suits(e) {
+		if !c.matches(e) {
 			continue
 		}
-		copy(all[own+1:i+1], all[own:i])
-		all[own] = e
-		own++
+		copy(all[matching+1:i+1], all[matching:i])
+		all[matching] = e
+		matching++
 	}
 	if c.Spoof && r.Forward.Source.FamilyMismatch == transparent.Reject {
-		return all[:own]
+		return all[:matching]
 	}
 	return all
 }
 
 // suits reports whether e is of the client's family. A unix socket suits every
 // client that need not be seen there.
-func (c Caller) suits(e forward.Endpoint) bool {
+func (c Caller) matches(e forward.Endpoint) bool {
 	if e.IsUnix() {
 		return !c.Spoof
 	}
@@ -97,14 +97,14 @@ func (c Caller) suits(e forward.Endpoint) bool {
 
 // forbidden returns why the backend "header" may not lead to a destination; "" if
 // it may.
-func (r *Route) forbidden(to netip.AddrPort) string {
+func (r *Route) denyReason(to netip.AddrPort) string {
 	allowed := r.Forward.AllowDestination
 	switch {
 	case allowed == nil || !allowed.Contains(to.Addr()):
 		return "not in --allow-destination"
 	case to.Addr().IsUnspecified() || to.Port() == 0:
 		return "not an address to connect to" // connect(2) takes 0.0.0.0 for this host
-	case r.takes(to):
+	case r.receives(to):
 		return "leads back to this listener"
 	}
 	return ""
@@ -112,7 +112,7 @@ func (r *Route) forbidden(to netip.AddrPort) string {
 
 // takes reports whether what is sent to a arrives at the listener by itself,
 // without a packet filter.
-func (r *Route) takes(a netip.AddrPort) bool {
+func (r *Route) receives(a netip.AddrPort) bool {
 	at := r.Bound.Addr
 	if !at.IsValid() || a.Port() != at.Port() {
 		return false
@@ -131,8 +131,8 @@ func (r *Route) NoTarget(c Caller) (record.Outcome, record.Party, string) {
 		switch {
 		case b.FromHeader && !c.Destination.IsValid():
 			return record.NoAddress, record.Gateway, "no destination is named"
-		case b.FromHeader && r.forbidden(c.Destination) != "":
-			return record.DestinationDenied, record.Gateway, r.forbidden(c.Destination)
+		case b.FromHeader && r.denyReason(c.Destination) != "":
+			return record.DestinationDenied, record.Gateway, r.denyReason(c.Destination)
 		case b.Host != "" && len(*r.names[i].addresses.Load()) == 0:
 			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
 		}

@@ -16,11 +16,11 @@ import "golang.org/x/sys/unix"
 // mostly find none.
 func (l *loop) wait(events []unix.EpollEvent) int {
 	timeout := 0
-	if len(l.todo) == 0 && !l.mailed.Load() && l.now >= l.awake {
+	if len(l.runQueue) == 0 && !l.hasMail.Load() && l.now >= l.spinUntil {
 		timeout = l.wheel.wait(l.now)
 	}
 	n := 0
-	if timeout == 0 || l.found > 1 {
+	if timeout == 0 || l.lastEvents > 1 {
 		n = l.kernel.Wait(l.poller, events, 0)
 	}
 	if n == 0 && timeout != 0 {
@@ -28,8 +28,8 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 	}
 	l.now = l.kernel.Now()
 	if n > 0 {
-		l.awake = l.now + int64(l.engine.config.Spin)
+		l.spinUntil = l.now + int64(l.engine.config.Spin)
 	}
-	l.found = n
+	l.lastEvents = n
 	return n
 }

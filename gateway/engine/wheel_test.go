@@ -13,7 +13,7 @@ const (
 )
 
 // twin is a wheel and a list of deadlines, in ticks, that says what it must do.
-type twin struct {
+type wheelOracle struct {
 	testing.TB
 	*wheel
 	timers []timer
@@ -21,25 +21,25 @@ type twin struct {
 	clock  int64
 }
 
-func newTwin(t testing.TB, timers int) *twin {
+func newWheelOracle(t testing.TB, timers int) *wheelOracle {
 	start := int64(3*time.Hour) + 12345
-	return &twin{TB: t, wheel: newWheel(start), timers: make([]timer, timers), due: map[*timer]int64{}, clock: start}
+	return &wheelOracle{TB: t, wheel: newWheel(start), timers: make([]timer, timers), due: map[*timer]int64{}, clock: start}
 }
 
-func (w *twin) arm(t *timer, deadline int64) {
+func (w *wheelOracle) arm(t *timer, deadline int64) {
 	w.wheel.arm(t, deadline)
 	now := w.clock / tick
 	w.due[t] = min(max((deadline+tick-1)/tick, now+1), now+maxTicks)
 }
 
-func (w *twin) disarm(t *timer) {
+func (w *wheelOracle) disarm(t *timer) {
 	w.wheel.disarm(t)
 	delete(w.due, t)
 }
 
 // pass lets time go by and checks that just those fire that are due, the
 // earlier before the later.
-func (w *twin) pass(d int64) {
+func (w *wheelOracle) pass(d int64) {
 	w.Helper()
 	w.clock += d
 	last := int64(0)
@@ -63,7 +63,7 @@ func (w *twin) pass(d int64) {
 }
 
 // check compares what the wheel says of itself with the list.
-func (w *twin) check() {
+func (w *wheelOracle) check() {
 	w.Helper()
 	if w.count != len(w.due) {
 		w.Fatalf("%d timers are counted, %d are armed", w.count, len(w.due))
@@ -86,7 +86,7 @@ func (w *twin) check() {
 }
 
 // around is a duration near one at which timers change their level.
-func around(r *rand.Rand) int64 {
+func nearBoundary(r *rand.Rand) int64 {
 	base := []int64{0, tick, level1, 2 * level1, level2, 3 * level2, horizon, horizon + level2}[r.IntN(8)]
 	return max(0, base+r.Int64N(5*tick)-2*tick)
 }
@@ -94,14 +94,14 @@ func around(r *rand.Rand) int64 {
 func TestWheelIsAsGoodAsAList(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		w := newTwin(t, 40)
+		w := newWheelOracle(t, 40)
 		for range 4000 {
 			timer := &w.timers[r.IntN(len(w.timers))]
 			switch r.IntN(6) {
 			case 0:
 				w.disarm(timer)
 			case 1:
-				w.arm(timer, w.clock+around(r))
+				w.arm(timer, w.clock+nearBoundary(r))
 			case 2:
 				w.arm(timer, w.clock+r.Int64N(20*level1))
 			case 3:
@@ -122,7 +122,7 @@ func TestWheelIsAsGoodAsAList(t *testing.T) {
 // times for each deadline: once for each level that it comes down.
 func TestWheelWakesSeldom(t *testing.T) {
 	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7, horizon} {
-		w := newTwin(t, 1)
+		w := newWheelOracle(t, 1)
 		w.arm(&w.timers[0], w.clock+ahead)
 		wakes := 0
 		for ; len(w.due) > 0; wakes++ {
@@ -136,7 +136,7 @@ func TestWheelWakesSeldom(t *testing.T) {
 
 // After a long time with nothing armed, deadlines count from now.
 func TestWheelAfterALongRest(t *testing.T) {
-	w := newTwin(t, 2)
+	w := newWheelOracle(t, 2)
 	w.clock += 3 * horizon
 	w.skip(w.clock)
 	w.arm(&w.timers[0], w.clock+int64(5*time.Second))

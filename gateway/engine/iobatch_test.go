@@ -15,11 +15,11 @@ func TestManyInOneTurn(t *testing.T) {
 	for _, noBatches := range []bool{false, true} {
 		k := newScript(t, 0)
 		k.noBatches = noBatches
-		r := newRig(t, k, Config{Forwards: []*forward.Forward{plain(serverA)}})
-		const number = 3*exchangeSize + 1
+		r := newRig(t, k, Config{Forwards: []*forward.Forward{plainForward(serverA)}})
+		const number = 3*batchSize + 1
 		fronts := make([]*file, number)
 		for i := range fronts {
-			fronts[i] = r.arrive(r.front(0), lb)
+			fronts[i] = r.arrive(r.listenerSocket(0), lb)
 		}
 		r.settle()
 		for i, f := range fronts {
@@ -60,6 +60,6 @@ func TestManyInOneTurn(t *testing.T) {
 		if len(r.records) != number {
 			t.Errorf("%d of %d connections have ended", len(r.records), number)
 		}
-		r.clean()
+		r.expectClean()
 	}
 }

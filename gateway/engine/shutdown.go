@@ -4,14 +4,14 @@ import "time"
 
 // partingTime is how long handshakes that are under way when a listener is to be
 // closed have to be completed: as long as the way to a load balancer and back.
-const partingTime = 100 * time.Millisecond
+const gracePeriod = 100 * time.Millisecond
 
 // part closes the loop's listeners such that nobody whose connection the kernel
 // has taken is reset, and calls done when all are closed. From now on the
 // kernel answers no new handshake; whoever begins one is refused when it tries
 // again, a second later. Those that are under way come to their end meanwhile.
 // A socket that somebody else has open keeps its queue, which is theirs to serve.
-func (l *loop) part(done func()) {
+func (l *loop) closeGracefully(done func()) {
 	waits := false
 	for _, ln := range l.listeners {
 		if ln.fd < 0 || ln.held || ln.bound.IsUnix() {
@@ -20,7 +20,7 @@ func (l *loop) part(done func()) {
 		// Where the kernel knows no such filter there is nothing to wait for.
 		waits = l.kernel.RefuseHandshakes(ln.fd) == 0 || waits
 	}
-	l.parted = append(l.parted, done)
+	l.closeDone = append(l.closeDone, done)
 	if !waits {
 		l.closeListeners()
 		return
@@ -30,28 +30,28 @@ func (l *loop) part(done func()) {
 			l.closeListener(ln)
 		}
 	}
-	l.wheel.arm(&l.parting, l.now+int64(partingTime))
+	l.wheel.arm(&l.closeTimer, l.now+int64(gracePeriod))
 }
 
 // closeListeners closes the loop's listeners; what the kernel had queued for
 // them is accepted first, or it would be reset.
 func (l *loop) closeListeners() {
-	l.wheel.disarm(&l.parting)
+	l.wheel.disarm(&l.closeTimer)
 	for _, ln := range l.listeners {
 		for ln.fd >= 0 && !ln.held {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
-			if ofOneConnection(errno) {
+			if isConnectionError(errno) {
 				continue
 			}
 			if errno != 0 {
 				break
 			}
-			l.handOver(arrival{ln, fd, peer})
+			l.assign(acceptedConn{ln, fd, peer})
 		}
 		l.closeListener(ln)
 	}
-	for _, done := range l.parted {
+	for _, done := range l.closeDone {
 		done()
 	}
-	l.parted = nil
+	l.closeDone = nil
 }

@@ -24,25 +24,25 @@ func (r *rig) sessions() (all []Session) {
 }
 
 func TestEachSession(t *testing.T) {
-	f := plain(serverA)
+	f := plainForward(serverA)
 	f.Name = "forward"
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	if got := r.sessions(); len(got) != 0 {
 		t.Fatalf("at first there are %+v", got)
 	}
 	r.open(header[:10])
-	r.pass(time.Second)
+	r.advance(time.Second)
 	r.plans[serverA] = []plan{silent, {}}
 	r.open(header)
-	r.pass(time.Second)
-	from := r.open(v2(client4, destiny4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
+	r.advance(time.Second)
+	from := r.open(v2(client4, dest4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
 	r.backend().deliver([]byte("welcome"))
 	r.settle()
-	r.pass(time.Second)
+	r.advance(time.Second)
 	want := []Session{
 		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
-		{State: "dialling", Version: 1, Client: client4, Destination: destiny4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
-		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: destiny4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
+		{State: "dialling", Version: 1, Client: client4, Destination: dest4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
+		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: dest4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
 	}
 	got := r.sessions()
 	if len(got) != len(want) {
@@ -74,8 +74,8 @@ func TestEachSession(t *testing.T) {
 
 // A loop looks at a bounded number of sessions at once, and leaves none out.
 func TestSessionsInSteps(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plain(serverA)}})
-	const n = 3*askStep + 100
+	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plainForward(serverA)}})
+	const n = 3*snapshotStep + 100
 	for range n {
 		r.open(header)
 	}
@@ -85,11 +85,11 @@ func TestSessionsInSteps(t *testing.T) {
 	}
 	most := 0
 	for _, l := range r.engine.loops {
-		for at := 0; at < l.sessions.len(); at += askStep {
+		for at := 0; at < l.sessions.len(); at += snapshotStep {
 			most = max(most, len(l.snapshots(nil, at)))
 		}
 	}
-	if most > askStep {
+	if most > snapshotStep {
 		t.Errorf("%d sessions in one step", most)
 	}
 	ids := map[uint64]bool{}
@@ -116,8 +116,8 @@ func TestResetByTheOperator(t *testing.T) {
 		{"relay", record.Relay, func(r *rig) *file { return r.open(header + "hello") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
-			for range 2*askStep + 10 {
+			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
+			for range 2*snapshotStep + 10 {
 				r.open(header)
 			}
 			before := map[uint64]bool{}
@@ -135,7 +135,7 @@ func TestResetByTheOperator(t *testing.T) {
 				t.Fatalf("found %v, %v", found, err)
 			}
 			r.settle()
-			c := r.ends(1, record.Reset, tt.phase, record.Gateway)
+			c := r.expectEnd(1, record.Reset, tt.phase, record.Gateway)
 			if c.ID != id || c.Reason != "cut by the operator" {
 				t.Errorf("ended: %+v; want connection %d", c, id)
 			}
@@ -147,7 +147,7 @@ func TestResetByTheOperator(t *testing.T) {
 			}
 			r.engine.Cut()
 			r.settle()
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
@@ -156,7 +156,7 @@ func TestResetByTheOperator(t *testing.T) {
 // detector is the judge.
 func TestSessionsWhileTheyComeAndGo(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := start(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := startReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
@@ -180,7 +180,7 @@ func TestSessionsWhileTheyComeAndGo(t *testing.T) {
 		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // else it was reset already
 			defer conn.Close()
 		}
-		l.next(record.Reset, record.Gateway)
+		l.expectRecord(record.Reset, record.Gateway)
 	}
 	close(stop)
 	asking.Wait()
@@ -189,14 +189,14 @@ func TestSessionsWhileTheyComeAndGo(t *testing.T) {
 // BenchmarkSnapshots is what one question costs a loop: how long it is kept
 // from its work at most.
 func BenchmarkSnapshots(b *testing.B) {
-	r := one(b, plain(serverA))
-	for range askStep {
+	r := newForwardRig(b, plainForward(serverA))
+	for range snapshotStep {
 		r.open(header)
 	}
-	all := make([]Session, 0, askStep)
+	all := make([]Session, 0, snapshotStep)
 	b.ReportAllocs()
 	for b.Loop() {
-		if all = r.loop().snapshots(all[:0], 0); len(all) != askStep {
+		if all = r.loop().snapshots(all[:0], 0); len(all) != snapshotStep {
 			b.Fatal(len(all))
 		}
 	}

@@ -11,11 +11,11 @@ import (
 // askStep is how many sessions a loop looks at for one question; then it goes
 // on with its work and is asked again. Describing so many takes
 // some five microseconds.
-const askStep = 256
+const snapshotStep = 256
 
 // askBatch is how many connections are described before whoever asked looks at
 // them: what bounds the memory that a question takes.
-const askBatch = 1024
+const snapshotBatch = 1024
 
 // Session is a connection that goes on, as it was at one moment.
 type Session struct {
@@ -60,8 +60,8 @@ func (s *session) describe(to *Session, now int64) {
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,
 		BytesOut:    s.sides[backend].bytes,
-		Age:         time.Duration(now - s.began),
-		Idle:        time.Duration(now - s.alive),
+		Age:         time.Duration(now - s.acceptedAt),
+		Idle:        time.Duration(now - s.lastActive),
 	}
 	if s.details != nil {
 		to.Authority = s.details.Authority
@@ -77,11 +77,11 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	for _, l := range e.loops {
 		for at, more := 0, true; more; {
 			batch = batch[:0]
-			if err := e.ask(ctx, []*loop{l}, func(l *loop) bool {
+			if err := e.askLoops(ctx, []*loop{l}, func(l *loop) bool {
 				batch = l.snapshots(batch, at)
-				at += askStep
+				at += snapshotStep
 				more = at < l.sessions.len()
-				return more && len(batch) < askBatch
+				return more && len(batch) < snapshotBatch
 			}); err != nil {
 				return err
 			}
@@ -96,7 +96,7 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 // snapshots appends what some of the loop's sessions are to all.
 func (l *loop) snapshots(all []Session, at int) []Session {
 	now := l.kernel.Now() // the loop's own clock may be older than a session that was just handed over
-	for s := range l.sessions.from(at, askStep) {
+	for s := range l.sessions.from(at, snapshotStep) {
 		if s.state != free {
 			all = append(all, Session{})
 			s.describe(&all[len(all)-1], now)
@@ -110,14 +110,14 @@ func (l *loop) snapshots(all []Session, at int) []Session {
 func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
 	at := 0
 	of := e.loops[id%uint64(len(e.loops))] // see open
-	err = e.ask(ctx, []*loop{of}, func(l *loop) (more bool) {
-		for s := range l.sessions.from(at, askStep) {
+	err = e.askLoops(ctx, []*loop{of}, func(l *loop) (more bool) {
+		for s := range l.sessions.from(at, snapshotStep) {
 			if s.state != free && s.id == id {
-				s.dismiss(l)
+				s.resetByOperator(l)
 				found = true
 			}
 		}
-		at += askStep
+		at += snapshotStep
 		return !found && at < l.sessions.len()
 	})
 	if err != nil {

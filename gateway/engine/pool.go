@@ -12,22 +12,22 @@ const blockSize = 128
 
 // sessions are those of one loop, the used and the free ones. They are numbered,
 // and stay where they are.
-type sessions struct {
+type sessionPool struct {
 	blocks []*[blockSize]session
 	free   uint64 // 1 + the index of the free one that was used last; its id leads on to the next
 }
 
-func (p *sessions) len() int { return len(p.blocks) * blockSize }
+func (p *sessionPool) len() int { return len(p.blocks) * blockSize }
 
-func (p *sessions) at(i uint32) *session { return &p.blocks[i/blockSize][i%blockSize] }
+func (p *sessionPool) at(i uint32) *session { return &p.blocks[i/blockSize][i%blockSize] }
 
 // ticket names a session for as long as it is the same connection.
-type ticket struct{ index, generation uint32 }
+type sessionRef struct{ index, generation uint32 }
 
-func (s *session) ticket() ticket { return ticket{s.index, s.generation} }
+func (s *session) ref() sessionRef { return sessionRef{s.index, s.generation} }
 
 // find returns the session that a ticket names, or nil if it has ended.
-func (p *sessions) find(t ticket) *session {
+func (p *sessionPool) find(t sessionRef) *session {
 	if s := p.at(t.index); s.generation == t.generation && s.state != free {
 		return s
 	}
@@ -35,7 +35,7 @@ func (p *sessions) find(t ticket) *session {
 }
 
 // from yields up to n sessions, from the i-th on.
-func (p *sessions) from(i, n int) iter.Seq[*session] {
+func (p *sessionPool) from(i, n int) iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for end := min(i+n, p.len()); i < end; i++ {
 			if !yield(p.at(uint32(i))) {
@@ -46,7 +46,7 @@ func (p *sessions) from(i, n int) iter.Seq[*session] {
 }
 
 // live yields the sessions that are not free.
-func (p *sessions) live() iter.Seq[*session] {
+func (p *sessionPool) live() iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for s := range p.from(0, p.len()) {
 			if s.state != free && !yield(s) {
@@ -57,7 +57,7 @@ func (p *sessions) live() iter.Seq[*session] {
 }
 
 // take returns a free session.
-func (p *sessions) take() *session {
+func (p *sessionPool) take() *session {
 	if p.free == 0 {
 		p.grow()
 	}
@@ -68,14 +68,14 @@ func (p *sessions) take() *session {
 
 // give takes a session back. Whoever names it by its generation will not find it
 // any more.
-func (p *sessions) give(s *session) {
+func (p *sessionPool) put(s *session) {
 	s.generation++
 	s.state = free
 	s.listener = nil
 	s.id, p.free = p.free, uint64(s.index)+1
 }
 
-func (p *sessions) grow() {
+func (p *sessionPool) grow() {
 	block := new([blockSize]session)
 	p.blocks = append(p.blocks, block)
 	for i := range block {
@@ -84,6 +84,6 @@ func (p *sessions) grow() {
 		s.generation = rand.Uint32()
 		s.timer.session = s
 		s.sides[peer].fd, s.sides[backend].fd = -1, -1
-		p.give(s)
+		p.put(s)
 	}
 }

@@ -11,13 +11,13 @@ import (
 type lifecycle struct {
 	sync.Mutex
 	running bool
-	ended   chan struct{} // closed when they have ended
+	stopped chan struct{} // closed when they have ended
 }
 
 // onLoops has every loop run f, soon; the result is closed when all of them
 // have. A loop that hangs, or has ended, never does.
 func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
-	return inTurns(e.loops, func(l *loop) (more bool) {
+	return inSteps(e.loops, func(l *loop) (more bool) {
 		f(l)
 		return false
 	})
@@ -28,14 +28,14 @@ func (e *Engine) onLoops(f func(*loop)) <-chan struct{} {
 // wherever it was, for a loop that ends meanwhile; and after ask has returned
 // an error, which is that of ctx: then f must touch nothing that its caller
 // still uses.
-func (e *Engine) ask(ctx context.Context, loops []*loop, f func(*loop) (more bool)) error {
-	if e.askResting(loops, f) {
+func (e *Engine) askLoops(ctx context.Context, loops []*loop, f func(*loop) (more bool)) error {
+	if e.askStopped(loops, f) {
 		return nil
 	}
 	select {
-	case <-inTurns(loops, f):
-	case <-e.life.ended:
-		e.askResting(loops, f)
+	case <-inSteps(loops, f):
+	case <-e.lifecycle.stopped:
+		e.askStopped(loops, f)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -46,7 +46,7 @@ func (e *Engine) ask(ctx context.Context, loops []*loop, f func(*loop) (more boo
 // more to do; the result is closed when all of them have. Between two runs a
 // loop serves its sessions: waking whoever waits takes far longer than a run,
 // so it is done once.
-func inTurns(loops []*loop, f func(*loop) (more bool)) <-chan struct{} {
+func inSteps(loops []*loop, f func(*loop) (more bool)) <-chan struct{} {
 	done := make(chan struct{})
 	var left atomic.Int64
 	left.Store(int64(len(loops)))
@@ -66,10 +66,10 @@ func inTurns(loops []*loop, f func(*loop) (more bool)) <-chan struct{} {
 }
 
 // askResting runs f for each loop if none of them runs.
-func (e *Engine) askResting(loops []*loop, f func(*loop) (more bool)) bool {
-	e.life.Lock()
-	defer e.life.Unlock()
-	if e.life.running {
+func (e *Engine) askStopped(loops []*loop, f func(*loop) (more bool)) bool {
+	e.lifecycle.Lock()
+	defer e.lifecycle.Unlock()
+	if e.lifecycle.running {
 		return false
 	}
 	for _, l := range loops {
