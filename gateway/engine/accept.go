@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"net/netip"
+	"os"
 	"time"
 
 	"unproxy/gateway/forward"
@@ -75,9 +77,9 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	case unix.EAGAIN:
 		l.reportAcceptResumed(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		l.pauseAccept(ln, systemError("accept4", errno))
+		l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
 	case unix.EINVAL, unix.EBADF:
-		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: systemError("accept4", errno)})
+		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
 		l.closeListener(ln)
 	}
 	// Everything else is one connection's own fault, ECONNABORTED or an error
@@ -105,7 +107,7 @@ func (l *loop) pauseAccept(ln *listener, err error) {
 	l.shortage, l.lastNotice = true, l.now
 	l.engine.notice(Notice{
 		Event: "accept_paused", Forward: ln.Name, Err: err,
-		Detail: "new connections wait in the kernel's queue; established ones go on",
+		Detail: "new connections wait in the kernel's queue; existing connections continue",
 	})
 }
 
@@ -144,9 +146,9 @@ func (l *loop) watchListener(ln *listener) {
 	if ln.fd < 0 || ln.watching {
 		return
 	}
-	errno := l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(ln.index)<<2|tagListener)
+	errno := l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(newTag(tagListener, uint64(ln.index))))
 	if errno != 0 {
-		l.pauseAccept(ln, systemError("epoll_ctl", errno)) // to try again
+		l.pauseAccept(ln, os.NewSyscallError("epoll_ctl", errno)) // to try again
 		return
 	}
 	ln.watching = true
@@ -185,4 +187,19 @@ func (l *loop) closeListener(ln *listener) {
 	if !ln.held {
 		removeSocket(ln.bound)
 	}
+}
+
+// sentTo returns where the peer's connection was sent to, for one of which no
+// header names a destination. It is known of a TProxy listener alone: that the
+// others are connected to by their own address says nothing of where a client
+// wanted to go.
+func (s *session) sentTo(l *loop) netip.AddrPort {
+	if !s.listener.forward.TProxy {
+		return netip.AddrPort{}
+	}
+	to, errno := l.kernel.LocalAddr(int(s.sides[peer].fd))
+	if errno != 0 {
+		return netip.AddrPort{}
+	}
+	return to
 }

@@ -97,7 +97,7 @@ func TestDestination(t *testing.T) {
 			from.deliver([]byte(tt.sends))
 			r.settle()
 			if !fixed && !tt.want.IsValid() {
-				if c := r.expectEnd(1, record.NoAddress, record.Dial, record.Gateway); c.Reason != "no destination is named" || c.Destination.IsValid() {
+				if c := r.expectEnd(1, record.NoAddress, record.Dial, record.Gateway); c.Reason != "no destination address" || c.Destination.IsValid() {
 					t.Errorf("%s: destination %v, %s", tt.name, c.Destination, c.Reason)
 				}
 				continue
@@ -122,7 +122,7 @@ func TestDestination(t *testing.T) {
 // A destination must be allowed and an address to connect to, and may not lead
 // back to the listener, wherever its name came from.
 func TestForbiddenDestinations(t *testing.T) {
-	const loop, nowhere, denied = "leads back to this listener", "not an address to connect to", "not in --allow-destination"
+	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero", "destination not allowed"
 	own := prefixes{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("2001:db8::80/128")}
 	for _, tt := range []struct {
 		at   string

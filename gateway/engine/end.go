@@ -34,14 +34,9 @@ func (s *session) finish(l *loop) {
 	if s.clientCounted {
 		s.listener.forward.clients.Leave(s.client.unpack().Addr())
 	}
-	s.count(l)
+	s.tally.End(s.outcome, s.endPhase, s.duration(l))
 	s.report(l)
 	l.release(s)
-}
-
-// count counts a finished session.
-func (s *session) count(l *loop) {
-	s.tally.End(s.outcome, s.endPhase, s.duration(l))
 }
 
 // lasted is the time since accept. The loop's clock stands still while it

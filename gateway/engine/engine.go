@@ -13,13 +13,10 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
+	"context"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
@@ -153,7 +150,7 @@ func (e *Engine) closeAll() {
 
 // Start resolves the backends' names, once, and begins to accept.
 func (e *Engine) Start() {
-	e.names.start()
+	e.names.start(context.Background())
 	e.lifecycle.Lock()
 	defer e.lifecycle.Unlock()
 	e.lifecycle.running = true
@@ -307,32 +304,6 @@ func (l *loop) cutAll() {
 	}
 }
 
-func systemError(call string, errno syscall.Errno) error {
-	return os.NewSyscallError(call, errno)
-}
-
-// ListenError says which listener could not be opened and why.
-type ListenError struct {
-	Name string // as the operator wrote it
-	Err  error
-}
-
-func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
-
-// Unwrap returns the error behind it.
-func (e *ListenError) Unwrap() error { return e.Err }
-
-// Hint returns what may mend it, or "".
-func (e *ListenError) Hint() string {
-	switch {
-	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "another program listens there: see ss -ltnp"
-	case errors.Is(e.Err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
-	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
-		return "the address is not one of this host's: see ip address"
-	case errors.Is(e.Err, syscall.EAFNOSUPPORT):
-		return "this host has no IPv6: listen on an IPv4 address, or on :PORT for what there is"
-	}
-	return ""
-}
+// Alive is closed once every loop has come round. A loop that hangs keeps it
+// open; so does one that has ended.
+func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }

@@ -94,7 +94,7 @@ func (h host) Alarm(at int64) {
 }
 
 func (h host) Watch(fd int, events uint32, key uint64) syscall.Errno {
-	return h.kernel.Watch(h.poller, fd, events, key<<2|tagWaker)
+	return h.kernel.Watch(h.poller, fd, events, uint64(newTag(tagOther, key)))
 }
 
 // invite makes the guests, one for each loop, if there is anything for them.

@@ -31,13 +31,13 @@ func (ln *listener) inherit(k kernel.Kernel) error {
 
 func (ln *listener) inheritTCP(k kernel.Kernel) error {
 	if errno := setOptions(k, ln.fd, append(optionsOff(), ln.forward.options.all()...)); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	if !ln.forward.TProxy {
 		return nil
 	}
 	if errno := transparent.Enable(k, ln.fd, ln.bound.Addr.Addr().Is4()); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func (ln *listener) duplicate(k kernel.Kernel) (forward.Socket, error) {
 	}
 	fd, errno := k.Duplicate(ln.fd)
 	if errno != 0 {
-		return forward.Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, systemError("fcntl", errno))
+		return forward.Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, os.NewSyscallError("fcntl", errno))
 	}
 	return forward.Socket{Name: ln.SocketName(), FD: fd, Bound: ln.bound, Held: ln.held}, nil
 }

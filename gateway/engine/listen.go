@@ -24,7 +24,7 @@ func (ln *listener) open(k kernel.Kernel) error {
 		return ln.inherit(k)
 	}
 	if ln.Activation != "" {
-		return errors.New("systemd did not hand the socket over")
+		return errors.New("systemd did not pass the socket")
 	}
 	if ln.Endpoint.IsUnix() {
 		return ln.openUnix(k)
@@ -36,7 +36,7 @@ func (ln *listener) open(k kernel.Kernel) error {
 	ln.fd = fd
 	bound, errno := k.LocalAddr(fd)
 	if errno != 0 {
-		return systemError("getsockname", errno)
+		return os.NewSyscallError("getsockname", errno)
 	}
 	// The kernel writes the dual-stack wildcard as [::]; LocalAddr leaves it so.
 	ln.bound = forward.Endpoint{Addr: bound}
@@ -88,7 +88,7 @@ func (ln *listener) openUnix(k kernel.Kernel) error {
 	path := ln.Endpoint.Path
 	fd, errno := k.Socket(unix.AF_UNIX)
 	if errno != 0 {
-		return systemError("socket", errno)
+		return os.NewSyscallError("socket", errno)
 	}
 	errno = k.BindPath(fd, path)
 	if errno == unix.EADDRINUSE && isStale(k, path) {
@@ -98,7 +98,7 @@ func (ln *listener) openUnix(k kernel.Kernel) error {
 	}
 	if errno != 0 {
 		k.Close(fd)
-		return systemError("bind", errno)
+		return os.NewSyscallError("bind", errno)
 	}
 	ln.bound = ln.Endpoint
 	if !isAbstract(path) {
@@ -109,7 +109,7 @@ func (ln *listener) openUnix(k kernel.Kernel) error {
 	}
 	if errno := k.Listen(fd, backlog); errno != 0 {
 		k.Close(fd)
-		return systemError("listen", errno)
+		return os.NewSyscallError("listen", errno)
 	}
 	ln.fd = fd
 	return nil
@@ -143,4 +143,30 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// ListenError says which listener could not be opened and why.
+type ListenError struct {
+	Name string // as the operator wrote it
+	Err  error
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
+
+// Unwrap returns the error behind it.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Hint returns what may mend it, or "".
+func (e *ListenError) Hint() string {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return "the address is in use: find the owner with ss -ltunp"
+	case errors.Is(e.Err, syscall.EACCES):
+		return "a port below 1024 needs CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return "the address is not assigned to this host: see ip address"
+	case errors.Is(e.Err, syscall.EAFNOSUPPORT):
+		return "this host has no IPv6: listen on an IPv4 address, or on :PORT for the families that it has"
+	}
+	return ""
 }

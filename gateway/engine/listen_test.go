@@ -117,7 +117,7 @@ func TestRealPortInUse(t *testing.T) {
 	f := loopback(to)
 	f.Listeners[0].Endpoint = to
 	_, err := New(Config{Forwards: []*forward.Forward{f}})
-	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(e.Hint(), "another program") {
+	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(e.Hint(), "in use") {
 		t.Errorf("listen on a port in use: %v", err)
 	}
 }

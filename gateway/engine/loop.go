@@ -2,8 +2,8 @@ package engine
 
 import (
 	"net/netip"
+	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -19,14 +19,6 @@ const (
 	// a bulk stream much of its speed.
 	bufferSize = 256 << 10
 	maxEvents  = 512 // events of one wait
-)
-
-// The kinds of descriptor that a loop watches, in the low bits of an event's tag.
-const (
-	tagPeer     = iota // a session's peer
-	tagBackend         // a session's backend
-	tagListener        // a listening socket
-	tagWaker           // the loop's own eventfd, whose key is 0, or a descriptor of its guest
 )
 
 // loop is one event loop: a goroutine on a thread of its own, which owns an
@@ -74,23 +66,9 @@ type loop struct {
 
 	tallies []*record.Tally // of each forward
 
-	mail struct {
-		sync.Mutex
-		arrivals []acceptedConn
-		calls    []func()
-		closed   bool // the loop has ended
-	}
-	hasMail  atomic.Bool
-	received []acceptedConn // read from the mail before; the room for the next ones
+	mail     mailbox
+	received []acceptedConn // read from the mail last
 	quit     bool
-}
-
-// arrival is an accepted connection on its way from the loop that accepted it
-// to the one that will serve it.
-type acceptedConn struct {
-	listener *listener
-	fd       int
-	peer     netip.AddrPort
 }
 
 func newLoop(e *Engine, index int) (*loop, error) {
@@ -103,19 +81,19 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	}
 	poller, errno := l.kernel.Poller()
 	if errno != 0 {
-		return nil, systemError("epoll_create1", errno)
+		return nil, os.NewSyscallError("epoll_create1", errno)
 	}
 	l.poller = poller
 	waker, errno := l.kernel.Waker()
 	if errno != 0 {
 		l.kernel.Close(poller)
-		return nil, systemError("eventfd", errno)
+		return nil, os.NewSyscallError("eventfd", errno)
 	}
 	l.waker = waker
-	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, tagWaker); errno != 0 {
+	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, uint64(newTag(tagOther, 0))); errno != 0 {
 		l.kernel.Close(poller)
 		l.kernel.Close(waker)
-		return nil, systemError("epoll_ctl", errno)
+		return nil, os.NewSyscallError("epoll_ctl", errno)
 	}
 	l.io = newIOBatch(l.kernel)
 	return l, nil
@@ -145,11 +123,11 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	n := l.wait(events)
 	l.wheel.skip(l.now)
 	for i := range n {
-		l.dispatch(events[i].Events, kernel.Tag(&events[i]))
+		l.dispatch(events[i].Events, tag(kernel.Tag(&events[i])))
 	}
 	l.submitIO()
 	l.wheel.advance(l.now, l.fire)
-	if l.hasMail.Load() {
+	if l.mail.unread.Load() {
 		l.readMail()
 	}
 	l.resume()
@@ -158,24 +136,56 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 }
 
+// wait collects the events that there are. When there are none it sleeps until
+// one comes or a deadline is due, unless there is work left, or the last event
+// was less than [Config.Spin] ago: then it returns, and the loop comes round.
+//
+// A loop that spins thus makes a whole turn for each look, and deadlines and the
+// mailbox are served as ever. It neither blocks nor yields: each turn is a
+// call, at which the Go runtime can stop it for the garbage collector or, after
+// 10 ms, for another goroutine.
+//
+// A look that does not sleep is cheaper, for it keeps the scheduler out of it. It
+// comes first after a turn that found several events: after others it would
+// mostly find none.
+func (l *loop) wait(events []unix.EpollEvent) int {
+	timeout := 0
+	if len(l.runQueue) == 0 && !l.mail.unread.Load() && l.now >= l.spinUntil {
+		timeout = l.wheel.wait(l.now)
+	}
+	n := 0
+	if timeout == 0 || l.lastEvents > 1 {
+		n = l.kernel.Wait(l.poller, events, 0)
+	}
+	if n == 0 && timeout != 0 {
+		n = l.kernel.Wait(l.poller, events, timeout)
+	}
+	l.now = l.kernel.Now()
+	if n > 0 {
+		l.spinUntil = l.now + int64(l.engine.config.Spin)
+	}
+	l.lastEvents = n
+	return n
+}
+
 // dispatch hands one event to whom its tag names. A session that ended
 // earlier in the same batch, or whose place another took, is told by its
 // generation.
-func (l *loop) dispatch(events uint32, tag uint64) {
-	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
+func (l *loop) dispatch(events uint32, t tag) {
+	kind, key := t.split()
 	switch kind {
 	case tagPeer, tagBackend:
-		if s := l.sessions.find(sessionRef{index, generation}); s != nil {
-			s.handleEvent(l, int(kind), events)
+		if s := l.sessions.find(refOf(key)); s != nil {
+			s.handleEvent(l, kind, events)
 		}
 	case tagListener:
-		l.accept(l.listeners[index])
-	case tagWaker:
-		if tag>>2 == 0 {
+		l.accept(l.listeners[key])
+	case tagOther:
+		if key == 0 {
 			l.kernel.Woken(l.waker)
 			return
 		}
-		l.guest.Event(tag>>2, events)
+		l.guest.Event(key, events)
 	}
 }
 
@@ -237,8 +247,7 @@ func (l *loop) release(s *session) {
 
 // watch registers a session's descriptor, once, edge-triggered.
 func (l *loop) watchSide(s *session, side int, events uint32) bool {
-	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, tag) == 0
+	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, uint64(s.tag(side))) == 0
 }
 
 // watchWrites adds EPOLLOUT to a descriptor that was registered without it.
@@ -248,27 +257,7 @@ func (l *loop) watchWrites(s *session, side int) {
 		return
 	}
 	d.watchesWrites = true
-	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, tag)
-}
-
-// adopt hands the loop a connection that another one accepted.
-func (l *loop) post(a acceptedConn) {
-	l.mail.Lock()
-	l.mail.arrivals = append(l.mail.arrivals, a)
-	l.mail.Unlock()
-	l.wake()
-}
-
-// call runs f on the loop, some time soon; never on one that has ended.
-func (l *loop) call(f func()) {
-	l.mail.Lock()
-	defer l.mail.Unlock()
-	if l.mail.closed {
-		return
-	}
-	l.mail.calls = append(l.mail.calls, f)
-	l.wake()
+	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, uint64(s.tag(side)))
 }
 
 // close gives up what the loop waits and exchanges bytes with, once it has ended.
@@ -279,28 +268,6 @@ func (l *loop) close() {
 	l.mail.closed = true
 	l.kernel.Close(l.poller)
 	l.kernel.Close(l.waker)
-}
-
-// ring wakes the loop, unless that was done and it did not look since.
-func (l *loop) wake() {
-	if !l.hasMail.Swap(true) {
-		l.kernel.Wake(l.waker)
-	}
-}
-
-func (l *loop) readMail() {
-	l.hasMail.Store(false)
-	l.mail.Lock()
-	arrivals, calls := l.mail.arrivals, l.mail.calls
-	l.mail.arrivals, l.mail.calls = l.received[:0], nil
-	l.mail.Unlock()
-	for _, a := range arrivals {
-		l.newSession(a).checkTrust(l)
-	}
-	l.received = arrivals
-	for _, f := range calls {
-		f()
-	}
 }
 
 // takeBuffer gives the loop's buffer away and takes another: how the bytes

@@ -2,9 +2,19 @@ package engine
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 )
+
+// mailbox holds what other goroutines send to a loop.
+type mailbox struct {
+	sync.Mutex
+	conns  []acceptedConn
+	calls  []func()
+	closed bool        // the loop has ended
+	unread atomic.Bool // the loop was woken and has not read the mailbox since
+}
 
 // lifecycle is whether the loops run. While they do, nobody else may look at what is
 // theirs.
@@ -77,4 +87,53 @@ func (e *Engine) askStopped(loops []*loop, f func(*loop) (more bool)) bool {
 		}
 	}
 	return true
+}
+
+// adopt hands the loop a connection that another one accepted.
+func (l *loop) post(a acceptedConn) {
+	l.mail.Lock()
+	l.mail.conns = append(l.mail.conns, a)
+	l.mail.Unlock()
+	l.wake()
+}
+
+// call runs f on the loop, some time soon; never on one that has ended.
+func (l *loop) call(f func()) {
+	l.mail.Lock()
+	defer l.mail.Unlock()
+	if l.mail.closed {
+		return
+	}
+	l.mail.calls = append(l.mail.calls, f)
+	l.wake()
+}
+
+// ring wakes the loop, unless that was done and it did not look since.
+func (l *loop) wake() {
+	if !l.mail.unread.Swap(true) {
+		l.kernel.Wake(l.waker)
+	}
+}
+
+func (l *loop) readMail() {
+	l.mail.unread.Store(false)
+	l.mail.Lock()
+	conns, calls := l.mail.conns, l.mail.calls
+	l.mail.conns, l.mail.calls = l.received[:0], nil
+	l.mail.Unlock()
+	for _, a := range conns {
+		l.newSession(a).checkTrust(l)
+	}
+	l.received = conns
+	for _, f := range calls {
+		f()
+	}
+}
+
+// arrival is an accepted connection on its way from the loop that accepted it
+// to the one that will serve it.
+type acceptedConn struct {
+	listener *listener
+	fd       int
+	peer     netip.AddrPort
 }

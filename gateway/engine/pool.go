@@ -26,6 +26,20 @@ type sessionRef struct{ index, generation uint32 }
 
 func (s *session) ref() sessionRef { return sessionRef{s.index, s.generation} }
 
+// tag returns the tag of the session's socket on a side.
+func (s *session) tag(side int) tag { return newTag(side, s.ref().key()) }
+
+// indexBits is the width of an index in a key: more sessions than a loop can have.
+const indexBits = 30
+
+// key packs the reference into the 62 bits that a [tag] has room for.
+func (r sessionRef) key() uint64 { return uint64(r.generation)<<indexBits | uint64(r.index) }
+
+// refOf is the inverse of key.
+func refOf(key uint64) sessionRef {
+	return sessionRef{index: uint32(key & (1<<indexBits - 1)), generation: uint32(key >> indexBits)}
+}
+
 // find returns the session that a ticket names, or nil if it has ended.
 func (p *sessionPool) find(t sessionRef) *session {
 	if s := p.at(t.index); s.generation == t.generation && s.state != free {

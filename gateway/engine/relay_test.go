@@ -384,14 +384,14 @@ func TestStaleEvent(t *testing.T) {
 	from := r.open(header)
 	l := r.loop()
 	old := sessionOf(r, from)
-	tag := from.tag
+	_, key := tag(from.tag).split()
 	finishBoth(r, from)
 	r.open("") // takes the same place
 	if old.state != reading || old.sides[peer].readable {
 		t.Fatalf("state %d: the place was not taken", old.state)
 	}
-	l.dispatch(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR, tag)
-	l.dispatch(unix.EPOLLOUT, tag&^3|tagBackend)
+	l.dispatch(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR, newTag(tagPeer, key))
+	l.dispatch(unix.EPOLLOUT, newTag(tagBackend, key))
 	if old.state != reading || old.sides[peer].hungUp || len(r.records) != 1 {
 		t.Error("the event reached another session")
 	}

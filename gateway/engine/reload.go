@@ -18,16 +18,12 @@ func (e *Engine) Recheck() {
 	}
 }
 
-// Alive is closed once every loop has come round. A loop that hangs keeps it
-// open; so does one that has ended.
-func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }
-
 // recheck resets the connections of peers that are no longer trusted.
 func (l *loop) recheck() {
 	for s := range l.sessions.live() {
 		if s.listener.forward.CutUntrusted && s.dependsOnTrust() && !s.listener.forward.Trust.Contains(s.peer.unpack().Addr()) {
 			s.endedBy = record.Gateway
-			s.setReason("the peer is not trusted any more")
+			s.setReason("peer is no longer trusted")
 			s.refuse(l, record.Untrusted, s.phase())
 		}
 	}

@@ -88,7 +88,7 @@ func TestCutUntrusted(t *testing.T) {
 		t.Errorf("%d connections ended, want %d", len(r.records), len(cut))
 	}
 	for _, c := range r.records {
-		if c.Outcome != record.Untrusted || c.By != record.Gateway || c.Peer.Addr() != lb.Addr() || c.Reason != "the peer is not trusted any more" {
+		if c.Outcome != record.Untrusted || c.By != record.Gateway || c.Peer.Addr() != lb.Addr() || c.Reason != "peer is no longer trusted" {
 			t.Errorf("ended %v in %v by %v: %s", c.Outcome, c.Phase, c.By, c.Reason)
 		}
 	}
@@ -148,7 +148,7 @@ func TestRealAskedAfterTheEnd(t *testing.T) {
 	default:
 	}
 	for _, loop := range l.loops {
-		if len(loop.mail.calls) != 0 || loop.hasMail.Load() {
+		if len(loop.mail.calls) != 0 || loop.mail.unread.Load() {
 			t.Error("a loop that has ended was called")
 		}
 	}

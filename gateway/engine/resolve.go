@@ -35,7 +35,6 @@ type resolver struct {
 	lookup  func(context.Context, string) ([]netip.Addr, error)
 	notice  func(Notice)
 	names   map[string]*name
-	context context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -46,9 +45,7 @@ func newResolver(lookup func(context.Context, string) ([]netip.Addr, error), not
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	r := &resolver{lookup: lookup, notice: notice, names: map[string]*name{}}
-	r.context, r.stop = context.WithCancel(context.Background())
-	return r
+	return &resolver{lookup: lookup, notice: notice, names: map[string]*name{}}
 }
 
 // name returns the name for host, one for all who ask for it; nil for "".
@@ -67,12 +64,13 @@ func (r *resolver) name(host string) *name {
 
 // start looks every name up once, all at the same time, and again and again in
 // the background until close is called.
-func (r *resolver) start() {
+func (r *resolver) start(ctx context.Context) {
+	ctx, r.stop = context.WithCancel(ctx)
 	var first sync.WaitGroup
 	for _, n := range r.names {
 		first.Go(func() {
-			ok := r.resolve(n, true)
-			r.running.Go(func() { r.keepFresh(n, ok) })
+			ok := r.resolve(ctx, n, true)
+			r.running.Go(func() { r.keepFresh(ctx, n, ok) })
 		})
 	}
 	first.Wait()
@@ -94,32 +92,32 @@ func (r *resolver) close() {
 	r.running.Wait()
 }
 
-func (r *resolver) keepFresh(n *name, ok bool) {
+func (r *resolver) keepFresh(ctx context.Context, n *name, ok bool) {
 	for {
 		wait := resolveEvery
 		if !ok {
 			wait = resolveRetry
 		}
 		select {
-		case <-r.context.Done():
+		case <-ctx.Done():
 			return
 		case <-n.refresh:
 		case <-time.After(wait):
 		}
-		ok = r.resolve(n, ok)
+		ok = r.resolve(ctx, n, ok)
 	}
 }
 
 // resolve looks a name up once and tells when that begins or ceases to fail.
-func (r *resolver) resolve(n *name, wasOK bool) bool {
-	ctx, cancel := context.WithTimeout(r.context, resolveTimeout)
+func (r *resolver) resolve(ctx context.Context, n *name, wasOK bool) bool {
+	lookup, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := r.lookup(ctx, n.host)
+	found, err := r.lookup(lookup, n.host)
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("look up %s: no addresses", n.host)
 	}
 	if err != nil {
-		if wasOK && r.context.Err() == nil {
+		if wasOK && ctx.Err() == nil {
 			r.notice(Notice{Event: "resolve_failed", Detail: n.host, Err: err})
 		}
 		return false

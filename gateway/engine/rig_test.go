@@ -100,7 +100,7 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 		t.Fatal(err)
 	}
 	r.engine = e
-	e.names.start()
+	e.names.start(t.Context())
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
 			l.watchListener(ln)
@@ -138,7 +138,7 @@ func (r *rig) turn() (busy bool) {
 	}
 	for _, l := range r.engine.loops {
 		ready := len(r.files[l.poller-3].list)
-		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.hasMail.Load() || len(r.pending) > r.neverAnswered()
+		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.mail.unread.Load() || len(r.pending) > r.neverAnswered()
 	}
 	return busy
 }

@@ -101,11 +101,11 @@ func (r *Route) denyReason(to netip.AddrPort) string {
 	allowed := r.Forward.AllowDestination
 	switch {
 	case allowed == nil || !allowed.Contains(to.Addr()):
-		return "not in --allow-destination"
+		return "destination not allowed"
 	case to.Addr().IsUnspecified() || to.Port() == 0:
-		return "not an address to connect to" // connect(2) takes 0.0.0.0 for this host
+		return "destination address or port is zero" // connect(2) takes 0.0.0.0 for this host
 	case r.receives(to):
-		return "leads back to this listener"
+		return "destination is this listener"
 	}
 	return ""
 }
@@ -130,14 +130,14 @@ func (r *Route) NoTarget(c Caller) (record.Outcome, record.Party, string) {
 	for i, b := range r.Listener.Backends {
 		switch {
 		case b.FromHeader && !c.Destination.IsValid():
-			return record.NoAddress, record.Gateway, "no destination is named"
+			return record.NoAddress, record.Gateway, "no destination address"
 		case b.FromHeader && r.denyReason(c.Destination) != "":
 			return record.DestinationDenied, record.Gateway, r.denyReason(c.Destination)
 		case b.Host != "" && len(*r.names[i].addresses.Load()) == 0:
 			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
 		}
 	}
-	return record.FamilyMismatch, record.Gateway, "no backend is of the client's address family"
+	return record.FamilyMismatch, record.Gateway, "no backend has the client's address family"
 }
 
 // DialOutcome says what it means that a backend could not be connected to, by

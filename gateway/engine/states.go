@@ -287,7 +287,7 @@ func (s *session) finishDiagnosis(l *loop, plain bool) {
 	outcome := record.ConnectTimeout
 	if plain {
 		outcome = record.NoReturnPath
-		s.setReason("the backend answers the gateway's own address, but its replies to the client are not routed here")
+		s.setReason("the backend answers the gateway's own address, but its replies to the client do not return through the gateway")
 	}
 	s.endedBy = record.Timeout
 	s.refuse(l, outcome, record.Dial)

@@ -103,17 +103,17 @@ var endings = []ending{
 		outcome: record.SourceDenied, phase: record.Dial, by: record.Gateway, reason: "loopback",
 		client: netip.MustParseAddrPort("127.0.0.1:4711"), reset: true},
 	{name: "family_mismatch", setting: setTransparent, sends: v2(client6, dest6), outcome: record.FamilyMismatch, phase: record.Dial,
-		by: record.Gateway, reason: "no backend is of the client's address family", client: client6, reset: true},
+		by: record.Gateway, reason: "no backend has the client's address family", client: client6, reset: true},
 	{name: "destination_denied", setting: func(f *forward.Forward) {
 		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, prefixes{}
 	}, sends: header, outcome: record.DestinationDenied, phase: record.Dial, by: record.Gateway,
-		reason: "not in --allow-destination", client: client4, reset: true},
+		reason: "destination not allowed", client: client4, reset: true},
 	{name: "no_address, UNKNOWN is rejected", setting: func(f *forward.Forward) { f.RejectUnknown = true }, sends: "PROXY UNKNOWN\r\n",
 		outcome: record.NoAddress, phase: record.Dial, by: record.Gateway, reset: true},
 	{name: "no_address, LOCAL names no destination", setting: func(f *forward.Forward) {
 		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, anyAddress
 	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
-		reason: "no destination is named", client: lb, reset: true},
+		reason: "no destination address", client: lb, reset: true},
 	{name: "reset, by the client", sends: header, then: abort, outcome: record.Reset, phase: record.Relay, by: record.Client,
 		reason: "connection reset by peer", client: client4, reset: true},
 	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { abort(r, r.backend()) },

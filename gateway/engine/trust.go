@@ -18,7 +18,7 @@ func (s *session) checkTrust(l *loop) {
 	case !trusted && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
 	case !f.rates.Allow(from, l.now):
-		s.setReason("the peer connects more often than --accept-rate allows")
+		s.setReason("peer exceeds its connection rate")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
 		s.state = reading
@@ -54,7 +54,7 @@ func (s *session) admitClient(f *forwardState) bool {
 	}
 	s.clientCounted = f.clients.Enter(s.client.unpack().Addr(), f.MaxConnectionsPerClient)
 	if !s.clientCounted {
-		s.setReason("the client has as many connections as it may")
+		s.setReason("client has reached its connection limit")
 	}
 	return s.clientCounted
 }

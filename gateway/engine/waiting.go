@@ -63,7 +63,7 @@ func (l *loop) evictOldest() {
 		}
 		s.setSample(s.sides[peer].held)
 		s.endedBy = record.Gateway
-		s.setReason("too many connections wait for their header, and this one the longest")
+		s.setReason("too many connections wait for their header; this one waited longest")
 		s.refuse(l, record.Limit, record.Header)
 		return
 	}
