@@ -11,31 +11,30 @@ import (
 )
 
 const (
-	// acceptBatch is how many connections are accepted for one event; a
-	// listener is level-triggered, so that the rest raises another.
+	// maxAccepts is the number of connections accepted per event. Listeners are level-triggered, so
+	// the remaining ones raise another event.
 	maxAccepts = 64
-	// acceptPause is how long accepting rests when the system is out of
-	// descriptors or memory. Sessions go on meanwhile, and newcomers wait in
-	// the kernel's queue.
+	// acceptPause is how long accepting pauses when the system is out of descriptors or memory.
+	// Existing sessions continue, and new connections wait in the kernel's queue.
 	acceptPause = 100 * time.Millisecond
-	// noticeEvery is how often at most an operator is told of it.
+	// noticeInterval is the shortest time between two reports of a pause.
 	noticeInterval = int64(5 * time.Second)
 )
 
-// listener is a listening socket and the loop that accepts from it.
+// listener is a listening socket. One loop accepts from it.
 type listener struct {
 	*forward.Listener
 	forward  *forwardState
 	route    *Route
 	loop     *loop
-	index    int // among the loop's listeners
+	index    int // in loop.listeners
 	fd       int // -1 once closed
 	bound    forward.Endpoint
-	held     bool // somebody else has the socket open, too
-	watching bool
+	held     bool // another process has the socket open, too
+	watching bool // registered with epoll
 }
 
-// accept takes what waits in a listener's queue.
+// accept accepts connections from a listener's queue.
 func (l *loop) accept(ln *listener) {
 	for range maxAccepts {
 		if ln.fd < 0 || !l.engine.hasCapacity(ln) {
@@ -50,9 +49,9 @@ func (l *loop) accept(ln *listener) {
 	}
 }
 
-// handOver gives a connection to the loop with the fewest sessions, to this
-// one if it has hardly more: a hand-over costs two context switches, and
-// long sessions end up even all the same.
+// assign passes a connection to the loop with the fewest sessions. It keeps the connection if it
+// has at most 1/16 more than that: passing it costs two context switches, and with long sessions
+// the loops even out anyway.
 func (l *loop) assign(a acceptedConn) {
 	to, least := l, l.active.Load()
 	least -= least >> 4
@@ -71,7 +70,7 @@ func (l *loop) assign(a acceptedConn) {
 	to.post(a)
 }
 
-// acceptFailed deals with accept4(2)'s errors.
+// acceptFailed handles an error of accept4(2).
 func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN:
@@ -82,14 +81,13 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
 		l.closeListener(ln)
 	}
-	// Everything else is one connection's own fault, ECONNABORTED or an error
-	// that was pending on the new socket (accept(2)), or EINTR. The listener
-	// is level-triggered: the rest of the queue raises another event.
+	// Any other error concerns one connection only: ECONNABORTED, EINTR, or an error that was pending on the
+	// new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises another event.
 }
 
-// pauseAccept stops accepting for a moment on all of the loop's listeners,
-// because a call failed for lack of descriptors or memory. A loop without
-// listeners has nothing to pause, nor to tell: it would never see the end.
+// pauseAccept pauses accepting on all listeners of the loop, because a call failed for lack of
+// descriptors or memory. A loop without open listeners does nothing and reports nothing: it would
+// not notice the end of the shortage.
 func (l *loop) pauseAccept(ln *listener, err error) {
 	open := false
 	for _, other := range l.listeners {
@@ -111,7 +109,8 @@ func (l *loop) pauseAccept(ln *listener, err error) {
 	})
 }
 
-// retryAccept looks whether accepting works again, on an empty queue too.
+// retryAccept ends a pause. It tries all listeners, because an empty queue raises no event that
+// would end the shortage.
 func (l *loop) retryAccept() {
 	l.paused = false
 	l.watchListeners()
@@ -122,7 +121,7 @@ func (l *loop) retryAccept() {
 	}
 }
 
-// acceptRecovered tells of the end of a shortage once a queue was emptied.
+// reportAcceptResumed reports the end of a shortage. It is called when a queue has been emptied.
 func (l *loop) reportAcceptResumed(ln *listener) {
 	if l.shortage {
 		l.shortage = false
@@ -130,7 +129,7 @@ func (l *loop) reportAcceptResumed(ln *listener) {
 	}
 }
 
-// heedAll watches the loop's listeners again, unless accepting rests.
+// watchListeners watches the loop's listeners again, unless accepting is paused.
 func (l *loop) watchListeners() {
 	if l.paused {
 		return
@@ -140,8 +139,7 @@ func (l *loop) watchListeners() {
 	}
 }
 
-// heed watches a listener, and ignore stops that, so that what waits in its
-// queue does not raise events in vain.
+// watchListener registers a listener with epoll.
 func (l *loop) watchListener(ln *listener) {
 	if ln.fd < 0 || ln.watching {
 		return
@@ -154,6 +152,8 @@ func (l *loop) watchListener(ln *listener) {
 	ln.watching = true
 }
 
+// unwatchListener removes a listener from epoll, so that waiting connections raise no events while
+// the loop does not accept.
 func (l *loop) unwatchListener(ln *listener) {
 	if ln.fd < 0 || !ln.watching {
 		return
@@ -162,9 +162,8 @@ func (l *loop) unwatchListener(ln *listener) {
 	l.kernel.Unwatch(l.poller, ln.fd)
 }
 
-// ofOneConnection says that an error of accept4(2) is the fault of one
-// connection, which is taken off the queue with it, or an interruption
-// (accept(2), "Error handling").
+// isConnectionError reports whether an error of accept4(2) concerns only the connection that it
+// removed from the queue, or is an interruption (accept(2), "Error handling").
 func isConnectionError(errno unix.Errno) bool {
 	switch errno {
 	case unix.ECONNABORTED, unix.EINTR, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
@@ -174,9 +173,9 @@ func isConnectionError(errno unix.Errno) bool {
 	return false
 }
 
-// closeListener closes a listener. It is taken out of epoll by hand: where
-// somebody else has the socket open, closing it would not (epoll(7), "Will
-// closing a file descriptor cause it to be removed").
+// closeListener closes a listener. It removes it from epoll explicitly, because closing a
+// descriptor does not do that while another process has the socket open (epoll(7), "Will closing a
+// file descriptor cause it to be removed").
 func (l *loop) closeListener(ln *listener) {
 	if ln.fd < 0 {
 		return
@@ -189,10 +188,9 @@ func (l *loop) closeListener(ln *listener) {
 	}
 }
 
-// sentTo returns where the peer's connection was sent to, for one of which no
-// header names a destination. It is known of a TProxy listener alone: that the
-// others are connected to by their own address says nothing of where a client
-// wanted to go.
+// sentTo returns the address that the peer connected to. It is the destination of a connection
+// whose header names none, on a TProxy listener only: the address of any other listener says
+// nothing about where the client wanted to go.
 func (s *session) sentTo(l *loop) netip.AddrPort {
 	if !s.listener.forward.TProxy {
 		return netip.AddrPort{}

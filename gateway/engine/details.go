@@ -5,8 +5,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Details copies what is worth a line from a header's TLVs, the region of
-// [proxyproto.Header]; nil when there is nothing.
+// Details copies the values worth logging from a header's TLVs, given as in [proxyproto.Header]. It
+// returns nil if there are none.
 func Details(tlvs []byte) *record.Details {
 	if len(tlvs) == 0 {
 		return nil

@@ -14,22 +14,21 @@ import (
 )
 
 const (
-	// diagnoseTime bounds the plain connect that tells why a transparent one
-	// timed out.
+	// diagnoseTimeout bounds the plain connect that diagnoses a timeout in transparent mode.
 	diagnoseTimeout = time.Second
-	// verdictTime is how long its result holds for other connections.
+	// diagnosisTTL is how long other connections use the result.
 	diagnosisTTL = int64(5 * time.Second)
 	maxDiagnoses = 1024
 )
 
-// verdict is what a plain connect to a backend came to.
+// diagnosis is the result of a plain connect to a backend.
 type diagnosis struct {
 	answers bool
 	expires int64
 }
 
-// targets lists where a session may be connected to, in the order in which to
-// try. The list is the loop's own, good until the next call.
+// targets lists the backends of a session in the order in which to try them. The next call
+// overwrites the list.
 func (l *loop) targets(s *session) []forward.Endpoint {
 	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
 	return l.candidates
@@ -39,8 +38,8 @@ func (s *session) caller() Caller {
 	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
 }
 
-// begin starts to connect to a backend. If that fails at once it notes why and
-// returns false.
+// startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
+// and returns false.
 func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	s.backend, s.source = to, address{}
 	f := s.listener.forward
@@ -75,8 +74,7 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	return true
 }
 
-// beginPlain starts the plain connect of a diagnosis, to the backend that was
-// dialled last.
+// startPlainDial starts a connect to s.backend from the gateway's own address, for a diagnosis.
 func (s *session) startPlainDial(l *loop) bool {
 	errno, _ := s.connect(l, netip.AddrPort{})
 	if errno != 0 || !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
@@ -86,8 +84,8 @@ func (s *session) startPlainDial(l *loop) bool {
 	return true
 }
 
-// connect opens a socket and starts to connect it to s.backend, from source if
-// that is valid. again says that another source port may do.
+// connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
+// reports whether another source port may succeed.
 func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.closeBackend(l)
 	fd, errno := l.kernel.Socket(family(s.backend))
@@ -100,14 +98,14 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 		again = transparent.RetryConnect(errno)
 	}
 	switch errno {
-	case 0, unix.EINPROGRESS, unix.EINTR: // interrupted, it goes on by itself (connect(2))
+	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connect continues (connect(2))
 		return 0, false
 	}
 	s.closeBackend(l)
 	return errno, again
 }
 
-// prepare sets a socket's options and binds it.
+// prepareSocket sets the options of a backend socket and binds it to source if that is valid.
 func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
 	if !s.backend.IsUnix() {
@@ -146,29 +144,27 @@ func family(e forward.Endpoint) int {
 	return unix.AF_INET6
 }
 
-// dialError notes why a backend could not be connected to.
+// dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
 	s.outcome, s.endedBy = DialOutcome(errno, s.source.isValid())
 	s.setReason(errno.Error())
 }
 
-// armDial sets the deadline of one attempt: an equal share of what is left of
-// the connect timeout, so that a backend that is silent leaves time for those
-// behind it.
+// armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
+// that an unresponsive backend leaves time for the remaining ones.
 func (s *session) armDial(l *loop, behind int) {
 	timeout := s.listener.forward.ConnectTimeout
 	if timeout <= 0 {
-		s.arm(l, 0) // the header's deadline is over
+		s.arm(l, 0) // ends the header deadline
 		return
 	}
 	left := max(0, s.headerAt+int64(timeout)-l.now)
 	s.arm(l, max(1, time.Duration(left/int64(behind+1))))
 }
 
-// sendEarly offers the payload to a backend that is still being connected to.
-// On the same host it is there already, which saves a wake-up. rest is what was
-// not taken; joined says that the backend is connected, failed that it is not
-// and will not be.
+// sendEarly sends the payload before the connect has been reported. A backend on the same host is
+// often connected already, which saves a wake-up. rest is what the socket did not take. connected
+// means that the backend is connected, failed that the connect failed.
 func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, failed bool) {
 	if len(payload) == 0 {
 		return nil, false, false
@@ -185,15 +181,15 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, fa
 	return payload, false, true
 }
 
-// learnPort asks from which port a connection was made that left it to the
-// kernel: the backend's own log has it.
+// readSourcePort records the source port that the kernel chose, because the backend's own log shows
+// it.
 func (s *session) readSourcePort(l *loop) {
 	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
 		s.source = pack(source)
 	}
 }
 
-// hangUp closes the socket to a backend that will not be used.
+// closeBackend closes the socket to a backend that will not be used.
 func (s *session) closeBackend(l *loop) {
 	d := &s.sides[backend]
 	if d.fd >= 0 {
@@ -202,7 +198,7 @@ func (s *session) closeBackend(l *loop) {
 	*d = side{fd: -1}
 }
 
-// verdict returns what a recent plain connect to a backend came to.
+// cachedDiagnosis returns the result of a recent plain connect to a backend.
 func (l *loop) cachedDiagnosis(backend netip.AddrPort) (answers, known bool) {
 	v, ok := l.diagnoses[backend]
 	return v.answers, ok && l.now < v.expires

@@ -6,23 +6,23 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sampleSize is how much of a refused header is kept for the log.
+// sampleSize is how many bytes of a rejected header are logged.
 const sampleSize = 32
 
-// refuse ends a session with RSTs on both sides.
+// refuse ends a session and resets both sides.
 func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.resetSide(l, peer)
 	s.resetSide(l, backend)
 	s.end(l, outcome, phase)
 }
 
-// end ends a session with FINs.
+// end ends a session and closes both sides with a FIN.
 func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.outcome, s.endPhase = outcome, phase
 	s.finish(l)
 }
 
-// finish closes what is open, reports the connection and gives the session back.
+// finish closes the open sockets, reports the connection and returns the session to the pool.
 func (s *session) finish(l *loop) {
 	if s.awaitsHeader() {
 		l.removeWaiting()
@@ -39,13 +39,13 @@ func (s *session) finish(l *loop) {
 	l.release(s)
 }
 
-// lasted is the time since accept. The loop's clock stands still while it
-// serves a batch of events; the two others are read anew.
+// duration is the time since accept. The loop's clock stands still while it handles a batch of
+// events, but headerAt and connectedAt are read from the kernel's.
 func (s *session) duration(l *loop) time.Duration {
 	return time.Duration(max(l.now, s.headerAt, s.connectedAt) - s.acceptedAt)
 }
 
-// tell reports a finished session.
+// report passes the record of a finished session to Config.Report.
 func (s *session) report(l *loop) {
 	if l.engine.config.Report == nil {
 		return
@@ -84,14 +84,14 @@ func (s *session) report(l *loop) {
 	l.engine.config.Report(r)
 }
 
-// refusal is what is told of a connection that did not end well.
+// failure describes what went wrong with a connection, for its record.
 type failure struct {
 	reason string
-	sample string // the beginning of the header
-	offset int    // of what is wrong with it
+	sample string // the first bytes of the header
+	offset int    // of the first wrong byte in the header
 }
 
-// explain returns the session's refusal, which it makes if there is none yet.
+// ensureFailure returns the session's failure and allocates it if needed.
 func (s *session) ensureFailure() *failure {
 	if s.failure == nil {
 		s.failure = new(failure)
@@ -99,12 +99,13 @@ func (s *session) ensureFailure() *failure {
 	return s.failure
 }
 
-// because notes why a session ends, or what went wrong last.
+// setReason records why a session ends, or what failed last.
 func (s *session) setReason(reason string) { s.ensureFailure().reason = reason }
 
-// sample keeps the beginning of a refused header for the log.
+// setSample keeps the first bytes of a rejected header.
 func (s *session) setSample(b []byte) { s.ensureFailure().sample = string(b[:min(len(b), sampleSize)]) }
 
+// failureDetails returns the session's failure, or the zero value.
 func (s *session) failureDetails() failure {
 	if s.failure == nil {
 		return failure{}
@@ -112,7 +113,7 @@ func (s *session) failureDetails() failure {
 	return *s.failure
 }
 
-// reset closes a side with a RST.
+// resetSide closes one side with a RST.
 func (s *session) resetSide(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {
@@ -121,8 +122,7 @@ func (s *session) resetSide(l *loop, i int) {
 	}
 }
 
-// drop closes a side, with a FIN where it was not closed yet, and gives back
-// what it held.
+// closeSide closes one side with a FIN, if it is open, and releases its buffer and pipe.
 func (s *session) closeSide(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {

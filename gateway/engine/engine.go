@@ -1,15 +1,25 @@
-// Package engine is the data plane: it accepts connections, takes the PROXY
-// headers off, connects to the backends and relays.
+// Package engine is the TCP data plane: it accepts connections, validates and strips their PROXY
+// headers, connects to the backends and forwards the plain streams.
 //
-// There is one event loop per CPU, a goroutine locked to a thread, which owns
-// an epoll instance and its sessions outright: on the data path there is no
-// lock, no channel, no shared counter and no goroutine per connection.
+// There is one event loop per CPU: a goroutine locked to its thread, which owns an epoll instance
+// and its sessions. The data path has no lock, no channel, no shared counter and no goroutine per
+// connection.
 //
-//	accept ─▶ trust ─▶ header ─▶ dial ─▶ relay ─▶ record
+// A connection passes these steps; each names its file:
 //
-// trust.go and session.go are that path, from top to bottom, and nothing else
-// decides how a connection ended. kernel.go holds every system call but those that
-// move the bytes of many sockets at once, which are in batch.go.
+//	accept  accept.go   accept from the kernel's queue and choose a loop
+//	trust   trust.go    decide by the peer's address, before reading a byte
+//	header  header.go   read and decode the PROXY header
+//	dial    dial.go     choose a backend and connect to it
+//	relay   relay.go    forward in both directions, by copying or splice(2)
+//	record  end.go      close, count and report
+//
+// states.go is the state machine that connects these steps: it handles every event and deadline of
+// a session. trust.go and states.go decide the outcome of a connection. Besides, waiting.go ends
+// those that wait too long for their header, and reload.go those of peers that lost trust.
+//
+// loop.go is the event loop, mailbox.go how other goroutines reach it, wheel.go its timers, and
+// iobatch.go its batches of small reads and writes. All system calls go through package kernel.
 package engine
 
 import (
@@ -24,7 +34,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Engine is the data plane. Its methods may be called from any goroutine.
+// Engine is the data plane. Its methods are safe for concurrent use.
 type Engine struct {
 	config    Config
 	kernel    kernel.Kernel
@@ -35,28 +45,28 @@ type Engine struct {
 	names     *resolver
 
 	active       atomic.Int64 // connections of all loops
-	guestActive  atomic.Int64 // what the guests hold
-	limitReached atomic.Bool  // a listener waits for one of them to end
+	guestActive  atomic.Int64 // what guests hold, see Host.Hold
+	limitReached atomic.Bool  // a listener waits for a connection to end
 	closing      atomic.Bool
-	idle         chan struct{} // closed when closing and no connection is left
+	idle         chan struct{} // closed when closing is set and nothing is active
 	idleOnce     sync.Once
 	running      sync.WaitGroup
 	lifecycle    lifecycle
 }
 
-// forward is a Forward and what the engine counts for it.
+// forwardState is a Forward with the engine's state for it.
 type forwardState struct {
 	*forward.Forward
 	options options // of its TCP sockets
-	index   int     // among the engine's forwards
+	index   int     // in Engine.forwards
 	active  atomic.Int64
 	clients limit.Clients
-	counts  forward.HitCounter // Trust, if it counts
+	counts  forward.HitCounter // Trust, if that counts hits
 	rates   *limit.Rates       // nil: no limit
 }
 
-// trusts reports whether a peer is trusted. A set that counts hits is told
-// which loop asks.
+// trusts reports whether a peer is trusted. loop is the index of the calling loop, for a set that
+// counts hits.
 func (f *forwardState) trusts(peer netip.Addr, loop int) bool {
 	if f.counts != nil {
 		return f.counts.Admit(peer, loop)
@@ -64,22 +74,23 @@ func (f *forwardState) trusts(peer netip.Addr, loop int) bool {
 	return f.Trust.Contains(peer)
 }
 
-// Counters is how many connections there are; see [Engine.Tallies] for how many
-// there were.
+// Counters counts current connections. [Engine.Tallies] counts past ones.
 type Counters struct {
-	// Active is the number of connections that have not ended.
+	// Active is the number of open connections.
 	Active int
 	// Waiting is how many of them wait for their header.
 	Waiting int
-	// PerLoop is the number of connections that each loop serves.
+	// PerLoop is the number of connections of each loop.
 	PerLoop []int
 }
 
-// New opens the listeners and makes the loops; nothing is accepted before
-// Start. The error is of the first listener that could not be opened, and
-// everything is closed again.
+// New opens the listeners and creates the loops. Nothing is accepted before Start. On an error it
+// closes everything again; the error is a [*ListenError] if a listener could not be opened.
 func New(c Config) (*Engine, error) {
-	e := &Engine{config: c, kernel: c.Kernel, byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{})}
+	e := &Engine{
+		config: c, kernel: c.Kernel,
+		byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{}),
+	}
 	e.lifecycle.stopped = make(chan struct{})
 	if e.kernel == nil {
 		e.kernel = kernel.System()
@@ -106,8 +117,8 @@ func New(c Config) (*Engine, error) {
 	return e, nil
 }
 
-// open opens a forward's listeners and deals them out to the loops. Those of
-// datagrams are the guests'.
+// openForward opens a forward's listeners and distributes them over the loops. The guests open
+// those of a datagram forward.
 func (e *Engine) openForward(f *forward.Forward) error {
 	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
 	own.counts, _ = f.Trust.(forward.HitCounter)
@@ -133,8 +144,8 @@ func (e *Engine) openForward(f *forward.Forward) error {
 	return nil
 }
 
-// discard closes what New opened. Of a socket that came from elsewhere the file
-// stays: whoever handed it over may go on without us.
+// closeAll closes what New opened. It leaves the file of an inherited unix socket: its previous
+// owner may still serve it.
 func (e *Engine) closeAll() {
 	for _, l := range e.loops {
 		if l.guest != nil {
@@ -148,7 +159,7 @@ func (e *Engine) closeAll() {
 	}
 }
 
-// Start resolves the backends' names, once, and begins to accept.
+// Start resolves the backends' names and starts to accept. It may be called once.
 func (e *Engine) Start() {
 	e.names.start(context.Background())
 	e.lifecycle.Lock()
@@ -165,8 +176,8 @@ func (e *Engine) Start() {
 	}
 }
 
-// Bound returns the addresses that the listeners are bound to, in the order of
-// the forwards and their listeners. Those of datagrams are not among them.
+// Bound returns the addresses that the listeners are bound to, in the order of the forwards and
+// their listeners, without those of datagram forwards.
 func (e *Engine) Bound() []forward.Endpoint {
 	bound := make([]forward.Endpoint, len(e.listeners))
 	for i, ln := range e.listeners {
@@ -175,49 +186,48 @@ func (e *Engine) Bound() []forward.Endpoint {
 	return bound
 }
 
-// StopAccepting accepts what the kernel had queued and closes the listeners.
-// Sessions go on. The queue of a socket that is [Socket.Held] is left alone.
+// StopAccepting closes the listeners. Connections in their queues are accepted first, existing ones
+// continue. The queue of a socket with [forward.Socket.Held] is left alone.
 func (e *Engine) StopAccepting() { e.stopAccepting(false) }
 
-// Release is StopAccepting after another process has got the sockets: their
-// queues, and the files of unix sockets, are its own from now on.
+// Release is StopAccepting after another process has taken over the sockets: their queues, and the
+// files of unix sockets, are that process's.
 func (e *Engine) Release() { e.stopAccepting(true) }
 
 func (e *Engine) stopAccepting(handedOver bool) {
-	parted := make(chan struct{}, len(e.loops))
+	closed := make(chan struct{}, len(e.loops))
 	e.onLoops(func(l *loop) {
 		for _, ln := range l.listeners {
 			ln.held = ln.held || handedOver
 		}
-		l.closeGracefully(func() { parted <- struct{}{} })
+		l.closeGracefully(func() { closed <- struct{}{} })
 		if l.guest != nil {
 			l.guest.StopAccepting()
 		}
 	})
-	// Only when all loops have closed their listeners can the number of
-	// connections reach its last zero.
+	// A loop that still has a listener open may accept more connections after the count has reached 0.
 	e.running.Go(func() {
 		for range e.loops {
-			<-parted
+			<-closed
 		}
 		e.closing.Store(true)
 		e.checkIdle()
 	})
 }
 
-// Idle is closed when StopAccepting has been called, the last connection has
-// ended, and the guests hold nothing any more.
+// Idle returns a channel that is closed when StopAccepting has been called, the last connection has
+// ended, and the guests hold nothing.
 func (e *Engine) Idle() <-chan struct{} { return e.idle }
 
-// Cut resets every connection that is left; they end as drained.
+// Cut resets all remaining connections; their outcome is drained.
 func (e *Engine) Cut() { e.onLoops((*loop).cutAll) }
 
-// Close cuts what is left, ends the loops and waits for them. It may be called
-// once, and the engine must have been started.
+// Close resets the remaining connections, ends the loops and waits for them. It may be called once,
+// after Start.
 func (e *Engine) Close() {
 	e.names.close()
-	// A loop that ended would never see the connections that another one,
-	// whose listeners are still open, hands over to it.
+	// All listeners close before the first loop ends: a loop that has ended would not serve the
+	// connections that another one passes to it.
 	<-e.onLoops((*loop).closeListeners)
 	e.onLoops(func(l *loop) { l.quit = true })
 	e.running.Wait()
@@ -230,7 +240,7 @@ func (e *Engine) Close() {
 	close(e.lifecycle.stopped)
 }
 
-// Counters returns how many connections there are.
+// Counters returns the numbers of current connections.
 func (e *Engine) Counters() Counters {
 	c := Counters{Active: int(e.active.Load())}
 	for _, l := range e.loops {
@@ -240,15 +250,15 @@ func (e *Engine) Counters() Counters {
 	return c
 }
 
-// room tells whether a listener may accept one more connection. If not, the
-// listener is left alone until one has ended. The limits are exact for one
-// listener; several on different loops may overstep them by one each.
+// hasCapacity reports whether a listener may accept one more connection. If not, the loop ignores
+// the listener until a connection has ended. The limits are exact for one listener; listeners on
+// different loops may exceed them by one each.
 func (e *Engine) hasCapacity(ln *listener) bool {
 	if e.belowLimits(ln.forward) {
 		return true
 	}
-	// A connection may end just now: look again once others know that
-	// somebody waits, or nobody would ever tell.
+	// A connection may have ended since: check again after setting limitReached, or its end would
+	// go unnoticed.
 	e.limitReached.Store(true)
 	if e.belowLimits(ln.forward) {
 		return true
@@ -264,7 +274,7 @@ func (e *Engine) belowLimits(f *forwardState) bool {
 	return f.MaxConnections <= 0 || f.active.Load() < int64(f.MaxConnections)
 }
 
-// entered counts a connection, and left counts it out again.
+// connectionOpened counts a connection, connectionClosed its end.
 func (e *Engine) connectionOpened(f *forwardState) {
 	e.active.Add(1)
 	f.active.Add(1)
@@ -304,6 +314,6 @@ func (l *loop) cutAll() {
 	}
 }
 
-// Alive is closed once every loop has come round. A loop that hangs keeps it
-// open; so does one that has ended.
+// Alive returns a channel that is closed when every loop has handled a call. It stays open while a
+// loop is stalled, and after Close.
 func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }

@@ -10,11 +10,11 @@ import (
 	"unproxy/gateway/record"
 )
 
-// headerChunk is how much is read at once while the header is awaited: what
-// follows it must be kept until the backend is there.
+// headerChunk is the size of one read while the header is incomplete. What follows the header must
+// be kept until the backend is connected.
 const headerChunk = slotSize
 
-// read is the header phase.
+// readHeader reads until the header is complete, the connection ends or the socket is empty.
 func (s *session) readHeader(l *loop) {
 	for s.sides[peer].readable {
 		b := l.buffer[:headerChunk]
@@ -25,8 +25,8 @@ func (s *session) readHeader(l *loop) {
 	}
 }
 
-// readHeader takes what a read of up to headerChunk bytes brought, and says
-// whether to read on.
+// headerRead handles the result of a read of up to headerChunk bytes, and reports whether to read
+// on.
 func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 	d := &s.sides[peer]
 	switch {
@@ -48,8 +48,8 @@ func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 	return !s.decodeHeader(l, b)
 }
 
-// decode takes the headers off the beginning of b, which is all that has come
-// and was not decoded. It returns false when more is needed.
+// decodeHeader strips the headers from b, which is everything that was received and not decoded
+// yet. It returns false if more bytes are needed.
 func (s *session) decodeHeader(l *loop, b []byte) bool {
 	f := s.listener.forward
 	for {
@@ -80,7 +80,7 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 	}
 }
 
-// HeaderOutcome says how a connection ends whose header was refused for a reason.
+// HeaderOutcome returns the outcome of a connection whose header was rejected for a reason.
 func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 	switch r.Class() {
 	case proxyproto.NotProxy:
@@ -95,7 +95,6 @@ func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 	return record.Malformed
 }
 
-// kindOf returns the kind of a complete header.
 func kindOf(h *proxyproto.Header) record.HeaderKind {
 	switch {
 	case h.Version == 1 && h.Result == proxyproto.Proxy:

@@ -13,8 +13,8 @@ import (
 	"unproxy/transparent"
 )
 
-// adopt takes a socket that is open already. The forward's options are set on
-// it, those that are off among them: whoever had it before may have set them.
+// inherit takes over an open socket. It sets all of the forward's options, including those that are
+// off, because the previous owner may have set them.
 func (ln *listener) inherit(k kernel.Kernel) error {
 	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
 	if !ln.bound.IsUnix() {
@@ -42,7 +42,7 @@ func (ln *listener) inheritTCP(k kernel.Kernel) error {
 	return nil
 }
 
-// optionsOff are those that [optionsOf] leaves out where they are off.
+// optionsOff returns the options that [optionsOf] omits when they are off.
 func optionsOff() []socketOption {
 	return []socketOption{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
@@ -50,26 +50,26 @@ func optionsOff() []socketOption {
 	}
 }
 
-// Sockets returns a copy of each listener's socket, to be handed to another
-// process, in the order of [Engine.Bound]. The caller owns the descriptors. The
-// engine must be running. A listener that closed for an error is left out.
+// Sockets returns a duplicate of each listener's socket for another process, in the order of
+// [Engine.Bound]. The caller owns the descriptors. Listeners that closed after an error are
+// omitted. The engine must be running.
 func (e *Engine) Sockets() ([]forward.Socket, error) {
 	c := e.copySockets()
 	<-c.made
 	return c.result()
 }
 
-// copies are the copies of the listeners' sockets, of which each loop makes
-// those of its own listeners.
+// socketCopies are duplicates of the listeners' sockets. Each loop duplicates its own.
 type socketCopies struct {
 	engine  *Engine
 	made    <-chan struct{}
-	sockets []forward.Socket // each listener; FD is -1 where there is none
+	sockets []forward.Socket // by listener; FD is -1 if the listener is closed
 	errs    []error
 }
 
 func (e *Engine) copySockets() *socketCopies {
-	c := &socketCopies{engine: e, sockets: make([]forward.Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
+	n := len(e.listeners)
+	c := &socketCopies{engine: e, sockets: make([]forward.Socket, n), errs: make([]error, n)}
 	c.made = e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
 			if ln.loop == l {
@@ -80,7 +80,7 @@ func (e *Engine) copySockets() *socketCopies {
 	return c
 }
 
-// sockets returns the copies that were made, or on any error none.
+// result returns the duplicates. If any failed, it closes all and returns the errors.
 func (c *socketCopies) result() ([]forward.Socket, error) {
 	open := slices.DeleteFunc(c.sockets, func(s forward.Socket) bool { return s.FD < 0 })
 	if err := errors.Join(c.errs...); err != nil {
@@ -92,7 +92,6 @@ func (c *socketCopies) result() ([]forward.Socket, error) {
 	return open, nil
 }
 
-// duplicate returns a copy of the listener's socket.
 func (ln *listener) duplicate(k kernel.Kernel) (forward.Socket, error) {
 	if ln.fd < 0 {
 		return forward.Socket{FD: -1}, nil

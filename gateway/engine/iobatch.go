@@ -9,32 +9,32 @@ import (
 )
 
 const (
-	// exchangeSize is how many sockets are read, and how many written to,
-	// together. Each has its own slot for it.
+	// batchSize is the number of sockets that are read, or written to, with one system call. Each
+	// has its own slot.
 	batchSize = 32
-	// slotSize is the room for one read. Whoever sends more at once is served
-	// alone, through the loop's own buffer.
+	// slotSize is the size of one read. A socket that delivers more at once is read alone, into the
+	// loop's own buffer.
 	slotSize = 16 << 10
-	// slotStride keeps the beginnings of slots, which is all that small messages
-	// fill, from having to share a few lines of the processor's cache.
+	// slotStride is the distance between slots. It is not a power of two, because small messages
+	// fill only the first bytes of each slot, and these must not all map to the same few cache
+	// lines.
 	slotStride = slotSize + 192
-	// fewErrands are not worth a batch.
+	// minBatch is the number of reads below which a batch does not pay off.
 	minBatch = 3
 )
 
-// exchange is where the small reads and writes of one turn of a loop are
-// gathered, to be made together: entering the kernel is a third of what a small
-// message costs.
+// ioBatch collects the small reads and writes of one turn, to make them with one system call each:
+// entering the kernel is a third of the cost of a small message.
 type ioBatch struct {
-	kernel    kernel.Batch // nil where there is none to be had
-	buffers   []byte
-	pending   []pendingRead
+	kernel    kernel.Batch  // nil if the system offers none
+	buffers   []byte        // batchSize slots
+	pending   []pendingRead // reads to make at the end of the turn
 	reads     []kernel.Transfer
 	writes    []kernel.Transfer
-	submitted []pendingRead // whose the writes are
+	submitted []pendingRead // the pending reads that reads or writes belong to, by index
 }
 
-// errand is a socket of a session that is to be read from.
+// pendingRead is a socket to read from.
 type pendingRead struct {
 	sessionRef
 	side int
@@ -54,11 +54,9 @@ func (x *ioBatch) close() {
 	}
 }
 
-// slot returns the room of the i-th read.
 func (x *ioBatch) slot(i int) []byte { return x.buffers[i*slotStride:][:slotSize:slotSize] }
 
-// shared says that a read of this side may be made together with others: there is
-// nothing that must go first.
+// batchable reports whether a side can be read in a batch: nothing else must come first.
 func (s *session) batchable(i int) bool {
 	d := &s.sides[i]
 	switch s.state {
@@ -70,7 +68,7 @@ func (s *session) batchable(i int) bool {
 	return false
 }
 
-// gather puts a read off to the end of the turn, if it may be shared.
+// queueRead defers a read to the end of the turn if it is batchable, and reports whether it did.
 func (l *loop) queueRead(s *session, i int) bool {
 	x := &l.io
 	if x.kernel == nil || !s.batchable(i) {
@@ -83,10 +81,9 @@ func (l *loop) queueRead(s *session, i int) bool {
 	return true
 }
 
-// trade makes the reads that were gathered, and then the writes that follow from
-// them. What came of a batch is noted for all of its sockets before anything is
-// done about one: that may end a session, or move what another of its errands
-// is about.
+// submitIO makes the pending reads, then the writes that follow from them. The results of a batch
+// are stored for all sockets before any of them is acted on: an action may end a session or move
+// bytes that another pending read of the same session refers to.
 func (l *loop) submitIO() {
 	x := &l.io
 	pending := x.pending
@@ -113,7 +110,7 @@ func (l *loop) submitIO() {
 	}
 }
 
-// readTogether reads for all errands that are still due.
+// submitReads reads for all pending reads that are still batchable.
 func (l *loop) submitReads(pending []pendingRead) {
 	x := &l.io
 	x.submitted, x.reads = x.submitted[:0], x.reads[:0]
@@ -132,11 +129,11 @@ func (l *loop) submitReads(pending []pendingRead) {
 		d := &s.sides[e.side]
 		d.noteRead(t.N, len(t.B))
 		s.noteEOF(e.side)
-		d.held = t.B[:t.N] // in the slot until the exchange is over
+		d.held = t.B[:t.N] // in its slot until submitIO is done
 	}
 }
 
-// writeTogether writes what is held for all errands that have something.
+// submitWrites writes the bytes that the reads left in held.
 func (l *loop) submitWrites() {
 	x := &l.io
 	submitted := x.submitted
@@ -158,7 +155,7 @@ func (l *loop) submitWrites() {
 	}
 }
 
-// wasRead acts on a read that was made together with others.
+// readDone acts on the result of a batched read.
 func (s *session) readDone(l *loop, i int, t *kernel.Transfer) {
 	switch {
 	case t.Errno == unix.EINTR:
@@ -176,9 +173,8 @@ func (s *session) readDone(l *loop, i int, t *kernel.Transfer) {
 	}
 }
 
-// wasWritten acts on a write that was made together with others: what the other
-// side did not take leaves the slot, and what more there is to read goes the
-// ordinary way.
+// writeDone acts on the result of a batched write. Bytes that the other side did not take are
+// copied out of the slot; further reads are made without the batch.
 func (s *session) writeDone(l *loop, i int, errno syscall.Errno) {
 	d := &s.sides[i]
 	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
@@ -195,7 +191,7 @@ func (s *session) writeDone(l *loop, i int, errno syscall.Errno) {
 	d.held = nil
 }
 
-// readAlone is what an event leads to where nothing is shared.
+// readNow reads from a session without a batch.
 func (s *session) readNow(l *loop) {
 	if s.state == reading {
 		s.readHeader(l)

@@ -14,16 +14,14 @@ import (
 )
 
 const (
-	// bufferSize is the room for one read. Twice the size costs nothing
-	// while idle, because all sessions of a loop share it; half of it costs
-	// a bulk stream much of its speed.
+	// bufferSize is the size of one read. All sessions of a loop share the buffer, so a larger one
+	// costs nothing while they are idle. Half the size slows a bulk stream down considerably.
 	bufferSize = 256 << 10
-	maxEvents  = 512 // events of one wait
+	maxEvents  = 512 // per wait
 )
 
-// loop is one event loop: a goroutine on a thread of its own, which owns an
-// epoll instance and all its sessions outright. Only the mailbox and the
-// atomics are touched by others.
+// loop is one event loop: a goroutine locked to its thread, which owns an epoll instance and its
+// sessions. Other goroutines touch only the mailbox and the atomic fields.
 type loop struct {
 	engine *Engine
 	kernel kernel.Kernel
@@ -31,48 +29,51 @@ type loop struct {
 	poller int
 	waker  int
 
-	now          int64 // the kernel's clock at the last wake-up
-	spinUntil    int64 // the time before which the loop does not sleep
-	lastEvents   int   // events of the last turn
+	now          int64 // the kernel's clock after the last wait
+	spinUntil    int64 // the loop does not sleep before this time, see Config.Spin
+	lastEvents   int   // returned by the last wait
 	wheel        *wheel
-	buffer       []byte              // what is read and written at once
-	spareBuffers []*[bufferSize]byte // buffers that blocked sessions gave back
+	buffer       []byte              // for reads; what was read is written from it
+	spareBuffers []*[bufferSize]byte // returned by sessions, see takeBuffer
 	pipes        pipePool
 	io           ioBatch
 	runQueue     []*session // sessions that used up their budget
-	resuming     []*session // the same, for the round after
+	resuming     []*session // the run queue that resume works on; reused as the next one
 
 	sessions    sessionPool
 	lastRelease int64        // when a session ended last
-	active      atomic.Int64 // sessions of this loop, with those on their way to it
-	issued      uint64       // ids given so far
+	active      atomic.Int64 // sessions of this loop, including those in its mailbox
+	issued      uint64       // ids issued so far
 
-	waiting waitQueue // sessions without their header
+	waiting waitQueue
 
-	listeners  []*listener // those whose connections this loop accepts
-	pauseTimer timer       // until accepting is tried again
-	paused     bool        // pause is armed
-	closeTimer timer       // until the listeners are closed
-	closeDone  []func()    // to be called then
-	shortage   bool        // accept_paused was told, accept_resumed was not
-	lastNotice int64       // when accept_paused was told last
+	listeners  []*listener // this loop accepts from them
+	pauseTimer timer       // ends a pause
+	paused     bool        // accepting is paused and pauseTimer is armed
+	closeTimer timer       // ends the graceful close of the listeners
+	closeDone  []func()    // called when the listeners are closed
+	shortage   bool        // accept_paused was reported, accept_resumed was not
+	lastNotice int64       // when accept_paused was reported last
 
 	diagnoses  map[netip.AddrPort]diagnosis
-	candidates []forward.Endpoint
-	report     record.Connection
+	candidates []forward.Endpoint // reused by targets
+	report     record.Connection  // reused for each record
 
-	guest      Guest // nil for none
-	guestTimer timer // the guest's
+	guest      Guest // nil if there is none
+	guestTimer timer // set by Host.Alarm
 
-	tallies []*record.Tally // of each forward
+	tallies []*record.Tally // by forwardState.index
 
 	mail     mailbox
-	received []acceptedConn // read from the mail last
-	quit     bool
+	received []acceptedConn // the connections of the last readMail; its memory is reused
+	quit     bool           // set by a call to end run
 }
 
 func newLoop(e *Engine, index int) (*loop, error) {
-	l := &loop{engine: e, kernel: e.kernel, index: index, buffer: make([]byte, bufferSize), diagnoses: map[netip.AddrPort]diagnosis{}}
+	l := &loop{
+		engine: e, kernel: e.kernel, index: index,
+		buffer: make([]byte, bufferSize), diagnoses: map[netip.AddrPort]diagnosis{},
+	}
 	l.now = l.kernel.Now()
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
@@ -99,7 +100,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	return l, nil
 }
 
-// run serves until a call sets quit.
+// run serves until a call sets quit. Then it resets the remaining sessions.
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -116,9 +117,9 @@ func (l *loop) run() {
 	l.pipes.close()
 }
 
-// turn waits for events once and serves them, before the deadlines: one that
-// closes a session's socket must not leave an event of it behind, which would be
-// taken for one of the socket that came in its place.
+// turn waits for events once and handles them, then the deadlines. The events come first because a
+// deadline may close a socket whose descriptor a new socket reuses: an event of the old one that is
+// handled later would reach the new one.
 func (l *loop) turn(events []unix.EpollEvent) {
 	n := l.wait(events)
 	l.wheel.skip(l.now)
@@ -136,18 +137,15 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 }
 
-// wait collects the events that there are. When there are none it sleeps until
-// one comes or a deadline is due, unless there is work left, or the last event
-// was less than [Config.Spin] ago: then it returns, and the loop comes round.
+// wait collects events. If there are none, it sleeps until one comes or a deadline is due. It does
+// not sleep if work is left, or if the last event was less than [Config.Spin] ago: then it returns
+// at once, and the loop makes another turn, with deadlines and mailbox.
 //
-// A loop that spins thus makes a whole turn for each look, and deadlines and the
-// mailbox are served as ever. It neither blocks nor yields: each turn is a
-// call, at which the Go runtime can stop it for the garbage collector or, after
-// 10 ms, for another goroutine.
+// A spinning loop neither blocks nor yields. The Go runtime can stop it at the system call of each
+// turn for the garbage collector, or after 10 ms for another goroutine.
 //
-// A look that does not sleep is cheaper, for it keeps the scheduler out of it. It
-// comes first after a turn that found several events: after others it would
-// mostly find none.
+// A wait without a timeout is cheaper because it does not involve the scheduler. After a turn with
+// several events, wait tries that first. After other turns it would rarely find any.
 func (l *loop) wait(events []unix.EpollEvent) int {
 	timeout := 0
 	if len(l.runQueue) == 0 && !l.mail.unread.Load() && l.now >= l.spinUntil {
@@ -168,9 +166,9 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 	return n
 }
 
-// dispatch hands one event to whom its tag names. A session that ended
-// earlier in the same batch, or whose place another took, is told by its
-// generation.
+// dispatch passes an event to the owner of its descriptor. The generation in the reference tells
+// whether a session has ended since, earlier in the same batch of events, and whether its slot
+// belongs to another connection now.
 func (l *loop) dispatch(events uint32, t tag) {
 	kind, key := t.split()
 	switch kind {
@@ -189,7 +187,7 @@ func (l *loop) dispatch(events uint32, t tag) {
 	}
 }
 
-// fire serves a deadline.
+// fire handles an expired timer.
 func (l *loop) fire(t *timer) {
 	switch {
 	case t == &l.pauseTimer:
@@ -203,8 +201,8 @@ func (l *loop) fire(t *timer) {
 	}
 }
 
-// later puts s on the run queue: it has used up its budget, but its
-// descriptors will raise no further edge for what is already there.
+// requeue puts s on the run queue. s has used up its budget, and edge-triggered descriptors raise
+// no further event for data that is already there.
 func (l *loop) requeue(s *session) {
 	if !s.queued {
 		s.queued = true
@@ -212,7 +210,7 @@ func (l *loop) requeue(s *session) {
 	}
 }
 
-// resume runs the sessions of the run queue once each.
+// resume runs each session of the run queue once.
 func (l *loop) resume() {
 	l.runQueue, l.resuming = l.resuming[:0], l.runQueue
 	for _, s := range l.resuming {
@@ -223,7 +221,7 @@ func (l *loop) resume() {
 	}
 }
 
-// open takes a session for a connection.
+// newSession takes a session from the pool for a connection.
 func (l *loop) newSession(a acceptedConn) *session {
 	s := l.sessions.take()
 	s.start(a, l.nextID(), l.now)
@@ -231,13 +229,13 @@ func (l *loop) newSession(a acceptedConn) *session {
 	return s
 }
 
-// nextID returns a number that no other loop gives.
+// nextID returns an id that is unique among all loops.
 func (l *loop) nextID() uint64 {
 	l.issued++
 	return l.issued*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
-// release gives a finished session back.
+// release returns a finished session to the pool.
 func (l *loop) release(s *session) {
 	l.lastRelease = l.now
 	l.active.Add(-1)
@@ -245,12 +243,13 @@ func (l *loop) release(s *session) {
 	l.sessions.put(s)
 }
 
-// watch registers a session's descriptor, once, edge-triggered.
+// watchSide registers a session's socket with epoll, edge-triggered. It is called once for each
+// socket.
 func (l *loop) watchSide(s *session, side int, events uint32) bool {
 	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, uint64(s.tag(side))) == 0
 }
 
-// watchWrites adds EPOLLOUT to a descriptor that was registered without it.
+// watchWrites adds EPOLLOUT to a socket that was registered without it.
 func (l *loop) watchWrites(s *session, side int) {
 	d := &s.sides[side]
 	if d.watchesWrites {
@@ -260,7 +259,7 @@ func (l *loop) watchWrites(s *session, side int) {
 	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, uint64(s.tag(side)))
 }
 
-// close gives up what the loop waits and exchanges bytes with, once it has ended.
+// close closes the I/O batch, epoll and the mailbox. The loop must have ended.
 func (l *loop) close() {
 	l.io.close()
 	l.mail.Lock()
@@ -270,8 +269,8 @@ func (l *loop) close() {
 	l.kernel.Close(l.waker)
 }
 
-// takeBuffer gives the loop's buffer away and takes another: how the bytes
-// that a blocked reader did not take are kept without copying them.
+// takeBuffer gives the loop's buffer to the caller and replaces it. A session uses this to keep
+// bytes that its reader did not take without copying them.
 func (l *loop) takeBuffer() *[bufferSize]byte {
 	taken := (*[bufferSize]byte)(l.buffer)
 	if last := len(l.spareBuffers) - 1; last >= 0 {
@@ -282,7 +281,7 @@ func (l *loop) takeBuffer() *[bufferSize]byte {
 	return taken
 }
 
-// returnBuffer takes a buffer back.
+// returnBuffer returns a buffer of takeBuffer.
 func (l *loop) returnBuffer(b *[bufferSize]byte) {
 	const keep = 16
 	if len(l.spareBuffers) < keep {

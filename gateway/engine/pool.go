@@ -5,23 +5,22 @@ import (
 	"math/rand/v2"
 )
 
-// blockSize is how many sessions are made at once, so that they lie side by side.
-// Together they fill whole pages, beyond the runtime's classes of small objects,
-// whose next larger one would waste a tenth.
+// blockSize is the number of sessions allocated together. A block fills whole pages. It is larger
+// than the runtime's small size classes, where rounding up to the next class would waste a tenth.
 const blockSize = 128
 
-// sessions are those of one loop, the used and the free ones. They are numbered,
-// and stay where they are.
+// sessionPool holds the sessions of one loop, in use and free. A session has an index and never
+// moves.
 type sessionPool struct {
 	blocks []*[blockSize]session
-	free   uint64 // 1 + the index of the free one that was used last; its id leads on to the next
+	free   uint64 // index + 1 of the first free session; its id is the next entry
 }
 
 func (p *sessionPool) len() int { return len(p.blocks) * blockSize }
 
 func (p *sessionPool) at(i uint32) *session { return &p.blocks[i/blockSize][i%blockSize] }
 
-// ticket names a session for as long as it is the same connection.
+// sessionRef refers to a session while it serves the same connection.
 type sessionRef struct{ index, generation uint32 }
 
 func (s *session) ref() sessionRef { return sessionRef{s.index, s.generation} }
@@ -29,7 +28,7 @@ func (s *session) ref() sessionRef { return sessionRef{s.index, s.generation} }
 // tag returns the tag of the session's socket on a side.
 func (s *session) tag(side int) tag { return newTag(side, s.ref().key()) }
 
-// indexBits is the width of an index in a key: more sessions than a loop can have.
+// indexBits is the width of an index in a key. A loop can't have so many sessions.
 const indexBits = 30
 
 // key packs the reference into the 62 bits that a [tag] has room for.
@@ -40,7 +39,7 @@ func refOf(key uint64) sessionRef {
 	return sessionRef{index: uint32(key & (1<<indexBits - 1)), generation: uint32(key >> indexBits)}
 }
 
-// find returns the session that a ticket names, or nil if it has ended.
+// find returns the session of a reference, or nil if its connection has ended.
 func (p *sessionPool) find(t sessionRef) *session {
 	if s := p.at(t.index); s.generation == t.generation && s.state != free {
 		return s
@@ -48,7 +47,7 @@ func (p *sessionPool) find(t sessionRef) *session {
 	return nil
 }
 
-// from yields up to n sessions, from the i-th on.
+// from yields up to n sessions from index i on, including free ones.
 func (p *sessionPool) from(i, n int) iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for end := min(i+n, p.len()); i < end; i++ {
@@ -59,7 +58,7 @@ func (p *sessionPool) from(i, n int) iter.Seq[*session] {
 	}
 }
 
-// live yields the sessions that are not free.
+// live yields the sessions in use.
 func (p *sessionPool) live() iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for s := range p.from(0, p.len()) {
@@ -70,7 +69,6 @@ func (p *sessionPool) live() iter.Seq[*session] {
 	}
 }
 
-// take returns a free session.
 func (p *sessionPool) take() *session {
 	if p.free == 0 {
 		p.grow()
@@ -80,8 +78,7 @@ func (p *sessionPool) take() *session {
 	return s
 }
 
-// give takes a session back. Whoever names it by its generation will not find it
-// any more.
+// put returns a session to the pool. References to it become invalid.
 func (p *sessionPool) put(s *session) {
 	s.generation++
 	s.state = free

@@ -13,74 +13,82 @@ import (
 type state uint8
 
 const (
-	free       state = iota // nobody's
-	reading                 // the header
-	closing                 // the peer's FIN, after ours
-	dialling                // the backend
-	diagnosing              // a plain connect, to tell why the transparent one timed out
-	relaying                // either side
+	free       state = iota // not in use
+	reading                 // for the header
+	closing                 // for the peer's FIN after ours
+	dialling                // for the backend
+	diagnosing              // for a plain connect, after a transparent one timed out
+	relaying                // for either side
 )
 
-// String returns the state's word.
+// String returns the name that [Session.State] uses.
 func (s state) String() string {
 	return [...]string{
-		free: "free", reading: "header", closing: "closing", dialling: "dialling", diagnosing: "diagnosing", relaying: "relaying",
+		free: "free", reading: "header", closing: "closing", dialling: "dialling",
+		diagnosing: "diagnosing", relaying: "relaying",
 	}[s]
 }
 
-// The two sides of a session, and of a socket's tag.
+// The two sides of a session: indices of session.sides, and kinds of event tags.
 const (
 	peer    = tagPeer
 	backend = tagBackend
 )
 
 const (
-	// interest is what a socket is registered for, edge-triggered. EPOLLOUT
-	// is added to a peer's only when a write blocked; a backend's has it from
-	// the start, because it tells of the connection.
+	// interest is the set of events that a socket is registered for, edge-triggered. A backend's
+	// socket also has EPOLLOUT from the start, which reports that it is connected. A peer's socket
+	// gets it when a write has blocked.
 	interest = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
-	// closingTime is how long a peer may take to close after we did.
+	// closeTimeout is how long a peer may take to close after the gateway has.
 	closeTimeout = 5 * time.Second
-	// roomTime is how long a session waits for a descriptor while its loop
-	// gives none back: then it makes room itself.
+	// resourceTimeout is how long a session waits for a descriptor while no session of its loop
+	// ends. Then it ends itself, which frees one.
 	resourceTimeout = 2 * time.Second
 )
 
-// session is one connection through the gateway. Its state machine is trust.go
-// and session.go, and nothing else decides an outcome; header.go, exchange.go, dial.go, relay.go
-// and end.go do what it says and tell what came of it.
+// session is one connection through the gateway. trust.go and states.go are its state machine and
+// decide its outcome. header.go, iobatch.go, dial.go, relay.go and end.go carry that out and report
+// results.
 type session struct {
 	listener *listener
-	tally    *record.Tally // its loop's, of its forward
+	tally    *record.Tally // the loop's counters of the forward
 	sides    [2]side
 	timer    timer
 	details  *record.Details
 	failure  *failure
 
-	backend                           forward.Endpoint // dialled last
-	peer, client, destination, source address          // source: connected from, where transparent
+	backend forward.Endpoint // dialled last
 
-	id                                            uint64 // when free, sessions.free of before
-	acceptedAt, headerAt, connectedAt, lastActive int64  // when it was accepted, had its header, had its backend, last moved
+	peer, client, destination address
+	source                    address // that the backend's socket is bound to; invalid in plain mode
+
+	id uint64 // of a free session: the next entry of sessionPool.free
+
+	// Times of the kernel's clock. headerAt and connectedAt are 0 until then.
+	acceptedAt, headerAt, connectedAt, lastActive int64
 
 	index, generation uint32
 	state             state
-	spoof             bool // dial from the client's address
-	clientCounted     bool // against the client's limit
-	queued            bool // on the loop's run queue
-	keepaliveSet      bool // the keepalive options are set, or never will be
-	version           uint8
+	spoof             bool           // connect from the client's address
+	clientCounted     bool           // in forwardState.clients
+	queued            bool           // on the loop's run queue
+	keepaliveSet      bool           // or not needed
+	version           uint8          // of the header
 	headers           uint8          // read so far
-	attempt           uint16         // backends tried so far: a name may have many addresses
-	firstEOF          uint8          // 1 + the side that finished first
-	outcome           record.Outcome // so far; the outcome in the end
+	attempt           uint16         // backends tried so far; a name may have many addresses
+	firstEOF          uint8          // 1 + the side that sent its FIN first
+	outcome           record.Outcome // the latest, until the session ends
 	endedBy           record.Party
 	endPhase          record.Phase
 }
 
-// start makes a session of a fresh connection.
+// start initialises a session for an accepted connection.
 func (s *session) start(a acceptedConn, id uint64, now int64) {
-	*s = session{index: s.index, generation: s.generation, listener: a.listener, id: id, peer: pack(a.peer), acceptedAt: now, lastActive: now}
+	*s = session{
+		index: s.index, generation: s.generation, listener: a.listener, id: id, peer: pack(a.peer),
+		acceptedAt: now, lastActive: now,
+	}
 	s.timer.session = s
 	s.sides[peer].fd, s.sides[backend].fd = int32(a.fd), -1
 	s.sides[peer].noDelaySet = true

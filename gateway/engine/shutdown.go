@@ -2,22 +2,21 @@ package engine
 
 import "time"
 
-// partingTime is how long handshakes that are under way when a listener is to be
-// closed have to be completed: as long as the way to a load balancer and back.
+// gracePeriod is the time that handshakes in progress have to complete when a listener closes:
+// about one round trip to a distant load balancer.
 const gracePeriod = 100 * time.Millisecond
 
-// part closes the loop's listeners such that nobody whose connection the kernel
-// has taken is reset, and calls done when all are closed. From now on the
-// kernel answers no new handshake; whoever begins one is refused when it tries
-// again, a second later. Those that are under way come to their end meanwhile.
-// A socket that somebody else has open keeps its queue, which is theirs to serve.
+// closeGracefully closes the loop's listeners without resetting connections that have completed the
+// handshake, and calls done when all are closed. From now on the kernel ignores new handshakes;
+// those clients get a refusal when they retry a second later. Handshakes in progress have
+// gracePeriod to complete. The queue of a shared socket is left to its other owner.
 func (l *loop) closeGracefully(done func()) {
 	waits := false
 	for _, ln := range l.listeners {
 		if ln.fd < 0 || ln.held || ln.bound.IsUnix() {
 			continue
 		}
-		// Where the kernel knows no such filter there is nothing to wait for.
+		// A kernel that rejects the filter leaves nothing to wait for.
 		waits = l.kernel.RefuseHandshakes(ln.fd) == 0 || waits
 	}
 	l.closeDone = append(l.closeDone, done)
@@ -33,8 +32,8 @@ func (l *loop) closeGracefully(done func()) {
 	l.wheel.arm(&l.closeTimer, l.now+int64(gracePeriod))
 }
 
-// closeListeners closes the loop's listeners; what the kernel had queued for
-// them is accepted first, or it would be reset.
+// closeListeners closes the loop's listeners. It first accepts the connections in their queues,
+// which close(2) would reset.
 func (l *loop) closeListeners() {
 	l.wheel.disarm(&l.closeTimer)
 	for _, ln := range l.listeners {

@@ -8,44 +8,41 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// askStep is how many sessions a loop looks at for one question; then it goes
-// on with its work and is asked again. Describing so many takes
-// some five microseconds.
+// snapshotStep is the number of sessions that a loop describes before it continues with its work.
+// That takes some five microseconds.
 const snapshotStep = 256
 
-// askBatch is how many connections are described before whoever asked looks at
-// them: what bounds the memory that a question takes.
+// snapshotBatch is the number of connections described before they are passed to the caller. It
+// bounds the memory of a query.
 const snapshotBatch = 1024
 
-// Session is a connection that goes on, as it was at one moment.
+// Session is a snapshot of an open connection.
 type Session struct {
 	// ID is unique among the connections of this process.
 	ID uint64
 	// Forward is the label of its forward, Listener the name of its listener.
 	Forward, Listener string
-	// Peer is invalid on a unix socket. Client and Destination are invalid
-	// until a header has named them.
+	// Peer is invalid on a unix socket. Client and Destination are invalid until a header has named
+	// them.
 	Peer, Client, Destination netip.AddrPort
-	// Backend is the one that is dialled or was; the zero value before that.
+	// Backend is the one that was dialled last, the zero value if none was.
 	Backend forward.Endpoint
-	// Transparent says that the backend sees the client's address.
+	// Transparent means that the backend sees the client's address.
 	Transparent bool
-	// Version is the header's, 1 or 2; 0 when none was read.
+	// Version is the header's version, 1 or 2; 0 if there is none.
 	Version uint8
-	// Authority is the host name that the client asked for, as the header has
-	// it; it is of the client's choice and may hold any byte.
+	// Authority is the host name that the client requested, from the header. The client chooses it,
+	// and it may contain any byte.
 	Authority string
-	// State is what it waits for: "header", "closing", "dialling",
-	// "diagnosing" or "relaying".
+	// State is what the connection waits for: "header", "closing", "dialling", "diagnosing" or
+	// "relaying".
 	State string
-	// BytesIn went from client to backend, BytesOut the other way.
+	// BytesIn counts bytes from client to backend, BytesOut those in the other direction.
 	BytesIn, BytesOut int64
-	// Age is the time since accept, Idle since its sockets last told of
-	// anything.
+	// Age is the time since accept, Idle since the last event of its sockets.
 	Age, Idle time.Duration
 }
 
-// describe fills in what a session is.
 func (s *session) describe(to *Session, now int64) {
 	*to = Session{
 		ID:          s.id,
@@ -68,10 +65,9 @@ func (s *session) describe(to *Session, now int64) {
 	}
 }
 
-// EachSession calls visit for every connection that goes on, one after the
-// other, on the caller's goroutine; what it is given is the caller's until the
-// next call. The loops are asked in small steps between which they work on, so
-// that a connection that begins meanwhile may be missing. The error is of ctx.
+// EachSession calls visit for each open connection, on the caller's goroutine. The argument is
+// valid until the next call. The loops are queried in steps and work in between, so it may miss a
+// connection that opens or report one that closes meanwhile. The error is the cause of ctx.
 func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	var batch []Session
 	for _, l := range e.loops {
@@ -93,9 +89,9 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	return nil
 }
 
-// snapshots appends what some of the loop's sessions are to all.
+// snapshots appends the open connections among snapshotStep sessions, from index at on.
 func (l *loop) snapshots(all []Session, at int) []Session {
-	now := l.kernel.Now() // the loop's own clock may be older than a session that was just handed over
+	now := l.kernel.Now() // the loop's own time may be older than a session that was just passed to it
 	for s := range l.sessions.from(at, snapshotStep) {
 		if s.state != free {
 			all = append(all, Session{})
@@ -105,11 +101,11 @@ func (l *loop) snapshots(all []Session, at int) []Session {
 	return all
 }
 
-// Reset ends the connection that has an id, as an operator wishes: both sides
-// are reset. found is false if there is none, or no more. The error is of ctx.
+// Reset resets both sides of the connection with an id, on behalf of the operator. found is false
+// if no such connection is open. The error is the cause of ctx.
 func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
 	at := 0
-	of := e.loops[id%uint64(len(e.loops))] // see open
+	of := e.loops[id%uint64(len(e.loops))] // see nextID
 	err = e.askLoops(ctx, []*loop{of}, func(l *loop) (more bool) {
 		for s := range l.sessions.from(at, snapshotStep) {
 			if s.state != free && s.id == id {

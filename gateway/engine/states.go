@@ -12,7 +12,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// event is where every event of a session's two sockets arrives.
+// handleEvent handles every event of a session's two sockets.
 func (s *session) handleEvent(l *loop, i int, events uint32) {
 	d := &s.sides[i]
 	d.readable = d.readable || events&^unix.EPOLLOUT != 0
@@ -42,7 +42,7 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	}
 }
 
-// resume goes on where the budget of a wake-up was used up.
+// resume continues a session that used up its budget.
 func (s *session) resume(l *loop) {
 	switch s.state {
 	case relaying:
@@ -52,7 +52,7 @@ func (s *session) resume(l *loop) {
 	}
 }
 
-// timeout is where every deadline of a session arrives.
+// handleTimeout handles every deadline of a session.
 func (s *session) handleTimeout(l *loop) {
 	switch s.state {
 	case reading:
@@ -70,7 +70,7 @@ func (s *session) handleTimeout(l *loop) {
 	}
 }
 
-// refused ends a connection for its header.
+// rejectHeader ends a session because its header is invalid.
 func (s *session) rejectHeader(l *loop, b []byte, err error) {
 	outcome := record.Malformed
 	if e, ok := err.(*proxyproto.Error); ok {
@@ -83,7 +83,7 @@ func (s *session) rejectHeader(l *loop, b []byte, err error) {
 	s.refuse(l, outcome, record.Header)
 }
 
-// readEnded is the end of the stream before the header was whole.
+// headerEOF handles the end of the stream before the header is complete.
 func (s *session) headerEOF(l *loop) {
 	held := s.sides[peer].held
 	s.endedBy = record.Peer
@@ -95,8 +95,8 @@ func (s *session) headerEOF(l *loop) {
 	s.refuse(l, record.Truncated, record.Header)
 }
 
-// readFailed is a connection that broke before the header was whole. Many
-// health checks connect and reset.
+// headerReadFailed handles a read error before the header is complete. Many health checks connect
+// and reset.
 func (s *session) headerReadFailed(l *loop, errno syscall.Errno) {
 	s.endedBy = record.Peer
 	s.setReason(errno.Error())
@@ -107,7 +107,7 @@ func (s *session) headerReadFailed(l *loop, errno syscall.Errno) {
 	s.end(l, outcome, record.Header)
 }
 
-// decide acts on a whole header; payload is what came behind it.
+// applyHeader acts on a complete header. payload is what followed it.
 func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	f := s.listener.forward
 	switch h.Result {
@@ -139,8 +139,8 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// close sends a FIN and waits for the peer's, so that no unread byte turns
-// ours into a RST.
+// closePeer sends a FIN and waits for the peer's. Closing with unread bytes would send a RST
+// instead.
 func (s *session) closePeer(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.state, s.outcome, s.endedBy, s.endPhase = closing, outcome, record.Gateway, phase
 	s.arm(l, closeTimeout)
@@ -148,7 +148,7 @@ func (s *session) closePeer(l *loop, outcome record.Outcome, phase record.Phase)
 	s.discardInput(l)
 }
 
-// discard reads what nobody wants, up to the peer's FIN.
+// discardInput reads and discards until the peer's FIN.
 func (s *session) discardInput(l *loop) {
 	d := &s.sides[peer]
 	for range relayBudget {
@@ -166,7 +166,7 @@ func (s *session) discardInput(l *loop) {
 	l.requeue(s)
 }
 
-// dial is the dial phase: from here on the backends are tried in turn.
+// dial starts the dial phase: the backends are tried in turn.
 func (s *session) dial(l *loop, payload []byte) {
 	s.state = dialling
 	if s.headerAt == 0 {
@@ -175,8 +175,8 @@ func (s *session) dial(l *loop, payload []byte) {
 	s.dialNext(l, payload)
 }
 
-// tryNext dials the next backend that may do; payload is what must reach it
-// first and is not held yet.
+// dialNext dials the next possible backend. payload is what follows the header, as far as it is not
+// held yet.
 func (s *session) dialNext(l *loop, payload []byte) {
 	for {
 		targets := l.targets(s)
@@ -206,10 +206,10 @@ func (s *session) dialNext(l *loop, payload []byte) {
 	}
 }
 
-// dialEvent is an event while the backend is dialled.
+// dialEvent handles an event during the dial phase.
 func (s *session) dialEvent(l *loop, i int, events uint32) {
 	if i == peer {
-		if events&unix.EPOLLERR != 0 { // EPOLLHUP alone is a unix peer that closed: its bytes are to go on
+		if events&unix.EPOLLERR != 0 { // EPOLLHUP alone is a unix peer that closed: forward its bytes
 			s.endedBy = record.Client
 			s.end(l, record.Reset, record.Dial)
 		}
@@ -221,13 +221,13 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 		s.dialNext(l, nil)
 		return
 	}
-	if events&unix.EPOLLOUT != 0 { // with EPOLLHUP it is a unix backend that has spoken and closed
+	if events&unix.EPOLLOUT != 0 { // with EPOLLHUP: a unix backend has sent something and closed
 		s.connected(l)
 	}
 }
 
-// dialTimeout gives one backend up and turns to the next; or tries the same
-// one again, for which there was no descriptor before.
+// dialTimeout gives up on a backend and tries the next. Without a socket, it retries the one for
+// which no descriptor was free.
 func (s *session) dialTimeout(l *loop) {
 	if s.sides[backend].fd >= 0 {
 		s.dialError(unix.ETIMEDOUT)
@@ -236,10 +236,10 @@ func (s *session) dialTimeout(l *loop) {
 	s.dialNext(l, nil)
 }
 
-// waitForRoom puts a dial off for which the system had no descriptor or no
-// memory, until the connect timeout. Meanwhile nothing is accepted: newcomers
-// would only take what those need that are here. Where sessions wait for each
-// other's descriptors, one after the other gives its own up.
+// waitForResources postpones a dial that lacks a descriptor or memory, until the connect timeout,
+// and reports whether it did. Meanwhile the loop accepts nothing, because new connections would
+// take the descriptors that existing ones need. Sessions that hold each other's descriptors end one
+// by one, see resourceTimeout.
 func (s *session) waitForResources(l *loop, payload []byte) bool {
 	timeout := int64(s.listener.forward.ConnectTimeout)
 	if timeout > 0 && l.now-s.headerAt >= timeout || l.now-max(s.headerAt, l.lastRelease) >= int64(resourceTimeout) {
@@ -251,9 +251,9 @@ func (s *session) waitForResources(l *loop, payload []byte) bool {
 	return true
 }
 
-// dialFailed ends a connection for which no backend was to be had. Where the
-// last word was that a transparent connect timed out, the peer is sent away
-// and a plain connect tells whether the replies only lacked a way back.
+// dialFailed ends a session that found no backend. If the last attempt was a transparent connect
+// that timed out, the peer is reset, and a plain connect finds out whether only the return path is
+// missing.
 func (s *session) dialFailed(l *loop) {
 	if s.outcome == record.OK {
 		var reason string
@@ -267,7 +267,7 @@ func (s *session) dialFailed(l *loop) {
 	s.refuse(l, s.outcome, record.Dial)
 }
 
-// diagnose finds out why a transparent connect timed out.
+// diagnose starts to find out why a transparent connect timed out.
 func (s *session) diagnose(l *loop) {
 	s.resetSide(l, peer)
 	s.state = diagnosing
@@ -280,20 +280,21 @@ func (s *session) diagnose(l *loop) {
 	}
 }
 
-// diagnosed ends a connection whose transparent connect timed out; plain says
-// that a plain one did not.
-func (s *session) finishDiagnosis(l *loop, plain bool) {
-	l.cacheDiagnosis(s.backend.Addr, plain)
+// finishDiagnosis ends a session whose transparent connect timed out. answers means that a plain
+// connect succeeded.
+func (s *session) finishDiagnosis(l *loop, answers bool) {
+	l.cacheDiagnosis(s.backend.Addr, answers)
 	outcome := record.ConnectTimeout
-	if plain {
+	if answers {
 		outcome = record.NoReturnPath
-		s.setReason("the backend answers the gateway's own address, but its replies to the client do not return through the gateway")
+		s.setReason("the backend answers the gateway's own address, " +
+			"but its replies to the client do not return through the gateway")
 	}
 	s.endedBy = record.Timeout
 	s.refuse(l, outcome, record.Dial)
 }
 
-// join is the moment at which the backend is there: the relay phase.
+// connected starts the relay phase: the backend is connected.
 func (s *session) connected(l *loop) {
 	s.state = relaying
 	s.connectedAt = l.kernel.Now()
@@ -307,7 +308,7 @@ func (s *session) connected(l *loop) {
 	s.relay(l)
 }
 
-// relay moves what can be moved, both ways.
+// relay moves the available bytes in both directions.
 func (s *session) relay(l *loop) {
 	for from := range s.sides {
 		if broken, errno := s.pump(l, from); broken >= 0 {
@@ -322,23 +323,23 @@ func (s *session) relay(l *loop) {
 	}
 }
 
-// noteEnd notes which side finished first.
+// noteEOF records which side finished first.
 func (s *session) noteEOF(i int) {
 	if s.sides[i].eof && s.firstEOF == 0 {
 		s.firstEOF = uint8(i) + 1
 	}
 }
 
-// checkError looks for the error that an event told of where neither reading
-// nor writing met it: both may be waiting for the other side.
+// checkError looks for the error behind an EPOLLERR that neither a read nor a write has returned,
+// because both directions wait for the other side.
 func (s *session) checkError(l *loop, i int) {
 	if errno := l.kernel.SocketError(int(s.sides[i].fd)); errno != 0 {
 		s.abort(l, i, errno)
 	}
 }
 
-// broken ends a session of which one side was reset: the other is reset too,
-// after what the first had still to say.
+// abort ends a session after an error on one side. It forwards what that side sent before, then
+// resets the other.
 func (s *session) abort(l *loop, who int, errno syscall.Errno) {
 	s.forwardRemaining(l, who)
 	s.endedBy = party(who)
@@ -356,9 +357,8 @@ func party(side int) record.Party {
 	return record.Client
 }
 
-// armRelay sets the deadline of the relay phase: that of the keepalive options,
-// which are set once the connection is old enough, or that of a session that
-// moves nothing for too long, which it ends.
+// armRelay sets the deadline of the relay phase: the time to set the keepalive options, or the idle
+// timeout. It acts on those that are due.
 func (s *session) armRelay(l *loop) {
 	f := s.listener.forward
 	next := time.Duration(0)
@@ -384,13 +384,12 @@ func (s *session) armRelay(l *loop) {
 	s.arm(l, next)
 }
 
-// cut ends a session at the end of the drain, whatever it is at.
+// cut ends a session at the end of the drain, in any state.
 func (s *session) cut(l *loop) {
 	s.endedBy = record.Gateway
 	s.refuse(l, record.Drained, s.phase())
 }
 
-// dismiss ends a session because an operator wishes so.
 func (s *session) resetByOperator(l *loop) {
 	s.endedBy = record.Gateway
 	s.setReason("cut by the operator")
@@ -407,7 +406,7 @@ func (s *session) phase() record.Phase {
 	return record.Relay
 }
 
-// arm sets the session's deadline, after d; 0 is none.
+// arm sets the session's deadline to d from now; 0 clears it.
 func (s *session) arm(l *loop, d time.Duration) {
 	if d <= 0 {
 		l.wheel.disarm(&s.timer)

@@ -10,8 +10,8 @@ const (
 
 const tagKindBits = 2
 
-// tag is the data of an epoll event: the kind of the descriptor in the low two bits, and a key of 62 bits
-// that names its owner.
+// tag is the data of an epoll event: in the low two bits the kind of the descriptor, above them a
+// key of 62 bits that names its owner.
 type tag uint64
 
 func newTag(kind int, key uint64) tag { return tag(key<<tagKindBits | uint64(kind)) }

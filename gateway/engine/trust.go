@@ -2,9 +2,9 @@ package engine
 
 import "unproxy/gateway/record"
 
-// accepted is the trust phase: what becomes of a connection follows from who
-// the peer is, before a byte of it is read. Whoever could connect to a unix
-// socket was admitted by the socket's mode.
+// checkTrust is the trust phase. It decides what happens to a connection by the peer's address,
+// before a byte is read. On a unix socket every peer is trusted: the socket's mode decided who may
+// connect.
 func (s *session) checkTrust(l *loop) {
 	f, from := s.listener.forward, s.peer.unpack().Addr()
 	if f.Health != nil && from.IsValid() && f.Health.Contains(from) {
@@ -37,7 +37,7 @@ func (s *session) checkTrust(l *loop) {
 	}
 }
 
-// register has the loop watch the peer's socket.
+// watchPeer registers the peer's socket. If that fails, it ends the session.
 func (s *session) watchPeer(l *loop) bool {
 	if l.watchSide(s, peer, interest) {
 		return true
@@ -47,7 +47,7 @@ func (s *session) watchPeer(l *loop) bool {
 	return false
 }
 
-// admit counts the connection against its client's limit.
+// admitClient counts the connection against its client's limit and reports whether it is within.
 func (s *session) admitClient(f *forwardState) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true

@@ -6,26 +6,25 @@ import (
 	"unproxy/gateway/record"
 )
 
-// waiting is a loop's sessions that wait for their header. They are bounded
-// apart from all others: whoever opens connections and says nothing must not
-// keep those out that have something to say. At the limit the one that has
-// waited longest gives way, not the newcomer: a load balancer's header comes
-// with its first packet, and what is left waiting is what does not mean to speak.
+// waitQueue holds the sessions of a loop that wait for their header. They have their own limit, so
+// that peers that connect and send nothing cannot use up the limit for all connections. At the
+// limit the session that has waited longest is reset rather than the new one: the header of a load
+// balancer comes with its first packet, so a session that has waited long will probably never send
+// one.
 type waitQueue struct {
-	limit int          // of the loop; 0 is none
-	count atomic.Int64 // written by the loop alone
-	// queue is in the order of arrival, from head on. Those that wait no more
-	// stay in it until they are come upon: there is no room in a session for
-	// a place in a list. It is no longer than twice those that wait, and a bit.
+	limit int          // for this loop; 0: none
+	count atomic.Int64 // written only by the loop
+	// refs is in order of arrival, from head on. Sessions that no longer wait stay in it until it
+	// is compacted, because a session has no room for list links. Its length is at most twice the
+	// number of waiting sessions plus a constant.
 	refs []sessionRef
 	head int
 }
 
-// awaits says that the session waits for its header.
+// awaitsHeader reports whether the session waits for its header.
 func (s *session) awaitsHeader() bool { return s.state == reading && s.headerAt == 0 }
 
-// await notes that s waits for its header, and has another one give way if
-// there are too many.
+// addWaiting adds s to the waiting sessions. At the limit it evicts the oldest.
 func (l *loop) addWaiting(s *session) {
 	w := &l.waiting
 	count := w.count.Add(1)
@@ -41,10 +40,10 @@ func (l *loop) addWaiting(s *session) {
 	}
 }
 
-// awaited notes that a session waits no more.
+// removeWaiting counts a session that no longer waits.
 func (l *loop) removeWaiting() { l.waiting.count.Add(-1) }
 
-// stillWaits returns the session of a ticket if it waits; else nil.
+// waitingSession returns the session of a reference if it waits, else nil.
 func (l *loop) waitingSession(t sessionRef) *session {
 	if s := l.sessions.find(t); s != nil && s.awaitsHeader() {
 		return s
@@ -52,7 +51,7 @@ func (l *loop) waitingSession(t sessionRef) *session {
 	return nil
 }
 
-// giveWay resets the session that has waited longest.
+// evictOldest resets the session that has waited longest.
 func (l *loop) evictOldest() {
 	w := &l.waiting
 	for w.head < len(w.refs) {
@@ -69,7 +68,7 @@ func (l *loop) evictOldest() {
 	}
 }
 
-// tidyWaiting takes those out of the queue that wait no more.
+// compactWaiting removes sessions that no longer wait from the queue.
 func (l *loop) compactWaiting() {
 	w := &l.waiting
 	kept := w.refs[:0]
