@@ -24,7 +24,7 @@ func (r *rig) noticeEvents() []string {
 
 // Out of descriptors, accepting rests for a moment and is tried again; the
 // operator is told once, sessions go on, and nobody who waits is lost.
-func TestOutOfDescriptors(t *testing.T) {
+func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		r := newForwardRig(t, plainForward(serverA))
 		first := r.open(header)
@@ -35,7 +35,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		for i := range 70 {
 			first.deliver([]byte("x"))
 			r.settle()
-			if len(r.dials[0].far.got) != i+1 {
+			if len(r.dials[0].far.received) != i+1 {
 				t.Fatal("the established session stands still")
 			}
 			if wait := r.lastTimeout; wait <= 0 || time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
@@ -67,7 +67,7 @@ func TestOutOfDescriptors(t *testing.T) {
 // A loop that accepts nothing tells of no pause when a dial lacks a descriptor:
 // it would never see accepting work again, and never tell of the end. The loop
 // that accepts tells of both.
-func TestShortageOfALoopWithoutListeners(t *testing.T) {
+func TestShortageOnLoopWithoutListeners(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	r.open(header)
 	r.limit = r.used + 1
@@ -84,7 +84,7 @@ func TestShortageOfALoopWithoutListeners(t *testing.T) {
 }
 
 // A shortage that comes and goes is told of every five seconds at most.
-func TestShortagesAreNotToldTooOften(t *testing.T) {
+func TestShortageReportsAreLimited(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	for range 20 {
 		r.acceptErrors = []unix.Errno{unix.EMFILE}
@@ -111,7 +111,7 @@ func TestAcceptErrorsOfOneConnection(t *testing.T) {
 	}
 }
 
-func TestListenerThatBroke(t *testing.T) {
+func TestListenerFails(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	first := r.open(header)
 	r.acceptErrors = []unix.Errno{unix.EINVAL}
@@ -176,14 +176,14 @@ func (r *rig) resetOneBackend() {
 		if !d.far.isOpen {
 			continue
 		}
-		d.far.abort()
+		d.far.reset()
 		r.settle()
 		return
 	}
 }
 
 // Another forward is not concerned by one's limit.
-func TestLimitOfOneForward(t *testing.T) {
+func TestLimitIsPerForward(t *testing.T) {
 	narrow, other := plainForward(serverA), plainForward(serverB)
 	narrow.MaxConnections = 1
 	other.Listeners[0].Name = "other"
@@ -197,12 +197,12 @@ func TestLimitOfOneForward(t *testing.T) {
 		t.Errorf("%d active", r.engine.Counters().Active)
 	}
 	// The end of another forward's makes nobody accept.
-	r.dials[1].far.abort()
+	r.dials[1].far.reset()
 	r.settle()
 	if waiting.read != 0 || r.lastTimeout == 0 {
 		t.Errorf("the limit was overstepped, or the loop spins")
 	}
-	r.dials[0].far.abort()
+	r.dials[0].far.reset()
 	r.settle()
 	if waiting.unread() != 0 {
 		t.Error("the one that waited was forgotten")
@@ -234,7 +234,7 @@ func TestLimitAndShortage(t *testing.T) {
 }
 
 // A listener that cannot be watched again, for lack of memory, is tried again.
-func TestNoMemoryToWatchAListener(t *testing.T) {
+func TestListenerWatchFails(t *testing.T) {
 	f := plainForward(serverA)
 	f.MaxConnections = 1
 	r := newForwardRig(t, f)
@@ -256,7 +256,7 @@ func TestNoMemoryToWatchAListener(t *testing.T) {
 }
 
 // Connections go to the loop with the fewest, wherever they were accepted.
-func TestHandOver(t *testing.T) {
+func TestConnectionsSpreadOverLoops(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 64 {
 		r.open(header)

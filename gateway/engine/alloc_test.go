@@ -11,7 +11,7 @@ import (
 )
 
 // An idle connection costs its session and little else.
-func TestSizeOfASession(t *testing.T) {
+func TestSessionSize(t *testing.T) {
 	size := unsafe.Sizeof(session{})
 	t.Logf("a session is %d bytes, of which a side is %d", size, unsafe.Sizeof(side{}))
 	if size > 384 {
@@ -57,9 +57,9 @@ func (r *rig) roundTrip(first, second []byte) {
 	from.deliver(second)
 	r.runUntilIdle()
 	far.deliver(second)
-	far.finish()
+	far.sendFIN()
 	r.runUntilIdle()
-	from.finish()
+	from.sendFIN()
 	r.runUntilIdle()
 }
 
@@ -130,7 +130,7 @@ func TestRelayingAllocatesNothing(t *testing.T) {
 		data := randomBytes(size)
 		ping := func() {
 			for _, f := range []*file{from, far} {
-				f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
+				f.rx, f.read, f.received, f.consumed = f.rx[:0], 0, f.received[:0], 0
 				f.deliver(data)
 			}
 			r.runUntilIdle()
@@ -141,8 +141,8 @@ func TestRelayingAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(100, ping); n != 0 {
 			t.Errorf("%d bytes: %v allocations for each way there and back", size, n)
 		}
-		if len(far.got) != size || len(from.got) != size {
-			t.Errorf("%d and %d of %d bytes arrived", len(far.got), len(from.got), size)
+		if len(far.received) != size || len(from.received) != size {
+			t.Errorf("%d and %d of %d bytes arrived", len(far.received), len(from.received), size)
 		}
 	}
 }
@@ -156,19 +156,19 @@ func TestBlockedWritesReuseBuffers(t *testing.T) {
 	far := r.dials[0].far
 	data := randomBytes(r.sendRoom + maxHeldCopy + 100)
 	ping := func() {
-		from.rx, from.read, far.got, far.taken = from.rx[:0], 0, far.got[:0], 0
+		from.rx, from.read, far.received, far.consumed = from.rx[:0], 0, far.received[:0], 0
 		from.deliver(data)
 		r.runUntilIdle()
-		far.take(len(data))
+		far.consume(len(data))
 		r.runUntilIdle()
-		far.take(len(data))
+		far.consume(len(data))
 	}
 	ping()
 	if n := testing.AllocsPerRun(100, ping); n != 0 {
 		t.Errorf("%v allocations for a write that blocks", n)
 	}
-	if len(r.loop().spareBuffers) != 1 || len(far.got) != len(data) {
-		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spareBuffers), len(far.got), len(data))
+	if len(r.loop().spareBuffers) != 1 || len(far.received) != len(data) {
+		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spareBuffers), len(far.received), len(data))
 	}
 }
 
@@ -194,7 +194,7 @@ func BenchmarkRelay(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, f := range []*file{from, far} {
-			f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
+			f.rx, f.read, f.received, f.consumed = f.rx[:0], 0, f.received[:0], 0
 			f.deliver(data)
 		}
 		r.runUntilIdle()

@@ -121,7 +121,7 @@ func TestDestination(t *testing.T) {
 
 // A destination must be allowed and an address to connect to, and may not lead
 // back to the listener, wherever its name came from.
-func TestForbiddenDestinations(t *testing.T) {
+func TestDeniedDestinations(t *testing.T) {
 	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero", "destination not allowed"
 	own := prefixes{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("2001:db8::80/128")}
 	for _, tt := range []struct {

@@ -42,7 +42,7 @@ func TestDiagnosis(t *testing.T) {
 			if len(r.dials) != 2 || r.dials[0].source != client4 || r.dials[1].source.IsValid() {
 				t.Fatalf("dialled %+v", r.dials)
 			}
-			if got := r.dials[1].far.got; len(got) != 0 {
+			if got := r.dials[1].far.received; len(got) != 0 {
 				t.Errorf("the plain connection carried %q", got)
 			}
 			r.expectClean()
@@ -52,7 +52,7 @@ func TestDiagnosis(t *testing.T) {
 
 // For five seconds the verdict holds for others, which then make no plain
 // connect of their own.
-func TestVerdictIsKept(t *testing.T) {
+func TestDiagnosisIsCached(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent, silent, {}, silent}
 	r.open(header)
@@ -96,7 +96,7 @@ func TestNothingToDiagnose(t *testing.T) {
 
 // The client's last bytes come in the same batch as the deadline that sends it
 // away: they say nothing about the backend.
-func TestEventOfAPeerThatWasSentAway(t *testing.T) {
+func TestEventOfResetPeerDuringDiagnosis(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent}
 	from := r.open(header)
@@ -110,7 +110,7 @@ func TestEventOfAPeerThatWasSentAway(t *testing.T) {
 
 // An answer that comes in the same batch as the attempt's deadline is taken,
 // and is not mistaken for one of the next backend's.
-func TestAnswerAtTheDeadline(t *testing.T) {
+func TestAnswerAtDialDeadline(t *testing.T) {
 	for _, answer := range []unix.Errno{0, unix.ECONNREFUSED} {
 		r := newForwardRig(t, plainForward(serverA, serverB))
 		r.plans[serverA], r.plans[serverB] = []plan{{waits: -1, result: answer}}, []plan{silent}
@@ -121,8 +121,8 @@ func TestAnswerAtTheDeadline(t *testing.T) {
 		if answer == 0 {
 			finishBoth(r, from)
 			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
-			if c.Backend != serverA.Addr || string(r.dials[0].far.got) != "payload" {
-				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.got)
+			if c.Backend != serverA.Addr || string(r.dials[0].far.received) != "payload" {
+				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.received)
 			}
 			continue
 		}

@@ -33,7 +33,7 @@ var (
 
 // The backends are tried in the operator's order, but those of the client's
 // family first; in transparent mode the policy says whether the others may do.
-func TestOrderOfBackends(t *testing.T) {
+func TestBackendOrder(t *testing.T) {
 	mixed := []forward.Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
 	rows := []struct {
 		name        string
@@ -87,7 +87,7 @@ func TestFailover(t *testing.T) {
 			r.advance(3 * time.Second)
 			finishBoth(r, from)
 			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
-			if got := string(r.backend().got); got != payload || c.Backend != serverC.Addr || c.Reason != "" || c.BytesIn != int64(len(payload)) {
+			if got := string(r.backend().received); got != payload || c.Backend != serverC.Addr || c.Reason != "" || c.BytesIn != int64(len(payload)) {
 				t.Errorf("%+v: payload %q at %v (%s), %d bytes", first, got, c.Backend, c.Reason, c.BytesIn)
 			}
 			r.expectClean()
@@ -129,7 +129,7 @@ func TestDialErrors(t *testing.T) {
 
 // Without a descriptor for the backend a dial is tried again until the connect
 // timeout, and nothing is accepted meanwhile, which would only take more.
-func TestNoDescriptorForTheBackend(t *testing.T) {
+func TestNoDescriptorForBackend(t *testing.T) {
 	for _, late := range []time.Duration{time.Second, 7 * time.Second} {
 		r := newForwardRig(t, plainForward(serverA))
 		r.limit = r.used + 1
@@ -145,7 +145,7 @@ func TestNoDescriptorForTheBackend(t *testing.T) {
 			r.expectEnd(2, record.Limit, record.Dial, record.Gateway)
 			continue
 		}
-		if len(r.dials) != 2 || string(r.dials[0].far.got) != "payload" || second.unread() != 0 {
+		if len(r.dials) != 2 || string(r.dials[0].far.received) != "payload" || second.unread() != 0 {
 			t.Fatalf("%d dials, %d bytes unread", len(r.dials), second.unread())
 		}
 		finishBothOf(r, from, 0)
@@ -158,7 +158,7 @@ func TestNoDescriptorForTheBackend(t *testing.T) {
 // Sessions that hold all descriptors while each waits for one more do not wait
 // for each other: one makes room for the next, with and without a connect
 // timeout.
-func TestSessionsThatWaitForEachOther(t *testing.T) {
+func TestSessionsWaitingForDescriptors(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Minute} {
 		f := plainForward(serverA)
 		f.ConnectTimeout = timeout
@@ -167,14 +167,14 @@ func TestSessionsThatWaitForEachOther(t *testing.T) {
 		for range 3 {
 			f := r.arrive(r.listenerSocket(0), lb)
 			f.deliver([]byte(header))
-			f.finish()
+			f.sendFIN()
 		}
 		r.settle()
 		r.advance(2500 * time.Millisecond)
 		if len(r.records) != 1 || r.records[0].Outcome != record.Limit || len(r.dials) != 1 {
 			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
 		}
-		r.dials[0].far.finish()
+		r.dials[0].far.sendFIN()
 		r.advance(time.Second)
 		if len(r.records) != 2 || r.records[1].Outcome != record.OK || len(r.dials) != 2 {
 			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
@@ -182,7 +182,7 @@ func TestSessionsThatWaitForEachOther(t *testing.T) {
 	}
 }
 
-func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
+func TestBackendSocketOptions(t *testing.T) {
 	f := plainForward(serverA)
 	f.Mark, f.Keepalive, f.UserTimeout = 7, 15*time.Second, 20*time.Second
 	r := newForwardRig(t, f)
@@ -214,7 +214,7 @@ func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
 	}
 }
 
-func TestIdleTimeoutBesideKeepalive(t *testing.T) {
+func TestIdleTimeoutWithKeepalive(t *testing.T) {
 	for _, idle := range []time.Duration{5 * time.Second, 40 * time.Second} {
 		f := plainForward(serverA)
 		f.Keepalive, f.IdleTimeout = 15*time.Second, idle
@@ -233,7 +233,7 @@ func TestIdleTimeoutBesideKeepalive(t *testing.T) {
 	}
 }
 
-func TestMarkThatIsNotPermitted(t *testing.T) {
+func TestMarkNotPermitted(t *testing.T) {
 	f := plainForward(serverA)
 	f.Mark = 7
 	r := newForwardRig(t, f)
@@ -256,14 +256,14 @@ func TestConnectTimeoutIsShared(t *testing.T) {
 		r.plans[e] = []plan{silent}
 	}
 	r.open(header)
-	began := r.clock
+	start := r.clock
 	for want := 1; want <= 3; want++ {
 		if len(r.dials) != want {
-			t.Fatalf("after %v: %d backends dialled, want %d", time.Duration(r.clock-began), len(r.dials), want)
+			t.Fatalf("after %v: %d backends dialled, want %d", time.Duration(r.clock-start), len(r.dials), want)
 		}
 		r.advance(1900 * time.Millisecond)
 		if len(r.dials) != want {
-			t.Fatalf("after %v: backend %d was given up", time.Duration(r.clock-began), want)
+			t.Fatalf("after %v: backend %d was given up", time.Duration(r.clock-start), want)
 		}
 		r.advance(120 * time.Millisecond)
 	}
@@ -280,7 +280,7 @@ func newNamedRig(t *testing.T, lookup func(context.Context, string) ([]netip.Add
 	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: lookup})
 }
 
-func TestNames(t *testing.T) {
+func TestBackendNames(t *testing.T) {
 	r := newNamedRig(t, func(_ context.Context, host string) ([]netip.Addr, error) {
 		if host != "server.test" {
 			t.Errorf("look-up of %q", host)
@@ -311,7 +311,7 @@ func TestUnresolvedName(t *testing.T) {
 
 // A name with more addresses than a byte can count, all of them dead, is not
 // tried for ever.
-func TestNameWithVeryManyAddresses(t *testing.T) {
+func TestNameWithManyAddresses(t *testing.T) {
 	r := newNamedRig(t, func(context.Context, string) ([]netip.Addr, error) {
 		var all []netip.Addr
 		for i := range 300 {
@@ -330,7 +330,7 @@ func TestNameWithVeryManyAddresses(t *testing.T) {
 	}
 }
 
-func TestDestinationOfTheHeader(t *testing.T) {
+func TestBackendFromHeader(t *testing.T) {
 	f := plainForward(serverB)
 	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 	f.AllowDestination = only(serverA.Addr)
@@ -407,7 +407,7 @@ func TestSourcePortsAreExhausted(t *testing.T) {
 
 // A socket is watched from the connect on; where the kernel cannot do that the
 // attempt failed for lack of memory.
-func TestNoMemoryToWatch(t *testing.T) {
+func TestSocketWatchFails(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.watchErrors = []unix.Errno{unix.ENOMEM}
 	r.open(header)
@@ -417,7 +417,7 @@ func TestNoMemoryToWatch(t *testing.T) {
 	r.advance(time.Second)
 	finishBoth(r, from)
 	r.expectEnd(2, record.OK, record.Relay, record.Client)
-	if got := string(r.backend().got); len(r.dials) != 2 || got != "payload" {
+	if got := string(r.backend().received); len(r.dials) != 2 || got != "payload" {
 		t.Errorf("%d dials, payload %q", len(r.dials), got)
 	}
 	r.expectClean()

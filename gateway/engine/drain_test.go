@@ -61,7 +61,7 @@ func TestDrain(t *testing.T) {
 	r.expectClean()
 }
 
-func TestDrainOfNothing(t *testing.T) {
+func TestDrainWithoutConnections(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	r.stopAccepting()
 	r.stopAccepting()

@@ -117,7 +117,7 @@ func TestGuest(t *testing.T) {
 func (v *recordingGuest) alarmIn(r *rig, d time.Duration) { v.Host.Alarm(r.clock + int64(d)) }
 
 // What a guest holds keeps the drain from ending.
-func TestGuestHolds(t *testing.T) {
+func TestGuestHoldDelaysIdle(t *testing.T) {
 	r, guests := withGuests(t, 1)
 	g := guests[0]
 	f := g.routes[0].Forward
@@ -158,7 +158,7 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // Where one of the guests cannot come, the others go, and nothing stays open.
-func TestGuestRefused(t *testing.T) {
+func TestGuestFails(t *testing.T) {
 	datagrams := plainForward(serverA)
 	datagrams.Datagrams = true
 	k := newScript(t, 0)
@@ -180,7 +180,7 @@ func TestGuestRefused(t *testing.T) {
 }
 
 // Without a forward of datagrams there is nobody to invite.
-func TestNoGuest(t *testing.T) {
+func TestNoGuestWithoutDatagrams(t *testing.T) {
 	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plainForward(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
 		t.Error("a guest was asked for")
 		return nil, nil

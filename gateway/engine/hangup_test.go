@@ -9,7 +9,7 @@ import (
 
 // A unix backend that greets and hangs up before anybody looked did not
 // refuse: what it said reaches the client.
-func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
+func TestUnixBackendSendsAndCloses(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverUnix))
 	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
@@ -19,9 +19,9 @@ func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
 	r.backend().deliver([]byte("421 too busy\r\n"))
 	r.backend().hangUp()
 	r.settle()
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	if got := string(from.got); got != "421 too busy\r\n" {
+	if got := string(from.received); got != "421 too busy\r\n" {
 		t.Errorf("the client got %q", got)
 	}
 	r.expectEnd(1, record.OK, record.Relay, record.Backend)
@@ -29,7 +29,7 @@ func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
 }
 
 // A peer on a unix socket that wrote and closed is no reset: its bytes go on.
-func TestUnixPeerThatWritesAndCloses(t *testing.T) {
+func TestUnixPeerSendsAndCloses(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 2}}
 	from := r.arrive(r.listenerSocket(0), netip.AddrPort{})
@@ -39,10 +39,10 @@ func TestUnixPeerThatWritesAndCloses(t *testing.T) {
 	}
 	from.hangUp()
 	r.settle()
-	if got := string(r.backend().got); got != "QUIT\r\n" || !r.backend().gotFIN {
+	if got := string(r.backend().received); got != "QUIT\r\n" || !r.backend().gotFIN {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 	r.expectClean()
@@ -52,7 +52,7 @@ func TestUnixPeerThatWritesAndCloses(t *testing.T) {
 func TestResetWhileDialling(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
-	abort(r, r.open(header+"payload"))
+	sendRST(r, r.open(header+"payload"))
 	r.expectEnd(1, record.Reset, record.Dial, record.Client)
 	r.expectClean()
 }
@@ -65,12 +65,12 @@ func TestFINWhileDialling(t *testing.T) {
 	from.deliver([]byte(header + "pay"))
 	r.turn()
 	from.deliver([]byte("load"))
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	if got := string(r.backend().got); got != "payload" || !r.backend().gotFIN {
+	if got := string(r.backend().received); got != "payload" || !r.backend().gotFIN {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }

@@ -84,7 +84,7 @@ func TestActivationWithoutSocket(t *testing.T) {
 // Closing a socket that somebody else has open does not take it out of epoll:
 // the loops must rest afterwards, the queue must be whole, and whoever has the
 // socket must be able to serve it.
-func TestRealHeldSocketKeepsItsQueue(t *testing.T) {
+func TestRealHeldSocketKeepsQueue(t *testing.T) {
 	for name, stop := range map[string]func(*Engine){"systemd's": (*Engine).StopAccepting, "handed over": (*Engine).Release} {
 		t.Run(name, func(t *testing.T) {
 			_, to := server(t)
@@ -173,7 +173,7 @@ func TestRealSockets(t *testing.T) {
 
 // A process that fails while it takes over must not remove what the one before
 // goes on to serve.
-func TestRealFailureKeepsTheFile(t *testing.T) {
+func TestRealFailedStartKeepsSocketFile(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
 	ours := inheriting(t, listen(t, "unix", path), false, to)

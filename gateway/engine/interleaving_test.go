@@ -141,11 +141,11 @@ func (h *history) sendSome(f *file, t *transcript, n int) {
 	}
 	if t.abortAt >= 0 && t.sent >= t.abortAt {
 		t.aborted = true
-		f.abort()
+		f.reset()
 		return
 	}
 	if t.sent == len(t.data) {
-		f.finish()
+		f.sendFIN()
 		return
 	}
 	n = 1 + h.IntN(min(n, len(t.data)-t.sent))
@@ -183,10 +183,10 @@ func (h *history) step() {
 			h.sendSome(l.back, &l.down, chunk)
 		}
 	case 3:
-		l.front.take(1 + h.IntN(chunk))
+		l.front.consume(1 + h.IntN(chunk))
 	case 4:
 		if l.back != nil {
-			l.back.take(1 + h.IntN(chunk))
+			l.back.consume(1 + h.IntN(chunk))
 		}
 	default:
 		h.turn()
@@ -198,8 +198,8 @@ func (h *history) step() {
 func (h *history) expectProgress() {
 	h.settle()
 	for i, l := range h.conns {
-		if !h.isRelaying(l) || l.front.dead || l.back.dead {
-			if l.front.dead && h.isRelaying(l) || l.back != nil && l.back.dead && h.isRelaying(l) {
+		if !h.isRelaying(l) || l.front.wasReset || l.back.wasReset {
+			if l.front.wasReset && h.isRelaying(l) || l.back != nil && l.back.wasReset && h.isRelaying(l) {
 				h.Fatalf("connection %d: goes on after a RST", i)
 			}
 			continue
@@ -213,10 +213,10 @@ func (h *history) expectDirection(i int, from, to *file, said []byte) {
 	if !to.writeable() {
 		return
 	}
-	if !bytes.Equal(to.got, said) {
-		h.Fatalf("connection %d: %d of %d bytes arrived, and there is room", i, len(to.got), len(said))
+	if !bytes.Equal(to.received, said) {
+		h.Fatalf("connection %d: %d of %d bytes arrived, and there is room", i, len(to.received), len(said))
 	}
-	if from.fin && !to.gotFIN {
+	if from.finReceived && !to.gotFIN {
 		h.Fatalf("connection %d: the FIN did not arrive", i)
 	}
 }
@@ -232,12 +232,12 @@ func (h *history) finishAll() {
 		}
 		for _, l := range h.conns {
 			h.sendSome(l.front, &l.up, 1<<20)
-			l.front.take(1 << 20)
+			l.front.consume(1 << 20)
 			if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.isRelaying(l)) {
 				h.sendSome(l.back, &l.down, 1<<20)
 			}
 			if l.back != nil {
-				l.back.take(1 << 20)
+				l.back.consume(1 << 20)
 			}
 		}
 		h.turn()
@@ -278,8 +278,8 @@ func (h *history) check(c record.Connection, l *scriptedConn) {
 		h.checkRelay(c, l)
 		return
 	case l.up.aborted && (c.Outcome == record.Reset || c.Outcome == record.Empty):
-		if c.By == record.Gateway || l.back != nil && len(l.back.got) > 0 {
-			h.Errorf("%v by %v, and yet the backend got %d bytes", c.Outcome, c.By, len(l.back.got))
+		if c.By == record.Gateway || l.back != nil && len(l.back.received) > 0 {
+			h.Errorf("%v by %v, and yet the backend got %d bytes", c.Outcome, c.By, len(l.back.received))
 		}
 	case h.anyAccepts || c.Outcome != record.BackendRefused && c.Outcome != record.BackendUnreachable:
 		h.Errorf("ended %v in %v: %s", c.Outcome, c.Phase, c.Reason)
@@ -290,11 +290,11 @@ func (h *history) check(c record.Connection, l *scriptedConn) {
 
 func (h *history) checkRelay(c record.Connection, l *scriptedConn) {
 	up, down := l.up.data[l.prefix:], l.down.data
-	if !bytes.HasPrefix(up, l.back.got) || !bytes.HasPrefix(down, l.front.got) {
-		h.Errorf("%v by %v (%s): other bytes arrived than were sent, or in another order: %d of %d and %d of %d", c.Outcome, c.By, c.Reason, len(l.back.got), len(up), len(l.front.got), len(down))
+	if !bytes.HasPrefix(up, l.back.received) || !bytes.HasPrefix(down, l.front.received) {
+		h.Errorf("%v by %v (%s): other bytes arrived than were sent, or in another order: %d of %d and %d of %d", c.Outcome, c.By, c.Reason, len(l.back.received), len(up), len(l.front.received), len(down))
 	}
-	if c.BytesIn != int64(len(l.back.got)) || c.BytesOut != int64(len(l.front.got)) {
-		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.got), len(l.front.got))
+	if c.BytesIn != int64(len(l.back.received)) || c.BytesOut != int64(len(l.front.received)) {
+		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.received), len(l.front.received))
 	}
 	if c.Client != client4 || c.Transparent && c.Source.IsValid() && c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
 		h.Errorf("client %v from %v", c.Client, c.Source)
@@ -312,15 +312,15 @@ func (h *history) checkRelay(c record.Connection, l *scriptedConn) {
 }
 
 func (h *history) checkOK(c record.Connection, l *scriptedConn) {
-	if len(l.back.got) != len(l.up.data)-l.prefix || len(l.front.got) != len(l.down.data) {
+	if len(l.back.received) != len(l.up.data)-l.prefix || len(l.front.received) != len(l.down.data) {
 		h.Errorf("ok, but only %d of %d and %d of %d bytes arrived",
-			len(l.back.got), len(l.up.data)-l.prefix, len(l.front.got), len(l.down.data))
+			len(l.back.received), len(l.up.data)-l.prefix, len(l.front.received), len(l.down.data))
 	}
-	if l.front.gotRST || l.back.gotRST || !l.front.gotFIN && !l.front.dead || !l.back.gotFIN && !l.back.dead {
+	if l.front.gotRST || l.back.gotRST || !l.front.gotFIN && !l.front.wasReset || !l.back.gotFIN && !l.back.wasReset {
 		h.Errorf("ok, but FINs %v and %v, RSTs %v and %v", l.front.gotFIN, l.back.gotFIN, l.front.gotRST, l.back.gotRST)
 	}
 	first := record.Client
-	if l.back.ended < l.front.ended {
+	if l.back.eofOrder < l.front.eofOrder {
 		first = record.Backend
 	}
 	if c.By != first {

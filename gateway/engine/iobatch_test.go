@@ -11,7 +11,7 @@ import (
 
 // More sockets than one batch takes are ready in the same turn: headers that are
 // whole, half or cut off, and then questions and answers.
-func TestManyInOneTurn(t *testing.T) {
+func TestManySocketsInOneTurn(t *testing.T) {
 	for _, noBatches := range []bool{false, true} {
 		k := newScript(t, 0)
 		k.noBatches = noBatches
@@ -28,7 +28,7 @@ func TestManyInOneTurn(t *testing.T) {
 				f.deliver([]byte(header[:20]))
 			case 1:
 				f.deliver([]byte(header[:20]))
-				f.finish()
+				f.sendFIN()
 			default:
 				f.deliver([]byte(header + fmt.Sprint(i)))
 			}
@@ -44,17 +44,17 @@ func TestManyInOneTurn(t *testing.T) {
 			t.Fatalf("%d dialled and %d refused of %d", len(r.dials), len(r.records), number)
 		}
 		for _, d := range r.dials {
-			d.far.deliver(append([]byte("re: "), d.far.got...))
+			d.far.deliver(append([]byte("re: "), d.far.received...))
 			d.far.deliver(bytes.Repeat([]byte("x"), slotSize)) // more than fits a slot
-			d.far.finish()
+			d.far.sendFIN()
 		}
 		r.settle()
 		for i, f := range fronts {
 			want := append([]byte(fmt.Sprintf("re: %d", i)), bytes.Repeat([]byte("x"), slotSize)...)
-			if i%4 != 1 && (!bytes.Equal(f.got, want) || !f.gotFIN) {
-				t.Errorf("connection %d got %d bytes, FIN %v", i, len(f.got), f.gotFIN)
+			if i%4 != 1 && (!bytes.Equal(f.received, want) || !f.gotFIN) {
+				t.Errorf("connection %d got %d bytes, FIN %v", i, len(f.received), f.gotFIN)
 			}
-			f.finish()
+			f.sendFIN()
 		}
 		r.settle()
 		if len(r.records) != number {

@@ -69,7 +69,7 @@ func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
 		return 0, errno
 	}
 	m := k.partial(min(n, len(p.bytes), f.space()))
-	f.got = append(f.got, p.bytes[:m]...)
+	f.received = append(f.received, p.bytes[:m]...)
 	p.bytes = p.bytes[:copy(p.bytes, p.bytes[m:])]
 	return m, 0
 }

@@ -37,7 +37,7 @@ type script struct {
 	onDial  func(*file) // told of each connect
 	pending []*file     // connecting
 
-	ended int // ends of streams that were read so far
+	eofCount int // ends of streams that were read so far
 
 	shutdowns, splices int // calls
 

@@ -21,20 +21,20 @@ type socket struct {
 	to         forward.Endpoint
 	options    [][3]int
 
-	rx      []byte        // from the far end
-	read    int           // of it
-	mark    int           // where in rx the last urgent byte lies; -1: nowhere
-	fin     bool          // the far end's FIN has come: SOCK_DONE
-	hung    bool          // a unix far end closed
-	err     syscall.Errno // SO_ERROR
-	dead    bool          // reset by the far end: TCP_CLOSE
-	ended   int           // the script's count when its end was read
-	room    int           // of the send buffer
-	taken   int           // of got, by the far end: the rest fills the send buffer
-	noSpace bool          // SOCK_NOSPACE: a write or a poll found no room
-	shut    bool          // a FIN was sent
+	rx          []byte        // from the far end
+	read        int           // of it
+	mark        int           // where in rx the last urgent byte lies; -1: nowhere
+	finReceived bool          // the far end's FIN has come: SOCK_DONE
+	peerClosed  bool          // a unix far end closed
+	err         syscall.Errno // SO_ERROR
+	wasReset    bool          // reset by the far end: TCP_CLOSE
+	eofOrder    int           // the script's count when its end was read
+	room        int           // of the send buffer
+	consumed    int           // of got, by the far end: the rest fills the send buffer
+	noSpace     bool          // SOCK_NOSPACE: a write or a poll found no room
+	finSent     bool          // a FIN was sent
 
-	got            []byte // all that the far end will have read in the end
+	received       []byte // all that the far end will have read in the end
 	gotFIN, gotRST bool
 }
 
@@ -42,19 +42,19 @@ type socket struct {
 const ephemeralPort = 32768
 
 func (s *socket) clear(room int) {
-	*s = socket{room: room, mark: -1, rx: s.rx[:0], got: s.got[:0], options: s.options[:0]}
+	*s = socket{room: room, mark: -1, rx: s.rx[:0], received: s.received[:0], options: s.options[:0]}
 }
 
-func (s *socket) space() int      { return s.room - (len(s.got) - s.taken) }
-func (s *socket) writeable() bool { return 2*s.space() >= len(s.got)-s.taken } // sk_stream_is_writeable
+func (s *socket) space() int      { return s.room - (len(s.received) - s.consumed) }
+func (s *socket) writeable() bool { return 2*s.space() >= len(s.received)-s.consumed } // sk_stream_is_writeable
 func (s *socket) unread() int     { return len(s.rx) - s.read }
 
 // pollSocket is tcp_poll.
 func (f *file) pollSocket() (mask uint32) {
-	if f.dead || f.hung || f.fin && f.shut {
+	if f.wasReset || f.peerClosed || f.finReceived && f.finSent {
 		mask |= unix.EPOLLHUP
 	}
-	if f.dead || f.hung || f.fin {
+	if f.wasReset || f.peerClosed || f.finReceived {
 		mask |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
 	if f.err != 0 {
@@ -69,7 +69,7 @@ func (f *file) pollSocket() (mask uint32) {
 	if f.mark >= f.read {
 		mask |= unix.EPOLLPRI
 	}
-	if f.shut || f.dead || f.writeable() {
+	if f.finSent || f.wasReset || f.writeable() {
 		return mask | unix.EPOLLOUT
 	}
 	f.noSpace = true
@@ -78,7 +78,7 @@ func (f *file) pollSocket() (mask uint32) {
 
 // deliver is bytes from the far end.
 func (f *file) deliver(b []byte) {
-	if len(b) == 0 || f.dead || f.fin || !f.isOpen {
+	if len(b) == 0 || f.wasReset || f.finReceived || !f.isOpen {
 		return
 	}
 	f.rx = append(f.rx, b...)
@@ -92,36 +92,36 @@ func (f *file) deliverUrgent(b []byte) {
 }
 
 // finish is a FIN from the far end (tcp_fin).
-func (f *file) finish() {
-	if f.dead || !f.isOpen {
+func (f *file) sendFIN() {
+	if f.wasReset || !f.isOpen {
 		return
 	}
-	f.fin = true
+	f.finReceived = true
 	f.wake(0)
 }
 
 // hangUp is the close of a unix far end (unix_release_sock).
 func (f *file) hangUp() {
-	f.hung, f.fin = true, true
+	f.peerClosed, f.finReceived = true, true
 	f.wake(0)
 }
 
 // abort is a RST from the far end (tcp_reset).
-func (f *file) abort() {
-	if f.dead || !f.isOpen {
+func (f *file) reset() {
+	if f.wasReset || !f.isOpen {
 		return
 	}
 	f.err = unix.ECONNRESET
-	if f.fin && !f.shut {
+	if f.finReceived && !f.finSent {
 		f.err = unix.EPIPE // TCP_CLOSE_WAIT
 	}
-	f.dead = true
+	f.wasReset = true
 	f.wake(0)
 }
 
 // take makes the far end read n bytes, which makes room for others.
-func (f *file) take(n int) {
-	f.taken = min(f.taken+n, len(f.got))
+func (f *file) consume(n int) {
+	f.consumed = min(f.consumed+n, len(f.received))
 	if f.noSpace && f.writeable() {
 		f.noSpace = false
 		f.wake(unix.EPOLLOUT)
@@ -149,15 +149,15 @@ func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
 		return 0, unix.EAGAIN
 	case n > 0:
 		return n, 0
-	case f.fin:
-		if f.ended == 0 && f.unread() == 0 {
-			f.kernel.ended++
-			f.ended = f.kernel.ended
+	case f.finReceived:
+		if f.eofOrder == 0 && f.unread() == 0 {
+			f.kernel.eofCount++
+			f.eofOrder = f.kernel.eofCount
 		}
 		return 0, 0
 	case f.err != 0:
 		return 0, f.takeError()
-	case f.dead:
+	case f.wasReset:
 		return 0, 0 // RCV_SHUTDOWN
 	}
 	return 0, unix.EAGAIN
@@ -182,10 +182,10 @@ func (f *file) writable() syscall.Errno {
 	switch {
 	case f.err != 0:
 		return f.takeError()
-	case f.shut:
+	case f.finSent:
 		f.kernel.Errorf("bytes for descriptor %d after its FIN", f.fd)
 		return unix.EPIPE
-	case f.dead || f.hung:
+	case f.wasReset || f.peerClosed:
 		return unix.EPIPE
 	case f.connecting:
 		return unix.EAGAIN
@@ -208,7 +208,7 @@ func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
 		return 0, errno
 	}
 	n := k.partial(min(len(b), f.space()))
-	f.got = append(f.got, b[:n]...)
+	f.received = append(f.received, b[:n]...)
 	return n, 0
 }
 
@@ -218,25 +218,25 @@ func (k *script) Shutdown(fd int) syscall.Errno {
 	if !f.connected {
 		return unix.ENOTCONN
 	}
-	if f.shut {
+	if f.finSent {
 		k.Errorf("a second FIN for descriptor %d", fd)
 	}
-	f.shut = true
-	f.gotFIN = f.gotFIN || !f.dead
+	f.finSent = true
+	f.gotFIN = f.gotFIN || !f.wasReset
 	return 0
 }
 
 // Reset is close(2) without lingering.
 func (k *script) Reset(fd int) {
 	f := k.file(fd, "Reset", stream)
-	f.gotRST = !f.dead
+	f.gotRST = !f.wasReset
 	k.Close(fd)
 }
 
 // closeSocket is tcp_close: bytes that nobody read turn the FIN into a RST.
 func (f *file) closeSocket() {
 	switch {
-	case f.gotRST || f.dead || !f.connected:
+	case f.gotRST || f.wasReset || !f.connected:
 	case f.unread() > 0:
 		f.gotRST = true
 	default:
@@ -346,7 +346,7 @@ func (k *script) ConnectPath(fd int, path string) syscall.Errno {
 
 func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	f := k.file(fd, "Connect", stream)
-	if f.connecting || f.connected || f.dead {
+	if f.connecting || f.connected || f.wasReset {
 		k.Errorf("Connect of descriptor %d for the second time", fd)
 	}
 	f.to, f.plan = to, k.planFor(to)
@@ -382,7 +382,7 @@ func (f *file) finishConnect() {
 	if f.plan.result == 0 {
 		f.connected = true
 	} else {
-		f.err, f.dead = f.plan.result, true
+		f.err, f.wasReset = f.plan.result, true
 	}
 	f.wake(0)
 }

@@ -26,7 +26,7 @@ func TestAcceptRate(t *testing.T) {
 	}
 	for range 5 {
 		r.openFrom(0, netip.AddrPort{}, header)
-		r.openFrom(0, checker, "").finish()
+		r.openFrom(0, checker, "").sendFIN()
 		r.settle()
 		r.openFrom(0, client4, "")
 	}
@@ -38,7 +38,7 @@ func TestAcceptRate(t *testing.T) {
 	}
 	first.deliver([]byte("goes on"))
 	r.settle()
-	if limits != 1 || len(r.dials) != 2+5 || string(r.dials[0].far.got) != "goes on" {
+	if limits != 1 || len(r.dials) != 2+5 || string(r.dials[0].far.received) != "goes on" {
 		t.Errorf("%d were over the rate, %d served", limits, len(r.dials))
 	}
 	r.advance(time.Second)
@@ -52,7 +52,7 @@ func TestAcceptRate(t *testing.T) {
 }
 
 // A client with a whole /64 is one client.
-func TestPerClientCountsSubscribers(t *testing.T) {
+func TestClientLimitCountsPrefixes(t *testing.T) {
 	f := plainForward(serverA6)
 	f.MaxConnectionsPerClient = 1
 	r := newForwardRig(t, f)

@@ -54,7 +54,7 @@ func TestSpin(t *testing.T) {
 }
 
 // Deadlines come and the mailbox is read while a loop spins.
-func TestSpinHoldsNothingUp(t *testing.T) {
+func TestSpinServesTimersAndMailbox(t *testing.T) {
 	r := newSpinningRig(t, 10*time.Millisecond)
 	from := r.arrive(r.listenerSocket(0), lb)
 	r.settle()

@@ -264,7 +264,7 @@ func TestRealServerSpeaksFirst(t *testing.T) {
 	l.expectRecord(record.OK, record.Backend)
 }
 
-func TestRealPayloadInTheHeadersSegment(t *testing.T) {
+func TestRealPayloadWithHeader(t *testing.T) {
 	ln, to := server(t)
 	l := startReal(t, loopback(to))
 	client := l.dial(0, header+"EHLO")
@@ -316,7 +316,7 @@ func TestRealRefusedBackend(t *testing.T) {
 }
 
 // Many short connections on both loops at once, with every kind of end.
-func TestRealCrowd(t *testing.T) {
+func TestRealManyConnections(t *testing.T) {
 	ln, to := server(t)
 	go func() {
 		for {
@@ -367,7 +367,7 @@ func TestRealBalance(t *testing.T) {
 
 // Connections that wait when the engine is closed are accepted by one loop and
 // dealt out to both. All of them end, and no descriptor is left.
-func TestRealCloseWithAFullQueue(t *testing.T) {
+func TestRealCloseWithQueuedConnections(t *testing.T) {
 	_, to := server(t)
 	l := newReal(t, loopback(to))
 	const queue = 300

@@ -14,14 +14,14 @@ import (
 
 // A RST that came together with the header raises no other event: it is seen at
 // once, though the bytes before it wait for the backend.
-func TestResetTogetherWithTheHeader(t *testing.T) {
+func TestResetWithHeader(t *testing.T) {
 	for _, answer := range []plan{{}, silent} {
 		r := newForwardRig(t, plainForward(serverA))
 		r.sendRoom = 10
 		r.plans[serverA] = []plan{answer}
 		from := r.arrive(r.listenerSocket(0), lb)
 		from.deliver([]byte(header + "more than ten bytes"))
-		from.abort()
+		from.reset()
 		r.settle()
 		phase := record.Relay
 		if answer == silent {
@@ -48,7 +48,7 @@ func newUnblockedRig(t *testing.T, f *forward.Forward) *rig {
 
 // All of it is there before the first turn, so that no edge will ever come for
 // what is left when the budget of one turn is spent: the run queue must.
-func TestBulkWithoutAnotherEdge(t *testing.T) {
+func TestBulkAfterOneEdge(t *testing.T) {
 	for _, pipes := range []unix.Errno{0, unix.EMFILE} { // spliced, and copied
 		r := newUnblockedRig(t, plainForward(serverA))
 		r.pipeErrors = pipes
@@ -57,8 +57,8 @@ func TestBulkWithoutAnotherEdge(t *testing.T) {
 		from.deliver(up)
 		r.backend().deliver(down)
 		r.settle()
-		if !bytes.Equal(r.backend().got, up) || !bytes.Equal(from.got, down) {
-			t.Errorf("%d of %d and %d of %d bytes moved", len(r.backend().got), len(up), len(from.got), len(down))
+		if !bytes.Equal(r.backend().received, up) || !bytes.Equal(from.received, down) {
+			t.Errorf("%d of %d and %d of %d bytes moved", len(r.backend().received), len(up), len(from.received), len(down))
 		}
 		finishBoth(r, from)
 		r.expectEnd(1, record.OK, record.Relay, record.Client)
@@ -68,7 +68,7 @@ func TestBulkWithoutAnotherEdge(t *testing.T) {
 
 // One fat stream does not keep the others from their turn: it has at most its
 // budget of buffers.
-func TestBudgetOfATurn(t *testing.T) {
+func TestRelayBudget(t *testing.T) {
 	r := newUnblockedRig(t, plainForward(serverA))
 	r.pipeErrors = unix.EMFILE
 	fat, thin := r.open(header), r.open(header)
@@ -76,23 +76,23 @@ func TestBudgetOfATurn(t *testing.T) {
 	thin.deliver([]byte("ping"))
 	r.turn()
 	// A fresh edge and the run queue: twice the budget in one turn.
-	if n := len(r.dials[0].far.got); n == 0 || n > 2*relayBudget*bufferSize {
+	if n := len(r.dials[0].far.received); n == 0 || n > 2*relayBudget*bufferSize {
 		t.Errorf("%d bytes in one turn", n)
 	}
-	if got := string(r.dials[1].far.got); got != "ping" {
+	if got := string(r.dials[1].far.received); got != "ping" {
 		t.Errorf("the thin stream got %q", got)
 	}
 }
 
 // A FIN that comes with the last bytes raises one edge for both. The read that
 // takes the bytes is short, and yet not the last.
-func TestFINWithTheLastBytes(t *testing.T) {
+func TestFINWithLastBytes(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
 	from.deliver([]byte("bye"))
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	if got := string(r.backend().got); got != "bye" || !r.backend().gotFIN {
+	if got := string(r.backend().received); got != "bye" || !r.backend().gotFIN {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
 	if from.gotFIN {
@@ -100,35 +100,35 @@ func TestFINWithTheLastBytes(t *testing.T) {
 	}
 	r.backend().deliver([]byte("still here"))
 	r.settle()
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
-	if got := string(from.got); got != "still here" || !from.gotFIN || r.shutdowns != 1 {
+	if got := string(from.received); got != "still here" || !from.gotFIN || r.shutdowns != 1 {
 		t.Errorf("the client got %q, a FIN: %v; %d shutdowns, but the last FIN leaves with close", got, from.gotFIN, r.shutdowns)
 	}
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
 // What a FIN came with may wait for the other side; the FIN waits behind it.
-func TestFINBehindHeldBytes(t *testing.T) {
+func TestFINAfterHeldBytes(t *testing.T) {
 	for _, n := range []int{100, maxHeldCopy + 1, 200 << 10} { // copied, on loan, on loan and in the pipe
 		r := newForwardRig(t, plainForward(serverA))
 		r.sendRoom = 64
 		data := randomBytes(n)
 		from := r.open(header)
 		from.deliver(data)
-		from.finish()
+		from.sendFIN()
 		r.settle()
-		for len(r.backend().got) < n {
+		for len(r.backend().received) < n {
 			if r.backend().gotFIN {
-				t.Fatalf("a FIN after %d of %d bytes", len(r.backend().got), n)
+				t.Fatalf("a FIN after %d of %d bytes", len(r.backend().received), n)
 			}
-			r.backend().take(64)
+			r.backend().consume(64)
 			r.settle()
 		}
-		if !bytes.Equal(r.backend().got, data) || !r.backend().gotFIN {
-			t.Errorf("%d bytes arrived, of %d, and a FIN: %v", len(r.backend().got), n, r.backend().gotFIN)
+		if !bytes.Equal(r.backend().received, data) || !r.backend().gotFIN {
+			t.Errorf("%d bytes arrived, of %d, and a FIN: %v", len(r.backend().received), n, r.backend().gotFIN)
 		}
-		r.backend().finish()
+		r.backend().sendFIN()
 		r.settle()
 		r.expectEnd(1, record.OK, record.Relay, record.Client)
 		r.expectClean()
@@ -142,12 +142,12 @@ func TestSlowReader(t *testing.T) {
 	from := r.open(header)
 	r.backend().deliver(randomBytes(8 << 20))
 	r.settle()
-	if taken := r.backend().read - len(from.got); taken > pipeSize || len(from.got) != r.sendRoom {
-		t.Errorf("%d bytes are taken and wait, %d were sent", taken, len(from.got))
+	if taken := r.backend().read - len(from.received); taken > pipeSize || len(from.received) != r.sendRoom {
+		t.Errorf("%d bytes are taken and wait, %d were sent", taken, len(from.received))
 	}
 	from.deliver([]byte("ping"))
 	r.settle()
-	if got := string(r.backend().got); got != "ping" {
+	if got := string(r.backend().received); got != "ping" {
 		t.Errorf("the backend got %q", got)
 	}
 	if r.lastTimeout == 0 {
@@ -156,7 +156,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 // EPOLLOUT is registered for a peer only once a write to it blocked.
-func TestWritesAreWatchedWhenOneBlocked(t *testing.T) {
+func TestEPOLLOUTAfterBlockedWrite(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
 	if from.mask&unix.EPOLLOUT != 0 || r.backend().mask&unix.EPOLLOUT == 0 {
@@ -181,8 +181,8 @@ func TestUrgentData(t *testing.T) {
 		from.deliverUrgent(data[before/2 : before+1])
 		from.deliver(data[before+1:])
 		r.settle()
-		if !bytes.Equal(r.backend().got, data) {
-			t.Errorf("%d bytes before: %d of %d arrived", before, len(r.backend().got), len(data))
+		if !bytes.Equal(r.backend().received, data) {
+			t.Errorf("%d bytes before: %d of %d arrived", before, len(r.backend().received), len(data))
 		}
 	}
 	r := newForwardRig(t, plainForward(serverA))
@@ -190,7 +190,7 @@ func TestUrgentData(t *testing.T) {
 	from.deliverUrgent([]byte(header[:10]))
 	from.deliver([]byte(header[10:] + "payload"))
 	r.settle()
-	if got := string(r.backend().got); got != "payload" {
+	if got := string(r.backend().received); got != "payload" {
 		t.Errorf("with urgent data in the header: payload %q", got)
 	}
 }
@@ -209,7 +209,7 @@ func sessionOf(r *rig, from *file) *session {
 
 // Splicing begins after a few large reads in a row and ends after a few small
 // moves; a pipe is held only while there is data.
-func TestSplicingTurnsOnAndOff(t *testing.T) {
+func TestSplicingStartsAndStops(t *testing.T) {
 	r := newUnblockedRig(t, plainForward(serverA))
 	from := r.open(header)
 	d := &sessionOf(r, from).sides[peer]
@@ -270,8 +270,8 @@ func TestSplicingFails(t *testing.T) {
 		data := randomBytes(20 * bufferSize)
 		from.deliver(data)
 		r.settle()
-		if !bytes.Equal(r.backend().got, data) {
-			t.Errorf("%s: %d of %d bytes arrived", row.name, len(r.backend().got), len(data))
+		if !bytes.Equal(r.backend().received, data) {
+			t.Errorf("%s: %d of %d bytes arrived", row.name, len(r.backend().received), len(data))
 		}
 		if n := r.leaked(pipeRead); n != row.pipes || r.splices != row.pipes {
 			t.Errorf("%s: %d pipes, splicing was tried %d times", row.name, n, r.splices)
@@ -284,7 +284,7 @@ func TestSplicingFails(t *testing.T) {
 
 // A pipe that still holds bytes of a session that ended is never given to
 // another one.
-func TestPipeOfABrokenSession(t *testing.T) {
+func TestPipeOfResetSessionIsClosed(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.sendRoom = 1 << 20 // for the reads that turn splicing on, but not for all
 	from := r.open(header)
@@ -293,7 +293,7 @@ func TestPipeOfABrokenSession(t *testing.T) {
 	if n := r.leaked(pipeRead); n != 1 {
 		t.Fatalf("%d pipes", n)
 	}
-	from.abort()
+	from.reset()
 	r.settle()
 	r.expectEnd(1, record.Reset, record.Relay, record.Client)
 	if n := r.leaked(pipeRead, pipeWrite); n != 0 {
@@ -304,21 +304,21 @@ func TestPipeOfABrokenSession(t *testing.T) {
 
 // What a backend said before it reset reaches the client before the RST: an
 // answer to a request that it did not read to the end, say.
-func TestLastWordsOfAReset(t *testing.T) {
+func TestBytesBeforeResetAreForwarded(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header + "POST")
 	r.backend().deliver([]byte("HTTP/1.0 413 too large\r\n"))
-	r.backend().abort()
+	r.backend().reset()
 	r.settle()
 	c := r.expectEnd(1, record.Reset, record.Relay, record.Backend)
-	if got := string(from.got); got != "HTTP/1.0 413 too large\r\n" || !from.gotRST || c.BytesOut != int64(len(got)) {
+	if got := string(from.received); got != "HTTP/1.0 413 too large\r\n" || !from.gotRST || c.BytesOut != int64(len(got)) {
 		t.Errorf("the client got %q, a RST: %v", got, from.gotRST)
 	}
 }
 
 // A side that is reset while both directions wait for the other is noticed by
 // its error alone.
-func TestResetWhileBothWait(t *testing.T) {
+func TestResetWhileBothSidesBlock(t *testing.T) {
 	for _, who := range []record.Party{record.Client, record.Backend} {
 		r := newForwardRig(t, plainForward(serverA))
 		from := r.open(header)
@@ -330,7 +330,7 @@ func TestResetWhileBothWait(t *testing.T) {
 		if who == record.Client {
 			broken = from
 		}
-		broken.abort()
+		broken.reset()
 		r.settle()
 		r.expectEnd(1, record.Reset, record.Relay, who)
 		r.expectClean()
@@ -339,12 +339,12 @@ func TestResetWhileBothWait(t *testing.T) {
 
 // A reset of a side whose FIN was passed on already is EPIPE to a reader of
 // SO_ERROR (tcp_reset in TCP_CLOSE_WAIT).
-func TestResetAfterTheFIN(t *testing.T) {
+func TestResetAfterFIN(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header + "request")
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	from.abort()
+	from.reset()
 	r.settle()
 	c := r.expectEnd(1, record.Reset, record.Relay, record.Client)
 	if c.Reason != "broken pipe" || !r.backend().gotRST {
@@ -353,7 +353,7 @@ func TestResetAfterTheFIN(t *testing.T) {
 }
 
 // Bytes in either direction put the idle deadline off.
-func TestIdleDeadlineIsPutOff(t *testing.T) {
+func TestIdleDeadlineMovesWithTraffic(t *testing.T) {
 	f := plainForward(serverA)
 	f.IdleTimeout = 10 * time.Second
 	r := newForwardRig(t, f)

@@ -36,7 +36,7 @@ func TestTrustWithdrawn(t *testing.T) {
 	half.deliver([]byte(header[10:]))
 	established.deliver([]byte("goes on"))
 	r.settle()
-	if len(r.records) != 0 || len(r.dials) != 2 || string(r.dials[0].far.got) != "goes on" {
+	if len(r.records) != 0 || len(r.dials) != 2 || string(r.dials[0].far.received) != "goes on" {
 		t.Fatalf("%d connections ended, %d were dialled", len(r.records), len(r.dials))
 	}
 	r.open(header)
@@ -133,7 +133,7 @@ func TestAlive(t *testing.T) {
 
 // Whoever asks an engine that has ended something gets no answer, and nothing
 // is written to a descriptor that is somebody else's by then.
-func TestRealAskedAfterTheEnd(t *testing.T) {
+func TestRealCallsAfterClose(t *testing.T) {
 	_, to := server(t)
 	f := loopback(to)
 	f.CutUntrusted = true

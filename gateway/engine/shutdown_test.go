@@ -16,7 +16,7 @@ import (
 
 // Handshakes that are under way when the listeners part are served; the sockets
 // that somebody else has open are left at once.
-func TestPart(t *testing.T) {
+func TestGracefulClose(t *testing.T) {
 	k := newScript(t, 0)
 	k.filters = true
 	held := k.create(listening)
@@ -50,7 +50,7 @@ func TestPart(t *testing.T) {
 }
 
 // The end does not wait for handshakes.
-func TestCloseWhileParting(t *testing.T) {
+func TestCloseDuringGracePeriod(t *testing.T) {
 	k := newScript(t, 0)
 	k.filters = true
 	r := newRig(t, k, Config{Forwards: []*forward.Forward{plainForward(serverA)}})
@@ -127,7 +127,7 @@ func dialTCP(t *testing.T, address string) halfCloser {
 }
 
 // An engine on the real kernel parts and ends by itself.
-func TestRealPart(t *testing.T) {
+func TestRealGracefulClose(t *testing.T) {
 	back, to := server(t)
 	l := startReal(t, loopback(to))
 	client := l.dial(0, header)

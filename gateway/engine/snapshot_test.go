@@ -65,7 +65,7 @@ func TestEachSession(t *testing.T) {
 	if len(ids) != len(want) {
 		t.Errorf("%d ids for %d sessions", len(ids), len(want))
 	}
-	from.abort()
+	from.reset()
 	r.settle()
 	if got := r.sessions(); len(got) != 2 {
 		t.Errorf("after one ended there are %+v", got)
@@ -73,14 +73,14 @@ func TestEachSession(t *testing.T) {
 }
 
 // A loop looks at a bounded number of sessions at once, and leaves none out.
-func TestSessionsInSteps(t *testing.T) {
+func TestEachSessionInSteps(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plainForward(serverA)}})
 	const n = 3*snapshotStep + 100
 	for range n {
 		r.open(header)
 	}
 	for range 50 { // gaps
-		r.dials[len(r.records)].far.abort()
+		r.dials[len(r.records)].far.reset()
 		r.settle()
 	}
 	most := 0
@@ -102,7 +102,7 @@ func TestSessionsInSteps(t *testing.T) {
 }
 
 // Whatever a session is at, an operator can end it; nothing of it is left.
-func TestResetByTheOperator(t *testing.T) {
+func TestResetByOperator(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		phase record.Phase
@@ -154,7 +154,7 @@ func TestResetByTheOperator(t *testing.T) {
 
 // Sessions are asked for, and reset, while they come and go on loops that run. The race
 // detector is the judge.
-func TestSessionsWhileTheyComeAndGo(t *testing.T) {
+func TestRealEachSessionUnderLoad(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
 	l := startReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})

@@ -17,7 +17,7 @@ import (
 
 // ending is one way for a connection to end: how the forward differs from the
 // plain one, what the load balancer does, and the record that must come of it.
-type ending struct {
+type outcomeCase struct {
 	name    string
 	setting func(*forward.Forward)
 	sends   string
@@ -30,16 +30,16 @@ type ending struct {
 	reset   bool // how the load balancer sees it: a RST, or a FIN
 }
 
-func finish(r *rig, f *file) { f.finish(); r.settle() }
-func abort(r *rig, f *file)  { f.abort(); r.settle() }
+func sendFIN(r *rig, f *file) { f.sendFIN(); r.settle() }
+func sendRST(r *rig, f *file) { f.reset(); r.settle() }
 
 func after(d time.Duration) func(*rig, *file) { return func(r *rig, _ *file) { r.advance(d) } }
 
 // answered is a whole exchange: the client finishes, then the backend.
 func finishBoth(r *rig, f *file) {
-	f.finish()
+	f.sendFIN()
 	r.settle()
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
 }
 
@@ -56,12 +56,12 @@ func badChecksum() string {
 func setTransparent(f *forward.Forward) { f.Transparent = true }
 
 // The rows follow the table of outcomes in the documentation.
-var endings = []ending{
+var outcomes = []outcomeCase{
 	{name: "ok", sends: header, then: finishBoth, outcome: record.OK, phase: record.Relay, by: record.Client, client: client4},
 	{name: "ok, the backend first", sends: header, then: func(r *rig, f *file) {
-		r.backend().finish()
+		r.backend().sendFIN()
 		r.settle()
-		f.finish()
+		f.sendFIN()
 		r.settle()
 	}, outcome: record.OK, phase: record.Relay, by: record.Backend, client: client4},
 	{name: "ok, an untrusted peer passes", setting: func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true },
@@ -69,15 +69,15 @@ var endings = []ending{
 	{name: "ok, LOCAL is relayed", setting: setTransparent, sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: finishBoth,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
 	{name: "ok, LOCAL is closed", setting: func(f *forward.Forward) { f.CloseLocal = true }, sends: v2(netip.AddrPort{}, netip.AddrPort{}) + "PING",
-		then: finish, outcome: record.OK, phase: record.Header, by: record.Gateway},
+		then: sendFIN, outcome: record.OK, phase: record.Header, by: record.Gateway},
 	{name: "ok, LOCAL is closed and its peer stays", setting: func(f *forward.Forward) { f.CloseLocal = true },
 		sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: after(6 * time.Second),
 		outcome: record.OK, phase: record.Header, by: record.Gateway},
 	{name: "ok, UNKNOWN is relayed", sends: "PROXY UNKNOWN\r\n", then: finishBoth,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
-	{name: "empty, FIN", then: finish, outcome: record.Empty, phase: record.Header, by: record.Peer},
-	{name: "empty, RST", then: abort, outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
-	{name: "empty, a health checker", setting: func(f *forward.Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: finish,
+	{name: "empty, FIN", then: sendFIN, outcome: record.Empty, phase: record.Header, by: record.Peer},
+	{name: "empty, RST", then: sendRST, outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
+	{name: "empty, a health checker", setting: func(f *forward.Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: sendFIN,
 		outcome: record.Empty, phase: record.Trust, by: record.Gateway},
 	{name: "untrusted", setting: func(f *forward.Forward) { f.Trust = prefixes{} }, sends: header,
 		outcome: record.Untrusted, phase: record.Trust, by: record.Gateway, reset: true},
@@ -92,10 +92,10 @@ var endings = []ending{
 		outcome: record.Unsupported, phase: record.Header, by: record.Peer, reason: "v1 not accepted", reset: true},
 	{name: "bad_checksum", sends: badChecksum(), outcome: record.BadChecksum, phase: record.Header, by: record.Peer,
 		reason: "CRC32C mismatch", reset: true},
-	{name: "truncated", sends: header[:20], then: finish, outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
-	{name: "truncated, in the second header", setting: func(f *forward.Forward) { f.Headers = 2 }, sends: header, then: finish,
+	{name: "truncated", sends: header[:20], then: sendFIN, outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
+	{name: "truncated, in the second header", setting: func(f *forward.Forward) { f.Headers = 2 }, sends: header, then: sendFIN,
 		outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
-	{name: "reset, in the header", sends: header[:20], then: abort, outcome: record.Reset, phase: record.Header, by: record.Peer,
+	{name: "reset, in the header", sends: header[:20], then: sendRST, outcome: record.Reset, phase: record.Header, by: record.Peer,
 		reason: "connection reset by peer", reset: true},
 	{name: "header_timeout", sends: header[:20], then: after(6 * time.Second),
 		outcome: record.HeaderTimeout, phase: record.Header, by: record.Timeout, reset: true},
@@ -114,12 +114,12 @@ var endings = []ending{
 		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, anyAddress
 	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
 		reason: "no destination address", client: lb, reset: true},
-	{name: "reset, by the client", sends: header, then: abort, outcome: record.Reset, phase: record.Relay, by: record.Client,
+	{name: "reset, by the client", sends: header, then: sendRST, outcome: record.Reset, phase: record.Relay, by: record.Client,
 		reason: "connection reset by peer", client: client4, reset: true},
-	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { abort(r, r.backend()) },
+	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { sendRST(r, r.backend()) },
 		outcome: record.Reset, phase: record.Relay, by: record.Backend, reason: "connection reset by peer", client: client4, reset: true},
 	{name: "reset, the backend vanished", sends: header, then: func(r *rig, _ *file) {
-		r.backend().abort()
+		r.backend().reset()
 		r.backend().err = unix.ETIMEDOUT // keep-alive gave up (tcp_write_err)
 		r.settle()
 	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout, reason: "connection timed out", client: client4, reset: true},
@@ -131,8 +131,8 @@ var endings = []ending{
 		outcome: record.Drained, phase: record.Relay, by: record.Gateway, client: client4, reset: true},
 }
 
-func TestEndings(t *testing.T) {
-	for _, row := range endings {
+func TestOutcomes(t *testing.T) {
+	for _, row := range outcomes {
 		t.Run(row.name, func(t *testing.T) {
 			f := plainForward(serverA)
 			if row.setting != nil {
@@ -148,15 +148,15 @@ func TestEndings(t *testing.T) {
 	}
 }
 
-func (row *ending) check(t *testing.T, r *rig, from *file) {
+func (row *outcomeCase) check(t *testing.T, r *rig, from *file) {
 	c := r.expectEnd(1, row.outcome, row.phase, row.by)
 	if c.Reason != row.reason || c.Client != row.client || c.Peer != lb || c.Forward != "front" {
 		t.Errorf("reason %q, client %v, peer %v, forward %q; want %q and client %v", c.Reason, c.Client, c.Peer, c.Forward, row.reason, row.client)
 	}
-	if !from.dead && (from.gotRST != row.reset || !from.gotRST && !from.gotFIN) {
+	if !from.wasReset && (from.gotRST != row.reset || !from.gotRST && !from.gotFIN) {
 		t.Errorf("the load balancer got a RST: %v, a FIN: %v; want a RST: %v", from.gotRST, from.gotFIN, row.reset)
 	}
-	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.dead && row.outcome != record.Drained &&
+	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.wasReset && row.outcome != record.Drained &&
 		!strings.Contains(row.name, "second")
 	if got := len(c.Sample) > 0; got != wantSample || got && !strings.HasPrefix(row.sends, c.Sample) {
 		t.Errorf("sample %q, want one: %v", c.Sample, wantSample)
@@ -166,7 +166,7 @@ func (row *ending) check(t *testing.T, r *rig, from *file) {
 
 // One deadline from accept to the header's last byte: a peer that dribbles
 // does not push it out (slowloris).
-func TestHeaderDeadlineStandsThoughBytesCome(t *testing.T) {
+func TestHeaderDeadlineIsFixed(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	f := r.open("")
 	for i := range header {
@@ -181,7 +181,7 @@ func TestHeaderDeadlineStandsThoughBytesCome(t *testing.T) {
 }
 
 // The header's deadline ends with the header, whatever the others are.
-func TestHeaderDeadlineEndsWithTheHeader(t *testing.T) {
+func TestHeaderDeadlineEndsWithHeader(t *testing.T) {
 	for _, connect := range []time.Duration{0, time.Hour} {
 		f := plainForward(serverA)
 		f.ConnectTimeout = connect
@@ -227,7 +227,7 @@ func TestStackedHeaders(t *testing.T) {
 		if headers == 2 {
 			wantClient, want = client6, header+"payload"
 		}
-		if got := string(r.backend().got); got != want || c.Client != wantClient || c.Version != uint8(headers) {
+		if got := string(r.backend().received); got != want || c.Client != wantClient || c.Version != uint8(headers) {
 			t.Errorf("%d headers: client %v, version %d, payload %q, want %v and %q", headers, c.Client, c.Version, got, wantClient, want)
 		}
 	}
@@ -247,7 +247,7 @@ func TestHeaderInEverySegmentation(t *testing.T) {
 			from.deliver([]byte(whole[second:]))
 			r.settle()
 			finishBoth(r, from)
-			if got := string(r.backend().got); got != "payload" {
+			if got := string(r.backend().received); got != "payload" {
 				t.Fatalf("cut at %d and %d: payload %q", first, second, got)
 			}
 		}
@@ -270,7 +270,7 @@ func TestHealthCheckIsClosedCleanly(t *testing.T) {
 	if from.unread() != 0 {
 		t.Errorf("%d bytes are unread", from.unread())
 	}
-	finish(r, from)
+	sendFIN(r, from)
 	r.expectEnd(1, record.Empty, record.Trust, record.Gateway)
 	if from.gotRST || len(r.dials) != 0 {
 		t.Errorf("a RST: %v, %d backends dialled", from.gotRST, len(r.dials))
@@ -304,8 +304,8 @@ func TestClientLimit(t *testing.T) {
 
 // answeredWith is answered, for the i-th dial.
 func finishBothOf(r *rig, f *file, i int) {
-	f.finish()
-	r.dials[i].far.finish()
+	f.sendFIN()
+	r.dials[i].far.sendFIN()
 	r.settle()
 }
 
@@ -319,7 +319,7 @@ func TestClientLimitOfPassedPeers(t *testing.T) {
 }
 
 // What a header says beyond the addresses reaches the record.
-func TestRecordOfAConnection(t *testing.T) {
+func TestRecord(t *testing.T) {
 	f := plainForward(serverA)
 	f.Source = transparent.Policy{SourcePort: transparent.Any}
 	f.Transparent = true
@@ -343,13 +343,13 @@ func TestRecordOfAConnection(t *testing.T) {
 
 // The parts of a connection's time add up to no more than the whole, though the
 // loop's own clock stands still in the middle of a batch.
-func TestTimesOfARecord(t *testing.T) {
+func TestRecordTimes(t *testing.T) {
 	for _, p := range []plan{{}, unreachable, {waits: 1, result: unix.ECONNREFUSED}} {
 		r := newForwardRig(t, plainForward(serverA))
 		r.step = 1000
 		r.plans[serverA] = []plan{p}
 		from := r.open(header + "payload")
-		abort(r, from)
+		sendRST(r, from)
 		c := r.lastRecord(1)
 		if c.HeaderTime <= 0 || c.Duration < c.HeaderTime+c.ConnectTime {
 			t.Errorf("%v: header %v and connect %v in %v", c.Outcome, c.HeaderTime, c.ConnectTime, c.Duration)

@@ -112,7 +112,7 @@ func TestHeaderKinds(t *testing.T) {
 
 // Bytes are counted while they flow, copied or spliced, and each forward has a
 // tally of its own, which all its listeners and loops share.
-func TestTalliesOfForwards(t *testing.T) {
+func TestTalliesPerForward(t *testing.T) {
 	first, second := plainForward(serverA), plainForward(serverB)
 	first.Name = "first"
 	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
@@ -132,8 +132,8 @@ func TestTalliesOfForwards(t *testing.T) {
 	}
 	fronts[2].deliver(data[:3])
 	r.settle()
-	if !fronts[0].isOpen || len(r.dials[0].far.got) != 8<<20 {
-		t.Fatalf("%d bytes arrived", len(r.dials[0].far.got))
+	if !fronts[0].isOpen || len(r.dials[0].far.received) != 8<<20 {
+		t.Fatalf("%d bytes arrived", len(r.dials[0].far.received))
 	}
 	r.openFrom(2, netip.MustParseAddrPort("203.0.113.1:1"), header)
 	all, err := r.engine.Tallies(t.Context())
@@ -167,7 +167,7 @@ func (c countingSet) Admit(a netip.Addr, loop int) bool {
 	return c.Contains(a)
 }
 
-func TestTrustIsToldWhichLoopAsks(t *testing.T) {
+func TestTrustReceivesLoopIndex(t *testing.T) {
 	f := plainForward(serverA)
 	c := countingSet{only(lb), map[int]int{}}
 	f.Trust = c
@@ -220,7 +220,7 @@ func TestTalliesAtAnyTime(t *testing.T) {
 }
 
 // Who asks does not wait for a loop that does not answer.
-func TestTalliesGiveUp(t *testing.T) {
+func TestTalliesContextCancelled(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.engine.lifecycle.running = true // and yet nobody turns the loop
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -232,7 +232,7 @@ func TestTalliesGiveUp(t *testing.T) {
 	r.settle() // the answer that nobody waits for
 }
 
-func TestKindOfCoversTheDecoder(t *testing.T) {
+func TestKindOfCoversDecoder(t *testing.T) {
 	for _, version := range []uint8{1, 2} {
 		for _, result := range []proxyproto.Result{proxyproto.Proxy, proxyproto.Local, proxyproto.Unknown} {
 			if version == 1 && result == proxyproto.Local {

@@ -10,7 +10,7 @@ import (
 
 // At the limit the connection that waits longest gives way, and nobody else:
 // not those that have their header, nor the newcomer.
-func TestWaitingGiveWay(t *testing.T) {
+func TestOldestWaitingIsEvicted(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	established := r.open(header)
 	oldest := r.open(header[:10])
@@ -46,12 +46,12 @@ func TestWaitingGiveWay(t *testing.T) {
 }
 
 // Whoever speaks at once is served, however many connections say nothing.
-func TestSlowLorisStarvesNobody(t *testing.T) {
+func TestSilentPeersDoNotBlockOthers(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 200 {
 		r.open("PROXY TCP4 ")
 		r.open(header)
-		r.dials[len(r.dials)-1].far.abort()
+		r.dials[len(r.dials)-1].far.reset()
 		r.settle()
 	}
 	limits := 0
@@ -69,7 +69,7 @@ func TestSlowLorisStarvesNobody(t *testing.T) {
 }
 
 // The limit is of all loops together, and each has its share.
-func TestWaitingShare(t *testing.T) {
+func TestWaitingLimitPerLoop(t *testing.T) {
 	for _, row := range []struct{ loops, most, each int }{{1, 5, 5}, {2, 5, 3}, {4, 2, 1}, {2, 0, 0}} {
 		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*forward.Forward{plainForward(serverA)}})
 		for _, l := range r.engine.loops {
@@ -97,7 +97,7 @@ func TestWaitingQueueIsBounded(t *testing.T) {
 		}
 		if random.IntN(3) > 0 {
 			i := random.IntN(len(waits))
-			waits[i].abort()
+			waits[i].reset()
 			r.settle()
 			waits = append(waits[:i], waits[i+1:]...)
 		}

@@ -65,10 +65,10 @@ var situations = []struct {
 	make func(t *testing.T, fds [2]int)
 }{
 	{"nothing", func(*testing.T, [2]int) {}},
-	{"data", func(t *testing.T, fds [2]int) { put(t, fds[1], 100) }},
-	{"more data than room", func(t *testing.T, fds [2]int) { put(t, fds[1], 5000) }},
+	{"data", func(t *testing.T, fds [2]int) { write(t, fds[1], 100) }},
+	{"more data than room", func(t *testing.T, fds [2]int) { write(t, fds[1], 5000) }},
 	{"end of the stream", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[1], unix.SHUT_WR) }},
-	{"data and the end", func(t *testing.T, fds [2]int) { put(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
+	{"data and the end", func(t *testing.T, fds [2]int) { write(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
 	{"no room to write", func(t *testing.T, fds [2]int) {
 		if isUnix(fds[0]) { // TCP goes on sending what it has, at its own pace
 			fill(fds[0])
@@ -77,12 +77,12 @@ var situations = []struct {
 	{"reset", func(t *testing.T, fds [2]int) {
 		unix.SetsockoptLinger(fds[1], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		unix.Shutdown(fds[1], unix.SHUT_RDWR)
-		put2(fds[0])
+		writeTwice(fds[0])
 	}},
 	{"shut for writing", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[0], unix.SHUT_WR) }},
 }
 
-func put(t *testing.T, fd, n int) {
+func write(t *testing.T, fd, n int) {
 	t.Helper()
 	if _, err := unix.Write(fd, bytes.Repeat([]byte("x"), n)); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func isUnix(fd int) bool {
 }
 
 // put2 writes twice to whoever does not read: the first write is answered with a RST.
-func put2(fd int) {
+func writeTwice(fd int) {
 	for range 2 {
 		unix.SendmsgN(fd, []byte("x"), nil, nil, unix.MSG_NOSIGNAL)
 	}
@@ -159,7 +159,7 @@ func TestBatchAgainstSingleCalls(t *testing.T) {
 }
 
 // The ring of results is used again and again, and nothing is allocated.
-func TestBatchGoesOnAndOn(t *testing.T) {
+func TestBatchReusesRing(t *testing.T) {
 	fds := pairOf(t, unix.AF_UNIX)
 	batch := linux{}.Batch(8)
 	if batch == nil {
@@ -199,7 +199,7 @@ func TestBatchOfDatagrams(t *testing.T) {
 		make func(fd, far int)
 	}{
 		{"nothing", 100, func(int, int) {}},
-		{"two datagrams", 100, func(_, far int) { put2(far); unix.Write(far, []byte("second")) }},
+		{"two datagrams", 100, func(_, far int) { writeTwice(far); unix.Write(far, []byte("second")) }},
 		{"an empty one", 100, func(_, far int) { unix.Write(far, nil) }},
 		{"larger than the room", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
 		{"nobody is there", 100, func(fd, far int) {

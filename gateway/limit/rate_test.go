@@ -34,7 +34,7 @@ func (b *bucket) allow(r forward.Rate, now int64) bool {
 
 // Over a long run of random peers and pauses a peer is let through as often as
 // the naive bucket says, but for the rounding of its time.
-func TestRatesLikeBuckets(t *testing.T) {
+func TestRatesAgainstTokenBuckets(t *testing.T) {
 	for _, rate := range []forward.Rate{{PerSecond: 1, Burst: 1}, {PerSecond: 5, Burst: 20}, {PerSecond: 100, Burst: 1}, {PerSecond: 1000, Burst: 50}, {PerSecond: 100_000, Burst: 100}} {
 		random := rand.New(rand.NewPCG(3, 4))
 		r, naive := NewRates(rate), map[netip.Addr]*bucket{}
@@ -87,7 +87,7 @@ func TestRatesBurst(t *testing.T) {
 
 // The time comes round; a peer that was not seen meanwhile has its share again
 // within a burst.
-func TestRatesClockComesRound(t *testing.T) {
+func TestRatesClockWraps(t *testing.T) {
 	r := NewRates(forward.Rate{PerSecond: 1, Burst: 2})
 	now := int64(time.Hour)
 	period := int64(rateUnit) << rateTimeBits
