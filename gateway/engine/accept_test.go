@@ -13,7 +13,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// events is what the operator was told.
+// noticeEvents returns the events of the notices so far.
 func (r *rig) noticeEvents() []string {
 	var all []string
 	for _, n := range r.notices {
@@ -22,8 +22,8 @@ func (r *rig) noticeEvents() []string {
 	return all
 }
 
-// Out of descriptors, accepting rests for a moment and is tried again; the
-// operator is told once, sessions go on, and nobody who waits is lost.
+// Without descriptors, accepting pauses and is retried. The operator is notified once, existing
+// sessions continue, and no waiting connection is lost.
 func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		r := newForwardRig(t, plainForward(serverA))
@@ -64,9 +64,8 @@ func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// A loop that accepts nothing tells of no pause when a dial lacks a descriptor:
-// it would never see accepting work again, and never tell of the end. The loop
-// that accepts tells of both.
+// A loop without listeners reports no pause when a dial lacks a descriptor: it would never report
+// the end. The loop that accepts reports both.
 func TestShortageOnLoopWithoutListeners(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	r.open(header)
@@ -83,7 +82,7 @@ func TestShortageOnLoopWithoutListeners(t *testing.T) {
 	}
 }
 
-// A shortage that comes and goes is told of every five seconds at most.
+// A shortage that comes and goes is reported every five seconds at most.
 func TestShortageReportsAreLimited(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	for range 20 {
@@ -100,8 +99,7 @@ func TestShortageReportsAreLimited(t *testing.T) {
 	}
 }
 
-// Errors that are one connection's own fault do not keep others waiting
-// (accept(2): pending network errors).
+// An error of one connection does not delay the others (accept(2): pending network errors).
 func TestAcceptErrorsOfOneConnection(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.acceptErrors = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH, unix.EPERM}
@@ -124,14 +122,14 @@ func TestListenerFails(t *testing.T) {
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
-// more adds a second listener, "side", to f.
+// withSecondListener adds a second listener, "side", to f.
 func withSecondListener(f *forward.Forward) *forward.Forward {
 	f.Listeners = append(f.Listeners, forward.Listener{Name: "side", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
 	return f
 }
 
-// At the limit the listeners are left alone, on all loops; each end lets the
-// next one in, and nobody is lost.
+// At the limit, the listeners on all loops stop accepting. Each connection that ends admits the
+// next, and none is lost.
 func TestMaxConnections(t *testing.T) {
 	rows := []struct {
 		name string
@@ -152,7 +150,7 @@ func TestMaxConnections(t *testing.T) {
 				all = append(all, r.openFrom(n%len(r.engine.listeners), lb, header))
 			}
 			for ended := range all {
-				// Listeners of several loops may overstep by one each.
+				// Listeners on different loops may exceed the limit by one each.
 				active, slack := r.engine.Counters().Active, len(r.engine.loops)-1
 				if want := min(2, 10-ended); active < want || active > want+slack {
 					t.Fatalf("%d connections are active after %d ended", active, ended)
@@ -170,7 +168,7 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// endOne ends some connection that is there.
+// resetOneBackend ends one connection by a RST from its backend.
 func (r *rig) resetOneBackend() {
 	for _, d := range r.dials {
 		if !d.far.isOpen {
@@ -182,7 +180,7 @@ func (r *rig) resetOneBackend() {
 	}
 }
 
-// Another forward is not concerned by one's limit.
+// The limit of one forward does not affect another.
 func TestLimitIsPerForward(t *testing.T) {
 	narrow, other := plainForward(serverA), plainForward(serverB)
 	narrow.MaxConnections = 1
@@ -196,7 +194,7 @@ func TestLimitIsPerForward(t *testing.T) {
 	if r.engine.Counters().Active != 4 || waiting.read != 0 {
 		t.Errorf("%d active", r.engine.Counters().Active)
 	}
-	// The end of another forward's makes nobody accept.
+	// A connection that ends on the other forward admits none on this one.
 	r.dials[1].far.reset()
 	r.settle()
 	if waiting.read != 0 || r.lastTimeout == 0 {
@@ -209,8 +207,8 @@ func TestLimitIsPerForward(t *testing.T) {
 	}
 }
 
-// A loop that rests for a shortage goes on resting when a place becomes free
-// that another loop's listener waited for.
+// A loop that paused for a shortage stays paused when a connection ends that another loop's
+// listener waited for.
 func TestLimitAndShortage(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	r.openFrom(0, lb, header)
@@ -233,7 +231,7 @@ func TestLimitAndShortage(t *testing.T) {
 	r.expectClean()
 }
 
-// A listener that cannot be watched again, for lack of memory, is tried again.
+// A listener that cannot be registered again for lack of memory is retried.
 func TestListenerWatchFails(t *testing.T) {
 	f := plainForward(serverA)
 	f.MaxConnections = 1
@@ -255,7 +253,7 @@ func TestListenerWatchFails(t *testing.T) {
 	r.expectClean()
 }
 
-// Connections go to the loop with the fewest, wherever they were accepted.
+// Connections go to the loop with the fewest sessions, whichever loop accepts them.
 func TestConnectionsSpreadOverLoops(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 64 {

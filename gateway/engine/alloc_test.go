@@ -10,20 +10,19 @@ import (
 	"unproxy/gateway/record"
 )
 
-// An idle connection costs its session and little else.
 func TestSessionSize(t *testing.T) {
 	size := unsafe.Sizeof(session{})
 	t.Logf("a session is %d bytes, of which a side is %d", size, unsafe.Sizeof(side{}))
 	if size > 384 {
 		t.Errorf("a session is %d bytes, want at most 384", size)
 	}
-	const page, small = 8 << 10, 32 << 10 // of the Go runtime
+	const page, small = 8 << 10, 32 << 10 // sizes of the Go runtime
 	if block := size * blockSize; block <= small || block%page != 0 {
 		t.Errorf("a block of sessions is %d bytes, want whole pages and more than %d", block, small)
 	}
 }
 
-// steady is a rig whose kernel does not allocate either, once it is warm.
+// newSteadyRig is a rig whose kernel does not allocate either, once it is warmed up.
 func newSteadyRig(t testing.TB, f *forward.Forward) *rig { return newSteadyRigWith(t, 1, f) }
 
 func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
@@ -39,18 +38,17 @@ func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
 	return r
 }
 
-// run turns the loop until it rests; settle would do, but allocates nothing
-// only by chance.
+// runUntilIdle is settle without its Helper call, which may allocate.
 func (r *rig) runUntilIdle() {
 	for r.turn() {
 	}
 }
 
-// exchange is a connection from accept to its end, with a request and an answer.
+// roundTrip is a whole connection with a request and an answer.
 func (r *rig) roundTrip(first, second []byte) {
 	r.dials = r.dials[:0]
 	from := r.arrive(r.listenerSocket(0), lb)
-	from.source = dest4 // as the packet filter has it, where it comes to a TProxy listener
+	from.source = dest4 // as a packet filter redirects it to a TProxy listener
 	from.deliver(first)
 	r.runUntilIdle()
 	far := r.dials[0].far
@@ -99,10 +97,10 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 	}
 }
 
-// Nor does a connection that one loop accepts and another serves.
+// A connection that one loop accepts and another serves does not allocate.
 func TestHandOverAllocatesNothing(t *testing.T) {
 	r := newSteadyRigWith(t, 2, plainForward(serverA))
-	for range 2 { // the first loop has one more, for good
+	for range 2 { // so that the first loop has one more session
 		r.arrive(r.listenerSocket(0), lb).deliver([]byte(header))
 		r.runUntilIdle()
 	}
@@ -118,7 +116,7 @@ func TestHandOverAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Relaying allocates nothing, in small pieces and in bulk.
+// Relaying small and bulk data does not allocate.
 func TestRelayingAllocatesNothing(t *testing.T) {
 	for _, size := range []int{64, 4096, 3 * bufferSize} {
 		r := newSteadyRig(t, plainForward(serverA))
@@ -147,7 +145,7 @@ func TestRelayingAllocatesNothing(t *testing.T) {
 	}
 }
 
-// A write that blocks keeps the loop's buffer, which comes back.
+// A blocked write takes the loop's buffer and returns it.
 func TestBlockedWritesReuseBuffers(t *testing.T) {
 	r := newSteadyRig(t, plainForward(serverA))
 	from := r.arrive(r.listenerSocket(0), lb)
@@ -172,7 +170,8 @@ func TestBlockedWritesReuseBuffers(t *testing.T) {
 	}
 }
 
-// The figures of the engine alone, with system calls that cost nothing.
+// BenchmarkConnection and BenchmarkRelay measure the engine alone: the scripted system calls cost
+// almost nothing.
 func BenchmarkConnection(b *testing.B) {
 	r := newSteadyRig(b, plainForward(serverA))
 	first, second := []byte(v2(client4, dest4)), make([]byte, 64)
@@ -183,7 +182,6 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
-// A small message there and one back.
 func BenchmarkRelay(b *testing.B) {
 	r := newSteadyRig(b, plainForward(serverA))
 	from := r.arrive(r.listenerSocket(0), lb)

@@ -11,8 +11,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A listener is transparent before it is bound, in its own family: only so does
-// the kernel hand it what the packet filter assigns to it.
+// A listener is made transparent before bind(2), with the option of its family. Otherwise the
+// kernel does not deliver to it what the packet filter assigns to it.
 func TestTProxyListener(t *testing.T) {
 	for _, tt := range []struct {
 		at   string
@@ -55,9 +55,8 @@ func TestTProxyListenerWithoutCapability(t *testing.T) {
 	}
 }
 
-// Where a connection goes that names no destination, and where one that does:
-// the header goes before the address that the connection was sent to, and that
-// counts for a TProxy listener alone.
+// The destination of the header is used. Without one, a TProxy listener uses the address that the
+// connection was sent to; any other listener has none.
 func TestDestination(t *testing.T) {
 	sent := netip.MustParseAddrPort("198.51.100.77:1234")
 	sent6 := netip.MustParseAddrPort("[2001:db8:7::1]:1234")
@@ -82,7 +81,7 @@ func TestDestination(t *testing.T) {
 		{"not tproxy, UNKNOWN", func(f *forward.Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
 		{"not tproxy, no header", func(f *forward.Forward) { pass(f); f.TProxy = false }, sent, "payload", netip.AddrPort{}},
 	} {
-		for _, fixed := range []bool{false, true} { // a fixed backend leaves the destination to the log
+		for _, fixed := range []bool{false, true} { // a fixed backend uses the destination only in the record
 			f := plainForward(serverA)
 			f.TProxy, f.AllowDestination = true, anyAddress
 			if tt.setting != nil {
@@ -119,8 +118,8 @@ func TestDestination(t *testing.T) {
 	}
 }
 
-// A destination must be allowed and an address to connect to, and may not lead
-// back to the listener, wherever its name came from.
+// A destination must be allowed, an address to connect to, and not the listener itself, whatever it
+// was taken from.
 func TestDeniedDestinations(t *testing.T) {
 	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero", "destination not allowed"
 	own := prefixes{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("2001:db8::80/128")}
@@ -147,7 +146,7 @@ func TestDeniedDestinations(t *testing.T) {
 		{"127.0.0.1:7000", false, "192.0.2.80:7000", ""},
 		{"192.0.2.80:7000", false, "192.0.2.80:7000", loop},
 		{"192.0.2.80:7000", false, "127.0.0.1:7000", ""},
-		{"203.0.113.5:7000", false, "203.0.113.5:7000", loop}, // may be bound, being transparent
+		{"203.0.113.5:7000", false, "203.0.113.5:7000", loop}, // a transparent listener can be bound to it
 		{"127.0.0.1:7000", false, "0.0.0.0:7000", nowhere},
 		{"127.0.0.1:7000", false, "0.0.0.0:25", nowhere},
 		{"[::1]:7000", false, "[::]:25", nowhere},

@@ -10,9 +10,8 @@ import (
 	"unproxy/transparent"
 )
 
-// A transparent connect that times out is followed by a plain one, which tells
-// whether the backend is silent or only its replies find no way back. The
-// client does not wait for that.
+// A transparent connect that times out is followed by a plain one, which distinguishes an
+// unresponsive backend from a missing return path. The client is reset before that.
 func TestDiagnosis(t *testing.T) {
 	rows := []struct {
 		name    string
@@ -50,8 +49,7 @@ func TestDiagnosis(t *testing.T) {
 	}
 }
 
-// For five seconds the verdict holds for others, which then make no plain
-// connect of their own.
+// For five seconds other connections use a diagnosis and make no plain connect of their own.
 func TestDiagnosisIsCached(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent, silent, {}, silent}
@@ -61,12 +59,12 @@ func TestDiagnosisIsCached(t *testing.T) {
 	r.advance(2100 * time.Millisecond) // the first is diagnosed
 	r.expectEnd(1, record.NoReturnPath, record.Dial, record.Timeout)
 	r.open(header)
-	r.advance(4 * time.Second) // the second need not be
+	r.advance(4 * time.Second) // the second uses the cached diagnosis
 	r.expectEnd(2, record.NoReturnPath, record.Dial, record.Timeout)
 	if len(r.dials) != 4 {
 		t.Errorf("%d connects, want 4", len(r.dials))
 	}
-	r.advance(5 * time.Second) // the verdict is too old, and by now even a plain connect times out
+	r.advance(5 * time.Second) // the diagnosis has expired, and a plain connect now times out, too
 	r.expectEnd(3, record.ConnectTimeout, record.Dial, record.Timeout)
 	if len(r.dials) != 5 {
 		t.Errorf("%d connects, want 5", len(r.dials))
@@ -74,7 +72,7 @@ func TestDiagnosisIsCached(t *testing.T) {
 	r.expectClean()
 }
 
-// Only what was transparent is diagnosed, and only if a timeout was the last word.
+// Only transparent connections are diagnosed, and only if the last attempt timed out.
 func TestNothingToDiagnose(t *testing.T) {
 	f := transparently(plainForward(serverA, serverB))
 	r := newForwardRig(t, f)
@@ -94,8 +92,8 @@ func TestNothingToDiagnose(t *testing.T) {
 	}
 }
 
-// The client's last bytes come in the same batch as the deadline that sends it
-// away: they say nothing about the backend.
+// The client's last bytes arrive in the same batch of events as the deadline that resets it. They
+// say nothing about the backend.
 func TestEventOfResetPeerDuringDiagnosis(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent}
@@ -108,8 +106,8 @@ func TestEventOfResetPeerDuringDiagnosis(t *testing.T) {
 	r.expectClean()
 }
 
-// An answer that comes in the same batch as the attempt's deadline is taken,
-// and is not mistaken for one of the next backend's.
+// An answer in the same batch of events as the deadline of its attempt counts, and is not taken for
+// an answer of the next backend.
 func TestAnswerAtDialDeadline(t *testing.T) {
 	for _, answer := range []unix.Errno{0, unix.ECONNREFUSED} {
 		r := newForwardRig(t, plainForward(serverA, serverB))

@@ -16,7 +16,7 @@ import (
 	"unproxy/transparent"
 )
 
-// order is the backends that were dialled, one after the other.
+// dialOrder returns the dialled backends in order.
 func (r *rig) dialOrder() []forward.Endpoint {
 	var all []forward.Endpoint
 	for _, d := range r.dials {
@@ -31,8 +31,8 @@ var (
 	silent      = plan{waits: -1}
 )
 
-// The backends are tried in the operator's order, but those of the client's
-// family first; in transparent mode the policy says whether the others may do.
+// The backends are tried in the operator's order, those of the client's family first. In
+// transparent mode the policy decides whether the others are tried.
 func TestBackendOrder(t *testing.T) {
 	mixed := []forward.Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
 	rows := []struct {
@@ -76,8 +76,8 @@ func TestBackendOrder(t *testing.T) {
 	}
 }
 
-// What one attempt came to is forgotten when the next one succeeds, and the
-// payload, taken or not by those that failed, reaches the one that did not.
+// A failed attempt leaves no trace when the next one succeeds. The payload reaches the backend that
+// accepts, even if an earlier one took a part of it.
 func TestFailover(t *testing.T) {
 	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED}, {waits: 1, result: unix.EHOSTUNREACH}} {
 		for _, payload := range []string{"", "HELO there\r\n"} {
@@ -95,7 +95,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// The errors of connect(2), socket(2) and bind(2), and the words for them.
+// The errors of connect(2), socket(2) and bind(2), and their outcomes.
 func TestDialErrors(t *testing.T) {
 	rows := []struct {
 		plan    plan
@@ -127,8 +127,8 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// Without a descriptor for the backend a dial is tried again until the connect
-// timeout, and nothing is accepted meanwhile, which would only take more.
+// Without a descriptor for the backend, a dial is retried until the connect timeout. Meanwhile
+// nothing is accepted, which would take more descriptors.
 func TestNoDescriptorForBackend(t *testing.T) {
 	for _, late := range []time.Duration{time.Second, 7 * time.Second} {
 		r := newForwardRig(t, plainForward(serverA))
@@ -141,7 +141,7 @@ func TestNoDescriptorForBackend(t *testing.T) {
 		}
 		r.limit = 0
 		r.advance(time.Second)
-		if late > 6*time.Second { // the first made room for the second, in vain
+		if late > 6*time.Second { // the first session ended to free a descriptor for the second, too late
 			r.expectEnd(2, record.Limit, record.Dial, record.Gateway)
 			continue
 		}
@@ -155,9 +155,8 @@ func TestNoDescriptorForBackend(t *testing.T) {
 	}
 }
 
-// Sessions that hold all descriptors while each waits for one more do not wait
-// for each other: one makes room for the next, with and without a connect
-// timeout.
+// Sessions that hold all descriptors while each needs one more do not block each other forever: one
+// after the other ends, with and without a connect timeout.
 func TestSessionsWaitingForDescriptors(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Minute} {
 		f := plainForward(serverA)
@@ -248,7 +247,7 @@ func TestMarkNotPermitted(t *testing.T) {
 	r.expectClean()
 }
 
-// The connect timeout is for all backends together, in equal shares of what is
+// The connect timeout is for all backends together. Each attempt gets an equal share of what is
 // left.
 func TestConnectTimeoutIsShared(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA, serverB, serverC))
@@ -309,8 +308,7 @@ func TestUnresolvedName(t *testing.T) {
 	}
 }
 
-// A name with more addresses than a byte can count, all of them dead, is not
-// tried for ever.
+// All addresses of a name are tried once, even if there are more than fit a byte.
 func TestNameWithManyAddresses(t *testing.T) {
 	r := newNamedRig(t, func(context.Context, string) ([]netip.Addr, error) {
 		var all []netip.Addr
@@ -341,9 +339,8 @@ func TestBackendFromHeader(t *testing.T) {
 	}
 }
 
-// Which source port is taken where the client's cannot be had, and what that
-// is called: bind(2) fails for a port in use or below 1024, connect(2) where
-// the same four addresses and ports are connected already.
+// The source port and the outcome when the client's port is not available: bind(2) fails for a port
+// that is in use or below 1024, connect(2) if the same 4-tuple is connected already.
 func TestSourcePort(t *testing.T) {
 	rows := []struct {
 		choice        transparent.SourcePort
@@ -383,7 +380,7 @@ func TestSourcePort(t *testing.T) {
 			c := r.lastRecord(1)
 			source := netip.AddrPortFrom(client4.Addr(), row.port)
 			if source == client4 {
-				source = netip.AddrPort{} // it is Client
+				source = netip.AddrPort{} // same as Client
 			}
 			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.tally().PortFallbacks != row.fallbacks {
 				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.tally().PortFallbacks, row.outcome, source)
@@ -393,7 +390,7 @@ func TestSourcePort(t *testing.T) {
 	}
 }
 
-// Both from the client's port and from another one connect(2) may fail.
+// connect(2) may fail from the client's port and from any other.
 func TestSourcePortsAreExhausted(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{{errno: unix.EADDRNOTAVAIL}}
@@ -405,8 +402,8 @@ func TestSourcePortsAreExhausted(t *testing.T) {
 	r.expectClean()
 }
 
-// A socket is watched from the connect on; where the kernel cannot do that the
-// attempt failed for lack of memory.
+// A backend's socket is registered before the connect completes. If that fails, the attempt fails
+// for lack of memory.
 func TestSocketWatchFails(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.watchErrors = []unix.Errno{unix.ENOMEM}

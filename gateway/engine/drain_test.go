@@ -20,16 +20,15 @@ func (r *rig) isIdle() bool {
 	}
 }
 
-// stopAccepting is StopAccepting with the loops turned by hand: it waits for
-// them on a goroutine of its own, which must come to its end.
+// stopAccepting calls StopAccepting, turns the loops, and waits for the goroutine that it starts.
 func (r *rig) stopAccepting() {
 	r.engine.StopAccepting()
 	r.settle()
 	r.engine.running.Wait()
 }
 
-// What waited in the queue is accepted before the listener is closed, which
-// would reset it. Sessions go on, and the last one's end is told.
+// Queued connections are accepted before the listener closes, which would reset them. Sessions
+// continue, and Idle is closed after the last one.
 func TestDrain(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	before := r.open(header)
@@ -90,7 +89,7 @@ func TestCut(t *testing.T) {
 	r.expectClean()
 }
 
-// brokenKernel fails in one place while the engine is made.
+// brokenKernel fails one call while the engine is created.
 type brokenKernel struct {
 	*script
 	call string
@@ -117,7 +116,7 @@ func (k brokenKernel) Listen(fd, n int) unix.Errno {
 	return k.script.Listen(fd, n)
 }
 
-// An engine that cannot be made leaves nothing open.
+// New leaves nothing open after an error.
 func TestNewFails(t *testing.T) {
 	for _, call := range []string{"epoll_create1", "eventfd", "epoll_ctl", "socket", "setsockopt", "listen"} {
 		k := newScript(t, 0)
@@ -139,8 +138,8 @@ func TestNewFails(t *testing.T) {
 	}
 }
 
-// The last connection of a drain may end on a loop that has closed its own
-// listeners while another still hands connections over.
+// The last connection may end on a loop that has closed its listeners while another loop still
+// passes connections to it.
 func TestDrainWaitsForAllLoops(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	r.arrive(r.listenerSocket(1), netip.AddrPortFrom(client4.Addr(), 1)) // not trusted: it ends at once

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// visitor is a guest that writes down what it is told.
+// recordingGuest records the calls of its methods.
 type recordingGuest struct {
 	Host
 	routes []*Route
@@ -31,7 +31,7 @@ func (v *recordingGuest) StopAccepting()                  { v.record("stop") }
 func (v *recordingGuest) Cut()                            { v.record("cut") }
 func (v *recordingGuest) Close()                          { v.record("close") }
 
-// heard returns what was told, without the rests, and forgets it.
+// takeCalls returns the calls since the last takeCalls, except Rest.
 func (v *recordingGuest) takeCalls() string {
 	var all []string
 	for _, text := range v.calls {
@@ -43,7 +43,7 @@ func (v *recordingGuest) takeCalls() string {
 	return strings.Join(all, ", ")
 }
 
-// withGuests is a rig of some loops, one forward of streams and one of datagrams.
+// withGuests is a rig with one stream and one datagram forward.
 func withGuests(t testing.TB, loops int) (*rig, []*recordingGuest) {
 	t.Helper()
 	datagrams := plainForward(serverA)
@@ -56,8 +56,8 @@ func withGuests(t testing.TB, loops int) (*rig, []*recordingGuest) {
 	return r, guests
 }
 
-// A guest's descriptors and its deadline are served beside the sessions, and its
-// events are not taken for anybody else's.
+// A guest's descriptors and deadline are served beside the sessions, and its events reach only the
+// guest.
 func TestGuest(t *testing.T) {
 	r, guests := withGuests(t, 2)
 	if len(guests) != 2 || guests[1].Index() != 1 || guests[0].Loops() != 2 {
@@ -105,7 +105,6 @@ func TestGuest(t *testing.T) {
 		t.Errorf("numbers %d and %d", a, b)
 	}
 
-	// Sessions go on beside it.
 	r.open(header)
 	r.backend()
 	if got := g.takeCalls(); got != "" {
@@ -113,10 +112,9 @@ func TestGuest(t *testing.T) {
 	}
 }
 
-// alarmIn sets the alarm to go off after d.
 func (v *recordingGuest) alarmIn(r *rig, d time.Duration) { v.Host.Alarm(r.clock + int64(d)) }
 
-// What a guest holds keeps the drain from ending.
+// The drain ends only when the guest holds nothing.
 func TestGuestHoldDelaysIdle(t *testing.T) {
 	r, guests := withGuests(t, 1)
 	g := guests[0]
@@ -157,7 +155,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Where one of the guests cannot come, the others go, and nothing stays open.
+// If one guest cannot be created, the others are closed and nothing stays open.
 func TestGuestFails(t *testing.T) {
 	datagrams := plainForward(serverA)
 	datagrams.Datagrams = true
@@ -179,7 +177,7 @@ func TestGuestFails(t *testing.T) {
 	}
 }
 
-// Without a forward of datagrams there is nobody to invite.
+// Without a datagram forward no guest is created.
 func TestNoGuestWithoutDatagrams(t *testing.T) {
 	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plainForward(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
 		t.Error("a guest was asked for")

@@ -7,8 +7,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A unix backend that greets and hangs up before anybody looked did not
-// refuse: what it said reaches the client.
+// A unix backend that sends a greeting and closes before the gateway has seen the connect did not
+// refuse: the greeting reaches the client.
 func TestUnixBackendSendsAndCloses(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverUnix))
 	from := r.arrive(r.listenerSocket(0), lb)
@@ -28,7 +28,7 @@ func TestUnixBackendSendsAndCloses(t *testing.T) {
 	r.expectClean()
 }
 
-// A peer on a unix socket that wrote and closed is no reset: its bytes go on.
+// A unix peer that writes and closes has not reset: its bytes are forwarded.
 func TestUnixPeerSendsAndCloses(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 2}}
@@ -48,7 +48,7 @@ func TestUnixPeerSendsAndCloses(t *testing.T) {
 	r.expectClean()
 }
 
-// A client that resets while the backend is dialled ends it at once.
+// A client that resets during the dial ends the session at once.
 func TestResetWhileDialling(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
@@ -57,7 +57,7 @@ func TestResetWhileDialling(t *testing.T) {
 	r.expectClean()
 }
 
-// A FIN that came while the backend was dialled reaches it, behind the bytes.
+// A FIN that arrives during the dial reaches the backend after the bytes.
 func TestFINWhileDialling(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 3}}

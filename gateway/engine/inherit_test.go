@@ -17,8 +17,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// handedOver is a forward whose listener has the socket already. The
-// descriptor is a copy: the original stays with ln, as with systemd.
+// inheriting is a forward whose listener has an open socket. The descriptor is a duplicate: ln
+// keeps the original, as systemd does.
 func inheriting(t *testing.T, ln net.Listener, held bool, backend forward.Endpoint) *forward.Forward {
 	t.Helper()
 	f := loopback(backend)
@@ -46,8 +46,8 @@ func inheriting(t *testing.T, ln net.Listener, held bool, backend forward.Endpoi
 	return f
 }
 
-// A socket that was open before serves like one of the engine's own, and has
-// the options of the forward, not those that it came with.
+// An inherited socket serves like one that the engine opened. It has the forward's options rather
+// than those that it came with.
 func TestRealInheritedSocket(t *testing.T) {
 	back, to := server(t)
 	front := listen(t, "tcp", "127.0.0.1:0")
@@ -71,7 +71,7 @@ func TestRealInheritedSocket(t *testing.T) {
 	}
 }
 
-// A listener that waits for systemd's socket opens none in its place.
+// A listener that expects a socket from systemd does not open one itself.
 func TestActivationWithoutSocket(t *testing.T) {
 	f := plainForward(serverA)
 	f.Listeners[0].Activation = "web"
@@ -81,9 +81,9 @@ func TestActivationWithoutSocket(t *testing.T) {
 	}
 }
 
-// Closing a socket that somebody else has open does not take it out of epoll:
-// the loops must rest afterwards, the queue must be whole, and whoever has the
-// socket must be able to serve it.
+// Closing a socket that another process has open does not remove it from epoll. The loop must not
+// get events for it afterwards, its queue must be complete, and the other process must be able to
+// serve it.
 func TestRealHeldSocketKeepsQueue(t *testing.T) {
 	for name, stop := range map[string]func(*Engine){"systemd's": (*Engine).StopAccepting, "handed over": (*Engine).Release} {
 		t.Run(name, func(t *testing.T) {
@@ -104,8 +104,8 @@ func TestRealHeldSocketKeepsQueue(t *testing.T) {
 	}
 }
 
-// turns has the loops serve n calls, one after the other, while a connection
-// waits, and returns how often a listener that is closed was called for.
+// countListenerEvents makes each loop poll n times while a connection waits in the queue, and
+// counts events of listeners.
 func (l *realEngine) countListenerEvents(t *testing.T, n int) (stray int) {
 	t.Helper()
 	events := make([]unix.EpollEvent, 8)
@@ -122,8 +122,8 @@ func (l *realEngine) countListenerEvents(t *testing.T, n int) (stray int) {
 	return stray
 }
 
-// The copies are of the same open files, so that another process goes on where
-// this one ends; the file of a unix socket stays with them.
+// The duplicates refer to the same open sockets, so another process can continue to serve them. The
+// file of a unix socket stays with them.
 func TestRealSockets(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
@@ -171,8 +171,8 @@ func TestRealSockets(t *testing.T) {
 	}
 }
 
-// A process that fails while it takes over must not remove what the one before
-// goes on to serve.
+// A process whose start fails after it inherited a unix socket must not remove the file: the
+// previous owner continues to serve it.
 func TestRealFailedStartKeepsSocketFile(t *testing.T) {
 	path := socketPath(t)
 	_, to := server(t)
@@ -188,7 +188,7 @@ func TestRealFailedStartKeepsSocketFile(t *testing.T) {
 	}
 }
 
-// Listeners whose sockets are not the same thing are not called the same.
+// Listeners with different sockets have different names.
 func TestSocketName(t *testing.T) {
 	at := netip.MustParseAddrPort("[::]:80")
 	names := map[string]bool{}
@@ -206,7 +206,7 @@ func TestSocketName(t *testing.T) {
 	}
 }
 
-// Without a descriptor for a copy there are none at all, and nothing is left open.
+// If one duplicate fails, the others are closed.
 func TestSocketsOutOfDescriptors(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	before := r.used
@@ -219,8 +219,7 @@ func TestSocketsOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// Half a header has its deadline while the gateway drains, too; sessions that
-// are beyond it go on.
+// Header deadlines apply while the gateway drains; established sessions continue.
 func TestDrainKeepsDeadlines(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	r.open(header)
@@ -238,8 +237,8 @@ func TestDrainKeepsDeadlines(t *testing.T) {
 	r.expectClean()
 }
 
-// A socket that is taken over gets what a TProxy listener needs, by its family,
-// as one that the engine opens does; where that is forbidden there is no engine.
+// An inherited socket is made transparent, with the option of its family, like one that the engine
+// opens. If that is not permitted, New fails.
 func TestTProxyInherited(t *testing.T) {
 	for at, want := range map[string][3]int{
 		"192.0.2.80:80": {unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1},

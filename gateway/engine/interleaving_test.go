@@ -16,22 +16,22 @@ import (
 	"unproxy/gateway/record"
 )
 
-// seeds is how many random histories are played: -args -seeds 100000 plays
-// more, and -run 'TestInterleavings/^123$' one of them again.
+// seeds is the number of random histories: -args -seeds 100000 runs more, and -run
+// 'TestInterleavings/^123$' repeats one.
 var seeds = flag.Uint64("seeds", 400, "random histories to play")
 
-// life is one connection of a random history, and what must become of it.
+// scriptedConn is one connection of a random history, and what both ends send.
 type scriptedConn struct {
-	front, back *file // back is the backend's socket that was dialled last
+	front, back *file // back is the socket of the last dial
 	up, down    transcript
-	prefix      int // bytes of up that are headers
+	prefix      int // length of the headers at the start of up
 }
 
-// talk is what one end says: some bytes, and then a FIN or, sooner, a RST.
+// transcript is what one end sends: some bytes, then a FIN, or a RST before that.
 type transcript struct {
 	data    []byte
 	sent    int
-	abortAt int // after so many bytes; -1: never
+	abortAt int // RST after so many bytes; -1: never
 	aborted bool
 }
 
@@ -39,9 +39,9 @@ type transcript struct {
 type history struct {
 	*rig
 	*rand.Rand
-	corpus     []byte // of which everybody says a part
+	corpus     []byte // every transcript is a part of it
 	conns      []*scriptedConn
-	total      int  // lives in all
+	total      int  // connections in all
 	anyAccepts bool // some backend accepts
 }
 
@@ -75,7 +75,7 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	return h
 }
 
-// dialled finds out for whom a backend was dialled.
+// dialled finds the connection for which a backend was dialled.
 func (h *history) dialled(f *file) {
 	for s := range h.loop().sessions.live() {
 		if int(s.sides[backend].fd) != f.fd {
@@ -91,8 +91,8 @@ func (h *history) dialled(f *file) {
 	h.Fatal("a backend was dialled for nobody")
 }
 
-// size is how much an end says: mostly little, sometimes bulk, and never so
-// much that the smallest of send buffers take all day.
+// size is the number of bytes that one end sends: mostly few, sometimes bulk, and limited for small
+// send buffers so that a history ends soon.
 func (h *history) size() int {
 	n := 200
 	switch h.IntN(16) {
@@ -112,8 +112,8 @@ func (h *history) newTranscript(n int) transcript {
 	return t
 }
 
-// arrive begins a life: the headers name other addresses, but the last one's
-// client is the peer's port at the client's address.
+// arrive starts a connection. All of its headers name client4. The peer's port identifies the
+// connection.
 func (h *history) arrive() {
 	from := netip.AddrPortFrom(lb.Addr(), uint16(40000+len(h.conns)))
 	l := &scriptedConn{front: h.script.arrive(h.listenerSocket(0), from)}
@@ -134,7 +134,7 @@ func (h *history) arrive() {
 	h.conns = append(h.conns, l)
 }
 
-// speak makes an end say a little more, at most n bytes.
+// sendSome makes one end send up to n more bytes, or its FIN or RST.
 func (h *history) sendSome(f *file, t *transcript, n int) {
 	if t.aborted || !f.isOpen {
 		return
@@ -153,8 +153,8 @@ func (h *history) sendSome(f *file, t *transcript, n int) {
 	t.sent += n
 }
 
-// joined reports whether the engine knows that l's backend is there. Before
-// that a RST of the backend's is one more that refused.
+// isRelaying reports whether the engine knows that l's backend is connected. Before that, a RST by
+// the backend means that it refused.
 func (h *history) isRelaying(l *scriptedConn) bool {
 	for s := range h.loop().sessions.live() {
 		if s.state == relaying && l.back != nil && int(s.sides[backend].fd) == l.back.fd {
@@ -164,7 +164,7 @@ func (h *history) isRelaying(l *scriptedConn) bool {
 	return false
 }
 
-// step does one thing, at random.
+// step does one random thing.
 func (h *history) step() {
 	if len(h.conns) < h.total && h.IntN(10) == 0 {
 		h.arrive()
@@ -193,8 +193,8 @@ func (h *history) step() {
 	}
 }
 
-// flows checks, when the loop rests, that it rests only for good reasons: what
-// could be moved has been.
+// expectProgress checks, after the loops have settled, that everything that could be moved was
+// moved.
 func (h *history) expectProgress() {
 	h.settle()
 	for i, l := range h.conns {
@@ -221,7 +221,7 @@ func (h *history) expectDirection(i int, from, to *file, said []byte) {
 	}
 }
 
-// end lets everybody say all and read all.
+// finishAll lets both ends of each connection send everything and read everything.
 func (h *history) finishAll() {
 	for range 20000 {
 		if len(h.records) == h.total {
@@ -268,7 +268,7 @@ func TestInterleavings(t *testing.T) {
 	}
 }
 
-// judge is the naive twin: what must have come of a life.
+// check is the oracle: it compares a record with what both ends sent and received.
 func (h *history) check(c record.Connection, l *scriptedConn) {
 	if l.front.isOpen || l.back != nil && l.back.isOpen {
 		h.Fatalf("%v: a socket is open", c.Outcome)

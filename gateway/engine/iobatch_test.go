@@ -9,8 +9,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// More sockets than one batch takes are ready in the same turn: headers that are
-// whole, half or cut off, and then questions and answers.
+// More sockets than fit one batch are ready in the same turn: with complete, partial and truncated
+// headers, then with requests and responses.
 func TestManySocketsInOneTurn(t *testing.T) {
 	for _, noBatches := range []bool{false, true} {
 		k := newScript(t, 0)

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeBytes is what lies in a pipe.
 type pipeBytes struct {
 	bytes []byte
 	room  int

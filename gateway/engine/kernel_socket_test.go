@@ -9,36 +9,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a stream socket of the gateway's and, with the fields that begin
-// with "got" and the methods deliver, finish, abort, hangUp and take, its far end.
+// socket is a stream socket of the gateway. The test controls the remote end with the methods
+// deliver, sendFIN, reset, hangUp and consume, and reads what that received from the fields
+// received, gotFIN and gotRST.
 type socket struct {
 	isUnix     bool
 	connecting bool
 	plan       plan
 	connected  bool
-	peer       netip.AddrPort // who connected
-	source     netip.AddrPort // what it was bound to, or was connected to by its peer
+	peer       netip.AddrPort // the address that connected
+	source     netip.AddrPort // bound to, or the address that its peer connected to
 	to         forward.Endpoint
 	options    [][3]int
 
-	rx          []byte        // from the far end
-	read        int           // of it
-	mark        int           // where in rx the last urgent byte lies; -1: nowhere
-	finReceived bool          // the far end's FIN has come: SOCK_DONE
-	peerClosed  bool          // a unix far end closed
+	rx          []byte        // from the remote end
+	read        int           // of rx, by the gateway
+	mark        int           // index in rx of the last urgent byte; -1: none
+	finReceived bool          // SOCK_DONE
+	peerClosed  bool          // a unix remote end closed
 	err         syscall.Errno // SO_ERROR
-	wasReset    bool          // reset by the far end: TCP_CLOSE
-	eofOrder    int           // the script's count when its end was read
+	wasReset    bool          // by the remote end: TCP_CLOSE
+	eofOrder    int           // the script's eofCount when its end was read; 0: not read
 	room        int           // of the send buffer
-	consumed    int           // of got, by the far end: the rest fills the send buffer
+	consumed    int           // of received, by the remote end; the rest fills the send buffer
 	noSpace     bool          // SOCK_NOSPACE: a write or a poll found no room
-	finSent     bool          // a FIN was sent
+	finSent     bool          // by the gateway
 
-	received       []byte // all that the far end will have read in the end
+	received       []byte // everything the gateway sent
 	gotFIN, gotRST bool
 }
 
-// ephemeralPort is the port that the kernel chooses.
+// ephemeralPort is the port that this kernel assigns.
 const ephemeralPort = 32768
 
 func (s *socket) clear(room int) {
@@ -76,7 +77,7 @@ func (f *file) pollSocket() (mask uint32) {
 	return mask
 }
 
-// deliver is bytes from the far end.
+// deliver receives bytes from the remote end.
 func (f *file) deliver(b []byte) {
 	if len(b) == 0 || f.wasReset || f.finReceived || !f.isOpen {
 		return
@@ -85,13 +86,13 @@ func (f *file) deliver(b []byte) {
 	f.wake(unix.EPOLLIN)
 }
 
-// urge is bytes of which the last one is urgent (tcp_urg).
+// deliverUrgent receives bytes, the last of which is urgent (tcp_urg).
 func (f *file) deliverUrgent(b []byte) {
 	f.mark = len(f.rx) + len(b) - 1
 	f.deliver(b)
 }
 
-// finish is a FIN from the far end (tcp_fin).
+// sendFIN receives a FIN from the remote end (tcp_fin).
 func (f *file) sendFIN() {
 	if f.wasReset || !f.isOpen {
 		return
@@ -100,13 +101,13 @@ func (f *file) sendFIN() {
 	f.wake(0)
 }
 
-// hangUp is the close of a unix far end (unix_release_sock).
+// hangUp is the close of a unix remote end (unix_release_sock).
 func (f *file) hangUp() {
 	f.peerClosed, f.finReceived = true, true
 	f.wake(0)
 }
 
-// abort is a RST from the far end (tcp_reset).
+// reset receives a RST from the remote end (tcp_reset).
 func (f *file) reset() {
 	if f.wasReset || !f.isOpen {
 		return
@@ -119,7 +120,7 @@ func (f *file) reset() {
 	f.wake(0)
 }
 
-// take makes the far end read n bytes, which makes room for others.
+// consume makes the remote end read n bytes, which frees send buffer.
 func (f *file) consume(n int) {
 	f.consumed = min(f.consumed+n, len(f.received))
 	if f.noSpace && f.writeable() {
@@ -134,8 +135,8 @@ func (f *file) takeError() syscall.Errno {
 	return errno
 }
 
-// readable is what tcp_recvmsg and tcp_splice_read have in common: how much
-// there is, or why not.
+// readable is the common part of tcp_recvmsg and tcp_splice_read: the number of bytes available, or
+// the error.
 func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
 	n = f.unread()
 	if f.mark > f.read {
@@ -177,7 +178,7 @@ func (k *script) Recv(fd int, b []byte) (int, syscall.Errno) {
 	return n, errno
 }
 
-// writable is what tcp_sendmsg says before it takes anything.
+// writable is the check at the start of tcp_sendmsg.
 func (f *file) writable() syscall.Errno {
 	switch {
 	case f.err != 0:
@@ -226,14 +227,14 @@ func (k *script) Shutdown(fd int) syscall.Errno {
 	return 0
 }
 
-// Reset is close(2) without lingering.
+// Reset is close(2) with a linger time of 0.
 func (k *script) Reset(fd int) {
 	f := k.file(fd, "Reset", stream)
 	f.gotRST = !f.wasReset
 	k.Close(fd)
 }
 
-// closeSocket is tcp_close: bytes that nobody read turn the FIN into a RST.
+// closeSocket is tcp_close: unread bytes turn the FIN into a RST.
 func (f *file) closeSocket() {
 	switch {
 	case f.gotRST || f.wasReset || !f.connected:
@@ -293,7 +294,7 @@ func (k *script) SocketError(fd int) syscall.Errno {
 	return k.file(fd, "SocketError", stream).takeError()
 }
 
-// arrive is a connection that somebody opened to a listener.
+// arrive puts a new connection into a listener's queue.
 func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	f := k.create(stream)
 	k.used-- // it has no descriptor yet
@@ -303,8 +304,8 @@ func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	return f
 }
 
-// Accept takes a descriptor before it looks at the queue (__sys_accept4_file),
-// so that a process without a free one is told so even when nobody waits.
+// Accept takes a descriptor before it looks at the queue (__sys_accept4_file): without a free
+// descriptor it fails even if the queue is empty.
 func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	ln := k.file(fd, "Accept", listening)
 	switch {
@@ -354,7 +355,7 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	if k.onDial != nil {
 		k.onDial(f)
 	}
-	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: now is the time
+	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: connect(2) assigns the port
 		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
 	}
 	if f.plan.errno != 0 {
@@ -376,7 +377,7 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	return unix.EINPROGRESS
 }
 
-// conclude is the answer to a SYN.
+// finishConnect is the answer to a SYN.
 func (f *file) finishConnect() {
 	f.connecting = false
 	if f.plan.result == 0 {

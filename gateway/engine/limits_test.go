@@ -9,8 +9,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Beyond the rate a peer is reset; what it has goes on, strangers do not count,
-// and neither do those on a unix socket or health checks.
+// Beyond its rate a peer is reset. Its existing connections continue. Untrusted peers, peers on a
+// unix socket and health checks do not count.
 func TestAcceptRate(t *testing.T) {
 	f := plainForward(serverA)
 	f.AcceptRate = forward.Rate{PerSecond: 1, Burst: 2}
@@ -51,7 +51,7 @@ func TestAcceptRate(t *testing.T) {
 	r.expectClean()
 }
 
-// A client with a whole /64 is one client.
+// A /64 counts as one client.
 func TestClientLimitCountsPrefixes(t *testing.T) {
 	f := plainForward(serverA6)
 	f.MaxConnectionsPerClient = 1

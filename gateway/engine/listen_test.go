@@ -19,7 +19,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// talk through a listener and back, and the record of it.
+// exchange sends a request and a response through the engine, and returns the record.
 func (l *realEngine) exchange(client halfCloser, ln net.Listener) record.Connection {
 	l.Helper()
 	backend := accept(l.T, ln)
@@ -52,8 +52,8 @@ func TestRealIPv6(t *testing.T) {
 	}
 }
 
-// A dual-stack listener takes both families and shows IPv4 peers as IPv4; one
-// that is not takes IPv6 alone, so that another may have the port for IPv4.
+// A dual-stack listener accepts both families and reports IPv4 peers as IPv4. A listener that is
+// not accepts only IPv6 and leaves the port free for IPv4.
 func TestRealDualStack(t *testing.T) {
 	requireIPv6(t)
 	ln, to := server(t)
@@ -74,7 +74,7 @@ func TestRealDualStack(t *testing.T) {
 	}
 }
 
-// Where the host has no IPv6, a dual-stack listener is one for IPv4.
+// On a host without IPv6, a dual-stack listener listens on IPv4.
 func TestDualStackWithoutIPv6(t *testing.T) {
 	for _, dual := range []bool{true, false} {
 		f := plainForward(serverA)
@@ -99,7 +99,7 @@ func TestDualStackWithoutIPv6(t *testing.T) {
 	}
 }
 
-// Port 0 takes a free port, and Bound tells which, in the order of the forwards.
+// Port 0 binds a free port. Bound returns it, in the order of the forwards.
 func TestRealBound(t *testing.T) {
 	lnA, toA := server(t)
 	lnB, toB := server(t)
@@ -122,7 +122,7 @@ func TestRealPortInUse(t *testing.T) {
 	}
 }
 
-// socketPath is short enough for a sockaddr_un, wherever tests are run.
+// socketPath returns a path that fits a sockaddr_un, whatever the temporary directory is.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "unproxy")
@@ -133,8 +133,8 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-// A unix listener has its mode; peers on it are trusted whatever the rules
-// say; its file goes with it.
+// A unix listener has the configured mode, trusts its peers whatever the rules are, and removes its
+// file.
 func TestRealUnixSockets(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path+"-backend")
@@ -155,7 +155,7 @@ func TestRealUnixSockets(t *testing.T) {
 	}
 }
 
-// Bulk goes through splice(2) between unix sockets, too.
+// Bulk data between unix sockets is spliced, too.
 func TestRealUnixBulk(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path+"-backend")
@@ -172,8 +172,8 @@ func TestRealUnixBulk(t *testing.T) {
 	l.expectRecord(record.OK, record.Client)
 }
 
-// What a crash left behind is replaced. What somebody listens on is not, nor
-// what is no socket at all.
+// A socket file left by a crash is replaced. A socket that is listened on is not, nor is a regular
+// file.
 func TestRealStaleSocket(t *testing.T) {
 	path := socketPath(t)
 	ln := listen(t, "unix", path)
@@ -204,8 +204,7 @@ func TestRealAbstractSocket(t *testing.T) {
 	l.exchange(l.dial(0, header), ln)
 }
 
-// The listener's options are on the sockets that it accepted, and the same are
-// set towards the backend.
+// Accepted sockets inherit the listener's options, and the backend's socket gets the same.
 func TestRealSocketOptions(t *testing.T) {
 	ln, to := server(t)
 	f := loopback(to)
@@ -214,7 +213,7 @@ func TestRealSocketOptions(t *testing.T) {
 	client := l.dial(0, header+"one")
 	backend := accept(t, ln)
 	three := make([]byte, 3)
-	for _, word := range []string{"one", "two"} { // what the second write needs is set when that is read
+	for _, word := range []string{"one", "two"} { // the options of the second write are set when "two" arrives
 		if _, err := io.ReadFull(backend, three); err != nil || string(three) != word {
 			t.Fatalf("%q of %q: %v", three, word, err)
 		}

@@ -10,23 +10,21 @@ import (
 	"unproxy/gateway/record"
 )
 
-// spinning is a rig of one loop that spins for d.
 func newSpinningRig(t *testing.T, d time.Duration) *rig {
 	f := plainForward(serverA)
 	f.HeaderTimeout = 100 * time.Millisecond
 	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Spin: d})
 }
 
-// A loop looks again until a look finds that the time to spin has passed since the
-// last event, and then sleeps: it does not spin before the first event, nor at all
-// when it is not to.
+// A loop polls until the time to spin has passed since the last event, then sleeps. It does not
+// spin before the first event, nor if spinning is off.
 func TestSpin(t *testing.T) {
 	const us = time.Microsecond
 	for _, tt := range []struct {
 		name   string
 		spin   time.Duration
-		passes []time.Duration // before each look
-		sleeps []bool          // each look
+		passes []time.Duration // before each poll
+		sleeps []bool          // at each poll
 	}{
 		{"off", 0, []time.Duration{0, us}, []bool{true, true}},
 		{"for its time", 50 * us, []time.Duration{0, 49 * us, 1 * us, 0}, []bool{false, false, false, true}},
@@ -53,7 +51,6 @@ func TestSpin(t *testing.T) {
 	}
 }
 
-// Deadlines come and the mailbox is read while a loop spins.
 func TestSpinServesTimersAndMailbox(t *testing.T) {
 	r := newSpinningRig(t, 10*time.Millisecond)
 	from := r.arrive(r.listenerSocket(0), lb)
@@ -81,8 +78,8 @@ func TestSpinServesTimersAndMailbox(t *testing.T) {
 	}
 }
 
-// Loops that spin share one processor of the runtime with each other, with all
-// other goroutines and with the collector, and nobody waits for ever.
+// Spinning loops share one processor of the Go runtime with each other, with other goroutines and
+// with the garbage collector, and nothing starves.
 func TestRealSpin(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	ln, to := server(t)

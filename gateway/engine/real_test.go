@@ -20,14 +20,14 @@ import (
 	"unproxy/gateway/record"
 )
 
-// live is an engine of two loops on the real kernel, on loopback.
+// realEngine is an engine with two loops on the real kernel.
 type realEngine struct {
 	*testing.T
 	*Engine
 	records chan record.Connection
 }
 
-// patience bounds every wait; nothing is asserted about how long one takes.
+// testTimeout bounds every wait. No test asserts how long a wait takes.
 const testTimeout = 20 * time.Second
 
 // loopback is a forward from a free port of 127.0.0.1.
@@ -39,7 +39,7 @@ func loopback(backends ...forward.Endpoint) *forward.Forward {
 	return f
 }
 
-// descriptors counts the process's open ones.
+// descriptors counts the open descriptors of the process.
 func descriptors(t *testing.T) int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -48,13 +48,13 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// start starts an engine, which is closed with the test and leaves nothing.
+// startReal starts an engine. The end of the test closes it and checks that it leaves no descriptor
+// and no goroutine.
 func startReal(t *testing.T, forwards ...*forward.Forward) *realEngine {
 	t.Helper()
 	return startRealWith(t, Config{Forwards: forwards})
 }
 
-// startWith is start with more settings than the forwards.
 func startRealWith(t *testing.T, c Config) *realEngine {
 	t.Helper()
 	l := newRealWith(t, c)
@@ -63,16 +63,15 @@ func startRealWith(t *testing.T, c Config) *realEngine {
 	return l
 }
 
-// ready is an engine that was not started.
+// newReal is startReal without Start and Close.
 func newReal(t *testing.T, forwards ...*forward.Forward) *realEngine {
 	t.Helper()
 	return newRealWith(t, Config{Forwards: forwards})
 }
 
-// readyWith is ready with more settings than the forwards.
 func newRealWith(t *testing.T, c Config) *realEngine {
 	t.Helper()
-	listen(t, "tcp", "127.0.0.1:0").Close() // the runtime's own poller is there from now on
+	listen(t, "tcp", "127.0.0.1:0").Close() // opens the poller of the Go runtime, before descriptors are counted
 	open, running := descriptors(t), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -92,7 +91,7 @@ func newRealWith(t *testing.T, c Config) *realEngine {
 	return l
 }
 
-// next is the next connection that ended.
+// expectRecord waits for the next record.
 func (l *realEngine) expectRecord(outcome record.Outcome, by record.Party) record.Connection {
 	l.Helper()
 	select {
@@ -107,13 +106,12 @@ func (l *realEngine) expectRecord(outcome record.Outcome, by record.Party) recor
 	return record.Connection{}
 }
 
-// half is a connection one direction of which can be closed.
 type halfCloser interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// dial connects to an engine's listener and sends b at once.
+// dial connects to the i-th listener and sends b at once.
 func (l *realEngine) dial(i int, b string) halfCloser {
 	l.Helper()
 	network, to := "tcp", l.Bound()[i].Addr.String()
@@ -140,7 +138,7 @@ func (l *realEngine) connect(network, to, b string) halfCloser {
 func listen(t *testing.T, network, at string) net.Listener {
 	t.Helper()
 	var c net.ListenConfig
-	c.SetMultipathTCP(false) // not all options can be set on such a socket
+	c.SetMultipathTCP(false) // MPTCP sockets do not have all options
 	ln, err := c.Listen(t.Context(), network, at)
 	if err != nil {
 		t.Fatal(err)
@@ -149,14 +147,13 @@ func listen(t *testing.T, network, at string) net.Listener {
 	return ln
 }
 
-// server is a backend on loopback, and its endpoint.
+// server is a backend on loopback.
 func server(t *testing.T) (net.Listener, forward.Endpoint) {
 	t.Helper()
 	ln := listen(t, "tcp", "127.0.0.1:0")
 	return ln, forward.Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 }
 
-// accept is the next connection to a backend.
 func accept(t *testing.T, ln net.Listener) halfCloser {
 	t.Helper()
 	conn, err := ln.Accept()
@@ -168,7 +165,7 @@ func accept(t *testing.T, ln net.Listener) halfCloser {
 	return conn.(halfCloser)
 }
 
-// pair is a client and a backend with an engine between them.
+// connectedPair is a client and a backend that are connected through an engine.
 func connectedPair(t *testing.T) (l *realEngine, client, backend halfCloser) {
 	t.Helper()
 	ln, to := server(t)
@@ -177,7 +174,7 @@ func connectedPair(t *testing.T) (l *realEngine, client, backend halfCloser) {
 	return l, client, accept(t, ln)
 }
 
-// says writes b and a FIN, and hears reads to the FIN and compares with b.
+// sendAll writes b and a FIN. expectAll reads to the FIN and compares with b.
 func sendAll(t *testing.T, conn halfCloser, b []byte) {
 	t.Helper()
 	if _, err := conn.Write(b); err != nil {
@@ -197,7 +194,7 @@ func expectAll(t *testing.T, conn net.Conn, b []byte) {
 	}
 }
 
-// After a FIN one way, bytes go on the other way.
+// After a FIN in one direction, the other direction continues.
 func TestRealHalfClose(t *testing.T) {
 	for _, by := range []record.Party{record.Client, record.Backend} {
 		l, first, second := connectedPair(t)
@@ -219,7 +216,7 @@ func TestRealHalfClose(t *testing.T) {
 func TestRealReset(t *testing.T) {
 	for _, by := range []record.Party{record.Client, record.Backend} {
 		l, first, second := connectedPair(t)
-		// Until a byte of the backend's arrived, its RST is a refusal.
+		// Until a byte of the backend has arrived, its RST means that it refused.
 		io.WriteString(second, "!")
 		io.ReadFull(first, make([]byte, 1))
 		if by == record.Backend {
@@ -234,8 +231,7 @@ func TestRealReset(t *testing.T) {
 	}
 }
 
-// Bulk both ways at once, to readers with small windows, so that every write
-// blocks now and then.
+// Bulk data in both directions to readers with small windows, so that writes block.
 func TestRealBulk(t *testing.T) {
 	l, client, backend := connectedPair(t)
 	up, down := randomBytes(20<<20), randomBytes(20<<20+1)
@@ -254,7 +250,7 @@ func TestRealBulk(t *testing.T) {
 	}
 }
 
-// A server that speaks first is connected to as soon as the header is there.
+// The backend is connected when the header is complete, without waiting for payload.
 func TestRealServerSpeaksFirst(t *testing.T) {
 	l, client, backend := connectedPair(t)
 	sendAll(t, backend, []byte("220 ready\r\n"))
@@ -275,7 +271,7 @@ func TestRealPayloadWithHeader(t *testing.T) {
 	l.expectRecord(record.OK, record.Client)
 }
 
-// An urgent byte stays in line and in its place.
+// An urgent byte stays in line.
 func TestRealUrgentData(t *testing.T) {
 	l, client, backend := connectedPair(t)
 	write := func(b string, flags int) {
@@ -315,7 +311,7 @@ func TestRealRefusedBackend(t *testing.T) {
 	l.expectRecord(record.BackendRefused, record.Backend)
 }
 
-// Many short connections on both loops at once, with every kind of end.
+// Many short connections on both loops at the same time.
 func TestRealManyConnections(t *testing.T) {
 	ln, to := server(t)
 	go func() {
@@ -325,7 +321,8 @@ func TestRealManyConnections(t *testing.T) {
 				return
 			}
 			go func() {
-				// Not spliced: the runtime would keep the pipes until some collection.
+				// Without splice(2): the Go runtime would keep the pipes until a garbage
+				// collection.
 				io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
 				conn.Close()
 			}()
@@ -350,7 +347,7 @@ func TestRealManyConnections(t *testing.T) {
 	}
 }
 
-// Long sessions end up even over the loops.
+// Long sessions are distributed evenly over the loops.
 func TestRealBalance(t *testing.T) {
 	ln, to := server(t)
 	l := startReal(t, loopback(to))
@@ -365,8 +362,8 @@ func TestRealBalance(t *testing.T) {
 	}
 }
 
-// Connections that wait when the engine is closed are accepted by one loop and
-// dealt out to both. All of them end, and no descriptor is left.
+// Connections that are queued when the engine closes are accepted by one loop and distributed to
+// both. All of them end, and no descriptor is left.
 func TestRealCloseWithQueuedConnections(t *testing.T) {
 	_, to := server(t)
 	l := newReal(t, loopback(to))

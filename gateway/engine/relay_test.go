@@ -12,8 +12,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A RST that came together with the header raises no other event: it is seen at
-// once, though the bytes before it wait for the backend.
+// A RST that arrives together with the header raises no other event. It is handled at once, even if
+// the bytes before it wait for the backend.
 func TestResetWithHeader(t *testing.T) {
 	for _, answer := range []plan{{}, silent} {
 		r := newForwardRig(t, plainForward(serverA))
@@ -32,22 +32,21 @@ func TestResetWithHeader(t *testing.T) {
 	}
 }
 
-// noise is n bytes of which no part is like another.
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{1}).Read(b)
 	return b
 }
 
-// wide is a rig whose send buffers never fill.
+// newUnblockedRig is a rig whose send buffers never fill.
 func newUnblockedRig(t *testing.T, f *forward.Forward) *rig {
 	r := newForwardRig(t, f)
 	r.sendRoom = 1 << 30
 	return r
 }
 
-// All of it is there before the first turn, so that no edge will ever come for
-// what is left when the budget of one turn is spent: the run queue must.
+// All bytes arrive before the first turn, so no further edge is raised for what is left when the
+// budget of a turn is used up. The run queue must move it.
 func TestBulkAfterOneEdge(t *testing.T) {
 	for _, pipes := range []unix.Errno{0, unix.EMFILE} { // spliced, and copied
 		r := newUnblockedRig(t, plainForward(serverA))
@@ -66,8 +65,7 @@ func TestBulkAfterOneEdge(t *testing.T) {
 	}
 }
 
-// One fat stream does not keep the others from their turn: it has at most its
-// budget of buffers.
+// A bulk stream does not delay others: it moves at most its budget in one turn.
 func TestRelayBudget(t *testing.T) {
 	r := newUnblockedRig(t, plainForward(serverA))
 	r.pipeErrors = unix.EMFILE
@@ -75,7 +73,7 @@ func TestRelayBudget(t *testing.T) {
 	fat.deliver(randomBytes(4 * relayBudget * bufferSize))
 	thin.deliver([]byte("ping"))
 	r.turn()
-	// A fresh edge and the run queue: twice the budget in one turn.
+	// An edge and the run queue: twice the budget in one turn.
 	if n := len(r.dials[0].far.received); n == 0 || n > 2*relayBudget*bufferSize {
 		t.Errorf("%d bytes in one turn", n)
 	}
@@ -84,8 +82,8 @@ func TestRelayBudget(t *testing.T) {
 	}
 }
 
-// A FIN that comes with the last bytes raises one edge for both. The read that
-// takes the bytes is short, and yet not the last.
+// A FIN together with the last bytes raises one edge for both. The read that takes the bytes is
+// short, but more must be read.
 func TestFINWithLastBytes(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
@@ -108,9 +106,9 @@ func TestFINWithLastBytes(t *testing.T) {
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
-// What a FIN came with may wait for the other side; the FIN waits behind it.
+// A FIN is sent after all held bytes.
 func TestFINAfterHeldBytes(t *testing.T) {
-	for _, n := range []int{100, maxHeldCopy + 1, 200 << 10} { // copied, on loan, on loan and in the pipe
+	for _, n := range []int{100, maxHeldCopy + 1, 200 << 10} { // copied, in the loop's buffer, in buffer and pipe
 		r := newForwardRig(t, plainForward(serverA))
 		r.sendRoom = 64
 		data := randomBytes(n)
@@ -135,8 +133,8 @@ func TestFINAfterHeldBytes(t *testing.T) {
 	}
 }
 
-// A reader that is slow holds up its own direction and no other, and of the
-// writer's bytes at most a buffer is taken out of the kernel.
+// A slow reader delays only its own direction, and at most a pipe of its bytes is taken out of the
+// kernel.
 func TestSlowReader(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
@@ -155,7 +153,7 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// EPOLLOUT is registered for a peer only once a write to it blocked.
+// EPOLLOUT is registered for a peer only after a write to it has blocked.
 func TestEPOLLOUTAfterBlockedWrite(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
@@ -169,8 +167,8 @@ func TestEPOLLOUTAfterBlockedWrite(t *testing.T) {
 	}
 }
 
-// Urgent data stays in its place: the kernel ends a read before it, and a
-// splice does not pass it at all (tcp_read_sock).
+// Urgent data stays in its place: the kernel ends a read before it, and a splice does not move it
+// at all (tcp_read_sock).
 func TestUrgentData(t *testing.T) {
 	for _, before := range []int{0, 5, 4 * bulkRead, 8 * bufferSize} {
 		r := newUnblockedRig(t, plainForward(serverA))
@@ -207,8 +205,8 @@ func sessionOf(r *rig, from *file) *session {
 	return nil
 }
 
-// Splicing begins after a few large reads in a row and ends after a few small
-// moves; a pipe is held only while there is data.
+// Splicing starts after a few large reads in a row and stops after a few small moves. A pipe is
+// held only while there is data.
 func TestSplicingStartsAndStops(t *testing.T) {
 	r := newUnblockedRig(t, plainForward(serverA))
 	from := r.open(header)
@@ -252,7 +250,7 @@ func TestSplicingStartsAndStops(t *testing.T) {
 	r.expectClean()
 }
 
-// Where splicing fails, copying goes on, and not a byte is lost.
+// If splicing fails, copying continues, and no byte is lost.
 func TestSplicingFails(t *testing.T) {
 	rows := []struct {
 		name  string
@@ -282,11 +280,10 @@ func TestSplicingFails(t *testing.T) {
 	}
 }
 
-// A pipe that still holds bytes of a session that ended is never given to
-// another one.
+// A pipe that holds bytes of a session that ended is never used again.
 func TestPipeOfResetSessionIsClosed(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
-	r.sendRoom = 1 << 20 // for the reads that turn splicing on, but not for all
+	r.sendRoom = 1 << 20 // enough for the reads that start splicing, but not for all
 	from := r.open(header)
 	from.deliver(randomBytes(4 << 20))
 	r.settle()
@@ -302,8 +299,8 @@ func TestPipeOfResetSessionIsClosed(t *testing.T) {
 	r.expectClean()
 }
 
-// What a backend said before it reset reaches the client before the RST: an
-// answer to a request that it did not read to the end, say.
+// What a backend sent before it reset reaches the client before the RST: for example the answer to
+// a request that it did not read completely.
 func TestBytesBeforeResetAreForwarded(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header + "POST")
@@ -316,8 +313,7 @@ func TestBytesBeforeResetAreForwarded(t *testing.T) {
 	}
 }
 
-// A side that is reset while both directions wait for the other is noticed by
-// its error alone.
+// A RST while both directions are blocked is detected by EPOLLERR alone.
 func TestResetWhileBothSidesBlock(t *testing.T) {
 	for _, who := range []record.Party{record.Client, record.Backend} {
 		r := newForwardRig(t, plainForward(serverA))
@@ -337,8 +333,7 @@ func TestResetWhileBothSidesBlock(t *testing.T) {
 	}
 }
 
-// A reset of a side whose FIN was passed on already is EPIPE to a reader of
-// SO_ERROR (tcp_reset in TCP_CLOSE_WAIT).
+// SO_ERROR is EPIPE for a RST after a FIN that was forwarded (tcp_reset in TCP_CLOSE_WAIT).
 func TestResetAfterFIN(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header + "request")
@@ -352,7 +347,7 @@ func TestResetAfterFIN(t *testing.T) {
 	}
 }
 
-// Bytes in either direction put the idle deadline off.
+// Bytes in either direction postpone the idle deadline.
 func TestIdleDeadlineMovesWithTraffic(t *testing.T) {
 	f := plainForward(serverA)
 	f.IdleTimeout = 10 * time.Second
@@ -377,8 +372,8 @@ func TestIdleDeadlineMovesWithTraffic(t *testing.T) {
 	}
 }
 
-// An event of a session that ended earlier in the same batch does not reach
-// the one that took its place.
+// An event of a session that ended earlier in the same batch does not reach the session that reuses
+// its slot.
 func TestStaleEvent(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	from := r.open(header)
@@ -386,7 +381,7 @@ func TestStaleEvent(t *testing.T) {
 	old := sessionOf(r, from)
 	_, key := tag(from.tag).split()
 	finishBoth(r, from)
-	r.open("") // takes the same place
+	r.open("") // reuses the slot
 	if old.state != reading || old.sides[peer].readable {
 		t.Fatalf("state %d: the place was not taken", old.state)
 	}

@@ -10,7 +10,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// mutable is a set of addresses that changes.
+// mutableSet is a set of addresses that a test replaces.
 type mutableSet struct{ atomic.Pointer[prefixes] }
 
 func (m *mutableSet) Contains(a netip.Addr) bool { return m.Load().Contains(a) }
@@ -21,8 +21,8 @@ func trusting(p prefixes) *mutableSet {
 	return m
 }
 
-// A peer that is no longer trusted loses nothing that it has, whatever it is
-// at; its next connection is refused.
+// A peer that is no longer trusted keeps its connections, in any phase. Its next connection is
+// refused.
 func TestTrustWithdrawn(t *testing.T) {
 	f := plainForward(serverA)
 	set := trusting(only(lb))
@@ -43,7 +43,8 @@ func TestTrustWithdrawn(t *testing.T) {
 	r.expectEnd(1, record.Untrusted, record.Trust, record.Gateway)
 }
 
-// With CutUntrusted it loses all that rests on its word, and nobody else does.
+// With CutUntrusted, a peer that is no longer trusted loses all connections that depend on trust.
+// No other connection is affected.
 func TestCutUntrusted(t *testing.T) {
 	other := netip.MustParseAddrPort("192.0.2.2:40000")
 	checker := netip.MustParseAddrPort("192.0.2.3:40000")
@@ -97,8 +98,7 @@ func TestCutUntrusted(t *testing.T) {
 	r.expectClean()
 }
 
-// Names are looked up when that is asked for, however long it is until their
-// time comes.
+// Resolve looks names up at once, before the interval has passed.
 func TestResolveNow(t *testing.T) {
 	looked := make(chan string, 16)
 	f := plainForward()
@@ -116,7 +116,7 @@ func TestResolveNow(t *testing.T) {
 	}
 }
 
-// Alive answers when all loops have come round, and not before.
+// Alive is closed when all loops have handled a call, and not before.
 func TestAlive(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	answered := r.engine.Alive()
@@ -131,8 +131,8 @@ func TestAlive(t *testing.T) {
 	<-answered
 }
 
-// Whoever asks an engine that has ended something gets no answer, and nothing
-// is written to a descriptor that is somebody else's by then.
+// After Close, calls get no answer, and nothing is written to descriptors, which may belong to
+// something else.
 func TestRealCallsAfterClose(t *testing.T) {
 	_, to := server(t)
 	f := loopback(to)

@@ -28,7 +28,7 @@ var (
 	serverUnix = forward.Endpoint{Path: "@backend"}
 )
 
-// header is a version 1 header from client4.
+// header is a version 1 header that names client4.
 const header = "PROXY TCP4 203.0.113.9 192.0.2.80 4711 80\r\n"
 
 // prefixes is a set of addresses.
@@ -43,12 +43,12 @@ func (s prefixes) Contains(a netip.Addr) bool {
 	return false
 }
 
-// only is the set of one address, and everybody that of all.
+// only is the set of one address.
 func only(a netip.AddrPort) prefixes { return prefixes{netip.PrefixFrom(a.Addr(), a.Addr().BitLen())} }
 
 var anyAddress = prefixes{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
-// rig is an engine on a scripted kernel, turned by hand.
+// rig is an engine on a scripted kernel. The test runs its loops step by step.
 type rig struct {
 	testing.TB
 	*script
@@ -58,7 +58,7 @@ type rig struct {
 	events  []unix.EpollEvent
 }
 
-// plain is a forward to some backends that trusts the load balancer.
+// plainForward is a forward that trusts the load balancer.
 func plainForward(backends ...forward.Endpoint) *forward.Forward {
 	f := &forward.Forward{
 		Listeners:      []forward.Listener{{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
@@ -110,13 +110,13 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 	return r
 }
 
-// one is a rig of one loop and one forward.
+// newForwardRig is a rig with one loop and one forward.
 func newForwardRig(t testing.TB, f *forward.Forward) *rig {
 	t.Helper()
 	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}})
 }
 
-// tally is what was counted of the first forward.
+// tally returns the counters of the first forward.
 func (r *rig) tally() *record.ForwardTally {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
@@ -128,10 +128,10 @@ func (r *rig) tally() *record.ForwardTally {
 
 func (r *rig) loop() *loop { return r.engine.loops[0] }
 
-// front is the i-th listener's socket.
+// listenerSocket returns the socket of the i-th listener.
 func (r *rig) listenerSocket(i int) *file { return r.files[r.engine.listeners[i].fd-3] }
 
-// turn turns every loop once and tells whether there is more to do.
+// turn runs one turn of every loop and reports whether more work is left.
 func (r *rig) turn() (busy bool) {
 	for _, l := range r.engine.loops {
 		l.turn(r.events)
@@ -143,7 +143,7 @@ func (r *rig) turn() (busy bool) {
 	return busy
 }
 
-// waiting counts the connects that will never be answered.
+// neverAnswered counts the connects that the script never answers.
 func (r *rig) neverAnswered() (n int) {
 	for _, f := range r.pending {
 		if f.plan.waits < 0 {
@@ -153,7 +153,7 @@ func (r *rig) neverAnswered() (n int) {
 	return n
 }
 
-// settle turns the loops until they rest.
+// settle turns the loops until they have nothing left to do.
 func (r *rig) settle() {
 	r.Helper()
 	for range 20000 {
@@ -164,7 +164,7 @@ func (r *rig) settle() {
 	r.Fatal("the loops do not come to rest")
 }
 
-// pass lets time go by in steps of at most a second.
+// advance moves the clock forward in steps of at most a second, and settles after each.
 func (r *rig) advance(d time.Duration) {
 	for ; d > 0; d -= time.Second {
 		r.clock += int64(min(d, time.Second))
@@ -172,7 +172,7 @@ func (r *rig) advance(d time.Duration) {
 	}
 }
 
-// open is a connection from the load balancer, which sends b at once.
+// open makes a connection from the load balancer, which sends b at once.
 func (r *rig) open(b string) *file { return r.openFrom(0, lb, b) }
 
 func (r *rig) openFrom(listener int, from netip.AddrPort, b string) *file {
@@ -182,7 +182,7 @@ func (r *rig) openFrom(listener int, from netip.AddrPort, b string) *file {
 	return f
 }
 
-// backend is the socket of the last connect.
+// backend returns the gateway's socket of the last connect.
 func (r *rig) backend() *file {
 	r.Helper()
 	if len(r.dials) == 0 {
@@ -191,7 +191,7 @@ func (r *rig) backend() *file {
 	return r.dials[len(r.dials)-1].far
 }
 
-// last is the last record; there must be n by now.
+// lastRecord returns the last record. There must be n of them.
 func (r *rig) lastRecord(n int) record.Connection {
 	r.Helper()
 	if len(r.records) != n {
@@ -200,7 +200,7 @@ func (r *rig) lastRecord(n int) record.Connection {
 	return r.records[n-1]
 }
 
-// ends checks how the last connection, the n-th, ended.
+// expectEnd checks how the last of n connections ended, and returns its record.
 func (r *rig) expectEnd(n int, outcome record.Outcome, phase record.Phase, by record.Party) record.Connection {
 	r.Helper()
 	c := r.lastRecord(n)
@@ -213,7 +213,7 @@ func (r *rig) expectEnd(n int, outcome record.Outcome, phase record.Phase, by re
 	return c
 }
 
-// clean checks that nothing is left of any connection.
+// expectClean checks that all connections have released everything.
 func (r *rig) expectClean() {
 	r.Helper()
 	if n := r.leaked(stream); n != 0 {

@@ -14,8 +14,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Handshakes that are under way when the listeners part are served; the sockets
-// that somebody else has open are left at once.
+// Handshakes in progress when the listeners close are served. Shared sockets are closed at once.
 func TestGracefulClose(t *testing.T) {
 	k := newScript(t, 0)
 	k.filters = true
@@ -49,7 +48,7 @@ func TestGracefulClose(t *testing.T) {
 	r.expectClean()
 }
 
-// The end does not wait for handshakes.
+// Close does not wait for handshakes.
 func TestCloseDuringGracePeriod(t *testing.T) {
 	k := newScript(t, 0)
 	k.filters = true
@@ -63,8 +62,8 @@ func TestCloseDuringGracePeriod(t *testing.T) {
 	}
 }
 
-// The real filter: who begins a handshake hears nothing, and what is queued, or
-// established, is as before. Both families, and both at once.
+// The real filter: a new handshake gets no answer, while queued and established connections work as
+// before. For both families, and dual-stack.
 func TestRealRefuseHandshakes(t *testing.T) {
 	for at, host := range map[string]string{"127.0.0.1:0": "127.0.0.1", "[::1]:0": "::1", "[::]:0": "127.0.0.1"} {
 		t.Run(at, func(t *testing.T) {
@@ -82,7 +81,7 @@ func TestRealRefuseHandshakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			raw.Control(func(fd uintptr) {
-				// So the handshake is under way until something is said (tcp(7)).
+				// The handshake is not complete until the client sends data (tcp(7)).
 				if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 10); err != nil {
 					t.Error(err)
 				}
@@ -126,7 +125,6 @@ func dialTCP(t *testing.T, address string) halfCloser {
 	return c.(halfCloser)
 }
 
-// An engine on the real kernel parts and ends by itself.
 func TestRealGracefulClose(t *testing.T) {
 	back, to := server(t)
 	l := startReal(t, loopback(to))

@@ -14,7 +14,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sessions returns every connection that goes on.
+// sessions returns snapshots of all open connections.
 func (r *rig) sessions() (all []Session) {
 	r.Helper()
 	if err := r.engine.EachSession(r.Context(), func(s *Session) { all = append(all, *s) }); err != nil {
@@ -72,14 +72,14 @@ func TestEachSession(t *testing.T) {
 	}
 }
 
-// A loop looks at a bounded number of sessions at once, and leaves none out.
+// A loop describes a bounded number of sessions at once, and omits none.
 func TestEachSessionInSteps(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plainForward(serverA)}})
 	const n = 3*snapshotStep + 100
 	for range n {
 		r.open(header)
 	}
-	for range 50 { // gaps
+	for range 50 { // leave gaps
 		r.dials[len(r.records)].far.reset()
 		r.settle()
 	}
@@ -101,7 +101,7 @@ func TestEachSessionInSteps(t *testing.T) {
 	}
 }
 
-// Whatever a session is at, an operator can end it; nothing of it is left.
+// The operator can reset a session in every phase, and it releases everything.
 func TestResetByOperator(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -152,8 +152,7 @@ func TestResetByOperator(t *testing.T) {
 	}
 }
 
-// Sessions are asked for, and reset, while they come and go on loops that run. The race
-// detector is the judge.
+// Sessions are queried and reset while the loops run. This test is for the race detector.
 func TestRealEachSessionUnderLoad(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
 	l := startReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
@@ -177,7 +176,7 @@ func TestRealEachSessionUnderLoad(t *testing.T) {
 		}
 	})
 	for range 50 {
-		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // else it was reset already
+		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // an error means that it was reset already
 			defer conn.Close()
 		}
 		l.expectRecord(record.Reset, record.Gateway)
@@ -186,8 +185,7 @@ func TestRealEachSessionUnderLoad(t *testing.T) {
 	asking.Wait()
 }
 
-// BenchmarkSnapshots is what one question costs a loop: how long it is kept
-// from its work at most.
+// BenchmarkSnapshots measures how long one step of a query keeps a loop from its work.
 func BenchmarkSnapshots(b *testing.B) {
 	r := newForwardRig(b, plainForward(serverA))
 	for range snapshotStep {

@@ -15,8 +15,8 @@ import (
 	"unproxy/transparent"
 )
 
-// ending is one way for a connection to end: how the forward differs from the
-// plain one, what the load balancer does, and the record that must come of it.
+// outcomeCase is one way for a connection to end: the settings of the forward, what the load
+// balancer does, and the expected record.
 type outcomeCase struct {
 	name    string
 	setting func(*forward.Forward)
@@ -27,7 +27,7 @@ type outcomeCase struct {
 	by      record.Party
 	reason  string
 	client  netip.AddrPort
-	reset   bool // how the load balancer sees it: a RST, or a FIN
+	reset   bool // the load balancer gets a RST instead of a FIN
 }
 
 func sendFIN(r *rig, f *file) { f.sendFIN(); r.settle() }
@@ -35,7 +35,7 @@ func sendRST(r *rig, f *file) { f.reset(); r.settle() }
 
 func after(d time.Duration) func(*rig, *file) { return func(r *rig, _ *file) { r.advance(d) } }
 
-// answered is a whole exchange: the client finishes, then the backend.
+// finishBoth ends a connection normally: the client sends its FIN, then the backend.
 func finishBoth(r *rig, f *file) {
 	f.sendFIN()
 	r.settle()
@@ -55,7 +55,7 @@ func badChecksum() string {
 
 func setTransparent(f *forward.Forward) { f.Transparent = true }
 
-// The rows follow the table of outcomes in the documentation.
+// The rows follow the table in docs/outcomes.md.
 var outcomes = []outcomeCase{
 	{name: "ok", sends: header, then: finishBoth, outcome: record.OK, phase: record.Relay, by: record.Client, client: client4},
 	{name: "ok, the backend first", sends: header, then: func(r *rig, f *file) {
@@ -120,7 +120,7 @@ var outcomes = []outcomeCase{
 		outcome: record.Reset, phase: record.Relay, by: record.Backend, reason: "connection reset by peer", client: client4, reset: true},
 	{name: "reset, the backend vanished", sends: header, then: func(r *rig, _ *file) {
 		r.backend().reset()
-		r.backend().err = unix.ETIMEDOUT // keep-alive gave up (tcp_write_err)
+		r.backend().err = unix.ETIMEDOUT // keepalive gave up (tcp_write_err)
 		r.settle()
 	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout, reason: "connection timed out", client: client4, reset: true},
 	{name: "idle_timeout", setting: func(f *forward.Forward) { f.IdleTimeout = time.Minute }, sends: header, then: after(62 * time.Second),
@@ -164,8 +164,8 @@ func (row *outcomeCase) check(t *testing.T, r *rig, from *file) {
 	r.expectClean()
 }
 
-// One deadline from accept to the header's last byte: a peer that dribbles
-// does not push it out (slowloris).
+// There is one deadline from accept to the last byte of the header. Single bytes do not postpone it
+// (slowloris).
 func TestHeaderDeadlineIsFixed(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
 	f := r.open("")
@@ -180,7 +180,7 @@ func TestHeaderDeadlineIsFixed(t *testing.T) {
 	r.expectClean()
 }
 
-// The header's deadline ends with the header, whatever the others are.
+// The header deadline ends with the header, whatever the other timeouts are.
 func TestHeaderDeadlineEndsWithHeader(t *testing.T) {
 	for _, connect := range []time.Duration{0, time.Hour} {
 		f := plainForward(serverA)
@@ -213,8 +213,8 @@ func TestNoHeaderDeadline(t *testing.T) {
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
-// Exactly as many headers as configured are taken off; the last one names the
-// client, and one more is payload.
+// Exactly the configured number of headers is stripped. The last one names the client, and a
+// further one is payload.
 func TestStackedHeaders(t *testing.T) {
 	inner := v2(client6, dest6)
 	for _, headers := range []int{1, 2} {
@@ -233,7 +233,7 @@ func TestStackedHeaders(t *testing.T) {
 	}
 }
 
-// Whatever is cut where, header and payload come apart in the same place.
+// Header and payload are separated at the same byte in every segmentation.
 func TestHeaderInEverySegmentation(t *testing.T) {
 	f := plainForward(serverA)
 	f.Headers = 2
@@ -255,8 +255,8 @@ func TestHeaderInEverySegmentation(t *testing.T) {
 	r.expectClean()
 }
 
-// A health checker's connection is closed cleanly: FIN first, then everything
-// is read, so that no unread byte makes a RST of it.
+// A health check is closed with a FIN. Then all of its bytes are read, because unread bytes would
+// cause a RST.
 func TestHealthCheckIsClosedCleanly(t *testing.T) {
 	f := plainForward(serverA)
 	f.Health = only(lb)
@@ -285,7 +285,7 @@ func TestClientLimit(t *testing.T) {
 	first, second := r.open(header), r.open(header)
 	r.open(header)
 	r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
-	// Others are not concerned, and LOCAL names no client.
+	// Other clients are not affected, and LOCAL names no client.
 	other, local := r.open(v2(client6, dest6)), r.open(v2(netip.AddrPort{}, netip.AddrPort{}))
 	finishBothOf(r, first, 0)
 	r.open(header)
@@ -302,7 +302,7 @@ func TestClientLimit(t *testing.T) {
 	r.expectClean()
 }
 
-// answeredWith is answered, for the i-th dial.
+// finishBothOf is finishBoth for the i-th dial.
 func finishBothOf(r *rig, f *file, i int) {
 	f.sendFIN()
 	r.dials[i].far.sendFIN()
@@ -318,7 +318,6 @@ func TestClientLimitOfPassedPeers(t *testing.T) {
 	r.expectEnd(1, record.Limit, record.Trust, record.Gateway)
 }
 
-// What a header says beyond the addresses reaches the record.
 func TestRecord(t *testing.T) {
 	f := plainForward(serverA)
 	f.Source = transparent.Policy{SourcePort: transparent.Any}
@@ -341,8 +340,8 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// The parts of a connection's time add up to no more than the whole, though the
-// loop's own clock stands still in the middle of a batch.
+// Header time and connect time add up to no more than the duration, though the loop's own clock
+// stands still during a batch of events.
 func TestRecordTimes(t *testing.T) {
 	for _, p := range []plan{{}, unreachable, {waits: 1, result: unix.ECONNREFUSED}} {
 		r := newForwardRig(t, plainForward(serverA))

@@ -12,8 +12,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// counted checks the tallies against the records, which are the naive twin: all
-// connections have ended.
+// expectTallies compares the tallies with the records, which are the oracle. All connections must
+// have ended.
 func (r *rig) expectTallies() {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
@@ -25,7 +25,7 @@ func (r *rig) expectTallies() {
 		got.Add(&all[i].Tally)
 	}
 	want := r.tallyRecords()
-	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // of which the records do not tell all
+	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // not in the records
 	if n := headersOf(&got); n != total(&got.HeaderTime) {
 		r.Errorf("%d headers, and the time of %d", n, total(&got.HeaderTime))
 	}
@@ -37,7 +37,7 @@ func (r *rig) expectTallies() {
 	}
 }
 
-// twin adds the records up.
+// tallyRecords computes a tally from the records.
 func (r *rig) tallyRecords() (t record.Tally) {
 	for i := range r.records {
 		c := &r.records[i]
@@ -56,9 +56,9 @@ func (r *rig) tallyRecords() (t record.Tally) {
 	return t
 }
 
-// roughly compares the sums of two histograms, which are added up in different
-// orders, and those of times that are zero, which the records do not tell from
-// none; what is left is compared exactly.
+// alignHistogram checks that the sums of two histograms differ only by rounding, and copies what
+// may differ from want to got: the sum, and the count of times of zero, which the records do not
+// distinguish from no time.
 func alignHistogram(t testing.TB, what string, got, want *record.Histogram) {
 	t.Helper()
 	if d := got.Seconds - want.Seconds; d > 1e-6 || d < -1e-6 {
@@ -110,8 +110,8 @@ func TestHeaderKinds(t *testing.T) {
 	}
 }
 
-// Bytes are counted while they flow, copied or spliced, and each forward has a
-// tally of its own, which all its listeners and loops share.
+// Bytes are counted while they flow, copied or spliced. Each forward has its own tally, for all its
+// listeners and loops.
 func TestTalliesPerForward(t *testing.T) {
 	first, second := plainForward(serverA), plainForward(serverB)
 	first.Name = "first"
@@ -156,7 +156,7 @@ func TestTalliesPerForward(t *testing.T) {
 	}
 }
 
-// counter is a set that counts by loop.
+// countingSet counts its calls by loop.
 type countingSet struct {
 	prefixes
 	loops map[int]int
@@ -184,8 +184,8 @@ func TestTrustReceivesLoopIndex(t *testing.T) {
 	}
 }
 
-// Everybody may ask at any time: before the loops run, while they do and when
-// they have ended. The race detector is the judge.
+// Tallies works before the loops run, while they do and after they have ended. This test is for the
+// race detector.
 func TestTalliesAtAnyTime(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
 	l := newReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
@@ -219,24 +219,24 @@ func TestTalliesAtAnyTime(t *testing.T) {
 	}
 }
 
-// Who asks does not wait for a loop that does not answer.
+// Tallies does not wait for a loop that does not answer.
 func TestTalliesContextCancelled(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
-	r.engine.lifecycle.running = true // and yet nobody turns the loop
+	r.engine.lifecycle.running = true // though no goroutine runs the loop
 	ctx, cancel := context.WithCancelCause(t.Context())
 	late := errors.New("too late")
 	cancel(late)
 	if _, err := r.engine.Tallies(ctx); !errors.Is(err, late) {
 		t.Errorf("error %v; want that of the context", err)
 	}
-	r.settle() // the answer that nobody waits for
+	r.settle() // discards the answer
 }
 
 func TestKindOfCoversDecoder(t *testing.T) {
 	for _, version := range []uint8{1, 2} {
 		for _, result := range []proxyproto.Result{proxyproto.Proxy, proxyproto.Local, proxyproto.Unknown} {
 			if version == 1 && result == proxyproto.Local {
-				continue // there is none
+				continue // version 1 has no LOCAL
 			}
 			k := kindOf(&proxyproto.Header{Version: version, Result: result})
 			if k.Command() != result.String() || k.Version() != string('0'+rune(version)) {

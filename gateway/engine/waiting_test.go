@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// At the limit the connection that waits longest gives way, and nobody else:
-// not those that have their header, nor the newcomer.
+// At the limit the connection that has waited longest is reset. Connections with a header and the
+// new one are not affected.
 func TestOldestWaitingIsEvicted(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	established := r.open(header)
@@ -23,7 +23,7 @@ func TestOldestWaitingIsEvicted(t *testing.T) {
 	if !oldest.gotRST || c.Sample != header[:10] || c.Reason == "" {
 		t.Errorf("the oldest was not reset, or without a word: %+v", c)
 	}
-	second.deliver([]byte(header)) // it waits no more
+	second.deliver([]byte(header)) // it no longer waits
 	r.settle()
 	fourth := r.open("")
 	if len(r.records) != 1 {
@@ -45,7 +45,7 @@ func TestOldestWaitingIsEvicted(t *testing.T) {
 	r.expectClean()
 }
 
-// Whoever speaks at once is served, however many connections say nothing.
+// A connection whose header comes at once is served, however many others send nothing.
 func TestSilentPeersDoNotBlockOthers(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 200 {
@@ -68,7 +68,7 @@ func TestSilentPeersDoNotBlockOthers(t *testing.T) {
 	r.expectClean()
 }
 
-// The limit is of all loops together, and each has its share.
+// The limit is divided by the number of loops and rounded up.
 func TestWaitingLimitPerLoop(t *testing.T) {
 	for _, row := range []struct{ loops, most, each int }{{1, 5, 5}, {2, 5, 3}, {4, 2, 1}, {2, 0, 0}} {
 		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*forward.Forward{plainForward(serverA)}})
@@ -80,8 +80,7 @@ func TestWaitingLimitPerLoop(t *testing.T) {
 	}
 }
 
-// The queue does not grow with those that waited once, and its order is that
-// of a naive list.
+// The queue does not grow with sessions that no longer wait, and its order is that of a plain list.
 func TestWaitingQueueIsBounded(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 50, Forwards: []*forward.Forward{plainForward(serverA)}})
 	random := rand.New(rand.NewPCG(1, 2))

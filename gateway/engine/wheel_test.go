@@ -12,7 +12,7 @@ const (
 	horizon = int64(maxTicks) * tick
 )
 
-// twin is a wheel and a list of deadlines, in ticks, that says what it must do.
+// wheelOracle is a wheel and a plain list of the same deadlines, in ticks.
 type wheelOracle struct {
 	testing.TB
 	*wheel
@@ -37,8 +37,7 @@ func (w *wheelOracle) disarm(t *timer) {
 	delete(w.deadlines, t)
 }
 
-// pass lets time go by and checks that just those fire that are due, the
-// earlier before the later.
+// pass moves the clock and checks that exactly the due timers fire, in order.
 func (w *wheelOracle) pass(d int64) {
 	w.Helper()
 	w.clock += d
@@ -62,7 +61,7 @@ func (w *wheelOracle) pass(d int64) {
 	w.check()
 }
 
-// check compares what the wheel says of itself with the list.
+// check compares the wheel's own figures with the list.
 func (w *wheelOracle) check() {
 	w.Helper()
 	if w.count != len(w.deadlines) {
@@ -85,7 +84,7 @@ func (w *wheelOracle) check() {
 	}
 }
 
-// around is a duration near one at which timers change their level.
+// nearBoundary is a duration near a boundary between levels.
 func nearBoundary(r *rand.Rand) int64 {
 	base := []int64{0, tick, level1, 2 * level1, level2, 3 * level2, horizon, horizon + level2}[r.IntN(8)]
 	return max(0, base+r.Int64N(5*tick)-2*tick)
@@ -118,8 +117,7 @@ func TestWheelAgainstList(t *testing.T) {
 	}
 }
 
-// A loop that sleeps as long as it is told, and not longer, wakes up a few
-// times for each deadline: once for each level that it comes down.
+// A loop that sleeps as long as wait says wakes up at most once per level for each deadline.
 func TestWheelWakeUps(t *testing.T) {
 	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7, horizon} {
 		w := newWheelOracle(t, 1)
@@ -134,7 +132,7 @@ func TestWheelWakeUps(t *testing.T) {
 	}
 }
 
-// After a long time with nothing armed, deadlines count from now.
+// After a long time without timers, deadlines count from now.
 func TestWheelAfterLongIdleTime(t *testing.T) {
 	w := newWheelOracle(t, 2)
 	w.clock += 3 * horizon
@@ -153,8 +151,7 @@ func TestWheelAfterLongIdleTime(t *testing.T) {
 	}
 }
 
-// A timer that fires may arm itself and others, and disarm others that are due
-// in the same tick.
+// A timer that fires may arm itself and others, and disarm others that are due in the same tick.
 func TestWheelTimersArmAndDisarm(t *testing.T) {
 	w := newWheel(0)
 	var timers [4]timer
@@ -168,7 +165,7 @@ func TestWheelTimersArmAndDisarm(t *testing.T) {
 			for i := range timers {
 				w.disarm(&timers[i])
 			}
-			w.arm(t, now) // at once, but not in this tick
+			w.arm(t, now) // now, but not in this tick
 		})
 	}
 	if want := int(3*level1/tick) - 1; fired != want {
