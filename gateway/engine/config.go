@@ -10,49 +10,47 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Config is what an [Engine] needs. It is read once, by [New].
+// Config configures an [Engine]. [New] reads it once.
 type Config struct {
-	// Forwards are the ways through the gateway.
+	// Forwards are served in this order, which [Engine.Bound] and [Engine.Tallies] keep.
 	Forwards []*forward.Forward
 	// Loops is the number of event loops, at least 1.
 	Loops int
-	// Spin is how long after an event a loop looks for the next one without
-	// sleeping, which keeps its processor busy for so long. It saves the time
-	// that a sleeping processor takes to wake up, tens of microseconds. 0 is off.
+	// Spin is how long a loop polls for further events after an event before it sleeps. Polling
+	// keeps a CPU busy and saves the time that a sleeping CPU takes to wake up, tens of
+	// microseconds. 0 disables it.
 	Spin time.Duration
-	// MaxConnections is the number of connections at which the engine stops
-	// accepting; later ones wait in the kernel's queue. 0 is no limit.
+	// MaxConnections is the number of connections at which the engine stops accepting; further ones
+	// wait in the kernel's queue. 0 means no limit.
 	MaxConnections int
-	// MaxWaiting is the number of connections that may wait for their header at
-	// once, shared out evenly over the loops; at the limit the one that has
-	// waited longest is reset. 0 is no limit.
+	// MaxWaiting is the number of connections that may wait for their header at the same time. The
+	// loops share it evenly. At the limit, the connection that has waited longest is reset. 0 means
+	// no limit.
 	MaxWaiting int
-	// Lookup resolves a name to its addresses; nil is the system's resolver.
+	// Lookup resolves a host name to its addresses. nil uses the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Guest makes what each loop does for the forwards of datagrams, whose
-	// listeners it opens. It is called by New, once for each loop, in order;
-	// never where there is no such forward. nil is none.
+	// Guest returns the [Guest] of a loop, which serves the listeners of the datagram forwards. New
+	// calls it once per loop, in order, if there is such a forward. It may be nil.
 	Guest func(Host, []*Route) (Guest, error)
-	// Report receives each finished connection. It is called on an event
-	// loop, from several at once, and must neither block nor keep its
-	// argument.
+	// Report receives each finished connection. Event loops call it, several at the same time. It
+	// must not block and must not keep its argument.
 	Report func(*record.Connection)
-	// Notice receives the rare events that an operator should know of and
-	// that belong to no connection. It may be called from any goroutine.
+	// Notice receives events that concern the engine rather than one connection. Any goroutine may
+	// call it.
 	Notice func(Notice)
-	// Kernel replaces the operating system in tests; nil is the real one.
+	// Kernel replaces the operating system in tests. nil uses the real one.
 	Kernel kernel.Kernel
 }
 
-// Notice is something that happened to the engine as a whole.
+// Notice is an event that concerns the engine as a whole.
 type Notice struct {
-	// Event is a stable word: "accept_paused", "accept_resumed",
-	// "accept_failed", "resolve_failed", "resolved".
+	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "resolve_failed" and
+	// "resolved".
 	Event string
-	// Forward is the listener concerned, if it is one.
+	// Forward is the name of the listener, or "" if no listener is concerned.
 	Forward string
-	// Detail says more, in a sentence.
+	// Detail is an explanation or the host name that was resolved; it may be "".
 	Detail string
-	// Err is the error behind it, if there is one.
+	// Err is the cause, or nil.
 	Err error
 }

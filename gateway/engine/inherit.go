@@ -13,12 +13,12 @@ import (
 	"unproxy/transparent"
 )
 
-// adopt takes a socket that is open already. The forward's options are set on
-// it, those that are off among them: whoever had it before may have set them.
-func (ln *listener) adopt(k kernel.Kernel) error {
+// inherit takes over an open socket. It sets all of the forward's options, including those that are
+// off, because the previous owner may have set them.
+func (ln *listener) inherit(k kernel.Kernel) error {
 	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
 	if !ln.bound.IsUnix() {
-		return ln.adoptTCP(k)
+		return ln.inheritTCP(k)
 	}
 	if ln.held || isAbstract(ln.bound.Path) {
 		return nil
@@ -29,20 +29,20 @@ func (ln *listener) adopt(k kernel.Kernel) error {
 	return nil
 }
 
-func (ln *listener) adoptTCP(k kernel.Kernel) error {
+func (ln *listener) inheritTCP(k kernel.Kernel) error {
 	if errno := setOptions(k, ln.fd, append(optionsOff(), ln.forward.options.all()...)); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	if !ln.forward.TProxy {
 		return nil
 	}
 	if errno := transparent.Enable(k, ln.fd, ln.bound.Addr.Addr().Is4()); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	return nil
 }
 
-// optionsOff are those that [optionsOf] leaves out where they are off.
+// optionsOff returns the options that [optionsOf] omits when they are off.
 func optionsOff() []socketOption {
 	return []socketOption{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
@@ -50,39 +50,39 @@ func optionsOff() []socketOption {
 	}
 }
 
-// Sockets returns a copy of each listener's socket, to be handed to another
-// process, in the order of [Engine.Bound]. The caller owns the descriptors. The
-// engine must be running. A listener that closed for an error is left out.
+// Sockets returns a duplicate of each listener's socket for another process, in the order of
+// [Engine.Bound]. The caller owns the descriptors. Listeners that closed after an error are
+// omitted. The engine must be running.
 func (e *Engine) Sockets() ([]forward.Socket, error) {
 	c := e.copySockets()
 	<-c.made
-	return c.sockets()
+	return c.result()
 }
 
-// copies are the copies of the listeners' sockets, of which each loop makes
-// those of its own listeners.
-type copies struct {
-	engine *Engine
-	made   <-chan struct{}
-	of     []forward.Socket // each listener; FD is -1 where there is none
-	errs   []error
+// socketCopies are duplicates of the listeners' sockets. Each loop duplicates its own.
+type socketCopies struct {
+	engine  *Engine
+	made    <-chan struct{}
+	sockets []forward.Socket // by listener; FD is -1 if the listener is closed
+	errs    []error
 }
 
-func (e *Engine) copySockets() *copies {
-	c := &copies{engine: e, of: make([]forward.Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
+func (e *Engine) copySockets() *socketCopies {
+	n := len(e.listeners)
+	c := &socketCopies{engine: e, sockets: make([]forward.Socket, n), errs: make([]error, n)}
 	c.made = e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
 			if ln.loop == l {
-				c.of[i], c.errs[i] = ln.duplicate(l.kernel)
+				c.sockets[i], c.errs[i] = ln.duplicate(l.kernel)
 			}
 		}
 	})
 	return c
 }
 
-// sockets returns the copies that were made, or on any error none.
-func (c *copies) sockets() ([]forward.Socket, error) {
-	open := slices.DeleteFunc(c.of, func(s forward.Socket) bool { return s.FD < 0 })
+// result returns the duplicates. If any failed, it closes all and returns the errors.
+func (c *socketCopies) result() ([]forward.Socket, error) {
+	open := slices.DeleteFunc(c.sockets, func(s forward.Socket) bool { return s.FD < 0 })
 	if err := errors.Join(c.errs...); err != nil {
 		for _, s := range open {
 			c.engine.kernel.Close(s.FD)
@@ -92,14 +92,13 @@ func (c *copies) sockets() ([]forward.Socket, error) {
 	return open, nil
 }
 
-// duplicate returns a copy of the listener's socket.
 func (ln *listener) duplicate(k kernel.Kernel) (forward.Socket, error) {
 	if ln.fd < 0 {
 		return forward.Socket{FD: -1}, nil
 	}
 	fd, errno := k.Duplicate(ln.fd)
 	if errno != 0 {
-		return forward.Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, systemError("fcntl", errno))
+		return forward.Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, os.NewSyscallError("fcntl", errno))
 	}
 	return forward.Socket{Name: ln.SocketName(), FD: fd, Bound: ln.bound, Held: ln.held}, nil
 }

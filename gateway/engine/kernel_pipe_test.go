@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeBytes is what lies in a pipe.
 type pipeBytes struct {
 	bytes []byte
 	room  int
@@ -54,7 +53,7 @@ func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
 	if errno != 0 || m == 0 {
 		return 0, errno
 	}
-	m = k.some(min(m, n, p.room-len(p.bytes)))
+	m = k.partial(min(m, n, p.room-len(p.bytes)))
 	p.bytes = append(p.bytes, f.rx[f.read:f.read+m]...)
 	f.read += m
 	return m, 0
@@ -68,8 +67,8 @@ func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
 	if errno := f.writable(); errno != 0 {
 		return 0, errno
 	}
-	m := k.some(min(n, len(p.bytes), f.space()))
-	f.got = append(f.got, p.bytes[:m]...)
+	m := k.partial(min(n, len(p.bytes), f.space()))
+	f.received = append(f.received, p.bytes[:m]...)
 	p.bytes = p.bytes[:copy(p.bytes, p.bytes[m:])]
 	return m, 0
 }

@@ -3,9 +3,8 @@ package engine
 import "unproxy/gateway/kernel"
 
 const (
-	// pipeSize is the capacity of the pipes that bulk data is spliced through.
-	// On a fast path each holds as much as the buffers of a socket; smaller
-	// pipes cost a bulk stream a third of its speed.
+	// pipeSize is the capacity of the pipes for splice(2). On a fast path each holds as much as a
+	// socket buffer; smaller pipes make a bulk stream a third slower.
 	pipeSize = 1 << 20
 	// minPipeSize is the capacity below which copying is faster.
 	minPipeSize = 64 << 10
@@ -25,8 +24,8 @@ type pipePool struct {
 	idle   []*pipe
 }
 
-// take returns an empty pipe, or nil if there are no file descriptors left or the
-// system grants this user only small pipes.
+// take returns an empty pipe. It returns nil if no file descriptors are left, or if the system
+// grants this user only small pipes.
 func (p *pipePool) take() *pipe {
 	if last := len(p.idle) - 1; last >= 0 {
 		taken := p.idle[last]
@@ -39,30 +38,30 @@ func (p *pipePool) take() *pipe {
 	}
 	fresh := &pipe{Pipe: opened}
 	if fresh.Size < minPipeSize {
-		p.discard(fresh)
+		p.closePipe(fresh)
 		return nil
 	}
 	return fresh
 }
 
-// give returns a pipe to the pool. A pipe that still holds bytes of a session is
-// closed, so that they can never reach another session.
-func (p *pipePool) give(used *pipe) {
+// put returns a pipe to the pool. It closes a pipe that still holds bytes, so that they never reach
+// another session.
+func (p *pipePool) put(used *pipe) {
 	if used.n > 0 || len(p.idle) >= maxIdlePipes {
-		p.discard(used)
+		p.closePipe(used)
 		return
 	}
 	p.idle = append(p.idle, used)
 }
 
-func (p *pipePool) discard(unused *pipe) {
+func (p *pipePool) closePipe(unused *pipe) {
 	p.kernel.Close(unused.Read)
 	p.kernel.Close(unused.Write)
 }
 
 func (p *pipePool) close() {
 	for _, unused := range p.idle {
-		p.discard(unused)
+		p.closePipe(unused)
 	}
 	p.idle = nil
 }

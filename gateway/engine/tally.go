@@ -15,7 +15,7 @@ func (e *Engine) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	for i := range perLoop {
 		perLoop[i] = make([]record.Tally, len(e.forwards))
 	}
-	if err := e.ask(ctx, e.loops, func(l *loop) (more bool) {
+	if err := e.askLoops(ctx, e.loops, func(l *loop) (more bool) {
 		for i, t := range l.tallies {
 			perLoop[l.index][i] = *t
 		}

@@ -12,9 +12,9 @@ import (
 	"unproxy/gateway/record"
 )
 
-// counted checks the tallies against the records, which are the naive twin: all
-// connections have ended.
-func (r *rig) counted() {
+// expectTallies compares the tallies with the records, which are the oracle. All connections must
+// have ended.
+func (r *rig) expectTallies() {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
 	if err != nil {
@@ -24,21 +24,21 @@ func (r *rig) counted() {
 	for i := range all {
 		got.Add(&all[i].Tally)
 	}
-	want := r.twin()
-	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // of which the records do not tell all
+	want := r.tallyRecords()
+	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // not in the records
 	if n := headersOf(&got); n != total(&got.HeaderTime) {
 		r.Errorf("%d headers, and the time of %d", n, total(&got.HeaderTime))
 	}
-	roughly(r, "header", &got.HeaderTime, &want.HeaderTime)
-	roughly(r, "connect", &got.ConnectTime, &want.ConnectTime)
-	roughly(r, "duration", &got.Duration, &want.Duration)
+	alignHistogram(r, "header", &got.HeaderTime, &want.HeaderTime)
+	alignHistogram(r, "connect", &got.ConnectTime, &want.ConnectTime)
+	alignHistogram(r, "duration", &got.Duration, &want.Duration)
 	if got != want {
 		r.Errorf("counted %+v\nthe records say %+v", got, want)
 	}
 }
 
-// twin adds the records up.
-func (r *rig) twin() (t record.Tally) {
+// tallyRecords computes a tally from the records.
+func (r *rig) tallyRecords() (t record.Tally) {
 	for i := range r.records {
 		c := &r.records[i]
 		t.Accepted++
@@ -56,10 +56,10 @@ func (r *rig) twin() (t record.Tally) {
 	return t
 }
 
-// roughly compares the sums of two histograms, which are added up in different
-// orders, and those of times that are zero, which the records do not tell from
-// none; what is left is compared exactly.
-func roughly(t testing.TB, what string, got, want *record.Histogram) {
+// alignHistogram checks that the sums of two histograms differ only by rounding, and copies what
+// may differ from want to got: the sum, and the count of times of zero, which the records do not
+// distinguish from no time.
+func alignHistogram(t testing.TB, what string, got, want *record.Histogram) {
 	t.Helper()
 	if d := got.Seconds - want.Seconds; d > 1e-6 || d < -1e-6 {
 		t.Errorf("%s: %v s in all, want %v", what, got.Seconds, want.Seconds)
@@ -91,11 +91,11 @@ func TestHeaderKinds(t *testing.T) {
 	}{
 		{header, "1", "proxy"},
 		{"PROXY UNKNOWN\r\n", "1", "unknown"},
-		{v2(client4, destiny4), "2", "proxy"},
+		{v2(client4, dest4), "2", "proxy"},
 		{v2(netip.AddrPort{}, netip.AddrPort{}), "2", "local"},
 		{"\r\n\r\n\x00\r\nQUIT\n\x21\x00\x00\x00", "2", "unknown"}, // UNSPEC
 	} {
-		r := one(t, plain(serverA))
+		r := newForwardRig(t, plainForward(serverA))
 		r.open(tt.sends)
 		got := r.tally().Headers
 		for kind := range record.NumHeaderKinds {
@@ -110,10 +110,10 @@ func TestHeaderKinds(t *testing.T) {
 	}
 }
 
-// Bytes are counted while they flow, copied or spliced, and each forward has a
-// tally of its own, which all its listeners and loops share.
-func TestTalliesOfForwards(t *testing.T) {
-	first, second := plain(serverA), plain(serverB)
+// Bytes are counted while they flow, copied or spliced. Each forward has its own tally, for all its
+// listeners and loops.
+func TestTalliesPerForward(t *testing.T) {
+	first, second := plainForward(serverA), plainForward(serverB)
 	first.Name = "first"
 	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
 	second.Listeners[0].Name = "behind"
@@ -125,15 +125,15 @@ func TestTalliesOfForwards(t *testing.T) {
 	for i := range 9 {
 		fronts = append(fronts, r.openFrom(i%3, lb, header))
 	}
-	data := noise(1 << 20)
+	data := randomBytes(1 << 20)
 	for range 8 {
 		fronts[0].deliver(data)
 		r.settle()
 	}
 	fronts[2].deliver(data[:3])
 	r.settle()
-	if !fronts[0].isOpen || len(r.dials[0].far.got) != 8<<20 {
-		t.Fatalf("%d bytes arrived", len(r.dials[0].far.got))
+	if !fronts[0].isOpen || len(r.dials[0].far.received) != 8<<20 {
+		t.Fatalf("%d bytes arrived", len(r.dials[0].far.received))
 	}
 	r.openFrom(2, netip.MustParseAddrPort("203.0.113.1:1"), header)
 	all, err := r.engine.Tallies(t.Context())
@@ -156,20 +156,20 @@ func TestTalliesOfForwards(t *testing.T) {
 	}
 }
 
-// counter is a set that counts by loop.
-type counter struct {
+// countingSet counts its calls by loop.
+type countingSet struct {
 	prefixes
 	loops map[int]int
 }
 
-func (c counter) Admit(a netip.Addr, loop int) bool {
+func (c countingSet) Admit(a netip.Addr, loop int) bool {
 	c.loops[loop]++
 	return c.Contains(a)
 }
 
-func TestTrustIsToldWhichLoopAsks(t *testing.T) {
-	f := plain(serverA)
-	c := counter{only(lb), map[int]int{}}
+func TestTrustReceivesLoopIndex(t *testing.T) {
+	f := plainForward(serverA)
+	c := countingSet{only(lb), map[int]int{}}
 	f.Trust = c
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{f}})
 	for range 4 {
@@ -184,11 +184,11 @@ func TestTrustIsToldWhichLoopAsks(t *testing.T) {
 	}
 }
 
-// Everybody may ask at any time: before the loops run, while they do and when
-// they have ended. The race detector is the judge.
+// Tallies works before the loops run, while they do and after they have ended. This test is for the
+// race detector.
 func TestTalliesAtAnyTime(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := ready(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := newReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for range 3 {
@@ -208,7 +208,7 @@ func TestTalliesAtAnyTime(t *testing.T) {
 	l.Start()
 	for range 20 {
 		l.dial(0, "GET / HTTP/1.0\r\n\r\n")
-		l.next(record.NotProxy, record.Peer)
+		l.expectRecord(record.NotProxy, record.Peer)
 	}
 	l.Close()
 	close(stop)
@@ -219,24 +219,24 @@ func TestTalliesAtAnyTime(t *testing.T) {
 	}
 }
 
-// Who asks does not wait for a loop that does not answer.
-func TestTalliesGiveUp(t *testing.T) {
-	r := one(t, plain(serverA))
-	r.engine.life.running = true // and yet nobody turns the loop
+// Tallies does not wait for a loop that does not answer.
+func TestTalliesContextCancelled(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
+	r.engine.lifecycle.running = true // though no goroutine runs the loop
 	ctx, cancel := context.WithCancelCause(t.Context())
 	late := errors.New("too late")
 	cancel(late)
 	if _, err := r.engine.Tallies(ctx); !errors.Is(err, late) {
 		t.Errorf("error %v; want that of the context", err)
 	}
-	r.settle() // the answer that nobody waits for
+	r.settle() // discards the answer
 }
 
-func TestKindOfCoversTheDecoder(t *testing.T) {
+func TestKindOfCoversDecoder(t *testing.T) {
 	for _, version := range []uint8{1, 2} {
 		for _, result := range []proxyproto.Result{proxyproto.Proxy, proxyproto.Local, proxyproto.Unknown} {
 			if version == 1 && result == proxyproto.Local {
-				continue // there is none
+				continue // version 1 has no LOCAL
 			}
 			k := kindOf(&proxyproto.Header{Version: version, Result: result})
 			if k.Command() != result.String() || k.Version() != string('0'+rune(version)) {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pairOf returns two connected sockets that do not block.
+// pairOf returns two connected non-blocking sockets.
 func pairOf(t *testing.T, domain int) [2]int {
 	t.Helper()
 	var fds [2]int
@@ -58,31 +58,31 @@ func tcpPair(t *testing.T) (fds [2]int) {
 	return fds
 }
 
-// situations are what a socket, the first of a pair, may be in. They are made for
-// two pairs alike: one for the batch, one for its oracle.
+// situations are states of a socket, the first of a pair. Each is set up for two pairs: one for the
+// batch, one for the oracle.
 var situations = []struct {
 	name string
 	make func(t *testing.T, fds [2]int)
 }{
 	{"nothing", func(*testing.T, [2]int) {}},
-	{"data", func(t *testing.T, fds [2]int) { put(t, fds[1], 100) }},
-	{"more data than room", func(t *testing.T, fds [2]int) { put(t, fds[1], 5000) }},
+	{"data", func(t *testing.T, fds [2]int) { write(t, fds[1], 100) }},
+	{"more data than room", func(t *testing.T, fds [2]int) { write(t, fds[1], 5000) }},
 	{"end of the stream", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[1], unix.SHUT_WR) }},
-	{"data and the end", func(t *testing.T, fds [2]int) { put(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
+	{"data and the end", func(t *testing.T, fds [2]int) { write(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
 	{"no room to write", func(t *testing.T, fds [2]int) {
-		if isUnix(fds[0]) { // TCP goes on sending what it has, at its own pace
+		if isUnix(fds[0]) { // TCP continues to send what it has buffered
 			fill(fds[0])
 		}
 	}},
 	{"reset", func(t *testing.T, fds [2]int) {
 		unix.SetsockoptLinger(fds[1], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		unix.Shutdown(fds[1], unix.SHUT_RDWR)
-		put2(fds[0])
+		writeTwice(fds[0])
 	}},
 	{"shut for writing", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[0], unix.SHUT_WR) }},
 }
 
-func put(t *testing.T, fd, n int) {
+func write(t *testing.T, fd, n int) {
 	t.Helper()
 	if _, err := unix.Write(fd, bytes.Repeat([]byte("x"), n)); err != nil {
 		t.Fatal(err)
@@ -94,8 +94,8 @@ func isUnix(fd int) bool {
 	return err == nil && domain == unix.AF_UNIX
 }
 
-// put2 writes twice to whoever does not read: the first write is answered with a RST.
-func put2(fd int) {
+// writeTwice writes twice to a socket that does not read: a RST answers the first write.
+func writeTwice(fd int) {
 	for range 2 {
 		unix.SendmsgN(fd, []byte("x"), nil, nil, unix.MSG_NOSIGNAL)
 	}
@@ -110,8 +110,8 @@ func fill(fd int) {
 	}
 }
 
-// A batch does what one call for each transfer does, whatever the sockets are in,
-// in any number, a descriptor that is none among them.
+// A batch has the same results as one call per transfer, for every state of a socket, any number of
+// transfers, and an invalid descriptor.
 func TestBatchAgainstSingleCalls(t *testing.T) {
 	k := linux{}
 	for _, size := range []int{1, 4, 64} {
@@ -158,8 +158,8 @@ func TestBatchAgainstSingleCalls(t *testing.T) {
 	}
 }
 
-// The ring of results is used again and again, and nothing is allocated.
-func TestBatchGoesOnAndOn(t *testing.T) {
+// The ring of results wraps many times, and nothing is allocated.
+func TestBatchReusesRing(t *testing.T) {
 	fds := pairOf(t, unix.AF_UNIX)
 	batch := linux{}.Batch(8)
 	if batch == nil {
@@ -184,8 +184,8 @@ func TestBatchGoesOnAndOn(t *testing.T) {
 	}
 }
 
-// A batch of datagrams does what single calls do: one transfer is one datagram,
-// whatever its size, and the errors of the sockets are told one by one.
+// A batch of datagrams has the same results as single calls: one transfer is one datagram of any
+// size, and errors are reported per socket.
 func TestBatchOfDatagrams(t *testing.T) {
 	k := linux{}
 	batch := k.Batch(64)
@@ -195,15 +195,15 @@ func TestBatchOfDatagrams(t *testing.T) {
 	defer batch.Close()
 	rows := []struct {
 		name string
-		size int // of what is sent
+		size int // of the datagram sent
 		make func(fd, far int)
 	}{
 		{"nothing", 100, func(int, int) {}},
-		{"two datagrams", 100, func(_, far int) { put2(far); unix.Write(far, []byte("second")) }},
+		{"two datagrams", 100, func(_, far int) { writeTwice(far); unix.Write(far, []byte("second")) }},
 		{"an empty one", 100, func(_, far int) { unix.Write(far, nil) }},
 		{"larger than the room", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
 		{"nobody is there", 100, func(fd, far int) {
-			unix.Connect(far, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}) // takes from nobody else
+			unix.Connect(far, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}) // accept from no other address
 			unix.Write(fd, []byte("x"))
 		}},
 		{"too large", 65508, func(int, int) {}},
@@ -236,7 +236,7 @@ func TestBatchOfDatagrams(t *testing.T) {
 	}
 }
 
-// datagramPair returns two sockets on loopback that are connected to each other.
+// datagramPair returns two UDP sockets on loopback that are connected to each other.
 func datagramPair(t *testing.T) (fds [2]int) {
 	t.Helper()
 	var at [2]unix.Sockaddr

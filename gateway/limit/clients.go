@@ -5,16 +5,15 @@ import (
 	"sync"
 )
 
-// Clients counts the connections of each client; [Subscriber] says which addresses
-// count as one. It holds at most one entry for each open connection. The zero
-// value is ready to use. It is safe for concurrent use.
+// Clients counts the connections of each client, as grouped by [Subscriber]. It holds at most one
+// entry per open connection. The zero value is ready to use. It is safe for concurrent use.
 type Clients struct {
 	mu    sync.Mutex
 	count map[netip.Addr]int
 }
 
-// Enter counts a new connection of client. It returns false, and counts nothing,
-// if the client has limit connections already.
+// Enter counts a new connection of client. It returns false, and counts nothing, if the client
+// already has limit connections.
 func (c *Clients) Enter(client netip.Addr, limit int) bool {
 	client = Subscriber(client)
 	c.mu.Lock()

@@ -1,6 +1,5 @@
-// Package limit counts what each peer or client does: how often a peer connects,
-// and how many connections a client has. Its memory is bounded, whatever the
-// number of addresses.
+// Package limit counts events per address: how often a peer connects, and how many connections a
+// client has. Its memory is bounded for any number of addresses.
 package limit
 
 import (
@@ -14,6 +13,7 @@ import (
 
 // The table takes 128 KiB and remembers 16 384 peers.
 const (
+	// The table takes 128 KiB and holds 16 384 peers.
 	rateSets = 4096
 	rateWays = 4
 )
@@ -23,24 +23,27 @@ const (
 // time wraps every 78 hours, after which a stale entry may refuse its peer once,
 // for no longer than a burst.
 const (
+	// An entry is one word: a 24-bit tag that distinguishes the peers of a set, and the time up to
+	// which the peer has used its share, in units of 256 ns. The time wraps every 78 hours. After
+	// that, a stale entry may refuse its peer once, for at most the time of a burst.
 	rateTimeBits = 40
 	rateTimeMask = 1<<rateTimeBits - 1
 	rateUnit     = 256 * time.Nanosecond
 )
 
-// Rates limits how often each peer connects. It keeps one time for each peer (the
-// generic cell rate algorithm, ITU-T I.371 annex A) in a table of fixed size. If
-// more peers are busy than fit, it forgets the one that is closest to its full
-// share, which lets through too much rather than too little. Loops share it
-// without locks. A nil *Rates is no limit.
+// Rates limits how often each peer connects. It keeps one time per peer (the generic cell rate
+// algorithm, ITU-T I.371 annex A) in a table of fixed size. If more peers are active than fit, it
+// forgets the one that is closest to its full share, which allows too much rather than too little.
+// It is safe for concurrent use, without locks. A nil *Rates is no limit.
 type Rates struct {
-	interval int64 // units for one connection
+	interval int64 // units per connection
 	most     int64 // units that a peer may be ahead
 	seed     maphash.Seed
 	sets     [rateSets][rateWays]atomic.Uint64
 }
 
-// NewRates returns the limiter for a rate, nil if the rate is no limit.
+// NewRates returns the limiter for a rate; nil if PerSecond is 0 or less. A Burst below 1 counts as
+// 1.
 func NewRates(r forward.Rate) *Rates {
 	if r.PerSecond <= 0 {
 		return nil
@@ -49,8 +52,8 @@ func NewRates(r forward.Rate) *Rates {
 	return &Rates{interval: interval, most: interval * int64(max(1, r.Burst)), seed: maphash.MakeSeed()}
 }
 
-// allow counts a connection of a peer at now, a kernel's time, and reports
-// whether it may be. Peers on unix sockets, which have no address, always may.
+// Allow counts a connection of a peer and reports whether the rate allows it. now is a time of the
+// kernel's clock, in nanoseconds. An invalid address, a peer on a unix socket, is always allowed.
 func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	if r == nil || !peer.IsValid() {
 		return true
@@ -59,7 +62,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	hash := maphash.Bytes(r.seed, key[:])
 	set, tag := &r.sets[hash%rateSets], hash>>rateTimeBits
 	at := uint64(now/int64(rateUnit)) & rateTimeMask
-	const tries = 8 // loops that keep colliding here are not an attack
+	const tries = 8 // give up and allow: so many collisions between loops are not an attack
 	for range tries {
 		entry, old := r.find(set, tag, at)
 		ahead := r.ahead(old, at)
@@ -77,7 +80,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	return true
 }
 
-// find returns the entry of tag, or the entry to replace, and its content.
+// find returns the entry of tag, or the one to replace, and its content.
 func (r *Rates) find(set *[rateWays]atomic.Uint64, tag, at uint64) (entry *atomic.Uint64, old uint64) {
 	least := r.most + 1
 	for i := range set {
@@ -93,7 +96,7 @@ func (r *Rates) find(set *[rateWays]atomic.Uint64, tag, at uint64) (entry *atomi
 	return entry, old
 }
 
-// ahead returns how many units an entry is ahead of now, 0 to most.
+// ahead returns how many units an entry is ahead of at, 0 to most.
 func (r *Rates) ahead(word, at uint64) int64 {
 	ahead := int64((word - at) & rateTimeMask)
 	if ahead > r.most {
@@ -105,10 +108,9 @@ func (r *Rates) ahead(word, at uint64) int64 {
 // translated is the prefix of IPv4 addresses in IPv6 (RFC 6052, section 2.1).
 var translated = netip.PrefixFrom(netip.AddrFrom16([16]byte{1: 0x64, 2: 0xff, 3: 0x9b}), 96)
 
-// Subscriber returns the address that stands for a when connections are counted.
-// For IPv6 that is the /64, the least that a network assigns to a host (RFC 6177,
-// RFC 7421): single addresses of it cost nothing. An IPv4 address that a NAT64
-// translated (RFC 6052) keeps all its bits.
+// Subscriber returns the address under which a is counted. For IPv6 that is the /64, the least that
+// a network assigns to a host (RFC 6177, RFC 7421), because the addresses in it are free to use. An
+// IPv4 address translated by a NAT64 (RFC 6052) keeps all its bits.
 func Subscriber(a netip.Addr) netip.Addr {
 	if !a.Is6() || translated.Contains(a) {
 		return a

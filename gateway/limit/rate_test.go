@@ -16,7 +16,7 @@ var (
 	peerC = netip.MustParseAddr("2001:db8::9")
 )
 
-// bucket is the naive twin: tokens that are counted in fractions.
+// bucket is the oracle: a token bucket with fractional tokens.
 type bucket struct {
 	tokens float64
 	at     int64
@@ -32,9 +32,9 @@ func (b *bucket) allow(r forward.Rate, now int64) bool {
 	return true
 }
 
-// Over a long run of random peers and pauses a peer is let through as often as
-// the naive bucket says, but for the rounding of its time.
-func TestRatesLikeBuckets(t *testing.T) {
+// Over a long run of random peers and pauses, the limiter allows as many connections as the oracle,
+// except for rounding.
+func TestRatesAgainstTokenBuckets(t *testing.T) {
 	for _, rate := range []forward.Rate{{PerSecond: 1, Burst: 1}, {PerSecond: 5, Burst: 20}, {PerSecond: 100, Burst: 1}, {PerSecond: 1000, Burst: 50}, {PerSecond: 100_000, Burst: 100}} {
 		random := rand.New(rand.NewPCG(3, 4))
 		r, naive := NewRates(rate), map[netip.Addr]*bucket{}
@@ -45,7 +45,7 @@ func TestRatesLikeBuckets(t *testing.T) {
 		}
 		got, want, now := 0, 0, int64(0)
 		for range 200_000 {
-			// The peers together come four times as often as they may.
+			// All peers together connect at four times the allowed rate.
 			now += random.Int64N(2 * int64(time.Second) / int64(rate.PerSecond) / int64(len(peers)) / 4)
 			p := peers[random.IntN(len(peers))]
 			if r.Allow(p, now) {
@@ -85,9 +85,9 @@ func TestRatesBurst(t *testing.T) {
 	}
 }
 
-// The time comes round; a peer that was not seen meanwhile has its share again
-// within a burst.
-func TestRatesClockComesRound(t *testing.T) {
+// After the time has wrapped, a peer that was not seen meanwhile has its share again within the
+// time of a burst.
+func TestRatesClockWraps(t *testing.T) {
 	r := NewRates(forward.Rate{PerSecond: 1, Burst: 2})
 	now := int64(time.Hour)
 	period := int64(rateUnit) << rateTimeBits
@@ -100,9 +100,8 @@ func TestRatesClockComesRound(t *testing.T) {
 	}
 }
 
-// A million addresses take no more room than one, nobody of them is let through
-// more often than its share while it is remembered, and a peer that is far over
-// its share is not forgotten for them.
+// A million addresses take no more memory than one. None of them gets more than its share while it
+// is remembered, and a peer that is far over its share is not forgotten for them.
 func TestRatesAreBounded(t *testing.T) {
 	if size := unsafe.Sizeof(Rates{}); size > 129<<10 {
 		t.Errorf("the table takes %d bytes", size)

@@ -14,7 +14,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sessions returns every connection that goes on.
+// sessions returns snapshots of all open connections.
 func (r *rig) sessions() (all []Session) {
 	r.Helper()
 	if err := r.engine.EachSession(r.Context(), func(s *Session) { all = append(all, *s) }); err != nil {
@@ -24,25 +24,25 @@ func (r *rig) sessions() (all []Session) {
 }
 
 func TestEachSession(t *testing.T) {
-	f := plain(serverA)
+	f := plainForward(serverA)
 	f.Name = "forward"
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	if got := r.sessions(); len(got) != 0 {
 		t.Fatalf("at first there are %+v", got)
 	}
 	r.open(header[:10])
-	r.pass(time.Second)
+	r.advance(time.Second)
 	r.plans[serverA] = []plan{silent, {}}
 	r.open(header)
-	r.pass(time.Second)
-	from := r.open(v2(client4, destiny4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
+	r.advance(time.Second)
+	from := r.open(v2(client4, dest4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
 	r.backend().deliver([]byte("welcome"))
 	r.settle()
-	r.pass(time.Second)
+	r.advance(time.Second)
 	want := []Session{
 		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
-		{State: "dialling", Version: 1, Client: client4, Destination: destiny4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
-		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: destiny4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
+		{State: "dialling", Version: 1, Client: client4, Destination: dest4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
+		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: dest4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
 	}
 	got := r.sessions()
 	if len(got) != len(want) {
@@ -65,31 +65,31 @@ func TestEachSession(t *testing.T) {
 	if len(ids) != len(want) {
 		t.Errorf("%d ids for %d sessions", len(ids), len(want))
 	}
-	from.abort()
+	from.reset()
 	r.settle()
 	if got := r.sessions(); len(got) != 2 {
 		t.Errorf("after one ended there are %+v", got)
 	}
 }
 
-// A loop looks at a bounded number of sessions at once, and leaves none out.
-func TestSessionsInSteps(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plain(serverA)}})
-	const n = 3*askStep + 100
+// A loop describes a bounded number of sessions at once, and omits none.
+func TestEachSessionInSteps(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 3, Forwards: []*forward.Forward{plainForward(serverA)}})
+	const n = 3*snapshotStep + 100
 	for range n {
 		r.open(header)
 	}
-	for range 50 { // gaps
-		r.dials[len(r.records)].far.abort()
+	for range 50 { // leave gaps
+		r.dials[len(r.records)].far.reset()
 		r.settle()
 	}
 	most := 0
 	for _, l := range r.engine.loops {
-		for at := 0; at < l.sessions.len(); at += askStep {
+		for at := 0; at < l.sessions.len(); at += snapshotStep {
 			most = max(most, len(l.snapshots(nil, at)))
 		}
 	}
-	if most > askStep {
+	if most > snapshotStep {
 		t.Errorf("%d sessions in one step", most)
 	}
 	ids := map[uint64]bool{}
@@ -101,8 +101,8 @@ func TestSessionsInSteps(t *testing.T) {
 	}
 }
 
-// Whatever a session is at, an operator can end it; nothing of it is left.
-func TestResetByTheOperator(t *testing.T) {
+// The operator can reset a session in every phase, and it releases everything.
+func TestResetByOperator(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		phase record.Phase
@@ -116,8 +116,8 @@ func TestResetByTheOperator(t *testing.T) {
 		{"relay", record.Relay, func(r *rig) *file { return r.open(header + "hello") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plain(serverA)}})
-			for range 2*askStep + 10 {
+			r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
+			for range 2*snapshotStep + 10 {
 				r.open(header)
 			}
 			before := map[uint64]bool{}
@@ -135,7 +135,7 @@ func TestResetByTheOperator(t *testing.T) {
 				t.Fatalf("found %v, %v", found, err)
 			}
 			r.settle()
-			c := r.ends(1, record.Reset, tt.phase, record.Gateway)
+			c := r.expectEnd(1, record.Reset, tt.phase, record.Gateway)
 			if c.ID != id || c.Reason != "cut by the operator" {
 				t.Errorf("ended: %+v; want connection %d", c, id)
 			}
@@ -147,16 +147,15 @@ func TestResetByTheOperator(t *testing.T) {
 			}
 			r.engine.Cut()
 			r.settle()
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// Sessions are asked for, and reset, while they come and go on loops that run. The race
-// detector is the judge.
-func TestSessionsWhileTheyComeAndGo(t *testing.T) {
+// Sessions are queried and reset while the loops run. This test is for the race detector.
+func TestRealEachSessionUnderLoad(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := start(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := startReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
@@ -177,26 +176,25 @@ func TestSessionsWhileTheyComeAndGo(t *testing.T) {
 		}
 	})
 	for range 50 {
-		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // else it was reset already
+		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // an error means that it was reset already
 			defer conn.Close()
 		}
-		l.next(record.Reset, record.Gateway)
+		l.expectRecord(record.Reset, record.Gateway)
 	}
 	close(stop)
 	asking.Wait()
 }
 
-// BenchmarkSnapshots is what one question costs a loop: how long it is kept
-// from its work at most.
+// BenchmarkSnapshots measures how long one step of a query keeps a loop from its work.
 func BenchmarkSnapshots(b *testing.B) {
-	r := one(b, plain(serverA))
-	for range askStep {
+	r := newForwardRig(b, plainForward(serverA))
+	for range snapshotStep {
 		r.open(header)
 	}
-	all := make([]Session, 0, askStep)
+	all := make([]Session, 0, snapshotStep)
 	b.ReportAllocs()
 	for b.Loop() {
-		if all = r.loop().snapshots(all[:0], 0); len(all) != askStep {
+		if all = r.loop().snapshots(all[:0], 0); len(all) != snapshotStep {
 			b.Fatal(len(all))
 		}
 	}

@@ -10,41 +10,39 @@ import (
 	"unproxy/gateway/record"
 )
 
-// spinning is a rig of one loop that spins for d.
-func spinning(t *testing.T, d time.Duration) *rig {
-	f := plain(serverA)
+func newSpinningRig(t *testing.T, d time.Duration) *rig {
+	f := plainForward(serverA)
 	f.HeaderTimeout = 100 * time.Millisecond
 	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Spin: d})
 }
 
-// A loop looks again until a look finds that the time to spin has passed since the
-// last event, and then sleeps: it does not spin before the first event, nor at all
-// when it is not to.
+// A loop polls until the time to spin has passed since the last event, then sleeps. It does not
+// spin before the first event, nor if spinning is off.
 func TestSpin(t *testing.T) {
 	const us = time.Microsecond
 	for _, tt := range []struct {
 		name   string
 		spin   time.Duration
-		passes []time.Duration // before each look
-		sleeps []bool          // each look
+		passes []time.Duration // before each poll
+		sleeps []bool          // at each poll
 	}{
 		{"off", 0, []time.Duration{0, us}, []bool{true, true}},
 		{"for its time", 50 * us, []time.Duration{0, 49 * us, 1 * us, 0}, []bool{false, false, false, true}},
 		{"not beyond it", 50 * us, []time.Duration{50 * us, 0}, []bool{false, true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := spinning(t, tt.spin)
+			r := newSpinningRig(t, tt.spin)
 			r.turn()
-			if r.slept == 0 {
+			if r.lastTimeout == 0 {
 				t.Error("spins before there was an event")
 			}
-			from := r.arrive(r.front(0), lb)
+			from := r.arrive(r.listenerSocket(0), lb)
 			for range 2 { // the connection, then some bytes on it
 				r.turn()
 				for i, pass := range tt.passes {
 					r.clock += int64(pass)
-					if r.turn(); (r.slept != 0) != tt.sleeps[i] {
-						t.Errorf("look %d after an event: sleeps %v, want %v", i, r.slept != 0, tt.sleeps[i])
+					if r.turn(); (r.lastTimeout != 0) != tt.sleeps[i] {
+						t.Errorf("look %d after an event: sleeps %v, want %v", i, r.lastTimeout != 0, tt.sleeps[i])
 					}
 				}
 				from.deliver([]byte("P"))
@@ -53,10 +51,9 @@ func TestSpin(t *testing.T) {
 	}
 }
 
-// Deadlines come and the mailbox is read while a loop spins.
-func TestSpinHoldsNothingUp(t *testing.T) {
-	r := spinning(t, 10*time.Millisecond)
-	from := r.arrive(r.front(0), lb)
+func TestSpinServesTimersAndMailbox(t *testing.T) {
+	r := newSpinningRig(t, 10*time.Millisecond)
+	from := r.arrive(r.listenerSocket(0), lb)
 	r.settle()
 	r.clock += int64(95 * time.Millisecond)
 	from.deliver([]byte("PROXY"))
@@ -65,29 +62,29 @@ func TestSpinHoldsNothingUp(t *testing.T) {
 	for ; len(r.records) == 0 && looks < 100; looks++ {
 		r.clock += int64(100 * time.Microsecond)
 		r.turn()
-		if r.slept != 0 {
+		if r.lastTimeout != 0 {
 			t.Fatalf("sleeps after %d looks, before the deadline", looks)
 		}
 	}
-	r.ends(1, record.HeaderTimeout, record.Header, record.Timeout)
+	r.expectEnd(1, record.HeaderTimeout, record.Header, record.Timeout)
 	if looks < 2 {
 		t.Errorf("%d looks: the loop did not spin", looks)
 	}
-	r.clean()
+	r.expectClean()
 
 	r.loop().call(func() { called = true })
-	if r.turn(); !called || r.slept != 0 {
-		t.Errorf("called %v, slept %d", called, r.slept)
+	if r.turn(); !called || r.lastTimeout != 0 {
+		t.Errorf("called %v, slept %d", called, r.lastTimeout)
 	}
 }
 
-// Loops that spin share one processor of the runtime with each other, with all
-// other goroutines and with the collector, and nobody waits for ever.
+// Spinning loops share one processor of the Go runtime with each other, with other goroutines and
+// with the garbage collector, and nothing starves.
 func TestRealSpin(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	ln, to := server(t)
-	l := startWith(t, Config{Forwards: []*forward.Forward{loopback(to)}, Spin: 10 * time.Millisecond})
-	var clients, backends [2]half
+	l := startRealWith(t, Config{Forwards: []*forward.Forward{loopback(to)}, Spin: 10 * time.Millisecond})
+	var clients, backends [2]halfCloser
 	for i := range clients {
 		clients[i] = l.dial(0, header)
 		backends[i] = accept(t, ln)
@@ -95,7 +92,7 @@ func TestRealSpin(t *testing.T) {
 	b := make([]byte, 4)
 	for range 10 {
 		for i := range clients {
-			for _, way := range [][2]half{{clients[i], backends[i]}, {backends[i], clients[i]}} {
+			for _, way := range [][2]halfCloser{{clients[i], backends[i]}, {backends[i], clients[i]}} {
 				if _, err := io.WriteString(way[0], "ball"); err != nil {
 					t.Fatal(err)
 				}

@@ -9,17 +9,17 @@ import (
 	"unproxy/gateway/record"
 )
 
-// More sockets than one batch takes are ready in the same turn: headers that are
-// whole, half or cut off, and then questions and answers.
-func TestManyInOneTurn(t *testing.T) {
+// More sockets than fit one batch are ready in the same turn: with complete, partial and truncated
+// headers, then with requests and responses.
+func TestManySocketsInOneTurn(t *testing.T) {
 	for _, noBatches := range []bool{false, true} {
 		k := newScript(t, 0)
 		k.noBatches = noBatches
-		r := newRig(t, k, Config{Forwards: []*forward.Forward{plain(serverA)}})
-		const number = 3*exchangeSize + 1
+		r := newRig(t, k, Config{Forwards: []*forward.Forward{plainForward(serverA)}})
+		const number = 3*batchSize + 1
 		fronts := make([]*file, number)
 		for i := range fronts {
-			fronts[i] = r.arrive(r.front(0), lb)
+			fronts[i] = r.arrive(r.listenerSocket(0), lb)
 		}
 		r.settle()
 		for i, f := range fronts {
@@ -28,7 +28,7 @@ func TestManyInOneTurn(t *testing.T) {
 				f.deliver([]byte(header[:20]))
 			case 1:
 				f.deliver([]byte(header[:20]))
-				f.finish()
+				f.sendFIN()
 			default:
 				f.deliver([]byte(header + fmt.Sprint(i)))
 			}
@@ -44,22 +44,22 @@ func TestManyInOneTurn(t *testing.T) {
 			t.Fatalf("%d dialled and %d refused of %d", len(r.dials), len(r.records), number)
 		}
 		for _, d := range r.dials {
-			d.far.deliver(append([]byte("re: "), d.far.got...))
+			d.far.deliver(append([]byte("re: "), d.far.received...))
 			d.far.deliver(bytes.Repeat([]byte("x"), slotSize)) // more than fits a slot
-			d.far.finish()
+			d.far.sendFIN()
 		}
 		r.settle()
 		for i, f := range fronts {
 			want := append([]byte(fmt.Sprintf("re: %d", i)), bytes.Repeat([]byte("x"), slotSize)...)
-			if i%4 != 1 && (!bytes.Equal(f.got, want) || !f.gotFIN) {
-				t.Errorf("connection %d got %d bytes, FIN %v", i, len(f.got), f.gotFIN)
+			if i%4 != 1 && (!bytes.Equal(f.received, want) || !f.gotFIN) {
+				t.Errorf("connection %d got %d bytes, FIN %v", i, len(f.received), f.gotFIN)
 			}
-			f.finish()
+			f.sendFIN()
 		}
 		r.settle()
 		if len(r.records) != number {
 			t.Errorf("%d of %d connections have ended", len(r.records), number)
 		}
-		r.clean()
+		r.expectClean()
 	}
 }
