@@ -109,9 +109,9 @@ type Refusal struct {
 	Count uint64    `json:"count"`
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	// Meaning and Remedy are the outcome's, see docs/outcomes.md.
+	// Meaning and Hint are those of the outcome, see docs/outcomes.md.
 	Meaning string `json:"meaning"`
-	Remedy  string `json:"remedy"`
+	Hint    string `json:"remedy"`
 	// Action is a command that mends it, where one is known.
 	Action string `json:"action,omitempty"`
 	// Sample is the beginning of the last refused header, quoted. It may be a
@@ -139,7 +139,7 @@ func (r *Refusals) List() (all []Refusal, missed uint64) {
 func (g *refusalGroup) refusal(o record.Outcome) Refusal {
 	r := Refusal{
 		Peer: "unix", Forward: g.forward, Outcome: o.String(), Reason: g.reason, Client: text(g.client),
-		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Remedy: o.Remedy(), Action: g.action,
+		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Hint: o.Hint(), Action: g.action,
 	}
 	if g.peer.IsValid() {
 		r.Peer = g.peer.String()

@@ -42,10 +42,10 @@ func TestRefusals(t *testing.T) {
 		t.Fatalf("listed %+v, missed %d", got, missed)
 	}
 	for i := range want {
-		if got[i].Meaning == "" || got[i].Remedy == "" {
+		if got[i].Meaning == "" || got[i].Hint == "" {
 			t.Errorf("%+v does not say what to do", got[i])
 		}
-		got[i].Meaning, got[i].Remedy = "", ""
+		got[i].Meaning, got[i].Hint = "", ""
 		if got[i] != want[i] {
 			t.Errorf("%d: %+v\nwant %+v", i, got[i], want[i])
 		}

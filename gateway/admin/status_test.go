@@ -33,7 +33,7 @@ func TestStatus(t *testing.T) {
 	if got.Ready || len(got.Reasons) != 1 || got.Active != 3 || got.Limit != 100 || !slices.Equal(got.Loops, []int{2, 1}) || got.LogDropped != 7 {
 		t.Errorf("ready %v %v, %d of %d active, loops %v, %d lines dropped", got.Ready, got.Reasons, got.Active, got.Limit, got.Loops, got.LogDropped)
 	}
-	if len(got.Refusals) != 1 || got.Refusals[0].Remedy == "" || string(got.Findings) != `[{"code":"x"}]` || !got.Examined.Equal(noon) {
+	if len(got.Refusals) != 1 || got.Refusals[0].Hint == "" || string(got.Findings) != `[{"code":"x"}]` || !got.Examined.Equal(noon) {
 		t.Errorf("refusals %+v, findings %s of %v", got.Refusals, got.Findings, got.Examined)
 	}
 	if len(got.Forwards) != 3 {

@@ -6,9 +6,6 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sampleSize is how much of a refused header is kept for the log.
-const sampleSize = 32
-
 // refuse ends a session with RSTs on both sides.
 func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.reset(l, peer)
@@ -108,7 +105,7 @@ func (s *session) explain() *refusal {
 func (s *session) because(reason string) { s.explain().reason = reason }
 
 // sample keeps the beginning of a refused header for the log.
-func (s *session) sample(b []byte) { s.explain().sample = string(b[:min(len(b), sampleSize)]) }
+func (s *session) sample(b []byte) { s.explain().sample = string(b[:min(len(b), record.MaxSample)]) }
 
 func (s *session) why() refusal {
 	if s.refusal == nil {
