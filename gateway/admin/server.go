@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -55,6 +56,9 @@ type Config struct {
 	Refusals *Refusals
 	// LogDropped returns how many lines of the log were lost; nil is unknown.
 	LogDropped func() uint64
+	// ErrorLog takes what the HTTP server cannot report to a client, such as
+	// failed writes and panics; nil is the standard logger.
+	ErrorLog *log.Logger
 	// Findings returns what is known to be wrong or well with this host, as a
 	// list in JSON, and when all of it was last looked at, zero for never; nil
 	// knows nothing.
@@ -135,6 +139,7 @@ func newServer(c Config, at Address) *Server {
 		WriteTimeout:      answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          c.ErrorLog,
 	}
 	return s
 }

@@ -2,9 +2,12 @@ package admin
 
 import (
 	"encoding/json"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"unproxy/gateway"
@@ -66,5 +69,25 @@ func TestAnswers(t *testing.T) {
 		if json.Unmarshal(w.Body.Bytes(), &got); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s %s: %s; want %v", tt.method, tt.target, w.Body, tt.want)
 		}
+	}
+}
+
+// What the HTTP server cannot report to a client goes to ErrorLog, not to
+// stderr.
+func TestErrorLog(t *testing.T) {
+	var lines strings.Builder
+	c := quiet()
+	c.ErrorLog = log.New(&lines, "", 0)
+	c.Drain = func() { panic("broken") }
+	l := open(t, Address{Path: filepath.Join(t.TempDir(), "admin.sock")})
+	s := Serve(l, c)
+	client := NewClient(AddressOf(l))
+	if _, err := client.http.Post("http://localhost/-/drain", "", nil); err == nil {
+		t.Error("a panic was answered")
+	}
+	client.http.CloseIdleConnections()
+	s.Close()
+	if !strings.Contains(lines.String(), "panic serving") || !strings.Contains(lines.String(), "broken") {
+		t.Errorf("ErrorLog has %q, want the panic", lines.String())
 	}
 }

@@ -110,6 +110,7 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 		Instance:   s.access.Instance(),
 		Refusals:   refusals,
 		LogDropped: s.access.Dropped,
+		ErrorLog:   s.access.ErrorLog(),
 		Profiles:   s.admin.profiles,
 		Findings:   findingsJSON(s.examiner),
 		Examine:    s.examiner.Examine,

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"runtime"
@@ -77,6 +78,10 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 		return err
 	}
 	defer log.Close()
+	// The log's ring reports collisions to the standard logger, on an event
+	// loop: they must not block on stderr.
+	defer stdlog.SetOutput(stdlog.Writer())
+	stdlog.SetOutput(log.ErrorLog().Writer())
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}

@@ -62,8 +62,8 @@ type Connection struct {
 	// Action is a shell command that fixes the cause, or empty. The engine
 	// leaves it empty; an observer may set it before the record is logged.
 	Action string
-	// Offset is the number of bytes after which a bad header was refused. It
-	// is meaningful for the outcomes from [NotProxy] to [HeaderTimeout].
+	// Offset is the number of bytes after which the decoder refused the
+	// header, counted from its first byte; 0 if the decoder did not refuse it.
 	Offset int
 	// Sample is the beginning of a refused header, at most [MaxSample] bytes.
 	// It may hold user data: log it at debug level only, and quoted.
