@@ -101,11 +101,9 @@ func refusalOf(err error) refusal {
 	return refusal{dropOf(engine.HeaderOutcome(e.Reason)), e.Reason.String()}
 }
 
-// signature is what every PROXY header of version 2 begins with.
-const signature = "\r\n\r\n\x00\r\nQUIT\n"
-
 // beginsHeader reports whether a datagram begins like a PROXY header.
 func beginsHeader(b []byte) bool {
+	const signature = proxyproto.SignatureV2
 	return len(b) >= len(signature) && string(b[:len(signature)]) == signature
 }
 
