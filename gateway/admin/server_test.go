@@ -13,14 +13,14 @@ import (
 	"unproxy/gateway"
 )
 
-// ask sends a request to an endpoint.
+// ask sends a request to an endpoint, without a network.
 func ask(s *Server, method, target string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	s.http.Handler.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w
 }
 
-// quiet is the configuration of an endpoint without a gateway.
+// quiet returns the configuration of an endpoint with nothing to report.
 func quiet() Config {
 	return Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}}
 }
@@ -50,7 +50,7 @@ func TestAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		method, target string
 		code           int
-		want           any // of a body in JSON; nil is no JSON
+		want           any // the body as JSON; nil if it is not JSON
 	}{
 		{"GET", "/healthz", 200, map[string]any{"alive": true}},
 		{"HEAD", "/healthz", 200, map[string]any{"alive": true}},
@@ -62,8 +62,12 @@ func TestAnswers(t *testing.T) {
 		if w.Code != tt.code {
 			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
 		}
-		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Frame-Options") != "DENY" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s %s: headers %v", tt.method, tt.target, w.Header())
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
+		} {
+			if got := w.Header().Get(name); got != want {
+				t.Errorf("%s %s: header %s: %q, want %q", tt.method, tt.target, name, got, want)
+			}
 		}
 		var got any
 		if json.Unmarshal(w.Body.Bytes(), &got); !reflect.DeepEqual(got, tt.want) {

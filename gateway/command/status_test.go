@@ -57,7 +57,7 @@ func TestStatusOfADaemon(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	d.cmd.Wait()
 	for _, command := range []string{"healthcheck", "status"} {
-		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: does the gateway run, and with --admin "+at) || out != "" {
+		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: check that the gateway is running with --admin "+at) || out != "" {
 			t.Errorf("%s of nobody: exit code %d: %s%s", command, code, out, errs)
 		}
 	}
