@@ -14,15 +14,15 @@ import (
 	"unproxy/trust"
 )
 
-// fake is a gateway of which all is known.
+// fake is a gateway with fixed answers.
 type fake struct {
 	counters engine.Counters
 	reloads  config.ReloadState
 	tallies  []record.ForwardTally
 	bound    []forward.Endpoint
 	sessions []engine.Session
-	reset    []uint64 // the ids of those that were
-	err      error
+	reset    []uint64 // IDs passed to Reset
+	err      error    // of methods that wait for event loops
 
 	datagrams datagram.Counters
 }
@@ -31,7 +31,7 @@ func (f *fake) Addrs() []forward.Endpoint { return f.bound }
 
 func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
 	for _, s := range f.sessions {
-		visit(&s) // which is the visitor's until the next
+		visit(&s) // valid during the call only
 		s = engine.Session{}
 	}
 	return f.err
@@ -58,15 +58,15 @@ func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
 func (f *fake) Tallies(context.Context) ([]record.ForwardTally, error) { return f.tallies, f.err }
 
-// nearby is where the tests' endpoints are: on a unix socket, on which a request
-// may be for any host.
+// nearby is the address of the tests' endpoints: a unix socket, where requests may
+// have any Host field.
 var nearby = Address{Path: "/run/admin.sock"}
 
-// noon is where the tests' clocks stand.
+// noon is the time of the tests' clocks.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// busy is an endpoint of a gateway with two forwards, one of them twice, and
-// some connections.
+// busy returns an endpoint whose gateway has three forwards, two of them with the
+// same name, and counters.
 func busy() (*Server, *fake) {
 	c := quiet()
 	c.Now = func() time.Time { return noon }
@@ -88,8 +88,11 @@ func busy() (*Server, *fake) {
 	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
-			f.Listeners = append(f.Listeners, forward.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}}})
-			g.bound = append(g.bound, forward.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
+			f.Listeners = append(f.Listeners, forward.Listener{
+				Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}},
+			})
+			bound := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))
+			g.bound = append(g.bound, forward.Endpoint{Addr: bound})
 		}
 		t := record.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))
@@ -102,7 +105,7 @@ func busy() (*Server, *fake) {
 		g.tallies = append(g.tallies, t)
 	}
 	s := newServer(c, nearby)
-	var serving Gateway = g
-	s.serving.Store(&serving) // as Attach does, without the sampling
+	var attached Gateway = g
+	s.attached.Store(&attached) // like Attach, but without sampling
 	return s, g
 }

@@ -143,7 +143,7 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
 		}
-		fmt.Fprintf(w, "    what to do: %s\n", r.Remedy)
+		fmt.Fprintf(w, "    what to do: %s\n", r.Hint)
 		if r.Action != "" {
 			fmt.Fprintf(w, "    %s\n", r.Action)
 		}

@@ -116,7 +116,7 @@ func Run(load func() (Config, error)) (err error) {
 		return err
 	}
 	defer access.Close()
-	stdlog.SetOutput(access.Standard())
+	stdlog.SetOutput(access.ErrorLog().Writer())
 	d := newDaemon(c, access)
 	d.program, d.parent = program, inherited.Parent
 	if err := d.adopt(inherited.Sockets); err != nil {

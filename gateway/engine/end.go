@@ -6,9 +6,6 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sampleSize is how many bytes of a rejected header are logged.
-const sampleSize = 32
-
 // refuse ends a session and resets both sides.
 func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.resetSide(l, peer)
@@ -103,7 +100,9 @@ func (s *session) ensureFailure() *failure {
 func (s *session) setReason(reason string) { s.ensureFailure().reason = reason }
 
 // setSample keeps the first bytes of a rejected header.
-func (s *session) setSample(b []byte) { s.ensureFailure().sample = string(b[:min(len(b), sampleSize)]) }
+func (s *session) setSample(b []byte) {
+	s.ensureFailure().sample = string(b[:min(len(b), record.MaxSample)])
+}
 
 // failureDetails returns the session's failure, or the zero value.
 func (s *session) failureDetails() failure {

@@ -115,7 +115,7 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	stdlog.SetOutput(s.log.Standard())
+	stdlog.SetOutput(s.log.ErrorLog().Writer())
 	config.Observe = s.log.Connection
 	g, err := gateway.New(*config)
 	if err != nil {
