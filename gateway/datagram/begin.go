@@ -104,10 +104,10 @@ func (w *worker) connectTo(f *flow, to engine.Endpoint) refusal {
 	policy := &f.front.Forward.Source
 	if f.spoof {
 		choice := policy.Choose(f.client, to.Addr)
-		if choice.Refusal == transparent.FamilyMismatched {
+		if choice.Rejection == transparent.FamilyMismatched {
 			return refusal{FamilyMismatch, choice.Reason}
 		}
-		if choice.Refusal != transparent.None {
+		if choice.Rejection != transparent.None {
 			return refusal{SourceDenied, choice.Reason}
 		}
 		f.source = choice.Source

@@ -44,10 +44,10 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 	f := s.listener.forward
 	if s.spoof {
 		choice := f.Source.Choose(s.client.unpack(), to.Addr)
-		if choice.Refusal != transparent.None {
+		if choice.Rejection != transparent.None {
 			s.failure, s.failedBy = record.SourceDenied, record.Gateway
 			s.because(choice.Reason)
-			if choice.Refusal == transparent.FamilyMismatched {
+			if choice.Rejection == transparent.FamilyMismatched {
 				s.failure = record.FamilyMismatch
 			}
 			return false
