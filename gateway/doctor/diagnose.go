@@ -121,7 +121,7 @@ func (h Host) misled(part returnpath.Plan, l lost) (Finding, bool) {
 }
 
 // shadowed is the finding that another rule comes before the plan's.
-func shadowed(part returnpath.Plan, l lost, way routing.Way, err error) Finding {
+func shadowed(part returnpath.Plan, l lost, way routing.Decision, err error) Finding {
 	leads := "keeps them on this host"
 	switch {
 	case err != nil:

@@ -28,7 +28,7 @@ var (
 	link   = returnpath.Reach{Place: returnpath.Link, Device: "veth0"}
 	routed = returnpath.Reach{Place: returnpath.Routed, Device: "eth0", Router: netip.MustParseAddr("10.0.0.254")}
 	own    = returnpath.Reach{Place: returnpath.Local, Device: "lo"}
-	ours   = routing.Way{Local: true, Table: 7700, Preference: 7700}
+	ours   = routing.Decision{Local: true, Table: 7700, Preference: 7700}
 )
 
 // Each row is a host that is healthy but for one thing, and all that a doctor
@@ -55,9 +55,9 @@ func TestExamine(t *testing.T) {
 			want: []string{"backend udp://10.9.0.2:53 skip"}},
 		{name: "UDP: transparent, rules are there", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on", sick: func(w *world) { w.way = ours }},
 		{name: "UDP: transparent, rules are there, and others before them", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
-			sick: func(w *world) { w.way = routing.Way{} }, want: []string{"return_path udp://127.0.0.1:53 skip"}},
+			sick: func(w *world) { w.way = routing.Decision{} }, want: []string{"return_path udp://127.0.0.1:53 skip"}},
 		{name: "UDP: transparent, rules are missing", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
-			sick: func(w *world) { w.gone, w.way = allGone, routing.Way{} },
+			sick: func(w *world) { w.gone, w.way = allGone, routing.Decision{} },
 			want: []string{"rules_missing udp://127.0.0.1:53 fail; " + sshRoute + "; " + strings.Replace(sshRule, "tcp sport 22", "udp sport 53", 1)}},
 		{name: "UDP: bound to 0.0.0.0 (peers.md 4.4)", flags: "--forward udp://:5300=127.0.0.1:54 --transparent on",
 			sick: func(w *world) { w.way = ours }, want: []string{"backend_wildcard udp://127.0.0.1:54 warn"}},
@@ -76,15 +76,15 @@ func TestExamine(t *testing.T) {
 		}, want: []string{"table_empty 127.0.0.1:22 fail; " + sshRoute}},
 		{name: "a rule before them", flags: ssh, sick: func(w *world) {
 			w.client["127.0.0.1:22"] = timedOut
-			w.way = routing.Way{Table: 254, Device: "eth0", Preference: 100, Rule: "100: from 127.0.0.0/8 lookup main"}
+			w.way = routing.Decision{Table: 254, Device: "eth0", Preference: 100, Rule: "100: from 127.0.0.0/8 lookup main"}
 		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
 		{name: "a rule before them forbids", flags: ssh, sick: func(w *world) {
 			w.client["127.0.0.1:22"], w.wayErr = timedOut, unix.EACCES
-			w.way = routing.Way{Preference: 100, Rule: "100: from 127.0.0.0/8 forbids it"}
+			w.way = routing.Decision{Preference: 100, Rule: "100: from 127.0.0.0/8 forbids it"}
 		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
 		{name: "the very first rule has it", flags: ssh, sick: func(w *world) {
 			w.client["127.0.0.1:22"] = timedOut
-			w.way = routing.Way{Local: true, Table: 255, Preference: 0, Rule: "0: from all lookup local"}
+			w.way = routing.Decision{Local: true, Table: 255, Preference: 0, Rule: "0: from all lookup local"}
 		}, want: []string{"rules_shadowed 127.0.0.1:22 fail"}},
 		{name: "all is in force: a firewall (peers.md 4.4)", flags: ssh, sick: func(w *world) {
 			w.client["127.0.0.1:22"], w.way = timedOut, ours

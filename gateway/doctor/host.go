@@ -43,7 +43,7 @@ type Host struct {
 	// Missing returns the part of a plan that is not in force.
 	Missing func(context.Context, returnpath.Plan) (returnpath.Plan, error)
 	// Way asks the kernel what becomes of a packet.
-	Way func(routing.Reply) (routing.Way, error)
+	Way func(routing.Reply) (routing.Decision, error)
 	// Firewall returns the rules of the packet filter as text.
 	Firewall func(context.Context) (string, error)
 }

@@ -47,7 +47,7 @@ type world struct {
 
 	gone         func(returnpath.Plan) returnpath.Plan // what of a plan is not in force
 	missingErr   error
-	way          routing.Way
+	way          routing.Decision
 	wayErr       error
 	optionErr    error
 	bind         map[string]error
@@ -150,7 +150,7 @@ func (w *world) host() Host {
 			w.looked++
 			return w.gone(p), w.missingErr
 		},
-		Way:      func(routing.Reply) (routing.Way, error) { return w.way, w.wayErr },
+		Way:      func(routing.Reply) (routing.Decision, error) { return w.way, w.wayErr },
 		Firewall: func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
 	}
 }

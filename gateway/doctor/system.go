@@ -37,7 +37,7 @@ func This() Host {
 			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names})
 		},
 		Missing:  routing.Missing,
-		Way:      routing.Find,
+		Way:      routing.Lookup,
 		Firewall: routing.Ruleset,
 	}
 }

@@ -117,8 +117,8 @@ func (e *examination) planned(ctx context.Context) []Finding {
 	}
 	for _, n := range e.plan.Notes {
 		f := finding(RoutePlan, n.About, Warn, "%s", n.Message)
-		if n.Remedy != "" {
-			f = f.with("# " + n.Remedy)
+		if n.Hint != "" {
+			f = f.with("# " + n.Hint)
 		}
 		all = append(all, f)
 	}
@@ -127,7 +127,7 @@ func (e *examination) planned(ctx context.Context) []Finding {
 
 // diverted looks at what hands connections to the gateway's listeners.
 func (e *examination) diverted(ctx context.Context) []Finding {
-	part := e.plan.Diverted()
+	part := e.plan.ForRedirects()
 	if part.Empty() {
 		return nil
 	}
