@@ -111,8 +111,8 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 		Refusals:   refusals,
 		LogDropped: s.access.Dropped,
 		Profiles:   s.admin.profiles,
-		Findings:   findingsJSON(s.examiner),
-		Examine:    s.examiner.Examine,
+		Findings:   findingsJSON(s.findings),
+		Examine:    s.findings.Refresh,
 		Drain: func() {
 			select {
 			case signals <- asked("POST /-/drain"):
@@ -142,10 +142,10 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 	}, nil
 }
 
-// findingsJSON returns a function that tells what an examiner knows.
-func findingsJSON(e *doctor.Examiner) func() (json.RawMessage, time.Time) {
+// findingsJSON returns a function that encodes the findings of a cache.
+func findingsJSON(c *doctor.Cache) func() (json.RawMessage, time.Time) {
 	return func() (json.RawMessage, time.Time) {
-		findings, examined := e.Findings()
+		findings, examined := c.Findings()
 		if findings == nil {
 			return nil, examined
 		}

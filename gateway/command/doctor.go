@@ -56,8 +56,8 @@ func runDoctor(ctx *cli.Context, g *given) error {
 	if err != nil {
 		return err
 	}
-	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+	report := doctor.Run(ctx.Context, doctor.This(), doctor.Subject{
+		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), PrintCommand: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = printJSON(ctx.App.Writer, report)
@@ -85,8 +85,8 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
-		action := slices.DeleteFunc(slices.Clone(f.Action), func(line string) bool { return told[line] })
-		if len(action) == 0 && len(f.Action) > 0 {
+		action := slices.DeleteFunc(slices.Clone(f.Hint), func(line string) bool { return told[line] })
+		if len(action) == 0 && len(f.Hint) > 0 {
 			action = []string{"# see above"}
 		}
 		for _, line := range action {

@@ -20,7 +20,7 @@ func (s *server) newWatch(g *given) *doctor.Watch {
 	}
 	return doctor.NewWatch(doctor.WatchConfig{
 		Host: doctor.This(), Config: s.config, Readiness: &s.readiness, Notice: s.sayWayBack,
-		Apply: g.commandLine("routes apply"), Printing: g.commandLine("routes print --backend-host"),
+		ApplyCommand: g.commandLine("routes apply"), PrintCommand: g.commandLine("routes print --backend-host"),
 	})
 }
 
@@ -65,8 +65,8 @@ func (s *server) sayWayBack(e doctor.Event) {
 	if e.Detail != "" {
 		l = l.Str("detail", e.Detail)
 	}
-	if e.Action != "" {
-		l = l.Str("action", e.Action)
+	if e.Hint != "" {
+		l = l.Str("action", e.Hint)
 	}
 	l.Msg(message)
 }

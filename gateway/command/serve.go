@@ -30,7 +30,7 @@ type server struct {
 	access    *accesslog.Log
 	admin     adminConfig
 	watch     *doctor.Watch // nil where no forward is transparent
-	examiner  *doctor.Examiner
+	findings  *doctor.Cache
 	readiness gateway.Readiness
 	stopAdmin func()
 	adminGate *gate // nil where there is no admin endpoint
@@ -87,10 +87,10 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 		return err
 	}
 	s.watch = s.newWatch(g)
-	s.examiner = doctor.NewExaminer(doctor.This(), doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}, s.watch, nil)
+	s.findings = doctor.NewCache(doctor.This(), doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}, s.watch, nil)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {
-			c.Action = s.watch.Remedy(c.Backend.Addr())
+			c.Action = s.watch.Hint(c.Backend.Addr())
 		}
 		log.Connection(c)
 	}
