@@ -178,7 +178,8 @@ func TestConnectCollision(t *testing.T) {
 				t.Errorf("second connect from %v: %v, want %v, with a retry", source, errno, syscall.EADDRNOTAVAIL)
 			}
 			connectFrom(t, netip.AddrPortFrom(source.Addr(), 0), l.addr)
-			if got := [2]netip.AddrPort{l.seen(), l.seen()}; got[0] != source || got[1].Addr() != source.Addr() || got[1].Port() == source.Port() {
+			if got := [2]netip.AddrPort{l.seen(), l.seen()}; got[0] != source || got[1].Addr() != source.Addr() ||
+				got[1].Port() == source.Port() {
 				t.Errorf("the backend saw %v, want %v and another port", got, source)
 			}
 		}

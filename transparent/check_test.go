@@ -34,7 +34,8 @@ func TestCheck(t *testing.T) {
 	}{
 		{rejecter{}, true, true, "", ""},
 		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, true, false,
-			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "AmbientCapabilities=CAP_NET_RAW"},
+			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted",
+			"AmbientCapabilities=CAP_NET_RAW"},
 		{rejecter{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, true, false,
 			"set IPV6_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "--cap-add NET_RAW"},
 		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, true, false,

@@ -162,14 +162,16 @@ func TestChoose(t *testing.T) {
 		{"reject", policy{}, "[2001:db8::9]:4711", backend4, rejected("IPv6 client, IPv4 backend")},
 		{"reject, 4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend6, rejected("IPv4 client, IPv6 backend")},
 		{"plain", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend6, transparent.Choice{}},
-		{"plain, same family", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"plain, same family", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend4,
+			from("203.0.113.9:4711")},
 		{"map", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6, mapped("[64:ff9b::203.0.113.9]:4711")},
 		{"map", policy{FamilyMismatch: transparent.Map}, "[2001:db8::9]:4711", backend4, mapped("244.171.149.255:4711")},
 		{"map, same family", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
 		{"stand-in is the gateway's address", policy{FamilyMismatch: transparent.Map, Own: set{addr("64:ff9b::203.0.113.9")}},
 			"203.0.113.9:4711", backend6,
 			transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the gateway's own address"}},
-		{"stand-in is the backend's address", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", "[64:ff9b::203.0.113.9]:25",
+		{"stand-in is the backend's address", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711",
+			"[64:ff9b::203.0.113.9]:25",
 			transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the backend's own address"}},
 	} {
 		if got := tt.policy.Choose(ap(tt.client), ap(tt.backend)); got != tt.want {
@@ -200,7 +202,9 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 	}
 	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o}
 	var clients []netip.AddrPort
-	for _, s := range []string{"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1"} {
+	for _, s := range []string{
+		"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1",
+	} {
 		clients = append(clients, ap(s))
 	}
 	backends := backends()

@@ -28,7 +28,8 @@ func TestLoadFile(t *testing.T) {
 	}{
 		{"plain", "10.0.0.0/8\n192.0.2.1\n", []string{"1 10.0.0.0/8", "2 192.0.2.1/32"}},
 		{"no final newline", "10.0.0.0/8", []string{"1 10.0.0.0/8"}},
-		{"comments and blank lines", "# ours\n\n  10.0.0.0/8\t# the balancers\n   # end\n192.0.2.1#one\n", []string{"3 10.0.0.0/8", "5 192.0.2.1/32"}},
+		{"comments and blank lines", "# ours\n\n  10.0.0.0/8\t# the balancers\n   # end\n192.0.2.1#one\n",
+			[]string{"3 10.0.0.0/8", "5 192.0.2.1/32"}},
 		{"CRLF", "10.0.0.0/8\r\n\r\n192.0.2.1 # one\r\n", []string{"1 10.0.0.0/8", "3 192.0.2.1/32"}},
 		{"byte order mark", "\ufeff10.0.0.0/8\n", []string{"1 10.0.0.0/8"}},
 		{"byte order mark before a comment", "\ufeff# ours\n10.0.0.0/8\n", []string{"2 10.0.0.0/8"}},
@@ -91,7 +92,8 @@ func TestLoadUnreadable(t *testing.T) {
 		t.Errorf("directory: %v", err)
 	}
 	long := write(t, strings.Repeat("#", maxFileBytes+1))
-	if _, _, err := Load(Source{Files: []string{long}}); err == nil || !strings.Contains(err.Error(), "longer than 16 MiB") {
+	if _, _, err := Load(Source{Files: []string{long}}); err == nil ||
+		!strings.Contains(err.Error(), "longer than 16 MiB") {
 		t.Errorf("file over the size limit: %v", err)
 	}
 }
@@ -104,7 +106,8 @@ func TestLoadNothing(t *testing.T) {
 
 func TestLoadReportsAllProblems(t *testing.T) {
 	name := write(t, "10.0.0.1/8\n10.0.0.0/8\nlb.example.com\n")
-	set, _, err := Load(Source{Rules: []string{"10.0.0.1:80", "192.0.2.1", "nobody"}, Files: []string{name, name + ".none"}, Flag: "--trust"})
+	set, _, err := Load(Source{Rules: []string{"10.0.0.1:80", "192.0.2.1", "nobody"},
+		Files: []string{name, name + ".none"}, Flag: "--trust"})
 	if set != nil || err == nil {
 		t.Fatalf("Load = %v, %v; want no set and errors", set, err)
 	}
@@ -148,7 +151,10 @@ func TestLoadLongList(t *testing.T) {
 // FuzzFile checks that a file loads if and only if it yields rules, and that each
 // rule comes from its text.
 func FuzzFile(f *testing.F) {
-	for _, s := range []string{"10.0.0.0/8\n", "\ufeff# x\r\n10.0.0.1 # y\r\nrfc1918", "{{ # }}", "# {{\n}}", "a b\n10.0.0.1/8"} {
+	for _, s := range []string{
+		"10.0.0.0/8\n", "\ufeff# x\r\n10.0.0.1 # y\r\nrfc1918", "{{ # }}", "# {{\n}}",
+		"a b\n10.0.0.1/8",
+	} {
 		f.Add(s)
 	}
 	p := newParser()

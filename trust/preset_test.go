@@ -83,7 +83,10 @@ func TestPresetsContain(t *testing.T) {
 }
 
 func TestPresetNote(t *testing.T) {
-	for rule, want := range map[string]string{"cloudflare": "preset of 2026-08-22", "rfc1918": "RFC 1918", "10.0.0.0/8": ""} {
+	for rule, want := range map[string]string{
+		"cloudflare": "preset of 2026-08-22", "rfc1918": "RFC 1918",
+		"10.0.0.0/8": "",
+	} {
 		set, _, err := loadRules(rule)
 		if err != nil || set.Rules()[0].Note != want {
 			t.Errorf("rule %s: note %q, %v; want %q", rule, set.Rules()[0].Note, err, want)

@@ -120,11 +120,15 @@ func TestRuleRejected(t *testing.T) {
 func TestRuleDoesNotResolveNames(t *testing.T) {
 	before := net.DefaultResolver
 	defer func() { net.DefaultResolver = before }()
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(_ context.Context, network, address string) (net.Conn, error) {
-		t.Errorf("DNS query to %s %s", network, address)
-		return nil, errors.New("no network in tests")
-	}}
-	for _, rule := range []string{"lb.example.com", "lb.example.com:80", "lb:80", "abc:http", "cafe.be:80", "[lb.example.com]:80", ":80", "10.0.0.1:http"} {
+	net.DefaultResolver = &net.Resolver{PreferGo: true,
+		Dial: func(_ context.Context, network, address string) (net.Conn, error) {
+			t.Errorf("DNS query to %s %s", network, address)
+			return nil, errors.New("no network in tests")
+		}}
+	for _, rule := range []string{
+		"lb.example.com", "lb.example.com:80", "lb:80", "abc:http", "cafe.be:80",
+		"[lb.example.com]:80", ":80", "10.0.0.1:http",
+	} {
 		if set, _, err := loadRules(rule); err == nil {
 			t.Errorf("rule %q = %v, want an error", rule, set.Rules())
 		}
@@ -149,7 +153,8 @@ func TestRuleWarnings(t *testing.T) {
 		{"twice", `is redundant: "10.0.0.0/8" (--trust)`, []string{"10.0.0.0/8", "10.0.0.0/8"}},
 		{"covered by a later one", `"10.1.0.0/16" is redundant: "10.0.0.0/8"`, []string{"10.1.0.0/16", "10.0.0.0/8"}},
 		{"preset covered", `"rfc1918" is redundant: "any"`, []string{"rfc1918", "any"}},
-		{"preset covered by two rules", `"loopback" is redundant: "127.0.0.0/8"`, []string{"127.0.0.0/8", "::/8", "loopback"}},
+		{"preset covered by two rules", `"loopback" is redundant: "127.0.0.0/8"`,
+			[]string{"127.0.0.0/8", "::/8", "loopback"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -193,8 +198,10 @@ func TestRepeatsAreLimited(t *testing.T) {
 // a template is accepted only if netip accepts it, with the same meaning.
 func FuzzRule(f *testing.F) {
 	for _, s := range []string{
-		"10.0.0.0/8", "10.0.0.1/8", "10.0.0.1:80", "::ffff:10.0.0.0/104", "::ffff:10.0.0.0/8", "2001:db8::/32", "::/0", "0.0.0.0/0",
-		"fe80::1%eth0", "[::1]:80", "10.0.0.0/ff000000", "10.0.0.0/255.0.0.0", "rfc1918", "any", "lb.example.com:80", "::ffff:a00:0/104", "{{10.0.0.5/24}}", "{{10.0.0.1,::1 x}}",
+		"10.0.0.0/8", "10.0.0.1/8", "10.0.0.1:80", "::ffff:10.0.0.0/104", "::ffff:10.0.0.0/8", "2001:db8::/32", "::/0",
+		"0.0.0.0/0",
+		"fe80::1%eth0", "[::1]:80", "10.0.0.0/ff000000", "10.0.0.0/255.0.0.0", "rfc1918", "any", "lb.example.com:80",
+		"::ffff:a00:0/104", "{{10.0.0.5/24}}", "{{10.0.0.1,::1 x}}",
 	} {
 		f.Add(s)
 	}

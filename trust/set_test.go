@@ -124,7 +124,8 @@ func TestSetNearestMatchesScan(t *testing.T) {
 
 // Of two rules with equally many common bits, the shorter prefix is nearer.
 func TestSetNearestTie(t *testing.T) {
-	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.128.0.0/24")}, {Prefix: netip.MustParsePrefix("10.128.0.0/16")}, {Prefix: netip.MustParsePrefix("10.129.0.0/20")}})
+	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.128.0.0/24")},
+		{Prefix: netip.MustParsePrefix("10.128.0.0/16")}, {Prefix: netip.MustParsePrefix("10.129.0.0/20")}})
 	if got, _ := set.Nearest(netip.MustParseAddr("10.0.0.1")); got.Prefix != netip.MustParsePrefix("10.128.0.0/16") {
 		t.Errorf("Nearest = %v, want 10.128.0.0/16", got.Prefix)
 	}

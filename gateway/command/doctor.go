@@ -57,7 +57,8 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Run(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), PrintCommand: g.commandLine("routes print --backend-host"),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(),
+		PrintCommand: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = printJSON(ctx.App.Writer, report)
@@ -81,7 +82,8 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
 	told := map[string]bool{} // all of it may go to a shell: a rule is refused the second time
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
+		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n",
+			columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}

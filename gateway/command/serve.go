@@ -87,7 +87,8 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 		return err
 	}
 	s.watch = s.newWatch(g)
-	s.findings = doctor.NewCache(doctor.This(), doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}, s.watch, nil)
+	subject := doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}
+	s.findings = doctor.NewCache(doctor.This(), subject, s.watch, nil)
 	c.gateway.Observe = func(c *record.Connection) {
 		if c.Outcome == record.NoReturnPath && s.watch != nil {
 			c.Action = s.watch.Hint(c.Backend.Addr())

@@ -56,8 +56,8 @@ func (r *run) descriptors() []Finding {
 	case n == 0:
 		return []Finding{finding(Descriptors, "open files", Skip, "cannot read the limit on open files")}
 	case n < fewDescriptors:
-		return []Finding{finding(Descriptors, "open files", Warn, "the process may open only %d files; %s", n, r.connections()).
-			with("# in a systemd unit: LimitNOFILE=1048576; otherwise, as root: ulimit -Hn 1048576")}
+		f := finding(Descriptors, "open files", Warn, "the process may open only %d files; %s", n, r.connections())
+		return []Finding{f.with("# in a systemd unit: LimitNOFILE=1048576; otherwise, as root: ulimit -Hn 1048576")}
 	}
 	return []Finding{finding(Descriptors, "open files", OK, "the process may open %d files; %s", n, r.connections())}
 }

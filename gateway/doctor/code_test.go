@@ -38,7 +38,8 @@ func TestCodesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1)
+	row := regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\| [^|]+ \\|$")
+	rows := row.FindAllStringSubmatch(string(text), -1)
 	all := Codes()
 	if len(rows) != len(all) {
 		t.Fatalf("docs/doctor.md has %d codes, want %d", len(rows), len(all))
@@ -57,12 +58,18 @@ func TestWithoutConsequences(t *testing.T) {
 		all  []Finding
 		want []Code
 	}{
-		{"a failure of the process explains every target", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", Skip), f(ReturnPath, "b", Skip)}, []Code{NetRaw}},
-		{"a failure of one backend explains that one only", []Finding{f(IPv6, "a", Fail), f(RulesMissing, "a", Fail), f(RulesMissing, "b", Fail)}, []Code{IPv6, RulesMissing}},
-		{"a warning explains nothing", []Finding{f(Conntrack, "conntrack", Warn), f(RepliesLost, "a", Fail)}, []Code{Conntrack, RepliesLost}},
-		{"OK is never omitted", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", OK)}, []Code{NetRaw, ReturnPath}},
-		{"the order does not matter", []Finding{f(RepliesLost, "a", Fail), f(Conntrack, "conntrack", Fail)}, []Code{Conntrack}},
-		{"unrelated findings remain", []Finding{f(NetRaw, "capabilities", Fail), f(RulesMissing, "a", Fail), f(Backlog, "x", Warn)}, []Code{NetRaw, RulesMissing, Backlog}},
+		{"a failure of the process explains every target",
+			[]Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", Skip), f(ReturnPath, "b", Skip)}, []Code{NetRaw}},
+		{"a failure of one backend explains that one only",
+			[]Finding{f(IPv6, "a", Fail), f(RulesMissing, "a", Fail), f(RulesMissing, "b", Fail)}, []Code{IPv6, RulesMissing}},
+		{"a warning explains nothing", []Finding{f(Conntrack, "conntrack", Warn), f(RepliesLost, "a", Fail)},
+			[]Code{Conntrack, RepliesLost}},
+		{"OK is never omitted", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", OK)},
+			[]Code{NetRaw, ReturnPath}},
+		{"the order does not matter", []Finding{f(RepliesLost, "a", Fail), f(Conntrack, "conntrack", Fail)},
+			[]Code{Conntrack}},
+		{"unrelated findings remain", []Finding{f(NetRaw, "capabilities", Fail), f(RulesMissing, "a", Fail),
+			f(Backlog, "x", Warn)}, []Code{NetRaw, RulesMissing, Backlog}},
 	} {
 		var got []Code
 		for _, f := range withoutConsequences(tt.all) {

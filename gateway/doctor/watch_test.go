@@ -76,7 +76,8 @@ func TestWatch(t *testing.T) {
 		}},
 		{"the backend starts later, without a return path", []round{
 			{"at the start", down, []string{"first untested " + address}, true},
-			{"it starts", func(w *world) { fix(w); broken(w) }, []string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
+			{"it starts", func(w *world) { fix(w); broken(w) },
+				[]string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
 			{"it stops: inconclusive", func(w *world) { down(w); w.client[address] = timedOut }, nil, false},
 			{"it starts again, fixed", fix, []string{"works " + address}, true},
 		}},
@@ -122,7 +123,9 @@ func TestWatchRetries(t *testing.T) {
 // and none to others.
 func TestWatchConnectsOnce(t *testing.T) {
 	w := healthy()
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 --forward :3000-3999=127.0.0.2:4000-4999?transparent=on --forward :25=header?transparent=on&allow-destination=10.9.0.0/16")
+	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 "+
+		"--forward :3000-3999=127.0.0.2:4000-4999?transparent=on "+
+		"--forward :25=header?transparent=on&allow-destination=10.9.0.0/16")
 	watch.round(context.Background())
 	var got []string
 	for _, a := range w.attempts {
@@ -153,7 +156,9 @@ func TestWatchReadiness(t *testing.T) {
 		t.Errorf("events %q", *events)
 	}
 	got := ready.Reasons()
-	if len(got) != 1 || got[0].Reason != gateway.NotReadyReturnPath || !strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client in 192.0.2.0/24 is not answered") || !strings.HasSuffix(got[0].Detail, "and 2 more") {
+	if len(got) != 1 || got[0].Reason != gateway.NotReadyReturnPath ||
+		!strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client in 192.0.2.0/24 is not answered") ||
+		!strings.HasSuffix(got[0].Detail, "and 2 more") {
 		t.Errorf("reasons %+v", got)
 	}
 }
@@ -218,11 +223,13 @@ func TestWatchOff(t *testing.T) {
 
 func TestWatchHint(t *testing.T) {
 	w := healthy()
-	w.reach["10.9.0.2"], w.reach["10.8.0.0"] = link, returnpath.Reach{Place: returnpath.Link, Device: "br0", Forwards: true}
+	w.reach["10.9.0.2"], w.reach["10.8.0.0"] = link,
+		returnpath.Reach{Place: returnpath.Link, Device: "br0", Forwards: true}
 	w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("10.9.0.2")}
 	w.client["127.0.0.1:22"] = timedOut
 	w.missing = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 --forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
+	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 "+
+		"--forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
 	if got := watch.Hint(netip.MustParseAddr("127.0.0.1")); got != "" {
 		t.Errorf("before the first round: %q", got)
 	}
@@ -267,7 +274,8 @@ func TestWithoutPrograms(t *testing.T) {
 	w := healthy()
 	w.missing = allMissing
 	h := w.host().withoutPrograms()
-	missing, err := h.Missing(context.Background(), returnpath.Plan{Rules: []returnpath.Rule{{}}, Filter: &returnpath.Filter{}})
+	missing, err := h.Missing(context.Background(),
+		returnpath.Plan{Rules: []returnpath.Rule{{}}, Filter: &returnpath.Filter{}})
 	if fmt.Sprint(err) != fs.ErrPermission.Error() || missing.Filter != nil || len(missing.Rules) != 1 {
 		t.Errorf("%+v, %v", missing, err)
 	}

@@ -45,16 +45,19 @@ func TestPlan(t *testing.T) {
 		filter   []string
 		notes    []string
 	}{
-		{name: "loopback (recipe A of the design)", backends: []returnpath.Backend{backend("127.0.0.1:2222", loopback), backend("[::1]:2222", loopback)}, want: `
+		{name: "loopback (recipe A of the design)", backends: []returnpath.Backend{backend("127.0.0.1:2222", loopback),
+			backend("[::1]:2222", loopback)}, want: `
 ip -6 route replace local default dev lo table 7700
 ip route replace local default dev lo table 7700
 ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700
 ip -6 rule add from ::1/128 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700`},
-		{name: "loopback always uses rules: 127.0.0.0/8 has no output route", options: returnpath.Options{Recipe: returnpath.Marks},
+		{name: "loopback always uses rules: 127.0.0.0/8 has no output route",
+			options:  returnpath.Options{Recipe: returnpath.Marks},
 			backends: []returnpath.Backend{backend("127.0.0.1:22", loopback)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700`},
-		{name: "container that only the gateway reaches (recipe B)", backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("udp 10.9.0.2:53", container)}, want: `
+		{name: "container that only the gateway reaches (recipe B)",
+			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("udp 10.9.0.2:53", container)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700
 ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 7700`},
@@ -63,24 +66,30 @@ ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 770
 ip route replace local default dev lo table 9
 ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8
 ip rule add iif lo fwmark 9 lookup 9 pref 8`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
-		{name: "behind a bridge of a host that forwards: a rule would match replies to others", backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
+		{name: "behind a bridge of a host that forwards: a rule would match replies to others",
+			backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700`,
 			filter: []string{"172.17.0.2 . tcp . 80,", `iifname "docker0" ip saddr . meta l4proto . th sport @links4 socket transparent 1 socket wildcard 0 meta mark set 7700`}},
-		{name: "another address of this host, to which others talk", backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
+		{name: "another address of this host, to which others talk",
+			backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
 ip -6 route replace local default dev lo table 7700
 ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700`,
-			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702", "ct direction reply ct mark 7702 meta mark set 7702"}},
-		{name: "another address of this host, rules forced", options: returnpath.Options{Recipe: returnpath.Rules}, backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
+			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702",
+				"ct direction reply ct mark 7702 meta mark set 7702"}},
+		{name: "another address of this host, rules forced", options: returnpath.Options{Recipe: returnpath.Rules},
+			backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
-		{name: "prefix of destinations and a server within it", backends: []returnpath.Backend{backend("10.1.0.0/16", container), backend("10.1.0.7:25", container)}, want: `
+		{name: "prefix of destinations and a server within it",
+			backends: []returnpath.Backend{backend("10.1.0.0/16", container), backend("10.1.0.7:25", container)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700`, filter: []string{"10.1.0.0/16 . tcp . 0-65535,"}},
 		{name: "behind a router", backends: []returnpath.Backend{backend("10.5.0.2:25", routed)}, want: `
 ip route replace local default dev lo table 7700
 ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.5.0.2:25: it is behind the router 10.0.0.254"}},
-		{name: "no route to it", backends: []returnpath.Backend{backend("[fd55::2]:25", returnpath.Reach{})}, notes: []string{"[fd55::2]:25: this host has no route to it"}},
+		{name: "no route to it", backends: []returnpath.Backend{backend("[fd55::2]:25", returnpath.Reach{})},
+			notes: []string{"[fd55::2]:25: this host has no route to it"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := returnpath.New(tt.backends, nil, tt.options)
@@ -105,7 +114,7 @@ ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700
 				t.Errorf("notes %v, want %d", p.Notes, len(tt.notes))
 			}
 			slices.Reverse(tt.backends)
-			if again := returnpath.New(tt.backends, nil, tt.options); strings.Join(again.Commands(), "\n") != strings.Join(p.Commands(), "\n") {
+			if again := returnpath.New(tt.backends, nil, tt.options); !slices.Equal(again.Commands(), p.Commands()) {
 				t.Errorf("reversed order of backends:\n%s", strings.Join(again.Commands(), "\n"))
 			}
 		})
@@ -125,9 +134,11 @@ func contain(t *testing.T, text string, parts []string) {
 // that the lookup does not use the plan's table.
 func TestRedirects(t *testing.T) {
 	p := returnpath.New(nil, []returnpath.Redirect{
-		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:2577")},
+		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000},
+			To: netip.MustParseAddrPort("[::]:2577")},
 		{Ports: returnpath.Ports{Low: 25, High: 25}, To: netip.MustParseAddrPort("[::]:2577")},
-		{Prefix: netip.MustParsePrefix("2001:db8:7::/64"), Ports: returnpath.AllPorts, UDP: true, To: netip.MustParseAddrPort("[fd00::5]:2577")},
+		{Prefix: netip.MustParsePrefix("2001:db8:7::/64"), Ports: returnpath.AllPorts, UDP: true,
+			To: netip.MustParseAddrPort("[fd00::5]:2577")},
 	}, returnpath.Options{})
 	contain(t, strings.Join(p.Commands(), "\n"), []string{
 		"ip rule add iif lo fwmark 7701 lookup main pref 7700\n",
@@ -172,7 +183,8 @@ func TestFewRules(t *testing.T) {
 			t.Errorf("%s: %d rules and notes %v, want %d", tt.name, len(p.Rules), p.Notes, tt.rules)
 		}
 	}
-	if p := returnpath.New(adjacent, nil, returnpath.Options{}); !strings.Contains(p.Rules[0].String(), " sport 21000-21999 ") {
+	p := returnpath.New(adjacent, nil, returnpath.Options{})
+	if !strings.Contains(p.Rules[0].String(), " sport 21000-21999 ") {
 		t.Errorf("adjacent ports: %v", p.Rules)
 	}
 }
@@ -215,7 +227,8 @@ func cover(set map[string]bool, udp bool, p returnpath.Ports) map[string]bool {
 
 func TestFor(t *testing.T) {
 	p := returnpath.New([]returnpath.Backend{
-		backend("127.0.0.1:22", loopback), backend("10.9.0.2:25", container), backend("172.17.0.2:80", bridged), backend("10.0.0.5:25", local), backend("[::1]:22", loopback),
+		backend("127.0.0.1:22", loopback), backend("10.9.0.2:25", container), backend("172.17.0.2:80", bridged),
+		backend("10.0.0.5:25", local), backend("[::1]:22", loopback),
 	}, nil, returnpath.Options{})
 	for _, tt := range []struct {
 		address string
@@ -244,11 +257,13 @@ func TestFor(t *testing.T) {
 // Rules for redirects and rules for replies are disjoint.
 func TestForRedirects(t *testing.T) {
 	backends := []returnpath.Backend{backend("127.0.0.1:22", loopback), backend("172.17.0.2:80", bridged)}
-	redirects := []returnpath.Redirect{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.AllPorts, To: netip.MustParseAddrPort("[::]:7000")}}
+	redirects := []returnpath.Redirect{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.AllPorts,
+		To: netip.MustParseAddrPort("[::]:7000")}}
 	p := returnpath.New(backends, redirects, returnpath.Options{})
 	alone := returnpath.New(nil, redirects, returnpath.Options{})
 	got := p.ForRedirects()
-	if want := alone.Commands(); !slices.Equal(got.Commands()[:len(want)-1], want[:len(want)-1]) || got.Filter != p.Filter {
+	if want := alone.Commands(); !slices.Equal(got.Commands()[:len(want)-1], want[:len(want)-1]) ||
+		got.Filter != p.Filter {
 		t.Errorf("ForRedirects() = %q, want %q except for the filter", got.Commands(), want)
 	}
 	for _, r := range p.For(netip.MustParseAddr("172.17.0.2")).Rules {

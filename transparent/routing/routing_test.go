@@ -61,7 +61,8 @@ func TestLocatePrefix(t *testing.T) {
 			{"fd08::1", []returnpath.Reach{local}},
 			{"10.8.0.7", []returnpath.Reach{link}},
 			{"fd08::7", []returnpath.Reach{{Place: returnpath.Link, Device: "br0"}}},
-			{"10.5.0.7", []returnpath.Reach{{Place: returnpath.Routed, Device: "br0", Router: netip.MustParseAddr("10.8.0.254"), Forwards: true}}},
+			{"10.5.0.7", []returnpath.Reach{{Place: returnpath.Routed, Device: "br0",
+				Router: netip.MustParseAddr("10.8.0.254"), Forwards: true}}},
 			{"192.0.2.7", []returnpath.Reach{{}}},
 			{"2001:db8::7", []returnpath.Reach{{}}},
 			{"10.8.0.0/24", []returnpath.Reach{local, link}},
@@ -105,7 +106,9 @@ func planFor(t *testing.T, o returnpath.Options, servers ...string) returnpath.P
 func state(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	for _, command := range []string{"rule show", "-6 rule show", "route show table all type local", "-6 route show table all type local"} {
+	for _, command := range []string{
+		"rule show", "-6 rule show", "route show table all type local", "-6 route show table all type local",
+	} {
 		all.WriteString(netns.IP(t, command))
 	}
 	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
@@ -125,7 +128,8 @@ func requireNFT(t *testing.T) {
 // everywhere returns the plan for a backend in each place.
 func everywhere(t *testing.T) returnpath.Plan {
 	return planFor(t, returnpath.Options{},
-		"127.0.0.1:22", "[::1]:22", "198.51.100.5:25", "10.8.0.1:25", "[fd08::1]:25", "udp 10.8.0.1:53", "10.8.0.7:80", "[fd08::7]:80")
+		"127.0.0.1:22", "[::1]:22", "198.51.100.5:25", "10.8.0.1:25", "[fd08::1]:25", "udp 10.8.0.1:53", "10.8.0.7:80",
+		"[fd08::7]:80")
 }
 
 func apply(t *testing.T, p returnpath.Plan) (steps int) {
@@ -223,7 +227,8 @@ func TestRemoveLeavesOthers(t *testing.T) {
 		if err != nil || !missing.Empty() {
 			t.Errorf("after Remove of one, the other lacks %q, %v", missing.Commands(), err)
 		}
-		if got := state(t); strings.Contains(got, "sport 22 ") || strings.Contains(got, "10.8.0.7") || strings.Contains(got, "fd08::7 .") {
+		if got := state(t); strings.Contains(got, "sport 22 ") || strings.Contains(got, "10.8.0.7") ||
+			strings.Contains(got, "fd08::7 .") {
 			t.Errorf("Remove left parts of its plan:\n%s", got)
 		}
 	})
@@ -268,7 +273,8 @@ func TestWithoutCapability(t *testing.T) {
 		if !errors.As(err, &failed) || !errors.Is(err, syscall.EPERM) {
 			t.Fatalf("Apply without capabilities: %v", err)
 		}
-		if !strings.Contains(failed.Error(), "ip route replace local default dev lo table 7700") || !strings.Contains(failed.Hint(), "CAP_NET_ADMIN") {
+		if !strings.Contains(failed.Error(), "ip route replace local default dev lo table 7700") ||
+			!strings.Contains(failed.Hint(), "CAP_NET_ADMIN") {
 			t.Errorf("Apply without capabilities: %v; hint %q", failed, failed.Hint())
 		}
 	})
@@ -279,7 +285,10 @@ func TestHardwareAddress(t *testing.T) {
 		host(t)
 		netns.IP(t, "link set br0 address 52:54:00:00:00:05")
 		netns.IP(t, "neighbour add 10.8.0.9 lladdr 52:54:00:00:00:09 dev br0 nud permanent")
-		for address, want := range map[string]string{"10.8.0.1": "52:54:00:00:00:05", "10.8.0.9": "52:54:00:00:00:09", "10.8.0.10": ""} {
+		for address, want := range map[string]string{
+			"10.8.0.1": "52:54:00:00:00:05", "10.8.0.9": "52:54:00:00:00:09",
+			"10.8.0.10": "",
+		} {
 			if got, err := routing.HardwareAddress(netip.MustParseAddr(address)); err != nil || got != want {
 				t.Errorf("HardwareAddress(%s) = %q, %v, want %q", address, got, err, want)
 			}
