@@ -68,6 +68,9 @@ func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Findi
 // checkRules checks the rules for a target that cannot be tested, and says why.
 func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	part := r.plan.For(t.at.Addr())
+	if part.Empty() {
+		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; unproxy routes has no rules for it", why)}
+	}
 	missing, err := r.host.Missing(ctx, part)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
@@ -76,7 +79,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 		return []Finding{finding(ReturnPath, t.name, Skip,
 			"not tested: %s; rules other than those of unproxy routes deliver its replies", why)}
 	case !missing.Empty():
-		return []Finding{missingRules(t.name, part, missing, "not tested: "+why)}
+		return []Finding{missingRules(t.name, part, missing, "not tested ("+why+")")}
 	case err != nil:
 		why += "; " + onlyRootReadsFilter
 	}
@@ -147,13 +150,16 @@ func (r *run) destinations(ctx context.Context) []Finding {
 			continue
 		}
 		part := r.plan.For(b.Addr.Addr())
+		if part.Empty() {
+			continue // no route: the plan has a note about it
+		}
 		missing, err := r.host.Missing(ctx, part)
 		switch {
 		case err != nil && missing.Empty():
 			all = append(all, finding(ReturnPath, b.String(), Skip,
 				"not tested: %s; cannot read its rules: %v", headersDecide, err))
 		case !missing.Empty():
-			f := missingRules(b.String(), part, missing, "not tested: "+headersDecide)
+			f := missingRules(b.String(), part, missing, "not tested ("+headersDecide+")")
 			f.Status = Warn // other rules may deliver the replies
 			all = append(all, f)
 		default:

@@ -312,6 +312,29 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A backend without a route has no rules, so no finding may report them in force.
+// The control is the same backend with a route.
+func TestNoRulesWithoutRoute(t *testing.T) {
+	const inForce = "the rules for it are in force"
+	for _, flags := range []string{
+		"--forward udp://:5300=10.9.0.2:53 --transparent on",
+		"--forward :2525=10.9.0.2:25 --transparent on",
+		"--forward :25=header --transparent on --allow-destination 10.9.0.2",
+		"--forward :25=header --transparent on --allow-destination 10.9.0.2/31",
+	} {
+		for _, r := range []returnpath.Reach{{}, link} {
+			w := healthy()
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = r, timedOut
+			w.decisionErr = unix.ENETUNREACH
+			report := w.run(t, flags)
+			found := slices.ContainsFunc(report.Findings, func(f Finding) bool { return strings.Contains(f.Detail, inForce) })
+			if found != (r == link) {
+				t.Errorf("%s, backend %s: rules in force: %v; %+v", flags, r.Place, found, report.Findings)
+			}
+		}
+	}
+}
+
 // The reason why a capability is missing, and the hint (capabilities(7)).
 func TestMissingCapability(t *testing.T) {
 	for _, tt := range []struct {
