@@ -109,7 +109,7 @@ func TestDoctorHeals(t *testing.T) {
 				}
 				taken(t, prescribed(sick))
 				healed := diagnosed(t, 0, p.flags()...)
-				if strings.Contains(healed, "other rules") || !strings.Contains(healed, "open: unproxy (process ") {
+				if strings.Contains(healed, "not those of unproxy routes") || !strings.Contains(healed, "open: unproxy (process ") {
 					t.Errorf("healed, the doctor says\n%s", healed)
 				}
 				wantSeen(t, g)
@@ -215,8 +215,8 @@ func TestRemedyWithoutSelfTest(t *testing.T) {
 func TestDoctorFindsShadows(t *testing.T) {
 	for _, tt := range []struct{ name, rule, backend, want string }{
 		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
-		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
-		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25", "sends them out by net0: 90: from fd51::/16 lookup main"},
+		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out on net0: 90: from 198.51.100.0/24 lookup main"},
+		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25", "sends them out on net0: 90: from fd51::/16 lookup main"},
 		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25", "90: from 198.51.100.5/32 ipproto tcp forbids it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -417,7 +417,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
 			{"ordinary user", lab.Command{User: daemon}, "this user has none"},
 			{"file capabilities", as("--inh-caps", "-all"), ""},
-			{"file capabilities under no_new_privs", as("--no-new-privs"), "void under no_new_privs"},
+			{"file capabilities under no_new_privs", as("--no-new-privs"), "no effect under no_new_privs"},
 		} {
 			all := findings(t, tt.as, 3, transparentFlags("127.0.0.1:25")...)
 			want := "net_raw capabilities fail\nlistener 127.0.0.1:0 ok\nbackend 127.0.0.1:25 ok\nrules_missing 127.0.0.1:25 fail\n"
@@ -448,7 +448,7 @@ func TestDoctorHealsDivertedConnections(t *testing.T) {
 		}
 		taken(t, prescribed(sick))
 		healed := diagnosed(t, 0, flags...)
-		if !strings.Contains(healed, "ok      connections are handed to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
+		if !strings.Contains(healed, "ok      the packet filter hands connections to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
 			t.Errorf("healed, the doctor says\n%s", healed)
 		}
 		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))

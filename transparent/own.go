@@ -14,8 +14,8 @@ type OwnAddresses struct {
 	set  atomic.Pointer[map[netip.Addr]struct{}]
 }
 
-// NewOwnAddresses returns the set of what list lists, refreshed once. A nil
-// list is [HostAddresses]. It fails if list does.
+// NewOwnAddresses returns the set of the addresses that list returns now. A nil
+// list is [HostAddresses]. It returns the error of list.
 func NewOwnAddresses(list func() ([]netip.Addr, error)) (*OwnAddresses, error) {
 	if list == nil {
 		list = HostAddresses
@@ -24,7 +24,8 @@ func NewOwnAddresses(list func() ([]netip.Addr, error)) (*OwnAddresses, error) {
 	return o, o.Refresh()
 }
 
-// Contains reports whether a, unmapped, is in the set. It does not allocate.
+// Contains reports whether a, unmapped and without its zone, is in the set. It
+// does not allocate.
 func (o *OwnAddresses) Contains(a netip.Addr) bool {
 	set := o.set.Load()
 	if set == nil {
@@ -34,7 +35,7 @@ func (o *OwnAddresses) Contains(a netip.Addr) bool {
 	return ok
 }
 
-// Refresh lists the addresses anew. If that fails the set stays as it is.
+// Refresh lists the addresses again. If that fails, the set remains unchanged.
 func (o *OwnAddresses) Refresh() error {
 	all, err := o.list()
 	if err != nil {
@@ -48,12 +49,11 @@ func (o *OwnAddresses) Refresh() error {
 	return nil
 }
 
-// HostAddresses lists the addresses of the host's interfaces, unmapped and
-// without zones, and with each IPv4 network's first and last address.
+// HostAddresses returns the addresses of the host's interfaces, unmapped and
+// without zones, and the first and last address of each IPv4 network.
 //
-// Those two are broadcast addresses of the host: the kernel takes them for a
-// source as little as 255.255.255.255, and would connect from an address of
-// the host instead (__inet_bind, RTN_BROADCAST).
+// Those two are broadcast addresses. The kernel does not use one as a source: it
+// connects from an address of the host instead (__inet_bind, RTN_BROADCAST).
 func HostAddresses() ([]netip.Addr, error) {
 	list, err := net.InterfaceAddrs()
 	if err != nil {
@@ -75,16 +75,20 @@ func HostAddresses() ([]netip.Addr, error) {
 	return all, nil
 }
 
+// maxBroadcastBits is the longest prefix of an IPv4 network with broadcast
+// addresses: a /31 and a /32 have none (RFC 3021).
+const maxBroadcastBits = 30
+
 // appendNetwork appends p's address and, for IPv4, its network's broadcast
-// addresses. Networks of one or two addresses have none (RFC 3021).
+// addresses.
 func appendNetwork(all []netip.Addr, p netip.Prefix) []netip.Addr {
 	all = append(all, p.Addr())
-	if !p.Addr().Is4() || p.Bits() > 30 {
+	if !p.Addr().Is4() || p.Bits() > maxBroadcastBits {
 		return all
 	}
 	first := p.Masked().Addr()
 	last := first.As4()
-	for i := p.Bits(); i < 32; i++ {
+	for i := p.Bits(); i < p.Addr().BitLen(); i++ {
 		last[i/8] |= 0x80 >> (i % 8)
 	}
 	return append(all, first, netip.AddrFrom4(last))

@@ -58,8 +58,9 @@ func runDoctor(ctx *cli.Context, g *given) error {
 	if err != nil {
 		return err
 	}
-	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(), Printing: g.commandLine("routes print --backend-host"),
+	report := doctor.Run(ctx.Context, doctor.This(), doctor.Subject{
+		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(),
+		PrintCommand: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = usage.PrintJSON(ctx.App.Writer, report)
@@ -83,12 +84,13 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
 	told := map[string]bool{} // all of it may go to a shell: a rule is refused the second time
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), usage.OneLine(f.Detail))
+		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n",
+			columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), usage.OneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
-		action := slices.DeleteFunc(slices.Clone(f.Action), func(line string) bool { return told[line] })
-		if len(action) == 0 && len(f.Action) > 0 {
+		action := slices.DeleteFunc(slices.Clone(f.Hint), func(line string) bool { return told[line] })
+		if len(action) == 0 && len(f.Hint) > 0 {
 			action = []string{"# see above"}
 		}
 		for _, line := range action {

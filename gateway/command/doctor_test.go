@@ -13,9 +13,9 @@ func TestPrintReport(t *testing.T) {
 	report := doctor.Report{Findings: []doctor.Finding{
 		{Code: doctor.NetRaw, Component: "process", Target: "capabilities", Status: doctor.OK, Detail: "it is\nthere"},
 		{Code: doctor.RulesMissing, Component: "return path", Target: "a", Status: doctor.Fail, Detail: "missing",
-			Action: []string{"ip rule add a", "nft -f - <<'EOF'\ntable inet t {\n}\nEOF"}},
-		{Code: doctor.RulesMissing, Component: "return path", Target: "b", Status: doctor.Fail, Detail: "missing", Action: []string{"ip rule add a", "ip rule add b"}},
-		{Code: doctor.RulesMissing, Component: "return path", Target: "c", Status: doctor.Fail, Detail: "missing", Action: []string{"ip rule add b"}},
+			Hint: []string{"ip rule add a", "nft -f - <<'EOF'\ntable inet t {\n}\nEOF"}},
+		{Code: doctor.RulesMissing, Component: "return path", Target: "b", Status: doctor.Fail, Detail: "missing", Hint: []string{"ip rule add a", "ip rule add b"}},
+		{Code: doctor.RulesMissing, Component: "return path", Target: "c", Status: doctor.Fail, Detail: "missing", Hint: []string{"ip rule add b"}},
 		{Code: doctor.Backlog, Component: "host", Target: "d", Status: doctor.Warn, Detail: "short"},
 		{Code: doctor.ReturnPath, Component: "return path", Target: "e", Status: doctor.Skip, Detail: "dark"},
 	}}

@@ -23,14 +23,14 @@ func runServe(ctx *cli.Context, g *given) error {
 		c.log.Writer = ctx.App.ErrWriter
 		v := thisVersion()
 		return daemon.Config{
-			Gateway:     c.gateway,
-			Log:         c.log,
-			Admin:       c.admin,
-			Warnings:    c.warnings,
-			Version:     admin.Version{Version: v.Version, Revision: v.Revision, Go: v.Go},
-			VersionLine: strings.TrimPrefix(v.String(), "unproxy "),
-			Apply:       g.commandLine("routes apply"),
-			Printing:    g.commandLine("routes print --backend-host"),
+			Gateway:      c.gateway,
+			Log:          c.log,
+			Admin:        c.admin,
+			Warnings:     c.warnings,
+			Version:      admin.Version{Version: v.Version, Revision: v.Revision, Go: v.Go},
+			VersionLine:  strings.TrimPrefix(v.String(), "unproxy "),
+			ApplyCommand: g.commandLine("routes apply"),
+			PrintCommand: g.commandLine("routes print --backend-host"),
 		}, nil
 	})
 }

@@ -101,7 +101,7 @@ func TestTrustList(t *testing.T) {
 	}
 	for _, want := range []string{
 		"10.0.0.0/8   10.0.0.0/8", "127.0.0.0/8", "trust.txt:1", "RFC 1122",
-		"warning: --trust: \"10.1.0.0/16\" says nothing new", "every process on this host",
+		"warning: --trust: \"10.1.0.0/16\" is redundant", "every process on this host",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("trust list does not say %q:\n%s", want, got)

@@ -54,8 +54,8 @@ func (d *daemon) adminConfig() admin.Config {
 		Refusals:   d.refusals,
 		LogDropped: d.access.Dropped,
 		Profiles:   d.config.Admin.Profiles,
-		Findings:   findingsJSON(d.examiner),
-		Examine:    d.examiner.Examine,
+		Findings:   findingsJSON(d.findings),
+		Examine:    d.findings.Refresh,
 		Drain: func() {
 			select {
 			case d.stopRequests <- "POST /-/drain":
@@ -140,8 +140,8 @@ func (e *endpoint) close() {
 	}
 }
 
-// findingsJSON returns a function that returns what an examiner knows, as JSON.
-func findingsJSON(e *doctor.Examiner) func() (json.RawMessage, time.Time) {
+// findingsJSON returns a function that encodes the findings of a cache.
+func findingsJSON(e *doctor.Cache) func() (json.RawMessage, time.Time) {
 	return func() (json.RawMessage, time.Time) {
 		findings, examined := e.Findings()
 		if findings == nil {

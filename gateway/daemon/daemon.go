@@ -44,10 +44,10 @@ type Config struct {
 	// same as one line for the log.
 	Version     admin.Version
 	VersionLine string
-	// Apply is the command that applies the routes of transparent mode on this
-	// host, Printing the one that prints what a backend's host needs. They are
-	// shown as hints and never run.
-	Apply, Printing string
+	// ApplyCommand is the shell command that applies the routes of transparent
+	// mode on this host, PrintCommand the one that prints what a backend's host
+	// needs. Both appear in hints and are never run.
+	ApplyCommand, PrintCommand string
 }
 
 // Admin says where the admin endpoint listens.
@@ -71,7 +71,7 @@ type daemon struct {
 
 	admin        *endpoint // nil where there is none
 	refusals     *admin.Refusals
-	examiner     *doctor.Examiner
+	findings     *doctor.Cache
 	watch        *doctor.Watch // nil where no forward is transparent
 	stopRequests chan string   // from the admin endpoint; the text names the request
 
@@ -140,7 +140,7 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 	}
 	d.watch = d.newWatch()
 	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors()}
-	d.examiner = doctor.NewExaminer(doctor.This(), subject, d.watch, nil)
+	d.findings = doctor.NewCache(doctor.This(), subject, d.watch, nil)
 	if !c.Admin.Address.IsZero() {
 		d.refusals = admin.NewRefusals(nil)
 	}
@@ -200,7 +200,7 @@ func (d *daemon) open() error {
 // observe passes a finished connection to the log and to the admin endpoint.
 func (d *daemon) observe(c *record.Connection) {
 	if c.Outcome == record.NoReturnPath && d.watch != nil {
-		c.Action = d.watch.Remedy(c.Backend.Addr())
+		c.Action = d.watch.Hint(c.Backend.Addr())
 	}
 	d.access.Connection(c)
 	if d.refusals != nil {

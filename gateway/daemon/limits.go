@@ -39,7 +39,7 @@ const (
 // event loops, listeners, connections and copies of listeners. They must be there at
 // the limit of connections, too.
 func Reserved(a Admin) int {
-	n := upgradeDescriptors + notifyDescriptors + doctor.MostDescriptors
+	n := upgradeDescriptors + notifyDescriptors + doctor.MaxDescriptors
 	if !a.Address.IsZero() {
 		n += admin.Descriptors + PerListener
 	}

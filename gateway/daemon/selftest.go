@@ -22,7 +22,7 @@ func (d *daemon) newWatch() *doctor.Watch {
 	}
 	return doctor.NewWatch(doctor.WatchConfig{
 		Host: doctor.This(), Config: d.config.Gateway, Readiness: &d.readiness, Notice: d.logReturnPath,
-		Apply: d.config.Apply, Printing: d.config.Printing,
+		ApplyCommand: d.config.ApplyCommand, PrintCommand: d.config.PrintCommand,
 	})
 }
 
@@ -67,8 +67,8 @@ func (d *daemon) logReturnPath(e doctor.Event) {
 	if e.Detail != "" {
 		line = line.Str("detail", e.Detail)
 	}
-	if e.Action != "" {
-		line = line.Str("action", e.Action)
+	if e.Hint != "" {
+		line = line.Str("action", e.Hint)
 	}
 	line.Msg(message)
 }

@@ -105,10 +105,10 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 	policy := &f.listener.Forward.Source
 	if f.spoof {
 		choice := policy.Choose(f.client, to.Addr)
-		if choice.Refusal == transparent.FamilyMismatched {
+		if choice.Rejection == transparent.FamilyMismatched {
 			return cause{FamilyMismatch, choice.Reason}
 		}
-		if choice.Refusal != transparent.None {
+		if choice.Rejection != transparent.None {
 			return cause{SourceDenied, choice.Reason}
 		}
 		f.source = choice.Source

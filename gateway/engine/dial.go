@@ -45,10 +45,10 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	f := s.listener.forward
 	if s.spoof {
 		choice := f.Source.Choose(s.client.unpack(), to.Addr)
-		if choice.Refusal != transparent.None {
+		if choice.Rejection != transparent.None {
 			s.outcome, s.endedBy = record.SourceDenied, record.Gateway
 			s.setReason(choice.Reason)
-			if choice.Refusal == transparent.FamilyMismatched {
+			if choice.Rejection == transparent.FamilyMismatched {
 				s.outcome = record.FamilyMismatch
 			}
 			return false

@@ -6,49 +6,54 @@ import (
 	"strings"
 )
 
-// mainTable is the number of the routing table "main" (RT_TABLE_MAIN).
+// mainTable is the number of the routing table "main" (RT_TABLE_MAIN in
+// linux/rtnetlink.h).
 const mainTable = 254
 
-// Route says that every address of its family is local to the host, to whoever
-// looks it up in Table.
+// families are the values of v6 in loops over both address families: IPv4, then
+// IPv6.
+var families = [...]bool{false, true}
+
+// Route makes all addresses of a family local to the host for lookups in Table.
 type Route struct {
 	IPv6  bool
 	Table uint32
 }
 
-// String returns the route as a command of ip-route(8) that may be given twice.
+// String returns the ip-route(8) command that adds the route. It can be repeated.
 func (r Route) String() string {
 	return fmt.Sprintf("%s route replace local default dev lo table %d", ip(r.IPv6), r.Table)
 }
 
-// Removal returns the command that takes the route away.
+// Removal returns the command that removes the route.
 func (r Route) Removal() string {
 	return fmt.Sprintf("%s route del local default dev lo table %d", ip(r.IPv6), r.Table)
 }
 
-// Rule sends packets to Table. What is zero is not looked at.
+// Rule looks up matching packets in Table. A zero From, In, Protocol, Ports or
+// Mark matches any packet.
 type Rule struct {
 	IPv6 bool
 	// From is the backend's address.
 	From netip.Prefix
-	// In is the interface that the packets come from; "lo" stands for those
-	// that this host sends itself.
+	// In is the input interface; "lo" matches packets of this host.
 	In string
-	// Protocol is "tcp" or "udp", and Ports are the backend's.
+	// Protocol is "tcp" or "udp". Ports are the backend's.
 	Protocol string
 	Ports    Ports
 	// Mark is the packet's mark.
 	Mark  uint32
 	Table uint32
-	// Preference is the rule's place among all rules, the lowest first.
+	// Preference is the rule's place among all rules of the host; lower ones come
+	// first.
 	Preference uint32
 }
 
-// String returns the rule as a command of ip-rule(8). With its preference it is
-// refused the second time instead of being there twice.
+// String returns the ip-rule(8) command that adds the rule. The command fails if
+// the rule exists, because it has a preference.
 func (r Rule) String() string { return r.command("add") }
 
-// Removal returns the command that takes the rule away.
+// Removal returns the command that removes the rule.
 func (r Rule) Removal() string { return r.command("del") }
 
 func (r Rule) command(verb string) string {

@@ -12,27 +12,27 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Missing returns the part of p that is not in force on this host. Of the packet
-// filter an ordinary user is told nothing: the error is then an [*Error] that
-// says so, and the rest of the result is right.
+// Missing returns the part of p that is not in force on this host. Unprivileged
+// users cannot read the packet filter: the error is then an [*Error] that matches
+// [io/fs.ErrPermission], and the result is complete except for the filter.
 func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	part := returnpath.Plan{Backends: p.Backends, Notes: p.Notes}
 	for _, r := range p.Routes {
-		there, err := hasRoute(r)
+		exists, err := hasRoute(r)
 		if err != nil {
 			return part, err
 		}
-		if !there {
+		if !exists {
 			part.Routes = append(part.Routes, r)
 		}
 	}
-	for _, v6 := range []bool{false, true} {
+	for _, v6 := range families {
 		present, err := rulesOf(v6)
 		if err != nil {
 			return part, err
 		}
 		for _, r := range p.Rules {
-			if r.IPv6 == v6 && !slices.Contains(present, normal(r)) {
+			if r.IPv6 == v6 && !slices.Contains(present, normalize(r)) {
 				part.Rules = append(part.Rules, r)
 			}
 		}
@@ -40,16 +40,16 @@ func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	if p.Filter == nil {
 		return part, nil
 	}
-	there, err := hasTable(ctx, p.Filter.Name())
-	if err == nil && !there {
+	exists, err := hasTable(ctx, p.Filter.Name())
+	if err == nil && !exists {
 		part.Filter = p.Filter
 	}
 	return part, err
 }
 
-// Apply puts into force what is missing of p, and has trace told each command
-// that this stands for, before it is carried out. It needs CAP_NET_ADMIN. The
-// order is such that a plan of which a part is in force does no harm.
+// Apply applies the missing parts of p. It calls trace with the equivalent command
+// before each step. It needs CAP_NET_ADMIN. The order of steps (routes, rules,
+// filter) makes a partially applied plan harmless.
 func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	missing, err := Missing(ctx, p)
 	if err != nil {
@@ -63,7 +63,7 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 	}
 	for _, r := range missing.Rules {
 		trace(r.String())
-		// Another process may have added it meanwhile (rule_exists in fib_rules.c).
+		// EEXIST: another process has added it meanwhile (rule_exists in fib_rules.c).
 		if err := netlink.RuleAdd(writeRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return failed(r.String(), err)
 		}
@@ -71,14 +71,14 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 	if missing.Filter == nil {
 		return nil
 	}
-	trace("nft -f - <<'EOF'\n" + missing.Filter.String() + "EOF")
+	trace(missing.Filter.Command())
 	return addTable(ctx, missing.Filter)
 }
 
-// Remove takes p away, and has trace told each command. What is not there is no
-// error. What others live by stays: routes as long as a rule looks them up, and
-// rules for marked packets as long as another table of the packet filter marks
-// any; the last one takes them all along. All is tried; the errors are joined.
+// Remove removes p and calls trace with the equivalent command before each step.
+// Missing parts are not an error. Remove keeps what other gateways use: routes
+// while a rule looks up their table, and rules for marked packets while another
+// nftables table marks packets. It continues after an error and joins all errors.
 func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	var all []error
 	rules := slices.DeleteFunc(slices.Clone(p.Rules), func(r returnpath.Rule) bool { return r.Mark != 0 })
@@ -91,21 +91,21 @@ func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) 
 	present, err := hostRules()
 	all = append(all, err)
 	for _, r := range rules {
-		if slices.Contains(present, normal(r)) {
+		if slices.Contains(present, normalize(r)) {
 			all = append(all, removeRule(r, trace))
 		}
 	}
 	for _, r := range p.Routes {
-		// That of the other family may be left of a plan which could not take it.
-		for _, v6 := range []bool{false, true} {
+		// An earlier plan may have left a route of the other family in this table.
+		for _, v6 := range families {
 			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: r.Table}, trace))
 		}
 	}
 	return errors.Join(all...)
 }
 
-// unusedRules returns the rules for marked packets with p's numbers, whoever
-// added them, if no table marks packets any more.
+// unusedRules returns the host's rules for marked packets with p's numbers,
+// including those of other gateways, if no nftables table marks packets any more.
 func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, error) {
 	others, err := tables(ctx, returnpath.FilterPrefix(p.Filter.Mark))
 	if err != nil || len(others) > 0 {
@@ -117,35 +117,36 @@ func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, err
 	}
 	var all []returnpath.Rule
 	for _, r := range present {
-		like := func(own returnpath.Rule) bool {
+		sameNumbers := func(own returnpath.Rule) bool {
 			return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
 		}
-		if slices.ContainsFunc(p.Rules, like) {
+		if slices.ContainsFunc(p.Rules, sameNumbers) {
 			all = append(all, r)
 		}
 	}
 	return all, nil
 }
 
-// RemoveAll takes away whatever a plan with these options can have made: all
-// rules that look up its table, all tables of the packet filter for its mark, and
-// the routes. It is for what an earlier configuration left behind; other
-// gateways with the same numbers lose theirs, too.
+// RemoveAll removes everything that a plan with these options can have created: all
+// rules that look up its table, all nftables tables for its mark, and the routes.
+// It cleans up after an earlier configuration, and also removes the rules of other
+// gateways with the same numbers. It continues after an error and joins all
+// errors.
 func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command string)) error {
 	var all []error
 	o = o.WithDefaults()
 	names, err := tables(ctx, returnpath.FilterPrefix(o.Mark))
-	if !errors.Is(err, exec.ErrNotFound) { // without nft nobody made a table
+	if !errors.Is(err, exec.ErrNotFound) { // without nft there are no tables
 		all = append(all, err)
 	}
 	for _, name := range names {
 		all = append(all, deleteTable(ctx, name, trace))
 	}
-	for _, v6 := range []bool{false, true} {
+	for _, v6 := range families {
 		rules, err := rulesOf(v6)
 		all = append(all, err)
 		for _, r := range rules {
-			forRedirects := r.Mark == o.Mark+1 && r.Preference == o.Preference
+			forRedirects := r.Mark == returnpath.RedirectMark(o.Mark) && r.Preference == o.Preference
 			if r.Table == o.Table || forRedirects {
 				all = append(all, removeRule(r, trace))
 			}
@@ -155,7 +156,8 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 	return errors.Join(all...)
 }
 
-// removeRule removes a rule that was there when the rules were listed.
+// removeRule removes a rule. It ignores that another process has removed it
+// meanwhile.
 func removeRule(r returnpath.Rule, trace func(string)) error {
 	trace(r.Removal())
 	err := netlink.RuleDel(writeRule(r))
@@ -165,7 +167,7 @@ func removeRule(r returnpath.Rule, trace func(string)) error {
 	return failed(r.Removal(), err)
 }
 
-// removeRoute removes a route whose table no rule looks up.
+// removeRoute removes a route unless a rule looks up its table.
 func removeRoute(r returnpath.Route, trace func(string)) error {
 	present, err := rulesOf(r.IPv6)
 	if err != nil {
@@ -174,8 +176,8 @@ func removeRoute(r returnpath.Route, trace func(string)) error {
 	if slices.ContainsFunc(present, func(rule returnpath.Rule) bool { return rule.Table == r.Table }) {
 		return nil
 	}
-	there, err := hasRoute(r)
-	if err != nil || !there {
+	exists, err := hasRoute(r)
+	if err != nil || !exists {
 		return err
 	}
 	trace(r.Removal())

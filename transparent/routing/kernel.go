@@ -11,8 +11,11 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// rulesOf lists the host's rules of one family, in the plan's terms. A host
-// without that family has none.
+// families are the values of v6 in loops over both address families.
+var families = [...]bool{false, true}
+
+// rulesOf returns the host's rules of one family, as far as a plan can express
+// them. A host that does not support the family has none.
 func rulesOf(v6 bool) ([]returnpath.Rule, error) {
 	list, err := netlink.RuleList(family(v6))
 	if errors.Is(err, unix.EAFNOSUPPORT) {
@@ -28,19 +31,22 @@ func rulesOf(v6 bool) ([]returnpath.Rule, error) {
 	return all, nil
 }
 
-// hostRules lists the host's rules of both families. With an error come those
-// of the family that could be listed.
+// hostRules returns the host's rules of both families. With an error it returns
+// those of the other family.
 func hostRules() (all []returnpath.Rule, err error) {
-	for _, v6 := range []bool{false, true} {
-		present, failure := rulesOf(v6)
-		all, err = append(all, present...), errors.Join(err, failure)
+	for _, v6 := range families {
+		present, listErr := rulesOf(v6)
+		all, err = append(all, present...), errors.Join(err, listErr)
 	}
 	return all, err
 }
 
-// readRule reads what a plan says of rules.
+// readRule converts a rule of the kernel to that of a plan.
 func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
-	rule := returnpath.Rule{IPv6: v6, In: r.IifName, Mark: r.Mark, Table: uint32(r.Table), Preference: uint32(max(0, r.Priority))}
+	rule := returnpath.Rule{
+		IPv6: v6, In: r.IifName, Mark: r.Mark,
+		Table: uint32(r.Table), Preference: uint32(max(0, r.Priority)),
+	}
 	if r.Src != nil {
 		rule.From = readPrefix(r.Src)
 	}
@@ -62,17 +68,18 @@ func readPrefix(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), ones)
 }
 
-// normal writes a rule as the kernel gives it back: all ports are none.
-func normal(r returnpath.Rule) returnpath.Rule {
+// normalize returns a rule as the kernel reports it: without ports instead of all
+// ports.
+func normalize(r returnpath.Rule) returnpath.Rule {
 	if r.Ports == returnpath.AllPorts {
 		r.Ports = returnpath.Ports{}
 	}
 	return r
 }
 
-// writeRule is the inverse of readRule.
+// writeRule converts a rule of a plan to that of the kernel.
 func writeRule(r returnpath.Rule) *netlink.Rule {
-	r = normal(r)
+	r = normalize(r)
 	rule := netlink.NewRule()
 	rule.Family = family(r.IPv6)
 	if r.From.IsValid() {
@@ -92,16 +99,16 @@ func writeRule(r returnpath.Rule) *netlink.Rule {
 	return rule
 }
 
-// hasRoute reports whether everything is local in a table.
+// hasRoute reports whether a route is in force.
 func hasRoute(r returnpath.Route) (bool, error) {
-	list, err := netlink.RouteListFiltered(family(r.IPv6), &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	filter := &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL}
+	list, err := netlink.RouteListFiltered(family(r.IPv6), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, failed("ip route show table", err)
 	}
 	for _, route := range list {
-		// Asked for a family that it does not have, the kernel lists the others
-		// (rtnl_dump_all).
+		// For a family that it does not support, the kernel lists the routes of
+		// the others (rtnl_dump_all).
 		if route.Family != family(r.IPv6) {
 			continue
 		}
@@ -112,15 +119,15 @@ func hasRoute(r returnpath.Route) (bool, error) {
 	return false, nil
 }
 
-// writeRoute is the route in the library's terms.
+// writeRoute converts a route of a plan to that of the kernel.
 func writeRoute(r returnpath.Route) (*netlink.Route, error) {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return nil, err
 	}
-	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 8*net.IPv4len)}
 	if r.IPv6 {
-		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 8*net.IPv6len)}
 	}
 	return &netlink.Route{
 		LinkIndex: lo.Attrs().Index,
@@ -146,8 +153,8 @@ func family(v6 bool) int {
 	return netlink.FAMILY_V4
 }
 
-// LoopbackUp brings lo up, which in a new network namespace is down. It needs
-// CAP_NET_ADMIN; doing it again changes nothing.
+// LoopbackUp brings up lo, which is down in a new network namespace. It needs
+// CAP_NET_ADMIN, and has no effect if lo is up.
 func LoopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {

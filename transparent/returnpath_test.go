@@ -7,11 +7,11 @@ import (
 	"unproxy/transparent"
 )
 
-// TestReturnPathMends is the twin of TestBind without rules: the connect hangs,
-// and comes through as soon as the return path is there.
+// TestReturnPathCompletesConnect is TestBind without rules: connect(2) times out
+// until the return path is applied.
 //
 // lo:  backends 127.0.0.1:25, [::1]:25
-func TestReturnPathMends(t *testing.T) {
+func TestReturnPathCompletesConnect(t *testing.T) {
 	for _, tt := range []struct{ name, backend, source, other string }{
 		{"IPv4", "127.0.0.1:25", "203.0.113.9:4711", "127.0.0.1:26"},
 		{"IPv6", "[::1]:25", "[2001:db8::9]:4711", "[::1]:26"},
@@ -21,7 +21,7 @@ func TestReturnPathMends(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				l := listenWithoutReturn(t, tt.backend)
-				listen(t, tt.other) // whose path must not help l
+				listen(t, tt.other) // its return path must not cover l
 				c := newClient(t, ap(tt.source))
 				c.giveUpAfterOneSYN()
 				if errno := transparent.Bind(transparent.System{}, c.fd, ap(tt.source)); errno != 0 {

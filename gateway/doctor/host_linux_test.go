@@ -16,7 +16,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// server is a backend that notes whom it got to see.
+// server is a backend that records the connections that it accepts.
 type server struct {
 	t        *testing.T
 	address  string
@@ -46,9 +46,9 @@ func serverOn(t *testing.T, address string) server {
 	return s
 }
 
-// seen returns how many connections the server has got to see. A connection
-// of ours tells: behind it nothing is left in the queue.
-func (s server) seen() int {
+// count returns how many connections the server has accepted. It makes a last
+// connection, which comes after all others in the queue.
+func (s server) count() int {
 	s.t.Helper()
 	last, err := net.Dial("tcp", s.address)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s server) seen() int {
 	}
 }
 
-// lo:  servers on 127.0.0.1:25 and [::1]:25; first without a way back, then with
+// lo:  servers on 127.0.0.1:25 and [::1]:25; first without a return path, then with one
 func TestConnect(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		h := This()
@@ -74,7 +74,7 @@ func TestConnect(t *testing.T) {
 			defer cancel()
 			local, err := h.Connect(ctx, Attempt{To: ap(to), From: from, Mark: mark})
 			if from.IsValid() && err == nil && local != from {
-				t.Errorf("to %s from %v, wanted %v", to, local, from)
+				t.Errorf("connection to %s came from %v, want %v", to, local, from)
 			}
 			return answerOf(err)
 		}
@@ -91,12 +91,12 @@ func TestConnect(t *testing.T) {
 			{to: "[::1]:26", from: plain, want: refused},
 			{to: "198.51.100.1:25", from: plain, want: unreachable},
 			{to: "[2001:db8::1]:25", from: plain, want: unreachable},
-			{to: "127.0.0.1:25", from: stranger(false), want: silent},
-			{to: "[::1]:25", from: stranger(true), want: silent},
-			{to: "127.0.0.1:26", from: stranger(false), want: silent}, // the RST is lost as well
+			{to: "127.0.0.1:25", from: testClient(false), want: silent},
+			{to: "[::1]:25", from: testClient(true), want: silent},
+			{to: "127.0.0.1:26", from: testClient(false), want: silent}, // the RST is lost, too
 		} {
 			if got := try(tt.to, tt.from, tt.mark); got != tt.want {
-				t.Errorf("without a way back, to %s from %v: %d, want %d", tt.to, tt.from, got, tt.want)
+				t.Errorf("without a return path, to %s from %v: %d, want %d", tt.to, tt.from, got, tt.want)
 			}
 		}
 		netns.IP(t, "route add local default dev lo table 7700")
@@ -104,20 +104,21 @@ func TestConnect(t *testing.T) {
 		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
 		netns.IP(t, "-6 rule add from ::1 lookup 7700")
 		for _, to := range []string{"127.0.0.1:25", "[::1]:25"} {
-			if got := try(to, stranger(ap(to).Addr().Is6()), 0); got != answered {
-				t.Errorf("with a way back, to %s: %d, want it answered", to, got)
+			if got := try(to, testClient(ap(to).Addr().Is6()), 0); got != answered {
+				t.Errorf("with a return path, to %s: %d, want it answered", to, got)
 			}
 		}
-		if got := try("127.0.0.1:26", stranger(false), 0); got != refused {
-			t.Errorf("with a way back, to a port where nobody listens: %d, want it refused", got)
+		if got := try("127.0.0.1:26", testClient(false), 0); got != refused {
+			t.Errorf("with a return path, to a closed port: %d, want it refused", got)
 		}
 	})
 }
 
-// lo:  servers on 127.0.0.1:25 and [::1]:25, which do not notice that they are
-// tested: the kernel holds the last ACK back for a fifth of a second
-// (TCP_DELACK_MAX). Where this process is stopped for so long they may; so they
-// must only not see every test.
+// Servers do not see the tests: the kernel delays the last ACK by up to 200 ms
+// (TCP_DELACK_MAX). If this process is stopped for longer, they see that one, so
+// the test only requires that they do not see all.
+//
+// lo:  servers on 127.0.0.1:25 and [::1]:25
 func TestConnectIsNotSeen(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "route add local default dev lo table 7700")
@@ -128,7 +129,7 @@ func TestConnectIsNotSeen(t *testing.T) {
 			s := serverOn(t, address)
 			const times = 10
 			for i := range times {
-				from := stranger(ap(address).Addr().Is6())
+				from := testClient(ap(address).Addr().Is6())
 				if i%2 == 0 {
 					from = netip.AddrPort{}
 				}
@@ -136,14 +137,14 @@ func TestConnectIsNotSeen(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if n := s.seen(); n == times {
-				t.Errorf("the server on %s got to see all of %d tests", address, n)
+			if n := s.count(); n == times {
+				t.Errorf("the server on %s saw all of %d tests", address, n)
 			}
 		}
 	})
 }
 
-// A listener's address is bound as the gateway would, beside whatever is there.
+// Bind fails exactly if the gateway could not listen.
 func TestBind(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		serverOn(t, "127.0.0.1:25")
@@ -174,31 +175,31 @@ func TestBind(t *testing.T) {
 		}
 		defer taken.Close()
 		if err := h.BindUDP(ap("127.0.0.1:27"), false); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("bind a UDP address that is taken: %v", err)
+			t.Errorf("bind a UDP address in use: %v", err)
 		}
 		if err := errors.Join(h.BindUDP(ap("127.0.0.1:25"), false), h.BindUDP(ap("[::]:28"), true)); err != nil {
-			t.Errorf("bind UDP addresses that are free: %v", err)
+			t.Errorf("bind free UDP addresses: %v", err)
 		}
 		if !slices.ContainsFunc(h.sockets(true), func(s socket) bool { return s.at == ap("127.0.0.1:27") }) {
-			t.Errorf("the UDP sockets are %v", h.sockets(true))
+			t.Errorf("UDP sockets: %v", h.sockets(true))
 		}
 		if !h.listens(ap("127.0.0.1:25")) || h.listens(ap("127.0.0.1:27")) {
-			t.Errorf("the sockets that listen are %v", h.sockets(false))
+			t.Errorf("listening sockets: %v", h.sockets(false))
 		}
 	})
 }
 
-// listens reports whether somebody listens on an address, by the tables.
+// listens reports whether a socket listens on an address, according to /proc.
 func (h Host) listens(a netip.AddrPort) bool {
 	for _, s := range h.sockets(false) {
-		if s.takes(a) {
+		if s.receives(a) {
 			return true
 		}
 	}
 	return false
 }
 
-// This process is found to be the one that has its socket open.
+// The owner of a socket of this process is this process.
 func TestOwners(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -210,12 +211,12 @@ func TestOwners(t *testing.T) {
 	for _, s := range h.sockets(false) {
 		if s.at == at {
 			if p := h.owners()[s.inode]; !h.isGateway(p) {
-				t.Errorf("%v is found to belong to %+v, and we are %s", at, p, h.Executable)
+				t.Errorf("%v belongs to %+v, want %s", at, p, h.Executable)
 			}
 			return
 		}
 	}
-	t.Errorf("%v is not among %v", at, h.sockets(false))
+	t.Errorf("%v is missing in %v", at, h.sockets(false))
 }
 
 func TestParseSocket(t *testing.T) {
@@ -232,7 +233,7 @@ func TestParseSocket(t *testing.T) {
 	} {
 		s, ok := parseSocket(tt.line, listensTCP)
 		if got := s.at.String(); ok != (tt.want != "") || ok && (got != tt.want || s.inode != "1234") {
-			t.Errorf("%q is read as %v, %v; want %q", tt.line, s, ok, tt.want)
+			t.Errorf("parseSocket(%q) = %v, %v; want %q", tt.line, s, ok, tt.want)
 		}
 	}
 }
@@ -256,7 +257,7 @@ func TestAnswerOf(t *testing.T) {
 		{context.Canceled, failed},
 	} {
 		if got := answerOf(tt.err); got != tt.want {
-			t.Errorf("%v is %d, want %d", tt.err, got, tt.want)
+			t.Errorf("answerOf(%v) = %d, want %d", tt.err, got, tt.want)
 		}
 	}
 }

@@ -1,0 +1,444 @@
+package doctor
+
+import (
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+	"unproxy/transparent/routing"
+)
+
+const (
+	ssh    = "--forward :2222=127.0.0.1:22 --transparent on"
+	remote = "--forward :2525=10.9.0.2:25 --transparent on"
+
+	sshRule    = "ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700"
+	sshRoute   = "ip route replace local default dev lo table 7700"
+	remoteRule = "ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700"
+)
+
+var (
+	link   = returnpath.Reach{Place: returnpath.Link, Device: "veth0"}
+	routed = returnpath.Reach{Place: returnpath.Routed, Device: "eth0", Router: netip.MustParseAddr("10.0.0.254")}
+	own    = returnpath.Reach{Place: returnpath.Local, Device: "lo"}
+	ours   = routing.Decision{Local: true, Table: 7700, Preference: 7700}
+)
+
+// Each row is a healthy host with one fault, and all findings that are not ok.
+func TestRun(t *testing.T) {
+	eperm := &transparent.OptionError{Option: "IP_TRANSPARENT", Err: unix.EPERM}
+	for _, tt := range []struct {
+		name  string
+		flags string
+		fault func(*world)
+		want  []string // findings that are not ok
+	}{
+		{name: "nothing is wrong", flags: ssh},
+		{name: "plain forwards need no return path", flags: "--forward :2222=127.0.0.1:22", fault: func(w *world) {
+			w.optionErr, w.missing, w.client["127.0.0.1:22"] = eperm, allMissing, timedOut
+			w.files["proc/sys/net/ipv4/conf/all/route_localnet"] = "1"
+		}},
+
+		// UDP.
+		{name: "UDP: a server receives", flags: "--forward udp://:5300=127.0.0.1:53"},
+		{name: "UDP: only the connected socket of a flow", flags: "--forward udp://:5300=127.0.0.1:55",
+			want: []string{"backend_refused udp://127.0.0.1:55 fail"}},
+		{name: "UDP: a server on another host cannot be tested", flags: "--forward udp://:5300=10.9.0.2:53",
+			fault: func(w *world) { w.reach["10.9.0.2"] = link },
+			want:  []string{"backend udp://10.9.0.2:53 skip"}},
+		{name: "UDP: transparent, rules in force", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
+			fault: func(w *world) { w.decision = ours }},
+		{name: "UDP: transparent, rules shadowed", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
+			fault: func(w *world) { w.decision = routing.Decision{} }, want: []string{"return_path udp://127.0.0.1:53 skip"}},
+		{name: "UDP: transparent, rules missing", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on",
+			fault: func(w *world) { w.missing, w.decision = allMissing, routing.Decision{} },
+			want: []string{"rules_missing udp://127.0.0.1:53 fail; " + sshRoute + "; " +
+				strings.Replace(sshRule, "tcp sport 22", "udp sport 53", 1)}},
+		{name: "UDP: bound to 0.0.0.0 (peers.md 4.4)", flags: "--forward udp://:5300=127.0.0.1:54 --transparent on",
+			fault: func(w *world) { w.decision = ours }, want: []string{"backend_wildcard udp://127.0.0.1:54 warn"}},
+		{name: "UDP: bound to 0.0.0.0, not transparent", flags: "--forward udp://:5300=127.0.0.1:54"},
+		{name: "UDP: the gateway has the listener", flags: "--forward udp://:2053=127.0.0.1:53",
+			fault: func(w *world) { w.bind["udp [::]:2053"] = unix.EADDRINUSE }},
+		{name: "UDP: another program has the listener", flags: "--forward udp://0.0.0.0:54=127.0.0.1:53",
+			fault: func(w *world) { w.bind["udp 0.0.0.0:54"] = unix.EADDRINUSE },
+			want:  []string{"listener_taken udp://0.0.0.0:54 fail"}},
+		{name: "UDP: the port is in use by TCP only", flags: "--forward udp://:22=127.0.0.1:53",
+			fault: func(w *world) { w.bind["[::]:22"] = unix.EADDRINUSE }},
+
+		// The return path.
+		{name: "rules missing (the most frequent mistake)", flags: ssh,
+			fault: func(w *world) { w.missing, w.client["127.0.0.1:22"] = allMissing, timedOut },
+			want:  []string{"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "rules missing, but others deliver replies", flags: ssh, fault: func(w *world) { w.missing = allMissing }},
+		{name: "the table is empty", flags: ssh, fault: func(w *world) {
+			w.missing, w.client["127.0.0.1:22"] = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }, timedOut
+		}, want: []string{"table_empty 127.0.0.1:22 fail; " + sshRoute}},
+		{name: "an earlier rule", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"] = timedOut
+			w.decision = routing.Decision{Table: 254, Device: "eth0", Preference: 100, Rule: "100: from 127.0.0.0/8 lookup main"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		{name: "an earlier rule prohibits", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"], w.decisionErr = timedOut, unix.EACCES
+			w.decision = routing.Decision{Preference: 100, Rule: "100: from 127.0.0.0/8 forbids it"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		{name: "the rule for table local", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"] = timedOut
+			w.decision = routing.Decision{Local: true, Table: 255, Preference: 0, Rule: "0: from all lookup local"}
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail"}},
+		{name: "all in force: a firewall (peers.md 4.4)", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"], w.decision = timedOut, ours
+			w.ruleset = "table inet f {\n\tct state invalid drop\n\ttcp dport 22 accept\n\tfib saddr . iif type local drop\n}"
+		}, want: []string{"replies_lost 127.0.0.1:22 fail", "firewall 127.0.0.1:22 warn"}},
+		{name: "conntrack is full, which explains lost replies", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"], w.decision = timedOut, ours
+			w.files["proc/sys/net/netfilter/nf_conntrack_count"] = "1000"
+		}, want: []string{"conntrack conntrack fail; sysctl -w net.netfilter.nf_conntrack_max=2000"}},
+		{name: "conntrack is nearly full", flags: ssh,
+			fault: func(w *world) { w.files["proc/sys/net/netfilter/nf_conntrack_count"] = "800" },
+			want:  []string{"conntrack conntrack warn; sysctl -w net.netfilter.nf_conntrack_max=2000"}},
+		{name: "a client is refused", flags: ssh, fault: func(w *world) { w.client["127.0.0.1:22"] = refusal() },
+			want: []string{"return_path 127.0.0.1:22 warn"}},
+		{name: "a container without rules", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.missing, w.client["10.9.0.2:25"] = link, allMissing, timedOut
+		}, want: []string{"rules_missing 10.9.0.2:25 fail; " + sshRoute + "; " + remoteRule}},
+		{name: "a container whose replies take another route", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.decision = link, timedOut, ours
+		}, want: []string{"replies_lost 10.9.0.2:25 fail"}},
+		{name: "rp_filter on this host", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.decisionErr = link, timedOut, routing.ErrReversePath
+		}, want: []string{"reverse_path 10.9.0.2:25 fail; sysctl -w net.ipv4.conf.veth0.rp_filter=2"}},
+		{name: "behind a router", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.decision = routed, timedOut, ours
+		}, want: []string{"behind_router 10.9.0.2:25 fail"}},
+		{name: "behind a router that routes replies here", flags: remote,
+			fault: func(w *world) { w.reach["10.9.0.2"] = routed },
+			want:  []string{"route_plan 10.9.0.2:25 warn"}},
+		{name: "no default route, backend on an address of this host", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.client["10.9.0.2:25"], w.decisionErr = own, timedOut, unix.ENETUNREACH
+		}, want: []string{"default_route 10.9.0.2:25 fail"}},
+		{name: "rules cannot be read", flags: ssh, fault: func(w *world) {
+			w.client["127.0.0.1:22"], w.missingErr = timedOut, unix.EAFNOSUPPORT
+		}, want: []string{"replies_lost 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "destinations of headers", flags: "--forward :25=header --transparent on --allow-destination 10.9.0.0/24",
+			fault: func(w *world) {
+				w.reach["10.9.0.0"] = link
+				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
+			}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
+
+		// Backends.
+		{name: "no server: tested with a listener in its place", flags: ssh,
+			fault: func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
+			want:  []string{"backend_refused 127.0.0.1:22 fail"}},
+		{name: "no server, and listening fails", flags: ssh, fault: func(w *world) {
+			w.plain["127.0.0.1:22"], w.listenErr = refusal(), &netErr{syscall.EACCES}
+		}, want: []string{"backend_refused 127.0.0.1:22 fail", "return_path 127.0.0.1:22 skip"}},
+		{name: "no server, listening fails, other rules deliver replies", flags: ssh, fault: func(w *world) {
+			w.plain["127.0.0.1:22"], w.listenErr, w.missing = refusal(), &netErr{syscall.EACCES}, allMissing
+		}, want: []string{"backend_refused 127.0.0.1:22 fail", "return_path 127.0.0.1:22 skip"}},
+		{name: "no server, listening fails, rules missing", flags: ssh, fault: func(w *world) {
+			w.plain["127.0.0.1:22"], w.listenErr, w.missing = refusal(), &netErr{syscall.EACCES}, allMissing
+			w.decisionErr = unix.ENETUNREACH
+		}, want: []string{"backend_refused 127.0.0.1:22 fail",
+			"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "a remote backend is down", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = link, refusal()
+		}, want: []string{"backend_refused 10.9.0.2:25 fail", "return_path 10.9.0.2:25 skip"}},
+		{name: "a remote backend is silent", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = link, timedOut
+		}, want: []string{"backend_silent 10.9.0.2:25 fail", "return_path 10.9.0.2:25 skip"}},
+		{name: "no route to it: consequences omitted", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = returnpath.Reach{}, &netErr{syscall.ENETUNREACH}
+		}, want: []string{"backend_unreachable 10.9.0.2:25 fail"}},
+		{name: "another backend of the family answers", flags: "--forward :2525=127.0.0.1:25,127.0.0.2:25 --transparent on",
+			fault: func(w *world) {
+				w.plain["127.0.0.1:25"], w.listenErr = refusal(), syscall.EACCES
+			}, want: []string{"backend_refused 127.0.0.1:25 warn", "return_path 127.0.0.1:25 skip"}},
+		{name: "a backend of the other family is no alternative",
+			flags: "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on", fault: func(w *world) {
+				w.plain["[::1]:25"], w.listenErr = refusal(), syscall.EACCES
+			}, want: []string{"backend_refused [::1]:25 fail", "return_path [::1]:25 skip"}},
+		{name: "it is if clients are mapped", flags: "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on --family-mismatch map",
+			fault: func(w *world) {
+				w.plain["[::1]:25"], w.listenErr = refusal(), syscall.EACCES
+			}, want: []string{"backend_refused [::1]:25 warn", "return_path [::1]:25 skip"}},
+		{name: "it is if connections are not transparent", flags: "--forward :2525=127.0.0.1:25,[::1]:25",
+			fault: func(w *world) { w.plain["[::1]:25"] = refusal() },
+			want:  []string{"backend_refused [::1]:25 warn"}},
+		{name: "a name has no address", flags: "--forward :25=mail.test:25 --transparent on",
+			want: []string{"backend_name mail.test fail"}},
+		{name: "a name has no address, and another backend answers", flags: "--forward :2525=mail.test:25,127.0.0.1:25",
+			want: []string{"backend_name mail.test warn"}},
+		{name: "a name's addresses, one of them down", flags: "--forward :25=mail.test:25", fault: func(w *world) {
+			w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+			w.plain["127.0.0.2:25"] = timedOut
+		}, want: []string{"backend_silent mail.test:25 (127.0.0.2) warn"}},
+		{name: "IPv6 is disabled: consequences omitted", flags: "--forward :2222=[::1]:22,127.0.0.1:22 --transparent on",
+			fault: func(w *world) {
+				w.files["proc/sys/net/ipv6/conf/lo/disable_ipv6"] = "1"
+				w.plain["[::1]:22"], w.missing = &netErr{syscall.ENETUNREACH}, allMissing
+			}, want: []string{"ipv6 [::1]:22 fail; sysctl -w net.ipv6.conf.lo.disable_ipv6=0"}},
+		{name: "a unix socket without a server", flags: "--forward :25=unix:/run/db.sock",
+			want: []string{"backend_refused unix:/run/db.sock fail"}},
+		{name: "a unix socket with a server", flags: "--forward :25=unix:/run/db.sock", fault: func(w *world) {
+			w.files["proc/self/net/unix"] = "Num RefCount Protocol Flags Type St Inode Path\n0: 2 0 00010000 0001 01 99 /run/db.sock\n"
+		}},
+
+		// The process.
+		{name: "capability missing: no finding about the test", flags: ssh, fault: func(w *world) {
+			w.optionErr = eperm
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
+		{name: "capability and rules missing", flags: ssh, fault: func(w *world) {
+			w.optionErr, w.missing, w.decisionErr = eperm, allMissing, unix.ENETUNREACH
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+		}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy",
+			"rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
+		{name: "a tproxy listener needs it, too", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000",
+			fault: func(w *world) {
+				w.optionErr = eperm
+				w.files["proc/self/status"] = status(none, none, allCapabilities, "0")
+			}, want: []string{"net_raw capabilities fail; setcap cap_net_raw+ep /usr/bin/unproxy"}},
+		{name: "redirect rules missing", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000",
+			fault: func(w *world) {
+				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter, p.Routes = nil, nil; return p }
+			}, want: []string{"redirect :2222 warn; ip rule add iif lo fwmark 7701 lookup main pref 7700; " +
+				"ip rule add fwmark 7701 lookup 7700 pref 7701"}},
+		{name: "redirect rules cannot be read", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000",
+			fault: func(w *world) {
+				w.missingErr = syscall.EPERM
+			}, want: []string{"redirect :2222 skip"}},
+		{name: "a mark needs it, too", flags: "--forward :2222=127.0.0.1:22 --mark 7", fault: func(w *world) {
+			w.optionErr = &transparent.OptionError{Option: "SO_MARK", Err: unix.EPERM}
+			w.files["proc/self/status"] = status(none, none, allCapabilities, "1")
+			w.plain["127.0.0.1:22"] = &netErr{syscall.EPERM}
+		}, want: []string{"net_raw capabilities fail"}},
+		{name: "the kernel does not support the option", flags: ssh, fault: func(w *world) {
+			w.optionErr = &transparent.OptionError{Option: "IP_TRANSPARENT", Err: unix.ENOPROTOOPT}
+		}, want: []string{"socket_options socket options fail"}},
+		{name: "ports cannot be kept", flags: ssh + " --source-port keep", fault: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, allCapabilities, "0")
+		}, want: []string{"client_ports client ports warn; setcap cap_net_raw,cap_net_bind_service+ep /usr/bin/unproxy"}},
+		{name: "ports need not be kept", flags: ssh, fault: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, onlyNetRaw, "0")
+		}},
+		{name: "all ports are unprivileged", flags: ssh + " --source-port keep", fault: func(w *world) {
+			w.files["proc/self/status"] = status(onlyNetRaw, onlyNetRaw, onlyNetRaw, "0")
+			w.files["proc/sys/net/ipv4/ip_unprivileged_port_start"] = "0"
+		}},
+		{name: "a short queue", flags: ssh, fault: func(w *world) { w.files["proc/sys/net/core/somaxconn"] = "128" },
+			want: []string{"backlog listen queue warn; sysctl -w net.core.somaxconn=4096"}},
+		{name: "ProcSubset=pid hides the queue", flags: ssh,
+			fault: func(w *world) { delete(w.files, "proc/sys/net/core/somaxconn") },
+			want:  []string{"backlog listen queue skip"}},
+		{name: "more connections than descriptors", flags: ssh + " --max-connections 50000",
+			want: []string{"descriptors open files warn"}},
+		{name: "a wide trust rule", flags: ssh + " --trust 0.0.0.0/1", want: []string{"trust trust warn"}},
+		{name: "a shared preset", flags: ssh + " --trust cloudflare", want: []string{"trust trust warn"}},
+		{name: "a setting that does nothing", flags: "--forward :2222=127.0.0.1:22 --source-port keep",
+			want: []string{"configuration settings warn"}},
+
+		// The host.
+		{name: "127/8 is reachable from the network", flags: ssh, fault: func(w *world) {
+			w.files["proc/sys/net/ipv4/conf/all/route_localnet"] = "1"
+			w.files["proc/sys/net/ipv4/conf/default/route_localnet"] = "1"
+			w.files["proc/sys/net/ipv4/conf/eth0/route_localnet"] = "1"
+		}, want: []string{"route_localnet route_localnet warn; sysctl -w net.ipv4.conf.all.route_localnet=0; " +
+			"sysctl -w net.ipv4.conf.eth0.route_localnet=0"}},
+		{name: "foreign addresses may be bound", flags: ssh,
+			fault: func(w *world) { w.files["proc/sys/net/ipv4/ip_nonlocal_bind"] = "1" },
+			want:  []string{"nonlocal_bind ip_nonlocal_bind warn; sysctl -w net.ipv4.ip_nonlocal_bind=0"}},
+
+		// Listeners.
+		{name: "another program has the listener", flags: "--forward 127.0.0.1:22=127.0.0.2:22",
+			fault: func(w *world) { w.bind["127.0.0.1:22"] = syscall.EADDRINUSE },
+			want:  []string{"listener_taken 127.0.0.1:22 fail"}},
+		{name: "the gateway has the listener", flags: "--forward :2222=127.0.0.1:22",
+			fault: func(w *world) { w.bind["[::]:2222"] = syscall.EADDRINUSE }},
+		{name: "the owner cannot be seen", flags: "--forward :2222=127.0.0.1:22", fault: func(w *world) {
+			w.bind["[::]:2222"] = syscall.EADDRINUSE
+			delete(w.links, "proc/18/fd/3")
+		}, want: []string{"listener_taken :2222 warn"}},
+		{name: "a low port", flags: "--forward :443=127.0.0.1:22", fault: func(w *world) {
+			w.bind["[::]:443"] = syscall.EACCES
+			w.files["proc/self/status"] = status(none, none, onlyNetRaw, "1")
+		}, want: []string{"listener_port :443 fail"}},
+		{name: "an address of another host", flags: "--forward 192.0.2.1:2222=127.0.0.1:22",
+			fault: func(w *world) { w.bind["192.0.2.1:2222"] = syscall.EADDRNOTAVAIL },
+			want:  []string{"listener_address 192.0.2.1:2222 fail"}},
+		{name: "a host without IPv6", flags: "--forward :2222=127.0.0.1:22",
+			fault: func(w *world) { w.bind["[::]:2222"] = syscall.EAFNOSUPPORT }},
+		{name: "half a range is in use", flags: "--forward 127.0.0.1:3000-3003=127.0.0.2:4000-4003", fault: func(w *world) {
+			for _, port := range []string{"3001", "3002"} {
+				w.bind["127.0.0.1:"+port] = syscall.EADDRINUSE
+			}
+		}, want: []string{"listener_taken 127.0.0.1:3001 to 127.0.0.1:3002 warn"}},
+		{name: "a directory is missing", flags: "--forward unix:/run/other/in.sock=127.0.0.1:22",
+			want: []string{"listener_address unix:/run/other/in.sock fail; mkdir -p /run/other"}},
+		{name: "a directory exists", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22"},
+		{name: "a file is in the way", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22",
+			fault: func(w *world) { w.files["run/unproxy/in.sock"] = "" },
+			want:  []string{"listener_address unix:/run/unproxy/in.sock fail"}},
+		{name: "the gateway has its unix socket open", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22",
+			fault: func(w *world) {
+				w.files["proc/self/net/unix"] = "0: 2 0 00010000 0001 01 4713 /run/unproxy/in.sock\n1: 2 0 00000000 0001 03 5000 /run/unproxy/in.sock\n"
+			}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := healthy()
+			w.decision = ours
+			if tt.fault != nil {
+				tt.fault(w)
+			}
+			r := w.run(t, tt.flags)
+			if got := r.lines(false); !slices.Equal(got, tt.want) {
+				t.Errorf("findings\n%s\nwant\n%s\nall: %+v", strings.Join(got, "\n"), strings.Join(tt.want, "\n"), r.Findings)
+			}
+			for _, f := range r.Findings {
+				if f.Component == "" || f.Detail == "" || f.Target == "" || strings.Contains(f.Detail, "%!") {
+					t.Errorf("incomplete finding: %+v", f)
+				}
+				if f.Status == Fail && len(f.Hint) == 0 && f.Code != BackendUnreachable {
+					t.Errorf("no hint: %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// A backend without a route has no rules, so no finding may report them in force.
+// The control is the same backend with a route.
+func TestNoRulesWithoutRoute(t *testing.T) {
+	const inForce = "the rules for it are in force"
+	for _, flags := range []string{
+		"--forward udp://:5300=10.9.0.2:53 --transparent on",
+		"--forward :2525=10.9.0.2:25 --transparent on",
+		"--forward :25=header --transparent on --allow-destination 10.9.0.2",
+		"--forward :25=header --transparent on --allow-destination 10.9.0.2/31",
+	} {
+		for _, r := range []returnpath.Reach{{}, link} {
+			w := healthy()
+			w.reach["10.9.0.2"], w.plain["10.9.0.2:25"] = r, timedOut
+			w.decisionErr = unix.ENETUNREACH
+			report := w.run(t, flags)
+			found := slices.ContainsFunc(report.Findings, func(f Finding) bool { return strings.Contains(f.Detail, inForce) })
+			if found != (r == link) {
+				t.Errorf("%s, backend %s: rules in force: %v; %+v", flags, r.Place, found, report.Findings)
+			}
+		}
+	}
+}
+
+// The reason why a capability is missing, and the hint (capabilities(7)).
+func TestMissingCapability(t *testing.T) {
+	for _, tt := range []struct {
+		name, status string
+		file         uint64
+		why, hint    string
+	}{
+		{"an unprivileged user", status(none, none, allCapabilities, "0"), 0, "this user has none",
+			"setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"an unprivileged user in a hardened unit", status(none, none, allCapabilities, "1"), 0,
+			"this user has none, and file capabilities have no effect", "# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap in a hardened unit", status(none, none, allCapabilities, "1"), 1 << unix.CAP_NET_RAW,
+			"no effect under no_new_privs", "# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap on a nosuid mount", status(none, none, allCapabilities, "0"), 1 << unix.CAP_NET_RAW, "nosuid",
+			"# in a systemd unit: AmbientCapabilities=CAP_NET_RAW"},
+		{"setcap of another capability", status(none, none, allCapabilities, "0"), 1 << unix.CAP_NET_BIND_SERVICE,
+			"this user has none", "setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"root of a container that dropped it", status("0000000000000400", "0000000000000400", "0000000000000400", "0"), 0,
+			"the bounding set", "# in a systemd unit: CAP_NET_RAW in CapabilityBoundingSet= and AmbientCapabilities="},
+		{"setcap without e", status(none, onlyNetRaw, allCapabilities, "0"), 0, "permitted but not effective",
+			"setcap cap_net_raw+ep /usr/bin/unproxy"},
+		{"root of a user namespace in the host's network", status(allCapabilities, allCapabilities, allCapabilities, "0"),
+			0, "another user namespace", "# run it in the user namespace that owns this network namespace, or in a new network namespace"},
+	} {
+		w := healthy()
+		w.files["proc/self/status"], w.fileCaps = tt.status, tt.file
+		h := w.host()
+		p, err := h.privileges()
+		if err != nil {
+			t.Fatal(err)
+		}
+		why, hint := h.whyMissing(p, netRaw)
+		if !strings.Contains(why, tt.why) || hint[0] != tt.hint {
+			t.Errorf("%s: %q, %q; want %q, %q", tt.name, why, hint, tt.why, tt.hint)
+		}
+	}
+}
+
+func TestUnreadableCapabilities(t *testing.T) {
+	for _, text := range []string{"", "CapEff:\tx\n"} {
+		w := healthy()
+		w.files["proc/self/status"] = text
+		if text == "" {
+			delete(w.files, "proc/self/status")
+		}
+		_, err := w.host().privileges()
+		if err == nil || text == "" && !strings.Contains(err.Error(), fs.ErrNotExist.Error()) {
+			t.Errorf("status %q: %v", text, err)
+		}
+	}
+}
+
+// The first and the last port of a range are tested, and a target that several
+// forwards share is tested once.
+func TestTargets(t *testing.T) {
+	w := healthy()
+	w.run(t, "--forward :3000-3999=127.0.0.1:4000-4999 --forward :2525=127.0.0.1:4000 --forward :26=127.0.0.1:4000?mark=7")
+	var got []string
+	for _, a := range w.attempts {
+		got = append(got, a.To.String())
+	}
+	slices.Sort(got)
+	if want := []string{"127.0.0.1:4000", "127.0.0.1:4000", "127.0.0.1:4999"}; !slices.Equal(got, want) {
+		t.Errorf("attempts to %q, want %q", got, want)
+	}
+}
+
+// Test clients are in the documentation networks and use the forward's mark.
+func TestTestClients(t *testing.T) {
+	w := healthy()
+	w.run(t, "--forward :2525=127.0.0.1:25,[::1]:25 --transparent on --mark 9")
+	clients := 0
+	for _, a := range w.attempts {
+		if a.Mark != 9 {
+			t.Errorf("attempt without the mark: %+v", a)
+		}
+		if !a.From.IsValid() {
+			continue
+		}
+		clients++
+		network := netip.MustParsePrefix("192.0.2.0/24")
+		if a.To.Addr().Is6() {
+			network = netip.MustParsePrefix("2001:db8::/32")
+		}
+		if !network.Contains(a.From.Addr()) || a.From.Port() < 1024 {
+			t.Errorf("attempt to %v from %v, which is not in %v", a.To, a.From, network)
+		}
+	}
+	if clients != 2 {
+		t.Errorf("%d test clients, want one per family", clients)
+	}
+}
+
+// If the client's address and port are in use, the test uses others.
+func TestTestClientCollides(t *testing.T) {
+	w := healthy()
+	n := 0
+	w.onConnect = func(a Attempt) error {
+		if n++; a.From.IsValid() && n < 3 {
+			return &netErr{syscall.EADDRNOTAVAIL}
+		}
+		return nil
+	}
+	if got := w.run(t, ssh).lines(false); got != nil {
+		t.Errorf("findings %q", got)
+	}
+}
