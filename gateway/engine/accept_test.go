@@ -36,9 +36,10 @@ func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 			first.deliver([]byte("x"))
 			r.settle()
 			if len(r.dials[0].far.received) != i+1 {
-				t.Fatal("the established session stands still")
+				t.Fatal("the established session makes no progress")
 			}
-			if wait := r.lastTimeout; wait <= 0 || time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
+			if wait := r.lastTimeout; wait <= 0 ||
+				time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
 				t.Fatalf("the loop sleeps %d ms before it tries again", wait)
 			}
 			left := len(r.acceptErrors)
@@ -48,13 +49,13 @@ func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 			}
 		}
 		if got := r.noticeEvents(); !slices.Equal(got, []string{"accept_paused"}) {
-			t.Errorf("%v: told %v", errno, got)
+			t.Errorf("%v: notices %v", errno, got)
 		}
 		for range 10 {
 			r.advance(acceptPause + 10*time.Millisecond)
 		}
 		if got := r.noticeEvents(); !slices.Equal(got, []string{"accept_paused", "accept_resumed"}) {
-			t.Errorf("%v: told %v", errno, got)
+			t.Errorf("%v: notices %v", errno, got)
 		}
 		if len(r.dials) != 2 {
 			t.Errorf("%v: the connection that waited was not accepted", errno)
@@ -73,12 +74,12 @@ func TestShortageOnLoopWithoutListeners(t *testing.T) {
 	r.open(header)
 	r.advance(time.Second)
 	if n := r.engine.Counters().PerLoop[1]; n != 1 || len(r.dials) != 1 {
-		t.Fatalf("the other loop has %d connections, %d were dialled; want one that waits", n, len(r.dials))
+		t.Fatalf("the other loop has %d connections, %d backends were dialled; want 1 and 1", n, len(r.dials))
 	}
 	r.limit = 0
 	r.advance(time.Second)
 	if len(r.dials) != 2 || !slices.Equal(r.noticeEvents(), []string{"accept_paused", "accept_resumed"}) {
-		t.Errorf("%d were dialled, told %v", len(r.dials), r.noticeEvents())
+		t.Errorf("%d backends were dialled, notices %v", len(r.dials), r.noticeEvents())
 	}
 }
 
@@ -95,14 +96,15 @@ func TestShortageReportsAreLimited(t *testing.T) {
 		want = append(want, "accept_paused", "accept_resumed")
 	}
 	if got := r.noticeEvents(); !slices.Equal(got, want) {
-		t.Errorf("told %v", got)
+		t.Errorf("notices %v, want %v", got, want)
 	}
 }
 
 // An error of one connection does not delay the others (accept(2): pending network errors).
 func TestAcceptErrorsOfOneConnection(t *testing.T) {
 	r := newForwardRig(t, plainForward(serverA))
-	r.acceptErrors = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH, unix.EPERM}
+	r.acceptErrors = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH,
+		unix.EPERM}
 	r.open(header)
 	if len(r.dials) != 1 || len(r.notices) != 0 {
 		t.Errorf("%d dials, notices %v", len(r.dials), r.noticeEvents())
@@ -115,7 +117,8 @@ func TestListenerFails(t *testing.T) {
 	r.acceptErrors = []unix.Errno{unix.EINVAL}
 	r.arrive(r.listenerSocket(0), lb)
 	r.settle()
-	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" || r.leaked(listening) != 0 {
+	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" ||
+		r.leaked(listening) != 0 {
 		t.Errorf("notices %+v, %d listeners", r.notices, r.leaked(listening))
 	}
 	finishBoth(r, first)
@@ -124,7 +127,8 @@ func TestListenerFails(t *testing.T) {
 
 // withSecondListener adds a second listener, "side", to f.
 func withSecondListener(f *forward.Forward) *forward.Forward {
-	f.Listeners = append(f.Listeners, forward.Listener{Name: "side", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
+	f.Listeners = append(f.Listeners, forward.Listener{Name: "side",
+		Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
 	return f
 }
 
@@ -136,7 +140,9 @@ func TestMaxConnections(t *testing.T) {
 		c    Config
 	}{
 		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*forward.Forward{plainForward(serverA)}}},
-		{"of the engine, two listeners on two loops", Config{MaxConnections: 2, Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}}},
+		{"of the engine, two listeners on two loops",
+			Config{MaxConnections: 2, Loops: 2,
+				Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}}},
 		{"of a forward", Config{Forwards: []*forward.Forward{plainForward(serverA)}}},
 	}
 	for i, row := range rows {
@@ -198,34 +204,35 @@ func TestLimitIsPerForward(t *testing.T) {
 	r.dials[1].far.reset()
 	r.settle()
 	if waiting.read != 0 || r.lastTimeout == 0 {
-		t.Errorf("the limit was overstepped, or the loop spins")
+		t.Errorf("the limit was exceeded, or the loop spins")
 	}
 	r.dials[0].far.reset()
 	r.settle()
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
 }
 
 // A loop that paused for a shortage stays paused when a connection ends that another loop's
 // listener waited for.
 func TestLimitAndShortage(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	r.openFrom(0, lb, header)
 	waiting := r.openFrom(0, lb, header)
 	r.openFrom(1, lb, header)
 	r.acceptErrors = []unix.Errno{unix.EMFILE}
 	r.resetOneBackend()
 	if !r.loop().paused {
-		t.Fatal("the first loop does not rest")
+		t.Fatal("the first loop has not paused")
 	}
 	r.resetOneBackend()
 	if waiting.read != 0 {
-		t.Fatal("accepted in the pause")
+		t.Fatal("accepted during the pause")
 	}
 	r.advance(time.Second)
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
 	r.resetOneBackend()
 	r.expectClean()
@@ -244,10 +251,10 @@ func TestListenerWatchFails(t *testing.T) {
 		r.advance(acceptPause + 10*time.Millisecond)
 	}
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
 	if len(r.notices) != 1 || r.notices[0].Event != "accept_paused" || !errors.Is(r.notices[0].Err, unix.ENOSPC) {
-		t.Errorf("told %+v", r.notices)
+		t.Errorf("notices %+v", r.notices)
 	}
 	r.resetOneBackend()
 	r.expectClean()

@@ -29,11 +29,12 @@ func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
-	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*forward.Forward{f}, Report: func(c *record.Connection) {
+	report := func(c *record.Connection) {
 		if c.Outcome != record.OK {
 			t.Errorf("ended %v: %s", c.Outcome, c.Reason)
 		}
-	}})
+	}
+	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*forward.Forward{f}, Report: report})
 	r.dials = make([]dial, 0, 16)
 	return r
 }
@@ -76,7 +77,7 @@ func TestConnectionsAllocateNothing(t *testing.T) {
 			f.IdleTimeout, f.Keepalive, f.UserTimeout = time.Minute, time.Minute, time.Minute
 			f.MaxConnections, f.AcceptRate = 1000, forward.Rate{PerSecond: 100_000, Burst: 100_000}
 		}, header},
-		{"LOCAL, to where it was sent", func(f *forward.Forward) {
+		{"LOCAL, to the original destination", func(f *forward.Forward) {
 			f.TProxy, f.AllowDestination = true, anyAddress
 			f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
 			f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
@@ -112,7 +113,7 @@ func TestHandOverAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for a connection", n)
 	}
 	if n := r.engine.loops[1].issued - handed; n != 201 {
-		t.Errorf("%d of 201 connections were handed over", n)
+		t.Errorf("%d of 201 connections were passed to the other loop", n)
 	}
 }
 
@@ -137,7 +138,7 @@ func TestRelayingAllocatesNothing(t *testing.T) {
 			ping()
 		}
 		if n := testing.AllocsPerRun(100, ping); n != 0 {
-			t.Errorf("%d bytes: %v allocations for each way there and back", size, n)
+			t.Errorf("%d bytes: %v allocations per round trip", size, n)
 		}
 		if len(far.received) != size || len(from.received) != size {
 			t.Errorf("%d and %d of %d bytes arrived", len(far.received), len(from.received), size)
@@ -163,10 +164,10 @@ func TestBlockedWritesReuseBuffers(t *testing.T) {
 	}
 	ping()
 	if n := testing.AllocsPerRun(100, ping); n != 0 {
-		t.Errorf("%v allocations for a write that blocks", n)
+		t.Errorf("%v allocations for a blocked write", n)
 	}
 	if len(r.loop().spareBuffers) != 1 || len(far.received) != len(data) {
-		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spareBuffers), len(far.received), len(data))
+		t.Errorf("%d spare buffers, %d of %d bytes arrived", len(r.loop().spareBuffers), len(far.received), len(data))
 	}
 }
 

@@ -34,7 +34,7 @@ func TestTProxyListener(t *testing.T) {
 			}
 			newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 			if set != tproxy {
-				t.Errorf("%s, TProxy %v: when it was bound, %v was set: %v", tt.at, tproxy, tt.want, set)
+				t.Errorf("%s, TProxy %v: option %v set before bind: %v", tt.at, tproxy, tt.want, set)
 			}
 		}
 	}
@@ -51,7 +51,7 @@ func TestTProxyListenerWithoutCapability(t *testing.T) {
 		return 0
 	}
 	if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); err == nil || k.used != 0 {
-		t.Errorf("a listener that cannot be transparent: %v, %d descriptors", err, k.used)
+		t.Errorf("without the capability: %v, %d descriptors are open", err, k.used)
 	}
 }
 
@@ -60,7 +60,7 @@ func TestTProxyListenerWithoutCapability(t *testing.T) {
 func TestDestination(t *testing.T) {
 	sent := netip.MustParseAddrPort("198.51.100.77:1234")
 	sent6 := netip.MustParseAddrPort("[2001:db8:7::1]:1234")
-	local, unknown := v2(netip.AddrPort{}, netip.AddrPort{}), "PROXY UNKNOWN\r\n"
+	const unknown = "PROXY UNKNOWN\r\n"
 	pass := func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }
 	for _, tt := range []struct {
 		name    string
@@ -75,11 +75,13 @@ func TestDestination(t *testing.T) {
 		{"UNKNOWN", nil, sent, unknown, sent},
 		{"no header", pass, sent, "payload", sent},
 		{"no header, IPv6", pass, sent6, "payload", sent6},
-		{"the last header's", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, dest4) + v2(client4, serverB.Addr), serverB.Addr},
-		{"LOCAL behind a header", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, dest4) + local, sent},
+		{"the last header's", func(f *forward.Forward) { f.Headers = 2 }, sent,
+			v2(client4, dest4) + v2(client4, serverB.Addr), serverB.Addr},
+		{"LOCAL after a header", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, dest4) + local, sent},
 		{"not tproxy, LOCAL", func(f *forward.Forward) { f.TProxy = false }, sent, local, netip.AddrPort{}},
 		{"not tproxy, UNKNOWN", func(f *forward.Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
-		{"not tproxy, no header", func(f *forward.Forward) { pass(f); f.TProxy = false }, sent, "payload", netip.AddrPort{}},
+		{"not tproxy, no header", func(f *forward.Forward) { pass(f); f.TProxy = false }, sent, "payload",
+			netip.AddrPort{}},
 	} {
 		for _, fixed := range []bool{false, true} { // a fixed backend uses the destination only in the record
 			f := plainForward(serverA)
@@ -96,7 +98,8 @@ func TestDestination(t *testing.T) {
 			from.deliver([]byte(tt.sends))
 			r.settle()
 			if !fixed && !tt.want.IsValid() {
-				if c := r.expectEnd(1, record.NoAddress, record.Dial, record.Gateway); c.Reason != "no destination address" || c.Destination.IsValid() {
+				c := r.expectEnd(1, record.NoAddress, record.Dial, record.Gateway)
+				if c.Reason != "no destination address" || c.Destination.IsValid() {
 					t.Errorf("%s: destination %v, %s", tt.name, c.Destination, c.Reason)
 				}
 				continue
@@ -111,7 +114,7 @@ func TestDestination(t *testing.T) {
 			}
 			finishBoth(r, from)
 			if c := r.expectEnd(1, record.OK, record.Relay, record.Client); c.Destination != tt.want {
-				t.Errorf("%s: destination %v is reported, want %v", tt.name, c.Destination, tt.want)
+				t.Errorf("%s: destination %v in the record, want %v", tt.name, c.Destination, tt.want)
 			}
 			r.expectClean()
 		}
@@ -121,7 +124,8 @@ func TestDestination(t *testing.T) {
 // A destination must be allowed, an address to connect to, and not the listener itself, whatever it
 // was taken from.
 func TestDeniedDestinations(t *testing.T) {
-	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero", "destination not allowed"
+	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero",
+		"destination not allowed"
 	own := prefixes{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("2001:db8::80/128")}
 	for _, tt := range []struct {
 		at   string
@@ -160,13 +164,14 @@ func TestDeniedDestinations(t *testing.T) {
 		}
 		for _, how := range []string{"header", "LOCAL", "no header"} {
 			f := plainForward()
-			f.Listeners[0] = forward.Listener{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
+			f.Listeners[0] = forward.Listener{Name: "front",
+				Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
 				Backends: []forward.Backend{{FromHeader: true}}}
 			f.TProxy, f.AllowDestination, f.Source.Own = true, anyAddress, own
 			if tt.want == denied {
 				f.AllowDestination = own
 			}
-			sends := map[string]string{"header": v2(client, to), "LOCAL": v2(netip.AddrPort{}, netip.AddrPort{}), "no header": "payload"}[how]
+			sends := map[string]string{"header": v2(client, to), "LOCAL": local, "no header": "payload"}[how]
 			if how == "no header" {
 				f.Trust, f.PassUntrusted = prefixes{}, true
 			}
@@ -186,7 +191,8 @@ func TestDeniedDestinations(t *testing.T) {
 			}
 			c := r.expectEnd(1, record.DestinationDenied, record.Dial, record.Gateway)
 			if c.Reason != tt.want || c.Destination != to || len(r.dials) != 0 || !from.gotRST {
-				t.Errorf("%s at %s to %s: %q, destination %v, %d dials; want %q", how, tt.at, tt.to, c.Reason, c.Destination, len(r.dials), tt.want)
+				t.Errorf("%s at %s to %s: %q, destination %v, %d dials; want %q", how, tt.at, tt.to,
+					c.Reason, c.Destination, len(r.dials), tt.want)
 			}
 			r.expectClean()
 		}

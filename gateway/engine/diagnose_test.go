@@ -31,7 +31,7 @@ func TestDiagnosis(t *testing.T) {
 			from := r.open(header + "payload")
 			r.advance(6*time.Second + 10*time.Millisecond)
 			if !from.gotRST {
-				t.Error("the client still waits")
+				t.Error("the client was not reset")
 			}
 			r.advance(time.Second)
 			c := r.expectEnd(1, row.outcome, record.Dial, record.Timeout)
@@ -42,7 +42,7 @@ func TestDiagnosis(t *testing.T) {
 				t.Fatalf("dialled %+v", r.dials)
 			}
 			if got := r.dials[1].far.received; len(got) != 0 {
-				t.Errorf("the plain connection carried %q", got)
+				t.Errorf("the plain connection sent %q", got)
 			}
 			r.expectClean()
 		})
@@ -88,7 +88,7 @@ func TestNothingToDiagnose(t *testing.T) {
 	r.advance(7 * time.Second)
 	r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
 	if len(r.dials) != 1 {
-		t.Errorf("%d connects", len(r.dials))
+		t.Errorf("%d connects, want 1", len(r.dials))
 	}
 }
 
@@ -120,7 +120,7 @@ func TestAnswerAtDialDeadline(t *testing.T) {
 			finishBoth(r, from)
 			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
 			if c.Backend != serverA.Addr || string(r.dials[0].far.received) != "payload" {
-				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.received)
+				t.Errorf("connected to %v, which received %q", c.Backend, r.dials[0].far.received)
 			}
 			continue
 		}

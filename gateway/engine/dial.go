@@ -13,20 +13,6 @@ import (
 	"unproxy/transparent"
 )
 
-const (
-	// diagnoseTimeout bounds the plain connect that diagnoses a timeout in transparent mode.
-	diagnoseTimeout = time.Second
-	// diagnosisTTL is how long other connections use the result.
-	diagnosisTTL = int64(5 * time.Second)
-	maxDiagnoses = 1024
-)
-
-// diagnosis is the result of a plain connect to a backend.
-type diagnosis struct {
-	answers bool
-	expires int64
-}
-
 // targets lists the backends of a session in the order in which to try them. The next call
 // overwrites the list.
 func (l *loop) targets(s *session) []forward.Endpoint {
@@ -71,16 +57,6 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 		return false
 	}
 	s.sides[backend].watchesWrites = true
-	return true
-}
-
-// startPlainDial starts a connect to s.backend from the gateway's own address, for a diagnosis.
-func (s *session) startPlainDial(l *loop) bool {
-	errno, _ := s.connect(l, netip.AddrPort{})
-	if errno != 0 || !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
-		return false
-	}
-	s.arm(l, diagnoseTimeout)
 	return true
 }
 
@@ -196,19 +172,4 @@ func (s *session) closeBackend(l *loop) {
 		l.kernel.Close(int(d.fd))
 	}
 	*d = side{fd: -1}
-}
-
-// cachedDiagnosis returns the result of a recent plain connect to a backend.
-func (l *loop) cachedDiagnosis(backend netip.AddrPort) (answers, known bool) {
-	v, ok := l.diagnoses[backend]
-	return v.answers, ok && l.now < v.expires
-}
-
-func (l *loop) cacheDiagnosis(backend netip.AddrPort, answers bool) {
-	if len(l.diagnoses) >= maxDiagnoses {
-		clear(l.diagnoses)
-	}
-	if _, known := l.cachedDiagnosis(backend); !known {
-		l.diagnoses[backend] = diagnosis{answers: answers, expires: l.now + diagnosisTTL}
-	}
 }

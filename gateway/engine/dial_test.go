@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -46,8 +44,10 @@ func TestBackendOrder(t *testing.T) {
 		{"plain, IPv6", false, 0, client6, []forward.Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
 		{"transparent, IPv4", true, transparent.Reject, client4, []forward.Endpoint{serverA, serverB}},
 		{"transparent, IPv6", true, transparent.Reject, client6, []forward.Endpoint{serverA6, serverB6}},
-		{"transparent, IPv4, else plain", true, transparent.Plain, client4, []forward.Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
-		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6, []forward.Endpoint{serverA6, serverB6, serverA, serverB}},
+		{"transparent, IPv4, else plain", true, transparent.Plain, client4,
+			[]forward.Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
+		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6,
+			[]forward.Endpoint{serverA6, serverB6, serverA, serverB}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -67,7 +67,9 @@ func TestBackendOrder(t *testing.T) {
 				t.Errorf("dialled %v, want %v", got, row.want)
 			}
 			for _, d := range r.dials {
-				if want := row.transparent && row.mismatch != transparent.Plain || row.transparent && family(d.to) == unix.AF_INET && row.client.Addr().Is4(); d.source.IsValid() != want {
+				sameFamily := family(d.to) == unix.AF_INET && row.client.Addr().Is4()
+				want := row.transparent && (row.mismatch != transparent.Plain || sameFamily)
+				if d.source.IsValid() != want {
 					t.Errorf("%v was dialled from %v", d.to, d.source)
 				}
 			}
@@ -79,7 +81,8 @@ func TestBackendOrder(t *testing.T) {
 // A failed attempt leaves no trace when the next one succeeds. The payload reaches the backend that
 // accepts, even if an earlier one took a part of it.
 func TestFailover(t *testing.T) {
-	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED}, {waits: 1, result: unix.EHOSTUNREACH}} {
+	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED},
+		{waits: 1, result: unix.EHOSTUNREACH}} {
 		for _, payload := range []string{"", "HELO there\r\n"} {
 			r := newForwardRig(t, plainForward(serverA, serverB, serverC))
 			r.plans[serverA], r.plans[serverB] = []plan{first}, []plan{{waits: 2, result: unix.ECONNREFUSED}}
@@ -87,7 +90,8 @@ func TestFailover(t *testing.T) {
 			r.advance(3 * time.Second)
 			finishBoth(r, from)
 			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
-			if got := string(r.backend().received); got != payload || c.Backend != serverC.Addr || c.Reason != "" || c.BytesIn != int64(len(payload)) {
+			if got := string(r.backend().received); got != payload || c.Backend != serverC.Addr ||
+				c.Reason != "" || c.BytesIn != int64(len(payload)) {
 				t.Errorf("%+v: payload %q at %v (%s), %d bytes", first, got, c.Backend, c.Reason, c.BytesIn)
 			}
 			r.expectClean()
@@ -137,7 +141,7 @@ func TestNoDescriptorForBackend(t *testing.T) {
 		second := r.open(header)
 		r.advance(late)
 		if late < 6*time.Second && len(r.listenerSocket(0).list) != 1 {
-			t.Error("a connection was accepted in the shortage")
+			t.Error("a connection was accepted during the shortage")
 		}
 		r.limit = 0
 		r.advance(time.Second)
@@ -171,12 +175,14 @@ func TestSessionsWaitingForDescriptors(t *testing.T) {
 		r.settle()
 		r.advance(2500 * time.Millisecond)
 		if len(r.records) != 1 || r.records[0].Outcome != record.Limit || len(r.dials) != 1 {
-			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+			t.Fatalf("connect timeout %v: %d connections have ended, %d backends were dialled", timeout,
+				len(r.records), len(r.dials))
 		}
 		r.dials[0].far.sendFIN()
 		r.advance(time.Second)
 		if len(r.records) != 2 || r.records[1].Outcome != record.OK || len(r.dials) != 2 {
-			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+			t.Fatalf("connect timeout %v: %d connections have ended, %d backends were dialled", timeout,
+				len(r.records), len(r.dials))
 		}
 	}
 }
@@ -186,7 +192,8 @@ func TestBackendSocketOptions(t *testing.T) {
 	f.Mark, f.Keepalive, f.UserTimeout = 7, 15*time.Second, 20*time.Second
 	r := newForwardRig(t, f)
 	want := [][3]int{
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000}, {unix.SOL_SOCKET, unix.SO_MARK, 7},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
+		{unix.SOL_SOCKET, unix.SO_MARK, 7},
 	}
 	check := func(when string) {
 		t.Helper()
@@ -204,12 +211,13 @@ func TestBackendSocketOptions(t *testing.T) {
 	r.advance(14 * time.Second)
 	check("before the keepalive time")
 	r.advance(1100 * time.Millisecond)
-	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, [3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15})
+	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		[3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15})
 	check("at the keepalive time")
 	r.advance(time.Minute)
 	check("later")
 	if r.loop().wheel.count != 0 {
-		t.Error("a timer is armed though there is nothing to wait for")
+		t.Error("a timer is armed without a deadline")
 	}
 }
 
@@ -224,7 +232,7 @@ func TestIdleTimeoutWithKeepalive(t *testing.T) {
 			t.Errorf("idle timeout %v: keepalive options set: %v", idle, set)
 		}
 		if len(r.records) != 0 {
-			t.Fatalf("idle timeout %v: ended before it", idle)
+			t.Fatalf("idle timeout %v: ended too early", idle)
 		}
 		r.advance(200 * time.Millisecond)
 		r.expectEnd(1, record.IdleTimeout, record.Relay, record.Timeout)
@@ -262,7 +270,7 @@ func TestConnectTimeoutIsShared(t *testing.T) {
 		}
 		r.advance(1900 * time.Millisecond)
 		if len(r.dials) != want {
-			t.Fatalf("after %v: backend %d was given up", time.Duration(r.clock-start), want)
+			t.Fatalf("after %v: gave up on backend %d", time.Duration(r.clock-start), want)
 		}
 		r.advance(120 * time.Millisecond)
 	}
@@ -271,61 +279,6 @@ func TestConnectTimeoutIsShared(t *testing.T) {
 		t.Errorf("after %v, want 6s", c.Duration)
 	}
 	r.expectClean()
-}
-
-func newNamedRig(t *testing.T, lookup func(context.Context, string) ([]netip.Addr, error)) *rig {
-	f := plainForward()
-	f.Listeners[0].Backends = []forward.Backend{{Host: "server.test", Port: 25}}
-	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: lookup})
-}
-
-func TestBackendNames(t *testing.T) {
-	r := newNamedRig(t, func(_ context.Context, host string) ([]netip.Addr, error) {
-		if host != "server.test" {
-			t.Errorf("look-up of %q", host)
-		}
-		return []netip.Addr{serverA6.Addr.Addr(), netip.MustParseAddr("::ffff:198.51.100.1")}, nil
-	})
-	first := forward.Endpoint{Addr: netip.AddrPortFrom(serverA.Addr.Addr(), 25)}
-	r.plans[first] = []plan{refused}
-	r.open(header)
-	want := []forward.Endpoint{first, {Addr: netip.AddrPortFrom(serverA6.Addr.Addr(), 25)}}
-	if got := r.dialOrder(); !slices.Equal(got, want) {
-		t.Errorf("dialled %v, want %v", got, want)
-	}
-}
-
-func TestUnresolvedName(t *testing.T) {
-	boom := errors.New("no such host")
-	r := newNamedRig(t, func(context.Context, string) ([]netip.Addr, error) { return nil, boom })
-	r.open(header)
-	c := r.expectEnd(1, record.BackendUnreachable, record.Dial, record.Gateway)
-	if c.Reason != "the backend's name does not resolve" {
-		t.Errorf("reason %q", c.Reason)
-	}
-	if len(r.notices) != 1 || r.notices[0].Event != "resolve_failed" || r.notices[0].Err != boom || r.notices[0].Detail != "server.test" {
-		t.Errorf("notices %+v", r.notices)
-	}
-}
-
-// All addresses of a name are tried once, even if there are more than fit a byte.
-func TestNameWithManyAddresses(t *testing.T) {
-	r := newNamedRig(t, func(context.Context, string) ([]netip.Addr, error) {
-		var all []netip.Addr
-		for i := range 300 {
-			all = append(all, netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
-		}
-		return all, nil
-	})
-	for i := range 300 {
-		to := forward.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 25)}
-		r.plans[to] = []plan{unreachable}
-	}
-	r.open(header)
-	r.expectEnd(1, record.BackendUnreachable, record.Dial, record.Gateway)
-	if len(r.dials) != 300 {
-		t.Errorf("%d addresses were tried", len(r.dials))
-	}
 }
 
 func TestBackendFromHeader(t *testing.T) {
@@ -382,8 +335,10 @@ func TestSourcePort(t *testing.T) {
 			if source == client4 {
 				source = netip.AddrPort{} // same as Client
 			}
-			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.tally().PortFallbacks != row.fallbacks {
-				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.tally().PortFallbacks, row.outcome, source)
+			if c.Outcome != row.outcome || c.Source != source || !c.Transparent ||
+				r.tally().PortFallbacks != row.fallbacks {
+				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason,
+					r.tally().PortFallbacks, row.outcome, source)
 			}
 			r.expectClean()
 		})
@@ -397,7 +352,7 @@ func TestSourcePortsAreExhausted(t *testing.T) {
 	r.open(header)
 	r.expectEnd(1, record.SourcePortBusy, record.Dial, record.Gateway)
 	if len(r.dials) != 2 {
-		t.Errorf("%d attempts", len(r.dials))
+		t.Errorf("%d attempts, want 2", len(r.dials))
 	}
 	r.expectClean()
 }

@@ -30,7 +30,8 @@ func (r *rig) stopAccepting() {
 // Queued connections are accepted before the listener closes, which would reset them. Sessions
 // continue, and Idle is closed after the last one.
 func TestDrain(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	before := r.open(header)
 	var waiting []*file
 	for i := range 5 {
@@ -45,7 +46,7 @@ func TestDrain(t *testing.T) {
 	}
 	for _, f := range append(waiting, before) {
 		if f.gotRST || f.unread() != 0 {
-			t.Error("a connection was lost, or stands still")
+			t.Error("a connection was reset, or makes no progress")
 		}
 	}
 	for range 6 {
@@ -55,7 +56,7 @@ func TestDrain(t *testing.T) {
 		r.resetOneBackend()
 	}
 	if !r.isIdle() {
-		t.Error("the end was not told")
+		t.Error("not idle after the last connection")
 	}
 	r.expectClean()
 }
@@ -128,7 +129,8 @@ func TestNewFails(t *testing.T) {
 		case "setsockopt":
 			k.optionError = func(int, int) unix.Errno { return unix.ENOPROTOOPT }
 		}
-		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
+		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2,
+			Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 		if err == nil || k.used != 0 || k.batches != 0 {
 			t.Errorf("%s: %v, %d descriptors and %d batches are open", call, err, k.used, k.batches)
 		}
@@ -141,7 +143,8 @@ func TestNewFails(t *testing.T) {
 // The last connection may end on a loop that has closed its listeners while another loop still
 // passes connections to it.
 func TestDrainWaitsForAllLoops(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	r.arrive(r.listenerSocket(1), netip.AddrPortFrom(client4.Addr(), 1)) // not trusted: it ends at once
 	r.engine.StopAccepting()
 	r.engine.loops[0].turn(r.events)

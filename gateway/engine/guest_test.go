@@ -49,10 +49,12 @@ func withGuests(t testing.TB, loops int) (*rig, []*recordingGuest) {
 	datagrams := plainForward(serverA)
 	datagrams.Datagrams = true
 	var guests []*recordingGuest
-	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: []*forward.Forward{datagrams, plainForward(serverA)}, Guest: func(h Host, routes []*Route) (Guest, error) {
+	newGuest := func(h Host, routes []*Route) (Guest, error) {
 		guests = append(guests, &recordingGuest{Host: h, routes: routes})
 		return guests[len(guests)-1], nil
-	}})
+	}
+	forwards := []*forward.Forward{datagrams, plainForward(serverA)}
+	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: forwards, Guest: newGuest})
 	return r, guests
 }
 
@@ -76,18 +78,18 @@ func TestGuest(t *testing.T) {
 		f.wake(unix.EPOLLIN)
 		r.turn()
 		if got, want := g.takeCalls(), fmt.Sprintf("event %#x 0x1", key); got != want {
-			t.Errorf("told %q, want %q", got, want)
+			t.Errorf("calls %q, want %q", got, want)
 		}
 		r.Close(f.fd)
 	}
 	g.alarmIn(r, 3*time.Second)
 	r.advance(2 * time.Second)
 	if got := g.takeCalls(); got != "" {
-		t.Errorf("told %q before its time", got)
+		t.Errorf("calls %q before the deadline", got)
 	}
 	r.advance(2 * time.Second)
 	if got := g.takeCalls(); got != "alarm" {
-		t.Errorf("told %q, want its alarm", got)
+		t.Errorf("calls %q, want alarm", got)
 	}
 	g.alarmIn(r, time.Second)
 	g.Host.Alarm(0)
@@ -95,20 +97,20 @@ func TestGuest(t *testing.T) {
 	g.Call(func() { g.record("called at %v", g.Now() == r.clock) })
 	r.settle()
 	if got := g.takeCalls(); got != "called at true" {
-		t.Errorf("told %q, want a call and no alarm", got)
+		t.Errorf("calls %q, want a call and no alarm", got)
 	}
 	r.turn()
 	if len(g.calls) != 1 || g.calls[0] != "rest" {
-		t.Errorf("told %q at the end of a turn, want to rest", g.calls)
+		t.Errorf("calls %q at the end of a turn, want rest", g.calls)
 	}
 	if a, b := g.NextID(), guests[1].NextID(); a == b || a == g.NextID() {
-		t.Errorf("numbers %d and %d", a, b)
+		t.Errorf("ids %d and %d", a, b)
 	}
 
 	r.open(header)
 	r.backend()
 	if got := g.takeCalls(); got != "" {
-		t.Errorf("told %q of a session", got)
+		t.Errorf("calls %q for a session", got)
 	}
 }
 
@@ -122,13 +124,14 @@ func TestGuestHoldDelaysIdle(t *testing.T) {
 	g.Hold(f)
 	g.Hold(f)
 	g.Tally(f).Accepted += 2
-	if all, err := r.engine.Tallies(r.Context()); err != nil || len(all) != 2 || all[0].Active != 2 || all[0].Accepted != 2 || all[1].Active != 0 {
+	if all, err := r.engine.Tallies(r.Context()); err != nil || len(all) != 2 || all[0].Active != 2 ||
+		all[0].Accepted != 2 || all[1].Active != 0 {
 		t.Errorf("counted %+v, %v", all, err)
 	}
 	r.engine.StopAccepting()
 	r.settle()
 	if got := g.takeCalls(); got != "stop" {
-		t.Errorf("told %q, want to stop", got)
+		t.Errorf("calls %q, want stop", got)
 	}
 	r.engine.running.Wait()
 	g.Release(f)
@@ -142,7 +145,7 @@ func TestGuestHoldDelaysIdle(t *testing.T) {
 	r.engine.Cut()
 	r.settle()
 	if got := g.takeCalls(); got != "cut" {
-		t.Errorf("told %q, want to cut", got)
+		t.Errorf("calls %q, want cut", got)
 	}
 }
 
@@ -162,15 +165,17 @@ func TestGuestFails(t *testing.T) {
 	k := newScript(t, 0)
 	var first *recordingGuest
 	refusal := errors.New("no room")
-	_, err := New(Config{Kernel: k, Loops: 2, Forwards: []*forward.Forward{plainForward(serverA), datagrams}, Guest: func(h Host, routes []*Route) (Guest, error) {
+	newGuest := func(h Host, routes []*Route) (Guest, error) {
 		if h.Index() > 0 {
 			return nil, refusal
 		}
 		first = &recordingGuest{}
 		return first, nil
-	}})
+	}
+	forwards := []*forward.Forward{plainForward(serverA), datagrams}
+	_, err := New(Config{Kernel: k, Loops: 2, Forwards: forwards, Guest: newGuest})
 	if !errors.Is(err, refusal) || first.takeCalls() != "close" {
-		t.Errorf("error %v; told %q", err, first.calls)
+		t.Errorf("error %v; calls %q", err, first.calls)
 	}
 	if n := k.leaked(listening, epoll, eventfd); n != 0 {
 		t.Errorf("%d descriptors are open", n)
@@ -179,8 +184,9 @@ func TestGuestFails(t *testing.T) {
 
 // Without a datagram forward no guest is created.
 func TestNoGuestWithoutDatagrams(t *testing.T) {
-	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plainForward(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
-		t.Error("a guest was asked for")
+	newGuest := func(Host, []*Route) (Guest, error) {
+		t.Error("a guest was created")
 		return nil, nil
-	}})
+	}
+	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plainForward(serverA)}, Guest: newGuest})
 }

@@ -56,7 +56,8 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	h.total = []int{1, 2, 3, 4, 16}[h.IntN(5)]
 	h.rig = newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 	for _, b := range f.Listeners[0].Backends {
-		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED}, {waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
+		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED},
+			{waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
 		h.plans[b.Endpoint] = []plan{p}
 		h.anyAccepts = h.anyAccepts || p.errno == 0 && p.result == 0
 	}
@@ -88,7 +89,7 @@ func (h *history) dialled(f *file) {
 			}
 		}
 	}
-	h.Fatal("a backend was dialled for nobody")
+	h.Fatal("a backend was dialled for no known connection")
 }
 
 // size is the number of bytes that one end sends: mostly few, sometimes bulk, and limited for small
@@ -123,7 +124,8 @@ func (h *history) arrive() {
 			headers = proxyproto.AppendV1(headers, client4, dest4)
 			continue
 		}
-		headers = append(headers, v2(client4, dest4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, h.IntN(200)*(i+1))})...)
+		headers = append(headers, v2(client4, dest4,
+			proxyproto.TLV{Type: 0xe0, Value: make([]byte, h.IntN(200)*(i+1))})...)
 	}
 	l.prefix = len(headers)
 	l.up, l.down = h.newTranscript(h.size()), h.newTranscript(h.size())
@@ -200,7 +202,7 @@ func (h *history) expectProgress() {
 	for i, l := range h.conns {
 		if !h.isRelaying(l) || l.front.wasReset || l.back.wasReset {
 			if l.front.wasReset && h.isRelaying(l) || l.back != nil && l.back.wasReset && h.isRelaying(l) {
-				h.Fatalf("connection %d: goes on after a RST", i)
+				h.Fatalf("connection %d: continues after a RST", i)
 			}
 			continue
 		}
@@ -214,7 +216,7 @@ func (h *history) expectDirection(i int, from, to *file, said []byte) {
 		return
 	}
 	if !bytes.Equal(to.received, said) {
-		h.Fatalf("connection %d: %d of %d bytes arrived, and there is room", i, len(to.received), len(said))
+		h.Fatalf("connection %d: %d of %d bytes arrived although there is room", i, len(to.received), len(said))
 	}
 	if from.finReceived && !to.gotFIN {
 		h.Fatalf("connection %d: the FIN did not arrive", i)
@@ -279,7 +281,7 @@ func (h *history) check(c record.Connection, l *scriptedConn) {
 		return
 	case l.up.aborted && (c.Outcome == record.Reset || c.Outcome == record.Empty):
 		if c.By == record.Gateway || l.back != nil && len(l.back.received) > 0 {
-			h.Errorf("%v by %v, and yet the backend got %d bytes", c.Outcome, c.By, len(l.back.received))
+			h.Errorf("%v by %v, but the backend received %d bytes", c.Outcome, c.By, len(l.back.received))
 		}
 	case h.anyAccepts || c.Outcome != record.BackendRefused && c.Outcome != record.BackendUnreachable:
 		h.Errorf("ended %v in %v: %s", c.Outcome, c.Phase, c.Reason)
@@ -291,19 +293,23 @@ func (h *history) check(c record.Connection, l *scriptedConn) {
 func (h *history) checkRelay(c record.Connection, l *scriptedConn) {
 	up, down := l.up.data[l.prefix:], l.down.data
 	if !bytes.HasPrefix(up, l.back.received) || !bytes.HasPrefix(down, l.front.received) {
-		h.Errorf("%v by %v (%s): other bytes arrived than were sent, or in another order: %d of %d and %d of %d", c.Outcome, c.By, c.Reason, len(l.back.received), len(up), len(l.front.received), len(down))
+		h.Errorf("%v by %v (%s): the bytes that arrived differ from those sent: %d of %d and %d of %d",
+			c.Outcome, c.By, c.Reason, len(l.back.received), len(up), len(l.front.received), len(down))
 	}
 	if c.BytesIn != int64(len(l.back.received)) || c.BytesOut != int64(len(l.front.received)) {
-		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.received), len(l.front.received))
+		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.received),
+			len(l.front.received))
 	}
-	if c.Client != client4 || c.Transparent && c.Source.IsValid() && c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
+	if c.Client != client4 || c.Transparent && c.Source.IsValid() &&
+		c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
 		h.Errorf("client %v from %v", c.Client, c.Source)
 	}
 	if c.Outcome == record.OK {
 		h.checkOK(c, l)
 		return
 	}
-	if c.Outcome != record.Reset || c.By == record.Client && !l.up.aborted || c.By == record.Backend && !l.down.aborted {
+	if c.Outcome != record.Reset || c.By == record.Client && !l.up.aborted ||
+		c.By == record.Backend && !l.down.aborted {
 		h.Errorf("ended %v by %v, client reset: %v, backend reset: %v", c.Outcome, c.By, l.up.aborted, l.down.aborted)
 	}
 	if !l.front.gotRST && !l.up.aborted || !l.back.gotRST && !l.down.aborted {

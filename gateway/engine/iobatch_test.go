@@ -41,7 +41,7 @@ func TestManySocketsInOneTurn(t *testing.T) {
 		}
 		r.settle()
 		if len(r.dials)+len(r.records) != number || r.records[0].Outcome != record.Truncated {
-			t.Fatalf("%d dialled and %d refused of %d", len(r.dials), len(r.records), number)
+			t.Fatalf("%d dialled and %d rejected of %d", len(r.dials), len(r.records), number)
 		}
 		for _, d := range r.dials {
 			d.far.deliver(append([]byte("re: "), d.far.received...))

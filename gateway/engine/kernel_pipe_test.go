@@ -47,7 +47,7 @@ func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
 		return 0, k.spliceError
 	}
 	if len(p.bytes) > 0 {
-		k.Errorf("a splice into a pipe that holds %d bytes", len(p.bytes))
+		k.Errorf("Splice into a pipe that holds %d bytes", len(p.bytes))
 	}
 	m, errno := f.readable(false)
 	if errno != 0 || m == 0 {
@@ -61,7 +61,7 @@ func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
 
 func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
 	if len(p.bytes) == 0 {
-		k.Errorf("a splice out of an empty pipe")
+		k.Errorf("Splice out of an empty pipe")
 		return 0, unix.EAGAIN
 	}
 	if errno := f.writable(); errno != 0 {

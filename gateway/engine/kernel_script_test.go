@@ -90,7 +90,7 @@ type file struct {
 	tag    uint64
 	ready  bool // it is on poller's list
 
-	list              []*file // of a poller: what may be ready; of a listener: what waits
+	list              []*file // of a poller: files that may be ready; of a listener: its queue
 	count             uint64  // of an eventfd
 	refusesHandshakes bool
 	pipe              *pipeBytes
@@ -136,7 +136,7 @@ func (k *script) create(of kind) *file {
 func (k *script) file(fd int, call string, of ...kind) *file {
 	k.Helper()
 	if fd < 3 || fd >= len(k.files)+3 {
-		k.Fatalf("%s of descriptor %d, which never was", call, fd)
+		k.Fatalf("%s of descriptor %d, which was never open", call, fd)
 	}
 	f := k.files[fd-3]
 	if !f.isOpen {

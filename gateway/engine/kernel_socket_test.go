@@ -184,7 +184,7 @@ func (f *file) writable() syscall.Errno {
 	case f.err != 0:
 		return f.takeError()
 	case f.finSent:
-		f.kernel.Errorf("bytes for descriptor %d after its FIN", f.fd)
+		f.kernel.Errorf("Send on descriptor %d after its FIN", f.fd)
 		return unix.EPIPE
 	case f.wasReset || f.peerClosed:
 		return unix.EPIPE

@@ -39,12 +39,12 @@ func TestAcceptRate(t *testing.T) {
 	first.deliver([]byte("goes on"))
 	r.settle()
 	if limits != 1 || len(r.dials) != 2+5 || string(r.dials[0].far.received) != "goes on" {
-		t.Errorf("%d were over the rate, %d served", limits, len(r.dials))
+		t.Errorf("%d exceeded the rate, %d were served", limits, len(r.dials))
 	}
 	r.advance(time.Second)
 	r.open(header)
 	if len(r.dials) != 8 {
-		t.Error("a second later it may not connect")
+		t.Error("the connection a second later was refused")
 	}
 	r.engine.Cut()
 	r.settle()

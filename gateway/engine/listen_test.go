@@ -34,7 +34,7 @@ func requireIPv6(t *testing.T) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
-		t.Skipf("no IPv6 here: %v", err)
+		t.Skipf("this host has no IPv6: %v", err)
 	}
 	ln.Close()
 }
@@ -64,7 +64,7 @@ func TestRealDualStack(t *testing.T) {
 	for host, want := range map[string]string{"127.0.0.1": "127.0.0.1", "::1": "::1"} {
 		to := netip.AddrPortFrom(netip.MustParseAddr(host), l.Bound()[0].Addr.Port())
 		if c := l.exchange(l.connect("tcp", to.String(), header), ln); c.Peer.Addr().String() != want {
-			t.Errorf("a peer from %s is shown as %v", host, c.Peer)
+			t.Errorf("a peer from %s is reported as %v", host, c.Peer)
 		}
 	}
 	to4 := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.Bound()[1].Addr.Port())
@@ -117,7 +117,8 @@ func TestRealPortInUse(t *testing.T) {
 	f := loopback(to)
 	f.Listeners[0].Endpoint = to
 	_, err := New(Config{Forwards: []*forward.Forward{f}})
-	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(e.Hint(), "in use") {
+	if e := (*ListenError)(nil); !errors.As(err, &e) || !errors.Is(err, syscall.EADDRINUSE) ||
+		!strings.Contains(e.Hint(), "in use") {
 		t.Errorf("listen on a port in use: %v", err)
 	}
 }
@@ -146,12 +147,13 @@ func TestRealUnixSockets(t *testing.T) {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
 		}
-		if c := l.exchange(l.dial(0, header), ln); c.Client != client4 || c.Peer.IsValid() || c.BackendPath != path+"-backend" {
+		if c := l.exchange(l.dial(0, header), ln); c.Client != client4 || c.Peer.IsValid() ||
+			c.BackendPath != path+"-backend" {
 			t.Errorf("client %v, peer %v, backend %q", c.Client, c.Peer, c.BackendPath)
 		}
 	})
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the file is left: %v", err)
+		t.Errorf("the file was not removed: %v", err)
 	}
 }
 
@@ -192,7 +194,7 @@ func TestRealStaleSocket(t *testing.T) {
 		t.Errorf("a file: %v", err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != "precious" {
-		t.Errorf("the file holds %q now", b)
+		t.Errorf("the file contains %q", b)
 	}
 }
 
@@ -222,8 +224,10 @@ func TestRealSocketOptions(t *testing.T) {
 		}
 	}
 	want := [][3]int{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
 	}
 	looked := make(chan int, 2)
 	for _, loop := range l.loops {
@@ -237,7 +241,8 @@ func TestRealSocketOptions(t *testing.T) {
 				for i, d := range s.sides {
 					for _, o := range want {
 						n++
-						if v, err := unix.GetsockoptInt(int(d.fd), o[0], o[1]); err != nil || v != o[2] && !(o[2] == 1 && v != 0) {
+						if v, err := unix.GetsockoptInt(int(d.fd), o[0], o[1]); err != nil ||
+							v != o[2] && !(o[2] == 1 && v != 0) {
 							t.Errorf("side %d, level %d, option %d: %d (%v), want %d", i, o[0], o[1], v, err, o[2])
 						}
 					}
@@ -247,6 +252,6 @@ func TestRealSocketOptions(t *testing.T) {
 		})
 	}
 	if n := <-looked + <-looked; n != 2*len(want) {
-		t.Errorf("looked at %d options", n)
+		t.Errorf("checked %d options", n)
 	}
 }

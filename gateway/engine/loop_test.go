@@ -27,14 +27,14 @@ func TestSpin(t *testing.T) {
 		sleeps []bool          // at each poll
 	}{
 		{"off", 0, []time.Duration{0, us}, []bool{true, true}},
-		{"for its time", 50 * us, []time.Duration{0, 49 * us, 1 * us, 0}, []bool{false, false, false, true}},
-		{"not beyond it", 50 * us, []time.Duration{50 * us, 0}, []bool{false, true}},
+		{"for the time set", 50 * us, []time.Duration{0, 49 * us, 1 * us, 0}, []bool{false, false, false, true}},
+		{"no longer than that", 50 * us, []time.Duration{50 * us, 0}, []bool{false, true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newSpinningRig(t, tt.spin)
 			r.turn()
 			if r.lastTimeout == 0 {
-				t.Error("spins before there was an event")
+				t.Error("spins before the first event")
 			}
 			from := r.arrive(r.listenerSocket(0), lb)
 			for range 2 { // the connection, then some bytes on it
@@ -42,7 +42,7 @@ func TestSpin(t *testing.T) {
 				for i, pass := range tt.passes {
 					r.clock += int64(pass)
 					if r.turn(); (r.lastTimeout != 0) != tt.sleeps[i] {
-						t.Errorf("look %d after an event: sleeps %v, want %v", i, r.lastTimeout != 0, tt.sleeps[i])
+						t.Errorf("poll %d after an event: sleeps %v, want %v", i, r.lastTimeout != 0, tt.sleeps[i])
 					}
 				}
 				from.deliver([]byte("P"))
@@ -58,17 +58,17 @@ func TestSpinServesTimersAndMailbox(t *testing.T) {
 	r.clock += int64(95 * time.Millisecond)
 	from.deliver([]byte("PROXY"))
 	r.settle()
-	looks, called := 0, false
-	for ; len(r.records) == 0 && looks < 100; looks++ {
+	polls, called := 0, false
+	for ; len(r.records) == 0 && polls < 100; polls++ {
 		r.clock += int64(100 * time.Microsecond)
 		r.turn()
 		if r.lastTimeout != 0 {
-			t.Fatalf("sleeps after %d looks, before the deadline", looks)
+			t.Fatalf("sleeps after %d polls, before the deadline", polls)
 		}
 	}
 	r.expectEnd(1, record.HeaderTimeout, record.Header, record.Timeout)
-	if looks < 2 {
-		t.Errorf("%d looks: the loop did not spin", looks)
+	if polls < 2 {
+		t.Errorf("%d polls: the loop did not spin", polls)
 	}
 	r.expectClean()
 

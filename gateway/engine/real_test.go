@@ -79,7 +79,8 @@ func newRealWith(t *testing.T, c Config) *realEngine {
 				return
 			}
 		}
-		t.Errorf("%d descriptors and %d goroutines, at first %d and %d", descriptors(t), runtime.NumGoroutine(), open, running)
+		t.Errorf("%d descriptors and %d goroutines, want %d and %d as at the start", descriptors(t),
+			runtime.NumGoroutine(), open, running)
 	})
 	l := &realEngine{T: t, records: make(chan record.Connection, 4096)}
 	c.Loops, c.Report = 2, func(c *record.Connection) { l.records <- *c }
@@ -190,7 +191,7 @@ func expectAll(t *testing.T, conn net.Conn, b []byte) {
 	hash := sha256.New()
 	n, err := io.Copy(hash, conn)
 	if want := sha256.Sum256(b); err != nil || n != int64(len(b)) || !bytes.Equal(hash.Sum(nil), want[:]) {
-		t.Errorf("%d bytes of %d (%v), or not the same ones", n, len(b), err)
+		t.Errorf("%d bytes of %d (%v), or different ones", n, len(b), err)
 	}
 }
 

@@ -57,7 +57,8 @@ func TestBulkAfterOneEdge(t *testing.T) {
 		r.backend().deliver(down)
 		r.settle()
 		if !bytes.Equal(r.backend().received, up) || !bytes.Equal(from.received, down) {
-			t.Errorf("%d of %d and %d of %d bytes moved", len(r.backend().received), len(up), len(from.received), len(down))
+			t.Errorf("%d of %d and %d of %d bytes moved", len(r.backend().received), len(up),
+				len(from.received), len(down))
 		}
 		finishBoth(r, from)
 		r.expectEnd(1, record.OK, record.Relay, record.Client)
@@ -69,16 +70,16 @@ func TestBulkAfterOneEdge(t *testing.T) {
 func TestRelayBudget(t *testing.T) {
 	r := newUnblockedRig(t, plainForward(serverA))
 	r.pipeErrors = unix.EMFILE
-	fat, thin := r.open(header), r.open(header)
-	fat.deliver(randomBytes(4 * relayBudget * bufferSize))
-	thin.deliver([]byte("ping"))
+	bulk, small := r.open(header), r.open(header)
+	bulk.deliver(randomBytes(4 * relayBudget * bufferSize))
+	small.deliver([]byte("ping"))
 	r.turn()
 	// An edge and the run queue: twice the budget in one turn.
 	if n := len(r.dials[0].far.received); n == 0 || n > 2*relayBudget*bufferSize {
 		t.Errorf("%d bytes in one turn", n)
 	}
 	if got := string(r.dials[1].far.received); got != "ping" {
-		t.Errorf("the thin stream got %q", got)
+		t.Errorf("the small stream got %q", got)
 	}
 }
 
@@ -94,14 +95,15 @@ func TestFINWithLastBytes(t *testing.T) {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
 	if from.gotFIN {
-		t.Error("the client got a FIN that nobody sent")
+		t.Error("the client got a FIN before the backend sent one")
 	}
 	r.backend().deliver([]byte("still here"))
 	r.settle()
 	r.backend().sendFIN()
 	r.settle()
 	if got := string(from.received); got != "still here" || !from.gotFIN || r.shutdowns != 1 {
-		t.Errorf("the client got %q, a FIN: %v; %d shutdowns, but the last FIN leaves with close", got, from.gotFIN, r.shutdowns)
+		t.Errorf("the client got %q, a FIN: %v; %d shutdowns, want 1: close sends the last FIN", got,
+			from.gotFIN, r.shutdowns)
 	}
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
@@ -141,7 +143,7 @@ func TestSlowReader(t *testing.T) {
 	r.backend().deliver(randomBytes(8 << 20))
 	r.settle()
 	if taken := r.backend().read - len(from.received); taken > pipeSize || len(from.received) != r.sendRoom {
-		t.Errorf("%d bytes are taken and wait, %d were sent", taken, len(from.received))
+		t.Errorf("%d bytes are held, %d were sent", taken, len(from.received))
 	}
 	from.deliver([]byte("ping"))
 	r.settle()
@@ -201,7 +203,7 @@ func sessionOf(r *rig, from *file) *session {
 			return s
 		}
 	}
-	r.Fatal("there is no such session")
+	r.Fatal("no session has this socket")
 	return nil
 }
 
@@ -231,7 +233,7 @@ func TestSplicingStartsAndStops(t *testing.T) {
 	}
 	send(bulkRead)
 	if r.leaked(pipeRead) != 1 || d.pipe != nil || len(r.loop().pipes.idle) != 1 {
-		t.Errorf("%d pipes, one of them kept: %v", r.leaked(pipeRead), d.pipe != nil)
+		t.Errorf("%d pipes, one of them held: %v", r.leaked(pipeRead), d.pipe != nil)
 	}
 	send(smallMove - 1)
 	send(smallMove)
@@ -239,11 +241,11 @@ func TestSplicingStartsAndStops(t *testing.T) {
 		send(smallMove - 1)
 	}
 	if !d.bulk {
-		t.Error("spliced no more too early")
+		t.Error("stopped splicing too early")
 	}
 	send(smallMove - 1)
 	if d.bulk {
-		t.Error("a trickle is spliced")
+		t.Error("small moves are spliced")
 	}
 	finishBoth(r, from)
 	r.expectEnd(1, record.OK, record.Relay, record.Client)
@@ -259,7 +261,7 @@ func TestSplicingFails(t *testing.T) {
 	}{
 		{"EINVAL: not for this socket", func(k *script) { k.spliceError = unix.EINVAL }, 1},
 		{"EMFILE: no pipe", func(k *script) { k.pipeErrors = unix.EMFILE }, 0},
-		{"a tiny pipe: fs.pipe-user-pages-soft", func(k *script) { k.pipeRoom = 4096 }, 0},
+		{"a small pipe: fs.pipe-user-pages-soft", func(k *script) { k.pipeRoom = 4096 }, 0},
 	}
 	for _, row := range rows {
 		r := newUnblockedRig(t, plainForward(serverA))
@@ -294,7 +296,7 @@ func TestPipeOfResetSessionIsClosed(t *testing.T) {
 	r.settle()
 	r.expectEnd(1, record.Reset, record.Relay, record.Client)
 	if n := r.leaked(pipeRead, pipeWrite); n != 0 {
-		t.Errorf("%d ends of the pipe are kept", n)
+		t.Errorf("%d ends of the pipe are open", n)
 	}
 	r.expectClean()
 }
@@ -308,7 +310,8 @@ func TestBytesBeforeResetAreForwarded(t *testing.T) {
 	r.backend().reset()
 	r.settle()
 	c := r.expectEnd(1, record.Reset, record.Relay, record.Backend)
-	if got := string(from.received); got != "HTTP/1.0 413 too large\r\n" || !from.gotRST || c.BytesOut != int64(len(got)) {
+	if got := string(from.received); got != "HTTP/1.0 413 too large\r\n" || !from.gotRST ||
+		c.BytesOut != int64(len(got)) {
 		t.Errorf("the client got %q, a RST: %v", got, from.gotRST)
 	}
 }
@@ -383,7 +386,7 @@ func TestStaleEvent(t *testing.T) {
 	finishBoth(r, from)
 	r.open("") // reuses the slot
 	if old.state != reading || old.sides[peer].readable {
-		t.Fatalf("state %d: the place was not taken", old.state)
+		t.Fatalf("state %d: the slot was not reused", old.state)
 	}
 	l.dispatch(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR, newTag(tagPeer, key))
 	l.dispatch(unix.EPOLLOUT, newTag(tagBackend, key))

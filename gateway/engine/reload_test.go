@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -56,64 +55,47 @@ func TestCutUntrusted(t *testing.T) {
 	lenient.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
 	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{f, lenient}})
 	cut := map[string]*file{
-		"established":               r.openFrom(0, lb, header),
-		"on another loop":           r.openFrom(1, lb, header),
-		"with half a header":        r.openFrom(0, lb, header[:10]),
-		"before its header":         r.openFrom(1, lb, ""),
-		"with a backend in waiting": nil,
+		"established":                  r.openFrom(0, lb, header),
+		"on another loop":              r.openFrom(1, lb, header),
+		"with half a header":           r.openFrom(0, lb, header[:10]),
+		"before its header":            r.openFrom(1, lb, ""),
+		"while its backend is dialled": nil,
 	}
 	r.plans[serverA] = []plan{{waits: -1}}
-	cut["with a backend in waiting"] = r.openFrom(0, lb, header)
+	cut["while its backend is dialled"] = r.openFrom(0, lb, header)
 	r.plans[serverA] = []plan{{}}
 	kept := map[string]*file{
-		"of a peer that stays":     r.openFrom(0, other, header),
-		"of a client that is none": r.openFrom(0, stranger, "payload"),
-		"of a health check":        r.openFrom(0, checker, ""),
-		"of a forward without it":  r.openFrom(2, lb, header),
-		"on a unix socket":         r.openFrom(1, netip.AddrPort{}, header),
+		"of a peer that is still trusted":      r.openFrom(0, other, header),
+		"of an untrusted peer that was passed": r.openFrom(0, stranger, "payload"),
+		"of a health check":                    r.openFrom(0, checker, ""),
+		"of a forward without CutUntrusted":    r.openFrom(2, lb, header),
+		"on a unix socket":                     r.openFrom(1, netip.AddrPort{}, header),
 	}
 	set.Store(&prefixes{only(other)[0]})
 	r.engine.Recheck()
 	r.settle()
 	for name, f := range cut {
 		if !f.gotRST {
-			t.Errorf("the connection %s goes on", name)
+			t.Errorf("the connection %s was not reset", name)
 		}
 	}
 	for name, f := range kept {
 		if f.gotRST || !f.isOpen {
-			t.Errorf("the connection %s was cut", name)
+			t.Errorf("the connection %s was reset", name)
 		}
 	}
 	if len(r.records) != len(cut) {
 		t.Errorf("%d connections ended, want %d", len(r.records), len(cut))
 	}
 	for _, c := range r.records {
-		if c.Outcome != record.Untrusted || c.By != record.Gateway || c.Peer.Addr() != lb.Addr() || c.Reason != "peer is no longer trusted" {
+		if c.Outcome != record.Untrusted || c.By != record.Gateway || c.Peer.Addr() != lb.Addr() ||
+			c.Reason != "peer is no longer trusted" {
 			t.Errorf("ended %v in %v by %v: %s", c.Outcome, c.Phase, c.By, c.Reason)
 		}
 	}
 	r.engine.Cut()
 	r.settle()
 	r.expectClean()
-}
-
-// Resolve looks names up at once, before the interval has passed.
-func TestResolveNow(t *testing.T) {
-	looked := make(chan string, 16)
-	f := plainForward()
-	f.Listeners[0].Backends = []forward.Backend{{Host: "a.test", Port: 1}, {Host: "b.test", Port: 1}}
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
-		looked <- host
-		return []netip.Addr{serverA.Addr.Addr()}, nil
-	}})
-	<-looked
-	<-looked
-	r.engine.Resolve()
-	again := map[string]bool{<-looked: true, <-looked: true}
-	if !again["a.test"] || !again["b.test"] {
-		t.Errorf("looked up again: %v", again)
-	}
 }
 
 // Alive is closed when all loops have handled a call, and not before.
@@ -124,7 +106,7 @@ func TestAlive(t *testing.T) {
 	r.engine.loops[0].turn(r.events)
 	select {
 	case <-answered:
-		t.Error("alive, though one loop never came round")
+		t.Error("alive, though one loop has not turned")
 	default:
 	}
 	r.settle()
@@ -149,7 +131,7 @@ func TestRealCallsAfterClose(t *testing.T) {
 	}
 	for _, loop := range l.loops {
 		if len(loop.mail.calls) != 0 || loop.mail.unread.Load() {
-			t.Error("a loop that has ended was called")
+			t.Error("a call was queued for a loop that has ended")
 		}
 	}
 }

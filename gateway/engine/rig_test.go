@@ -61,7 +61,9 @@ type rig struct {
 // plainForward is a forward that trusts the load balancer.
 func plainForward(backends ...forward.Endpoint) *forward.Forward {
 	f := &forward.Forward{
-		Listeners:      []forward.Listener{{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
+		Listeners: []forward.Listener{
+			{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}},
+		},
 		Trust:          only(lb),
 		Headers:        1,
 		HeaderTimeout:  5 * time.Second,
@@ -90,7 +92,7 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 		c.Report = func(rec *record.Connection) {
 			r.records = append(r.records, *rec)
 			if !rec.Outcome.Possible(rec.Phase) {
-				t.Errorf("%v in %v is not in package record's table", rec.Outcome, rec.Phase)
+				t.Errorf("%v in %v is not possible according to package record", rec.Outcome, rec.Phase)
 			}
 		}
 	}
@@ -161,7 +163,7 @@ func (r *rig) settle() {
 			return
 		}
 	}
-	r.Fatal("the loops do not come to rest")
+	r.Fatal("the loops do not settle")
 }
 
 // advance moves the clock forward in steps of at most a second, and settles after each.
@@ -205,7 +207,8 @@ func (r *rig) expectEnd(n int, outcome record.Outcome, phase record.Phase, by re
 	r.Helper()
 	c := r.lastRecord(n)
 	if c.Outcome != outcome || c.Phase != phase || c.By != by {
-		r.Errorf("ended %v in %v by %v (%s), want %v in %v by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome, phase, by)
+		r.Errorf("ended %v in %v by %v (%s), want %v in %v by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome,
+			phase, by)
 	}
 	if c.Duration < c.HeaderTime+c.ConnectTime {
 		r.Errorf("took %v, shorter than header %v and connect %v", c.Duration, c.HeaderTime, c.ConnectTime)
@@ -248,7 +251,7 @@ func (r *rig) expectCleanLoop(l *loop) {
 	for s := range l.sessions.from(0, l.sessions.len()) {
 		for i, d := range s.sides {
 			if s.state != free || d.fd != -1 || d.held != nil || d.borrowed != nil || d.pipe != nil {
-				r.Errorf("session %d keeps side %d: %+v", s.index, i, d)
+				r.Errorf("free session %d has side %d: %+v", s.index, i, d)
 			}
 		}
 	}
@@ -263,7 +266,7 @@ func (r *rig) expectCleanLoop(l *loop) {
 	seen := map[*[bufferSize]byte]bool{(*[bufferSize]byte)(l.buffer): true}
 	for _, b := range l.spareBuffers {
 		if seen[b] {
-			r.Errorf("a buffer was given back twice")
+			r.Errorf("a buffer was returned twice")
 		}
 		seen[b] = true
 	}

@@ -20,13 +20,15 @@ func TestGracefulClose(t *testing.T) {
 	k.filters = true
 	held := k.create(listening)
 	kept := plainForward(serverB)
-	kept.Listeners[0].Socket = &forward.Socket{FD: held.fd, Bound: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:82")}, Held: true}
+	kept.Listeners[0].Socket = &forward.Socket{FD: held.fd,
+		Bound: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:82")}, Held: true}
 	r := newRig(t, k, Config{Loops: 2, Forwards: []*forward.Forward{withSecondListener(plainForward(serverA)), kept}})
 	front, side := r.listenerSocket(0), r.listenerSocket(1)
 	r.engine.StopAccepting()
 	r.settle()
 	if !front.refusesHandshakes || !side.refusesHandshakes || held.refusesHandshakes || held.isOpen || !front.isOpen {
-		t.Errorf("new handshakes are refused: %v, %v; of a held one %v, which is open: %v", front.refusesHandshakes, side.refusesHandshakes, held.refusesHandshakes, held.isOpen)
+		t.Errorf("new handshakes are refused: %v, %v; of a held one %v, which is open: %v",
+			front.refusesHandshakes, side.refusesHandshakes, held.refusesHandshakes, held.isOpen)
 	}
 	late := r.arrive(front, lb) // its handshake began before
 	late.deliver([]byte(header))
@@ -43,7 +45,7 @@ func TestGracefulClose(t *testing.T) {
 	r.resetOneBackend()
 	r.resetOneBackend()
 	if !r.isIdle() {
-		t.Error("the end was not told")
+		t.Error("not idle after the last connection")
 	}
 	r.expectClean()
 }
@@ -93,7 +95,8 @@ func TestRealRefuseHandshakes(t *testing.T) {
 				}
 			})
 			var waited net.Error
-			if _, err := net.DialTimeout("tcp", address, 50*time.Millisecond); !errors.As(err, &waited) || !waited.Timeout() {
+			if _, err := net.DialTimeout("tcp", address, 50*time.Millisecond); !errors.As(err, &waited) ||
+				!waited.Timeout() {
 				t.Errorf("a new handshake: %v, want no answer", err)
 			}
 			for _, client := range []halfCloser{established, queued, underWay} {
@@ -108,7 +111,7 @@ func TestRealRefuseHandshakes(t *testing.T) {
 			}
 			front.Close()
 			if _, err := net.DialTimeout("tcp", address, testTimeout); err == nil {
-				t.Error("somebody listens")
+				t.Error("a closed listener accepted a connection")
 			}
 		})
 	}

@@ -28,25 +28,28 @@ func TestEachSession(t *testing.T) {
 	f.Name = "forward"
 	r := newForwardRig(t, f)
 	if got := r.sessions(); len(got) != 0 {
-		t.Fatalf("at first there are %+v", got)
+		t.Fatalf("sessions at the start: %+v", got)
 	}
 	r.open(header[:10])
 	r.advance(time.Second)
 	r.plans[serverA] = []plan{silent, {}}
 	r.open(header)
 	r.advance(time.Second)
-	from := r.open(v2(client4, dest4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}) + "hello")
+	authority := proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("a.example\xff")}
+	from := r.open(v2(client4, dest4, authority) + "hello")
 	r.backend().deliver([]byte("welcome"))
 	r.settle()
 	r.advance(time.Second)
 	want := []Session{
 		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
-		{State: "dialling", Version: 1, Client: client4, Destination: dest4, Backend: serverA, Age: 2 * time.Second, Idle: 2 * time.Second},
-		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: dest4, Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
+		{State: "dialling", Version: 1, Client: client4, Destination: dest4, Backend: serverA,
+			Age: 2 * time.Second, Idle: 2 * time.Second},
+		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: dest4,
+			Backend: serverA, BytesIn: 5, BytesOut: 7, Age: time.Second, Idle: time.Second},
 	}
 	got := r.sessions()
 	if len(got) != len(want) {
-		t.Fatalf("there are %+v", got)
+		t.Fatalf("sessions %+v", got)
 	}
 	ids := map[uint64]bool{}
 	for _, s := range got {
@@ -59,7 +62,7 @@ func TestEachSession(t *testing.T) {
 			found = found || s == w
 		}
 		if !found {
-			t.Errorf("there is %+v", s)
+			t.Errorf("unexpected session %+v", s)
 		}
 	}
 	if len(ids) != len(want) {
@@ -68,7 +71,7 @@ func TestEachSession(t *testing.T) {
 	from.reset()
 	r.settle()
 	if got := r.sessions(); len(got) != 2 {
-		t.Errorf("after one ended there are %+v", got)
+		t.Errorf("sessions after one has ended: %+v", got)
 	}
 }
 
@@ -97,7 +100,7 @@ func TestEachSessionInSteps(t *testing.T) {
 		ids[s.ID] = true
 	}
 	if len(ids) != n-50 {
-		t.Errorf("%d sessions are told of; want %d", len(ids), n-50)
+		t.Errorf("%d sessions were reported, want %d", len(ids), n-50)
 	}
 }
 
@@ -143,7 +146,7 @@ func TestResetByOperator(t *testing.T) {
 				t.Error("the peer got no RST")
 			}
 			if found, err := r.engine.Reset(t.Context(), id); found || err != nil {
-				t.Errorf("once more: found %v, %v", found, err)
+				t.Errorf("second Reset: found %v, %v", found, err)
 			}
 			r.engine.Cut()
 			r.settle()
@@ -176,7 +179,8 @@ func TestRealEachSessionUnderLoad(t *testing.T) {
 		}
 	})
 	for range 50 {
-		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil { // an error means that it was reset already
+		// an error means that it was reset already
+		if conn, err := net.Dial("tcp", l.Bound()[0].Addr.String()); err == nil {
 			defer conn.Close()
 		}
 		l.expectRecord(record.Reset, record.Gateway)

@@ -267,33 +267,6 @@ func (s *session) dialFailed(l *loop) {
 	s.refuse(l, s.outcome, record.Dial)
 }
 
-// diagnose starts to find out why a transparent connect timed out.
-func (s *session) diagnose(l *loop) {
-	s.resetSide(l, peer)
-	s.state = diagnosing
-	if v, ok := l.cachedDiagnosis(s.backend.Addr); ok {
-		s.finishDiagnosis(l, v)
-		return
-	}
-	if !s.startPlainDial(l) {
-		s.finishDiagnosis(l, false)
-	}
-}
-
-// finishDiagnosis ends a session whose transparent connect timed out. answers means that a plain
-// connect succeeded.
-func (s *session) finishDiagnosis(l *loop, answers bool) {
-	l.cacheDiagnosis(s.backend.Addr, answers)
-	outcome := record.ConnectTimeout
-	if answers {
-		outcome = record.NoReturnPath
-		s.setReason("the backend answers the gateway's own address, " +
-			"but its replies to the client do not return through the gateway")
-	}
-	s.endedBy = record.Timeout
-	s.refuse(l, outcome, record.Dial)
-}
-
 // connected starts the relay phase: the backend is connected.
 func (s *session) connected(l *loop) {
 	s.state = relaying

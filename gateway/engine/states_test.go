@@ -54,76 +54,95 @@ func badChecksum() string {
 }
 
 func setTransparent(f *forward.Forward) { f.Transparent = true }
+func closeLocal(f *forward.Forward)     { f.CloseLocal = true }
+
+// local is a version 2 header with the command LOCAL.
+var local = v2(netip.AddrPort{}, netip.AddrPort{})
 
 // The rows follow the table in docs/outcomes.md.
 var outcomes = []outcomeCase{
-	{name: "ok", sends: header, then: finishBoth, outcome: record.OK, phase: record.Relay, by: record.Client, client: client4},
+	{name: "ok", sends: header, then: finishBoth,
+		outcome: record.OK, phase: record.Relay, by: record.Client, client: client4},
 	{name: "ok, the backend first", sends: header, then: func(r *rig, f *file) {
 		r.backend().sendFIN()
 		r.settle()
 		f.sendFIN()
 		r.settle()
 	}, outcome: record.OK, phase: record.Relay, by: record.Backend, client: client4},
-	{name: "ok, an untrusted peer passes", setting: func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true },
-		then: finishBoth, outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
-	{name: "ok, LOCAL is relayed", setting: setTransparent, sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: finishBoth,
+	{name: "ok, an untrusted peer is passed",
+		setting: func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }, then: finishBoth,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
-	{name: "ok, LOCAL is closed", setting: func(f *forward.Forward) { f.CloseLocal = true }, sends: v2(netip.AddrPort{}, netip.AddrPort{}) + "PING",
-		then: sendFIN, outcome: record.OK, phase: record.Header, by: record.Gateway},
-	{name: "ok, LOCAL is closed and its peer stays", setting: func(f *forward.Forward) { f.CloseLocal = true },
-		sends: v2(netip.AddrPort{}, netip.AddrPort{}), then: after(6 * time.Second),
+	{name: "ok, LOCAL is relayed", setting: setTransparent, sends: local, then: finishBoth,
+		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
+	{name: "ok, LOCAL is closed", setting: closeLocal, sends: local + "PING", then: sendFIN,
+		outcome: record.OK, phase: record.Header, by: record.Gateway},
+	{name: "ok, LOCAL is closed, the peer stays open", setting: closeLocal, sends: local, then: after(6 * time.Second),
 		outcome: record.OK, phase: record.Header, by: record.Gateway},
 	{name: "ok, UNKNOWN is relayed", sends: "PROXY UNKNOWN\r\n", then: finishBoth,
 		outcome: record.OK, phase: record.Relay, by: record.Client, client: lb},
-	{name: "empty, FIN", then: sendFIN, outcome: record.Empty, phase: record.Header, by: record.Peer},
-	{name: "empty, RST", then: sendRST, outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
-	{name: "empty, a health checker", setting: func(f *forward.Forward) { f.Health = only(lb) }, sends: "GET / HTTP/1.0\r\n\r\n", then: sendFIN,
+	{name: "empty, FIN", then: sendFIN,
+		outcome: record.Empty, phase: record.Header, by: record.Peer},
+	{name: "empty, RST", then: sendRST,
+		outcome: record.Empty, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
+	{name: "empty, a health checker", setting: func(f *forward.Forward) { f.Health = only(lb) },
+		sends: "GET / HTTP/1.0\r\n\r\n", then: sendFIN,
 		outcome: record.Empty, phase: record.Trust, by: record.Gateway},
 	{name: "untrusted", setting: func(f *forward.Forward) { f.Trust = prefixes{} }, sends: header,
 		outcome: record.Untrusted, phase: record.Trust, by: record.Gateway, reset: true},
-	{name: "not_proxy", sends: "GET / HTTP/1.1\r\n\r\n", outcome: record.NotProxy, phase: record.Header, by: record.Peer,
-		reason: "no PROXY signature", reset: true},
-	{name: "malformed", sends: "PROXY TCP4 1.2.3.4 1.2.3.4 1 x\r\n", outcome: record.Malformed, phase: record.Header, by: record.Peer,
-		reason: "port", reset: true},
+	{name: "not_proxy", sends: "GET / HTTP/1.1\r\n\r\n",
+		outcome: record.NotProxy, phase: record.Header, by: record.Peer, reason: "no PROXY signature", reset: true},
+	{name: "malformed", sends: "PROXY TCP4 1.2.3.4 1.2.3.4 1 x\r\n",
+		outcome: record.Malformed, phase: record.Header, by: record.Peer, reason: "port", reset: true},
 	{name: "too_long", setting: func(f *forward.Forward) { f.Header.MaxLength = 64 },
 		sends:   v2(client4, dest4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, 100)}),
-		outcome: record.TooLong, phase: record.Header, by: record.Peer, reason: "header longer than allowed", reset: true},
+		outcome: record.TooLong, phase: record.Header, by: record.Peer,
+		reason: "header longer than allowed", reset: true},
 	{name: "unsupported", setting: func(f *forward.Forward) { f.Header.RefuseV1 = true }, sends: header,
 		outcome: record.Unsupported, phase: record.Header, by: record.Peer, reason: "v1 not accepted", reset: true},
-	{name: "bad_checksum", sends: badChecksum(), outcome: record.BadChecksum, phase: record.Header, by: record.Peer,
-		reason: "CRC32C mismatch", reset: true},
-	{name: "truncated", sends: header[:20], then: sendFIN, outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
-	{name: "truncated, in the second header", setting: func(f *forward.Forward) { f.Headers = 2 }, sends: header, then: sendFIN,
+	{name: "bad_checksum", sends: badChecksum(),
+		outcome: record.BadChecksum, phase: record.Header, by: record.Peer, reason: "CRC32C mismatch", reset: true},
+	{name: "truncated", sends: header[:20], then: sendFIN,
 		outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
-	{name: "reset, in the header", sends: header[:20], then: sendRST, outcome: record.Reset, phase: record.Header, by: record.Peer,
-		reason: "connection reset by peer", reset: true},
+	{name: "truncated, in the second header", setting: func(f *forward.Forward) { f.Headers = 2 },
+		sends: header, then: sendFIN,
+		outcome: record.Truncated, phase: record.Header, by: record.Peer, reset: true},
+	{name: "reset, in the header", sends: header[:20], then: sendRST,
+		outcome: record.Reset, phase: record.Header, by: record.Peer, reason: "connection reset by peer", reset: true},
 	{name: "header_timeout", sends: header[:20], then: after(6 * time.Second),
 		outcome: record.HeaderTimeout, phase: record.Header, by: record.Timeout, reset: true},
 	{name: "source_denied", setting: setTransparent, sends: "PROXY TCP4 127.0.0.1 192.0.2.80 4711 80\r\n",
 		outcome: record.SourceDenied, phase: record.Dial, by: record.Gateway, reason: "loopback",
 		client: netip.MustParseAddrPort("127.0.0.1:4711"), reset: true},
-	{name: "family_mismatch", setting: setTransparent, sends: v2(client6, dest6), outcome: record.FamilyMismatch, phase: record.Dial,
-		by: record.Gateway, reason: "no backend has the client's address family", client: client6, reset: true},
+	{name: "family_mismatch", setting: setTransparent, sends: v2(client6, dest6),
+		outcome: record.FamilyMismatch, phase: record.Dial, by: record.Gateway,
+		reason: "no backend has the client's address family", client: client6, reset: true},
 	{name: "destination_denied", setting: func(f *forward.Forward) {
 		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, prefixes{}
-	}, sends: header, outcome: record.DestinationDenied, phase: record.Dial, by: record.Gateway,
+	}, sends: header,
+		outcome: record.DestinationDenied, phase: record.Dial, by: record.Gateway,
 		reason: "destination not allowed", client: client4, reset: true},
-	{name: "no_address, UNKNOWN is rejected", setting: func(f *forward.Forward) { f.RejectUnknown = true }, sends: "PROXY UNKNOWN\r\n",
+	{name: "no_address, UNKNOWN is rejected", setting: func(f *forward.Forward) { f.RejectUnknown = true },
+		sends:   "PROXY UNKNOWN\r\n",
 		outcome: record.NoAddress, phase: record.Dial, by: record.Gateway, reset: true},
-	{name: "no_address, LOCAL names no destination", setting: func(f *forward.Forward) {
+	{name: "no_address, LOCAL has no destination", setting: func(f *forward.Forward) {
 		f.Listeners[0].Backends, f.AllowDestination = []forward.Backend{{FromHeader: true}}, anyAddress
-	}, sends: v2(netip.AddrPort{}, netip.AddrPort{}), outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
+	}, sends: local,
+		outcome: record.NoAddress, phase: record.Dial, by: record.Gateway,
 		reason: "no destination address", client: lb, reset: true},
-	{name: "reset, by the client", sends: header, then: sendRST, outcome: record.Reset, phase: record.Relay, by: record.Client,
+	{name: "reset, by the client", sends: header, then: sendRST,
+		outcome: record.Reset, phase: record.Relay, by: record.Client,
 		reason: "connection reset by peer", client: client4, reset: true},
 	{name: "reset, by the backend", sends: header, then: func(r *rig, _ *file) { sendRST(r, r.backend()) },
-		outcome: record.Reset, phase: record.Relay, by: record.Backend, reason: "connection reset by peer", client: client4, reset: true},
-	{name: "reset, the backend vanished", sends: header, then: func(r *rig, _ *file) {
+		outcome: record.Reset, phase: record.Relay, by: record.Backend,
+		reason: "connection reset by peer", client: client4, reset: true},
+	{name: "reset, the backend is gone", sends: header, then: func(r *rig, _ *file) {
 		r.backend().reset()
 		r.backend().err = unix.ETIMEDOUT // keepalive gave up (tcp_write_err)
 		r.settle()
-	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout, reason: "connection timed out", client: client4, reset: true},
-	{name: "idle_timeout", setting: func(f *forward.Forward) { f.IdleTimeout = time.Minute }, sends: header, then: after(62 * time.Second),
+	}, outcome: record.Reset, phase: record.Relay, by: record.Timeout,
+		reason: "connection timed out", client: client4, reset: true},
+	{name: "idle_timeout", setting: func(f *forward.Forward) { f.IdleTimeout = time.Minute },
+		sends: header, then: after(62 * time.Second),
 		outcome: record.IdleTimeout, phase: record.Relay, by: record.Timeout, client: client4, reset: true},
 	{name: "drained, in the header", then: func(r *rig, _ *file) { r.engine.Cut(); r.settle() },
 		outcome: record.Drained, phase: record.Header, by: record.Gateway, reset: true},
@@ -151,12 +170,14 @@ func TestOutcomes(t *testing.T) {
 func (row *outcomeCase) check(t *testing.T, r *rig, from *file) {
 	c := r.expectEnd(1, row.outcome, row.phase, row.by)
 	if c.Reason != row.reason || c.Client != row.client || c.Peer != lb || c.Forward != "front" {
-		t.Errorf("reason %q, client %v, peer %v, forward %q; want %q and client %v", c.Reason, c.Client, c.Peer, c.Forward, row.reason, row.client)
+		t.Errorf("reason %q, client %v, peer %v, forward %q; want %q and client %v", c.Reason, c.Client,
+			c.Peer, c.Forward, row.reason, row.client)
 	}
 	if !from.wasReset && (from.gotRST != row.reset || !from.gotRST && !from.gotFIN) {
 		t.Errorf("the load balancer got a RST: %v, a FIN: %v; want a RST: %v", from.gotRST, from.gotFIN, row.reset)
 	}
-	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.wasReset && row.outcome != record.Drained &&
+	wantSample := row.phase == record.Header && row.reset && row.sends != "" && !from.wasReset &&
+		row.outcome != record.Drained &&
 		!strings.Contains(row.name, "second")
 	if got := len(c.Sample) > 0; got != wantSample || got && !strings.HasPrefix(row.sends, c.Sample) {
 		t.Errorf("sample %q, want one: %v", c.Sample, wantSample)
@@ -228,7 +249,8 @@ func TestStackedHeaders(t *testing.T) {
 			wantClient, want = client6, header+"payload"
 		}
 		if got := string(r.backend().received); got != want || c.Client != wantClient || c.Version != uint8(headers) {
-			t.Errorf("%d headers: client %v, version %d, payload %q, want %v and %q", headers, c.Client, c.Version, got, wantClient, want)
+			t.Errorf("%d headers: client %v, version %d, payload %q, want %v and %q", headers, c.Client,
+				c.Version, got, wantClient, want)
 		}
 	}
 }
@@ -263,7 +285,7 @@ func TestHealthCheckIsClosedCleanly(t *testing.T) {
 	r := newForwardRig(t, f)
 	from := r.open("GET / HTTP/1.0\r\n")
 	if !from.gotFIN || !from.isOpen {
-		t.Fatal("no FIN before the checker's")
+		t.Fatal("no FIN before that of the health check")
 	}
 	from.deliver(make([]byte, 3*relayBudget*bufferSize))
 	r.settle()
@@ -286,17 +308,17 @@ func TestClientLimit(t *testing.T) {
 	r.open(header)
 	r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
 	// Other clients are not affected, and LOCAL names no client.
-	other, local := r.open(v2(client6, dest6)), r.open(v2(netip.AddrPort{}, netip.AddrPort{}))
+	other, check := r.open(v2(client6, dest6)), r.open(local)
 	finishBothOf(r, first, 0)
 	r.open(header)
 	if len(r.records) != 2 {
-		t.Errorf("a place that became free was not given: %v", r.lastRecord(len(r.records)).Outcome)
+		t.Errorf("the place of a connection that ended was not reused: %v", r.lastRecord(len(r.records)).Outcome)
 	}
 	r.engine.Cut()
 	r.settle()
-	for _, f := range []*file{second, other, local} {
+	for _, f := range []*file{second, other, check} {
 		if !f.gotRST {
-			t.Error("not cut")
+			t.Error("Cut did not reset a connection")
 		}
 	}
 	r.expectClean()
@@ -323,7 +345,8 @@ func TestRecord(t *testing.T) {
 	f.Source = transparent.Policy{SourcePort: transparent.Any}
 	f.Transparent = true
 	r := newForwardRig(t, f)
-	from := r.open(v2(client4, dest4, proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("mail.example.org")}))
+	authority := proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("mail.example.org")}
+	from := r.open(v2(client4, dest4, authority))
 	from.deliver([]byte("12345"))
 	r.backend().deliver([]byte("123"))
 	r.clock += int64(time.Second)

@@ -27,13 +27,13 @@ func (r *rig) expectTallies() {
 	want := r.tallyRecords()
 	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // not in the records
 	if n := headersOf(&got); n != total(&got.HeaderTime) {
-		r.Errorf("%d headers, and the time of %d", n, total(&got.HeaderTime))
+		r.Errorf("%d headers, but %d header times", n, total(&got.HeaderTime))
 	}
 	alignHistogram(r, "header", &got.HeaderTime, &want.HeaderTime)
 	alignHistogram(r, "connect", &got.ConnectTime, &want.ConnectTime)
 	alignHistogram(r, "duration", &got.Duration, &want.Duration)
 	if got != want {
-		r.Errorf("counted %+v\nthe records say %+v", got, want)
+		r.Errorf("tallies %+v\nrecords %+v", got, want)
 	}
 }
 
@@ -62,7 +62,7 @@ func (r *rig) tallyRecords() (t record.Tally) {
 func alignHistogram(t testing.TB, what string, got, want *record.Histogram) {
 	t.Helper()
 	if d := got.Seconds - want.Seconds; d > 1e-6 || d < -1e-6 {
-		t.Errorf("%s: %v s in all, want %v", what, got.Seconds, want.Seconds)
+		t.Errorf("%s: sum %v s, want %v", what, got.Seconds, want.Seconds)
 	}
 	got.Seconds = want.Seconds
 	if got.Counts[0] > want.Counts[0] {
@@ -104,7 +104,8 @@ func TestHeaderKinds(t *testing.T) {
 				want = 1
 			}
 			if got[kind] != want {
-				t.Errorf("%q: %d headers of version %s, command %s; want %d", tt.sends, got[kind], kind.Version(), kind.Command(), want)
+				t.Errorf("%q: %d headers of version %s, command %s; want %d", tt.sends, got[kind],
+					kind.Version(), kind.Command(), want)
 			}
 		}
 	}
@@ -115,7 +116,9 @@ func TestHeaderKinds(t *testing.T) {
 func TestTalliesPerForward(t *testing.T) {
 	first, second := plainForward(serverA), plainForward(serverB)
 	first.Name = "first"
-	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
+	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside",
+		Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")},
+		Backends: first.Listeners[0].Backends})
 	second.Listeners[0].Name = "behind"
 	second.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
 	k := newScript(t, 0)
@@ -147,11 +150,14 @@ func TestTalliesPerForward(t *testing.T) {
 		connects, denied uint64
 	}{{"first", 6, 6, 8 << 20, 6, 0}, {"behind", 3, 4, 3, 3, 1}} {
 		got := &all[i]
-		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted || got.Bytes[record.In] != want.bytes || got.Bytes[record.Out] != 0 {
-			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active, got.Accepted, got.Bytes[record.In], got.Bytes[record.Out], want)
+		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted ||
+			got.Bytes[record.In] != want.bytes || got.Bytes[record.Out] != 0 {
+			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active,
+				got.Accepted, got.Bytes[record.In], got.Bytes[record.Out], want)
 		}
 		if total(&got.ConnectTime) != want.connects || got.Closed[record.Untrusted][record.Trust] != want.denied {
-			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, total(&got.ConnectTime), got.Closed[record.Untrusted][record.Trust], want)
+			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, total(&got.ConnectTime),
+				got.Closed[record.Untrusted][record.Trust], want)
 		}
 	}
 }
@@ -177,7 +183,7 @@ func TestTrustReceivesLoopIndex(t *testing.T) {
 	}
 	r.openFrom(0, netip.MustParseAddrPort("203.0.113.1:1"), header)
 	if c.loops[0]+c.loops[1] != 5 || c.loops[0] < 2 || c.loops[1] < 2 {
-		t.Errorf("asked by loop: %v", c.loops)
+		t.Errorf("calls by loop: %v", c.loops)
 	}
 	if len(r.records) != 1 || r.records[0].Outcome != record.Untrusted {
 		t.Errorf("ended: %+v", r.records)
@@ -227,7 +233,7 @@ func TestTalliesContextCancelled(t *testing.T) {
 	late := errors.New("too late")
 	cancel(late)
 	if _, err := r.engine.Tallies(ctx); !errors.Is(err, late) {
-		t.Errorf("error %v; want that of the context", err)
+		t.Errorf("error %v, want the cause of the context", err)
 	}
 	r.settle() // discards the answer
 }

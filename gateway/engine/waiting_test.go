@@ -16,29 +16,29 @@ func TestOldestWaitingIsEvicted(t *testing.T) {
 	oldest := r.open(header[:10])
 	second := r.open("")
 	if n := r.engine.Counters().Waiting; n != 2 || len(r.records) != 0 {
-		t.Fatalf("%d wait, %d ended", n, len(r.records))
+		t.Fatalf("%d are waiting, %d ended", n, len(r.records))
 	}
 	third := r.open("")
 	c := r.expectEnd(1, record.Limit, record.Header, record.Gateway)
 	if !oldest.gotRST || c.Sample != header[:10] || c.Reason == "" {
-		t.Errorf("the oldest was not reset, or without a word: %+v", c)
+		t.Errorf("the oldest was not reset, or its record lacks a sample or reason: %+v", c)
 	}
 	second.deliver([]byte(header)) // it no longer waits
 	r.settle()
 	fourth := r.open("")
 	if len(r.records) != 1 {
-		t.Errorf("%d ended, though only two wait", len(r.records))
+		t.Errorf("%d ended, though only two are waiting", len(r.records))
 	}
 	fifth := r.open("")
 	r.expectEnd(2, record.Limit, record.Header, record.Gateway)
 	for _, f := range []*file{established, second, fourth, fifth} {
 		f.deliver([]byte("payload"))
 		if f.gotRST {
-			t.Error("a connection that may stay was reset")
+			t.Error("a connection within the limit was reset")
 		}
 	}
 	if !third.gotRST {
-		t.Error("the third has waited longest, and stays")
+		t.Error("the third has waited longest and was not reset")
 	}
 	r.engine.Cut()
 	r.settle()
@@ -47,7 +47,8 @@ func TestOldestWaitingIsEvicted(t *testing.T) {
 
 // A connection whose header comes at once is served, however many others send nothing.
 func TestSilentPeersDoNotBlockOthers(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*forward.Forward{plainForward(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30,
+		Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 200 {
 		r.open("PROXY TCP4 ")
 		r.open(header)
@@ -60,8 +61,9 @@ func TestSilentPeersDoNotBlockOthers(t *testing.T) {
 			limits++
 		}
 	}
-	if n := r.engine.Counters(); n.Waiting > 10 || n.Active != n.Waiting || limits != 200-n.Waiting || len(r.dials) != 200 {
-		t.Errorf("%d wait of %d, %d gave way, %d were served", n.Waiting, n.Active, limits, len(r.dials))
+	if n := r.engine.Counters(); n.Waiting > 10 || n.Active != n.Waiting || limits != 200-n.Waiting ||
+		len(r.dials) != 200 {
+		t.Errorf("%d of %d are waiting, %d were evicted, %d were served", n.Waiting, n.Active, limits, len(r.dials))
 	}
 	r.engine.Cut()
 	r.settle()
@@ -71,10 +73,11 @@ func TestSilentPeersDoNotBlockOthers(t *testing.T) {
 // The limit is divided by the number of loops and rounded up.
 func TestWaitingLimitPerLoop(t *testing.T) {
 	for _, row := range []struct{ loops, most, each int }{{1, 5, 5}, {2, 5, 3}, {4, 2, 1}, {2, 0, 0}} {
-		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*forward.Forward{plainForward(serverA)}})
+		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most,
+			Forwards: []*forward.Forward{plainForward(serverA)}})
 		for _, l := range r.engine.loops {
 			if l.waiting.limit != row.each {
-				t.Errorf("%d of %d loops: %d each, want %d", row.most, row.loops, l.waiting.limit, row.each)
+				t.Errorf("limit %d, %d loops: %d each, want %d", row.most, row.loops, l.waiting.limit, row.each)
 			}
 		}
 	}
@@ -90,7 +93,7 @@ func TestWaitingQueueIsBounded(t *testing.T) {
 		waits = append(waits, f)
 		if len(waits) > 50 {
 			if !waits[0].gotRST {
-				t.Fatal("the one that waits longest does not give way")
+				t.Fatal("the connection that waited longest was not reset")
 			}
 			waits = waits[1:]
 		}
@@ -101,16 +104,16 @@ func TestWaitingQueueIsBounded(t *testing.T) {
 			waits = append(waits[:i], waits[i+1:]...)
 		}
 		if n := len(r.loop().waiting.refs); n > 2*51+64+1 {
-			t.Fatalf("the queue is %d long, and %d wait", n, len(waits))
+			t.Fatalf("the queue has %d entries, %d are waiting", n, len(waits))
 		}
 	}
 	for _, f := range waits {
 		if f.gotRST {
-			t.Error("one that may wait was reset")
+			t.Error("a connection within the limit was reset")
 		}
 	}
 	if n := r.engine.Counters().Waiting; n != len(waits) {
-		t.Errorf("%d wait, want %d", n, len(waits))
+		t.Errorf("%d are waiting, want %d", n, len(waits))
 	}
 	r.engine.Cut()
 	r.settle()

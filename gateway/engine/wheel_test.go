@@ -23,7 +23,8 @@ type wheelOracle struct {
 
 func newWheelOracle(t testing.TB, timers int) *wheelOracle {
 	start := int64(3*time.Hour) + 12345
-	return &wheelOracle{TB: t, wheel: newWheel(start), timers: make([]timer, timers), deadlines: map[*timer]int64{}, clock: start}
+	return &wheelOracle{TB: t, wheel: newWheel(start), timers: make([]timer, timers),
+		deadlines: map[*timer]int64{}, clock: start}
 }
 
 func (w *wheelOracle) arm(t *timer, deadline int64) {
@@ -48,7 +49,7 @@ func (w *wheelOracle) pass(d int64) {
 			w.Fatalf("a timer for tick %d (armed: %v) fired at %d, after one for %d", due, ok, w.clock/tick, last)
 		}
 		if t.armed() {
-			w.Fatal("a timer that fires is armed")
+			w.Fatal("a firing timer is armed")
 		}
 		last = due
 		delete(w.deadlines, t)
@@ -70,7 +71,7 @@ func (w *wheelOracle) check() {
 	sleep := w.wait(w.clock)
 	if len(w.deadlines) == 0 {
 		if sleep != noDeadline {
-			w.Fatalf("sleeps %d ms, and nothing is armed", sleep)
+			w.Fatalf("sleeps %d ms without a timer", sleep)
 		}
 		return
 	}
@@ -119,7 +120,8 @@ func TestWheelAgainstList(t *testing.T) {
 
 // A loop that sleeps as long as wait says wakes up at most once per level for each deadline.
 func TestWheelWakeUps(t *testing.T) {
-	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7, horizon} {
+	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7,
+		horizon} {
 		w := newWheelOracle(t, 1)
 		w.arm(&w.timers[0], w.clock+ahead)
 		wakes := 0
@@ -169,7 +171,7 @@ func TestWheelTimersArmAndDisarm(t *testing.T) {
 		})
 	}
 	if want := int(3*level1/tick) - 1; fired != want {
-		t.Errorf("fired %d times in %d ticks", fired, want)
+		t.Errorf("fired %d times, want %d", fired, want)
 	}
 }
 

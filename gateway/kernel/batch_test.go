@@ -14,7 +14,8 @@ func pairOf(t *testing.T, domain int) [2]int {
 	var fds [2]int
 	if domain == unix.AF_UNIX {
 		var err error
-		if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC,
+			0); err != nil {
 			t.Fatal(err)
 		}
 	} else {
@@ -68,7 +69,11 @@ var situations = []struct {
 	{"data", func(t *testing.T, fds [2]int) { write(t, fds[1], 100) }},
 	{"more data than room", func(t *testing.T, fds [2]int) { write(t, fds[1], 5000) }},
 	{"end of the stream", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[1], unix.SHUT_WR) }},
-	{"data and the end", func(t *testing.T, fds [2]int) { write(t, fds[1], 10); unix.Shutdown(fds[1], unix.SHUT_WR) }},
+	{"data and end of the stream", func(t *testing.T,
+		fds [2]int) {
+		write(t, fds[1], 10)
+		unix.Shutdown(fds[1], unix.SHUT_WR)
+	}},
 	{"no room to write", func(t *testing.T, fds [2]int) {
 		if isUnix(fds[0]) { // TCP continues to send what it has buffered
 			fill(fds[0])
@@ -117,7 +122,7 @@ func TestBatchAgainstSingleCalls(t *testing.T) {
 	for _, size := range []int{1, 4, 64} {
 		batch := k.Batch(size)
 		if batch == nil {
-			t.Fatal("io_setup(2) is refused here")
+			t.Fatal("io_setup(2) fails on this host")
 		}
 		for _, writes := range []bool{false, true} {
 			var together, alone []Transfer
@@ -150,7 +155,8 @@ func TestBatchAgainstSingleCalls(t *testing.T) {
 			}
 			for i, got := range together {
 				if want := alone[i]; got.N != want.N || got.Errno != want.Errno || !bytes.Equal(got.B, want.B) {
-					t.Errorf("batch of %d, writes %v, %s: %d bytes, %v; want %d, %v", size, writes, names[i], got.N, got.Errno, want.N, want.Errno)
+					t.Errorf("batch of %d, writes %v, %s: %d bytes, %v; want %d, %v", size, writes,
+						names[i], got.N, got.Errno, want.N, want.Errno)
 				}
 			}
 		}
@@ -163,7 +169,7 @@ func TestBatchReusesRing(t *testing.T) {
 	fds := pairOf(t, unix.AF_UNIX)
 	batch := linux{}.Batch(8)
 	if batch == nil {
-		t.Fatal("io_setup(2) is refused here")
+		t.Fatal("io_setup(2) fails on this host")
 	}
 	defer batch.Close()
 	out, in := make([]Transfer, 3), make([]Transfer, 3)
@@ -190,7 +196,7 @@ func TestBatchOfDatagrams(t *testing.T) {
 	k := linux{}
 	batch := k.Batch(64)
 	if batch == nil {
-		t.Fatal("io_setup(2) is refused here")
+		t.Fatal("io_setup(2) fails on this host")
 	}
 	defer batch.Close()
 	rows := []struct {
@@ -200,9 +206,9 @@ func TestBatchOfDatagrams(t *testing.T) {
 	}{
 		{"nothing", 100, func(int, int) {}},
 		{"two datagrams", 100, func(_, far int) { writeTwice(far); unix.Write(far, []byte("second")) }},
-		{"an empty one", 100, func(_, far int) { unix.Write(far, nil) }},
+		{"an empty datagram", 100, func(_, far int) { unix.Write(far, nil) }},
 		{"larger than the room", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
-		{"nobody is there", 100, func(fd, far int) {
+		{"port unreachable", 100, func(fd, far int) {
 			unix.Connect(far, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}) // accept from no other address
 			unix.Write(fd, []byte("x"))
 		}},
@@ -229,7 +235,8 @@ func TestBatchOfDatagrams(t *testing.T) {
 					alone.N, alone.Errno = k.Recv(alone.FD, alone.B)
 				}
 				if got := together[0]; got.N != alone.N || got.Errno != alone.Errno || !bytes.Equal(got.B, alone.B) {
-					t.Errorf("%s, round %d, writes %v: %d bytes, %v; want %d, %v", row.name, round, writes, got.N, got.Errno, alone.N, alone.Errno)
+					t.Errorf("%s, round %d, writes %v: %d bytes, %v; want %d, %v", row.name, round,
+						writes, got.N, got.Errno, alone.N, alone.Errno)
 				}
 			}
 		}

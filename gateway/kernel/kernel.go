@@ -84,7 +84,7 @@ type Kernel interface {
 	Watch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Unwatch(poller, fd int)
-	// Wait collects events. The timeout is in milliseconds; -1 waits for ever.
+	// Wait collects events. The timeout is in milliseconds; -1 waits without limit.
 	Wait(poller int, events []unix.EpollEvent, timeout int) int
 	// Wake makes a waker readable. Any goroutine may call it.
 	Wake(waker int)

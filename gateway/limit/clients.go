@@ -28,7 +28,7 @@ func (c *Clients) Enter(client netip.Addr, limit int) bool {
 	return true
 }
 
-// Leave uncounts a connection that Enter counted.
+// Leave undoes an Enter that returned true.
 func (c *Clients) Leave(client netip.Addr) {
 	client = Subscriber(client)
 	c.mu.Lock()

@@ -35,13 +35,14 @@ func (b *bucket) allow(r forward.Rate, now int64) bool {
 // Over a long run of random peers and pauses, the limiter allows as many connections as the oracle,
 // except for rounding.
 func TestRatesAgainstTokenBuckets(t *testing.T) {
-	for _, rate := range []forward.Rate{{PerSecond: 1, Burst: 1}, {PerSecond: 5, Burst: 20}, {PerSecond: 100, Burst: 1}, {PerSecond: 1000, Burst: 50}, {PerSecond: 100_000, Burst: 100}} {
+	for _, rate := range []forward.Rate{{PerSecond: 1, Burst: 1}, {PerSecond: 5, Burst: 20},
+		{PerSecond: 100, Burst: 1}, {PerSecond: 1000, Burst: 50}, {PerSecond: 100_000, Burst: 100}} {
 		random := rand.New(rand.NewPCG(3, 4))
-		r, naive := NewRates(rate), map[netip.Addr]*bucket{}
+		r, oracle := NewRates(rate), map[netip.Addr]*bucket{}
 		peers := make([]netip.Addr, 40)
 		for i := range peers {
 			peers[i] = netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
-			naive[peers[i]] = &bucket{tokens: float64(rate.Burst)}
+			oracle[peers[i]] = &bucket{tokens: float64(rate.Burst)}
 		}
 		got, want, now := 0, 0, int64(0)
 		for range 200_000 {
@@ -51,12 +52,12 @@ func TestRatesAgainstTokenBuckets(t *testing.T) {
 			if r.Allow(p, now) {
 				got++
 			}
-			if naive[p].allow(rate, now) {
+			if oracle[p].allow(rate, now) {
 				want++
 			}
 		}
 		if diff := float64(got-want) / float64(want); diff > 0.03 || diff < -0.03 || want < 10_000 {
-			t.Errorf("%+v: let through %d, the naive bucket %d", rate, got, want)
+			t.Errorf("%+v: allowed %d, the oracle %d", rate, got, want)
 		}
 	}
 }
@@ -71,11 +72,11 @@ func TestRatesBurst(t *testing.T) {
 		}
 	}
 	if !r.Allow(other, now) {
-		t.Error("another peer is held up")
+		t.Error("another peer was refused")
 	}
 	now += int64(500 * time.Millisecond)
 	if !r.Allow(peer, now) || r.Allow(peer, now) {
-		t.Error("after half a second there is to be one more, and no second one")
+		t.Error("half a second later: want exactly one more connection")
 	}
 	now += int64(time.Minute)
 	for i, want := range []bool{true, true, true, false} {
@@ -95,7 +96,7 @@ func TestRatesClockWraps(t *testing.T) {
 		r.Allow(peerA, now)
 		now += period - int64(time.Second)
 		if r.Allow(peerA, now) != true && r.Allow(peerA, now+int64(2*time.Second)) != true {
-			t.Fatal("a peer is held up for longer than a burst")
+			t.Fatal("a peer was refused for longer than a burst")
 		}
 	}
 }
@@ -113,11 +114,11 @@ func TestRatesAreBounded(t *testing.T) {
 	for i := range 1_000_000 {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		if !r.Allow(a, now) {
-			t.Fatalf("address %v is held up for others", a)
+			t.Fatalf("address %v was refused because of others", a)
 		}
 	}
 	if r.Allow(peerA, now) {
-		t.Error("the one that is over its share was forgotten for others")
+		t.Error("a peer that is over its share was forgotten")
 	}
 	if n := testing.AllocsPerRun(1000, func() { r.Allow(peerC, now) }); n != 0 {
 		t.Errorf("%v allocations", n)
