@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"unproxy/gateway/record"
+	"unproxy/integration_test/allocations"
 )
 
 // noon is the moment at which the tests' clocks stand, in a zone that is not
@@ -248,7 +249,7 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 	long.Client = netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
 	long.Destination = netip.MustParseAddrPort("[fe80:1111:2222:3333:4444:5555:6666:7777%0123456789abcde]:65535")
 	for name, c := range map[string]*record.Connection{"ok": finished(), "all details": full, "long addresses": long, "refused": refused()} {
-		if n := testing.AllocsPerRun(200, func() {
+		if n := allocations.PerRun(200, func() {
 			l.floods[c.Outcome].window.Store(0) // so that each one is written
 			l.Connection(c)
 		}); n != 0 {
@@ -256,7 +257,7 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 		}
 	}
 	over := refused()
-	if n := testing.AllocsPerRun(200, func() { l.Connection(over) }); n != 0 {
+	if n := allocations.PerRun(200, func() { l.Connection(over) }); n != 0 {
 		t.Errorf("%v allocations for a line that is left out, want none", n)
 	}
 }
