@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"unproxy/gateway"
+	"unproxy/integration_test/allocations"
 	"unproxy/transparent/returnpath"
 )
 
@@ -237,7 +238,7 @@ func TestRemedy(t *testing.T) {
 		if got := watch.Remedy(a); got != tt.want {
 			t.Errorf("the remedy of %s is %q, want %q", tt.backend, got, tt.want)
 		}
-		if n := testing.AllocsPerRun(100, func() { watch.Remedy(a) }); n != 0 {
+		if n := allocations.PerRun(100, func() { watch.Remedy(a) }); n != 0 {
 			t.Errorf("to ask for the remedy of %s allocates %v times", tt.backend, n)
 		}
 	}
