@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/allocations"
 )
 
 // pairOf returns two connected sockets that do not block.
@@ -171,7 +173,7 @@ func TestBatchGoesOnAndOn(t *testing.T) {
 		out[i] = Transfer{FD: fds[0], B: []byte{byte(i), byte(i)}}
 		in[i] = Transfer{FD: fds[1], B: make([]byte, 2)}
 	}
-	if n := testing.AllocsPerRun(2000, func() {
+	if n := allocations.PerRun(2000, func() {
 		batch.Send(out)
 		batch.Recv(in)
 		for i := range in {

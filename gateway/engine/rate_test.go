@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"unproxy/gateway/record"
+	"unproxy/integration_test/allocations"
 )
 
 // bucket is the naive twin: tokens that are counted in fractions.
@@ -114,7 +115,7 @@ func TestRatesAreBounded(t *testing.T) {
 	if r.allow(lb.Addr(), now) {
 		t.Error("the one that is over its share was forgotten for others")
 	}
-	if n := testing.AllocsPerRun(1000, func() { r.allow(client6.Addr(), now) }); n != 0 {
+	if n := allocations.PerRun(1000, func() { r.allow(client6.Addr(), now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
