@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // receiver is systemd's end of the notification socket.
@@ -17,7 +19,7 @@ func receiver(t *testing.T, name string) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(await.Deadline(t))
 	return c
 }
 
