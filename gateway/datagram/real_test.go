@@ -16,10 +16,11 @@ import (
 
 	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
+	"unproxy/integration_test/await"
 )
 
 // patience bounds every wait; nothing is asserted about how long one takes.
-const patience = 20 * time.Second
+const patience = await.Patience
 
 // live is a relay on an engine of two loops and the real kernel, on loopback.
 type live struct {
@@ -362,7 +363,7 @@ func TestLiveDrain(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
 	f := loopback(backend.LocalAddr())
-	f.FlowTimeout = 300 * time.Millisecond
+	f.FlowTimeout = 2 * time.Second // for the reply, too
 	l := start(t, f)
 	c := l.dial()
 	send(t, c, a+"hello")
