@@ -13,11 +13,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/proxyproto"
+	"unproxy/integration_test/await"
 )
 
 // lockedBuffer is an output that is read while it is written.
@@ -52,7 +52,7 @@ func runProbe(ctx context.Context, out io.Writer, args ...string) error {
 // serveOnce accepts one connection on a fresh listener and serves it; serve
 // closes it. It returns the listener's address, and a function that waits
 // until the connection was served.
-func serveOnce(t *testing.T, serve func(net.Conn)) (address string, wait func()) {
+func serveOnce(t *testing.T, serve func(net.Conn)) (address string, served func()) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -65,7 +65,7 @@ func serveOnce(t *testing.T, serve func(net.Conn)) (address string, wait func())
 		if err != nil {
 			return
 		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(await.Deadline(t))
 		serve(conn)
 	}()
 	t.Cleanup(func() { listener.Close(); <-done })
@@ -182,8 +182,8 @@ func TestProbeEndings(t *testing.T) {
 			[]string{"received     nothing\n", "end          reset by the other side (RST)\n", "hint         the gateway reset the connection: is this host (127.0.0.1) in its --trust?"}},
 		{"reset without a header", func(c net.Conn) { c.Read(make([]byte, 9)); reset(c) }, []string{"--no-header"}, true,
 			[]string{"header       none\n", "hint         a gateway resets a connection without a header"}},
-		{"nothing comes", func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }, []string{"--timeout", "50ms"}, true,
-			[]string{"end          closed by the probe: nothing came for 50ms (timeout)\n", "hint         does the backend wait"}},
+		{"nothing comes", func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }, []string{"--timeout", "1s"}, true,
+			[]string{"end          closed by the probe: nothing came for 1s (timeout)\n", "hint         does the backend wait"}},
 		{"closed without an answer", func(c net.Conn) { readHeader(c); c.Close() }, []string{"--local", "--send", ""}, false,
 			[]string{"sent         0 bytes of payload\n", "end          closed by the other side (FIN)\n", "hint         a gateway with --local close"}},
 		{"an answer, and silence", func(c net.Conn) { readHeader(c); c.Write([]byte("ok")); io.Copy(io.Discard, c); c.Close() }, nil, false,
@@ -311,13 +311,11 @@ func TestProbeListen(t *testing.T) {
 func waitFor(t *testing.T, out *lockedBuffer, pattern string) string {
 	t.Helper()
 	match := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if found := match.FindStringSubmatch(out.String()); found != nil {
-			return found[1]
-		}
+	var found []string
+	if !await.For(t, func() bool { found = match.FindStringSubmatch(out.String()); return found != nil }) {
+		t.Fatalf("no %s in:\n%s", pattern, out.String())
 	}
-	t.Fatalf("no %s in:\n%s", pattern, out.String())
-	return ""
+	return found[1]
 }
 
 func TestProbeListenStops(t *testing.T) {
