@@ -33,7 +33,7 @@ func TestBackendDown(t *testing.T) {
 		}
 		for _, test := range tests {
 			t.Run(test.backend, func(t *testing.T) {
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1", "--connect-timeout", "500ms")
+				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1", "--connect-timeout", "2s")
 				conn := lab.Send(t, g.Address(t, 0), lab.V2(client4, dest4))
 				wantReset(t, conn)
 				g.NextConnection(t).Expect(t, "outcome", test.outcome, "phase", "dial", "by", test.by, "client", client4.String())

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -44,6 +45,7 @@ func documented(t *testing.T, heading string) []string {
 //
 //	peer ──header──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:22, [::1]:22
 func TestDocumentedReturnPath(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		before := rules(t)
 		for _, command := range documented(t, "Backend on the same host") {
@@ -71,6 +73,7 @@ func TestDocumentedReturnPath(t *testing.T) {
 //	peer ──header──▶ gateway 127.0.0.1:2000 ── veth0 10.9.0.1 ══ veth1 10.9.0.2:25
 //	                                                 fd09::1           [fd09::2]:25
 func TestDocumentedReturnPathFromContainer(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		container := lab.Start(t, lab.Command{Name: "unshare", Args: []string{"--net", "sh", "-ec", `
 			until ip link set veth1 up 2>/dev/null; do :; done
@@ -80,7 +83,7 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 			ip route add default via 10.9.0.1
 			ip -6 route add default via fd09::1
 			exec ` + lab.Binary(t) + ` probe --listen 10.9.0.2:25`}})
-		eventually(t, "the container has a network of its own", func() bool {
+		await.Until(t, "the container has a network of its own", func() bool {
 			own, _ := os.Readlink("/proc/self/ns/net")
 			other, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", container.PID()))
 			return other != "" && other != own

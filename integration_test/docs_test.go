@@ -77,6 +77,7 @@ func plainText(markdown string) string {
 //
 //	peer ──TLVs, PROXY or nonsense──▶ gateway :2000 ──▶ backend :3000
 func TestLogKeys(t *testing.T) {
+	t.Parallel()
 	_, table, _ := strings.Cut(string(readFile(t, "../docs/outcomes.md")), "## The log line")
 	documented := names(table, "`([a-z_]+)`")
 	netns.Run(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -124,6 +125,7 @@ func TestDoctorHeals(t *testing.T) {
 // /readyz and the log tell the truth, and the line of a lost connection has the
 // command that heals it.
 func TestReadinessDoesNotLie(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[0]
@@ -132,7 +134,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 			append(p.flags(), "--admin", adminAt, "--self-test-interval", "1s")...)
 		becomes := func(want string) {
 			t.Helper()
-			eventually(t, fmt.Sprintf("the gateway is not ready for %q", want), func() bool {
+			await.Until(t, fmt.Sprintf("the gateway is not ready for %q", want), func() bool {
 				return strings.Join(notReady(t, adminAt), " ") == want
 			})
 		}
@@ -158,7 +160,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 
 		netns.IP(t, "route flush table 7700")
 		becomes("return_path")
-		eventually(t, "the log says that it broke again", func() bool {
+		await.Until(t, "the log says that it broke again", func() bool {
 			lines := logged(g, "return path broken")
 			return len(lines) == 3 && lines[2].String("action") == "ip route replace local default dev lo table 7700"
 		})
@@ -185,10 +187,11 @@ func logged(g *lab.Gateway, message string) []lab.Line {
 // A gateway that starts before its backend starts, says so, and is ready; and
 // says when the backend is there that it is well.
 func TestGatewayBeforeBackend(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g := transparentGateway(t, "127.0.0.1:25", "--admin", adminAt, "--self-test-interval", "1s")
 		g.WaitLog(t, "return path not tested").Expect(t, "level", "warn", "backend", "127.0.0.1:25")
-		eventually(t, "the gateway is ready", func() bool { return len(notReady(t, adminAt)) == 0 })
+		await.Until(t, "the gateway is ready", func() bool { return len(notReady(t, adminAt)) == 0 })
 		lab.Listen(t, "127.0.0.1:25")
 		g.WaitLog(t, "return path works").Expect(t, "level", "info")
 	})
@@ -196,6 +199,7 @@ func TestGatewayBeforeBackend(t *testing.T) {
 
 // A remedy is at hand also where nothing is tested.
 func TestRemedyWithoutSelfTest(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
 		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0", "--connect-timeout", "300ms")...)
@@ -245,6 +249,7 @@ func TestDoctorFindsShadows(t *testing.T) {
 // All is in force on the gateway's host. The doctor says what the backend's host
 // must do, and that heals it.
 func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx")
 		h := container(t)
@@ -252,7 +257,7 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 		h.IP(t, "-6 route del default")
 		p := places[3]
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
 		sick := diagnosed(t, 3, p.flags()...)
 		for _, want := range []string{"ip route replace default via 10.9.0.1", "ip -6 route replace default via fd09::1"} {
@@ -268,6 +273,7 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 // The same with a default route that leads elsewhere and is to stay: the command
 // that the doctor names, run on either host, has the gateway's replies return.
 func TestDoctorSparesTheBackendsHost(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[3]
@@ -275,7 +281,7 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 		h.IP(t, "route replace default dev lo")
 		h.IP(t, "-6 route replace default dev lo")
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
 		sick := diagnosed(t, 3, p.flags()...)
 		_, rest, _ := strings.Cut(prescribed(sick), "#   unproxy routes print --backend-host")
@@ -290,6 +296,7 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 
 // Without a default route the kernel drops replies before anybody can mark them.
 func TestDoctorMissesDefaultRoute(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		p := places[2]
@@ -321,6 +328,7 @@ func wantCause(t *testing.T, code string, flags []string) {
 // Everything is in force, and a firewall drops what looks spoofed: the doctor
 // shows the rule.
 func TestDoctorHintsAtFirewalls(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		lab.Listen(t, "127.0.0.1:25")
@@ -339,6 +347,7 @@ func TestDoctorHintsAtFirewalls(t *testing.T) {
 // What programs read, of one that is well and one without routes. The actions
 // are an interface: scripts run them.
 func TestDoctorJSON(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
 		lab.Listen(t, "[::1]:25")
@@ -357,6 +366,7 @@ func TestDoctorJSON(t *testing.T) {
 // The table flushed by a network manager, a backend that is away, a listener of
 // somebody else's: each is told of, and nothing that only follows from it.
 func TestDoctorNamesTheCause(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
 		returnPath(t, "127.0.0.1:25")
@@ -392,6 +402,7 @@ func TestDoctorNamesTheCause(t *testing.T) {
 // Why the capability is missing. An ordinary user is told what could not be
 // looked at, and the missing routes all the same.
 func TestDoctorWithoutCapability(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "setpriv", "setcap")
 		lab.Listen(t, "127.0.0.1:25")
@@ -436,6 +447,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 // over, cannot be tried: the doctor goes by the rules, warns, and what it prints
 // is enough for both.
 func TestDoctorHealsDivertedConnections(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)

@@ -14,13 +14,10 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 )
-
-// patience is how long a test waits for anything before it fails.
-const patience = 20 * time.Second
 
 // Addresses of the documentation's networks, for headers.
 var (
@@ -34,25 +31,14 @@ var (
 // writing on the connection together is bounded.
 func dialFrom(t *testing.T, source, address string) *net.TCPConn {
 	t.Helper()
-	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
 	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(await.Deadline(t))
 	return conn.(*net.TCPConn)
-}
-
-// eventually polls until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("it did not come about that %s", what)
 }
 
 // write sends all of b.
@@ -104,7 +90,7 @@ func wantEnd(t *testing.T, conn io.Reader) {
 // meet it, so that with a b the end itself must do.
 func wantTurnedAway(t *testing.T, source, address string, b []byte) {
 	t.Helper()
-	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
 	conn, err := dialer.Dial("tcp", address)
 	if errors.Is(err, syscall.ECONNRESET) {
 		return
@@ -113,7 +99,7 @@ func wantTurnedAway(t *testing.T, source, address string, b []byte) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(await.Deadline(t))
 	if b == nil {
 		wantReset(t, conn)
 		return
@@ -135,9 +121,10 @@ func reset(t *testing.T, conn *net.TCPConn) {
 const haproxyPreamble = `
 defaults
   mode tcp
-  timeout connect 5s
-  timeout client 30s
-  timeout server 30s
+  timeout connect 3m
+  timeout client 3m
+  timeout server 3m
+  timeout check 3m
   unique-id-format id-%ci-%cp
 `
 
@@ -175,7 +162,7 @@ http { access_log off; `+lab.NginxTemporary+`
 func fetch(t *testing.T, dial func() net.Conn) []byte {
 	t.Helper()
 	client := http.Client{
-		Timeout: patience,
+		Timeout: await.Patience,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(), nil },
@@ -214,13 +201,13 @@ func redisCarries(t *testing.T, conn io.ReadWriter, size int) {
 func dialUnix(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
 	var conn net.Conn
-	eventually(t, "somebody listens on "+filepath.Base(path), func() (ok bool) {
+	await.Until(t, "somebody listens on "+filepath.Base(path), func() (ok bool) {
 		var err error
 		conn, err = net.Dial("unix", path)
 		return err == nil
 	})
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(await.Deadline(t))
 	return conn.(*net.UnixConn)
 }
 

@@ -104,12 +104,12 @@ func TestNoHeader(t *testing.T) {
 // The header has one deadline. A peer that says nothing meets it, so does one
 // that sends a byte now and then; a session that began in time does not.
 //
-//	peer ──…──▶ gateway :2000, --header-timeout 1s ──▶ backend :3000
+//	peer ──…──▶ gateway :2000, --header-timeout 2s ──▶ backend :3000
 func TestHeaderTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "1s")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "2s")
 		timely := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 
@@ -160,6 +160,7 @@ func drip(conn *net.TCPConn, b []byte, pause time.Duration) int {
 //
 //	peer ──header──▶ gateway :2000 with flags ──▶ backend :3000
 func TestHeaderPolicies(t *testing.T) {
+	t.Parallel()
 	v1, v2 := string(lab.V1(client4, dest4)), string(lab.V2(client4, dest4))
 	local := "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 	long := string(lab.V2(client4, dest4, append([]byte{0xE0, 0, 100}, make([]byte, 100)...)...))

@@ -7,16 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -50,18 +48,18 @@ func echo(t *testing.T, address string) {
 //
 //	5000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
 func TestManyConnections(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 5000
 		needDescriptors(t, 2*sessions+100)
-		// The race detector's memory is not the gateway's.
-		t.Setenv("UNPROXY_TEST_BINARY", plainBinary(t))
 		echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		// The race detector's memory is not the gateway's.
+		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
 		conns := make([]net.Conn, 0, sessions)
 		open := func(n int) {
 			for range n {
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
-				conn.SetDeadline(time.Now().Add(3 * patience))
+				conn.SetDeadline(await.Deadline(t))
 				wantRead(t, conn, "hello")
 				conns = append(conns, conn)
 			}
@@ -83,18 +81,8 @@ func TestManyConnections(t *testing.T) {
 			wantRead(t, conn, "again")
 			conn.Close()
 		}
-		eventually(t, "the descriptors are given back", func() bool { return openDescriptors(t, g.PID()) < 100 })
+		await.Until(t, "the descriptors are given back", func() bool { return openDescriptors(t, g.PID()) < 100 })
 	})
-}
-
-// plainBinary builds the gateway without the race detector.
-func plainBinary(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "unproxy")
-	if output, err := exec.Command("go", "build", "-o", path, "unproxy").CombinedOutput(); err != nil {
-		t.Fatalf("build the gateway: %v: %s", err, output)
-	}
-	return path
 }
 
 // needDescriptors skips the test where a process may not have so many.
@@ -296,13 +284,13 @@ func TestAcceptRate(t *testing.T) {
 		header := lab.V2(client4, dest4)
 		first := lab.Send(t, "127.0.0.1:2000", header, []byte("first"))
 		wantRead(t, first, "first")
-		eventually(t, "a connection is refused", func() bool {
+		await.Until(t, "a connection is refused", func() bool {
 			conn, err := net.Dial("tcp", "127.0.0.1:2000")
 			if err != nil {
 				return errors.Is(err, syscall.ECONNRESET) // the reset may come before connect(2) has returned
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(await.Deadline(t))
 			conn.Write(append(header, 'x'))
 			_, err = io.ReadFull(conn, make([]byte, 1))
 			return err != nil

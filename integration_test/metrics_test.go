@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -23,7 +24,7 @@ func wantMetrics(t *testing.T, lines ...string) {
 			t.Logf("without %q:\n%s", missing, text)
 		}
 	}()
-	eventually(t, "the metrics are as they ought to be", func() bool {
+	await.Until(t, "the metrics are as they ought to be", func() bool {
 		code, body := adminGet(t, adminAt, "/metrics")
 		if code != http.StatusOK {
 			t.Fatal(code, body)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -89,7 +90,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 		conn.CloseWrite()
 		wantClosed(t, behind)
 		reset(t, conn)
-		eventually(t, "the backend's writes fail", func() bool {
+		await.Until(t, "the backend's writes fail", func() bool {
 			_, err := behind.Write([]byte("anybody there?"))
 			return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		})
@@ -100,6 +101,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 // 300 MB go each way at once, past readers that are slow, and arrive as they
 // were sent.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g, conn, behind := session(t)
 		const size = 300 << 20
@@ -110,8 +112,8 @@ func TestBulk(t *testing.T) {
 		}
 		results := make(chan result, 2)
 		carry := func(way string, seed uint64, from, to *net.TCPConn) {
-			from.SetDeadline(time.Now().Add(5 * patience))
-			to.SetDeadline(time.Now().Add(5 * patience))
+			from.SetDeadline(await.Deadline(t))
+			to.SetDeadline(await.Deadline(t))
 			to.SetReadBuffer(64 << 10)
 			sent := make(chan [sha256.Size]byte, 1)
 			go func() {
@@ -170,7 +172,7 @@ func (s slowly) Read(b []byte) (int, error) {
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		g, conn, behind := session(t, "--idle-timeout", "1s")
+		g, conn, behind := session(t, "--idle-timeout", "3s")
 		busy := lab.Send(t, "127.0.0.1:2000", lab.V2(client6, dest6)) // its backend reads and says nothing
 		ended := make(chan struct{})
 		go func() {

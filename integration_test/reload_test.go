@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -17,7 +18,7 @@ import (
 // message.
 func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
 	t.Helper()
-	eventually(t, message, func() bool {
+	await.Until(t, message, func() bool {
 		told := 0
 		for _, l := range g.Log() {
 			if l.String("message") == message {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -33,11 +34,12 @@ func TestRoutesPrint(t *testing.T) {
 		{"netplan", netns.RunAsRoot, useNetworkd},
 	} {
 		t.Run(tt.format, func(t *testing.T) {
+			t.Parallel()
 			tt.within(t, func(t *testing.T) {
 				lab.Require(t, "nft")
 				outsider(t)
 				tt.use(t, routes(t, "print", append([]string{"--format", tt.format}, everyRecipe()...)))
-				eventually(t, "nothing is missing", func() bool {
+				await.Until(t, "nothing is missing", func() bool {
 					_, code := lab.RunGateway(t, append([]string{"routes", "check"}, everyRecipe()...)...)
 					return code == 0
 				})

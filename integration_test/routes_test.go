@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -41,6 +42,7 @@ func reachesPublished(t *testing.T) bool {
 // backends on 127.0.0.1 itself. The well-known wide rule, which would break it,
 // is here to show that the test can tell.
 func TestRoutesLeavePublishedPorts(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[0]
@@ -48,7 +50,7 @@ func TestRoutesLeavePublishedPorts(t *testing.T) {
 		p.start(t)
 		published(t)
 		g := lab.StartGateway(t, p.flags()...)
-		eventually(t, "the published port answers", func() bool { return reachesPublished(t) })
+		await.Until(t, "the published port answers", func() bool { return reachesPublished(t) })
 		routes(t, "apply", p.flags())
 		wantSeen(t, g)
 		if !reachesPublished(t) {
@@ -63,6 +65,7 @@ func TestRoutesLeavePublishedPorts(t *testing.T) {
 
 // Two gateways on one host, with the same numbers: neither undoes the other.
 func TestRoutesOfTwoInstances(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
 		p := places[2] // by marks, which are shared
@@ -92,6 +95,7 @@ func TestRoutesOfTwoInstances(t *testing.T) {
 // An apply that was killed in the middle is repaired by the next one. It is held
 // up where it prints: its output is a socket with room for a few lines only.
 func TestRoutesApplyKilled(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		outsider(t)
@@ -148,7 +152,7 @@ func killInTheMiddle(t *testing.T, lines int, args []string) {
 			t.Fatalf("read a line: %v", err)
 		}
 	}
-	eventually(t, "it is held up", func() bool { return writes(t, cmd.Process.Pid) })
+	await.Until(t, "it is held up", func() bool { return writes(t, cmd.Process.Pid) })
 	cmd.Process.Kill()
 	cmd.Wait()
 }

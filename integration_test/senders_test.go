@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -207,7 +208,7 @@ func checkingHAProxy(t *testing.T, server string) string {
 func wantUp(t *testing.T, socket string) {
 	t.Helper()
 	const status, checks = 17, 36 // check_status is "L4OK" and the like once a check has run
-	eventually(t, "haproxy finds the server up", func() bool {
+	await.Until(t, "haproxy finds the server up", func() bool {
 		for _, line := range strings.Split(ask(t, socket, "show stat\n"), "\n") {
 			fields := strings.Split(line, ",")
 			if len(fields) > checks && fields[0] == "web" && fields[1] == "s" {
@@ -292,7 +293,7 @@ func TestCurlSends(t *testing.T) {
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8")
 		file := filepath.Join(t.TempDir(), "got")
 		output, code := lab.Run(t, lab.Command{Name: "curl", Args: []string{
-			"--silent", "--show-error", "--max-time", "20", "--interface", "127.0.0.9", "--haproxy-protocol",
+			"--silent", "--show-error", "--max-time", "180", "--interface", "127.0.0.9", "--haproxy-protocol",
 			"--output", file, "http://127.0.0.1:2000/file"}})
 		if code != 0 {
 			t.Fatalf("curl: exit code %d: %s", code, output)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"unproxy/gateway/admin"
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -87,7 +88,7 @@ func TestDrainByRequest(t *testing.T) {
 			}
 		}
 		g.WaitLog(t, "draining").Expect(t, "signal", "POST /-/drain")
-		eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
+		await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "draining" {
 			t.Errorf("not ready for %q", reasons)
 		}
@@ -119,7 +120,7 @@ func TestCutByTheOperator(t *testing.T) {
 			wantRead(t, behind[i], string(make([]byte, 100*(i+1))))
 		}
 		lab.Dial(t, "127.0.0.1:2000") // says nothing
-		eventually(t, "there are four connections", func() bool { return connectionsOf(t, "").Matched == 4 })
+		await.Until(t, "there are four connections", func() bool { return connectionsOf(t, "").Matched == 4 })
 		if n := connectionsOf(t, "?client=198.51.100.0%2F24").Matched; n != 0 {
 			t.Errorf("%d connections of others", n)
 		}
@@ -192,6 +193,7 @@ func TestStatus(t *testing.T) {
 //	2000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
 //	                        └ admin :9180 ◀── /connections.json, again and again
 func TestQuestionsUnderLoad(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 2000
 		needDescriptors(t, 2*sessions+200)
@@ -259,7 +261,7 @@ func TestFindings(t *testing.T) {
 		}
 		var found []string
 		var s admin.Status
-		eventually(t, "the way back was tested", func() bool {
+		await.Until(t, "the way back was tested", func() bool {
 			found, s = codes()
 			return len(found) > 0
 		})

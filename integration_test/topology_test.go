@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -135,7 +136,7 @@ func stage(t *testing.T, flags []string, all ...place) (other *lab.Host, g *lab.
 	}
 	g = lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, flags...)
 	for _, p := range all {
-		eventually(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
 	}
 	return other, g
 }
@@ -183,7 +184,7 @@ func wantDirect(t *testing.T, from *lab.Host, p place) {
 	t.Helper()
 	for _, address := range p.backends {
 		output, code := lab.Run(t, from.On(lab.Command{Name: lab.Binary(t), Args: []string{
-			"probe", "--to", address, "--no-header", "--send", whoAsk}}))
+			"probe", "--to", address, "--no-header", "--send", whoAsk, "--timeout", await.Patience.String()}}))
 		if code != 0 || !strings.Contains(output, "HTTP/1.1 200 OK") {
 			t.Errorf("%s: the outsider got, with exit code %d:\n%s", address, code, output)
 		}

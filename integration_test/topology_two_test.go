@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -68,6 +69,7 @@ func onHost(t *testing.T, h *lab.Host, words ...string) string {
 // whoever the client is. When one gateway goes away the sessions of the other go
 // on. Who comes by the router is not touched.
 func TestTwoGateways(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		switched(t)
@@ -78,7 +80,7 @@ func TestTwoGateways(t *testing.T) {
 		echoOn(t, backend, "10.9.0.2:25", "[fd09::2]:25")
 		const backends = "10.9.0.2:25,[fd09::2]:25"
 		gateways := []*lab.Gateway{gatewayOn(t, hosts[0], backends), gatewayOn(t, hosts[1], backends)}
-		eventually(t, "the routers and gateways have IPv6 neighbours", func() bool {
+		await.Until(t, "the routers and gateways have IPv6 neighbours", func() bool {
 			ok := true
 			for _, h := range append(hosts, router) {
 				_, code := lab.Run(t, h.On(lab.Command{Name: lab.Binary(t), Args: []string{"probe", "--to", "[fd09::2]:25", "--no-header", "--timeout", "1s"}}))
@@ -108,7 +110,7 @@ func TestTwoGateways(t *testing.T) {
 			}
 		}
 		sessions := throughBoth(t)
-		onHost(t, router, lab.Binary(t), "probe", "--to", "10.9.0.2:25", "--no-header")
+		onHost(t, router, lab.Binary(t), "probe", "--to", "10.9.0.2:25", "--no-header", "--timeout", await.Patience.String())
 		hosts[0].IP(t, "link set eth0 down")
 		for i, c := range sessions {
 			if i%2 == 1 { // through gateway 6
@@ -135,6 +137,7 @@ func echoOn(t *testing.T, h *lab.Host, addresses ...string) {
 //	      ╠═ gateway 6 ──tunnel to6──╢
 //	      ╚════════════════════════ backend
 func TestTwoGatewaysByTunnel(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		switched(t)

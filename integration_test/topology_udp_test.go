@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
@@ -39,7 +41,7 @@ func TestTopologiesUDP(t *testing.T) {
 				clients := [2]netip.AddrPort{client4, client6}
 				for i, client := range clients {
 					plain := netip.AddrPort{}
-					eventually(t, "the backend answers this host", func() bool { return exchange(t, plain, p.backends[i]) })
+					await.Until(t, "the backend answers this host", func() bool { return exchange(t, plain, p.backends[i]) })
 					if exchange(t, client, p.backends[i]) {
 						t.Errorf("%s answered %v without a way back", p.backends[i], client)
 					}
@@ -51,9 +53,8 @@ func TestTopologiesUDP(t *testing.T) {
 					for _, filter := range []string{"0", "1", "2"} {
 						for _, mark := range []string{"0", "1"} {
 							reversePath(t, filter, mark)
-							if !exchange(t, client, p.backends[i]) {
-								t.Errorf("rp_filter %s, src_valid_mark %s: %s does not answer %v", filter, mark, p.backends[i], client)
-							}
+							await.Until(t, fmt.Sprintf("rp_filter %s, src_valid_mark %s: %s answers %v", filter, mark, p.backends[i], client),
+								func() bool { return exchange(t, client, p.backends[i]) })
 						}
 					}
 				}

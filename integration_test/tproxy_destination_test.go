@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -179,13 +179,13 @@ func tellAddresses(t *testing.T, address string) {
 // askWho fails the test unless such a server answers at address, and sees who
 // asks.
 func askWho(t *testing.T, address netip.AddrPort) {
-	c, err := net.DialTimeout("tcp", address.String(), patience)
+	c, err := net.DialTimeout("tcp", address.String(), await.Patience)
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(await.Deadline(t))
 	got, err := io.ReadAll(c)
 	if want := fmt.Sprintf("%v at %v", c.LocalAddr(), address); string(got) != want || err != nil {
 		t.Errorf("%q answered, %v; want %q", got, err, want)

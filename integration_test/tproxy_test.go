@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -99,7 +100,7 @@ func (s *tproxyScene) send(t *testing.T, address string, pieces ...[]byte) (c *n
 func (s *tproxyScene) refuses(t *testing.T, address string) {
 	t.Helper()
 	s.balancer.Do(t, func() {
-		c, err := net.DialTimeout("tcp", address, patience)
+		c, err := net.DialTimeout("tcp", address, await.Patience)
 		if err == nil {
 			c.Close()
 		}

@@ -18,6 +18,7 @@ import (
 // be those in nginx's log, and the replies to an address that is really on the
 // network must still come back to the gateway.
 func TestTransparentChain(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "haproxy", "nginx", "curl", "nsenter", "unshare")
 		client := lab.NewHost(t, "client0", "203.0.113.9/24", "2001:db8::9/64")
@@ -37,9 +38,9 @@ func TestTransparentChain(t *testing.T) {
 		lab.HAProxy(t, `
 			defaults
 				mode tcp
-				timeout connect 5s
-				timeout client 20s
-				timeout server 20s
+				timeout connect 3m
+				timeout client 3m
+				timeout server 3m
 			listen web
 				bind 203.0.113.1:80
 				bind [2001:db8::1]:80
@@ -50,7 +51,7 @@ func TestTransparentChain(t *testing.T) {
 			{"4712", "http://[2001:db8::1]/", "2001:db8::9", "[::1]:8081"},
 		} {
 			output, code := lab.Run(t, client.On(lab.Command{Name: "curl", Args: []string{
-				"--silent", "--show-error", "--max-time", "15", "--local-port", tt.port, tt.url,
+				"--silent", "--show-error", "--max-time", "180", "--local-port", tt.port, tt.url,
 			}}))
 			if want := tt.source + " port " + tt.port; output != want || code != 0 {
 				t.Errorf("curl %s printed %q with exit code %d, want %q", tt.url, output, code, want)

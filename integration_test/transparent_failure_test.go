@@ -19,6 +19,7 @@ import (
 // must have a name, differ from that of a backend which is really silent, and
 // end when the rules are there.
 func TestTransparentNoReturnPath(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			backend string
@@ -50,6 +51,7 @@ func TestTransparentNoReturnPath(t *testing.T) {
 //
 // A backend that answers nobody is no matter of the return path.
 func TestTransparentSilentBackend(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.1/32 dev lo")
 		netns.IP(t, "route add 192.0.2.80/32 dev lo src 198.51.100.1") // comes back as a martian, and is dropped
@@ -61,6 +63,7 @@ func TestTransparentSilentBackend(t *testing.T) {
 
 // test ──header──▶ unproxy ──▶ 127.0.0.1:25, where nobody listens
 func TestTransparentRefusingBackend(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g := transparentGateway(t, "127.0.0.1:25")
 		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
@@ -71,6 +74,7 @@ func TestTransparentRefusingBackend(t *testing.T) {
 // unproxy without capabilities: it must not start, and say what is missing and
 // how to give it.
 func TestTransparentWithoutCapability(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			name  string
@@ -101,6 +105,7 @@ func TestTransparentWithoutCapability(t *testing.T) {
 //
 // Only packets with mark 7 find the way to the backend.
 func TestMark(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "rule add to 127.0.0.2 fwmark 7 lookup local pref 100")
 		netns.IP(t, "rule add to 127.0.0.2 type unreachable pref 101")
@@ -128,6 +133,7 @@ func TestMark(t *testing.T) {
 
 // unproxy with every capability but CAP_NET_RAW
 func TestTransparentNetAdmin(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const backend = "127.0.0.1:25"
 		b := lab.Listen(t, backend)
@@ -146,6 +152,7 @@ func TestTransparentNetAdmin(t *testing.T) {
 // unless the operator says otherwise, a balancer's own LOCAL comes from the
 // gateway.
 func TestTransparentWithoutClient(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		b := lab.Listen(t, "127.0.0.1:25")
 		unknown, local := []byte("PROXY UNKNOWN\r\n"), []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")

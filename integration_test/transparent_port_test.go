@@ -13,6 +13,7 @@ import (
 // Two connections of the same client, from the same port, at the same time: the
 // client came by way of two load balancers.
 func TestTransparentSamePortTwice(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			backend string
@@ -71,6 +72,7 @@ func TestTransparentSamePortTwice(t *testing.T) {
 //
 // That is enough for all but ports below 1024, which need CAP_NET_BIND_SERVICE.
 func TestTransparentNetRawAlone(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			backend string

@@ -28,6 +28,7 @@ var addresses = []struct {
 //
 // nginx's access log shows the client.
 func TestTransparentNginx(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx")
 		_, dir := lab.Nginx(t, `
@@ -58,6 +59,7 @@ func TestTransparentNginx(t *testing.T) {
 // OpenSSH's log, which fail2ban reads, shows the client: for a connection that
 // only waits for the banner, which the server sends first, and for a login.
 func TestTransparentSSH(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "sshd", "ssh", "ssh-keygen")
 		server := lab.StartSSHD(t, "127.0.0.1:2222", "[::1]:2222")
@@ -117,6 +119,7 @@ func addHeader(t *testing.T, address string, header []byte) (listens string) {
 //
 // Redis's list of clients shows the client.
 func TestTransparentRedis(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		for _, a := range addresses {
@@ -152,6 +155,7 @@ func readBulk(t *testing.T, c net.Conn) string {
 // Redis has no password and lets localhost in alone: it must turn the client
 // away, and a header must not be able to make the client localhost.
 func TestTransparentRedisProtected(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		const backend = "127.0.0.1:6379"

@@ -58,6 +58,7 @@ func backendFor(client string) string {
 // Denied sources do not reach the backend, not even to a connection that is
 // closed again.
 func TestTransparentDeniedSources(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.5/24 broadcast + dev lo")
 		netns.IP(t, "address add 2001:db8:5::5/128 dev lo nodad")
@@ -83,6 +84,7 @@ func TestTransparentDeniedSources(t *testing.T) {
 
 // test ──header──▶ unproxy --allow-source ──▶ test 127.0.0.1:25, [::1]:25
 func TestTransparentAllowedSources(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.5/32 dev lo")
 		for _, tt := range []struct{ allow, source, denied string }{
@@ -113,6 +115,7 @@ func TestTransparentAllowedSources(t *testing.T) {
 
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25, of the other family
 func TestTransparentFamilyMismatch(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			backend    string

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -24,22 +25,25 @@ const (
 //	fd09::2            fd09::1   dnsdist :53 ──v2──▶                                ├─▶ dnsmasq 127.0.0.1:3000
 //	                                                                                └─▶ dnsmasq [::1]:3000
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "dnsdist", "dnsmasq")
 		client := clientHost(t)
 		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
 		returnPaths(t, 3000)
 		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000",
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", "1s")
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
 		lab.Dnsdist(t, `
 			setLocal('10.9.0.1:53')
 			addLocal('[fd09::1]:53')
-			newServer({address='127.0.0.1:2000', useProxyProtocol=true, checkInterval=1, checkName='www.example.test.', checkType='A'})
+			setUDPTimeout(60)
+			newServer({address='127.0.0.1:2000', useProxyProtocol=true, tcpRecvTimeout=60,
+				checkInterval=1, checkTimeout=60000, checkName='www.example.test.', checkType='A'})
 		`, "10.9.0.1:53", "[fd09::1]:53")
 		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // dnsdist's own: LOCAL is the gateway's
 		for _, way := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
 			for _, protocol := range []string{"udp", "tcp"} {
-				ask := []string{"probe", "--to", way.to, "--no-header", "--send", escaped(query)}
+				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", way.to, "--no-header", "--send", escaped(query)}
 				if protocol == "udp" {
 					ask = append(ask, "--udp")
 				} else {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -26,6 +27,10 @@ func udpGateway(t *testing.T, flags ...string) *lab.Gateway {
 
 const gatewayUDP = "127.0.0.1:2000"
 
+// idle is the idle timeout of flows whose end a test awaits. A busy machine must
+// not reach it between two datagrams of a test.
+const idle = "4s"
+
 // Clients, destinations and health checkers share the balancer's sockets in every
 // way that there is, and each gets the replies to its own datagrams:
 //
@@ -35,7 +40,7 @@ func TestUDPFlowsApart(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
-		g := udpGateway(t, "--udp-idle-timeout", "1s")
+		g := udpGateway(t, "--udp-idle-timeout", idle)
 		one, two := lab.ListenUDP(t, "127.0.0.1:0"), lab.ListenUDP(t, "127.0.0.1:0")
 		elsewhere := netip.MustParseAddrPort("198.51.100.2:443")
 		sent := []struct {
@@ -107,7 +112,7 @@ func TestUDPFirst(t *testing.T) {
 		g.NextConnection(t).Expect(t, "client", client4.String(), "datagrams_in", "3", "datagrams_out", "3", "by", "peer")
 		g.Signal(syscall.SIGTERM) // or the last ones are told of ten seconds later
 		g.Signal(syscall.SIGTERM)
-		eventually(t, "all drops are told of", func() bool {
+		await.Until(t, "all drops are told of", func() bool {
 			told := ""
 			for _, line := range g.Log() {
 				told += line.String("detail") + "\n"
@@ -126,7 +131,7 @@ func TestSimpleProxyProtocol(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
-		g := udpGateway(t, "--udp-header", "spp", "--udp-idle-timeout", "1s")
+		g := udpGateway(t, "--udp-header", "spp", "--udp-idle-timeout", idle)
 		spectrum := lab.ListenUDP(t, "127.0.0.1:0")
 		heads := [][]byte{lab.SPP(client4, dest4), lab.SPP(other4, dest4), lab.SPP(client6, dest6)}
 		var sources []netip.AddrPort
@@ -202,6 +207,9 @@ func TestUDPGame(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sockets, clients, rounds = 10, 50, 20
+		// The bursts of so many sockets fit into a buffer of the default size: none is
+		// lost on a busy machine, where its reader has to wait.
+		bursts := make(chan struct{}, 4)
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
 		backend.SetReadBuffer(4 << 20)
 		g := udpGateway(t, "--log-level", "info")
@@ -219,7 +227,7 @@ func TestUDPGame(t *testing.T) {
 		for s := range sockets {
 			peer := lab.ListenUDP(t, "127.0.0.1:0")
 			peer.SetReadBuffer(4 << 20)
-			playing.Go(func() { play(t, peer, s, clients, rounds) })
+			playing.Go(func() { play(t, peer, s, clients, rounds, bursts) })
 		}
 		playing.Wait()
 		for _, line := range g.Log() {
@@ -230,33 +238,44 @@ func TestUDPGame(t *testing.T) {
 	})
 }
 
-// play has a socket's clients send in each of the rounds, and wants every reply.
-func play(t *testing.T, peer *lab.Datagrams, socket, clients, rounds int) {
+// play has a socket's clients send in each of the rounds. As many sockets as
+// bursts has room for do so at the same time.
+func play(t *testing.T, peer *lab.Datagrams, socket, clients, rounds int, bursts chan struct{}) {
 	for round := range rounds {
-		waiting := map[string]bool{}
-		for c := range clients {
-			text := fmt.Sprintf("%d/%d/%d %s", socket, c, round, strings.Repeat("x", c))
-			client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(socket), byte(c)}), 4711)
-			if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text), netip.MustParseAddrPort(gatewayUDP)); err != nil {
-				t.Error(err)
-				return
-			}
-			waiting[text] = true
-		}
-		buffer := make([]byte, 2000)
-		for len(waiting) > 0 {
-			n, _, err := peer.ReadFromUDPAddrPort(buffer)
-			if err != nil {
-				t.Errorf("socket %d, round %d: %d replies did not come: %v", socket, round, len(waiting), err)
-				return
-			}
-			if !waiting[string(buffer[:n])] {
-				t.Errorf("socket %d, round %d: got %q", socket, round, buffer[:n])
-			}
-			delete(waiting, string(buffer[:n]))
+		bursts <- struct{}{}
+		err := playRound(peer, socket, clients, round)
+		<-bursts
+		if err != nil {
+			t.Errorf("socket %d, round %d: %v", socket, round, err)
+			return
 		}
 		time.Sleep(50 * time.Millisecond) // between two frames of the game
 	}
+}
+
+// playRound has each of a socket's clients send a datagram, and wants every reply.
+func playRound(peer *lab.Datagrams, socket, clients, round int) error {
+	waiting := map[string]bool{}
+	for c := range clients {
+		text := fmt.Sprintf("%d/%d/%d %s", socket, c, round, strings.Repeat("x", c))
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(socket), byte(c)}), 4711)
+		if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text), netip.MustParseAddrPort(gatewayUDP)); err != nil {
+			return err
+		}
+		waiting[text] = true
+	}
+	buffer := make([]byte, 2000)
+	for len(waiting) > 0 {
+		n, _, err := peer.ReadFromUDPAddrPort(buffer)
+		if err != nil {
+			return fmt.Errorf("%d replies did not come: %w", len(waiting), err)
+		}
+		if !waiting[string(buffer[:n])] {
+			return fmt.Errorf("got %q", buffer[:n])
+		}
+		delete(waiting, string(buffer[:n]))
+	}
+	return nil
 }
 
 // At SIGTERM flows go on, nobody new gets in, and the gateway leaves when they are
@@ -268,13 +287,13 @@ func TestUDPDrain(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
-		g := udpGateway(t, "--udp-idle-timeout", "1s", "--drain-timeout", "30s")
+		g := udpGateway(t, "--udp-idle-timeout", idle, "--drain-timeout", "1h")
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "before"))
 		from := backend.Expect(t, "before")
 		g.Signal(syscall.SIGTERM)
 		g.WaitLine(t, "draining")
 		round := 0
-		eventually(t, "no more flows are begun", func() bool {
+		await.Until(t, "no more flows are begun", func() bool {
 			round++
 			marker := fmt.Sprint("after ", round)
 			newcomer := netip.AddrPortFrom(other4.Addr(), uint16(round))

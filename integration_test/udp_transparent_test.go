@@ -14,10 +14,11 @@ import (
 //
 //	lb ──header──▶ gateway 127.0.0.1:2000, CAP_NET_RAW alone ──▶ 127.0.0.1:3000, [::1]:3000
 func TestUDPTransparent(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		returnPaths(t, 3000)
 		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()},
-			"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", "1s")
+			"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
 		for _, way := range []struct {
 			backend             string
@@ -38,6 +39,7 @@ func TestUDPTransparent(t *testing.T) {
 
 // A source that may not be named is dropped, in every mode, however it is written.
 func TestUDPTransparentSourceDenied(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
 		g := udpGateway(t, "--transparent")
@@ -62,6 +64,7 @@ func TestUDPTransparentSourceDenied(t *testing.T) {
 //	lb :a ──A──▶ gateway ──A's own address──▶ backend
 //	lb :b ──A──▶
 func TestUDPTransparentPeerChangesPort(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		returnPaths(t, 3000)
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
@@ -85,6 +88,7 @@ func TestUDPTransparentPeerChangesPort(t *testing.T) {
 // where a reply leaves, before the rule can look at it. docs/udp.md warns of it;
 // should this fail, the warning can go.
 func TestUDPTransparentTrap(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		returnPaths(t, 3000)
 		backend := lab.ListenUDP(t, "0.0.0.0:3000")
@@ -102,6 +106,7 @@ func TestUDPTransparentTrap(t *testing.T) {
 //
 //	lb ──header──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:5353
 func TestDocumentedReturnPathOfUDP(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		_, section, _ := strings.Cut(string(readFile(t, "../docs/udp.md")), "\n## Transparent mode\n")
 		_, block, _ := strings.Cut(section, "```sh\n")
@@ -130,6 +135,7 @@ func TestDocumentedReturnPathOfUDP(t *testing.T) {
 //
 //	gateway ──▶ a server on 0.0.0.0:3000, and then on 127.0.0.1:3000
 func TestDoctorOfUDP(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		flags := []string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--transparent"}
 		backend := lab.ListenUDP(t, "0.0.0.0:3000")

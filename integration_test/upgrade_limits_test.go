@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -54,7 +55,7 @@ func TestUpgradeAtTheLimit(t *testing.T) {
 		g.signal(syscall.SIGHUP)
 		waitReloads(t, g.Gateway, reloadedMessage, 1)
 		g.signal(syscall.SIGUSR2)
-		eventually(t, "the upgrade ends", func() bool {
+		await.Until(t, "the upgrade ends", func() bool {
 			return lastLog(g.Gateway, tookOver) != nil || lastLog(g.Gateway, upgradeFailed) != nil
 		})
 		if l := lastLog(g.Gateway, upgradeFailed); l != nil {
@@ -78,7 +79,7 @@ func TestUpgradeOfManyListeners(t *testing.T) {
 		echo(t, "127.0.0.1:3000")
 		g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:10000-13999=127.0.0.1:3000")
 		g.signal(syscall.SIGUSR2)
-		eventually(t, "the upgrade ends", func() bool {
+		await.Until(t, "the upgrade ends", func() bool {
 			return lastLog(g.Gateway, tookOver) != nil || lastLog(g.Gateway, upgradeFailed) != nil
 		})
 		if l := lastLog(g.Gateway, upgradeFailed); l != nil {
@@ -104,7 +105,7 @@ func TestUpgradeErrorIsShort(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.signal(syscall.SIGUSR2)
-		eventually(t, "the upgrade ends", func() bool { return lastLog(g.Gateway, upgradeFailed) != nil })
+		await.Until(t, "the upgrade ends", func() bool { return lastLog(g.Gateway, upgradeFailed) != nil })
 		text := lastLog(g.Gateway, upgradeFailed).String("error")
 		if len(text) > 400 || !strings.Contains(text, "too many open files") || !strings.Contains(text, " more") {
 			t.Errorf("the error has %d bytes: %.600s", len(text), text)
@@ -147,7 +148,7 @@ func TestUpgradeLeavesNoChildren(t *testing.T) {
 				if code := g.Wait(t); code != 0 {
 					t.Errorf("exit code %d, want 0", code)
 				}
-				eventually(t, "the socket is closed", func() bool { return refuses("127.0.0.1:2000") })
+				await.Until(t, "the socket is closed", func() bool { return refuses("127.0.0.1:2000") })
 			})
 		})
 	}

@@ -9,14 +9,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -38,6 +39,9 @@ type line struct {
 // startLine starts the first process. What is left of the line ends with the test.
 func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	t.Helper()
+	if !slices.Contains(flags, "--upgrade-timeout") {
+		flags = append(flags, "--upgrade-timeout", await.Patience.String())
+	}
 	l := &line{T: t, Gateway: lab.StartGatewayAs(t, c, flags...)}
 	l.pid = l.PID()
 	t.Cleanup(func() {
@@ -96,6 +100,7 @@ func (l *line) end() {
 // load makes connections, one after the other on each of several goroutines,
 // each with a header, a request and its answer, and counts what goes wrong.
 type load struct {
+	*testing.T
 	address  string
 	done     chan struct{}
 	running  sync.WaitGroup
@@ -104,8 +109,8 @@ type load struct {
 	failures []error
 }
 
-func startLoad(address string, goroutines int) *load {
-	l := &load{address: address, done: make(chan struct{})}
+func startLoad(t *testing.T, address string, goroutines int) *load {
+	l := &load{T: t, address: address, done: make(chan struct{})}
 	for range goroutines {
 		l.running.Go(l.run)
 	}
@@ -130,13 +135,20 @@ func (l *load) run() {
 	}
 }
 
+// goesOn waits until more connections have been served.
+func (l *load) goesOn() {
+	l.Helper()
+	before := l.served.Load()
+	await.Until(l, "the load goes on", func() bool { return l.served.Load() > before+50 })
+}
+
 func (l *load) once() error {
-	conn, err := net.DialTimeout("tcp", l.address, patience)
+	conn, err := net.DialTimeout("tcp", l.address, await.Patience)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(await.Deadline(l))
 	const request = "are you there?"
 	if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
 		return err
@@ -153,18 +165,18 @@ func (l *load) once() error {
 }
 
 // stop ends the load and wants that nothing went wrong.
-func (l *load) stop(t *testing.T) {
-	t.Helper()
+func (l *load) stop() {
+	l.Helper()
 	close(l.done)
 	l.running.Wait()
-	t.Logf("%d connections were served", l.served.Load())
+	l.Logf("%d connections were served", l.served.Load())
 	for i, err := range l.failures {
 		if i < 10 {
-			t.Errorf("a connection failed: %v", err)
+			l.Errorf("a connection failed: %v", err)
 		}
 	}
 	if len(l.failures) > 0 {
-		t.Errorf("%d connections failed", len(l.failures))
+		l.Errorf("%d connections failed", len(l.failures))
 	}
 }
 
@@ -185,15 +197,13 @@ func TestUpgradeUnderLoad(t *testing.T) {
 					c = lab.Activated(t, "web", lab.Socket(t, "tcp", "127.0.0.1:2000"))
 				}
 				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off", "--log-level", "info")
-				load := startLoad("127.0.0.1:2000", 8)
+				load := startLoad(t, "127.0.0.1:2000", 8)
 				for range 10 {
-					before := load.served.Load()
-					eventually(t, "the load goes on", func() bool { return load.served.Load() > before+50 })
+					load.goesOn()
 					g.upgrade()
 				}
-				before := load.served.Load()
-				eventually(t, "the load goes on", func() bool { return load.served.Load() > before+50 })
-				load.stop(t)
+				load.goesOn()
+				load.stop()
 				if n := len(g.pids()); n != 11 {
 					t.Errorf("%d processes served, want 11", n)
 				}
@@ -307,7 +317,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
 		g.upgrade()
 		for _, address := range []string{"127.0.0.1:2001", anyPort} {
-			eventually(t, "nobody listens on "+address, func() bool { return refuses(address) })
+			await.Until(t, "nobody listens on "+address, func() bool { return refuses(address) })
 		}
 		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2002"} {
 			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
@@ -315,7 +325,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			conn.Close()
 		}
 		dialUnix(t, b).Close()
-		eventually(t, "the file of the socket that is gone is removed", func() bool {
+		await.Until(t, "the file of the socket that is gone is removed", func() bool {
 			_, err := os.Stat(a)
 			return errors.Is(err, os.ErrNotExist)
 		})
@@ -323,57 +333,83 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	})
 }
 
-// What does not come to serve changes nothing, and the log says why. The unix
-// socket's file is still the old process's:
+// A failed upgrade changes nothing, and the log says why it failed. The unix
+// socket's file still belongs to the old process:
 //
 //	conn ──header──▶ gateway :2000, unix socket ◀── SIGUSR2, again and again
 func TestUpgradeFails(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		backend := lab.Listen(t, "127.0.0.1:3000")
-		systemd := lab.NewSystemd(t)
-		path, local := linked(t), filepath.Join(t.TempDir(), "s")
-		g := startLine(t, lab.Command{Name: path, Env: systemd.Environment()}, "--trust", "127.0.0.1", "--upgrade-timeout", "5s",
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+local+"=127.0.0.1:3000")
+		s := newFailedUpgrades(t)
 		busy := lab.Listen(t, "127.0.0.1:2002")
-		failed := 0
 		for _, row := range []struct{ name, script, want string }{
 			{"a program that crashes", "exit 3", "ended before it was ready: exit status 3"},
 			{"one that does not know a flag", "exec $UNPROXY --new-flag", "ended before it was ready: exit status 2"},
 			{"a port in use", `exec $UNPROXY "$@" --forward ` + busy.Addr + `=127.0.0.1:3000`, "listen on " + busy.Addr},
 			{"a wrong flag", `exec $UNPROXY "$@" --header-timeout never`, `--header-timeout "never"`},
-			{"one that hangs", "exec sleep 60", "was not ready after 5s"},
-			{"a file that is no program", "", ""},
 		} {
-			replace(t, path, row.script)
-			if row.want == "" {
-				rewrite(t, path, "not a program")
-				row.want = "exec format error"
-			}
-			g.signal(syscall.SIGUSR2)
-			failed++
-			waitReloads(t, g.Gateway, upgradeFailed, failed)
-			var last lab.Line
-			for _, l := range g.Log() {
-				if l.String("message") == upgradeFailed {
-					last = l
-				}
-			}
-			last.Expect(t, "level", "error")
-			if !strings.Contains(last.String("error"), row.want) {
-				t.Errorf("%s: the error is %q, want %q", row.name, last.String("error"), row.want)
-			}
-			systemd.WaitTold(t, "the last upgrade failed: ")
-			conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
-			wantRead(t, backend.Next(t), "hello")
-			conn.Close()
-			dialUnix(t, local).Close()
+			replace(t, s.program, row.script)
+			s.fails(row.name, row.want)
 		}
-		restore(t, path)
-		g.upgrade()
-		dialUnix(t, local).Close()
-		g.signal(syscall.SIGTERM)
+		rewrite(t, s.program, "not a program")
+		s.fails("a file that is no program", "exec format error")
+		restore(t, s.program)
+		s.upgrade()
+		dialUnix(t, s.local).Close()
+		s.signal(syscall.SIGTERM)
 	})
+}
+
+// A new process that does not become ready in time is given up:
+//
+//	conn ──header──▶ gateway :2000, unix socket, --upgrade-timeout 1s ◀── SIGUSR2
+func TestUpgradeHangs(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		s := newFailedUpgrades(t, "--upgrade-timeout", "1s")
+		replace(t, s.program, "exec sleep 60")
+		s.fails("a program that hangs", "was not ready after 1s")
+		s.signal(syscall.SIGTERM)
+	})
+}
+
+// failedUpgrades is a gateway whose program can be replaced, and what must go on
+// working when an upgrade fails.
+type failedUpgrades struct {
+	*line
+	systemd *lab.Systemd
+	backend *lab.Backend
+	program string // the path that was started
+	local   string // the path of the unix socket
+	count   int
+}
+
+func newFailedUpgrades(t *testing.T, flags ...string) *failedUpgrades {
+	t.Helper()
+	s := &failedUpgrades{systemd: lab.NewSystemd(t), backend: lab.Listen(t, "127.0.0.1:3000"),
+		program: linked(t), local: filepath.Join(t.TempDir(), "s")}
+	s.line = startLine(t, lab.Command{Name: s.program, Env: s.systemd.Environment()}, append(flags, "--trust", "127.0.0.1",
+		"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+s.local+"=127.0.0.1:3000")...)
+	return s
+}
+
+// fails asks for an upgrade that must fail with an error that contains want.
+func (s *failedUpgrades) fails(name, want string) {
+	s.Helper()
+	s.signal(syscall.SIGUSR2)
+	s.count++
+	waitReloads(s.T, s.Gateway, upgradeFailed, s.count)
+	lines := logged(s.Gateway, upgradeFailed)
+	last := lines[len(lines)-1]
+	last.Expect(s.T, "level", "error")
+	if got := last.String("error"); !strings.Contains(got, want) {
+		s.Errorf("%s: the error is %q, want %q", name, got, want)
+	}
+	s.systemd.WaitTold(s.T, "the last upgrade failed: ")
+	conn := lab.Send(s.T, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+	wantRead(s.T, s.backend.Next(s.T), "hello")
+	conn.Close()
+	dialUnix(s.T, s.local).Close()
 }
 
 // While one upgrade is under way there is no other, and none once the gateway
@@ -462,10 +498,10 @@ func TestUpgradeWithAdmin(t *testing.T) {
 // readyz asks the admin endpoint over a connection of its own, and returns the
 // status or the error.
 func readyz(network, address string) string {
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
+	client := http.Client{Timeout: await.Patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return net.DialTimeout(network, address, patience)
+			return net.DialTimeout(network, address, await.Patience)
 		},
 	}}
 	host := "unproxy"

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"unproxy/integration_test/allocations"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent"
 )
@@ -41,7 +42,7 @@ func TestOwnAddresses(t *testing.T) {
 	expect(true, "192.0.2.3")
 	expect(false, "192.0.2.1")
 
-	if n := testing.AllocsPerRun(100, func() { o.Contains(list[0]) }); n != 0 {
+	if n := allocations.PerRun(100, func() { o.Contains(list[0]) }); n != 0 {
 		t.Errorf("Contains allocates %v times", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"unproxy/integration_test/allocations"
 	"unproxy/transparent"
 )
 
@@ -208,7 +209,7 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 		clients = append(clients, ap(s))
 	}
 	backends := backends()
-	n := testing.AllocsPerRun(100, func() {
+	n := allocations.PerRun(100, func() {
 		for _, c := range clients {
 			for _, b := range backends {
 				p.Choose(c, b)

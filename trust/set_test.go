@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+
+	"unproxy/integration_test/allocations"
 )
 
 // randomAddr returns an address close to others: its leading bytes take few
@@ -184,7 +186,7 @@ func TestSetDoesNotAllocate(t *testing.T) {
 		addrs[i] = randomAddr(r)
 	}
 	i := 0
-	if n := testing.AllocsPerRun(1000, func() {
+	if n := allocations.PerRun(1000, func() {
 		set.Contains(addrs[i%len(addrs)])
 		set.Lookup(addrs[i%len(addrs)])
 		set.Admit(addrs[i%len(addrs)], 0)

@@ -6,11 +6,11 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/record"
+	"unproxy/integration_test/await"
 )
 
 func TestParse(t *testing.T) {
@@ -88,7 +88,7 @@ func terminal(t *testing.T) (tty *os.File, read func() string) {
 	}
 	t.Cleanup(func() { tty.Close() })
 	return tty, func() string {
-		if err := master.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := master.SetReadDeadline(await.Deadline(t)); err != nil {
 			t.Fatal(err)
 		}
 		b := make([]byte, 4096)

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"unproxy/gateway/record"
+	"unproxy/integration_test/allocations"
 )
 
 // noon is the time of the tests' clocks, in a zone other than the log's.
@@ -326,7 +327,7 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 	for name, c := range map[string]*record.Connection{
 		"ok": finished(), "all details": full, "long addresses": long, "refused": refused(),
 	} {
-		if n := testing.AllocsPerRun(200, func() {
+		if n := allocations.PerRun(200, func() {
 			l.floods[c.Outcome].window.Store(0) // reset the limit: write every line
 			l.Connection(c)
 		}); n != 0 {
@@ -334,7 +335,7 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 		}
 	}
 	over := refused()
-	if n := testing.AllocsPerRun(200, func() { l.Connection(over) }); n != 0 {
+	if n := allocations.PerRun(200, func() { l.Connection(over) }); n != 0 {
 		t.Errorf("%v allocations per line left out, want 0", n)
 	}
 }

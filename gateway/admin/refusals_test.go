@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"unproxy/gateway/record"
+	"unproxy/integration_test/allocations"
 )
 
 // peer returns the address of the n-th load balancer.
@@ -83,7 +84,7 @@ func TestNoteDoesNotAllocate(t *testing.T) {
 	r := NewRefusals(nil)
 	const sample = "GET / HTTP/1.1\r\n"
 	i := 0
-	if n := testing.AllocsPerRun(1000, func() {
+	if n := allocations.PerRun(1000, func() {
 		i++
 		r.Note(&record.Connection{
 			Outcome: record.NotProxy, Peer: peer(i % 100), Reason: "no PROXY signature", Sample: sample,

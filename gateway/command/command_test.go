@@ -14,14 +14,22 @@ import (
 
 // TestMain lets the test binary be unproxy, for scripts and for tests that
 // need a process.
+// raceOptions spares the programs that the tests start the second for which the
+// race detector sleeps at the end of each.
+const raceOptions = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", os.Getenv("GORACE")+" "+raceOptions)
 	testscript.Main(m, map[string]func(){
 		"unproxy": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 	})
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata"})
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(env *testscript.Env) error {
+		env.Setenv("GORACE", raceOptions) // nothing else of the environment gets there
+		return nil
+	}})
 }
 
 func TestJoinSwitches(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
-	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // process is a gateway in a process of its own, and its log.
@@ -81,7 +82,7 @@ func (d *process) connect() net.Conn {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(await.Deadline(d.t))
 	if _, err := io.WriteString(c, "PROXY TCP4 203.0.113.9 198.51.100.7 40000 22\r\nping"); err != nil {
 		d.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"unproxy/gateway/forward"
+	"unproxy/integration_test/allocations"
 )
 
 // Nothing is allocated for a datagram of a flow that there is, nor for its reply.
@@ -44,7 +45,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 				for range 10 {
 					exchange()
 				}
-				if got := testing.AllocsPerRun(200, exchange); got != 0 {
+				if got := allocations.PerRun(200, exchange); got != 0 {
 					t.Errorf("%v allocations for %d datagrams there and back", got, n)
 				}
 				r.dropped(nil)
@@ -78,7 +79,7 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 		exchange()
 	}
 	calls := r.calls["io_submit"]
-	if got := testing.AllocsPerRun(200, exchange); got != 0 {
+	if got := allocations.PerRun(200, exchange); got != 0 {
 		t.Errorf("%v allocations for a datagram of each of %d flows, and a reply", got, n)
 	}
 	if r.calls["io_submit"] == calls {

@@ -17,10 +17,11 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/integration_test/await"
 )
 
 // patience bounds every wait; nothing is asserted about how long one takes.
-const patience = 20 * time.Second
+const patience = await.Patience
 
 // live is a relay on an engine of two loops and the real kernel, on loopback.
 type live struct {
@@ -363,7 +364,7 @@ func TestLiveDrain(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
 	f := loopback(backend.LocalAddr())
-	f.FlowTimeout = 300 * time.Millisecond
+	f.FlowTimeout = 2 * time.Second // for the reply, too
 	l := start(t, f)
 	c := l.dial()
 	send(t, c, a+"hello")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"unproxy/gateway/readiness"
+	"unproxy/integration_test/allocations"
 	"unproxy/transparent/returnpath"
 )
 
@@ -245,7 +246,7 @@ func TestWatchHint(t *testing.T) {
 		if got := watch.Hint(a); got != tt.want {
 			t.Errorf("Hint(%s) = %q, want %q", tt.backend, got, tt.want)
 		}
-		if n := testing.AllocsPerRun(100, func() { watch.Hint(a) }); n != 0 {
+		if n := allocations.PerRun(100, func() { watch.Hint(a) }); n != 0 {
 			t.Errorf("Hint(%s) allocates %v times", tt.backend, n)
 		}
 	}

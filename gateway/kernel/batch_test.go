@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/allocations"
 )
 
 // pairOf returns two connected non-blocking sockets.
@@ -177,7 +179,7 @@ func TestBatchReusesRing(t *testing.T) {
 		out[i] = Transfer{FD: fds[0], B: []byte{byte(i), byte(i)}}
 		in[i] = Transfer{FD: fds[1], B: make([]byte, 2)}
 	}
-	if n := testing.AllocsPerRun(2000, func() {
+	if n := allocations.PerRun(2000, func() {
 		batch.Send(out)
 		batch.Recv(in)
 		for i := range in {

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"unproxy/gateway/forward"
+	"unproxy/integration_test/allocations"
 )
 
 var (
@@ -120,7 +121,7 @@ func TestRatesAreBounded(t *testing.T) {
 	if r.Allow(peerA, now) {
 		t.Error("a peer that is over its share was forgotten")
 	}
-	if n := testing.AllocsPerRun(1000, func() { r.Allow(peerC, now) }); n != 0 {
+	if n := allocations.PerRun(1000, func() { r.Allow(peerC, now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

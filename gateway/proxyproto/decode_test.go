@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"unproxy/integration_test/allocations"
 )
 
 var (
@@ -309,7 +311,7 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 		"v2 incomplete":       full[:len(full)-1],
 	} {
 		var o Options
-		if n := testing.AllocsPerRun(100, func() {
+		if n := allocations.PerRun(100, func() {
 			h, err := Decode(b, &o)
 			if err != nil {
 				t.Fatal(err)

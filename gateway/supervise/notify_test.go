@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // receiver is systemd's end of the notification socket.
@@ -18,7 +20,7 @@ func receiver(t *testing.T, name string) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(await.Deadline(t))
 	return c
 }
 

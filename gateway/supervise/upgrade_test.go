@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/await"
 )
 
 // childVariable has the test binary play the process that takes over.
@@ -116,12 +118,12 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer waiting.Close()
-	waiting.SetDeadline(time.Now().Add(20 * time.Second))
+	waiting.SetDeadline(await.Deadline(t))
 	child, err := program(t, "serves").Start([]Socket{first, second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := child.AwaitReady(20 * time.Second); err != nil {
+	if err := child.AwaitReady(await.Patience); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -151,9 +153,9 @@ func TestUpgradeFails(t *testing.T) {
 		patience time.Duration
 		want     string
 	}{
-		{"exits", 20 * time.Second, "ended before it was ready: exit status 1"},
-		{"fails", 20 * time.Second, "port 80 is taken"},
-		{"babbles", 20 * time.Second, `said "\x00\x01nonsense"`},
+		{"exits", await.Patience, "ended before it was ready: exit status 1"},
+		{"fails", await.Patience, "port 80 is taken"},
+		{"babbles", await.Patience, `said "\x00\x01nonsense"`},
 		{"hangs", 200 * time.Millisecond, "was not ready after 200ms"},
 	}
 	for _, row := range rows {
@@ -179,7 +181,7 @@ func TestUpgradeIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	waited := make(chan error)
-	go func() { waited <- child.AwaitReady(20 * time.Second) }()
+	go func() { waited <- child.AwaitReady(await.Patience) }()
 	child.Kill()
 	if err := <-waited; err == nil {
 		t.Error("a child that was killed is ready")

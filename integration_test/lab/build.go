@@ -2,11 +2,14 @@ package lab
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,9 +22,13 @@ const binaryVariable = "UNPROXY_TEST_BINARY"
 //
 //	func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
 //
-// The gateway is built with the race detector if the tests are. Processes that
-// the test binary starts of itself find it built.
+// The gateway is built with the race detector if the tests are. Processes of the
+// test binary that it starts itself find it built.
 func Main(m *testing.M) int {
+	if err := runMore(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if os.Getenv(binaryVariable) != "" {
 		return m.Run()
 	}
@@ -32,7 +39,7 @@ func Main(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "unproxy")
-	if err := build(path); err != nil {
+	if err := build(path, raceEnabled); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -50,7 +57,29 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-func build(path string) error {
+// PlainBinary builds the gateway without the race detector and returns its path.
+func PlainBinary(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "unproxy")
+	if err := build(path, false); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// runMore lets more tests run at a time than there are processors, unless
+// -parallel says how many: they spend most of their time waiting.
+func runMore() error {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
+}
+
+func build(path string, race bool) error {
 	root, err := moduleRoot()
 	if err != nil {
 		return err
@@ -59,11 +88,14 @@ func build(path string) error {
 		return err
 	}
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if race {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = root
+	if !race {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+	}
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the gateway: %w\n%s", err, output)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // V2Datagram returns the version 2 header of a datagram that names the two, which
@@ -56,7 +58,7 @@ func ListenUDP(t testing.TB, address string) *Datagrams {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(await.Deadline(t))
 	return &Datagrams{c, c.LocalAddr().(*net.UDPAddr).AddrPort()}
 }
 
@@ -104,7 +106,7 @@ func (d *Datagrams) Reply(t testing.TB, to netip.AddrPort, data string) {
 func (d *Datagrams) Empty(t testing.TB) {
 	t.Helper()
 	d.SetReadDeadline(time.Now().Add(time.Millisecond))
-	defer d.SetReadDeadline(time.Now().Add(patience))
+	defer d.SetReadDeadline(await.Deadline(t))
 	buffer := make([]byte, 2000)
 	if n, from, err := d.ReadFromUDPAddrPort(buffer); err == nil {
 		t.Errorf("%v got %.100q from %v, want nothing", d.Addr, buffer[:n], from)
@@ -116,9 +118,7 @@ func (d *Datagrams) Empty(t testing.TB) {
 func WaitReceiving(t testing.TB, address string) {
 	t.Helper()
 	want := netip.MustParseAddrPort(address)
-	if !poll(func() bool { return inTable(want, "udp", "07") }) {
-		t.Fatalf("nobody has the UDP address %s", address)
-	}
+	await.Until(t, "a UDP socket has the address "+address, func() bool { return inTable(want, "udp", "07") })
 }
 
 // inTable reports whether a socket of a protocol and state has the address a, or

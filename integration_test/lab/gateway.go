@@ -94,7 +94,7 @@ func (g *Gateway) Log() []Line {
 func (g *Gateway) NextConnection(t testing.TB) Line {
 	t.Helper()
 	var seen int
-	text, ok := g.find(func(text string) bool {
+	text, ok := g.find(t, func(text string) bool {
 		l, ok := parseLine(text)
 		if !ok || l.String("message") != "connection" {
 			return false
@@ -113,7 +113,7 @@ func (g *Gateway) NextConnection(t testing.TB) Line {
 // WaitLog waits for the first line with the message.
 func (g *Gateway) WaitLog(t testing.TB, message string) Line {
 	t.Helper()
-	text, ok := g.find(func(text string) bool {
+	text, ok := g.find(t, func(text string) bool {
 		l, ok := parseLine(text)
 		return ok && l.String("message") == message
 	})

@@ -7,7 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // V1 returns the version 1 header that names the two.
@@ -40,7 +41,7 @@ func V2(source, destination netip.AddrPort, tlvs ...byte) []byte {
 // reading and writing together is bounded.
 func Dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
+	c, err := net.DialTimeout("tcp", address, await.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func Send(t testing.TB, address string, pieces ...[]byte) *net.TCPConn {
 func adopt(t testing.TB, c net.Conn) *net.TCPConn {
 	t.Helper()
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(await.Deadline(t)); err != nil {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
@@ -118,13 +119,7 @@ func (b *Backend) accept(l net.Listener) {
 // Next waits for the next connection and returns it. It is closed with the test.
 func (b *Backend) Next(t testing.TB) *net.TCPConn {
 	t.Helper()
-	select {
-	case c := <-b.conns:
-		return adopt(t, c)
-	case <-time.After(patience):
-		t.Fatalf("backend %s: no connection came", b.Addr)
-		return nil
-	}
+	return adopt(t, await.Receive(t, "a connection to the backend "+b.Addr, b.conns))
 }
 
 // Accepted returns how many connections have come so far.

@@ -18,11 +18,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// patience is how long anything is waited for. It only passes where a test
-// fails.
-const patience = 20 * time.Second
+	"unproxy/integration_test/await"
+)
 
 // Command says how to start a process.
 type Command struct {
@@ -247,7 +245,7 @@ func (p *Process) end(t testing.TB) {
 	defer kill.Stop()
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(time.Until(await.Deadline(t))):
 		// A child of the process keeps the pipe open.
 		t.Errorf("%s does not end", p.name)
 	}
@@ -278,18 +276,14 @@ func (p *Process) Lines() []string {
 // -1 if it died of a signal.
 func (p *Process) Wait(t testing.TB) int {
 	t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		t.Fatalf("%s did not end within %v", p.name, patience)
-	}
+	await.Receive(t, "the end of "+p.name, p.done)
 	return p.cmd.ProcessState.ExitCode()
 }
 
 // WaitLine waits for a line that contains text and returns the first one.
 func (p *Process) WaitLine(t testing.TB, text string) string {
 	t.Helper()
-	line, ok := p.find(func(line string) bool { return strings.Contains(line, text) })
+	line, ok := p.find(t, func(line string) bool { return strings.Contains(line, text) })
 	if !ok {
 		t.Fatalf("%s printed no line with %q", p.name, text)
 	}
@@ -297,10 +291,10 @@ func (p *Process) WaitLine(t testing.TB, text string) string {
 }
 
 // find waits for the first line that matches; false if the process ended, or
-// patience, before there was one.
-func (p *Process) find(match func(line string) bool) (string, bool) {
+// the time to wait, before there was one.
+func (p *Process) find(t testing.TB, match func(line string) bool) (string, bool) {
 	var late bool
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(time.Until(await.Deadline(t)), func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		late = true

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // WaitListening waits until somebody listens on the TCP address in the test's
@@ -21,19 +22,7 @@ func WaitListening(t testing.TB, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !poll(func() bool { return listening(want) }) {
-		t.Fatalf("nobody listens on %s", address)
-	}
-}
-
-// poll waits until done is true, and reports whether it ever was.
-func poll(done func() bool) bool {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if done() {
-			return true
-		}
-	}
-	return false
+	await.Until(t, "a process listens on "+address, func() bool { return listening(want) })
 }
 
 // listening reports whether there is a listener on a, or on its port on all
@@ -75,7 +64,7 @@ func NginxOn(t testing.TB, h *Host, config string) (p *Process, dir string) {
 	command.Name = lookPath(t, command.Name)
 	p = Start(t, h.On(command))
 	// It writes its id once it listens.
-	poll(func() bool {
+	await.For(t, func() bool {
 		id, err := os.ReadFile(filepath.Join(dir, "nginx.pid"))
 		return err == nil && len(id) > 0 || p.ended()
 	})
@@ -168,7 +157,7 @@ func startServer(t testing.TB, c Command, addresses []string) *Process {
 	p := Start(t, c)
 	for _, a := range addresses {
 		want := netip.MustParseAddrPort(a)
-		poll(func() bool { return p.ended() || listening(want) })
+		await.For(t, func() bool { return p.ended() || listening(want) })
 		if p.ended() {
 			t.Fatalf("%s ended before it listened on %s", p.name, a)
 		}
@@ -191,7 +180,7 @@ func WriteFile(t testing.TB, name, content string) string {
 func WaitFile(t testing.TB, path, text string) string {
 	t.Helper()
 	var content []byte
-	held := poll(func() bool {
+	held := await.For(t, func() bool {
 		content, _ = os.ReadFile(path)
 		return strings.Contains(string(content), text)
 	})

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // Systemd is the end of the socket on which services tell systemd how they are.
@@ -68,7 +69,7 @@ func (s *Systemd) Environment(more ...string) []string {
 func (s *Systemd) WaitTold(t testing.TB, text string) string {
 	t.Helper()
 	var message string
-	if !poll(func() (found bool) { message, found = s.find(text); return found }) {
+	if !await.For(t, func() (found bool) { message, found = s.find(text); return found }) {
 		t.Fatalf("systemd was not told %q after %q", text, s.Told())
 	}
 	return message
@@ -133,11 +134,8 @@ func Socket(t testing.TB, network, address string) *os.File {
 // Gone waits until a process that is no child of the test's has ended.
 func Gone(t testing.TB, pid int) {
 	t.Helper()
-	gone := poll(func() bool {
+	await.Until(t, fmt.Sprintf("process %d has ended", pid), func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(text), ") Z ")
 	})
-	if !gone {
-		t.Fatalf("process %d does not end within %v", pid, time.Duration(patience))
-	}
 }

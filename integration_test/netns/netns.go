@@ -30,6 +30,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -37,6 +38,10 @@ import (
 // marker is the environment variable that holds the name of the test for
 // which this process was started.
 const marker = "TEST_NETNS"
+
+// margin is how much earlier than this process the other one runs out of time,
+// so that what it has to say is passed on.
+const margin = 5 * time.Second
 
 // forbidden is the exit code of a process that was put in a namespace but may
 // not do anything with it, as AppArmor has it on some distributions.
@@ -70,7 +75,7 @@ func run(t *testing.T, kinds []kind, body func(t *testing.T)) {
 	}
 	var reasons []error
 	for _, k := range kinds {
-		output, err := again(t.Name(), k.attributes)
+		output, err := again(t, k.attributes)
 		if isForbidden(err) {
 			reasons = append(reasons, fmt.Errorf("%s: %w", k.name, err))
 			continue
@@ -104,8 +109,9 @@ func kinds() []kind {
 	return all
 }
 
-// again runs the test called name in another process of this program.
-func again(name string, attributes *syscall.SysProcAttr) (output []byte, err error) {
+// again runs the test in another process of this program, which ends with what
+// is left of the time of this one.
+func again(t *testing.T, attributes *syscall.SysProcAttr) (output []byte, err error) {
 	// The parent-death signal goes by the thread that forked.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -114,9 +120,12 @@ func again(name string, attributes *syscall.SysProcAttr) (output []byte, err err
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "-test.run="+pattern(name), "-test.v", "-test.count=1")
+	cmd := exec.Command(self, "-test.run="+pattern(t.Name()), "-test.v", "-test.count=1")
+	if end, ok := t.Deadline(); ok {
+		cmd.Args = append(cmd.Args, fmt.Sprintf("-test.timeout=%v", max(time.Until(end)-margin, time.Second)))
+	}
 	// A program with the race detector sleeps for a second at its end otherwise.
-	cmd.Env = append(os.Environ(), marker+"="+name, "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), marker+"="+t.Name(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	cmd.SysProcAttr = attributes
 	return cmd.CombinedOutput()
 }

@@ -15,11 +15,9 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-)
 
-// patience is how long anything is waited for. It only passes where a test
-// fails.
-const patience = 30 * time.Second
+	"unproxy/integration_test/await"
+)
 
 // program is the browser, without which the tests are skipped.
 const program = "chromium"
@@ -49,7 +47,7 @@ func open(t *testing.T, origin string) *browser {
 	b := &browser{T: t, origin: origin}
 	b.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(b.note))
 	t.Cleanup(cancel)
-	defer time.AfterFunc(patience, cancel).Stop()
+	defer time.AfterFunc(await.Patience, cancel).Stop()
 	if err := chromedp.Do(b.ctx); err != nil { // the browser lasts as long as the context of this
 		t.Fatalf("start the browser: %v", err)
 	}
@@ -75,9 +73,7 @@ func profile(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for end := time.Now().Add(patience); os.RemoveAll(dir) != nil && time.Now().Before(end); {
-			time.Sleep(10 * time.Millisecond)
-		}
+		await.For(t, func() bool { return os.RemoveAll(dir) == nil })
 	})
 	return dir
 }
@@ -129,7 +125,7 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 // get makes the browser do something that has a result.
 func get[T any](b *browser, action chromedp.Action[T]) T {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithDeadline(b.ctx, await.Deadline(b))
 	defer cancel()
 	value, err := chromedp.Run(ctx, action)
 	if err != nil {
@@ -148,12 +144,9 @@ func evaluate[T any](b *browser, expression string) T {
 // eventually waits until an expression is true.
 func (b *browser) eventually(what, expression string) {
 	b.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if evaluate[bool](b, expression) {
-			return
-		}
+	if !await.For(b, func() bool { return evaluate[bool](b, expression) }) {
+		b.Fatalf("still not so: %s. The page is\n%s", what, evaluate[string](b, "document.body.innerText"))
 	}
-	b.Fatalf("it did not come about that %s: the page is\n%s", what, evaluate[string](b, "document.body.innerText"))
 }
 
 // text returns what the first element that a selector matches shows.

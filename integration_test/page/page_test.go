@@ -204,6 +204,7 @@ const picturesVariable = "PAGE_PICTURES"
 //	clients ──▶ 10.0.0.2, 10.0.0.3 ──header──▶ gateway ──▶ three backends
 //	strangers ──────────────────────────────▶ │ └ admin :9180 ◀── browser
 func TestPageOnScreens(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, program)
 		pictures := os.Getenv(picturesVariable)

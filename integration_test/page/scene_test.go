@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -102,7 +103,7 @@ func answer(t *testing.T, address string) {
 // call makes a connection of a client to a forward through a balancer, and sends
 // text; nil where that fails.
 func call(from string, forward int, text []byte) net.Conn {
-	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c, err := dialer.Dial("tcp", listeners[forward])
 	if err != nil {
 		return nil

@@ -54,9 +54,9 @@ func start(command []string, core int, log string, listens func() (bool, error))
 	return p, nil
 }
 
-// await waits for it to listen, for at most five seconds.
+// await waits for it to listen, for half a minute at least.
 func (p *process) await(core int, listens func() (bool, error)) error {
-	for range 1000 {
+	for range 6000 {
 		ready, err := listens()
 		if err != nil {
 			return err

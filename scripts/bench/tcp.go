@@ -24,8 +24,8 @@ type bench struct {
 	before  size     // of the gateway without connections
 }
 
-// measureTCP runs a program under a row's load, behind it a backend of its own.
-func (s *suite) measureTCP(r row, p program) (map[report.Metric]float64, error) {
+// measureTCP runs a program under a row's load for d, behind it a backend of its own.
+func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
 	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend", listening("tcp", backendAddress.Port()))
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (s *suite) measureTCP(r row, p program) (map[report.Metric]float64, error) 
 	if r.section == "idle" {
 		return b.idle()
 	}
-	return b.work(s.options)
+	return b.work(d)
 }
 
 // log is where what is measured writes to.
@@ -83,9 +83,9 @@ func (b *bench) idle() (map[report.Metric]float64, error) {
 	return v, nil
 }
 
-// work is what is done in a time.
-func (b *bench) work(o options) (map[report.Metric]float64, error) {
-	if _, err := b.load.Run(o.warmUp()); err != nil {
+// work is what is done in d.
+func (b *bench) work(d time.Duration) (map[report.Metric]float64, error) {
+	if _, err := b.load.Run(warmUp(d)); err != nil {
 		return nil, err
 	}
 	if b.gateway != nil {
@@ -96,7 +96,7 @@ func (b *bench) work(o options) (map[report.Metric]float64, error) {
 		return nil, err
 	}
 	b.load.Reset()
-	elapsed, err := b.load.Run(o.duration)
+	elapsed, err := b.load.Run(d)
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/proxyproto"
+	"unproxy/integration_test/await"
 )
 
 // answerOnce takes one datagram on a fresh socket and sends back what answers
@@ -20,7 +20,7 @@ func answerOnce(t *testing.T, answers func(b []byte) []string) (address string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(await.Deadline(t))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -115,12 +115,7 @@ func TestProbeListenDatagrams(t *testing.T) {
 	go func() {
 		ended <- runProbe(ctx, &out, "--udp", "--listen", "127.0.0.1:0", "--banner", "re: ", "--count", "2")
 	}()
-	var address string
-	for end := time.Now().Add(10 * time.Second); address == "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if m := regexp.MustCompile(`listening on (\S+)\n`).FindStringSubmatch(out.String()); m != nil {
-			address = m[1]
-		}
-	}
+	address := waitFor(t, &out, `listening on (\S+)\n`)
 	var said lockedBuffer
 	if err := runProbe(ctx, &said, "--udp", "--to", address, "--no-header", "--send", "hello", "--count", "2"); err != nil {
 		t.Errorf("ended with %v and printed\n%s", err, said.String())

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/proxyproto"
+	"unproxy/integration_test/await"
 )
 
 // lockedBuffer is an output that is read while it is written.
@@ -50,7 +50,7 @@ func runProbe(ctx context.Context, out io.Writer, args ...string) error {
 // serveOnce accepts one connection on a fresh listener and serves it; serve
 // closes it. It returns the listener's address, and a function that waits
 // until the connection was served.
-func serveOnce(t *testing.T, serve func(net.Conn)) (address string, wait func()) {
+func serveOnce(t *testing.T, serve func(net.Conn)) (address string, served func()) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,7 +63,7 @@ func serveOnce(t *testing.T, serve func(net.Conn)) (address string, wait func())
 		if err != nil {
 			return
 		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(await.Deadline(t))
 		serve(conn)
 	}()
 	t.Cleanup(func() { listener.Close(); <-done })
@@ -180,8 +180,8 @@ func TestProbeEndings(t *testing.T) {
 			[]string{"received     nothing\n", "end          reset by the other side (RST)\n", "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust?"}},
 		{"reset without a header", func(c net.Conn) { c.Read(make([]byte, 9)); reset(c) }, []string{"--no-header"}, true,
 			[]string{"header       none\n", "hint         a gateway resets connections without a header"}},
-		{"nothing comes", func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }, []string{"--timeout", "50ms"}, true,
-			[]string{"end          closed by the probe: nothing came for 50ms (timeout)\n", "hint         does the backend wait"}},
+		{"nothing comes", func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }, []string{"--timeout", "1s"}, true,
+			[]string{"end          closed by the probe: nothing came for 1s (timeout)\n", "hint         does the backend wait"}},
 		{"closed without an answer", func(c net.Conn) { readHeader(c); c.Close() }, []string{"--local", "--send", ""}, false,
 			[]string{"sent         0 bytes of payload\n", "end          closed by the other side (FIN)\n", "hint         a gateway with --local close"}},
 		{"an answer, and silence", func(c net.Conn) { readHeader(c); c.Write([]byte("ok")); io.Copy(io.Discard, c); c.Close() }, nil, false,
@@ -352,13 +352,11 @@ func TestProbeListen(t *testing.T) {
 func waitFor(t *testing.T, out *lockedBuffer, pattern string) string {
 	t.Helper()
 	match := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if found := match.FindStringSubmatch(out.String()); found != nil {
-			return found[1]
-		}
+	var found []string
+	if !await.For(t, func() bool { found = match.FindStringSubmatch(out.String()); return found != nil }) {
+		t.Fatalf("no %s in:\n%s", pattern, out.String())
 	}
-	t.Fatalf("no %s in:\n%s", pattern, out.String())
-	return ""
+	return found[1]
 }
 
 func TestProbeListenStops(t *testing.T) {

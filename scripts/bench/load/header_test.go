@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"unproxy/gateway/proxyproto"
+	"unproxy/integration_test/allocations"
 )
 
 func TestHeaders(t *testing.T) {
@@ -74,7 +75,7 @@ func TestHeadersDoNotAllocate(t *testing.T) {
 	var c Clients
 	b, gateway := make([]byte, 0, headerSpace), netip.MustParseAddrPort("127.0.0.1:2000")
 	for _, h := range []Header{V1, V2, V2TLVs} {
-		if n := testing.AllocsPerRun(100, func() { appendHeader(b, h, c.Next(), gateway) }); n > 0 {
+		if n := allocations.PerRun(100, func() { appendHeader(b, h, c.Next(), gateway) }); n > 0 {
 			t.Errorf("header %d allocates %v times", h, n)
 		}
 	}
