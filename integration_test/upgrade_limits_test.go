@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +84,16 @@ func TestUpgradeOfManyListeners(t *testing.T) {
 		})
 		if l := lastLog(g.Gateway, upgradeFailed); l != nil {
 			t.Fatalf("of 4000 listeners: %.500s", l.String("error"))
+		}
+		var listening []string // a line for each process, not one for each port
+		for _, l := range g.Log() {
+			if l.String("message") == "listening" {
+				listening = append(listening, l.String("forward")+" "+l.String("address"))
+			}
+		}
+		const want = "127.0.0.1:10000-13999 127.0.0.1:10000-13999"
+		if !slices.Equal(listening, []string{want, want}) {
+			t.Errorf("listening: %.300q", listening)
 		}
 		for _, port := range []int{10000, 13999} {
 			conn := lab.Send(t, fmt.Sprintf("127.0.0.1:%d", port), lab.V2(client4, dest4), []byte("hello"))

@@ -16,11 +16,27 @@ import (
 func (d *daemon) logListening() {
 	bound := d.gateway.Addrs()
 	for _, f := range d.config.Gateway.Forwards {
-		for _, l := range f.Listeners {
-			d.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
-			bound = bound[1:]
+		for _, l := range listening(f, bound[:len(f.Listeners)]) {
+			d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
 		}
+		bound = bound[len(f.Listeners):]
 	}
+}
+
+// place is where a forward listens: an address, or one with a range of ports.
+type place struct{ forward, address string }
+
+// listening returns where a forward listens. A range of ports, which may have
+// thousands of listeners, is one place.
+func listening(f *engine.Forward, bound []engine.Endpoint) []place {
+	if last := len(bound) - 1; last > 0 && f.Listeners[0].Activation == "" {
+		return []place{{f.Label(), fmt.Sprintf("%s-%d", bound[0], bound[last].Addr.Port())}}
+	}
+	var all []place
+	for i, l := range f.Listeners {
+		all = append(all, place{l.Name, bound[i].String()})
+	}
+	return all
 }
 
 // logReady logs that connections are accepted, and the limits that apply.

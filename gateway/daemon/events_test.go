@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,46 @@ func TestShortage(t *testing.T) {
 		s.note(engine.Notice{Event: step.event}, &r)
 		if ready := len(r.Reasons()) == 0; ready != step.ready {
 			t.Errorf("step %d, %s: ready %v", i, step.event, ready)
+		}
+	}
+}
+
+// A range is one place, whatever its length; several sockets of systemd's are not a
+// range, though they may have one name.
+func TestListening(t *testing.T) {
+	for _, row := range []struct {
+		spec  string
+		bound string
+		want  []place
+	}{
+		{":22=127.0.0.1:22", "[::]:22", []place{{":22", "[::]:22"}}},
+		{"127.0.0.1:0=127.0.0.1:22", "127.0.0.1:4711", []place{{"127.0.0.1:0", "127.0.0.1:4711"}}},
+		{"unix:/run/s=127.0.0.1:22", "/run/s", []place{{"unix:/run/s", "unix:/run/s"}}},
+		{":1000-1003=127.0.0.1:22", "[::]:1000 [::]:1001 [::]:1002 [::]:1003", []place{{":1000-1003", "[::]:1000-1003"}}},
+		{"127.0.0.1:5-6=127.0.0.1:5-6", "127.0.0.1:5 127.0.0.1:6", []place{{"127.0.0.1:5-6", "127.0.0.1:5-6"}}},
+		{"udp://[::1]:5-6=127.0.0.1:5-6", "[::1]:5 [::1]:6", []place{{"udp://[::1]:5-6", "[::1]:5-6"}}},
+		{":7-7=127.0.0.1:22", "[::]:7", []place{{":7", "[::]:7"}}},
+		{"systemd:web=127.0.0.1:22", "0.0.0.0:80 /run/web 0.0.0.0:81",
+			[]place{{"systemd:web", "0.0.0.0:80"}, {"systemd:web", "unix:/run/web"}, {"systemd:web", "0.0.0.0:81"}}},
+	} {
+		parsed, err := gateway.ParseForward(row.spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &engine.Forward{Name: parsed.Name, Listeners: parsed.Listeners}
+		var bound []engine.Endpoint
+		for _, text := range strings.Fields(row.bound) {
+			e := engine.Endpoint{Path: text}
+			if a, err := netip.ParseAddrPort(text); err == nil {
+				e = engine.Endpoint{Addr: a}
+			}
+			bound = append(bound, e)
+		}
+		for len(f.Listeners) < len(bound) { // as Adopt does
+			f.Listeners = append(f.Listeners, f.Listeners[0])
+		}
+		if got := listening(f, bound); !slices.Equal(got, row.want) {
+			t.Errorf("%s on %s: %v, want %v", row.spec, row.bound, got, row.want)
 		}
 	}
 }
