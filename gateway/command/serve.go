@@ -53,8 +53,11 @@ func logConfig(g *given) (accesslog.Config, error) {
 			errs = append(errs, gateway.FlagProblem(name, text, err))
 		}
 	}
-	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err }, "auto", "json", "console")
-	word("log-level", func(s string) (err error) { c.Level, err = accesslog.ParseLevel(s); return err }, "debug", "info", "warn", "error")
-	word("access-log", func(s string) (err error) { c.Mode, err = accesslog.ParseMode(s); return err }, "all", "errors", "off")
+	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err },
+		"auto", "json", "console")
+	word("log-level", func(s string) (err error) { c.Level, err = accesslog.ParseLevel(s); return err },
+		"debug", "info", "warn", "error")
+	word("access-log", func(s string) (err error) { c.Mode, err = accesslog.ParseMode(s); return err },
+		"all", "errors", "off")
 	return c, errors.Join(errs...)
 }

@@ -121,7 +121,7 @@ const mostErrors = 3
 // "systemctl status". Of many joined errors it has the first few and the number of
 // the others: thousands of listeners may fail at once.
 func oneLine(err error) string {
-	all := single(err)
+	all := flatten(err)
 	var texts []string
 	for _, e := range all[:min(len(all), mostErrors)] {
 		lines := strings.FieldsFunc(e.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
@@ -133,15 +133,15 @@ func oneLine(err error) string {
 	return strings.Join(texts, "; ")
 }
 
-// single returns the errors that err joins, in order.
-func single(err error) []error {
+// flatten returns the errors that err joins, in order.
+func flatten(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
 	var all []error
 	for _, e := range joined.Unwrap() {
-		all = append(all, single(e)...)
+		all = append(all, flatten(e)...)
 	}
 	return all
 }

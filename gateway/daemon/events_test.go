@@ -54,7 +54,7 @@ func TestListening(t *testing.T) {
 		{":22=127.0.0.1:22", "[::]:22", []place{{":22", "[::]:22"}}},
 		{"127.0.0.1:0=127.0.0.1:22", "127.0.0.1:4711", []place{{"127.0.0.1:0", "127.0.0.1:4711"}}},
 		{"unix:/run/s=127.0.0.1:22", "/run/s", []place{{"unix:/run/s", "unix:/run/s"}}},
-		{":1000-1003=127.0.0.1:22", "[::]:1000 [::]:1001 [::]:1002 [::]:1003", []place{{":1000-1003", "[::]:1000-1003"}}},
+		{":1000-1002=127.0.0.1:22", "[::]:1000 [::]:1001 [::]:1002", []place{{":1000-1002", "[::]:1000-1002"}}},
 		{"127.0.0.1:5-6=127.0.0.1:5-6", "127.0.0.1:5 127.0.0.1:6", []place{{"127.0.0.1:5-6", "127.0.0.1:5-6"}}},
 		{"udp://[::1]:5-6=127.0.0.1:5-6", "[::1]:5 [::1]:6", []place{{"udp://[::1]:5-6", "[::1]:5-6"}}},
 		{":7-7=127.0.0.1:22", "[::]:7", []place{{":7", "[::]:7"}}},
@@ -106,13 +106,13 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-func TestSingle(t *testing.T) {
+func TestFlatten(t *testing.T) {
 	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
-	if got := single(errors.Join(a, errors.Join(b, c))); !slices.Equal(got, []error{a, b, c}) {
+	if got := flatten(errors.Join(a, errors.Join(b, c))); !slices.Equal(got, []error{a, b, c}) {
 		t.Errorf("got %v", got)
 	}
 	wrapped := fmt.Errorf("w: %w", a)
-	if got := single(wrapped); !slices.Equal(got, []error{wrapped}) {
+	if got := flatten(wrapped); !slices.Equal(got, []error{wrapped}) {
 		t.Errorf("got %v", got)
 	}
 }
@@ -154,7 +154,7 @@ func TestSystemdOrder(t *testing.T) {
 	}
 }
 
-// Files of sockets that nobody serves any more are removed; systemd's stay.
+// The files of sockets that are served no more are removed; systemd's stay.
 func TestRemoveFiles(t *testing.T) {
 	dir := t.TempDir()
 	ours, systemds := filepath.Join(dir, "ours"), filepath.Join(dir, "systemd")
