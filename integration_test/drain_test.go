@@ -10,8 +10,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// On SIGTERM the listener closes, running sessions come to their end, and the
-// gateway leaves with 0:
+// On SIGTERM the listener closes, connections finish, and the gateway exits with 0:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM
 //	                    └──▶ behind :3000
@@ -35,8 +34,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// refuses reports whether nobody listens on the address. Connections that are
-// taken are closed at once.
+// refuses reports whether connections to the address are refused. It closes those that
+// are accepted.
 func refuses(address string) bool {
 	conn, err := net.Dial("tcp", address)
 	if err == nil {
@@ -45,7 +44,7 @@ func refuses(address string) bool {
 	return err != nil
 }
 
-// connectionOf waits for the line of a client's connection, past those of others.
+// connectionOf waits for the log line of a client's connection and skips others.
 func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
 	t.Helper()
 	for {
@@ -55,7 +54,7 @@ func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
 	}
 }
 
-// What is left at the end of the drain is cut, which is no failure:
+// Connections that outlast the drain are cut, and the exit code is 0:
 //
 //	conn ──header──▶ gateway :2000, --drain-timeout 200ms ◀── SIGTERM
 func TestDrainTimeout(t *testing.T) {
@@ -88,8 +87,8 @@ func TestHurry(t *testing.T) {
 	})
 }
 
-// In the drain's delay, in which a load balancer learns to stay away, new
-// connections are served as before:
+// During --drain-delay, in which load balancers notice, new connections are served as
+// before:
 //
 //	peer ──header──▶ gateway :2000, --drain-delay ◀── SIGTERM
 func TestDrainDelay(t *testing.T) {
@@ -105,9 +104,8 @@ func TestDrainDelay(t *testing.T) {
 	})
 }
 
-// Under load nobody whose connection was taken is lost: in the delay all are
-// served, though /readyz says to stay away, and after it all are refused, never
-// reset. Five gateways in a row:
+// Under load no accepted connection is lost. During the delay all are served although
+// /readyz answers 503; after it they are refused, never reset. Five gateways in a row:
 //
 //	8 × (conn ──header, request──▶ gateway :2000, --drain-delay ◀── SIGTERM)
 //	                                  └──▶ echo :3000
@@ -116,8 +114,8 @@ func TestDrainUnderLoad(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		echo(t, "127.0.0.1:3000")
 		for range 5 {
-			g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "300ms",
-				"--admin", "127.0.0.1:9180", "--access-log", "off", "--log-level", "info")
+			g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+				"--drain-delay", "300ms", "--admin", "127.0.0.1:9180", "--access-log", "off", "--log-level", "info")
 			load := startLoad("127.0.0.1:2000", 8)
 			goesOn := func() {
 				t.Helper()
@@ -126,7 +124,9 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 			goesOn()
 			g.Signal(syscall.SIGTERM)
-			eventually(t, "the gateway is not ready", func() bool { return readyz("tcp", "127.0.0.1:9180") == "503 Service Unavailable" })
+			eventually(t, "the gateway is not ready", func() bool {
+				return readyz("tcp", "127.0.0.1:9180") == "503 Service Unavailable"
+			})
 			goesOn()
 			eventually(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 			close(load.done)

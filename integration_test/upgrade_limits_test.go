@@ -49,9 +49,18 @@ func TestUpgradeAtTheLimit(t *testing.T) {
 			wantRead(t, conn, "hello")
 			conns = append(conns, conn)
 		}
-		for range 16 {
+		for range 15 {
 			dialUnix(t, admin)
 		}
+		response, err := adminClient("unix:"+admin).Post("http://localhost/-/examine", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode >= 300 {
+			t.Errorf("/-/examine: %s", response.Status)
+		}
+		dialUnix(t, admin)
 		g.signal(syscall.SIGHUP)
 		waitReloads(t, g.Gateway, reloadedMessage, 1)
 		g.signal(syscall.SIGUSR2)
@@ -109,7 +118,8 @@ func TestUpgradeErrorIsShort(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		systemd := lab.NewSystemd(t)
-		g := startLine(t, lab.Command{Env: systemd.Environment()}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000")
+		g := startLine(t, lab.Command{Env: systemd.Environment()},
+			"--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000")
 		limit := uint64(openDescriptors(t, g.PID()) + 5) // a few for the notification
 		if err := unix.Prlimit(g.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
 			t.Fatal(err)

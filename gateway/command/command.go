@@ -87,9 +87,9 @@ type configuration struct {
 	warnings []gateway.Warning
 }
 
-// configure makes a configuration of what was given. The warnings are there
-// also where there is an error.
-func configure(g *given) (configuration, error) {
+// configure makes a configuration of what was given, with the number of sockets that
+// systemd handed over. It returns the warnings with an error, too.
+func configure(g *given, activated int) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
 	config, more, err := gateway.Load(gateway.Source{
@@ -98,6 +98,7 @@ func configure(g *given) (configuration, error) {
 		Descriptors: daemon.Descriptors(),
 		Reserved:    daemon.Reserved(endpoint),
 		PerListener: daemon.PerListener,
+		Activated:   activated,
 	})
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)

@@ -15,8 +15,8 @@ import (
 
 // runServe runs the gateway until a signal ends it.
 func runServe(ctx *cli.Context, g *given) error {
-	return daemon.Run(func() (daemon.Config, error) {
-		c, err := configure(g)
+	return daemon.Run(func(activated int) (daemon.Config, error) {
+		c, err := configure(g, activated)
 		if err != nil {
 			return daemon.Config{}, err
 		}
