@@ -11,17 +11,17 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// Adopt gives the listeners of c their sockets: those that wait for one of systemd's
-// all that have their name, the others the one that a process before this one
-// handed over for them. It is to come before [New].
+// Adopt gives the listeners of c their inherited sockets. A listener systemd:NAME gets
+// every socket of that name; any other gets the one that the process before this one
+// handed over for it. Call it before [New].
 //
-// It returns the sockets that nobody takes; the caller closes them. The error
-// joins a [*config.Problem] for each listener that waits for a socket in vain.
+// It returns the sockets that no listener takes; the caller closes them. The error
+// joins a [*config.Problem] for each systemd:NAME without a usable socket.
 func Adopt(c *config.Config, sockets []supervise.Socket) (left []supervise.Socket, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
-			continue // what is handed over are streams
+			continue // only stream sockets are handed over
 		}
 		var all []forward.Listener
 		for _, l := range f.Listeners {
@@ -32,14 +32,14 @@ func Adopt(c *config.Config, sockets []supervise.Socket) (left []supervise.Socke
 	return a.sockets, errors.Join(a.found...)
 }
 
-// adoption is the sockets that are not taken yet, and what is missing.
+// adoption holds the sockets that are not taken yet and the problems found.
 type adoption struct {
 	sockets []supervise.Socket
 	found   []error
 }
 
-// listener returns l with its socket; a name that systemd gave to several
-// makes it several listeners.
+// listener returns l with its socket. If systemd gave the name to several sockets,
+// it returns a listener for each.
 func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	if l.Activation == "" {
 		if s, ok := a.take(l.SocketName()); ok {
@@ -50,7 +50,8 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	var all []forward.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Path, "@") {
-			s.Fault, s.Hint = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+			s.Fault = "is in the abstract name space, where no mode says who may connect"
+			s.Hint = "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
 			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Hint)
@@ -87,7 +88,7 @@ func (a *adoption) take(name string) (supervise.Socket, bool) {
 	return s, true
 }
 
-// missing records that systemd handed over no socket for l.
+// missing adds the problem that systemd handed over no socket for l.
 func (a *adoption) missing(l forward.Listener) {
 	var names []string
 	for _, s := range a.sockets {
@@ -97,7 +98,8 @@ func (a *adoption) missing(l forward.Listener) {
 	}
 	what := fmt.Sprintf("listener %s: systemd hands over no socket of that name", l.Name)
 	if len(names) == 0 {
-		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
+		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+
+			", and not by its .service unit or from a shell alone")
 		return
 	}
 	names = slices.Compact(names)

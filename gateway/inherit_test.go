@@ -11,8 +11,7 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// handed is a socket that was handed over by a name, bound to an address or a
-// path.
+// handed is an inherited socket with a name, bound to an address or a path.
 func handed(name string, fd int, bound string) supervise.Socket {
 	s := supervise.Socket{Name: name, FD: fd}
 	if a, err := netip.ParseAddrPort(bound); err == nil {
@@ -44,7 +43,7 @@ func TestAdopt(t *testing.T) {
 			sockets: []supervise.Socket{handed("systemd:web", 3, "0.0.0.0:80"), handed("systemd:web", 4, "/run/web")}, fds: []int{3, 4}},
 		{name: "by name, not by place", forwards: []string{"systemd:b=127.0.0.1:9", ":1=127.0.0.1:9", "systemd:a=127.0.0.1:9"},
 			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{4, 0, 3}},
-		{name: "nobody takes one", forwards: []string{"systemd:a=127.0.0.1:9"},
+		{name: "one is not taken", forwards: []string{"systemd:a=127.0.0.1:9"},
 			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{3}, left: []string{"systemd:b"}},
 		{name: "an address is no name", forwards: []string{"0.0.0.0:80=127.0.0.1:9"},
 			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80")}, fds: []int{0}, left: []string{"systemd:a"}},
@@ -66,7 +65,7 @@ func TestAdopt(t *testing.T) {
 			fails: `the socket "web" that systemd hands over is a connection and not a listener`, hint: "Accept=no"},
 		{name: "an abstract name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:web", 3, "@web")},
 			fails: "is in the abstract name space", hint: "ListenStream=/run/unproxy/NAME.sock"},
-		{name: "of the wrong type, but nobody wants it", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is not a socket")},
+		{name: "of the wrong type, but not wanted", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is not a socket")},
 			fds: []int{0}, left: []string{"systemd:web"}},
 	}
 	for _, row := range rows {
@@ -124,8 +123,8 @@ func adopted(t *testing.T, c *config.Config, fds []int) {
 	}
 }
 
-// Without a trust rule nothing but a unix socket is served: what systemd hands
-// over is known only then.
+// Without a trust rule only a unix socket is served. What systemd hands over is known
+// only when it is adopted.
 func TestActivationWithoutTrust(t *testing.T) {
 	src := config.Source{Forwards: []string{"systemd:web=127.0.0.1:9"}}
 	for _, row := range []struct {

@@ -12,8 +12,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// On SIGTERM the listener closes, running sessions come to their end, and the
-// gateway leaves with 0:
+// On SIGTERM the listener closes, connections finish, and the gateway exits with 0:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM
 //	                    └──▶ behind :3000
@@ -37,8 +36,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// refuses reports whether nobody listens on the address. Connections that are
-// taken are closed at once.
+// refuses reports whether connections to the address are refused. It closes those that
+// are accepted.
 func refuses(address string) bool {
 	conn, err := net.Dial("tcp", address)
 	if err == nil {
@@ -47,7 +46,7 @@ func refuses(address string) bool {
 	return err != nil
 }
 
-// connectionOf waits for the line of a client's connection, past those of others.
+// connectionOf waits for the log line of a client's connection and skips others.
 func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
 	t.Helper()
 	for {
@@ -57,7 +56,7 @@ func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
 	}
 }
 
-// What is left at the end of the drain is cut, which is no failure:
+// Connections that outlast the drain are cut, and the exit code is 0:
 //
 //	conn ──header──▶ gateway :2000, --drain-timeout 200ms ◀── SIGTERM
 func TestDrainTimeout(t *testing.T) {
@@ -90,8 +89,8 @@ func TestHurry(t *testing.T) {
 	})
 }
 
-// During the drain delay, in which a load balancer learns to stay away, new
-// connections are served as before. Then the listener closes:
+// During --drain-delay, in which load balancers notice, new connections are served as
+// before:
 //
 //	peer ──header──▶ gateway :2000, --drain-delay 1h; :2001, --drain-delay 200ms ◀── SIGTERM
 func TestDrainDelay(t *testing.T) {
@@ -110,9 +109,8 @@ func TestDrainDelay(t *testing.T) {
 	})
 }
 
-// Under load no accepted connection is lost: during the delay all are served,
-// though /readyz says to stay away, and after it all are refused, never reset.
-// Five gateways in a row:
+// Under load no accepted connection is lost. During the delay all are served although
+// /readyz answers 503; after it they are refused, never reset. Five gateways in a row:
 //
 //	8 × (conn ──header, request──▶ gateway :2000, --drain-delay ◀── SIGTERM)
 //	                                  └──▶ echo :3000

@@ -14,18 +14,17 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// waitReloads waits until the gateway has told of n reloads that ended in the
-// message.
+// waitReloads waits until the gateway has logged the message n times.
 func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
 	t.Helper()
 	await.Until(t, message, func() bool {
-		told := 0
+		logged := 0
 		for _, l := range g.Log() {
 			if l.String("message") == message {
-				told++
+				logged++
 			}
 		}
-		return told >= n
+		return logged >= n
 	})
 }
 
@@ -34,8 +33,8 @@ const (
 	failedMessage   = "reload failed: the lists from before stay in force"
 )
 
-// POST /-/reload does what SIGHUP does, and answers what came of it; the metrics
-// count it.
+// POST /-/reload reloads as SIGHUP does and answers with the result. The metrics count
+// it.
 func TestReloadByRequest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -55,15 +54,18 @@ func TestReloadByRequest(t *testing.T) {
 		}
 		rewrite(t, list, "127.0.0.2\n")
 		if code, body := reload(); code != http.StatusOK {
-			t.Errorf("a list that is well: %d %s", code, body)
+			t.Errorf("a correct list: %d %s", code, body)
 		}
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
 		if code, body := reload(); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
-			t.Errorf("a list that is broken: %d %s", code, body)
+			t.Errorf("a broken list: %d %s", code, body)
 		}
 		_, metrics := adminGet(t, "127.0.0.1:9180", "/metrics")
-		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`, `unproxy_trust_reloads_total{result="failure"} 1`} {
+		for _, line := range []string{
+			`unproxy_trust_reloads_total{result="success"} 1`,
+			`unproxy_trust_reloads_total{result="failure"} 1`,
+		} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
 				t.Errorf("there is no %q in the metrics", line)
 			}
@@ -71,8 +73,8 @@ func TestReloadByRequest(t *testing.T) {
 	})
 }
 
-// SIGHUP reads the trust file anew. A peer that is trusted no more keeps the
-// connection that it has; a broken file changes nothing:
+// SIGHUP reads the trust file again. A peer that is no longer trusted keeps its
+// connections; a broken file changes nothing:
 //
 //	127.0.0.1 ──header──▶ gateway :2000, --trust-file ◀── SIGHUP
 //	127.0.0.2 ──header──▶     └──▶ behind :3000
@@ -136,8 +138,8 @@ func TestCutUntrusted(t *testing.T) {
 	})
 }
 
-// Without a signal the change of a ConfigMap is seen, whose files are links into
-// a directory that is swapped:
+// --reload-interval notices when a ConfigMap changes, whose files are links into a
+// directory that is swapped:
 //
 //	list ─▶ ..data ─▶ v1, v2/     gateway :2000, --reload-interval
 func TestReloadInterval(t *testing.T) {
@@ -164,7 +166,8 @@ func TestReloadInterval(t *testing.T) {
 		publish("v1", "127.0.0.2\n")
 		link("..data/list", "list")
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
 		waitReloads(t, g, reloadedMessage, 1)

@@ -11,7 +11,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// What systemd hears of a service's life, in order:
+// The messages to systemd in the life of a service, in order:
 //
 //	systemd ◀── READY, RELOADING, READY, STOPPING, STATUS ── gateway :2000
 func TestNotify(t *testing.T) {
@@ -27,7 +27,7 @@ func TestNotify(t *testing.T) {
 		}
 		g.Signal(syscall.SIGHUP)
 		if m := systemd.WaitTold(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
-			t.Errorf("told %q, which a service of type notify-reload must not", m)
+			t.Errorf("told %q without the time, which Type=notify-reload needs", m)
 		}
 		systemd.WaitTold(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
@@ -65,7 +65,7 @@ func rewrite(t *testing.T, path, text string) {
 	}
 }
 
-// The watchdog is fed while the loops come round, in the drain too:
+// The watchdog is fed while the loops answer, during the drain too:
 //
 //	systemd ◀── WATCHDOG=1 ── gateway :2000
 func TestWatchdog(t *testing.T) {
@@ -91,8 +91,8 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
-// Sockets that systemd hands over are served, by name; the service that is
-// started next finds in their queues what came while there was none:
+// Sockets that systemd hands over are served by their names. Connections that come
+// while there is no service wait in their queues for the next one:
 //
 //	conn ──header──▶ "tcp" 127.0.0.1:2000 ─┐
 //	conn ──header──▶ "local" unix socket  ─┴▶ gateway, and the next one ──▶ backend :3000
@@ -101,7 +101,8 @@ func TestActivation(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
-		tcp, local, spare := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path), lab.Socket(t, "tcp", "127.0.0.1:2001")
+		tcp, local := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path)
+		spare := lab.Socket(t, "tcp", "127.0.0.1:2001")
 		service := func() *lab.Gateway {
 			return lab.StartGatewayAs(t, lab.Activated(t, "tcp:local:spare", tcp, local, spare),
 				"--forward", "systemd:local=127.0.0.1:3000", "--forward", "systemd:tcp=127.0.0.1:3000", "--trust", "127.0.0.1")
@@ -111,7 +112,8 @@ func TestActivation(t *testing.T) {
 			t.Errorf("listening on %s", a)
 		}
 		first.WaitLog(t, "a socket was handed over that no forward takes").
-			Expect(t, "level", "warn", "socket", "systemd:spare", "hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
+			Expect(t, "level", "warn", "socket", "systemd:spare",
+				"hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, backend.Next(t), "first")
 		conn.Close()
@@ -136,7 +138,7 @@ func TestActivation(t *testing.T) {
 	})
 }
 
-// What is not as it must be is refused, with what to write instead.
+// Sockets and names that do not fit are errors, with a hint.
 func TestActivationRefused(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -173,8 +175,8 @@ func TestActivationRefused(t *testing.T) {
 	})
 }
 
-// systemd's own tool starts the gateway at the first connection, which is the
-// first that it serves:
+// systemd-socket-activate starts the gateway at the first connection, and the gateway
+// serves that one:
 //
 //	conn ──header──▶ systemd-socket-activate :2000 ──▶ gateway ──▶ backend :3000
 func TestSocketActivate(t *testing.T) {

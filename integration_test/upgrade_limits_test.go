@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,9 +50,18 @@ func TestUpgradeAtTheLimit(t *testing.T) {
 			wantRead(t, conn, "hello")
 			conns = append(conns, conn)
 		}
-		for range 16 {
+		for range 15 {
 			dialUnix(t, admin)
 		}
+		response, err := adminClient("unix:"+admin).Post("http://localhost/-/examine", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode >= 300 {
+			t.Errorf("/-/examine: %s", response.Status)
+		}
+		dialUnix(t, admin)
 		g.signal(syscall.SIGHUP)
 		waitReloads(t, g.Gateway, reloadedMessage, 1)
 		g.signal(syscall.SIGUSR2)
@@ -85,6 +95,16 @@ func TestUpgradeOfManyListeners(t *testing.T) {
 		if l := lastLog(g.Gateway, upgradeFailed); l != nil {
 			t.Fatalf("of 4000 listeners: %.500s", l.String("error"))
 		}
+		var listening []string // a line for each process, not one for each port
+		for _, l := range g.Log() {
+			if l.String("message") == "listening" {
+				listening = append(listening, l.String("forward")+" "+l.String("address"))
+			}
+		}
+		const want = "127.0.0.1:10000-13999 127.0.0.1:10000-13999"
+		if !slices.Equal(listening, []string{want, want}) {
+			t.Errorf("listening: %.300q", listening)
+		}
 		for _, port := range []int{10000, 13999} {
 			conn := lab.Send(t, fmt.Sprintf("127.0.0.1:%d", port), lab.V2(client4, dest4), []byte("hello"))
 			wantRead(t, conn, "hello")
@@ -99,7 +119,8 @@ func TestUpgradeErrorIsShort(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		systemd := lab.NewSystemd(t)
-		g := startLine(t, lab.Command{Env: systemd.Environment()}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000")
+		g := startLine(t, lab.Command{Env: systemd.Environment()},
+			"--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000")
 		limit := uint64(openDescriptors(t, g.PID()) + 5) // a few for the notification
 		if err := unix.Prlimit(g.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
 			t.Fatal(err)

@@ -32,11 +32,11 @@ const (
 type line struct {
 	*testing.T
 	*lab.Gateway
-	pid   int // who serves now
-	taken int // upgrades that went well
+	pid   int // of the process that serves now
+	taken int // successful upgrades
 }
 
-// startLine starts the first process. What is left of the line ends with the test.
+// startLine starts the first process. All processes of the line end with the test.
 func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	t.Helper()
 	if !slices.Contains(flags, "--upgrade-timeout") {
@@ -83,7 +83,7 @@ func (l *line) upgrade() {
 	l.pid = pids[len(pids)-1]
 }
 
-// end drains the last process, and so ends the line.
+// end drains the last process and waits for all of them.
 func (l *line) end() {
 	l.Helper()
 	l.signal(syscall.SIGTERM)
@@ -97,8 +97,8 @@ func (l *line) end() {
 	}
 }
 
-// load makes connections, one after the other on each of several goroutines,
-// each with a header, a request and its answer, and counts what goes wrong.
+// load makes connections, one after the other in each of several goroutines, each
+// with a header, a request and its answer, and collects the errors.
 type load struct {
 	*testing.T
 	address  string
@@ -118,7 +118,7 @@ func startLoad(t *testing.T, address string, goroutines int) *load {
 }
 
 func (l *load) run() {
-	// Bounded whatever becomes of the test.
+	// Bounded, in case that the test never stops it.
 	for range 200_000 {
 		select {
 		case <-l.done:
@@ -160,11 +160,11 @@ func (l *load) once() error {
 	if string(answer) != request {
 		return fmt.Errorf("the answer is %q", answer)
 	}
-	// A reset spares the namespace's ports the wait of a minute.
+	// A reset frees the port at once, without TIME_WAIT.
 	return conn.(*net.TCPConn).SetLinger(0)
 }
 
-// stop ends the load and wants that nothing went wrong.
+// stop ends the load and fails the test on any error.
 func (l *load) stop() {
 	l.Helper()
 	close(l.done)
@@ -196,7 +196,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 					listen = "systemd:web"
 					c = lab.Activated(t, "web", lab.Socket(t, "tcp", "127.0.0.1:2000"))
 				}
-				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off", "--log-level", "info")
+				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1",
+					"--access-log", "off", "--log-level", "info")
 				load := startLoad(t, "127.0.0.1:2000", 8)
 				for range 10 {
 					load.goesOn()
@@ -213,8 +214,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
-// What was established before stays with the old process and comes to its end
-// there; systemd hears who the service is now, and nothing more of the old one:
+// Established connections stay with the old process until they end. systemd learns
+// the new main process, and hears nothing more from the old one:
 //
 //	systemd ◀── MAINPID ── gateway :2000, unix socket ◀── SIGUSR2
 //	conn ──header──▶ old ──▶ behind :3000 ◀── new ◀──header── conn
@@ -224,8 +225,9 @@ func TestUpgrade(t *testing.T) {
 		systemd := lab.NewSystemd(t)
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
-		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")}, "--trust", "127.0.0.1",
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000",
+			"--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 2)
 		systemd.WaitTold(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
@@ -281,8 +283,7 @@ func linked(t *testing.T) string {
 	return path
 }
 
-// replace puts a script in the place of the program, in which $UNPROXY is the
-// gateway.
+// replace puts a script in the place of the program. In it $UNPROXY is the gateway.
 func replace(t *testing.T, path, script string) {
 	t.Helper()
 	text := fmt.Sprintf("#!/bin/sh\nUNPROXY=%s\n%s\n", lab.Binary(t), script)
@@ -300,8 +301,8 @@ func restore(t *testing.T, path string) {
 	replace(t, path, `exec $UNPROXY "$@"`)
 }
 
-// The program at the path that was started takes over, whatever it is by then.
-// Forwards that it does not have are closed, and new ones opened:
+// The program at the path that was started takes over, whatever it is now. Listeners
+// that it does not have are closed, and new ones opened:
 //
 //	:2000, :2001, unix a, port 0 ──▶ gateway ◀── SIGUSR2
 //	:2000, :2002, unix b         ──▶ the next one
@@ -310,14 +311,15 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path, a, b := linked(t), filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-			"--forward", "127.0.0.1:2001=127.0.0.1:3000", "--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
+		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1",
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "127.0.0.1:2001=127.0.0.1:3000",
+			"--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 3)
 		replace(t, path, "exec $UNPROXY --trust 127.0.0.1 --log-format json --forward 127.0.0.1:2000=127.0.0.1:3000 "+
 			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
 		g.upgrade()
 		for _, address := range []string{"127.0.0.1:2001", anyPort} {
-			await.Until(t, "nobody listens on "+address, func() bool { return refuses(address) })
+			await.Until(t, "the listener on "+address+" is closed", func() bool { return refuses(address) })
 		}
 		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2002"} {
 			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
@@ -325,7 +327,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			conn.Close()
 		}
 		dialUnix(t, b).Close()
-		await.Until(t, "the file of the socket that is gone is removed", func() bool {
+		await.Until(t, "the file of the closed socket is removed", func() bool {
 			_, err := os.Stat(a)
 			return errors.Is(err, os.ErrNotExist)
 		})
@@ -333,8 +335,8 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	})
 }
 
-// A failed upgrade changes nothing, and the log says why it failed. The unix
-// socket's file still belongs to the old process:
+// A successor that never serves changes nothing, and the log says why. The old process
+// keeps the file of its unix socket:
 //
 //	conn ──header──▶ gateway :2000, unix socket ◀── SIGUSR2, again and again
 func TestUpgradeFails(t *testing.T) {
@@ -412,8 +414,8 @@ func (s *failedUpgrades) fails(name, want string) {
 	dialUnix(s.T, s.local).Close()
 }
 
-// While one upgrade is under way there is no other, and none once the gateway
-// drains; a drain gives up the one that is under way:
+// There is one upgrade at a time, and none while the gateway drains. A drain gives up
+// an upgrade that is under way:
 //
 //	gateway ◀── SIGUSR2, SIGUSR2, SIGTERM, SIGUSR2
 func TestUpgradeOneAtATime(t *testing.T) {
@@ -421,7 +423,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := linked(t)
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--drain-timeout", "1h")
+		g := startLine(t, lab.Command{Name: path},
+			"--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--drain-timeout", "1h")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		replace(t, path, "exec sleep 60")
@@ -443,8 +446,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint goes along: whoever asks it is answered by the process that
-// serves, on TCP and on a unix socket, and the file is removed by the last one:
+// The admin endpoint is handed over: the process that serves answers every request, on
+// TCP and on a unix socket, and the last process removes the file:
 //
 //	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
 func TestUpgradeWithAdmin(t *testing.T) {
@@ -458,7 +461,8 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				if network == "tcp" {
 					flag, address = "127.0.0.1:9180", "127.0.0.1:9180"
 				}
-				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", flag, "--drain-timeout", "1h")
+				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+					"--admin", flag, "--drain-timeout", "1h")
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
@@ -482,7 +486,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				}
 				close(asking)
 				if got, failed := <-asked; failed {
-					t.Errorf("in the course of the upgrades /readyz answered %q", got)
+					t.Errorf("during the upgrades /readyz answered %q", got)
 				}
 				conn.Close()
 				behind.Close()
@@ -516,8 +520,7 @@ func readyz(network, address string) string {
 	return response.Status
 }
 
-// As the first process of a container it does not go: the container would end
-// with it.
+// As process 1 of a container it refuses: the container would end with it.
 func TestUpgradeOfProcessOne(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -534,7 +537,7 @@ func TestUpgradeOfProcessOne(t *testing.T) {
 		}
 		p.WaitLine(t, "process 1 of its container")
 		if refuses("127.0.0.1:2000") {
-			t.Error("it serves no more")
+			t.Error("it no longer serves")
 		}
 	})
 }

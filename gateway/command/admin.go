@@ -26,8 +26,9 @@ func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 		return daemon.Admin{Address: a, Profiles: profiles}, nil, err
 	}
 	return daemon.Admin{Address: a, Profiles: profiles}, []config.Warning{{
-		Message: fmt.Sprintf("--admin %s can be reached from other hosts: whoever reaches it sees the clients' addresses and may cut connections", a),
-		Remedy:  "keep strangers out with a firewall, or listen on 127.0.0.1",
+		Message: fmt.Sprintf("--admin %s can be reached from other hosts: anyone who reaches it sees the clients' "+
+			"addresses and may cut connections", a),
+		Remedy: "restrict access with a firewall, or listen on 127.0.0.1",
 	}}, nil
 }
 

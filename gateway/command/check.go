@@ -16,7 +16,7 @@ import (
 
 // runCheck validates what was given and prints what would be served.
 func runCheck(ctx *cli.Context, g *given) error {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	for _, w := range c.warnings {
 		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", usage.OneLine(w.String()))
 	}

@@ -78,9 +78,9 @@ type configuration struct {
 	warnings []config.Warning
 }
 
-// configure makes a configuration of what was given. The warnings are there
-// also where there is an error.
-func configure(g *given) (configuration, error) {
+// configure makes a configuration of what was given, with the number of sockets that
+// systemd handed over. It returns the warnings with an error, too.
+func configure(g *given, activated int) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
 	var taken []config.Taken
@@ -93,6 +93,7 @@ func configure(g *given) (configuration, error) {
 		Descriptors: daemon.Descriptors(),
 		Reserved:    daemon.Reserved(endpoint),
 		PerListener: daemon.PerListener,
+		Activated:   activated,
 		Taken:       taken,
 	})
 	log, logErr := logConfig(g)

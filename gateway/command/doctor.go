@@ -54,7 +54,7 @@ func doctorCommand(g *given) *cli.Command {
 
 // runDoctor examines the gateway that was given.
 func runDoctor(ctx *cli.Context, g *given) error {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	if err != nil {
 		return err
 	}

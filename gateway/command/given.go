@@ -13,8 +13,8 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// given collects what was given, by flags and in the environment. A flag may
-// stand before the name of a command as well as behind it: both add to it.
+// given collects the values of flags and environment variables. A flag may come
+// before or after the name of a command; both add to it.
 type given struct {
 	values config.Values
 }
@@ -30,27 +30,26 @@ func (g *given) flags() []cli.Flag {
 	return append(all, &cli.GenericFlag{Name: "f", Hidden: true, Value: &recorder{into: g, name: config.ForwardFlag}})
 }
 
-// recorder is a flag's value that is written down as it came.
+// recorder is a flag value that records what it is set to, unparsed.
 type recorder struct {
 	into     *given
 	name     string
 	isSwitch bool
 }
 
-// Set writes a value down.
+// Set records a value.
 func (r *recorder) Set(value string) error {
 	r.into.values[r.name] = append(r.into.values[r.name], value)
 	return nil
 }
 
-// String returns the value that is no value: the default is told elsewhere.
+// String returns "", as the help writes the default itself.
 func (r *recorder) String() string { return "" }
 
-// IsBoolFlag tells package flag that a switch needs no value.
+// IsBoolFlag reports whether the flag may be given without a value; package flag asks.
 func (r *recorder) IsBoolFlag() bool { return r.isSwitch }
 
-// missingValues finds flags whose value was left out, so that the flag behind
-// them would be taken for it.
+// missingValues finds flags without a value: the next flag would be taken for it.
 func missingValues(args []string) error {
 	takesValue := map[string]bool{}
 	for _, s := range config.Settings() {
@@ -67,8 +66,8 @@ func missingValues(args []string) error {
 	return errors.Join(found...)
 }
 
-// environment takes in the variables of flags that were not given. It returns
-// warnings of variables that look like misspelt ones.
+// environment adds the values of variables whose flags were not given. It warns of
+// variables that look misspelt.
 func (g *given) environment(environ []string) []config.Warning {
 	byVariable := map[string]config.Setting{}
 	var variables []string
@@ -99,8 +98,8 @@ func (g *given) environment(environ []string) []config.Warning {
 	return warnings
 }
 
-// misspelt warns of a variable that is near a known one. Others are left
-// alone: Kubernetes sets UNPROXY_PORT and more for a service of that name.
+// misspelt warns of a variable whose name is close to a known one. It ignores others:
+// Kubernetes sets UNPROXY_PORT and more for a service of that name.
 func misspelt(name string, known []string) []config.Warning {
 	near := value.Nearest(name, known)
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {

@@ -93,7 +93,7 @@ func hidden(flags []cli.Flag) []cli.Flag {
 // plan makes the plan for what was given, and prints what is doubtful. A name
 // that does not resolve leaves a plan for the rest, and an error.
 func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	if err != nil {
 		return returnpath.Plan{}, c, err
 	}
@@ -148,7 +148,7 @@ func routesApply(ctx *cli.Context, g *given) error {
 
 func routesRemove(ctx *cli.Context, g *given) error {
 	if ctx.Bool("all") {
-		c, err := configure(g)
+		c, err := configure(g, 0)
 		if err != nil {
 			return err
 		}

@@ -15,8 +15,8 @@ import (
 
 // runServe runs the gateway until a signal ends it.
 func runServe(ctx *cli.Context, g *given) error {
-	return daemon.Run(func() (daemon.Config, error) {
-		c, err := configure(g)
+	return daemon.Run(func(activated int) (daemon.Config, error) {
+		c, err := configure(g, activated)
 		if err != nil {
 			return daemon.Config{}, err
 		}
@@ -53,8 +53,11 @@ func logConfig(g *given) (accesslog.Config, error) {
 			errs = append(errs, config.FlagProblem(name, text, err))
 		}
 	}
-	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err }, "auto", "json", "console")
-	word("log-level", func(s string) (err error) { c.Level, err = accesslog.ParseLevel(s); return err }, "debug", "info", "warn", "error")
-	word("access-log", func(s string) (err error) { c.Mode, err = accesslog.ParseMode(s); return err }, "all", "errors", "off")
+	word("log-format", func(s string) (err error) { c.Format, err = accesslog.ParseFormat(s); return err },
+		"auto", "json", "console")
+	word("log-level", func(s string) (err error) { c.Level, err = accesslog.ParseLevel(s); return err },
+		"debug", "info", "warn", "error")
+	word("access-log", func(s string) (err error) { c.Mode, err = accesslog.ParseMode(s); return err },
+		"all", "errors", "off")
 	return c, errors.Join(errs...)
 }

@@ -139,7 +139,7 @@ func TestServeDrains(t *testing.T) {
 		t.Errorf("stopped: %+v; want 1 accepted and none cut", e)
 	}
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("a drain that went well ends with exit code 0: %v", err)
+		t.Errorf("a complete drain ends with exit code 0: %v", err)
 	}
 }
 
@@ -158,8 +158,8 @@ func TestSecondSignalEndsTheDrain(t *testing.T) {
 	}
 }
 
-// TestServeOutlivesItsLog closes the reader of the log: the write then fails
-// with EPIPE, which ends a Go process on stderr unless that is prevented.
+// The reader of the log goes away: writes to stderr then fail with EPIPE, which ends a
+// Go process unless SIGPIPE is ignored.
 func TestServeOutlivesItsLog(t *testing.T) {
 	d := startDaemon(t, echo(t), "--drain-timeout", "0")
 	d.stderr.Close()

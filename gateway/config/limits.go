@@ -22,14 +22,18 @@ func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
 	}
-	streams, datagrams := 0, 0
+	streams, datagrams, names := 0, 0, 0
 	for _, f := range l.config.Forwards {
 		if f.Datagrams {
 			datagrams += len(f.Listeners) * l.config.Loops
 		} else {
 			streams += len(f.Listeners)
+			if f.Listeners[0].Activation != "" {
+				names++
+			}
 		}
 	}
+	streams += max(0, l.src.Activated-names)
 	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
 	if free < 2 {
 		l.errs = append(l.errs, &Problem{

@@ -27,6 +27,9 @@ type Source struct {
 	// many of them others need, such as an admin endpoint, and PerListener how many
 	// an upgrade needs for each TCP listener besides the listener's own.
 	Descriptors, Reserved, PerListener int
+	// Activated is how many sockets systemd handed over: a listener systemd:NAME
+	// takes all that have its name.
+	Activated int
 	// Taken is what the process listens on besides the forwards' listeners.
 	Taken []Taken
 }

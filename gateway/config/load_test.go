@@ -231,6 +231,11 @@ func TestMaxConnections(t *testing.T) {
 		len(warnings) != 1 || warnings[0].About != AboutDescriptors || !strings.Contains(warnings[0].Message, "upgrade (SIGUSR2) of 500 listeners") {
 		t.Errorf("without room for copies: %v, %v, %v; want it to serve, and a warning", less, warnings, err)
 	}
+	activated := src
+	activated.Forwards, activated.Activated = []string{"systemd:web=127.0.0.1:99", "systemd:b=127.0.0.1:99", ":1=127.0.0.1:99"}, 101
+	if less, _, err := Load(activated); err != nil || less.MaxConnections != (1024-2*(101+1)-128-32-8-18)/2 {
+		t.Errorf("with 101 sockets of systemd's: %v, %v", less, err)
+	}
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
 	}

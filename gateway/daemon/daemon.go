@@ -83,11 +83,12 @@ type daemon struct {
 	inCharge chan struct{} // closed when no earlier process serves any more
 }
 
-// Run runs a gateway until a signal, a request or an upgrade ends it. It calls
-// load once, after it has taken what the process inherited: an error of load
-// reaches a process that waits for this one to take over. Run may be called once
-// in a process, whose environment and signals it uses.
-func Run(load func() (Config, error)) (err error) {
+// Run runs a gateway until a signal, a request or an upgrade ends it. It calls load
+// once, with the number of sockets that systemd handed over, after it has taken what
+// the process inherited: an error of load reaches the process that waits for this one
+// to take over. Run may be called once in a process, whose environment and signals it
+// uses.
+func Run(load func(activated int) (Config, error)) (err error) {
 	inherited, err := supervise.Inherit()
 	if err != nil {
 		return err
@@ -104,7 +105,7 @@ func Run(load func() (Config, error)) (err error) {
 	if err := raiseDescriptors(); err != nil {
 		return err
 	}
-	c, err := load()
+	c, err := load(activated(inherited.Sockets))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
@@ -17,11 +18,27 @@ import (
 func (d *daemon) logListening() {
 	bound := d.gateway.Addrs()
 	for _, f := range d.config.Gateway.Forwards {
-		for _, l := range f.Listeners {
-			d.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
-			bound = bound[1:]
+		for _, l := range listening(f, bound[:len(f.Listeners)]) {
+			d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
 		}
+		bound = bound[len(f.Listeners):]
 	}
+}
+
+// place is where a forward listens: an address, or one with a range of ports.
+type place struct{ forward, address string }
+
+// listening returns where a forward listens. A range of ports, which may have
+// thousands of listeners, is one place.
+func listening(f *forward.Forward, bound []forward.Endpoint) []place {
+	if last := len(bound) - 1; last > 0 && f.Listeners[0].Activation == "" {
+		return []place{{f.Label(), fmt.Sprintf("%s-%d", bound[0], bound[last].Addr.Port())}}
+	}
+	var all []place
+	for i, l := range f.Listeners {
+		all = append(all, place{l.Name, bound[i].String()})
+	}
+	return all
 }
 
 // logReady logs that connections are accepted, and the limits that apply.
@@ -106,7 +123,7 @@ const mostErrors = 3
 // "systemctl status". Of many joined errors it has the first few and the number of
 // the others: thousands of listeners may fail at once.
 func oneLine(err error) string {
-	all := single(err)
+	all := flatten(err)
 	var texts []string
 	for _, e := range all[:min(len(all), mostErrors)] {
 		lines := strings.FieldsFunc(e.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
@@ -118,15 +135,15 @@ func oneLine(err error) string {
 	return strings.Join(texts, "; ")
 }
 
-// single returns the errors that err joins, in order.
-func single(err error) []error {
+// flatten returns the errors that err joins, in order.
+func flatten(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
 	var all []error
 	for _, e := range joined.Unwrap() {
-		all = append(all, single(e)...)
+		all = append(all, flatten(e)...)
 	}
 	return all
 }

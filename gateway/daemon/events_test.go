@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/supervise"
 )
@@ -42,6 +45,49 @@ func TestShortage(t *testing.T) {
 	}
 }
 
+// A range is one place, whatever its length; several sockets of systemd's are not a
+// range, though they may have one name.
+func TestListening(t *testing.T) {
+	for _, row := range []struct {
+		spec  string
+		bound string
+		want  []place
+	}{
+		{":22=192.0.2.9:22", "[::]:22", []place{{":22", "[::]:22"}}},
+		{"127.0.0.1:0=127.0.0.1:22", "127.0.0.1:4711", []place{{"127.0.0.1:0", "127.0.0.1:4711"}}},
+		{"unix:/run/s=127.0.0.1:22", "/run/s", []place{{"unix:/run/s", "unix:/run/s"}}},
+		{":1000-1002=127.0.0.1:22", "[::]:1000 [::]:1001 [::]:1002", []place{{":1000-1002", "[::]:1000-1002"}}},
+		{"127.0.0.1:5-6=192.0.2.9:5-6", "127.0.0.1:5 127.0.0.1:6", []place{{"127.0.0.1:5-6", "127.0.0.1:5-6"}}},
+		{"udp://[::1]:5-6=127.0.0.1:5-6", "[::1]:5 [::1]:6", []place{{"udp://[::1]:5-6", "[::1]:5-6"}}},
+		{":7-7=192.0.2.9:22", "[::]:7", []place{{":7", "[::]:7"}}},
+		{"systemd:web=127.0.0.1:22", "0.0.0.0:80 /run/web 0.0.0.0:81",
+			[]place{{"systemd:web", "0.0.0.0:80"}, {"systemd:web", "unix:/run/web"}, {"systemd:web", "0.0.0.0:81"}}},
+	} {
+		c, _, err := config.Load(config.Source{
+			Forwards: []string{row.spec},
+			Settings: config.Values{"trust": {"192.0.2.1"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := c.Forwards[0]
+		var bound []forward.Endpoint
+		for _, text := range strings.Fields(row.bound) {
+			e := forward.Endpoint{Path: text}
+			if a, err := netip.ParseAddrPort(text); err == nil {
+				e = forward.Endpoint{Addr: a}
+			}
+			bound = append(bound, e)
+		}
+		for len(f.Listeners) < len(bound) { // as Adopt does
+			f.Listeners = append(f.Listeners, f.Listeners[0])
+		}
+		if got := listening(f, bound); !slices.Equal(got, row.want) {
+			t.Errorf("%s on %s: %v, want %v", row.spec, row.bound, got, row.want)
+		}
+	}
+}
+
 func TestOneLine(t *testing.T) {
 	many := make([]error, 15_000)
 	for i := range many {
@@ -65,13 +111,13 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-func TestSingle(t *testing.T) {
+func TestFlatten(t *testing.T) {
 	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
-	if got := single(errors.Join(a, errors.Join(b, c))); !slices.Equal(got, []error{a, b, c}) {
+	if got := flatten(errors.Join(a, errors.Join(b, c))); !slices.Equal(got, []error{a, b, c}) {
 		t.Errorf("got %v", got)
 	}
 	wrapped := fmt.Errorf("w: %w", a)
-	if got := single(wrapped); !slices.Equal(got, []error{wrapped}) {
+	if got := flatten(wrapped); !slices.Equal(got, []error{wrapped}) {
 		t.Errorf("got %v", got)
 	}
 }
@@ -113,7 +159,7 @@ func TestSystemdOrder(t *testing.T) {
 	}
 }
 
-// Files of sockets that nobody serves any more are removed; systemd's stay.
+// The files of sockets that are served no more are removed; systemd's stay.
 func TestRemoveFiles(t *testing.T) {
 	dir := t.TempDir()
 	ours, systemds := filepath.Join(dir, "ours"), filepath.Join(dir, "systemd")

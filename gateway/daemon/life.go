@@ -155,7 +155,7 @@ func (l *life) stop(by string) {
 const (
 	// drainGrace is how much longer than the drain systemd is asked to wait.
 	drainGrace = 5 * time.Second
-	// drainStatusInterval is how often systemd hears how the drain goes.
+	// drainStatusInterval is how often the status line is updated during a drain.
 	drainStatusInterval = time.Second
 )
 

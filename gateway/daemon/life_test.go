@@ -79,9 +79,10 @@ func TestStop(t *testing.T) {
 		{"nothing", func(*life) {}, false, ""},
 		{"SIGTERM", func(l *life) { l.signal(syscall.SIGTERM) }, true, "draining"},
 		{"SIGINT twice", func(l *life) { l.signal(os.Interrupt); l.signal(os.Interrupt) }, true, "drain cut short"},
-		{"a request twice", func(l *life) { l.stopOnce("POST /-/drain"); l.stopOnce("POST /-/drain") }, true, "draining"},
-		{"a request after a signal", func(l *life) { l.signal(syscall.SIGTERM); l.stopOnce("POST /-/drain") }, true, "draining"},
-		{"a signal after a request", func(l *life) { l.stopOnce("POST /-/drain"); l.signal(syscall.SIGTERM) }, true, "drain cut short"},
+		{"a request twice", func(l *life) { l.stopOnce("a request"); l.stopOnce("a request") }, true, "draining"},
+		{"a request after a signal", func(l *life) { l.signal(syscall.SIGTERM); l.stopOnce("a request") }, true, "draining"},
+		{"a signal after a request", func(l *life) { l.stopOnce("a request"); l.signal(syscall.SIGTERM) },
+			true, "drain cut short"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -51,7 +51,7 @@ func (d *daemon) reload(because string) error {
 
 // reloadFailed reports every problem of a reload that changed nothing.
 func (d *daemon) reloadFailed(because string, err error) {
-	problems := single(err)
+	problems := flatten(err)
 	for _, e := range problems {
 		d.log.Error().Str("error", oneLine(e)).Str("hint", hint(e)).Msg("a list is broken")
 	}

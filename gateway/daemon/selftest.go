@@ -35,7 +35,7 @@ func (d *daemon) startSelfTest() (stop func()) {
 		return func() {}
 	}
 	if d.parent == nil {
-		d.readiness.Set(readiness.Starting, "the way back of transparent connections is being tested")
+		d.readiness.Set(readiness.Starting, "the return paths of transparent connections are being tested")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

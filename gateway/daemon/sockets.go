@@ -26,6 +26,17 @@ func (d *daemon) adopt(sockets []supervise.Socket) error {
 	return err
 }
 
+// activated counts the sockets that systemd handed over, to this process or to one
+// before it.
+func activated(sockets []supervise.Socket) (n int) {
+	for _, s := range sockets {
+		if s.Held {
+			n++
+		}
+	}
+	return n
+}
+
 // worldWritable returns the mode of systemd's unix socket if everybody may connect
 // to it, else "".
 func worldWritable(s supervise.Socket) string {

@@ -36,7 +36,7 @@ func (s *systemd) tell(assignments ...string) {
 	s.stopping = s.stopping || slices.Contains(assignments, supervise.Stopping)
 	err := s.notifier.Tell(assignments...)
 	if err != nil && !s.failed {
-		s.log.Warn().Str("error", oneLine(err)).Msg("systemd cannot be told how the service is")
+		s.log.Warn().Str("error", oneLine(err)).Msg("sd_notify failed")
 	}
 	s.failed = err != nil
 }
@@ -73,7 +73,7 @@ func (d *daemon) feedWatchdog(ctx context.Context, interval time.Duration) {
 		select {
 		case <-alive:
 		case <-time.After(interval):
-			d.log.Error().Str("after", interval.String()).Msg("an event loop does not come round")
+			d.log.Error().Str("after", interval.String()).Msg("event loop is stalled")
 			select {
 			case <-alive:
 			case <-ctx.Done():

@@ -50,7 +50,8 @@ func TestTell(t *testing.T) {
 	for _, name := range []string{filepath.Join(dir, "notify"), "@unproxy-test-" + filepath.Base(dir)} {
 		c := receiver(t, name)
 		t.Setenv("NOTIFY_SOCKET", name)
-		if err := NewNotifier().Tell(Ready, Status("line\nREADY=0\r\n"), MainPID(7), ExtendTimeout(2*time.Second)); err != nil {
+		err := NewNotifier().Tell(Ready, Status("line\nREADY=0\r\n"), MainPID(7), ExtendTimeout(2*time.Second))
+		if err != nil {
 			t.Fatal(err)
 		}
 		want := "READY=1\nSTATUS=line READY=0\nMAINPID=7\nEXTEND_TIMEOUT_USEC=2000000"
@@ -60,8 +61,7 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// A manager that reads nothing must not hold the gateway up, nor must one that
-// is not there.
+// Neither a manager that reads nothing nor one that is gone holds the gateway up.
 func TestTellDoesNotHang(t *testing.T) {
 	dir := shortDir(t)
 	t.Setenv("NOTIFY_SOCKET", "")

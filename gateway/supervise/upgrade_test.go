@@ -17,7 +17,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// childVariable has the test binary play the process that takes over.
+// childVariable makes the test binary play the process that takes over.
 const childVariable = "SUPERVISE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// playChild is the new process, which may go wrong in several ways.
+// playChild is the new process, which may fail in several ways.
 func playChild(part string) error {
 	switch part {
 	case "exits":
@@ -101,7 +101,8 @@ func program(t *testing.T, part string) Program {
 // listener is a listening socket as the engine hands it over.
 func listener(t *testing.T, name string) Socket {
 	t.Helper()
-	fd := listening(t, open(t, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	fd := listening(t, open(t, unix.AF_INET, kind, 0), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 	s := Socket{FD: fd, Name: name, Held: name == "systemd:web"}
 	if err := s.inspect(); err != nil {
 		t.Fatal(err)
@@ -109,8 +110,8 @@ func listener(t *testing.T, name string) Socket {
 	return s
 }
 
-// What is in the queue when the child comes is answered by the child, on the
-// sockets that it was handed.
+// The child answers what was in the queue before it started, on the sockets that it
+// was handed.
 func TestUpgrade(t *testing.T) {
 	first, second := listener(t, "127.0.0.1:0"), listener(t, "systemd:web")
 	waiting, err := net.Dial("tcp", first.Addr.String())
@@ -146,7 +147,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// A child that does not come to serve is gone afterwards, and the error says why.
+// A child that does not become ready is gone afterwards, and the error says why.
 func TestUpgradeFails(t *testing.T) {
 	rows := []struct {
 		part     string
@@ -195,9 +196,8 @@ func TestUpgradeWithoutProgram(t *testing.T) {
 	}
 }
 
-// A link is followed when the child is started, not before: whatever it leads
-// to by then takes over.
-func TestThisProgramIsNotLookedThrough(t *testing.T) {
+// A link is followed when the child is started, not before.
+func TestThisProgramKeepsLinks(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestThisProgramIsNotLookedThrough(t *testing.T) {
 	}
 }
 
-// Without a parent there is nobody to tell.
+// Without a parent both methods do nothing.
 func TestNoParent(t *testing.T) {
 	var p *Parent
 	p.Failed(errors.New("alone"))
