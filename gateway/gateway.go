@@ -16,8 +16,8 @@ import (
 	"unproxy/transparent"
 )
 
-// ownEvery is how often the host's own addresses are listed anew: no header may
-// name one of them in transparent mode, nor lead back to the gateway through one.
+// ownEvery is how often the host's own addresses are listed: in transparent mode
+// no header may name one of them, nor lead back to the gateway through one.
 const ownEvery = 10 * time.Second
 
 // Gateway is a running gateway, or one about to run. Its methods may be called
@@ -44,11 +44,11 @@ func newSignal() signal {
 	return signal{sent, sync.OnceFunc(func() { close(sent) })}
 }
 
-// New opens every listener, so that what cannot be served is known before
-// anything is. Where a forward is transparent, or takes what was sent to other
-// addresses, it first makes sure that the kernel lets it; the error is then a [transparent.OptionError]. Of a
-// listener that cannot be opened it is an [engine.ListenError], and of a
-// configuration that is wrong those of [config.Config.Validate].
+// New opens every listener, so that configuration errors surface before the first
+// connection. For transparent and tproxy forwards it first checks that the kernel
+// permits them; the error is then a [transparent.OptionError]. For a listener
+// that cannot be opened it is an [engine.ListenError], and for an invalid
+// configuration those of [config.Config.Validate].
 func New(c config.Config) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
@@ -98,8 +98,8 @@ func (g *Gateway) checkCapabilities() error {
 	return nil
 }
 
-// learnOwnAddresses has the forwards know the host's own addresses: those that
-// must not be connected from, and those where a header could lead in a circle.
+// learnOwnAddresses tells the forwards the host's own addresses: no client may
+// have one of them, and a header that names one could lead in a circle.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
 		if !f.Transparent && !config.LeadsAnywhere(f) {
@@ -136,7 +136,7 @@ func (g *Gateway) Addrs() []engine.Endpoint {
 // Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 
-// EachSession calls visit for every connection that goes on; see
+// EachSession calls visit for every open connection; see
 // [engine.Engine.EachSession].
 func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) error {
 	return g.engine.EachSession(ctx, visit)
@@ -152,12 +152,12 @@ func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
-// Datagrams returns what was counted so far of datagrams.
+// Datagrams returns the counters of UDP.
 func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }
 
-// Run serves until ctx is done and then drains: it goes on for DrainDelay,
-// stops accepting, lets the connections that it has finish for DrainTimeout and
-// cuts the rest. It returns nil after that. Run may be called once. After
+// Run serves until ctx is done and then drains: it keeps accepting for DrainDelay,
+// lets existing connections finish for DrainTimeout and cuts the rest. It returns
+// nil after that. Run may be called once. After
 // [Gateway.HandOver] it drains without the delay.
 func (g *Gateway) Run(ctx context.Context) error {
 	if g.engine == nil {
@@ -197,26 +197,26 @@ func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// Hurry ends the drain at once: what is left is cut.
+// Hurry ends the drain: the remaining connections are cut.
 func (g *Gateway) Hurry() { g.hurry.send() }
 
 // Started is closed when Run has begun to accept connections.
 func (g *Gateway) Started() <-chan struct{} { return g.started }
 
-// Alive is closed when all event loops have come round; see [engine.Engine.Alive].
+// Alive is closed once every event loop has run a turn; see [engine.Engine.Alive].
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
-// Sockets returns copies of the listening sockets, for the process that is to
-// take over. It is for a gateway that has started and does not drain.
+// Sockets returns copies of the listening sockets, for the process that takes
+// over. Call it only after the start and before the drain.
 func (g *Gateway) Sockets() ([]engine.Socket, error) { return g.engine.Sockets() }
 
-// HandOver stops accepting, because another process serves what [Gateway.Sockets]
-// returned: what waits in the queues is left to it. The connections that are
-// here drain.
+// HandOver stops accepting and drains, because another process serves what
+// [Gateway.Sockets] returned. Connections that wait in the listeners' queues are
+// left to it.
 func (g *Gateway) HandOver() { g.handed.send() }
 
-// watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
-// leaves the last one in force.
+// watchOwnAddresses keeps the list of the host's addresses current. When it cannot
+// be read, the last one stays in force.
 func (g *Gateway) watchOwnAddresses(ctx context.Context) {
 	ticker := time.NewTicker(ownEvery)
 	defer ticker.Stop()

@@ -13,23 +13,23 @@ import (
 // Inherited is a socket that was open when the process started.
 type Inherited struct {
 	engine.Socket
-	// Fault completes "the socket NAME ..." where it is no listening stream
-	// socket, and Mend says what to do about it. Then the rest but Name and
-	// FD means nothing.
-	Fault, Mend string
+	// Fault completes "the socket NAME ..." where it is not a listening stream
+	// socket, and Hint says what to do about it. Then only Name and FD are
+	// valid.
+	Fault, Hint string
 }
 
-// Adopt gives the listeners of c their sockets: those that wait for one of systemd's
-// all that have their name, the others the one that a process before this one
-// handed over for them. It is to come before [New].
+// Adopt gives the listeners of c sockets that were open when the process started:
+// a listener of systemd's all those of its name, any other one the socket that
+// the process before this one handed over for it. Call it before [New].
 //
-// It returns the sockets that nobody takes; the caller closes them. The error
-// joins a [*config.Problem] for each listener that waits for a socket in vain.
+// It returns the sockets that no listener has; the caller closes them. The error
+// joins a [*config.Problem] for each listener without the socket that it needs.
 func Adopt(c *config.Config, sockets []Inherited) (left []Inherited, err error) {
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
-			continue // what is handed over are streams
+			continue // only stream sockets are handed over
 		}
 		var all []engine.Listener
 		for _, l := range f.Listeners {
@@ -40,14 +40,14 @@ func Adopt(c *config.Config, sockets []Inherited) (left []Inherited, err error) 
 	return a.sockets, errors.Join(a.found...)
 }
 
-// adoption is the sockets that are not taken yet, and what is missing.
+// adoption holds the sockets that no listener has yet, and the problems.
 type adoption struct {
 	sockets []Inherited
 	found   []error
 }
 
-// listener returns l with its socket; a name that systemd gave to several
-// makes it several listeners.
+// listener returns l with its socket. Where systemd gave its name to several
+// sockets it becomes several listeners.
 func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	if l.Activation == "" {
 		if s, ok := a.take(l.SocketName()); ok {
@@ -58,10 +58,10 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	var all []engine.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Bound.Path, "@") {
-			s.Fault, s.Mend = "is in the abstract name space, where no mode says who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+			s.Fault, s.Hint = "is in the abstract namespace, where no mode restricts who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
-			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Mend)
+			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Hint)
 		}
 		one := l
 		one.Socket, one.Endpoint = &s.Socket, s.Bound
@@ -74,12 +74,12 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	return all
 }
 
-// fail records what is wrong.
-func (a *adoption) fail(what, remedy string) {
-	a.found = append(a.found, &config.Problem{Message: what, Remedy: remedy})
+// fail records a problem.
+func (a *adoption) fail(message, hint string) {
+	a.found = append(a.found, config.NewProblem(message, hint))
 }
 
-// take takes the first socket of a name.
+// take removes the first socket of a name and returns it.
 func (a *adoption) take(name string) (Inherited, bool) {
 	i := slices.IndexFunc(a.sockets, func(s Inherited) bool { return s.Name == name })
 	if i < 0 {
@@ -100,12 +100,13 @@ func (a *adoption) missing(l engine.Listener) {
 	}
 	what := fmt.Sprintf("listener %s: systemd hands over no socket of that name", l.Name)
 	if len(names) == 0 {
-		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+", and not by its .service unit or from a shell alone")
+		a.fail(what,
+			"start it by a .socket unit with FileDescriptorName="+l.Activation+", not by its .service unit or from a shell")
 		return
 	}
-	remedy := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
+	hint := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
 	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
-		remedy = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+		hint = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
-	a.fail(what, remedy)
+	a.fail(what, hint)
 }

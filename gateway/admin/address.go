@@ -47,10 +47,9 @@ func (a Address) IsLocal() bool { return a.Path != "" || a.TCP.Addr().IsLoopback
 func ParseAddress(text string, insecure bool) (Address, error) {
 	a, problem := parse(text)
 	if problem == nil && !a.IsLocal() && !insecure {
-		problem = &config.Problem{
-			Message: fmt.Sprintf("--admin %q can be reached from other hosts, and whoever reaches it may cut connections", text),
-			Remedy:  fmt.Sprintf("keep it to this host, --admin 127.0.0.1:%d or --admin unix:/run/unproxy/admin.sock; if it is meant, add --admin-insecure", a.TCP.Port()),
-		}
+		problem = config.NewProblem(
+			fmt.Sprintf("--admin %q can be reached from other hosts, and whoever reaches it may cut connections", text),
+			fmt.Sprintf("keep it to this host, --admin 127.0.0.1:%d or --admin unix:/run/unproxy/admin.sock; if it is meant, add --admin-insecure", a.TCP.Port()))
 	}
 	if problem != nil {
 		return Address{}, problem
@@ -61,7 +60,7 @@ func ParseAddress(text string, insecure bool) (Address, error) {
 // parse reads an address wherever it may be.
 func parse(text string) (Address, *config.Problem) {
 	fault := func(why, remedy string) (Address, *config.Problem) {
-		return Address{}, &config.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
+		return Address{}, config.NewProblem(fmt.Sprintf("--admin %.120q %s", text, why), remedy)
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		const longest = 107 // sun_path holds 108 bytes with the zero at its end (unix(7))

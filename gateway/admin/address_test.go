@@ -54,7 +54,7 @@ func TestParseAddress(t *testing.T) {
 			continue
 		}
 		var problem *config.Problem
-		if !errors.As(err, &problem) || !strings.Contains(problem.Message, tt.wrong) || !strings.Contains(problem.Remedy, tt.hint) {
+		if !errors.As(err, &problem) || !strings.Contains(problem.Error(), tt.wrong) || !strings.Contains(problem.Hint(), tt.hint) {
 			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, err, tt.wrong, tt.hint)
 		}
 	}

@@ -38,7 +38,7 @@ func adminSettings(g *given) (adminConfig, []config.Warning, error) {
 	}
 	return adminConfig{a, profiles}, []config.Warning{{
 		Message: fmt.Sprintf("--admin %s can be reached from other hosts: whoever reaches it sees the clients' addresses and may cut connections", a),
-		Remedy:  "keep strangers out with a firewall, or listen on 127.0.0.1",
+		Hint:    "keep strangers out with a firewall, or listen on 127.0.0.1",
 	}}, nil
 }
 
@@ -48,7 +48,7 @@ func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 		all = append(all, config.Warning{Message: "--admin-insecure does nothing without --admin"})
 	}
 	if profiles {
-		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Remedy: "--admin 127.0.0.1:9180"})
+		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Hint: "--admin 127.0.0.1:9180"})
 	}
 	return all
 }

@@ -81,8 +81,8 @@ func TestExitCode(t *testing.T) {
 		{"none", nil, 0},
 		{"a failure", io.ErrUnexpectedEOF, 1},
 		{"a mistake", usageError{"x", ""}, 2},
-		{"a setting", &config.Problem{Message: "x"}, 2},
-		{"both", errors.Join(io.EOF, &config.Problem{Message: "x"}), 2},
+		{"a setting", config.NewProblem("x", ""), 2},
+		{"both", errors.Join(io.EOF, config.NewProblem("x", "")), 2},
 		{"said already", reported{1}, 1},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

@@ -80,7 +80,7 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 	}
 	defer log.Close()
 	for _, w := range c.warnings {
-		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
+		log.Logger().Warn().Str("hint", w.Hint).Msg(w.Message)
 	}
 	s := &server{config: c.gateway, log: log.Logger(), access: log, admin: c.admin,
 		program: program, parent: inherited.Parent, made: make(chan struct{}), serving: make(chan struct{})}

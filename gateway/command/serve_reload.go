@@ -36,7 +36,7 @@ func (s *server) reloadNow(why string) error {
 	s.tell(supervise.Reloading())
 	done, err := s.run.Reload()
 	for _, w := range done.Warnings {
-		s.log.Warn().Str("hint", w.Remedy).Msg(w.Message)
+		s.log.Warn().Str("hint", w.Hint).Msg(w.Message)
 	}
 	if err == nil {
 		s.log.Info().Str("because", why).Int("lists", done.Lists).Int("rules", done.Rules).

@@ -63,7 +63,7 @@ func inherited(in supervise.Socket) gateway.Inherited {
 	return gateway.Inherited{
 		Socket: engine.Socket{Name: name, FD: in.FD, Bound: engine.Endpoint{Addr: in.Addr, Path: in.Path}, Held: in.Held},
 		Fault:  in.Fault,
-		Mend:   in.Mend,
+		Hint:   in.Mend,
 	}
 }
 

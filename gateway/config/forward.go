@@ -9,7 +9,7 @@ import (
 	"unproxy/trust"
 )
 
-// Leads says in words where a listener leads: its backends, in order.
+// Leads describes where a listener leads: its backends, in order.
 func Leads(l engine.Listener) string {
 	var all []string
 	for _, b := range l.Backends {
@@ -25,8 +25,8 @@ func Leads(l engine.Listener) string {
 	return strings.Join(all, ", else ")
 }
 
-// Rules returns the rules behind a set of addresses as they are now, where it
-// is known by rules.
+// Rules returns the current rules of a set of addresses, nil where it is not one
+// of package trust.
 func Rules(a engine.Addresses) []trust.Rule {
 	switch set := a.(type) {
 	case *trust.Set:
@@ -37,8 +37,8 @@ func Rules(a engine.Addresses) []trust.Rule {
 	return nil
 }
 
-// LeadsAnywhere reports whether the header decides where a connection of f
-// leads.
+// LeadsAnywhere reports whether the header chooses the destination of f's
+// connections.
 func LeadsAnywhere(f *engine.Forward) bool {
 	return anyBackend(f, func(b engine.Backend) bool { return b.FromHeader })
 }

@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/engine"
 )
 
-// leadsBack reports whether b is what l itself listens on. Of a name only
-// localhost is known; of a wildcard only that it covers loopback.
+// leadsBack reports whether b is what l itself listens on. Of names it knows
+// localhost only, and of wildcards only that they cover loopback.
 func leadsBack(l engine.Listener, b engine.Backend) bool {
 	if l.Endpoint.IsUnix() {
 		return l.Endpoint.Path == b.Endpoint.Path
@@ -148,13 +148,13 @@ func morePorts(n int) string {
 	return fmt.Sprintf("; the same is true of %d more ports", n)
 }
 
-// loopback reports whether a host, an address or a name, is this one for sure.
+// loopback reports whether a backend is certainly on this host.
 func loopback(b engine.Backend) bool {
 	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
 	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
 }
 
-// covers reports whether a listener takes connections to addr.
+// covers reports whether a listener accepts connections to addr.
 func covers(l engine.Listener, addr netip.AddrPort) bool {
 	at := l.Endpoint.Addr
 	if !at.IsValid() || at.Port() != addr.Port() {
