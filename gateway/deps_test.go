@@ -26,8 +26,8 @@ const module = "unproxy"
 // No package but command imports gateway.
 var allowed = map[string][]string{
 	"":        {"gateway/command"},
-	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "transparent"},
-	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/proxyproto", "gateway/record",
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/record", "transparent"},
+	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/proxyproto",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},

@@ -13,6 +13,7 @@ import (
 	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
@@ -24,6 +25,7 @@ const ownEvery = 10 * time.Second
 // from any goroutine.
 type Gateway struct {
 	config config.Config
+	notice func(engine.Notice)
 	engine *engine.Engine
 	relay  *datagram.Relay           // of the forwards of datagrams
 	own    *transparent.OwnAddresses // nil where no forward has to know them
@@ -44,16 +46,27 @@ func newSignal() signal {
 	return signal{sent, sync.OnceFunc(func() { close(sent) })}
 }
 
+// Observer receives what a gateway reports. A nil function discards it.
+type Observer struct {
+	// Connection receives each finished connection. It is called on an event
+	// loop, from several at once, and must neither block nor keep its argument.
+	Connection func(*record.Connection)
+	// Notice receives the rare events that belong to no connection. It may be
+	// called from any goroutine.
+	Notice func(engine.Notice)
+}
+
 // New opens every listener, so that configuration errors surface before the first
 // connection. For transparent and tproxy forwards it first checks that the kernel
 // permits them; the error is then a [transparent.OptionError]. For a listener
 // that cannot be opened it is an [engine.ListenError], and for an invalid
-// configuration those of [config.Config.Validate].
-func New(c config.Config) (*Gateway, error) {
+// configuration those of [config.Config.Validate]. The configuration must not
+// change afterwards.
+func New(c *config.Config, o Observer) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
+	g := &Gateway{config: *c, notice: o.Notice, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
 	if err := g.checkCapabilities(); err != nil {
 		return nil, err
 	}
@@ -64,7 +77,7 @@ func New(c config.Config) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
-	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: c.Observe, Notice: c.Notice})
+	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: o.Connection, Notice: o.Notice})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
@@ -72,8 +85,8 @@ func New(c config.Config) (*Gateway, error) {
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
 		Guest:          g.relay.Guest,
-		Report:         c.Observe,
-		Notice:         c.Notice,
+		Report:         o.Connection,
+		Notice:         o.Notice,
 	})
 	if err != nil {
 		return nil, err
@@ -117,18 +130,20 @@ func (g *Gateway) learnOwnAddresses() error {
 	return nil
 }
 
-// Addrs returns the addresses that the listeners are bound to, in the order of
-// the configuration's forwards and their listeners.
-func (g *Gateway) Addrs() []engine.Endpoint {
-	var all []engine.Endpoint
+// Bound returns the open listeners, in the order of the configuration's forwards
+// and their listeners.
+func (g *Gateway) Bound() []config.Bound {
+	var all []config.Bound
 	streams, datagrams := g.engine.Bound(), g.relay.Bound()
 	for _, f := range g.config.Forwards {
-		n, bound := len(f.Listeners), &streams
+		addrs := &streams
 		if f.Datagrams {
-			bound = &datagrams
+			addrs = &datagrams
 		}
-		all = append(all, (*bound)[:n]...)
-		*bound = (*bound)[n:]
+		for i, l := range f.Listeners {
+			all = append(all, config.Bound{Forward: f, Listener: l, Addr: (*addrs)[i]})
+		}
+		*addrs = (*addrs)[len(f.Listeners):]
 	}
 	return all
 }
@@ -225,8 +240,8 @@ func (g *Gateway) watchOwnAddresses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := g.own.Refresh(); err != nil && g.config.Notice != nil {
-				g.config.Notice(engine.Notice{Event: "addresses_unknown", Err: err})
+			if err := g.own.Refresh(); err != nil && g.notice != nil {
+				g.notice(engine.Notice{Event: "addresses_unknown", Err: err})
 			}
 		}
 	}

@@ -18,7 +18,7 @@ type fake struct {
 	counters engine.Counters
 	reloads  config.ReloadState
 	tallies  []engine.ForwardTally
-	bound    []engine.Endpoint
+	bound    []config.Bound
 	sessions []engine.Session
 	reset    []uint64 // the ids of those that were
 	err      error
@@ -26,7 +26,7 @@ type fake struct {
 	datagrams datagram.Counters
 }
 
-func (f *fake) Addrs() []engine.Endpoint { return f.bound }
+func (f *fake) Bound() []config.Bound { return f.bound }
 
 func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
 	for _, s := range f.sessions {
@@ -87,8 +87,10 @@ func busy() (*Server, *fake) {
 	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
-			f.Listeners = append(f.Listeners, engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}})
-			g.bound = append(g.bound, engine.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
+			l := engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}}
+			f.Listeners = append(f.Listeners, l)
+			g.bound = append(g.bound, config.Bound{Forward: f, Listener: l,
+				Addr: engine.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))}})
 		}
 		t := engine.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))

@@ -83,7 +83,7 @@ type Version struct {
 // Gateway is what an endpoint asks of a running gateway. [*gateway.Gateway] is
 // one.
 type Gateway interface {
-	Addrs() []engine.Endpoint
+	Bound() []config.Bound
 	Counters() engine.Counters
 	Reloads() config.ReloadState
 	Datagrams() datagram.Counters

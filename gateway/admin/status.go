@@ -136,13 +136,18 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Forwards = s.forwards(tallies, g.Addrs())
+	answer.Forwards = s.forwards(tallies, g.Bound())
 	return answer, nil
 }
 
-// forwards describes the forwards; bound are the addresses of all their
-// listeners, in order.
-func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint) []ForwardStatus {
+// forwards describes the forwards and their first listeners.
+func (s *Server) forwards(tallies []engine.ForwardTally, bound []config.Bound) []ForwardStatus {
+	listeners := map[*engine.Forward][]ListenerStatus{}
+	for _, b := range bound {
+		if shown := listeners[b.Forward]; len(shown) < mostListeners {
+			listeners[b.Forward] = append(shown, ListenerStatus{b.Listener.Name, b.Addr.String(), config.Leads(b.Listener)})
+		}
+	}
 	all := make([]ForwardStatus, len(tallies))
 	for i := range tallies {
 		t, f := &tallies[i], s.config.Gateway.Forwards[i]
@@ -151,12 +156,8 @@ func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally),
 			BytesIn: t.Bytes[engine.In], BytesOut: t.Bytes[engine.Out], PortFallbacks: t.PortFallbacks,
-			Rates: s.memory.rates(name), History: s.memory.history(name),
+			Rates: s.memory.rates(name), History: s.memory.history(name), Listeners: listeners[f],
 		}
-		for j, l := range f.Listeners[:min(len(f.Listeners), mostListeners)] {
-			all[i].Listeners = append(all[i].Listeners, ListenerStatus{l.Name, bound[j].String(), config.Leads(l)})
-		}
-		bound = bound[len(f.Listeners):]
 	}
 	return all
 }

@@ -12,7 +12,6 @@ import (
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
-	"unproxy/gateway/record"
 )
 
 // adminConfig is what was given of the admin endpoint.
@@ -88,15 +87,14 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 	if err != nil {
 		return nil, nil, err
 	}
-	refusals := admin.NewRefusals(nil)
-	s.config.Observe = alsoNote(refusals, s.config.Observe)
+	s.refusals = admin.NewRefusals(nil)
 	v := thisVersion()
 	endpoint := admin.Serve(l, admin.Config{
 		Version:    admin.Version{Version: v.Version, Revision: v.Revision, Go: v.Go},
 		Gateway:    s.config,
 		Readiness:  &s.readiness,
 		Instance:   s.access.Instance(),
-		Refusals:   refusals,
+		Refusals:   s.refusals,
 		LogDropped: s.access.Dropped,
 		Profiles:   s.admin.profiles,
 		Findings:   findingsJSON(s.examiner),
@@ -142,14 +140,5 @@ func findingsJSON(e *doctor.Examiner) func() (json.RawMessage, time.Time) {
 			return nil, examined // texts and words: there is no error
 		}
 		return list, examined
-	}
-}
-
-// alsoNote returns an observer that hands connections on to another one, and
-// notes the refused ones.
-func alsoNote(refusals *admin.Refusals, next func(*record.Connection)) func(*record.Connection) {
-	return func(c *record.Connection) {
-		next(c)
-		refusals.Note(c)
 	}
 }

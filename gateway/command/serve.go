@@ -15,6 +15,7 @@ import (
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/admin"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
@@ -31,7 +32,8 @@ type server struct {
 	log       *zerolog.Logger
 	access    *accesslog.Log
 	admin     adminConfig
-	watch     *doctor.Watch // nil where no forward is transparent
+	refusals  *admin.Refusals // nil where there is no admin endpoint
+	watch     *doctor.Watch   // nil where no forward is transparent
 	examiner  *doctor.Examiner
 	readiness readiness.State
 	stopAdmin func()
@@ -90,14 +92,19 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 	}
 	s.watch = s.newWatch(g)
 	s.examiner = doctor.NewExaminer(doctor.This(), doctor.Subject{Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors()}, s.watch, nil)
-	c.gateway.Observe = func(c *record.Connection) {
-		if c.Outcome == record.NoReturnPath && s.watch != nil {
-			c.Action = s.watch.Remedy(c.Backend.Addr())
-		}
-		log.Connection(c)
-	}
-	c.gateway.Notice = s.notice
 	return s.serve()
+}
+
+// observe logs a finished connection, and notes a refused one for the admin
+// endpoint.
+func (s *server) observe(c *record.Connection) {
+	if c.Outcome == record.NoReturnPath && s.watch != nil {
+		c.Action = s.watch.Remedy(c.Backend.Addr())
+	}
+	s.access.Connection(c)
+	if s.refusals != nil {
+		s.refusals.Note(c)
+	}
 }
 
 // logConfig reads the settings of the log.
@@ -140,7 +147,7 @@ func (s *server) serve() error {
 	s.stopAdmin = sync.OnceFunc(stopAdmin)
 	defer s.stopAdmin()
 	s.closeSpare()
-	run, err := gateway.New(*s.config)
+	run, err := gateway.New(s.config, gateway.Observer{Connection: s.observe, Notice: s.notice})
 	if err != nil {
 		return err
 	}
@@ -184,12 +191,8 @@ func (s *server) sayStopped() {
 
 // sayListening logs where the gateway listens.
 func (s *server) sayListening() {
-	bound := s.run.Addrs()
-	for _, f := range s.config.Forwards {
-		for _, l := range f.Listeners {
-			s.log.Info().Str("forward", l.Name).Str("address", bound[0].String()).Msg("listening")
-			bound = bound[1:]
-		}
+	for _, b := range s.run.Bound() {
+		s.log.Info().Str("forward", b.Listener.Name).Str("address", b.Addr.String()).Msg("listening")
 	}
 }
 

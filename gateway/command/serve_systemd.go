@@ -52,7 +52,7 @@ func (s *server) silence() {
 }
 
 func (s *server) servingStatus() string {
-	return fmt.Sprintf("serving on %s", plural(len(s.run.Addrs()), "listener"))
+	return fmt.Sprintf("serving on %s", plural(len(s.run.Bound()), "listener"))
 }
 
 // feedWatchdog tells systemd that all is well as long as every event loop comes

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"unproxy/gateway/engine"
-	"unproxy/gateway/record"
 	"unproxy/transparent/returnpath"
 )
 
@@ -55,14 +54,6 @@ type Config struct {
 	// UpgradeTimeout is how long a process that takes over may take to become
 	// ready.
 	UpgradeTimeout time.Duration
-	// Observe receives each finished connection. It is called on an event
-	// loop, from several at once, and must neither block nor keep its
-	// argument. nil discards them.
-	Observe func(*record.Connection)
-	// Notice receives the rare events that belong to no connection. It may be
-	// called from any goroutine. nil discards them.
-	Notice func(engine.Notice)
-
 	// Lists are the lists of addresses that [Load] read for the forwards; nil
 	// is none.
 	Lists *Lists

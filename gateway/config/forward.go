@@ -9,6 +9,15 @@ import (
 	"unproxy/trust"
 )
 
+// Bound is a listener that is open.
+type Bound struct {
+	Forward  *engine.Forward
+	Listener engine.Listener
+	// Addr is the address it is bound to: that of the listener, with the port
+	// that a listener on port 0 got.
+	Addr engine.Endpoint
+}
+
 // Leads describes where a listener leads: its backends, in order.
 func Leads(l engine.Listener) string {
 	var all []string
