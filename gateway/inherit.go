@@ -58,7 +58,8 @@ func (a *adoption) listener(l engine.Listener) []engine.Listener {
 	var all []engine.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Bound.Path, "@") {
-			s.Fault, s.Hint = "is in the abstract namespace, where no mode restricts who may connect", "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
+			s.Fault = "is in the abstract namespace, where no mode restricts who may connect"
+			s.Hint = "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
 			a.fail(fmt.Sprintf("the socket %q that systemd hands over %s", l.Activation, s.Fault), s.Hint)
@@ -104,9 +105,10 @@ func (a *adoption) missing(l engine.Listener) {
 			"start it by a .socket unit with FileDescriptorName="+l.Activation+", not by its .service unit or from a shell")
 		return
 	}
-	hint := "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write systemd:" + names[0]
+	offered := "it hands over " + strings.Join(slices.Compact(names), ", ")
+	hint := offered + ": write systemd:" + names[0]
 	if slices.Equal(slices.Compact(names), []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
-		hint = "it hands over " + strings.Join(slices.Compact(names), ", ") + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+		hint = offered + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
 	a.fail(what, hint)
 }

@@ -11,8 +11,8 @@ func (l *loader) limits() {
 		l.config.MaxWaiting = (most + 1) / 2
 	}
 	if given && most > 0 && l.config.MaxWaiting >= most {
-		l.warn(fmt.Sprintf("--max-waiting %d is not below --max-connections %d: connections that send no header can block all others",
-			l.config.MaxWaiting, most), fmt.Sprintf("--max-waiting %d", most/2))
+		l.warn(fmt.Sprintf("--max-waiting %d is not below --max-connections %d: connections that send no header"+
+			" can block all others", l.config.MaxWaiting, most), fmt.Sprintf("--max-waiting %d", most/2))
 	}
 }
 
@@ -32,8 +32,9 @@ func (l *loader) connections() {
 	}
 	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
 	if free < 2 {
-		l.errs = append(l.errs, NewProblem(fmt.Sprintf("%d listeners leave no file descriptor for a connection: the process may have %d",
-			streams+datagrams, l.src.Descriptors), moreDescriptors))
+		l.errs = append(l.errs, NewProblem(
+			fmt.Sprintf("%d listeners leave no file descriptor for a connection: the process may have %d",
+				streams+datagrams, l.src.Descriptors), moreDescriptors))
 		return
 	}
 	share := free
@@ -64,9 +65,10 @@ func (l *loader) settle(name string, allowed int, limit *int) {
 	}
 	if *limit > allowed {
 		l.warnings = append(l.warnings, Warning{
-			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d", name, *limit, l.src.Descriptors, allowed),
-			Hint:    moreDescriptors,
-			About:   AboutDescriptors,
+			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d",
+				name, *limit, l.src.Descriptors, allowed),
+			Hint:  moreDescriptors,
+			About: AboutDescriptors,
 		})
 	}
 }

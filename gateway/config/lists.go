@@ -27,10 +27,14 @@ var listKinds = [...]struct {
 	ofPeers bool
 	put     func(*engine.Forward, *trust.Live)
 }{
-	trustList:            {trustFlag, true, func(f *engine.Forward, set *trust.Live) { f.Trust = set }},
-	healthList:           {"health-source", false, func(f *engine.Forward, set *trust.Live) { f.Health = set }},
-	allowDestinationList: {"allow-destination", false, func(f *engine.Forward, set *trust.Live) { f.AllowDestination = set }},
-	allowSourceList:      {"allow-source", false, func(f *engine.Forward, set *trust.Live) { f.Source.Allow = set }},
+	trustList: {trustFlag, true,
+		func(f *engine.Forward, set *trust.Live) { f.Trust = set }},
+	healthList: {"health-source", false,
+		func(f *engine.Forward, set *trust.Live) { f.Health = set }},
+	allowDestinationList: {"allow-destination", false,
+		func(f *engine.Forward, set *trust.Live) { f.AllowDestination = set }},
+	allowSourceList: {"allow-source", false,
+		func(f *engine.Forward, set *trust.Live) { f.Source.Allow = set }},
 }
 
 // list is a list of addresses before it is loaded.
@@ -102,12 +106,12 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 // load reads the list. It does not replace the live one.
 func (l *liveList) load() (*trust.Set, []Warning, error) {
 	l.tried = trust.Fingerprint(l.source.Files)
-	set, told, err := trust.Load(l.source)
+	set, doubts, err := trust.Load(l.source)
 	if !l.ofPeers {
 		return set, nil, err
 	}
-	warnings := make([]Warning, len(told))
-	for i, w := range told {
+	warnings := make([]Warning, len(doubts))
+	for i, w := range doubts {
 		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
 	}
 	return set, warnings, err

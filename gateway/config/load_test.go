@@ -145,6 +145,55 @@ func TestEverySetting(t *testing.T) {
 	}
 }
 
+// processRows has a row for every setting of the process.
+var processRows = []struct {
+	flag string
+	is   func(*Config) any
+	want any
+}{
+	{"udp-max-flows 5", func(c *Config) any { return c.MaxFlows }, 5},
+	{"max-connections 6", func(c *Config) any { return c.MaxConnections }, 6},
+	{"loops 3", func(c *Config) any { return c.Loops }, 3},
+	{"spin 50us", func(c *Config) any { return c.Spin }, 50 * time.Microsecond},
+	{"max-waiting 4", func(c *Config) any { return c.MaxWaiting }, 4},
+	{"drain-delay 1s", func(c *Config) any { return c.DrainDelay }, time.Second},
+	{"drain-timeout 2s", func(c *Config) any { return c.DrainTimeout }, 2 * time.Second},
+	{"self-test-interval 3s", func(c *Config) any { return c.SelfTestInterval }, 3 * time.Second},
+	{"reload-interval 4s", func(c *Config) any { return c.ReloadInterval }, 4 * time.Second},
+	{"upgrade-timeout 5s", func(c *Config) any { return c.UpgradeTimeout }, 5 * time.Second},
+	{"route-table 101", func(c *Config) any { return c.Routes.Table }, uint32(101)},
+	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
+	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
+	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
+}
+
+// Every setting of the process does what it says and nothing else.
+func TestEveryProcessSetting(t *testing.T) {
+	covered := map[string]bool{}
+	for _, tt := range processRows {
+		name, _, _ := strings.Cut(tt.flag, " ")
+		covered[name] = true
+		c, _, err := load([]string{":1=127.0.0.1:2"}, tt.flag)
+		if err != nil {
+			t.Errorf("--%s: %v", tt.flag, err)
+			continue
+		}
+		if got := tt.is(c); got != tt.want {
+			t.Errorf("--%s: %v; want %v", tt.flag, got, tt.want)
+		}
+		for _, other := range processRows {
+			if got, fresh := other.is(c), newConfig(); other.flag != tt.flag && got != other.is(&fresh) && !strings.HasPrefix(other.flag, "max-waiting") {
+				t.Errorf("--%s also sets what --%s does: %v", tt.flag, other.flag, got)
+			}
+		}
+	}
+	for _, s := range Settings() {
+		if s.process != nil && !covered[s.Name] {
+			t.Errorf("no row for the setting %s", s.Name)
+		}
+	}
+}
+
 func TestKeysAreOfTheirForwardAlone(t *testing.T) {
 	c, _, err := load([]string{":1=127.0.0.1:9?headers=2&trust=192.0.2.1", ":2=127.0.0.1:9"})
 	if err != nil {
@@ -466,6 +515,13 @@ func TestWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"header-timeout 0"}, ""},
 		{":1=127.0.0.1:2", []string{"source-port any"}, "--source-port does nothing without --transparent on"},
 		{":1=127.0.0.1:2", []string{"self-test-interval 10s"}, "--self-test-interval does nothing without --transparent on"},
+		{":1=127.0.0.1:2", []string{"route-table 100"}, "--route-table does nothing without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2", []string{"recipe marks"}, "--recipe does nothing without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2?transparent", []string{"route-table 100", "rule-preference 5", "route-mark 7", "recipe rules"}, ""},
+		{":1=127.0.0.1:2?tproxy&redirect=10.0.0.0/8", []string{"route-table 100"}, ""},
+		{"udp://:1=127.0.0.1:2", []string{"max-connections 5"}, "--max-connections does nothing for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2", []string{"max-waiting 5"}, "--max-waiting does nothing for udp:// forwards"},
+		{":1=127.0.0.1:2", []string{"udp-max-flows 5"}, "--udp-max-flows does nothing without a udp:// forward"},
 		{":1=127.0.0.1:2?allow-source=any", nil, "allow-source does nothing without --transparent on"},
 		{":1=127.0.0.1:2", []string{"allow-destination 10.0.0.0/8"}, "does nothing without the backend"},
 		{":1=127.0.0.1:2?socket-mode=0600", nil, "does nothing without a unix listener"},

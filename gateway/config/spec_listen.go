@@ -141,7 +141,8 @@ func parsePorts(text string) (portRange, error) {
 		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", value.Shorten(high))
 	}
 	if first == 0 || last < first {
-		return portRange{}, fmt.Errorf("has the ports %s: the first must be above 0 and not above the last", value.Shorten(text))
+		return portRange{}, fmt.Errorf(
+			"has the ports %s: the first must be above 0 and not above the last", value.Shorten(text))
 	}
 	return portRange{uint16(first), uint16(last)}, nil
 }
@@ -226,11 +227,13 @@ func expandOne(text string, expand func(string) (string, error)) (string, error)
 	}
 	words := strings.Fields(expanded)
 	if len(words) != 1 {
-		return "", fmt.Errorf("template %s yields %d addresses (%q), and one is needed", value.Shorten(text), len(words), value.Shorten(expanded))
+		return "", fmt.Errorf("template %s yields %d addresses (%q), and one is needed",
+			value.Shorten(text), len(words), value.Shorten(expanded))
 	}
 	addr, err := netip.ParseAddr(words[0])
 	if err != nil {
-		return "", fmt.Errorf("template %s yields %q, which is not an IP address", value.Shorten(text), value.Shorten(expanded))
+		return "", fmt.Errorf("template %s yields %q, which is not an IP address",
+			value.Shorten(text), value.Shorten(expanded))
 	}
 	return addr.String(), nil
 }

@@ -73,7 +73,8 @@ func (v *validator) peers(f *engine.Forward) {
 		v.untrusting(f)
 	}
 	if h, t, found := overlap(f.Health, f.Trust); found {
-		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded", h.Text, t.Text),
+		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded",
+			h.Text, t.Text),
 			"limit --health-source to addresses that only send health checks")
 	}
 }
@@ -102,7 +103,8 @@ func (v *validator) headers(f *engine.Forward) {
 		v.problem("at least one header must be stripped", "--headers 1")
 	}
 	if t := f.HeaderTimeout; !f.Datagrams && t > 0 && t < leastHeaderTimeout {
-		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for: a lost packet ends the connection", t),
+		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for:"+
+			" a lost packet ends the connection", t),
 			"--header-timeout 5s")
 	}
 }
@@ -148,7 +150,8 @@ func (v *validator) datagrams(f *engine.Forward) {
 	}
 	if f.DatagramHeader == engine.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
 		v.warn(fmt.Sprintf("flows end after %v of silence: a sender that remembers a flow longer sends no second header,"+
-			" and its datagrams are dropped", f.FlowTimeout), "twice as long as the sender remembers a flow: --udp-idle-timeout 60s")
+			" and its datagrams are dropped", f.FlowTimeout),
+			"twice as long as the sender remembers a flow: --udp-idle-timeout 60s")
 	}
 }
 
@@ -167,17 +170,20 @@ func (v *validator) destination(f *engine.Forward) {
 // backends checks where the listeners of a forward lead. A fault of several ports
 // of a range is one problem.
 func (v *validator) backends(f *engine.Forward) {
-	v.ofListeners(f, "leads nowhere", "write LISTEN=BACKEND", func(l engine.Listener) bool { return len(l.Backends) == 0 })
-	v.ofListeners(f, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header", func(l engine.Listener) bool {
+	nowhere := func(l engine.Listener) bool { return len(l.Backends) == 0 }
+	mixed := func(l engine.Listener) bool {
 		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader })
-	})
-	v.ofListeners(f, "leads back to itself", "let the backend listen on another address or port", func(l engine.Listener) bool {
+	}
+	back := func(l engine.Listener) bool {
 		return slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return leadsBack(l, b) })
-	})
+	}
+	v.ofListeners(f, nowhere, "leads nowhere", "write LISTEN=BACKEND")
+	v.ofListeners(f, mixed, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header")
+	v.ofListeners(f, back, "leads back to itself", "let the backend listen on another address or port")
 }
 
 // ofListeners records one problem for all listeners of f that have it.
-func (v *validator) ofListeners(f *engine.Forward, what, hint string, has func(engine.Listener) bool) {
+func (v *validator) ofListeners(f *engine.Forward, has func(engine.Listener) bool, what, hint string) {
 	first, n := "", 0
 	for _, l := range f.Listeners {
 		if !has(l) {

@@ -123,7 +123,8 @@ func clashing(a, b claim) (what, hint string) {
 	case b.flag != "" && named:
 		return fmt.Sprintf("listener %s and %s are the same socket", a, b), "give each a path of its own"
 	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
-		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a, Leads(a.Listener), b, Leads(b.Listener)),
+		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s",
+				a, Leads(a.Listener), b, Leads(b.Listener)),
 			"give each an address, port or socket of its own"
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""

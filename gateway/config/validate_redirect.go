@@ -84,7 +84,8 @@ func (v *validator) hidden(r engine.Redirect, to, other string) {
 func shared(a, b []engine.Redirect) (one, other engine.Redirect, found bool) {
 	for _, one := range a {
 		for _, other := range b {
-			if one.Low <= other.High && other.Low <= one.High && (one.Prefix == other.Prefix || one.Prefix.Overlaps(other.Prefix)) {
+			samePorts := one.Low <= other.High && other.Low <= one.High
+			if samePorts && (one.Prefix == other.Prefix || one.Prefix.Overlaps(other.Prefix)) {
 				return one, other, true
 			}
 		}
