@@ -18,29 +18,44 @@ const module = "unproxy"
 // import. Tests are free. A package that is not listed is a failure: it must
 // find its place first.
 //
-//	command -> gateway -> datagram -> engine -> proxyproto, record
-//	                   -> config -> engine
-//	                             -> trust, transparent (never each other, never gateway)
-//	        -> admin, doctor -> config, readiness
+//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
+//	                  -> admin, doctor -> config, readiness
+//	                     config -> trust, transparent (never each other, never gateway)
 //
-// No package but command imports gateway.
+// No package but command and daemon imports gateway.
 var allowed = map[string][]string{
-	"":        {"gateway/command"},
-	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/record", "transparent"},
-	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/proxyproto",
+	"": {"gateway/command"},
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/record", "gateway/supervise",
+		"transparent"},
+	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
 	"gateway/accesslog":    {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/readiness", "gateway/record", "trust",
-		prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram": {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor": {"gateway/config", "gateway/engine", "gateway/readiness", "transparent", "transparent/returnpath",
-		"transparent/routing", unix},
-	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/readiness",
+		"gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/doctor",
+		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
+	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
+		"gateway/record", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/readiness",
+		"transparent", "transparent/returnpath", "transparent/routing", unix},
+	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
+		"transparent", unix},
+	"gateway/forward": {"gateway/proxyproto", "transparent"},
+	"gateway/kernel":  {"transparent", unix},
+	"gateway/limit":   {"gateway/forward"},
+	// The verbs. None imports command, which imports them all.
+	"gateway/command/decode": {"gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/proxyproto", cli},
+	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/command/usage", "gateway/daemon",
+		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
+		"gateway/proxyproto", cli},
+	"gateway/command/usage": {"gateway/config", "gateway/config/value", "trust", cli},
+
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
-	"gateway/supervise":  {unix},
+	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
 	// The way back: what it takes, and what this host has of it.
@@ -51,6 +66,7 @@ var allowed = map[string][]string{
 const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
+	cli      = "github.com/urfave/cli/v2"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -58,17 +74,18 @@ const (
 // kept says in which packages alone a dependency may stand, command apart from
 // where it is listed: replacing it must stay the work of one package.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command"},
-	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/prometheus":          {"gateway/admin"},
+	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
+	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }
 
 // free are the packages that may import whatever kept lets them: command, which

@@ -13,6 +13,7 @@ import (
 	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -115,7 +116,7 @@ func (g *Gateway) checkCapabilities() error {
 // have one of them, and a header that names one could lead in a circle.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
-		if !f.Transparent && !config.LeadsAnywhere(f) {
+		if !f.Transparent && !f.HasHeaderBackend() {
 			continue
 		}
 		if g.own == nil {
@@ -132,8 +133,8 @@ func (g *Gateway) learnOwnAddresses() error {
 
 // Bound returns the open listeners, in the order of the configuration's forwards
 // and their listeners.
-func (g *Gateway) Bound() []config.Bound {
-	var all []config.Bound
+func (g *Gateway) Bound() []forward.Bound {
+	var all []forward.Bound
 	streams, datagrams := g.engine.Bound(), g.relay.Bound()
 	for _, f := range g.config.Forwards {
 		addrs := &streams
@@ -141,7 +142,7 @@ func (g *Gateway) Bound() []config.Bound {
 			addrs = &datagrams
 		}
 		for i, l := range f.Listeners {
-			all = append(all, config.Bound{Forward: f, Listener: l, Addr: (*addrs)[i]})
+			all = append(all, forward.Bound{Forward: f, Listener: l, Addr: (*addrs)[i]})
 		}
 		*addrs = (*addrs)[len(f.Listeners):]
 	}
@@ -163,7 +164,7 @@ func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) 
 }
 
 // Tallies returns what was counted of each forward since the start.
-func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
@@ -223,7 +224,7 @@ func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
 // Sockets returns copies of the listening sockets, for the process that takes
 // over. Call it only after the start and before the drain.
-func (g *Gateway) Sockets() ([]engine.Socket, error) { return g.engine.Sockets() }
+func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets() }
 
 // HandOver stops accepting and drains, because another process serves what
 // [Gateway.Sockets] returned. Connections that wait in the listeners' queues are

@@ -5,7 +5,7 @@ import "unproxy/gateway/config"
 // Reload reads every list of addresses again, see [config.Lists.Reload], and
 // looks the backends' names up again. A peer that is no longer trusted keeps the
 // connections that it has, unless its forward says otherwise
-// ([engine.Forward.CutUntrusted]).
+// ([forward.Forward.CutUntrusted]).
 func (g *Gateway) Reload() (config.Reloaded, error) {
 	g.engine.Resolve()
 	done, err := g.config.Lists.Reload()

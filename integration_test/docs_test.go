@@ -61,8 +61,8 @@ func TestOutcomesTable(t *testing.T) {
 		t.Fatalf("docs/outcomes.md has %d outcomes, want %d", len(rows), len(all))
 	}
 	for i, o := range all {
-		if rows[i][1] != o.String() || rows[i][2] != o.Meaning() || plainText(rows[i][3]) != o.Remedy() {
-			t.Errorf("row %d of docs/outcomes.md is %q; want %q, %q, %q", i+1, rows[i][1:], o, o.Meaning(), o.Remedy())
+		if rows[i][1] != o.String() || rows[i][2] != o.Meaning() || plainText(rows[i][3]) != o.Hint() {
+			t.Errorf("row %d of docs/outcomes.md is %q; want %q, %q, %q", i+1, rows[i][1:], o, o.Meaning(), o.Hint())
 		}
 	}
 }

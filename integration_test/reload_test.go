@@ -129,7 +129,7 @@ func TestCutUntrusted(t *testing.T) {
 		g.Signal(syscall.SIGHUP)
 		wantReset(t, gone)
 		wantReset(t, behindGone)
-		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "the peer is not trusted any more")
+		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "peer is no longer trusted")
 		write(t, stays, []byte("unharmed"))
 		wantRead(t, behindStays, "unharmed")
 	})

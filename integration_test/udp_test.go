@@ -336,7 +336,7 @@ func TestUDPAddressTaken(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		udpGateway(t, "--loops", "2")
 		output, code := lab.RunGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "2")
-		if code != 1 || !strings.Contains(output, "listen on udp://127.0.0.1:2000") || !strings.Contains(output, "another program listens there") {
+		if code != 1 || !strings.Contains(output, "listen on udp://127.0.0.1:2000") || !strings.Contains(output, "the address is in use") {
 			t.Errorf("exit code %d: %s", code, output)
 		}
 	})

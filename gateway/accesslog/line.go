@@ -12,10 +12,11 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Connection writes the line of a finished connection. It keeps nothing of c,
-// does not block, and allocates nothing but the copy that waits to be written.
+// Connection writes the line of a finished connection, unless the mode, the
+// level or the rate limit leaves it out. It does not retain c and does not
+// block. It allocates nothing but the copy of the line that waits in the ring.
 func (l *Log) Connection(c *record.Connection) {
-	if l.mode == Off || l.mode == Errors && (c.Outcome == record.OK || c.Outcome == record.Empty) {
+	if l.mode.leavesOut(c.Outcome) {
 		return
 	}
 	level := severityLevel(c.Outcome.Severity())
@@ -23,7 +24,7 @@ func (l *Log) Connection(c *record.Connection) {
 		return
 	}
 	now := l.now()
-	if isThinned(c.Outcome) && !l.floods[c.Outcome].admit(now) {
+	if isLimited(c.Outcome) && !l.floods[c.Outcome].admit(now) {
 		return
 	}
 	e := l.lines.WithLevel(level)
@@ -39,7 +40,7 @@ func (l *Log) Connection(c *record.Connection) {
 	e.Msg("connection")
 }
 
-// addParties adds who spoke with whom.
+// addParties adds the ID, the listener, and the addresses of all parties.
 func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	var buf [96]byte
 	e.Bytes("id", record.AppendID(buf[:0], l.instance, c.ID))
@@ -68,15 +69,14 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
 }
 
-// addEnd adds how the connection ended, how much it carried and how long it
-// took.
+// addEnd adds how the connection ended, how much it carried, and its times.
 func addEnd(e *zerolog.Event, c *record.Connection) {
 	e.Str("outcome", c.Outcome.String()).Str("phase", c.Phase.String()).Str("by", c.By.String())
 	if c.Reason != "" {
 		e.Str("reason", printable(c.Reason))
 	}
 	addText(e, "action", c.Action)
-	if c.Outcome >= record.NotProxy && c.Outcome <= record.HeaderTimeout {
+	if hasOffset(c.Outcome) {
 		e.Int("offset", c.Offset)
 	}
 	e.Int64("bytes_in", c.BytesIn).Int64("bytes_out", c.BytesOut)
@@ -87,6 +87,10 @@ func addEnd(e *zerolog.Event, c *record.Connection) {
 	addMillis(e, "connect_ms", c.ConnectTime)
 	addMillis(e, "duration_ms", c.Duration)
 }
+
+// hasOffset reports whether an outcome is the fault of a header, whose line has
+// the offset of the fault.
+func hasOffset(o record.Outcome) bool { return o >= record.NotProxy && o <= record.HeaderTimeout }
 
 // addDetails adds what the header said beyond the addresses.
 func addDetails(e *zerolog.Event, d *record.Details) {
@@ -104,14 +108,14 @@ func addDetails(e *zerolog.Event, d *record.Details) {
 	}
 }
 
-// addText adds a text that somebody else may have chosen, if there is one.
+// addText adds a text from the network, unless it is empty.
 func addText(e *zerolog.Event, key, text string) {
 	if text != "" {
 		e.Str(key, printable(text))
 	}
 }
 
-// addAddrPort adds an address and port, or the empty string for none.
+// addAddrPort adds an address and port, or the empty string if a is invalid.
 func addAddrPort(e *zerolog.Event, key string, a netip.AddrPort) {
 	if !a.IsValid() {
 		e.Str(key, "")
@@ -121,9 +125,9 @@ func addAddrPort(e *zerolog.Event, key string, a netip.AddrPort) {
 	e.Bytes(key, a.AppendTo(buf[:0]))
 }
 
-// addMillis adds a duration in milliseconds with three decimals. It is the
-// text of a fixed-point number because shortest-float formatting costs more
-// than the rest of the line.
+// addMillis adds a duration in milliseconds with three decimals. It formats a
+// fixed-point number because formatting a float costs more than the rest of the
+// line.
 func addMillis(e *zerolog.Event, key string, d time.Duration) {
 	us := max(d.Microseconds(), 0)
 	var buf [24]byte
@@ -131,10 +135,10 @@ func addMillis(e *zerolog.Event, key string, d time.Duration) {
 	e.RawJSON(key, appendDigits(append(b, '.'), int(us%1000), 3))
 }
 
-// printable returns s as it is if that is safe to show on any terminal, and
-// else as a quoted Go string. JSON's own escapes are not enough for that: they
-// leave the control characters above U+007F and the marks that turn the
-// direction of text as they are, and make all invalid bytes one character.
+// printable returns s unchanged if it is safe to show on any terminal, and as a
+// quoted Go string otherwise. JSON's own escapes are not enough: they keep the
+// control characters above U+007F and the marks that change the direction of
+// text, and they replace every invalid byte by the same character.
 func printable(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
@@ -144,8 +148,8 @@ func printable(s string) string {
 	return s
 }
 
-// printableUnicode does what [printable] says for a string with bytes beyond
-// printable ASCII.
+// printableUnicode is [printable] for a string with bytes outside printable
+// ASCII.
 func printableUnicode(s string) string {
 	if !utf8.ValidString(s) {
 		return strconv.Quote(s)

@@ -15,8 +15,8 @@ func TestParseAddress(t *testing.T) {
 		text     string
 		insecure bool
 		want     Address
-		wrong    string // part of the problem
-		hint     string // part of its hint
+		wrong    string // part of the message
+		hint     string // part of the hint
 	}{
 		{text: "127.0.0.1:9180", want: Address{TCP: ap("127.0.0.1:9180")}},
 		{text: "127.9.9.9:1", want: Address{TCP: ap("127.9.9.9:1")}}, // all of 127/8 is loopback (RFC 1122, 3.2.1.3)
@@ -38,9 +38,9 @@ func TestParseAddress(t *testing.T) {
 		{text: "127.0.0.1", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
 		{text: "127.0.0.1:http", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
 		{text: "127.0.0.1:99999", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
-		{text: "localhost:80", wrong: "is a name", hint: "127.0.0.1:80"},
+		{text: "localhost:80", wrong: "a name instead", hint: "127.0.0.1:80"},
 		{text: "admin.internal:80", insecure: true, wrong: "no IP address", hint: "127.0.0.1:80"},
-		{text: "::1:9180", wrong: "no IP address", hint: "[::1]:9180"}, // it would be ::1 or ::1:9180
+		{text: "::1:9180", wrong: "no IP address", hint: "[::1]:9180"}, // ambiguous: ::1 or ::1:9180
 		{text: "[127.0.0.1]:80", wrong: "no IP address", hint: "127.0.0.1:80"},
 		{text: "[fe80::1%eth0]:80", insecure: true, wrong: "no IP address", hint: "127.0.0.1:80"},
 		{text: "unix:", wrong: "has no path", hint: "unix:/run"},
@@ -54,8 +54,12 @@ func TestParseAddress(t *testing.T) {
 			continue
 		}
 		var problem *config.Problem
-		if !errors.As(err, &problem) || !strings.Contains(problem.Error(), tt.wrong) || !strings.Contains(problem.Hint(), tt.hint) {
-			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, err, tt.wrong, tt.hint)
+		if !errors.As(err, &problem) {
+			t.Errorf("%q: error %v; want a problem with %q", tt.text, err, tt.wrong)
+			continue
+		}
+		if !strings.Contains(problem.Error(), tt.wrong) || !strings.Contains(problem.Hint(), tt.hint) {
+			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, problem, tt.wrong, tt.hint)
 		}
 	}
 }

@@ -9,15 +9,16 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // runCheck validates what was given and prints what would be served.
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", oneLine(w.String()))
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", usage.OneLine(w.String()))
 	}
 	if err != nil {
 		return err
@@ -26,23 +27,23 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if a := c.admin.address; !a.IsZero() {
+	if a := c.admin.Address; !a.IsZero() {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
+		return usage.Errorf("%s", usage.Plural(len(c.warnings), "warning")+", and --strict makes them failures")
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(c.warnings), "warning"))
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning"))
 	return nil
 }
 
 // summarize prints what a forward does.
-func summarize(w io.Writer, f *engine.Forward) {
+func summarize(w io.Writer, f *forward.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
-	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), config.Leads(first))
+	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), first.BackendText())
 	if len(f.Listeners) > 1 {
-		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, config.Leads(last))
+		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, last.BackendText())
 	}
 	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
 	row("trust", peers(f))
@@ -57,28 +58,28 @@ func summarize(w io.Writer, f *engine.Forward) {
 		most, thing = f.MaxFlows, "flow"
 	}
 	if most > 0 {
-		row("limit", plural(most, thing))
+		row("limit", usage.Plural(most, thing))
 	}
 	if f.MaxConnectionsPerClient > 0 {
-		row("per client", plural(f.MaxConnectionsPerClient, thing))
+		row("per client", usage.Plural(f.MaxConnectionsPerClient, thing))
 	}
 	if r := f.AcceptRate; r.PerSecond > 0 {
-		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
+		row("per peer", fmt.Sprintf("%s a second, %d at once", usage.Plural(r.PerSecond, "connection"), r.Burst))
 	}
 }
 
 // loops says how many event loops there are, and what they cost beyond their work.
 func loops(c *config.Config) string {
 	if c.Spin == 0 {
-		return plural(c.Loops, "loop")
+		return usage.Plural(c.Loops, "loop")
 	}
-	return fmt.Sprintf("%s, spinning for %v", plural(c.Loops, "loop"), c.Spin)
+	return fmt.Sprintf("%s, spinning for %v", usage.Plural(c.Loops, "loop"), c.Spin)
 }
 
 // limits says how much there may be of all forwards together.
 func limits(c *config.Config) string {
-	streams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return !f.Datagrams })
-	datagrams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+	streams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return !f.Datagrams })
+	datagrams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 	var parts []string
 	if streams && c.MaxConnections > 0 {
 		parts = append(parts, fmt.Sprintf("%d connections", c.MaxConnections))
@@ -95,7 +96,7 @@ func limits(c *config.Config) string {
 	return "at most " + strings.Join(parts, ", ")
 }
 
-func timeLimits(f *engine.Forward) string {
+func timeLimits(f *forward.Forward) string {
 	if f.Datagrams {
 		return "idle " + f.FlowTimeout.String()
 	}
@@ -110,7 +111,7 @@ func span(first, last string, n int) string {
 }
 
 // peers says who is believed, and what becomes of the others.
-func peers(f *engine.Forward) string {
+func peers(f *forward.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
 	for _, r := range config.Rules(f.Trust) {
@@ -131,12 +132,12 @@ func peers(f *engine.Forward) string {
 	if n == 0 {
 		return "whoever may connect to the socket"
 	}
-	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), plural(n, "rule"), others)
+	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), usage.Plural(n, "rule"), others)
 }
 
 // headers says which headers are taken.
-func headers(f *engine.Forward) string {
-	if f.Datagrams && f.DatagramHeader == engine.SimpleProxy {
+func headers(f *forward.Forward) string {
+	if f.Datagrams && f.DatagramHeader == forward.SimpleProxy {
 		return "Simple Proxy Protocol, in every datagram and before each reply"
 	}
 	var parts []string
@@ -153,13 +154,13 @@ func headers(f *engine.Forward) string {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
 	if f.Datagrams {
-		parts = append(parts, "in "+either(f.DatagramHeader == engine.FirstDatagram, "the first datagram of a flow", "every datagram"))
+		parts = append(parts, "in "+either(f.DatagramHeader == forward.FirstDatagram, "the first datagram of a flow", "every datagram"))
 	}
 	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
 }
 
 // transparency says what address the backend sees.
-func transparency(f *engine.Forward) string {
+func transparency(f *forward.Forward) string {
 	if !f.Transparent {
 		return "off: the backend sees the gateway's address"
 	}
@@ -167,7 +168,7 @@ func transparency(f *engine.Forward) string {
 }
 
 // redirects says what else than connections to itself the listener takes.
-func redirects(f *engine.Forward) string {
+func redirects(f *forward.Forward) string {
 	if len(f.Redirect) == 0 {
 		return "on: takes whatever the packet filter hands over"
 	}
@@ -191,12 +192,4 @@ func orOff(d time.Duration) string {
 		return "off"
 	}
 	return d.String()
-}
-
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -11,9 +11,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
-	"unproxy/gateway/admin"
+	"unproxy/gateway/command/decode"
+	"unproxy/gateway/command/demo"
+	"unproxy/gateway/command/probe"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/daemon"
+	"unproxy/gateway/forward"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -28,8 +32,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = app.Run(joinSwitches(args))
 	}
-	report(stderr, err)
-	return exitCode(err)
+	usage.Report(stderr, err)
+	return usage.ExitCode(err)
 }
 
 // newApp returns the application; g receives what is given.
@@ -47,44 +51,30 @@ func newApp(g *given) *cli.App {
 		Action: serve,
 	}
 	root.Subcommands = []*cli.Command{
-		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: verbatim, Description: serveHelp(), Action: serve},
-		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: verbatim, Description: checkHelp(),
+		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: usage.Verbatim, Description: serveHelp(), Action: serve},
+		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: usage.Verbatim, Description: checkHelp(),
 			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
-		demoCommand(),
-		probeCommand(),
+		demo.Command(),
+		probe.Command(),
 		doctorCommand(g),
 		statusCommand(g),
 		healthcheckCommand(g),
-		decodeCommand(),
+		decode.Command(),
 		routesCommand(g),
 		trustCommand(),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),
 	}
-	guard(root, "")
-	return &cli.App{
-		Name:                      root.Name,
-		HelpName:                  root.Name,
-		Flags:                     root.Flags,
-		Commands:                  root.Subcommands,
-		Action:                    root.Action,
-		Description:               rootHelp(root.Subcommands),
-		CustomAppHelpTemplate:     verbatim,
-		HideVersion:               true, // ours is a plain flag, without the alias -v
-		HideHelpCommand:           true,
-		DisableSliceFlagSeparator: true,
-		OnUsageError:              usageProblem,
-		// Main prints errors and returns the code; the library would exit.
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	root.Description, root.CustomHelpTemplate = rootHelp(root.Subcommands), usage.Verbatim
+	return usage.NewApp(root)
 }
 
 // configuration is all that was given, in the terms of those who use it.
 type configuration struct {
 	gateway  *config.Config
 	log      accesslog.Config // without its writer
-	admin    adminConfig
+	admin    daemon.Admin
 	warnings []config.Warning
 }
 
@@ -93,16 +83,16 @@ type configuration struct {
 func configure(g *given) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)
-	reserved, taken := 0, []config.Taken(nil)
-	if a := endpoint.address; !a.IsZero() {
-		reserved = admin.Descriptors
-		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: engine.Endpoint{Addr: a.TCP, Path: a.Path}})
+	var taken []config.Taken
+	if a := endpoint.Address; !a.IsZero() {
+		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: forward.Endpoint{Addr: a.TCP, Path: a.Path}})
 	}
 	config, more, err := config.Load(config.Source{
 		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
-		Descriptors: descriptors(),
-		Reserved:    reserved,
+		Descriptors: daemon.Descriptors(),
+		Reserved:    daemon.Reserved(endpoint),
+		PerListener: daemon.PerListener,
 		Taken:       taken,
 	})
 	log, logErr := logConfig(g)

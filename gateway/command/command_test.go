@@ -1,8 +1,6 @@
 package command
 
 import (
-	"errors"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +8,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 )
 
@@ -54,7 +53,7 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 			}
 		}
 		for _, line := range strings.Split(help, "\n") {
-			if len(line) > lastColumn {
+			if len(line) > usage.MaxColumn {
 				t.Errorf("line of %d columns in the help: %s", len(line), line)
 			}
 		}
@@ -69,38 +68,6 @@ func TestNoUrfaveValues(t *testing.T) {
 		if !ok || len(g.Aliases) > 0 || len(g.EnvVars) > 0 || g.Required {
 			t.Errorf("%v is not a plain generic flag", f.Names())
 		}
-	}
-}
-
-func TestExitCode(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		err  error
-		want int
-	}{
-		{"none", nil, 0},
-		{"a failure", io.ErrUnexpectedEOF, 1},
-		{"a mistake", usageError{"x", ""}, 2},
-		{"a setting", config.NewProblem("x", ""), 2},
-		{"both", errors.Join(io.EOF, config.NewProblem("x", "")), 2},
-		{"said already", reported{1}, 1},
-	} {
-		if got := exitCode(tt.err); got != tt.want {
-			t.Errorf("%s: exit code %d; want %d", tt.name, got, tt.want)
-		}
-	}
-}
-
-func TestReport(t *testing.T) {
-	var out strings.Builder
-	report(&out, errors.Join(
-		usageError{"one", "do this"},
-		errors.Join(usageError{"two\nlines", "do this"}, io.EOF),
-		reported{1},
-	))
-	const want = "unproxy: error: one\nunproxy: hint: do this\nunproxy: error: two; lines\nunproxy: error: EOF\n"
-	if out.String() != want {
-		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/daemon"
 	"unproxy/gateway/doctor"
 )
 
@@ -40,10 +42,10 @@ failed.`
 func doctorCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "doctor", Usage: "find out what is wrong on this host, and the commands that mend it",
-		UsageText:          "unproxy doctor [--json] [--verbose] [flags of unproxy serve]",
-		CustomHelpTemplate: routesTemplate, Description: doctorUsage,
+		UsageText:   "unproxy doctor [--json] [--verbose] [flags of unproxy serve]",
+		Description: doctorUsage,
 		Flags: append([]cli.Flag{
-			jsonFlag(),
+			usage.JSONFlag(),
 			&cli.BoolFlag{Name: "verbose", Usage: "say of each line what it is about, and its code"},
 		}, hidden(g.flags())...),
 		Action: func(ctx *cli.Context) error { return runDoctor(ctx, g) },
@@ -57,15 +59,15 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(), Printing: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
-		err = printJSON(ctx.App.Writer, report)
+		err = usage.PrintJSON(ctx.App.Writer, report)
 	} else {
 		err = printReport(ctx.App.Writer, report, ctx.Bool("verbose"))
 	}
 	if err == nil && report.Count(doctor.Fail) > 0 {
-		return reported{exitFound}
+		return usage.Reported(usage.ExitHostCheck)
 	}
 	return err
 }
@@ -81,7 +83,7 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
 	told := map[string]bool{} // all of it may go to a shell: a rule is refused the second time
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
+		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), usage.OneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
@@ -110,7 +112,7 @@ func summary(r doctor.Report) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.words))
 		}
 	}
-	return fmt.Sprintf("%s: %s\n", plural(len(r.Findings), "check"), strings.Join(parts, ", "))
+	return fmt.Sprintf("%s: %s\n", usage.Plural(len(r.Findings), "check"), strings.Join(parts, ", "))
 }
 
 // statusWord writes a status as wide as its column, in its colour on a terminal.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 )
@@ -60,7 +61,7 @@ func missingValues(args []string) error {
 		flag, next := args[i-1], args[i]
 		name, _, _ := strings.Cut(next, "=")
 		if _, isFlag := takesValue[name]; isFlag && takesValue[flag] {
-			found = append(found, usageError{flag + " needs a value, and is followed by " + name, "give it one: " + flag + " VALUE"})
+			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).WithHint("give it one: "+flag+" VALUE"))
 		}
 	}
 	return errors.Join(found...)
@@ -138,4 +139,23 @@ func optionNames() []string {
 		names = append(names, s.Name)
 	}
 	return names
+}
+
+// commandLine returns a command with the flags of forwards and routes that this
+// process was given, quoted for a shell.
+func (g *given) commandLine(command string) string {
+	words := []string{"unproxy", command}
+	for _, s := range config.Settings() {
+		if slices.Contains([]config.Group{config.GroupProcess, config.GroupAdmin, config.GroupLog}, s.Group) {
+			continue
+		}
+		for _, v := range g.values[s.Name] {
+			if s.Switch {
+				words = append(words, "--"+s.Name+"="+v)
+				continue
+			}
+			words = append(words, "--"+s.Name, usage.ShellQuote(v))
+		}
+	}
+	return strings.Join(words, " ")
 }

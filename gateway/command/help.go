@@ -6,32 +6,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
-	"unproxy/gateway/config/value"
-)
-
-// verbatim is the template of a help that is written out in full.
-const verbatim = "{{.Description}}"
-
-// commandTemplate is the template of a command's help that is put together
-// from its flags.
-const commandTemplate = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [flags]{{end}}{{if .Subcommands}} COMMAND{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{if .Description}}
-{{.Description}}
-{{end}}{{if .Subcommands}}
-Commands:
-{{range .Subcommands}}{{if not .Hidden}}  {{.Name}}	{{.Usage}}
-{{end}}{{end}}{{end}}{{if .VisibleFlags}}
-Flags:
-{{range .VisibleFlags}}  {{.}}
-{{end}}{{end}}`
-
-// The columns of the list of flags: terminals are at least so wide.
-const (
-	meaningColumn = 34
-	lastColumn    = 96
 )
 
 const examples = `Examples:
@@ -126,39 +102,17 @@ func writeFlags(b *strings.Builder) {
 		if i == 0 || all[i].Group != all[i-1].Group {
 			fmt.Fprintf(b, "\n%s:\n", all[i].Group)
 		}
-		writeFlag(b, &all[i])
+		writeSetting(b, &all[i])
 	}
 }
 
-// writeFlag writes the lines of one flag.
-func writeFlag(b *strings.Builder, s *config.Setting) {
+// writeSetting writes the lines of one flag.
+func writeSetting(b *strings.Builder, s *config.Setting) {
 	left := "  --" + s.Name
 	if s.Argument != "" {
 		left += " " + s.Argument
 	}
-	lines := wrap(s.Usage(), lastColumn-meaningColumn)
-	if len(left) > meaningColumn-2 {
-		fmt.Fprintln(b, left)
-		left = ""
-	}
-	for _, line := range lines {
-		fmt.Fprintf(b, "%-*s%s\n", meaningColumn, left, line)
-		left = ""
-	}
-}
-
-// wrap breaks text into lines of at most width bytes.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
+	usage.WriteRow(b, left, s.Usage())
 }
 
 // helpCommand is "unproxy help". The library's own ends with exit code 3 and
@@ -183,7 +137,7 @@ func helpCommand() *cli.Command {
 					}
 				}
 				if found == nil {
-					return unknownTopic(word, commands)
+					return usage.UnknownCommand(word, "unproxy help", commands)
 				}
 				commands = found.Subcommands
 			}
@@ -191,16 +145,4 @@ func helpCommand() *cli.Command {
 			return nil
 		},
 	}
-}
-
-func unknownTopic(word string, commands []*cli.Command) error {
-	names := commandNames(commands)
-	hint := "the commands are " + strings.Join(names, ", ")
-	if near := value.Nearest(word, names); near != "" {
-		hint = "did you mean unproxy help " + near + "?"
-	}
-	if len(names) == 0 {
-		hint = "see unproxy help"
-	}
-	return usageError{fmt.Sprintf("unknown command %q", value.Shorten(word)), hint}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
@@ -33,8 +34,8 @@ func routesCommand(g *given) *cli.Command {
 	command := func(name, usage, description string, run func(*cli.Context, *given) error, own ...cli.Flag) *cli.Command {
 		return &cli.Command{
 			Name: name, Usage: usage, UsageText: "unproxy routes " + name + " [flags] [flags of unproxy serve]",
-			CustomHelpTemplate: routesTemplate, Description: description,
-			Flags: append(own, hidden(g.flags())...), Action: func(ctx *cli.Context) error { return run(ctx, g) },
+			Description: description,
+			Flags:       append(own, hidden(g.flags())...), Action: func(ctx *cli.Context) error { return run(ctx, g) },
 		}
 	}
 	return &cli.Command{
@@ -79,18 +80,6 @@ Example:
   unproxy routes check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
 )
 
-// routesTemplate is the help of a command that takes the flags of serve as well:
-// those are listed there.
-const routesTemplate = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{.UsageText}}
-
-{{.Description}}
-{{if .VisibleFlags}}
-Flags:
-{{range .VisibleFlags}}  {{.}}
-{{end}}{{end}}`
-
 // hidden keeps flags out of the help.
 func hidden(flags []cli.Flag) []cli.Flag {
 	for _, f := range flags {
@@ -127,7 +116,7 @@ func routesPrint(ctx *cli.Context, g *given) error {
 		return config.FlagProblem("format", ctx.String("format"), err)
 	}
 	if !ctx.Bool("backend-host") && len(ctx.StringSlice("gateway")) > 0 {
-		return usageError{"--gateway does nothing without --backend-host", "add --backend-host"}
+		return usage.Errorf("--gateway does nothing without --backend-host").WithHint("add --backend-host")
 	}
 	p, _, err := plan(ctx, g)
 	if p.Empty() {
@@ -192,7 +181,7 @@ func traced(ctx *cli.Context, do func(context.Context, func(string)) error) erro
 	case steps == 0:
 		fmt.Fprintln(ctx.App.Writer, "ok: nothing had to be changed")
 	default:
-		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", plural(steps, "step"))
+		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", usage.Plural(steps, "step"))
 	}
 	return nil
 }
@@ -218,12 +207,12 @@ func routesCheck(ctx *cli.Context, g *given) error {
 		return nil
 	}
 	fmt.Fprintf(ctx.App.Writer, "%d of %d missing: unproxy routes apply, with the same flags\n", len(absent), len(p.Commands()))
-	return reported{exitFound}
+	return usage.Reported(usage.ExitHostCheck)
 }
 
 // warnNotes prints what the operator has to know of a plan.
 func warnNotes(w io.Writer, p returnpath.Plan) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "unproxy: warning: %s\n", oneLine(n.String()))
+		fmt.Fprintf(w, "unproxy: warning: %s\n", usage.OneLine(n.String()))
 	}
 }

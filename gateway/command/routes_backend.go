@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -23,7 +24,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 		}
 	}
 	if len(h.Backends) == 0 {
-		return usageError{"all backends are on this host", "leave --backend-host out: unproxy routes print"}
+		return usage.Errorf("all backends are on this host").WithHint("leave --backend-host out: unproxy routes print")
 	}
 	given := ctx.StringSlice("gateway")
 	for _, word := range given {
@@ -58,10 +59,7 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 			return g, err
 		}
 		if mac == "" {
-			return g, usageError{
-				fmt.Sprintf("%s is reached over %s, which has no hardware address", b, b.Reach.Device),
-				"name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE",
-			}
+			return g, usage.Errorf("%s is reached over %s, which has no hardware address", b, b.Reach.Device).WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
 		}
 		g.MAC, g.Addrs = mac, append(g.Addrs, source)
 	}
@@ -109,15 +107,9 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 			return g, nil
 		}
 	}
-	return g, usageError{
-		fmt.Sprintf("the hardware address of %s is not known to this host", word),
-		"ping it first, or write it: --gateway " + word + "=52:54:00:12:34:56",
-	}
+	return g, usage.Errorf("the hardware address of %s is not known to this host", word).WithHint("ping it first, or write it: --gateway " + word + "=52:54:00:12:34:56")
 }
 
 func gatewayProblem(word, what string) error {
-	return usageError{
-		fmt.Sprintf("--gateway %q %s", value.Shorten(word), what),
-		"write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0",
-	}
+	return usage.Errorf("--gateway %q %s", value.Shorten(word), what).WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
 }

@@ -14,6 +14,7 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config/value"
 )
 
@@ -62,7 +63,7 @@ func statusCommand(g *given) *cli.Command {
 		Name: "status", Usage: "print what a running gateway does", Description: statusHelp,
 		Flags: []cli.Flag{
 			adminFlag(g),
-			jsonFlag(),
+			usage.JSONFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: "look again every " + watchEvery.String() + ", until interrupted"},
 			&cli.IntFlag{Name: "connections", Value: 10, Usage: "list `N` connections"},
 			&cli.StringFlag{Name: "sort", Value: "age", Usage: "by `ORDER`: age, bytes or idle, the most first"},
@@ -106,13 +107,13 @@ type viewer struct {
 
 func (v *viewer) check() error {
 	if v.connections < 0 || v.connections > 10_000 {
-		return usageError{fmt.Sprintf("--connections %d is not a number from 0 to 10000", v.connections), ""}
+		return usage.Errorf("--connections %d is not a number from 0 to 10000", v.connections)
 	}
 	switch v.sort {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort)), ""}
+	return usage.Errorf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort))
 }
 
 // show prints the status once.
@@ -134,7 +135,7 @@ func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 			return nil
 		}
 		if err != nil {
-			text = oneLine(err.Error()) + "\n"
+			text = usage.OneLine(err.Error()) + "\n"
 		}
 		if _, err := io.WriteString(v.out, v.page(text)); err != nil {
 			return err
@@ -167,7 +168,7 @@ func (v *viewer) ask(ctx context.Context) (string, error) {
 	}
 	var b strings.Builder
 	if v.json {
-		err = printJSON(&b, s)
+		err = usage.PrintJSON(&b, s)
 		return b.String(), err
 	}
 	var c *admin.Connections

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"unproxy/gateway/admin"
+	"unproxy/gateway/command/usage"
 	"unproxy/gateway/doctor"
 )
 
@@ -21,7 +22,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	if s.Limit > 0 {
 		limit = fmt.Sprintf("at most %d", s.Limit)
 	}
-	fmt.Fprintf(w, "%s (%s), by loop: %s\n", plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d lines of the log were lost\n", s.LogDropped)
 	}
@@ -49,7 +50,7 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 		if f.Status == doctor.OK.String() {
 			continue
 		}
-		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, oneLine(f.Detail))
+		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, usage.OneLine(f.Detail))
 		for _, line := range f.Action {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
 		}
@@ -137,12 +138,12 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 	fmt.Fprintf(w, "\nRefused lately\n")
 	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
-		fmt.Fprintf(w, "  %s from %s on %s: %s, the last one %s ago\n", r.Outcome, r.Peer, r.Forward, plural(int(r.Count), "connection"), ago)
+		fmt.Fprintf(w, "  %s from %s on %s: %s, the last one %s ago\n", r.Outcome, r.Peer, r.Forward, usage.Plural(int(r.Count), "connection"), ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
 		}
-		fmt.Fprintf(w, "    what to do: %s\n", r.Remedy)
+		fmt.Fprintf(w, "    what to do: %s\n", r.Hint)
 		if r.Action != "" {
 			fmt.Fprintf(w, "    %s\n", r.Action)
 		}

@@ -58,7 +58,7 @@ func TestStatusOfADaemon(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	d.cmd.Wait()
 	for _, command := range []string{"healthcheck", "status"} {
-		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: does the gateway run, and with --admin "+at) || out != "" {
+		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: check that the gateway is running with --admin "+at) || out != "" {
 			t.Errorf("%s of nobody: exit code %d: %s%s", command, code, out, errs)
 		}
 	}
@@ -87,8 +87,8 @@ func TestWriteStatus(t *testing.T) {
 		}}},
 		Refusals: []admin.Refusal{
 			{Peer: "10.0.0.1", Forward: ":2", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, Last: now.Add(-90 * time.Second),
-				Meaning: "what came is not a PROXY header", Remedy: "switch it on", Sample: `"GET /"`, Action: "do this"},
-			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Remedy: "trust it"},
+				Meaning: "the peer sent something other than a PROXY header", Hint: "switch it on", Sample: `"GET /"`, Action: "do this"},
+			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Hint: "trust it"},
 		},
 	}
 	c := &admin.Connections{Matched: 3, Connections: []admin.Connection{
@@ -110,7 +110,7 @@ Trust, for :1-9
 
 Refused lately
   not_proxy from 10.0.0.1 on :2: 2 connections, the last one 1m30s ago
-    what came is not a PROXY header: no PROXY signature
+    the peer sent something other than a PROXY header: no PROXY signature
     it began with "GET /"
     what to do: switch it on
     do this

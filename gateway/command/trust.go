@@ -1,7 +1,6 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/trust"
 )
 
@@ -23,19 +23,19 @@ func trustCommand() *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name:   "list",
 			Usage:  "print every rule, where it was given, and what is doubtful about it",
-			Flags:  append(trustFlags(), jsonFlag()),
+			Flags:  append(trustFlags(), usage.JSONFlag()),
 			Action: trustList,
 		}, {
 			Name:      "explain",
 			Usage:     "say whether an address is trusted and by which rule; exit code 1 if it is not",
 			ArgsUsage: "ADDRESS",
-			Flags:     append(trustFlags(), &cli.StringFlag{Name: "address", Usage: "the address of the peer, in the place of an argument"}, jsonFlag()),
+			Flags:     append(trustFlags(), &cli.StringFlag{Name: "address", Usage: "the address of the peer, in the place of an argument"}, usage.JSONFlag()),
 			Action:    trustExplain,
 		}, {
 			Name:      "presets",
 			Usage:     "print the presets, or the prefixes of one as a trust file",
 			ArgsUsage: "[NAME]",
-			Flags:     []cli.Flag{jsonFlag()},
+			Flags:     []cli.Flag{usage.JSONFlag()},
 			Action:    trustPresets,
 		}},
 	}
@@ -49,30 +49,13 @@ func trustFlags() []cli.Flag {
 	}
 }
 
-// jsonFlag is the flag for output that a program reads.
-func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
-
 // loadTrust loads the rules that c's flags give.
 func loadTrust(c *cli.Context) (*trust.Set, []trust.Warning, error) {
 	set, warnings, err := trust.Load(trust.Source{Rules: c.StringSlice("trust"), Files: c.StringSlice("trust-file"), Flag: "--trust"})
 	if errors.Is(err, trust.ErrNoRule) {
-		return nil, nil, usageError{err.Error(), "give the rules as the daemon has them: --trust 10.0.0.0/8 or --trust-file PATH"}
+		return nil, nil, usage.Errorf("%s", err.Error()).WithHint("give the rules as the daemon has them: --trust 10.0.0.0/8 or --trust-file PATH")
 	}
 	return set, warnings, err
-}
-
-// argument returns the one argument that a command takes, or "" for none. Flags
-// are not read after it: those would be taken for further arguments.
-func argument(c *cli.Context, what string) (string, error) {
-	for _, a := range c.Args().Tail() {
-		if strings.HasPrefix(a, "-") {
-			return "", usageError{fmt.Sprintf("%s comes after the %s", a, what), "give flags first, the " + what + " last"}
-		}
-	}
-	if c.NArg() > 1 {
-		return "", usageError{fmt.Sprintf("more than one %s is given: %s", what, strings.Join(c.Args().Slice(), " ")), "give one"}
-	}
-	return c.Args().First(), nil
 }
 
 // trustList prints every rule and every warning.
@@ -82,7 +65,7 @@ func trustList(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, struct {
+		return usage.PrintJSON(c.App.Writer, struct {
 			Rules    []jsonRule    `json:"rules"`
 			Warnings []jsonWarning `json:"warnings"`
 		}{jsonRules(set.Rules()), jsonWarnings(warnings)})
@@ -112,30 +95,30 @@ func trustExplain(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
-		err = printJSON(c.App.Writer, jsonVerdictOf(set, a))
+		err = usage.PrintJSON(c.App.Writer, jsonVerdictOf(set, a))
 	} else {
 		_, err = fmt.Fprintln(c.App.Writer, verdict(set, a))
 	}
 	if err == nil && !set.Contains(a) {
-		return reported{exitFailed}
+		return usage.Reported(usage.ExitFailure)
 	}
 	return err
 }
 
 // explained returns the address that is asked about.
 func explained(c *cli.Context) (netip.Addr, error) {
-	text, err := argument(c, "address")
+	text, err := usage.Argument(c, "address")
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	if c.IsSet("address") && text != "" {
-		return netip.Addr{}, usageError{fmt.Sprintf("two addresses are given: --address %s and %s", c.String("address"), text), "give one"}
+		return netip.Addr{}, usage.Errorf("two addresses are given: --address %s and %s", c.String("address"), text).WithHint("give one")
 	}
 	if c.IsSet("address") {
 		text = c.String("address")
 	}
 	if text == "" {
-		return netip.Addr{}, usageError{"no address is given", "write unproxy trust explain --trust RULE ADDRESS"}
+		return netip.Addr{}, usage.Errorf("no address is given").WithHint("write unproxy trust explain --trust RULE ADDRESS")
 	}
 	a, err := netip.ParseAddr(text)
 	if err == nil {
@@ -145,7 +128,7 @@ func explained(c *cli.Context) (netip.Addr, error) {
 	if p, err := netip.ParseAddrPort(text); err == nil {
 		hint = "write " + p.Addr().String() + ": trust goes by address alone"
 	}
-	return netip.Addr{}, usageError{fmt.Sprintf("%q is not an address", text), hint}
+	return netip.Addr{}, usage.Errorf("%q is not an address", text).WithHint(hint)
 }
 
 // verdict says in a line whether a is trusted.
@@ -190,7 +173,7 @@ func sameBits(p netip.Prefix, a netip.Addr) int {
 
 // trustPresets prints all presets, or the prefixes of one.
 func trustPresets(c *cli.Context) error {
-	name, err := argument(c, "name of a preset")
+	name, err := usage.Argument(c, "name of a preset")
 	if err != nil {
 		return err
 	}
@@ -198,7 +181,7 @@ func trustPresets(c *cli.Context) error {
 		return trustPreset(c, name)
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, jsonPresets(trust.Presets()))
+		return usage.PrintJSON(c.App.Writer, jsonPresets(trust.Presets()))
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDATE\tPREFIXES\tSOURCE\tWARNING")
@@ -216,10 +199,10 @@ func trustPreset(c *cli.Context, name string) error {
 		for _, p := range trust.Presets() {
 			names = append(names, p.Name)
 		}
-		return usageError{fmt.Sprintf("there is no preset %q", name), "one of " + strings.Join(names, ", ")}
+		return usage.Errorf("there is no preset %q", name).WithHint("one of " + strings.Join(names, ", "))
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, jsonPresets([]trust.Preset{p})[0])
+		return usage.PrintJSON(c.App.Writer, jsonPresets([]trust.Preset{p})[0])
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s, of %s\n# source: %s\n# status: %s\n", p.Name, p.Date, p.Source, p.Status)
@@ -231,12 +214,4 @@ func trustPreset(c *cli.Context, name string) error {
 	}
 	_, err := io.WriteString(c.App.Writer, b.String())
 	return err
-}
-
-// printJSON prints a value as indented JSON.
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

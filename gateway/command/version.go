@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/command/usage"
 )
 
 // version says which program this is, from what the compiler wrote into it.
@@ -67,7 +69,7 @@ func versionCommand() *cli.Command {
 // printVersion prints the version in a line or as JSON.
 func printVersion(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, thisVersion())
+		return usage.PrintJSON(w, thisVersion())
 	}
 	_, err := fmt.Fprintln(w, thisVersion())
 	return err

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 const (
@@ -102,6 +102,6 @@ func setAcceptRate(d *draft, texts []string) error {
 			}
 		}
 	}
-	d.AcceptRate = engine.Rate{PerSecond: int(n), Burst: int(b)}
+	d.AcceptRate = forward.Rate{PerSecond: int(n), Burst: int(b)}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
@@ -17,7 +17,7 @@ import (
 type Config struct {
 	// Forwards say where the gateway listens and where each listener leads; at
 	// least one.
-	Forwards []*engine.Forward
+	Forwards []*forward.Forward
 	// Taken is what the process itself listens on. [Config.Validate] refuses a
 	// forward that listens there as well.
 	Taken []Taken
@@ -64,10 +64,10 @@ type Config struct {
 type Taken struct {
 	// Flag is the flag that it comes from, with its dashes, for messages.
 	Flag     string
-	Endpoint engine.Endpoint
+	Endpoint forward.Endpoint
 }
 
 // listener returns what t listens on. An IPv6 wildcard takes both families.
-func (t Taken) listener() engine.Listener {
-	return engine.Listener{Endpoint: t.Endpoint, DualStack: t.Endpoint.Addr.Addr() == netip.IPv6Unspecified()}
+func (t Taken) listener() forward.Listener {
+	return forward.Listener{Endpoint: t.Endpoint, DualStack: t.Endpoint.Addr.Addr() == netip.IPv6Unspecified()}
 }

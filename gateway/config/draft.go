@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/transparent"
 )
 
 // draft is a forward whose settings are being collected.
 type draft struct {
-	engine.Forward
+	forward.Forward
 	// given holds the names of the settings that were given: as flags in the
 	// draft that is common to all forwards, as keys in that of one.
 	given map[string]bool
@@ -26,7 +26,7 @@ type draft struct {
 func newDraft() draft {
 	return draft{
 		given: map[string]bool{},
-		Forward: engine.Forward{
+		Forward: forward.Forward{
 			SocketMode:     0o660,
 			Header:         proxyproto.Options{MaxLength: 16 << 10},
 			Headers:        1,
@@ -128,12 +128,12 @@ func separateFamilies(drafts []draft) {
 		port      uint16
 	}
 	taken := map[service]bool{}
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
 		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
 			taken[service{f.Datagrams, a.Port()}] = true
 		}
 	})
-	each(drafts, func(f *engine.Forward, l *engine.Listener) {
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
 		port, name := l.Endpoint.Addr.Port(), strings.TrimPrefix(l.Name, "udp://")
 		if l.DualStack && strings.HasPrefix(name, "[") && port != 0 && taken[service{f.Datagrams, port}] {
 			l.DualStack = false
@@ -141,7 +141,7 @@ func separateFamilies(drafts []draft) {
 	})
 }
 
-func each(drafts []draft, do func(*engine.Forward, *engine.Listener)) {
+func each(drafts []draft, do func(*forward.Forward, *forward.Listener)) {
 	for i := range drafts {
 		f := &drafts[i].Forward
 		for j := range f.Listeners {

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
 
@@ -25,16 +25,16 @@ const (
 var listKinds = [...]struct {
 	flag    string
 	ofPeers bool
-	put     func(*engine.Forward, *trust.Live)
+	put     func(*forward.Forward, *trust.Live)
 }{
 	trustList: {trustFlag, true,
-		func(f *engine.Forward, set *trust.Live) { f.Trust = set }},
+		func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
 	healthList: {"health-source", false,
-		func(f *engine.Forward, set *trust.Live) { f.Health = set }},
+		func(f *forward.Forward, set *trust.Live) { f.Health = set }},
 	allowDestinationList: {"allow-destination", false,
-		func(f *engine.Forward, set *trust.Live) { f.AllowDestination = set }},
+		func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
 	allowSourceList: {"allow-source", false,
-		func(f *engine.Forward, set *trust.Live) { f.Source.Allow = set }},
+		func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
 }
 
 // list is a list of addresses before it is loaded.
@@ -115,4 +115,16 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
 	}
 	return set, warnings, err
+}
+
+// Rules returns the current rules of a set of addresses, or nil if the set is not
+// made of rules.
+func Rules(a forward.Addresses) []trust.Rule {
+	switch set := a.(type) {
+	case *trust.Set:
+		return set.Rules()
+	case *trust.Live:
+		return set.Set().Rules()
+	}
+	return nil
 }

@@ -24,8 +24,10 @@ type Source struct {
 	Settings Values
 	// Descriptors is how many files the process may have open at once, which
 	// limits the number of connections; 0 is unknown. Reserved is how many of
-	// them are not for forwards, such as those of an admin endpoint.
-	Descriptors, Reserved int
+	// them are not for forwards, such as those of an admin endpoint, and
+	// PerListener how many an upgrade needs for each TCP listener besides the
+	// listener's own.
+	Descriptors, Reserved, PerListener int
 	// Taken is what the process itself listens on.
 	Taken []Taken
 }

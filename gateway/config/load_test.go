@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent"
 )
 
@@ -28,7 +28,7 @@ func load(forwards []string, given ...string) (*Config, []Warning, error) {
 	return Load(Source{Forwards: forwards, Settings: values})
 }
 
-func mustLoad(t *testing.T, forward string, given ...string) *engine.Forward {
+func mustLoad(t *testing.T, forward string, given ...string) *forward.Forward {
 	t.Helper()
 	c, _, err := load([]string{forward}, given...)
 	if err != nil {
@@ -63,7 +63,7 @@ func TestDefaults(t *testing.T) {
 		"socket-mode 0660":       f.SocketMode == 0o660,
 		"no list":                f.Health == nil && f.AllowDestination == nil && f.Source.Allow == nil,
 		"per client off":         f.MaxConnectionsPerClient == 0,
-		"accept-rate off":        f.AcceptRate == engine.Rate{},
+		"accept-rate off":        f.AcceptRate == forward.Rate{},
 	}
 	for name, ok := range checks {
 		if !ok {
@@ -80,44 +80,44 @@ func TestDefaults(t *testing.T) {
 // another value as a key that takes its place.
 var settingRows = []struct {
 	flag, key string
-	is        func(*engine.Forward) any
+	is        func(*forward.Forward) any
 	want      any // of the flag
 	replaced  any // of the key
 }{
-	{"cut-untrusted on", "cut-untrusted=off", func(f *engine.Forward) any { return f.CutUntrusted }, true, false},
-	{"untrusted pass", "untrusted=reject", func(f *engine.Forward) any { return f.PassUntrusted }, true, false},
-	{"accept v1", "accept=v2", func(f *engine.Forward) any { return [2]bool{f.Header.RefuseV1, f.Header.RefuseV2} }, [2]bool{false, true}, [2]bool{true, false}},
-	{"header-timeout 7s", "header-timeout=0", func(f *engine.Forward) any { return f.HeaderTimeout }, 7 * time.Second, time.Duration(0)},
-	{"max-header 4096", "max-header=64KiB", func(f *engine.Forward) any { return f.Header.MaxLength }, 4096, 65551},
-	{"max-header 4096", "max-header=1MiB", func(f *engine.Forward) any { return f.Header.MaxLength }, 4096, 65551},
-	{"require-checksum on", "require-checksum=off", func(f *engine.Forward) any { return f.Header.RequireChecksum }, true, false},
-	{"v1-ipv4-in-tcp6 ", "v1-ipv4-in-tcp6=false", func(f *engine.Forward) any { return f.Header.IPv4InTCP6 }, true, false},
-	{"headers 2", "headers=3", func(f *engine.Forward) any { return f.Headers }, 2, 3},
-	{"local close", "local=relay", func(f *engine.Forward) any { return f.CloseLocal }, true, false},
-	{"unknown reject", "unknown=relay", func(f *engine.Forward) any { return f.RejectUnknown }, true, false},
-	{"transparent on", "transparent=off", func(f *engine.Forward) any { return f.Transparent }, true, false},
-	{"transparent off", "transparent", func(f *engine.Forward) any { return f.Transparent }, false, true},
-	{"source-port keep", "source-port=any", func(f *engine.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
-	{"family-mismatch plain", "family-mismatch=map", func(f *engine.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
-	{"tproxy on", "tproxy=off", func(f *engine.Forward) any { return f.TProxy }, true, false},
-	{"mark 0x10", "mark=off", func(f *engine.Forward) any { return f.Mark }, uint32(16), uint32(0)},
-	{"connect-timeout 1s", "connect-timeout=2s", func(f *engine.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
-	{"idle-timeout 1h", "idle-timeout=off", func(f *engine.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},
-	{"keepalive 1m", "keepalive=0", func(f *engine.Forward) any { return f.Keepalive }, time.Minute, time.Duration(0)},
-	{"udp-header first", "udp-header=spp", func(f *engine.Forward) any { return f.DatagramHeader }, engine.FirstDatagram, engine.SimpleProxy},
-	{"udp-idle-timeout 2m", "udp-idle-timeout=90s", func(f *engine.Forward) any { return f.FlowTimeout }, 2 * time.Minute, 90 * time.Second},
-	{"user-timeout 20s", "user-timeout=30s", func(f *engine.Forward) any { return f.UserTimeout }, 20 * time.Second, 30 * time.Second},
-	{"accept-rate 10/20", "accept-rate=7", func(f *engine.Forward) any { return f.AcceptRate }, engine.Rate{PerSecond: 10, Burst: 20}, engine.Rate{PerSecond: 7, Burst: 7}},
-	{"max-connections-per-client 5", "max-connections-per-client=6", func(f *engine.Forward) any { return f.MaxConnectionsPerClient }, 5, 6},
-	{"socket-mode 0600", "socket-mode=666", func(f *engine.Forward) any { return uint32(f.SocketMode) }, uint32(0o600), uint32(0o666)},
-	{"trust 192.0.2.0/24", "trust=198.51.100.0/24", texts(func(f *engine.Forward) engine.Addresses { return f.Trust }), "192.0.2.0/24", "198.51.100.0/24"},
-	{"health-source 192.0.2.0/24", "health-source=198.51.100.0/24", texts(func(f *engine.Forward) engine.Addresses { return f.Health }), "192.0.2.0/24", "198.51.100.0/24"},
-	{"allow-source 192.0.2.0/24", "allow-source=198.51.100.0/24", texts(func(f *engine.Forward) engine.Addresses { return f.Source.Allow }), "192.0.2.0/24", "198.51.100.0/24"},
-	{"allow-destination 192.0.2.0/24", "allow-destination=198.51.100.0/24", texts(func(f *engine.Forward) engine.Addresses { return f.AllowDestination }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"cut-untrusted on", "cut-untrusted=off", func(f *forward.Forward) any { return f.CutUntrusted }, true, false},
+	{"untrusted pass", "untrusted=reject", func(f *forward.Forward) any { return f.PassUntrusted }, true, false},
+	{"accept v1", "accept=v2", func(f *forward.Forward) any { return [2]bool{f.Header.RefuseV1, f.Header.RefuseV2} }, [2]bool{false, true}, [2]bool{true, false}},
+	{"header-timeout 7s", "header-timeout=0", func(f *forward.Forward) any { return f.HeaderTimeout }, 7 * time.Second, time.Duration(0)},
+	{"max-header 4096", "max-header=64KiB", func(f *forward.Forward) any { return f.Header.MaxLength }, 4096, 65551},
+	{"max-header 4096", "max-header=1MiB", func(f *forward.Forward) any { return f.Header.MaxLength }, 4096, 65551},
+	{"require-checksum on", "require-checksum=off", func(f *forward.Forward) any { return f.Header.RequireChecksum }, true, false},
+	{"v1-ipv4-in-tcp6 ", "v1-ipv4-in-tcp6=false", func(f *forward.Forward) any { return f.Header.IPv4InTCP6 }, true, false},
+	{"headers 2", "headers=3", func(f *forward.Forward) any { return f.Headers }, 2, 3},
+	{"local close", "local=relay", func(f *forward.Forward) any { return f.CloseLocal }, true, false},
+	{"unknown reject", "unknown=relay", func(f *forward.Forward) any { return f.RejectUnknown }, true, false},
+	{"transparent on", "transparent=off", func(f *forward.Forward) any { return f.Transparent }, true, false},
+	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
+	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
+	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
+	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
+	{"mark 0x10", "mark=off", func(f *forward.Forward) any { return f.Mark }, uint32(16), uint32(0)},
+	{"connect-timeout 1s", "connect-timeout=2s", func(f *forward.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
+	{"idle-timeout 1h", "idle-timeout=off", func(f *forward.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},
+	{"keepalive 1m", "keepalive=0", func(f *forward.Forward) any { return f.Keepalive }, time.Minute, time.Duration(0)},
+	{"udp-header first", "udp-header=spp", func(f *forward.Forward) any { return f.DatagramHeader }, forward.FirstDatagram, forward.SimpleProxy},
+	{"udp-idle-timeout 2m", "udp-idle-timeout=90s", func(f *forward.Forward) any { return f.FlowTimeout }, 2 * time.Minute, 90 * time.Second},
+	{"user-timeout 20s", "user-timeout=30s", func(f *forward.Forward) any { return f.UserTimeout }, 20 * time.Second, 30 * time.Second},
+	{"accept-rate 10/20", "accept-rate=7", func(f *forward.Forward) any { return f.AcceptRate }, forward.Rate{PerSecond: 10, Burst: 20}, forward.Rate{PerSecond: 7, Burst: 7}},
+	{"max-connections-per-client 5", "max-connections-per-client=6", func(f *forward.Forward) any { return f.MaxConnectionsPerClient }, 5, 6},
+	{"socket-mode 0600", "socket-mode=666", func(f *forward.Forward) any { return uint32(f.SocketMode) }, uint32(0o600), uint32(0o666)},
+	{"trust 192.0.2.0/24", "trust=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Trust }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"health-source 192.0.2.0/24", "health-source=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Health }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"allow-source 192.0.2.0/24", "allow-source=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Source.Allow }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"allow-destination 192.0.2.0/24", "allow-destination=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.AllowDestination }), "192.0.2.0/24", "198.51.100.0/24"},
 }
 
-func texts(of func(*engine.Forward) engine.Addresses) func(*engine.Forward) any {
-	return func(f *engine.Forward) any {
+func texts(of func(*forward.Forward) forward.Addresses) func(*forward.Forward) any {
+	return func(f *forward.Forward) any {
 		var all []string
 		for _, r := range Rules(of(f)) {
 			all = append(all, r.Text)
@@ -270,6 +270,16 @@ func TestMaxConnections(t *testing.T) {
 	src.Reserved = 18
 	if less, _, err := Load(src); err != nil || less.MaxConnections != c.MaxConnections-9 {
 		t.Errorf("with 18 descriptors reserved: %v, %v; want 9 connections less than %d", less, err, c.MaxConnections)
+	}
+	src.PerListener = 1
+	if less, _, err := Load(src); err != nil || less.MaxConnections != c.MaxConnections-9-5 {
+		t.Errorf("with a copy of each of 10 listeners: %v, %v; want 14 connections less than %d", less, err, c.MaxConnections)
+	}
+	many := src
+	many.Forwards = []string{":1-500=127.0.0.1:999"}
+	if less, warnings, err := Load(many); err != nil || less.MaxConnections != (1024-500-128-32-8-18)/2 ||
+		len(warnings) != 1 || warnings[0].About != AboutDescriptors || !strings.Contains(warnings[0].Message, "upgrade (SIGUSR2) of 500 listeners") {
+		t.Errorf("without room for copies: %v, %v, %v; want it to serve, and a warning", less, warnings, err)
 	}
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
@@ -567,7 +577,7 @@ func TestWarnings(t *testing.T) {
 
 // TestValidateByHand is for programs that fill in a Config themselves.
 func TestValidateByHand(t *testing.T) {
-	c := &Config{Forwards: []*engine.Forward{{}, {Listeners: []engine.Listener{{Name: ":1"}}}}, Loops: -1}
+	c := &Config{Forwards: []*forward.Forward{{}, {Listeners: []forward.Listener{{Name: ":1"}}}}, Loops: -1}
 	_, err := c.Validate()
 	for _, want := range []string{"negative", "a forward has no listener", "no trust rule", "at least one header must be stripped", "leads nowhere"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,6 @@
 package config
 
-import "unproxy/gateway/engine"
+import "unproxy/gateway/forward"
 
 // Need is what a forward must have for a setting to have an effect: a set of
 // properties, all of them.
@@ -24,26 +24,26 @@ const (
 var needs = []struct {
 	need    Need
 	without string
-	has     func(*engine.Forward) bool
+	has     func(*forward.Forward) bool
 }{
-	{NeedsStream, "for udp:// forwards", func(f *engine.Forward) bool { return !f.Datagrams }},
-	{NeedsDatagrams, "without a udp:// forward", func(f *engine.Forward) bool { return f.Datagrams }},
-	{NeedsHeader, "with the headers of --udp-header spp", func(f *engine.Forward) bool {
-		return !f.Datagrams || f.DatagramHeader != engine.SimpleProxy
+	{NeedsStream, "for udp:// forwards", func(f *forward.Forward) bool { return !f.Datagrams }},
+	{NeedsDatagrams, "without a udp:// forward", func(f *forward.Forward) bool { return f.Datagrams }},
+	{NeedsHeader, "with the headers of --udp-header spp", func(f *forward.Forward) bool {
+		return !f.Datagrams || f.DatagramHeader != forward.SimpleProxy
 	}},
-	{NeedsV1, "where only v2 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV1 }},
-	{NeedsV2, "where only v1 is accepted", func(f *engine.Forward) bool { return !f.Header.RefuseV2 }},
-	{NeedsTransparent, "without --transparent on", func(f *engine.Forward) bool { return f.Transparent }},
-	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *engine.Forward) bool {
+	{NeedsV1, "where only v2 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV1 }},
+	{NeedsV2, "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
+	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
+	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
 		return f.Transparent || f.TProxy
 	}},
-	{NeedsUnixListener, "without a unix listener", hasUnixListener},
-	{NeedsHeaderBackend, "without the backend \"header\"", LeadsAnywhere},
+	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
+	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},
 }
 
 // missing describes the first property of n that f does not have, "" if it has
 // them all.
-func (n Need) missing(f *engine.Forward) string {
+func (n Need) missing(f *forward.Forward) string {
 	for _, one := range needs {
 		if n&one.need != 0 && !one.has(f) {
 			return one.without

@@ -6,15 +6,15 @@ import (
 	"strings"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // parseRedirect reads which connections are redirected to a tproxy listener:
 // PREFIX:PORTS, PREFIX for all ports, or :PORTS for the host's own addresses.
 // PORTS is N or LOW-HIGH. PREFIX may be a single address; one of IPv6 needs
 // brackets before ports. The error is a [value.Error].
-func parseRedirect(text string) (engine.Redirect, error) {
-	r := engine.Redirect{Low: 1, High: 65535}
+func parseRedirect(text string) (forward.Redirect, error) {
+	r := forward.Redirect{Low: 1, High: 65535}
 	where, ports, hasPorts := text, "", false
 	inner, bracketed := strings.CutPrefix(text, "[")
 	switch {

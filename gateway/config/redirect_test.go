@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 func TestParseRedirect(t *testing.T) {
@@ -189,8 +189,8 @@ func TestRedirectsApart(t *testing.T) {
 
 func TestRedirectByHand(t *testing.T) {
 	f := *mustLoad(t, ":1=127.0.0.1:9?tproxy&redirect=:25")
-	f.Redirect = []engine.Redirect{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Low: 7, High: 6}}
-	c := &Config{Forwards: []*engine.Forward{&f}}
+	f.Redirect = []forward.Redirect{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Low: 7, High: 6}}
+	c := &Config{Forwards: []*forward.Forward{&f}}
 	if _, err := c.Validate(); len(flat(err)) != 2 || !strings.Contains(err.Error(), "has no ports") {
 		t.Errorf("redirects of no ports: %v", err)
 	}

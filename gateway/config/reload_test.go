@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // reloadable is the lists of two forwards and three lists: the trust files
@@ -17,7 +17,7 @@ type reloadable struct {
 	*testing.T
 	*Lists
 	dir           string
-	shared, other *engine.Forward
+	shared, other *forward.Forward
 }
 
 func newReloadable(t *testing.T) *reloadable {
@@ -45,7 +45,7 @@ func (r *reloadable) write(name, text string) {
 	}
 }
 
-func (r *reloadable) trusts(f *engine.Forward, addr string, want bool) {
+func (r *reloadable) trusts(f *forward.Forward, addr string, want bool) {
 	r.Helper()
 	if got := f.Trust.Contains(netip.MustParseAddr(addr)); got != want {
 		r.Errorf("trusts %s: %v, want %v", addr, got, want)

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // spec is one SPEC of the flag --forward, read but not yet combined with the
@@ -18,7 +18,7 @@ type spec struct {
 	name      string
 	datagrams bool // it is of UDP
 	// listeners has one for each port of a range, with where it leads.
-	listeners []engine.Listener
+	listeners []forward.Listener
 	// settings are the keys after the question mark.
 	settings Values
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // fromHeader is the BACKEND that stands for the destination in the header.
@@ -45,7 +45,7 @@ func (p *problems) backends(f *spec, text string, span portRange) {
 }
 
 // withPort returns b at a port, if it has ports.
-func withPort(b engine.Backend, port uint16) engine.Backend {
+func withPort(b forward.Backend, port uint16) forward.Backend {
 	switch {
 	case b.Host != "":
 		b.Port = port
@@ -56,22 +56,22 @@ func withPort(b engine.Backend, port uint16) engine.Backend {
 }
 
 // backend reads one BACKEND, without its port.
-func (p *problems) backend(word string) (engine.Backend, portRange, bool) {
+func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 	if word == fromHeader {
-		return engine.Backend{FromHeader: true}, portRange{}, true
+		return forward.Backend{FromHeader: true}, portRange{}, true
 	}
 	if path, ok := strings.CutPrefix(word, "unix:"); ok {
-		return engine.Backend{Endpoint: engine.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
+		return forward.Backend{Endpoint: forward.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
 	}
 	if strings.Contains(word, "{{") {
 		p.add(fmt.Sprintf("backend %q is a template", value.Shorten(word)),
 			"templates are for LISTEN; write the backend's address or name")
-		return engine.Backend{}, portRange{}, false
+		return forward.Backend{}, portRange{}, false
 	}
 	if scheme, rest, ok := strings.Cut(word, "://"); ok {
 		p.add(fmt.Sprintf("backend %q has a scheme: %q", value.Shorten(word), value.Shorten(scheme)),
 			"bytes are forwarded unchanged; write HOST:PORT: "+value.Shorten(strings.TrimRight(rest, "/")))
-		return engine.Backend{}, portRange{}, false
+		return forward.Backend{}, portRange{}, false
 	}
 	host, ports, err := splitPort(word)
 	if err == nil && ports.low == 0 {
@@ -79,15 +79,15 @@ func (p *problems) backend(word string) (engine.Backend, portRange, bool) {
 	}
 	if err != nil {
 		p.add(fmt.Sprintf("backend %q %v", value.Shorten(word), err), backendHint(word))
-		return engine.Backend{}, portRange{}, false
+		return forward.Backend{}, portRange{}, false
 	}
 	b, ok := p.backendHost(word, host)
 	return b, ports, ok
 }
 
 // backendHost reads the host of a backend: an address or a name.
-func (p *problems) backendHost(word, host string) (engine.Backend, bool) {
-	none := engine.Backend{}
+func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
+	none := forward.Backend{}
 	_, port, _ := cutLast(word, ':')
 	if host == "" {
 		p.add(fmt.Sprintf("backend %q names no host", word), "write 127.0.0.1"+word+" for this host")
@@ -100,7 +100,7 @@ func (p *problems) backendHost(word, host string) (engine.Backend, bool) {
 				backendHint(word))
 			return none, false
 		}
-		return engine.Backend{Host: host}, true
+		return forward.Backend{Host: host}, true
 	}
 	switch {
 	case addr.IsUnspecified():
@@ -110,7 +110,7 @@ func (p *problems) backendHost(word, host string) (engine.Backend, bool) {
 	case addr.Zone() != "":
 		p.add(fmt.Sprintf("backend %q has a zone, which is not supported", word), "use another address of the backend")
 	default:
-		return engine.Backend{Endpoint: engine.Endpoint{Addr: netip.AddrPortFrom(addr, 0)}}, true
+		return forward.Backend{Endpoint: forward.Endpoint{Addr: netip.AddrPortFrom(addr, 0)}}, true
 	}
 	return none, false
 }

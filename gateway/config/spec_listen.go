@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"unproxy/gateway/config/value"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // portRange is one port, or several consecutive ones.
@@ -30,7 +30,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 	f.name = f.scheme() + text
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if p.path("listener", path) {
-			f.listeners = []engine.Listener{{Name: f.scheme() + text, Endpoint: engine.Endpoint{Path: path}}}
+			f.listeners = []forward.Listener{{Name: f.scheme() + text, Endpoint: forward.Endpoint{Path: path}}}
 		}
 		return portRange{}
 	}
@@ -40,7 +40,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 			return portRange{}
 		}
 		if p.activation(name) {
-			f.listeners = []engine.Listener{{Name: text, Activation: name}}
+			f.listeners = []forward.Listener{{Name: text, Activation: name}}
 		}
 		return portRange{}
 	}
@@ -54,9 +54,9 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 		return portRange{}
 	}
 	for port := int(ports.low); port <= int(ports.high); port++ {
-		f.listeners = append(f.listeners, engine.Listener{
+		f.listeners = append(f.listeners, forward.Listener{
 			Name:      f.scheme() + host + ":" + strconv.Itoa(port),
-			Endpoint:  engine.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
+			Endpoint:  forward.Endpoint{Addr: netip.AddrPortFrom(addr, uint16(port))},
 			DualStack: addr == netip.IPv6Unspecified(),
 		})
 	}

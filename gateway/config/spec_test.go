@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // hostAddress stands for the interfaces of a host.
@@ -82,7 +82,7 @@ func TestNameOfAForward(t *testing.T) {
 	}
 }
 
-func describe(listeners []engine.Listener) string {
+func describe(listeners []forward.Listener) string {
 	var lines []string
 	for _, l := range listeners {
 		line := l.Name + " " + l.Endpoint.String()
@@ -98,7 +98,7 @@ func describe(listeners []engine.Listener) string {
 	return strings.Join(lines, "\n")
 }
 
-func backendText(b engine.Backend) string {
+func backendText(b forward.Backend) string {
 	switch {
 	case b.FromHeader:
 		return "header"

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 )
@@ -141,8 +141,8 @@ var backendSettings = []Setting{
 var datagramSettings = []Setting{
 	{Name: "udp-header", Group: GroupDatagram, Argument: "every|first|spp", Default: "every", Needs: NeedsDatagrams,
 		Meaning: "v2 header in every datagram; only in the first of a flow; Simple Proxy Protocol in both directions",
-		forward: word(func(d *draft) *engine.DatagramHeader { return &d.DatagramHeader },
-			engine.EveryDatagram, engine.FirstDatagram, engine.SimpleProxy)},
+		forward: word(func(d *draft) *forward.DatagramHeader { return &d.DatagramHeader },
+			forward.EveryDatagram, forward.FirstDatagram, forward.SimpleProxy)},
 	{Name: "udp-idle-timeout", Group: GroupDatagram, Argument: "D", Default: "60s", Needs: NeedsDatagrams,
 		Meaning: "end a flow without datagrams in either direction for so long;" +
 			" with first: twice as long as the sender remembers a flow",

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
@@ -26,7 +26,7 @@ func (c *Config) Targets() returnpath.Targets {
 }
 
 // targets returns the backends of a forward.
-func targets(f *engine.Forward) []returnpath.Target {
+func targets(f *forward.Forward) []returnpath.Target {
 	var all []returnpath.Target
 	for _, l := range f.Listeners {
 		for _, b := range l.Backends {
@@ -39,7 +39,7 @@ func targets(f *engine.Forward) []returnpath.Target {
 			}
 		}
 	}
-	if !LeadsAnywhere(f) {
+	if !f.HasHeaderBackend() {
 		return all
 	}
 	for _, r := range Rules(f.AllowDestination) {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
 
@@ -45,7 +45,7 @@ func (v *validator) warn(what, hint string) {
 }
 
 // forward checks one forward by itself.
-func (v *validator) forward(f *engine.Forward) {
+func (v *validator) forward(f *forward.Forward) {
 	if len(f.Listeners) == 0 {
 		v.problem("a forward has no listener", "")
 		return
@@ -60,7 +60,7 @@ func (v *validator) forward(f *engine.Forward) {
 	if f.Datagrams {
 		v.datagrams(f)
 	}
-	if hasUnixListener(f) && f.SocketMode&0o002 != 0 {
+	if f.HasUnixListener() && f.SocketMode&0o002 != 0 {
 		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode),
 			"--socket-mode 0660")
 	}
@@ -68,7 +68,7 @@ func (v *validator) forward(f *engine.Forward) {
 }
 
 // peers checks who may name a client.
-func (v *validator) peers(f *engine.Forward) {
+func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
 	}
@@ -81,7 +81,7 @@ func (v *validator) peers(f *engine.Forward) {
 
 // untrusting checks a forward without a trust rule, which only unix sockets can
 // do without. What systemd hands over is not known yet.
-func (v *validator) untrusting(f *engine.Forward) {
+func (v *validator) untrusting(f *forward.Forward) {
 	const rule = "give the addresses of the load balancer: --trust 10.0.0.0/8"
 	for _, l := range f.Listeners {
 		switch {
@@ -95,7 +95,7 @@ func (v *validator) untrusting(f *engine.Forward) {
 }
 
 // headers checks which headers are accepted.
-func (v *validator) headers(f *engine.Forward) {
+func (v *validator) headers(f *forward.Forward) {
 	if f.Header.RefuseV1 && f.Header.RefuseV2 {
 		v.problem("neither header version is accepted", "--accept v1,v2")
 	}
@@ -110,12 +110,12 @@ func (v *validator) headers(f *engine.Forward) {
 }
 
 // transparent checks that backends can be dialled from a client's address.
-func (v *validator) transparent(f *engine.Forward) {
+func (v *validator) transparent(f *forward.Forward) {
 	if !f.Transparent {
 		return
 	}
-	unix := anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() })
-	other := anyBackend(f, func(b engine.Backend) bool { return !b.Endpoint.IsUnix() })
+	unix := f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() })
+	other := f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	switch {
 	case unix && !other:
 		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
@@ -138,17 +138,17 @@ func (v *validator) transparent(f *engine.Forward) {
 const leastFirstTimeout = 60 * time.Second
 
 // datagrams checks what applies to UDP only.
-func (v *validator) datagrams(f *engine.Forward) {
-	if hasUnixListener(f) || anyBackend(f, func(b engine.Backend) bool { return b.Endpoint.IsUnix() }) {
+func (v *validator) datagrams(f *forward.Forward) {
+	if f.HasUnixListener() || f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() }) {
 		v.problem("a udp:// forward has a unix socket", "write HOST:PORT on both sides")
 	}
-	if f.Header.RefuseV2 && f.DatagramHeader != engine.SimpleProxy {
+	if f.Header.RefuseV2 && f.DatagramHeader != forward.SimpleProxy {
 		v.problem("UDP headers have version 2, which is not accepted", "--accept v1,v2")
 	}
 	if f.FlowTimeout <= 0 {
 		v.problem("a UDP flow ends only by its idle timeout, which is 0", "--udp-idle-timeout 60s")
 	}
-	if f.DatagramHeader == engine.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
+	if f.DatagramHeader == forward.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
 		v.warn(fmt.Sprintf("flows end after %v of silence: a sender that remembers a flow longer sends no second header,"+
 			" and its datagrams are dropped", f.FlowTimeout),
 			"twice as long as the sender remembers a flow: --udp-idle-timeout 60s")
@@ -156,12 +156,12 @@ func (v *validator) datagrams(f *engine.Forward) {
 }
 
 // destination checks where a header may lead.
-func (v *validator) destination(f *engine.Forward) {
+func (v *validator) destination(f *forward.Forward) {
 	switch {
-	case LeadsAnywhere(f) && f.AllowDestination == nil:
+	case f.HasHeaderBackend() && f.AllowDestination == nil:
 		v.problem("backend \"header\" leads wherever a header says, and nothing says which destinations are allowed",
 			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
-	case LeadsAnywhere(f) && coversFamily(f.AllowDestination):
+	case f.HasHeaderBackend() && coversFamily(f.AllowDestination):
 		v.warn("headers may lead anywhere, including to services of this host",
 			"limit --allow-destination to the backends' addresses")
 	}
@@ -169,13 +169,13 @@ func (v *validator) destination(f *engine.Forward) {
 
 // backends checks where the listeners of a forward lead. A fault of several ports
 // of a range is one problem.
-func (v *validator) backends(f *engine.Forward) {
-	nowhere := func(l engine.Listener) bool { return len(l.Backends) == 0 }
-	mixed := func(l engine.Listener) bool {
-		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.FromHeader })
+func (v *validator) backends(f *forward.Forward) {
+	nowhere := func(l forward.Listener) bool { return len(l.Backends) == 0 }
+	mixed := func(l forward.Listener) bool {
+		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader })
 	}
-	back := func(l engine.Listener) bool {
-		return slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return leadsBack(l, b) })
+	back := func(l forward.Listener) bool {
+		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return leadsBack(l, b) })
 	}
 	v.ofListeners(f, nowhere, "leads nowhere", "write LISTEN=BACKEND")
 	v.ofListeners(f, mixed, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header")
@@ -183,7 +183,7 @@ func (v *validator) backends(f *engine.Forward) {
 }
 
 // ofListeners records one problem for all listeners of f that have it.
-func (v *validator) ofListeners(f *engine.Forward, has func(engine.Listener) bool, what, hint string) {
+func (v *validator) ofListeners(f *forward.Forward, has func(forward.Listener) bool, what, hint string) {
 	first, n := "", 0
 	for _, l := range f.Listeners {
 		if !has(l) {
@@ -200,7 +200,7 @@ func (v *validator) ofListeners(f *engine.Forward, has func(engine.Listener) boo
 }
 
 // overlap returns a rule of each set, where the two share an address.
-func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
+func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	for _, x := range Rules(a) {
 		for _, y := range Rules(b) {
 			if x.Prefix.Overlaps(y.Prefix) {
@@ -212,7 +212,7 @@ func overlap(a, b engine.Addresses) (one, other trust.Rule, found bool) {
 }
 
 // coversFamily reports whether a set holds a whole address family.
-func coversFamily(a engine.Addresses) bool {
+func coversFamily(a forward.Addresses) bool {
 	for _, r := range Rules(a) {
 		if r.Prefix.Bits() == 0 {
 			return true

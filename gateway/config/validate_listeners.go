@@ -5,12 +5,12 @@ import (
 	"net/netip"
 	"strings"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // leadsBack reports whether b is what l itself listens on. Of names it knows
 // localhost only, and of wildcards only that they cover loopback.
-func leadsBack(l engine.Listener, b engine.Backend) bool {
+func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
 		return l.Endpoint.Path == b.Endpoint.Path
 	}
@@ -38,7 +38,7 @@ type place struct {
 
 // claim is a listener of a forward or, with a flag, of the process itself.
 type claim struct {
-	engine.Listener
+	forward.Listener
 	owner int // the index of the forward, or of the flag after all forwards
 	flag  string
 }
@@ -124,7 +124,7 @@ func clashing(a, b claim) (what, hint string) {
 		return fmt.Sprintf("listener %s and %s are the same socket", a, b), "give each a path of its own"
 	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
 		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s",
-				a, Leads(a.Listener), b, Leads(b.Listener)),
+				a, a.BackendText(), b, b.BackendText()),
 			"give each an address, port or socket of its own"
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""
@@ -150,13 +150,13 @@ func morePorts(n int) string {
 }
 
 // loopback reports whether a backend is certainly on this host.
-func loopback(b engine.Backend) bool {
+func loopback(b forward.Backend) bool {
 	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
 	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
 }
 
 // covers reports whether a listener accepts connections to addr.
-func covers(l engine.Listener, addr netip.AddrPort) bool {
+func covers(l forward.Listener, addr netip.AddrPort) bool {
 	at := l.Endpoint.Addr
 	if !at.IsValid() || at.Port() != addr.Port() {
 		return false

@@ -3,16 +3,16 @@ package config
 import (
 	"fmt"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // tproxy checks what is redirected to a forward's listener.
-func (v *validator) tproxy(f *engine.Forward) {
+func (v *validator) tproxy(f *forward.Forward) {
 	switch {
 	case !f.TProxy && len(f.Redirect) > 0:
 		v.problem("redirect needs a tproxy listener, and this is not one", "add --tproxy, or leave --redirect out")
 	case !f.TProxy:
-	case hasUnixListener(f):
+	case f.HasUnixListener():
 		v.problem("a unix socket cannot accept redirected connections", "--tproxy off, or listen on HOST:PORT")
 	case len(f.Redirect) == 0:
 		v.warn("no redirect is given for this tproxy listener: unproxy routes cannot plan one",
@@ -28,7 +28,7 @@ func (v *validator) tproxy(f *engine.Forward) {
 }
 
 // redirects checks each redirect of a listener by itself.
-func (v *validator) redirects(l engine.Listener, all []engine.Redirect) {
+func (v *validator) redirects(l forward.Listener, all []forward.Redirect) {
 	at := l.Endpoint.Addr.Addr()
 	for _, r := range all {
 		prefix := r.Prefix
@@ -66,7 +66,7 @@ func (v *validator) redirectedTwice(c *Config) {
 			}
 		}
 		for _, t := range c.Taken {
-			if r, _, found := hidden(f.Redirect, []engine.Listener{t.listener()}); found {
+			if r, _, found := hidden(f.Redirect, []forward.Listener{t.listener()}); found {
 				v.hidden(r, to, t.Flag+" "+t.Endpoint.String())
 			}
 		}
@@ -74,14 +74,14 @@ func (v *validator) redirectedTwice(c *Config) {
 }
 
 // hidden records that a redirect takes the connections of another listener.
-func (v *validator) hidden(r engine.Redirect, to, other string) {
+func (v *validator) hidden(r forward.Redirect, to, other string) {
 	v.problem(fmt.Sprintf("redirect %s to listener %s also takes the connections to %s", r, to, other),
 		"keep the ports of other listeners out of --redirect")
 }
 
 // shared returns a redirect of each list, where a connection can match both. The
 // host's own addresses are not known here and count as outside every prefix.
-func shared(a, b []engine.Redirect) (one, other engine.Redirect, found bool) {
+func shared(a, b []forward.Redirect) (one, other forward.Redirect, found bool) {
 	for _, one := range a {
 		for _, other := range b {
 			samePorts := one.Low <= other.High && other.Low <= one.High
@@ -95,7 +95,7 @@ func shared(a, b []engine.Redirect) (one, other engine.Redirect, found bool) {
 
 // hidden returns a listener whose connections are redirected, as far as its
 // address tells.
-func hidden(redirects []engine.Redirect, listeners []engine.Listener) (engine.Redirect, engine.Listener, bool) {
+func hidden(redirects []forward.Redirect, listeners []forward.Listener) (forward.Redirect, forward.Listener, bool) {
 	for _, r := range redirects {
 		for _, l := range listeners {
 			at := l.Endpoint.Addr
@@ -105,5 +105,5 @@ func hidden(redirects []engine.Redirect, listeners []engine.Listener) (engine.Re
 			}
 		}
 	}
-	return engine.Redirect{}, engine.Listener{}, false
+	return forward.Redirect{}, forward.Listener{}, false
 }

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
 // What is wrong with every port of a range is one problem of the range:
@@ -66,14 +66,14 @@ func TestKernelBounds(t *testing.T) {
 	for _, tt := range []struct {
 		given   string
 		options []int
-		units   func(*engine.Forward) int
+		units   func(*forward.Forward) int
 		beyond  string
 		over    int // the first value that the kernel refuses
 	}{
 		{"keepalive 32767s", []int{unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL},
-			func(f *engine.Forward) int { return int(f.Keepalive.Seconds()) }, "keepalive 12h", 32768},
+			func(f *forward.Forward) int { return int(f.Keepalive.Seconds()) }, "keepalive 12h", 32768},
 		{"user-timeout 2147483647ms", []int{unix.TCP_USER_TIMEOUT},
-			func(f *engine.Forward) int { return int(f.UserTimeout.Milliseconds()) }, "user-timeout 2147483648ms", -1},
+			func(f *forward.Forward) int { return int(f.UserTimeout.Milliseconds()) }, "user-timeout 2147483648ms", -1},
 	} {
 		f := mustLoad(t, ":1=127.0.0.1:2", tt.given)
 		for _, option := range tt.options {
@@ -133,7 +133,7 @@ func TestEveryNumberIsBounded(t *testing.T) {
 func TestTaken(t *testing.T) {
 	for _, tt := range []struct {
 		forward string
-		taken   engine.Endpoint
+		taken   forward.Endpoint
 		want    string // "": no problem
 	}{
 		{":9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), "listener :9180 and --admin 127.0.0.1:9180 are the same port"},
@@ -141,15 +141,15 @@ func TestTaken(t *testing.T) {
 		{"10.0.0.1:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},
 		{"[::1]:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},
 		{":9000-9999=127.0.0.1:2", endpoint("[::1]:9180"), "listener :9180 and --admin"},
-		{"unix:/run/a=127.0.0.1:2", engine.Endpoint{Path: "/run/a"}, "listener unix:/run/a and --admin unix:/run/a"},
+		{"unix:/run/a=127.0.0.1:2", forward.Endpoint{Path: "/run/a"}, "listener unix:/run/a and --admin unix:/run/a"},
 		{":1=127.0.0.1:2?tproxy&redirect=:1-65535", endpoint("10.0.0.1:9180"), "also takes the connections to --admin"},
 
 		{"10.0.0.1:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
 		{"[::1]:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
 		{"udp://:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
 		{":0=127.0.0.1:2", endpoint("127.0.0.1:0"), ""},
-		{"unix:/run/a=127.0.0.1:2", engine.Endpoint{Path: "/run/b"}, ""},
-		{":9180=127.0.0.1:2", engine.Endpoint{}, ""},
+		{"unix:/run/a=127.0.0.1:2", forward.Endpoint{Path: "/run/b"}, ""},
+		{":9180=127.0.0.1:2", forward.Endpoint{}, ""},
 		{":9181=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
 	} {
 		values := Values{"trust": {"10.0.0.0/8"}}
@@ -160,6 +160,6 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-func endpoint(text string) engine.Endpoint {
-	return engine.Endpoint{Addr: netip.MustParseAddrPort(text)}
+func endpoint(text string) forward.Endpoint {
+	return forward.Endpoint{Addr: netip.MustParseAddrPort(text)}
 }

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/kernel"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
 // script is a kernel in memory: datagram sockets whose far ends the test plays.
@@ -122,20 +122,20 @@ func (k *script) Bind(fd int, a netip.AddrPort) syscall.Errno {
 	return 0
 }
 
-func (k *script) Connect(fd int, to engine.Endpoint) syscall.Errno {
+func (k *script) Connect(fd int, to netip.AddrPort) syscall.Errno {
 	s := k.socket(fd, "connect")
 	if k.connectError != nil {
-		if errno := k.connectError(to.Addr, s.bound); errno != 0 {
+		if errno := k.connectError(to, s.bound); errno != 0 {
 			return errno
 		}
 	}
-	if to.Addr.Addr().Is4() != (s.family == unix.AF_INET) {
+	if to.Addr().Is4() != (s.family == unix.AF_INET) {
 		k.Errorf("connect of a socket of family %d to %v", s.family, to)
 	}
 	if s.bound.Port() == 0 && s.bound.IsValid() {
 		s.bound = netip.AddrPortFrom(s.bound.Addr(), uint16(50000+fd))
 	}
-	s.to = to.Addr
+	s.to = to
 	return 0
 }
 
@@ -185,7 +185,7 @@ func (s *socket) fill(m *Message, d datagram) {
 		if s.family == unix.AF_INET6 {
 			peer = netip.AddrPortFrom(netip.AddrFrom16(peer.Addr().As16()), peer.Port())
 		}
-		m.Namelen = uint32(engine.EncodeSockaddr(name, peer))
+		m.Namelen = uint32(kernel.EncodeSockaddr(name, peer))
 	}
 	room := unsafe.Slice(m.Control, m.Controllen)
 	n := 0
@@ -231,7 +231,7 @@ func (k *script) Write(fd int, b []byte) syscall.Errno {
 }
 
 // Batch makes one call after the other, where there are batches.
-func (k *script) Batch(n int) engine.Batch {
+func (k *script) Batch(n int) kernel.Batch {
 	if k.noBatches {
 		return nil
 	}
@@ -244,7 +244,7 @@ type scriptedBatch struct {
 	size   int
 }
 
-func (b scriptedBatch) Recv(all []engine.Transfer) {
+func (b scriptedBatch) Recv(all []kernel.Transfer) {
 	b.count(all)
 	for i := range all {
 		t := &all[i]
@@ -252,7 +252,7 @@ func (b scriptedBatch) Recv(all []engine.Transfer) {
 	}
 }
 
-func (b scriptedBatch) Send(all []engine.Transfer) {
+func (b scriptedBatch) Send(all []kernel.Transfer) {
 	b.count(all)
 	for i := range all {
 		t := &all[i]
@@ -261,7 +261,7 @@ func (b scriptedBatch) Send(all []engine.Transfer) {
 }
 
 // count counts the calls that the real one would make.
-func (b scriptedBatch) count(all []engine.Transfer) {
+func (b scriptedBatch) count(all []kernel.Transfer) {
 	b.kernel.calls["io_submit"] += (len(all) + b.size - 1) / b.size
 	for _, t := range all {
 		if len(t.B) == 0 {
@@ -293,7 +293,7 @@ func (k *script) Send(fd int, m []Message) (int, syscall.Errno) {
 func (s *socket) take(k *script, m *Message) {
 	d := datagram{peer: s.to}
 	if m.Name != nil {
-		d.peer = engine.DecodeSockaddr((*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)))
+		d.peer = kernel.DecodeSockaddr((*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)))
 	}
 	for data := unsafe.Slice(m.Control, m.Controllen); len(data) > 0; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&data[0]))
@@ -321,7 +321,7 @@ func (s *socket) take(k *script, m *Message) {
 	}
 	s.trains++
 	size := d.segment
-	if len(all) > maxTrain || (len(all)+size-1)/size > maxSegments {
+	if len(all) > maxGSOBytes || (len(all)+size-1)/size > maxSegments {
 		k.Errorf("a train of %d bytes in pieces of %d", len(all), size)
 	}
 	for d.segment = 0; len(all) > 0; all = all[len(d.data):] {

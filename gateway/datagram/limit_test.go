@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -28,7 +29,7 @@ func TestMaxFlows(t *testing.T) {
 		own    int
 	}{{"of all", Config{MaxFlows: 3}, 0}, {"of the forward", Config{}, 3}} {
 		t.Run(row.name, func(t *testing.T) {
-			r := newRig(t, 1, row.config, with(plain(server), func(f *engine.Forward) { f.MaxFlows = row.own }))
+			r := newRig(t, 1, row.config, with(plain(server), func(f *forward.Forward) { f.MaxFlows = row.own }))
 			for i := range 3 {
 				r.from(lb, at(i)+"x")
 				r.pass(time.Second)
@@ -103,7 +104,7 @@ func TestMaxFlowsOfSeveralLoops(t *testing.T) {
 		r.from(lb, at(i)+"x")
 		r.pass(time.Second)
 	}
-	second := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
+	second := r.sockets[r.hosts[1].guest.listeners[0].fd-3]
 	for i := range 2 {
 		second.queue = append(second.queue, datagram{peer: lbOther, data: at(10+i) + "x"})
 		r.settle()
@@ -135,7 +136,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 
 // A client at its limit gets no further flow; one that ended makes room.
 func TestMaxPerClient(t *testing.T) {
-	r := one(t, with(plain(server), func(f *engine.Forward) { f.MaxConnectionsPerClient = 2 }))
+	r := one(t, with(plain(server), func(f *forward.Forward) { f.MaxConnectionsPerClient = 2 }))
 	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), destiny4) }
 	r.from(lb, client(1)+"x", client(2)+"x", client(3)+"x", client(1)+"y", b+"x", local+"x", local+"y")
 	if n := r.relay.Counters(); n.Flows != 4 {
@@ -202,7 +203,7 @@ func TestCut(t *testing.T) {
 // A listener is bound alone before others may join, and the others to where it
 // came to be.
 func TestListening(t *testing.T) {
-	wildcard := func(f *engine.Forward) {
+	wildcard := func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
 	}
 	r := newRig(t, 2, Config{}, with(plain(server), wildcard))
@@ -230,7 +231,7 @@ func TestListening(t *testing.T) {
 
 // Where there is no IPv6, both families are IPv4.
 func TestListeningWithoutIPv6(t *testing.T) {
-	f := with(plain(server), func(f *engine.Forward) {
+	f := with(plain(server), func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:53"), true
 	})
 	k := newScript(t)

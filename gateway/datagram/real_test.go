@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -38,13 +39,13 @@ func descriptors(t *testing.T) int {
 }
 
 // start starts a relay, which is closed with the test and leaves nothing.
-func start(t *testing.T, f *engine.Forward) *live {
+func start(t *testing.T, f *forward.Forward) *live {
 	t.Helper()
 	listen(t).Close() // the runtime's own poller is there from now on
 	open, running := descriptors(t), runtime.NumGoroutine()
 	l := &live{T: t, records: make(chan record.Connection, 4096)}
 	l.relay = New(Config{Report: func(c *record.Connection) { l.records <- *c }})
-	e, err := engine.New(engine.Config{Forwards: []*engine.Forward{f}, Loops: 2, Guest: l.relay.Guest})
+	e, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: l.relay.Guest})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func start(t *testing.T, f *engine.Forward) *live {
 }
 
 // loopback is a forward from a free port of 127.0.0.1 to a backend.
-func loopback(to net.Addr) *engine.Forward {
+func loopback(to net.Addr) *forward.Forward {
 	f := plain(to.(*net.UDPAddr).AddrPort())
 	f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("127.0.0.1:0")
 	f.Trust = prefixes{netip.MustParsePrefix("127.0.0.0/8")}
@@ -350,7 +351,7 @@ func TestLiveAddressTaken(t *testing.T) {
 	l := start(t, loopback(backend.LocalAddr()))
 	f := loopback(backend.LocalAddr())
 	f.Listeners[0].Endpoint = l.relay.Bound()[0]
-	_, err := engine.New(engine.Config{Forwards: []*engine.Forward{f}, Loops: 2, Guest: New(Config{}).Guest})
+	_, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: New(Config{}).Guest})
 	var e *engine.ListenError
 	if !errors.As(err, &e) || !errors.Is(err, unix.EADDRINUSE) || e.Hint() == "" {
 		t.Errorf("a second gateway on the same address: %v", err)

@@ -10,12 +10,16 @@ import (
 	"strings"
 	"sync"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
 // atOnce is how many connections the checks make at the same time.
 const atOnce = 16
+
+// MostDescriptors is how many file descriptors an examination or a round of a [Watch] may
+// hold: its connections, and a few for files and netlink.
+const MostDescriptors = atOnce + 4
 
 // each calls do for every target, several at a time, and waits for all.
 func each(all []*target, do func(*target)) {
@@ -121,8 +125,8 @@ func (e *examination) backend(t *target) Finding {
 }
 
 func (e *examination) unresolved(name string, err error) Finding {
-	leads := func(l *engine.Listener) bool {
-		return slices.ContainsFunc(l.Backends, func(b engine.Backend) bool { return b.Host == name })
+	leads := func(l *forward.Listener) bool {
+		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.Host == name })
 	}
 	status := Warn
 	for _, f := range e.Config.Forwards {
@@ -138,13 +142,13 @@ func (e *examination) unresolved(name string, err error) Finding {
 // replaced reports whether all that leads to a target has another one that
 // answers: the first that does serves.
 func (e *examination) replaced(t *target) bool {
-	return !slices.ContainsFunc(t.listeners, func(l *engine.Listener) bool { return !e.served(l, t) })
+	return !slices.ContainsFunc(t.listeners, func(l *forward.Listener) bool { return !e.served(l, t) })
 }
 
 // served reports whether a listener leads to a target that answers, other than
 // one. Where that one's clients are connected to backends of their own family
 // alone, it must be of that family.
-func (e *examination) served(l *engine.Listener, other *target) bool {
+func (e *examination) served(l *forward.Listener, other *target) bool {
 	return slices.ContainsFunc(e.targets, func(t *target) bool {
 		alike := other == nil || !other.familyOnly || t.at.Addr().Is4() == other.at.Addr().Is4()
 		return t != other && t.plain.answer == answered && alike && slices.Contains(t.listeners, l)

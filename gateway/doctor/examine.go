@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"unproxy/gateway/config"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
 
@@ -92,6 +92,6 @@ func (e *examination) lookup(_ context.Context, name string) ([]netip.Addr, erro
 }
 
 // anyForward reports whether a forward matches.
-func (e *examination) anyForward(match func(*engine.Forward) bool) bool {
+func (e *examination) anyForward(match func(*forward.Forward) bool) bool {
 	return slices.ContainsFunc(e.Config.Forwards, match)
 }

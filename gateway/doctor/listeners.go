@@ -10,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 )
 
 // listeners looks at whether every listener can be opened. It binds each
@@ -43,7 +44,7 @@ func fold(all []Finding) []Finding {
 	return folded
 }
 
-func (e *examination) listener(l engine.Listener, udp bool) Finding {
+func (e *examination) listener(l forward.Listener, udp bool) Finding {
 	if l.Endpoint.IsUnix() {
 		return e.unixListener(l)
 	}
@@ -56,7 +57,7 @@ func (e *examination) listener(l engine.Listener, udp bool) Finding {
 		bind = e.host.BindUDP
 	}
 	err := bind(at, l.DualStack)
-	if l.DualStack && engine.NoIPv6(err) {
+	if l.DualStack && kernel.NoIPv6(err) {
 		return finding(Listener, l.Name, OK, "can be opened, for IPv4 alone: this host has no IPv6")
 	}
 	switch {
@@ -127,7 +128,7 @@ func (e *examination) taken(name string, inodes []string) Finding {
 }
 
 // unixListener looks at the place of a unix socket.
-func (e *examination) unixListener(l engine.Listener) Finding {
+func (e *examination) unixListener(l forward.Listener) Finding {
 	dir := path.Dir(l.Endpoint.Path)
 	info, err := fs.Stat(e.host.Files, inTree(dir))
 	if err != nil || !info.IsDir() {

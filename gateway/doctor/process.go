@@ -7,7 +7,7 @@ import (
 	"io/fs"
 
 	"unproxy/gateway/config"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent"
 )
 
@@ -72,7 +72,7 @@ func (e *examination) privileged(context.Context) []Finding {
 		return []Finding{finding(NetRaw, "capabilities", Skip, "%v", err)}
 	}
 	all := []Finding{e.options(p)}
-	if e.anyForward(func(f *engine.Forward) bool { return f.Transparent && f.Source.SourcePort != transparent.Any }) {
+	if e.anyForward(func(f *forward.Forward) bool { return f.Transparent && f.Source.SourcePort != transparent.Any }) {
 		all = append(all, e.clientPorts(p))
 	}
 	return all
@@ -101,7 +101,7 @@ func (e *examination) clientPorts(p privileges) Finding {
 	if has(p.effective, netBindService.bit) || free == 0 {
 		return finding(ClientPorts, "client ports", OK, "a client's port can be kept, whatever it is")
 	}
-	keeps := e.anyForward(func(f *engine.Forward) bool { return f.Transparent && f.Source.SourcePort == transparent.Keep })
+	keeps := e.anyForward(func(f *forward.Forward) bool { return f.Transparent && f.Source.SourcePort == transparent.Keep })
 	if !keeps {
 		return finding(ClientPorts, "client ports", OK, "clients with a port below %d appear with another one, for CAP_NET_BIND_SERVICE is missing", free)
 	}

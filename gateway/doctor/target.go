@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent"
 )
 
@@ -32,7 +32,7 @@ type target struct {
 	// familyOnly says that a client of the other family never comes here.
 	familyOnly bool
 	// listeners are those that lead here.
-	listeners []*engine.Listener
+	listeners []*forward.Listener
 	// plain is what came of a connection from the gateway's own address.
 	plain seen
 }
@@ -44,7 +44,7 @@ func (t *target) same(o *target) bool {
 
 // targets lists where the forwards lead, each address once, as far as names
 // have addresses. Of a range of ports, the first and the last stand for all.
-func targets(forwards []*engine.Forward, names map[string]resolved) []*target {
+func targets(forwards []*forward.Forward, names map[string]resolved) []*target {
 	var all []*target
 	for _, f := range forwards {
 		for _, l := range ends(f.Listeners) {
@@ -58,7 +58,7 @@ func targets(forwards []*engine.Forward, names map[string]resolved) []*target {
 	return all
 }
 
-func appendTarget(all []*target, t *target, from *engine.Listener) []*target {
+func appendTarget(all []*target, t *target, from *forward.Listener) []*target {
 	i := slices.IndexFunc(all, t.same)
 	if i < 0 {
 		all, i = append(all, t), len(all)
@@ -69,7 +69,7 @@ func appendTarget(all []*target, t *target, from *engine.Listener) []*target {
 
 // dialled lists the targets of one backend. Those of a header are not known
 // before it comes.
-func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*target {
+func dialled(f *forward.Forward, b forward.Backend, names map[string]resolved) []*target {
 	switch {
 	case b.FromHeader:
 		return nil
@@ -86,7 +86,7 @@ func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*
 	return all
 }
 
-func newTarget(f *engine.Forward, name string, at netip.AddrPort) *target {
+func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 	if f.Datagrams {
 		name = "udp://" + name
 	}
@@ -97,14 +97,14 @@ func newTarget(f *engine.Forward, name string, at netip.AddrPort) *target {
 }
 
 // ends returns the first listener of a range and the last one.
-func ends(all []engine.Listener) []*engine.Listener {
+func ends(all []forward.Listener) []*forward.Listener {
 	switch n := len(all); n {
 	case 0:
 		return nil
 	case 1:
-		return []*engine.Listener{&all[0]}
+		return []*forward.Listener{&all[0]}
 	default:
-		return []*engine.Listener{&all[0], &all[n-1]}
+		return []*forward.Listener{&all[0], &all[n-1]}
 	}
 }
 
@@ -118,7 +118,7 @@ type resolved struct {
 type lookup func(context.Context, string) ([]netip.Addr, error)
 
 // resolve looks up every name that the forwards lead to, all at the same time.
-func resolve(ctx context.Context, look lookup, forwards []*engine.Forward) map[string]resolved {
+func resolve(ctx context.Context, look lookup, forwards []*forward.Forward) map[string]resolved {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	hosts := hostsOf(forwards)
@@ -145,7 +145,7 @@ func resolve(ctx context.Context, look lookup, forwards []*engine.Forward) map[s
 }
 
 // hostsOf lists the names that the forwards lead to, each once, in order.
-func hostsOf(forwards []*engine.Forward) []string {
+func hostsOf(forwards []*forward.Forward) []string {
 	var all []string
 	for _, f := range forwards {
 		for _, l := range ends(f.Listeners) {

@@ -5,8 +5,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Details copies what is worth a line from a header's TLVs, the region of
-// [proxyproto.Header]; nil when there is nothing.
+// Details copies the values worth logging from a header's TLVs, given as in [proxyproto.Header]. It
+// returns nil if there are none.
 func Details(tlvs []byte) *record.Details {
 	if len(tlvs) == 0 {
 		return nil
@@ -15,16 +15,16 @@ func Details(tlvs []byte) *record.Details {
 	for t := range proxyproto.All(tlvs) {
 		switch t.Type {
 		case proxyproto.TypeAuthority:
-			d.Authority = cut(t.Value)
+			d.Authority = truncate(t.Value)
 		case proxyproto.TypeALPN:
-			d.ALPN = cut(t.Value)
+			d.ALPN = truncate(t.Value)
 		case proxyproto.TypeUniqueID:
-			d.UniqueID = cut(t.Value)
+			d.UniqueID = truncate(t.Value)
 		case proxyproto.TypeSSL:
 			sslDetails(&d, t.Value)
 		case proxyproto.TypeAWS:
 			if id, ok := proxyproto.AWSVPCEndpoint(t.Value); ok {
-				d.AWSVPCEndpoint = cut(id)
+				d.AWSVPCEndpoint = truncate(id)
 			}
 		case proxyproto.TypeAzure:
 			d.AzureLink, d.HasAzureLink = proxyproto.AzureLinkID(t.Value)
@@ -46,11 +46,11 @@ func sslDetails(d *record.Details, value []byte) {
 	for t := range proxyproto.All(ssl.TLVs) {
 		switch t.Type {
 		case proxyproto.TypeSSLVersion:
-			d.TLSVersion = cut(t.Value)
+			d.TLSVersion = truncate(t.Value)
 		case proxyproto.TypeSSLCommonName:
-			d.TLSCommonName = cut(t.Value)
+			d.TLSCommonName = truncate(t.Value)
 		}
 	}
 }
 
-func cut(b []byte) string { return string(b[:min(len(b), record.MaxDetail)]) }
+func truncate(b []byte) string { return string(b[:min(len(b), record.MaxDetail)]) }

@@ -10,9 +10,8 @@ import (
 	"unproxy/transparent"
 )
 
-// A transparent connect that times out is followed by a plain one, which tells
-// whether the backend is silent or only its replies find no way back. The
-// client does not wait for that.
+// A transparent connect that times out is followed by a plain one, which distinguishes an
+// unresponsive backend from a missing return path. The client is reset before that.
 func TestDiagnosis(t *testing.T) {
 	rows := []struct {
 		name    string
@@ -27,109 +26,108 @@ func TestDiagnosis(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			r := one(t, transparently(plain(serverA)))
+			r := newForwardRig(t, transparently(plainForward(serverA)))
 			r.plans[serverA] = []plan{silent, row.plain, silent}
 			from := r.open(header + "payload")
-			r.pass(6*time.Second + 10*time.Millisecond)
+			r.advance(6*time.Second + 10*time.Millisecond)
 			if !from.gotRST {
 				t.Error("the client still waits")
 			}
-			r.pass(time.Second)
-			c := r.ends(1, row.outcome, record.Dial, record.Timeout)
+			r.advance(time.Second)
+			c := r.expectEnd(1, row.outcome, record.Dial, record.Timeout)
 			if !c.Transparent || c.Backend != serverA.Addr {
 				t.Errorf("transparent %v, backend %v", c.Transparent, c.Backend)
 			}
 			if len(r.dials) != 2 || r.dials[0].source != client4 || r.dials[1].source.IsValid() {
 				t.Fatalf("dialled %+v", r.dials)
 			}
-			if got := r.dials[1].far.got; len(got) != 0 {
+			if got := r.dials[1].far.received; len(got) != 0 {
 				t.Errorf("the plain connection carried %q", got)
 			}
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// For five seconds the verdict holds for others, which then make no plain
-// connect of their own.
-func TestVerdictIsKept(t *testing.T) {
-	r := one(t, transparently(plain(serverA)))
+// For five seconds other connections use a diagnosis and make no plain connect of their own.
+func TestDiagnosisIsCached(t *testing.T) {
+	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent, silent, {}, silent}
 	r.open(header)
-	r.pass(4 * time.Second)
+	r.advance(4 * time.Second)
 	r.open(header)
-	r.pass(2100 * time.Millisecond) // the first is diagnosed
-	r.ends(1, record.NoReturnPath, record.Dial, record.Timeout)
+	r.advance(2100 * time.Millisecond) // the first is diagnosed
+	r.expectEnd(1, record.NoReturnPath, record.Dial, record.Timeout)
 	r.open(header)
-	r.pass(4 * time.Second) // the second need not be
-	r.ends(2, record.NoReturnPath, record.Dial, record.Timeout)
+	r.advance(4 * time.Second) // the second uses the cached diagnosis
+	r.expectEnd(2, record.NoReturnPath, record.Dial, record.Timeout)
 	if len(r.dials) != 4 {
 		t.Errorf("%d connects, want 4", len(r.dials))
 	}
-	r.pass(5 * time.Second) // the verdict is too old, and by now even a plain connect times out
-	r.ends(3, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.advance(5 * time.Second) // the diagnosis has expired, and a plain connect now times out, too
+	r.expectEnd(3, record.ConnectTimeout, record.Dial, record.Timeout)
 	if len(r.dials) != 5 {
 		t.Errorf("%d connects, want 5", len(r.dials))
 	}
-	r.clean()
+	r.expectClean()
 }
 
-// Only what was transparent is diagnosed, and only if a timeout was the last word.
+// Only transparent connections are diagnosed, and only if the last attempt timed out.
 func TestNothingToDiagnose(t *testing.T) {
-	f := transparently(plain(serverA, serverB))
-	r := one(t, f)
+	f := transparently(plainForward(serverA, serverB))
+	r := newForwardRig(t, f)
 	r.plans[serverA], r.plans[serverB] = []plan{silent}, []plan{refused}
 	r.open(header)
-	r.pass(7 * time.Second)
-	r.ends(1, record.BackendRefused, record.Dial, record.Backend)
-	f = transparently(plain(serverA6))
+	r.advance(7 * time.Second)
+	r.expectEnd(1, record.BackendRefused, record.Dial, record.Backend)
+	f = transparently(plainForward(serverA6))
 	f.Source.FamilyMismatch = transparent.Plain
-	r = one(t, f)
+	r = newForwardRig(t, f)
 	r.plans[serverA6] = []plan{silent}
 	r.open(header)
-	r.pass(7 * time.Second)
-	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.advance(7 * time.Second)
+	r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
 	if len(r.dials) != 1 {
 		t.Errorf("%d connects", len(r.dials))
 	}
 }
 
-// The client's last bytes come in the same batch as the deadline that sends it
-// away: they say nothing about the backend.
-func TestEventOfAPeerThatWasSentAway(t *testing.T) {
-	r := one(t, transparently(plain(serverA)))
+// The client's last bytes arrive in the same batch of events as the deadline that resets it. They
+// say nothing about the backend.
+func TestEventOfResetPeerDuringDiagnosis(t *testing.T) {
+	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent}
 	from := r.open(header)
 	from.deliver([]byte("payload"))
 	r.clock += int64(7 * time.Second)
 	r.settle()
-	r.pass(2 * time.Second)
-	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
-	r.clean()
+	r.advance(2 * time.Second)
+	r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.expectClean()
 }
 
-// An answer that comes in the same batch as the attempt's deadline is taken,
-// and is not mistaken for one of the next backend's.
-func TestAnswerAtTheDeadline(t *testing.T) {
+// An answer in the same batch of events as the deadline of its attempt counts, and is not taken for
+// an answer of the next backend.
+func TestAnswerAtDialDeadline(t *testing.T) {
 	for _, answer := range []unix.Errno{0, unix.ECONNREFUSED} {
-		r := one(t, plain(serverA, serverB))
+		r := newForwardRig(t, plainForward(serverA, serverB))
 		r.plans[serverA], r.plans[serverB] = []plan{{waits: -1, result: answer}}, []plan{silent}
 		from := r.open(header + "payload")
 		r.pending[0].plan.waits = 1
 		r.clock += int64(4 * time.Second)
 		r.settle()
 		if answer == 0 {
-			answered(r, from)
-			c := r.ends(1, record.OK, record.Relay, record.Client)
-			if c.Backend != serverA.Addr || string(r.dials[0].far.got) != "payload" {
-				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.got)
+			finishBoth(r, from)
+			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
+			if c.Backend != serverA.Addr || string(r.dials[0].far.received) != "payload" {
+				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.received)
 			}
 			continue
 		}
-		r.pass(4 * time.Second)
-		r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+		r.advance(4 * time.Second)
+		r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
 		if len(r.dials) != 2 {
-			t.Errorf("dialled %v", r.order())
+			t.Errorf("dialled %v", r.dialOrder())
 		}
 	}
 }

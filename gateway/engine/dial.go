@@ -7,28 +7,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
 const (
-	// diagnoseTime bounds the plain connect that tells why a transparent one
-	// timed out.
-	diagnoseTime = time.Second
-	// verdictTime is how long its result holds for other connections.
-	verdictTime = int64(5 * time.Second)
-	maxVerdicts = 1024
+	// diagnoseTimeout bounds the plain connect that diagnoses a timeout in transparent mode.
+	diagnoseTimeout = time.Second
+	// diagnosisTTL is how long other connections use the result.
+	diagnosisTTL = int64(5 * time.Second)
+	maxDiagnoses = 1024
 )
 
-// verdict is what a plain connect to a backend came to.
-type verdict struct {
+// diagnosis is the result of a plain connect to a backend.
+type diagnosis struct {
 	answers bool
-	until   int64
+	expires int64
 }
 
-// targets lists where a session may be connected to, in the order in which to
-// try. The list is the loop's own, good until the next call.
-func (l *loop) targets(s *session) []Endpoint {
+// targets lists the backends of a session in the order in which to try them. The next call
+// overwrites the list.
+func (l *loop) targets(s *session) []forward.Endpoint {
 	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
 	return l.candidates
 }
@@ -37,18 +38,18 @@ func (s *session) caller() Caller {
 	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
 }
 
-// begin starts to connect to a backend. If that fails at once it notes why and
-// returns false.
-func (s *session) begin(l *loop, to Endpoint) bool {
+// startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
+// and returns false.
+func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	s.backend, s.source = to, address{}
 	f := s.listener.forward
 	if s.spoof {
 		choice := f.Source.Choose(s.client.unpack(), to.Addr)
 		if choice.Refusal != transparent.None {
-			s.failure, s.failedBy = record.SourceDenied, record.Gateway
-			s.because(choice.Reason)
+			s.outcome, s.endedBy = record.SourceDenied, record.Gateway
+			s.setReason(choice.Reason)
 			if choice.Refusal == transparent.FamilyMismatched {
-				s.failure = record.FamilyMismatch
+				s.outcome = record.FamilyMismatch
 			}
 			return false
 		}
@@ -64,52 +65,51 @@ func (s *session) begin(l *loop, to Endpoint) bool {
 		s.dialError(errno)
 		return false
 	}
-	if !l.watch(s, backend, interest|unix.EPOLLOUT) {
+	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
-		s.hangUp(l)
+		s.closeBackend(l)
 		return false
 	}
 	s.sides[backend].watchesWrites = true
 	return true
 }
 
-// beginPlain starts the plain connect of a diagnosis, to the backend that was
-// dialled last.
-func (s *session) beginPlain(l *loop) bool {
+// startPlainDial starts a connect to s.backend from the gateway's own address, for a diagnosis.
+func (s *session) startPlainDial(l *loop) bool {
 	errno, _ := s.connect(l, netip.AddrPort{})
-	if errno != 0 || !l.watch(s, backend, interest|unix.EPOLLOUT) {
+	if errno != 0 || !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		return false
 	}
-	s.arm(l, diagnoseTime)
+	s.arm(l, diagnoseTimeout)
 	return true
 }
 
-// connect opens a socket and starts to connect it to s.backend, from source if
-// that is valid. again says that another source port may do.
+// connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
+// reports whether another source port may succeed.
 func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
-	s.hangUp(l)
-	fd, errno := l.kernel.Socket(s.backend.family())
+	s.closeBackend(l)
+	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd, s.sides[backend].prompt = int32(fd), s.backend.IsUnix()
-	if errno, again = s.prepare(l, fd, source); errno == 0 {
-		errno = l.kernel.Connect(fd, s.backend)
+	s.sides[backend].fd, s.sides[backend].noDelaySet = int32(fd), s.backend.IsUnix()
+	if errno, again = s.prepareSocket(l, fd, source); errno == 0 {
+		errno = connectTo(l.kernel, fd, s.backend)
 		again = transparent.RetryConnect(errno)
 	}
 	switch errno {
-	case 0, unix.EINPROGRESS, unix.EINTR: // interrupted, it goes on by itself (connect(2))
+	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connect continues (connect(2))
 		return 0, false
 	}
-	s.hangUp(l)
+	s.closeBackend(l)
 	return errno, again
 }
 
-// prepare sets a socket's options and binds it.
-func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
+// prepareSocket sets the options of a backend socket and binds it to source if that is valid.
+func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
 	if !s.backend.IsUnix() {
-		if errno := setOptions(l.kernel, fd, f.options.first); errno != 0 {
+		if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
 			return errno, false
 		}
 	}
@@ -125,7 +125,16 @@ func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall
 	return errno, transparent.RetryBind(errno)
 }
 
-func (e Endpoint) family() int {
+// connectTo starts to connect a socket to an endpoint.
+func connectTo(k kernel.Kernel, fd int, e forward.Endpoint) syscall.Errno {
+	if e.IsUnix() {
+		return k.ConnectPath(fd, e.Path)
+	}
+	return k.Connect(fd, e.Addr)
+}
+
+// family returns the address family of an endpoint's sockets.
+func family(e forward.Endpoint) int {
 	switch {
 	case e.IsUnix():
 		return unix.AF_UNIX
@@ -135,37 +144,35 @@ func (e Endpoint) family() int {
 	return unix.AF_INET6
 }
 
-// dialError notes why a backend could not be connected to.
+// dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.failure, s.failedBy = DialOutcome(errno, s.source.isValid())
-	s.because(errno.Error())
+	s.outcome, s.endedBy = DialOutcome(errno, s.source.isValid())
+	s.setReason(errno.Error())
 }
 
-// armDial sets the deadline of one attempt: an equal share of what is left of
-// the connect timeout, so that a backend that is silent leaves time for those
-// behind it.
+// armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
+// that an unresponsive backend leaves time for the remaining ones.
 func (s *session) armDial(l *loop, behind int) {
 	timeout := s.listener.forward.ConnectTimeout
 	if timeout <= 0 {
-		s.arm(l, 0) // the header's deadline is over
+		s.arm(l, 0) // ends the header deadline
 		return
 	}
-	left := max(0, s.headed+int64(timeout)-l.now)
+	left := max(0, s.headerAt+int64(timeout)-l.now)
 	s.arm(l, max(1, time.Duration(left/int64(behind+1))))
 }
 
-// sendEarly offers the payload to a backend that is still being connected to.
-// On the same host it is there already, which saves a wake-up. rest is what was
-// not taken; joined says that the backend is connected, failed that it is not
-// and will not be.
-func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, failed bool) {
+// sendEarly sends the payload before the connect has been reported. A backend on the same host is
+// often connected already, which saves a wake-up. rest is what the socket did not take. connected
+// means that the backend is connected, failed that the connect failed.
+func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, failed bool) {
 	if len(payload) == 0 {
 		return nil, false, false
 	}
 	n, errno := l.kernel.Send(int(s.sides[backend].fd), payload)
 	switch errno {
 	case 0:
-		s.carried(peer, n)
+		s.countForwarded(peer, n)
 		return payload[n:], true, false
 	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 		return payload, false, false
@@ -174,16 +181,16 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	return payload, false, true
 }
 
-// learnPort asks from which port a connection was made that left it to the
-// kernel: the backend's own log has it.
-func (s *session) learnPort(l *loop) {
+// readSourcePort records the source port that the kernel chose, because the backend's own log shows
+// it.
+func (s *session) readSourcePort(l *loop) {
 	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
 		s.source = pack(source)
 	}
 }
 
-// hangUp closes the socket to a backend that will not be used.
-func (s *session) hangUp(l *loop) {
+// closeBackend closes the socket to a backend that will not be used.
+func (s *session) closeBackend(l *loop) {
 	d := &s.sides[backend]
 	if d.fd >= 0 {
 		l.kernel.Close(int(d.fd))
@@ -191,17 +198,17 @@ func (s *session) hangUp(l *loop) {
 	*d = side{fd: -1}
 }
 
-// verdict returns what a recent plain connect to a backend came to.
-func (l *loop) verdict(backend netip.AddrPort) (answers, known bool) {
-	v, ok := l.verdicts[backend]
-	return v.answers, ok && l.now < v.until
+// cachedDiagnosis returns the result of a recent plain connect to a backend.
+func (l *loop) cachedDiagnosis(backend netip.AddrPort) (answers, known bool) {
+	v, ok := l.diagnoses[backend]
+	return v.answers, ok && l.now < v.expires
 }
 
-func (l *loop) learn(backend netip.AddrPort, answers bool) {
-	if len(l.verdicts) >= maxVerdicts {
-		clear(l.verdicts)
+func (l *loop) cacheDiagnosis(backend netip.AddrPort, answers bool) {
+	if len(l.diagnoses) >= maxDiagnoses {
+		clear(l.diagnoses)
 	}
-	if _, known := l.verdict(backend); !known {
-		l.verdicts[backend] = verdict{answers: answers, until: l.now + verdictTime}
+	if _, known := l.cachedDiagnosis(backend); !known {
+		l.diagnoses[backend] = diagnosis{answers: answers, expires: l.now + diagnosisTTL}
 	}
 }

@@ -3,21 +3,22 @@ package engine
 import (
 	"syscall"
 
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
-// pipeBytes is what lies in a pipe.
 type pipeBytes struct {
 	bytes []byte
 	room  int
 }
 
-func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
+func (k *script) Pipe(size int) (kernel.Pipe, syscall.Errno) {
 	if k.pipeErrors != 0 {
-		return Pipe{}, k.pipeErrors
+		return kernel.Pipe{}, k.pipeErrors
 	}
 	if k.full() {
-		return Pipe{}, unix.EMFILE
+		return kernel.Pipe{}, unix.EMFILE
 	}
 	if k.pipeRoom > 0 {
 		size = min(size, k.pipeRoom)
@@ -25,7 +26,7 @@ func (k *script) Pipe(size int) (Pipe, syscall.Errno) {
 	r, w := k.create(pipeRead), k.create(pipeWrite)
 	r.pipe = &pipeBytes{room: size}
 	w.pipe = r.pipe
-	return Pipe{read: r.fd, write: w.fd, size: size}, 0
+	return kernel.Pipe{Read: r.fd, Write: w.fd, Size: size}, 0
 }
 
 // Splice moves bytes from a socket to a pipe, or from a pipe to a socket.
@@ -52,7 +53,7 @@ func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
 	if errno != 0 || m == 0 {
 		return 0, errno
 	}
-	m = k.some(min(m, n, p.room-len(p.bytes)))
+	m = k.partial(min(m, n, p.room-len(p.bytes)))
 	p.bytes = append(p.bytes, f.rx[f.read:f.read+m]...)
 	f.read += m
 	return m, 0
@@ -66,8 +67,8 @@ func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
 	if errno := f.writable(); errno != 0 {
 		return 0, errno
 	}
-	m := k.some(min(n, len(p.bytes), f.space()))
-	f.got = append(f.got, p.bytes[:m]...)
+	m := k.partial(min(n, len(p.bytes), f.space()))
+	f.received = append(f.received, p.bytes[:m]...)
 	p.bytes = p.bytes[:copy(p.bytes, p.bytes[m:])]
 	return m, 0
 }

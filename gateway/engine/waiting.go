@@ -6,77 +6,76 @@ import (
 	"unproxy/gateway/record"
 )
 
-// waiting is a loop's sessions that wait for their header. They are bounded
-// apart from all others: whoever opens connections and says nothing must not
-// keep those out that have something to say. At the limit the one that has
-// waited longest gives way, not the newcomer: a load balancer's header comes
-// with its first packet, and what is left waiting is what does not mean to speak.
-type waiting struct {
-	limit int          // of the loop; 0 is none
-	count atomic.Int64 // written by the loop alone
-	// queue is in the order of arrival, from head on. Those that wait no more
-	// stay in it until they are come upon: there is no room in a session for
-	// a place in a list. It is no longer than twice those that wait, and a bit.
-	queue []ticket
-	head  int
+// waitQueue holds the sessions of a loop that wait for their header. They have their own limit, so
+// that peers that connect and send nothing cannot use up the limit for all connections. At the
+// limit the session that has waited longest is reset rather than the new one: the header of a load
+// balancer comes with its first packet, so a session that has waited long will probably never send
+// one.
+type waitQueue struct {
+	limit int          // for this loop; 0: none
+	count atomic.Int64 // written only by the loop
+	// refs is in order of arrival, from head on. Sessions that no longer wait stay in it until it
+	// is compacted, because a session has no room for list links. Its length is at most twice the
+	// number of waiting sessions plus a constant.
+	refs []sessionRef
+	head int
 }
 
-// awaits says that the session waits for its header.
-func (s *session) awaits() bool { return s.state == reading && s.headed == 0 }
+// awaitsHeader reports whether the session waits for its header.
+func (s *session) awaitsHeader() bool { return s.state == reading && s.headerAt == 0 }
 
-// await notes that s waits for its header, and has another one give way if
-// there are too many.
-func (l *loop) await(s *session) {
+// addWaiting adds s to the waiting sessions. At the limit it evicts the oldest.
+func (l *loop) addWaiting(s *session) {
 	w := &l.waiting
 	count := w.count.Add(1)
 	if w.limit == 0 {
 		return
 	}
-	if len(w.queue) > 2*int(count)+64 {
-		l.tidyWaiting()
+	if len(w.refs) > 2*int(count)+64 {
+		l.compactWaiting()
 	}
-	w.queue = append(w.queue, s.ticket())
+	w.refs = append(w.refs, s.ref())
 	if int(count) > w.limit {
-		l.giveWay()
+		l.evictOldest()
 	}
 }
 
-// awaited notes that a session waits no more.
-func (l *loop) awaited() { l.waiting.count.Add(-1) }
+// removeWaiting counts a session that no longer waits.
+func (l *loop) removeWaiting() { l.waiting.count.Add(-1) }
 
-// stillWaits returns the session of a ticket if it waits; else nil.
-func (l *loop) stillWaits(t ticket) *session {
-	if s := l.sessions.find(t); s != nil && s.awaits() {
+// waitingSession returns the session of a reference if it waits, else nil.
+func (l *loop) waitingSession(t sessionRef) *session {
+	if s := l.sessions.find(t); s != nil && s.awaitsHeader() {
 		return s
 	}
 	return nil
 }
 
-// giveWay resets the session that has waited longest.
-func (l *loop) giveWay() {
+// evictOldest resets the session that has waited longest.
+func (l *loop) evictOldest() {
 	w := &l.waiting
-	for w.head < len(w.queue) {
-		s := l.stillWaits(w.queue[w.head])
+	for w.head < len(w.refs) {
+		s := l.waitingSession(w.refs[w.head])
 		w.head++
 		if s == nil {
 			continue
 		}
-		s.sample(s.sides[peer].held)
-		s.failedBy = record.Gateway
-		s.because("too many connections wait for their header, and this one the longest")
+		s.setSample(s.sides[peer].held)
+		s.endedBy = record.Gateway
+		s.setReason("too many connections wait for their header; this one waited longest")
 		s.refuse(l, record.Limit, record.Header)
 		return
 	}
 }
 
-// tidyWaiting takes those out of the queue that wait no more.
-func (l *loop) tidyWaiting() {
+// compactWaiting removes sessions that no longer wait from the queue.
+func (l *loop) compactWaiting() {
 	w := &l.waiting
-	kept := w.queue[:0]
-	for _, t := range w.queue[w.head:] {
-		if l.stillWaits(t) != nil {
+	kept := w.refs[:0]
+	for _, t := range w.refs[w.head:] {
+		if l.waitingSession(t) != nil {
 			kept = append(kept, t)
 		}
 	}
-	w.queue, w.head = kept, 0
+	w.refs, w.head = kept, 0
 }

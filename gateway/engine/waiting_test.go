@@ -4,13 +4,14 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
-// At the limit the connection that waits longest gives way, and nobody else:
-// not those that have their header, nor the newcomer.
-func TestWaitingGiveWay(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*Forward{plain(serverA)}})
+// At the limit the connection that has waited longest is reset. Connections with a header and the
+// new one are not affected.
+func TestOldestWaitingIsEvicted(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	established := r.open(header)
 	oldest := r.open(header[:10])
 	second := r.open("")
@@ -18,18 +19,18 @@ func TestWaitingGiveWay(t *testing.T) {
 		t.Fatalf("%d wait, %d ended", n, len(r.records))
 	}
 	third := r.open("")
-	c := r.ends(1, record.Limit, record.Header, record.Gateway)
+	c := r.expectEnd(1, record.Limit, record.Header, record.Gateway)
 	if !oldest.gotRST || c.Sample != header[:10] || c.Reason == "" {
 		t.Errorf("the oldest was not reset, or without a word: %+v", c)
 	}
-	second.deliver([]byte(header)) // it waits no more
+	second.deliver([]byte(header)) // it no longer waits
 	r.settle()
 	fourth := r.open("")
 	if len(r.records) != 1 {
 		t.Errorf("%d ended, though only two wait", len(r.records))
 	}
 	fifth := r.open("")
-	r.ends(2, record.Limit, record.Header, record.Gateway)
+	r.expectEnd(2, record.Limit, record.Header, record.Gateway)
 	for _, f := range []*file{established, second, fourth, fifth} {
 		f.deliver([]byte("payload"))
 		if f.gotRST {
@@ -41,16 +42,16 @@ func TestWaitingGiveWay(t *testing.T) {
 	}
 	r.engine.Cut()
 	r.settle()
-	r.clean()
+	r.expectClean()
 }
 
-// Whoever speaks at once is served, however many connections say nothing.
-func TestSlowLorisStarvesNobody(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*Forward{plain(serverA)}})
+// A connection whose header comes at once is served, however many others send nothing.
+func TestSilentPeersDoNotBlockOthers(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, MaxWaiting: 10, MaxConnections: 30, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 200 {
 		r.open("PROXY TCP4 ")
 		r.open(header)
-		r.dials[len(r.dials)-1].far.abort()
+		r.dials[len(r.dials)-1].far.reset()
 		r.settle()
 	}
 	limits := 0
@@ -64,13 +65,13 @@ func TestSlowLorisStarvesNobody(t *testing.T) {
 	}
 	r.engine.Cut()
 	r.settle()
-	r.clean()
+	r.expectClean()
 }
 
-// The limit is of all loops together, and each has its share.
-func TestWaitingShare(t *testing.T) {
+// The limit is divided by the number of loops and rounded up.
+func TestWaitingLimitPerLoop(t *testing.T) {
 	for _, row := range []struct{ loops, most, each int }{{1, 5, 5}, {2, 5, 3}, {4, 2, 1}, {2, 0, 0}} {
-		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*Forward{plain(serverA)}})
+		r := newRig(t, newScript(t, 0), Config{Loops: row.loops, MaxWaiting: row.most, Forwards: []*forward.Forward{plainForward(serverA)}})
 		for _, l := range r.engine.loops {
 			if l.waiting.limit != row.each {
 				t.Errorf("%d of %d loops: %d each, want %d", row.most, row.loops, l.waiting.limit, row.each)
@@ -79,10 +80,9 @@ func TestWaitingShare(t *testing.T) {
 	}
 }
 
-// The queue does not grow with those that waited once, and its order is that
-// of a naive list.
+// The queue does not grow with sessions that no longer wait, and its order is that of a plain list.
 func TestWaitingQueueIsBounded(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 50, Forwards: []*Forward{plain(serverA)}})
+	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 50, Forwards: []*forward.Forward{plainForward(serverA)}})
 	random := rand.New(rand.NewPCG(1, 2))
 	var waits []*file
 	for range 5000 {
@@ -96,11 +96,11 @@ func TestWaitingQueueIsBounded(t *testing.T) {
 		}
 		if random.IntN(3) > 0 {
 			i := random.IntN(len(waits))
-			waits[i].abort()
+			waits[i].reset()
 			r.settle()
 			waits = append(waits[:i], waits[i+1:]...)
 		}
-		if n := len(r.loop().waiting.queue); n > 2*51+64+1 {
+		if n := len(r.loop().waiting.refs); n > 2*51+64+1 {
 			t.Fatalf("the queue is %d long, and %d wait", n, len(waits))
 		}
 	}
@@ -114,5 +114,5 @@ func TestWaitingQueueIsBounded(t *testing.T) {
 	}
 	r.engine.Cut()
 	r.settle()
-	r.clean()
+	r.expectClean()
 }

@@ -27,7 +27,7 @@ func mustV2(t testing.TB, m Message) []byte {
 	return b
 }
 
-// refusal returns the refusal in err, or fails.
+// refusal returns the *Error in err; without one the test fails.
 func refusal(t testing.TB, err error) Error {
 	t.Helper()
 	var e *Error
@@ -42,6 +42,7 @@ func TestOptions(t *testing.T) {
 	summed := string(mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, Checksum: true}))
 	local := string(mustV2(t, Message{}))
 	unspec := string(mustV2(t, Message{Command: CommandProxy}))
+	udp := string(mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, Datagram: true}))
 	for _, row := range []struct {
 		name   string
 		in     string
@@ -51,20 +52,20 @@ func TestOptions(t *testing.T) {
 		offset int
 	}{
 		{"v1 refused", v1Line, Options{RefuseV1: true}, 0, "v1 not accepted", 1},
-		{"v2 where v1 is refused", plain, Options{RefuseV1: true}, Proxy, "", 0},
+		{"v2 while v1 is refused", plain, Options{RefuseV1: true}, Proxy, "", 0},
 		{"v2 refused", plain, Options{RefuseV2: true}, 0, "v2 not accepted", 1},
-		{"v1 where v2 is refused", v1Line, Options{RefuseV2: true}, Proxy, "", 0},
-		{"neither, where both are refused", "GET", Options{RefuseV1: true, RefuseV2: true}, 0, "no PROXY signature", 1},
+		{"v1 while v2 is refused", v1Line, Options{RefuseV2: true}, Proxy, "", 0},
+		{"neither, while both are refused", "GET", Options{RefuseV1: true, RefuseV2: true}, 0, "no PROXY signature", 1},
 		{"as long as allowed", plain, Options{MaxLength: 28}, Proxy, "", 0},
 		{"longer than allowed", plain, Options{MaxLength: 27}, 0, "header longer than allowed", 16},
 		{"longer than allowed, LOCAL", local, Options{MaxLength: 15}, 0, "header longer than allowed", 16},
 		{"v1 has its own limit", v1Line, Options{MaxLength: 16}, Proxy, "", 0},
-		{"checksum there", summed, Options{RequireChecksum: true}, Proxy, "", 0},
+		{"checksum present", summed, Options{RequireChecksum: true}, Proxy, "", 0},
 		{"checksum missing", plain, Options{RequireChecksum: true}, 0, "CRC32C missing", 28},
 		{"checksum missing, UNSPEC", unspec, Options{RequireChecksum: true}, 0, "CRC32C missing", 16},
 		{"checksum and LOCAL", local, Options{RequireChecksum: true}, Local, "", 0},
 		{"checksum and v1", v1Line, Options{RequireChecksum: true}, Proxy, "", 0},
-		{"UDP on TCP", string(mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, Datagram: true})), Options{}, Unknown, "", 0},
+		{"UDP on TCP", udp, Options{}, Unknown, "", 0},
 		{"TCP in a datagram", plain, Options{Datagram: true}, Unknown, "", 0},
 		{"v2 refused in a datagram", plain, Options{Datagram: true, RefuseV2: true}, 0, "v2 not accepted", 1},
 		{"empty datagram", "", Options{Datagram: true}, 0, "header does not fit its datagram", 0},
@@ -79,14 +80,14 @@ func TestOptions(t *testing.T) {
 				return
 			}
 			if e := refusal(t, err); e.Reason.String() != row.reason || e.Offset != row.offset {
-				t.Fatalf("refused after %d bytes: %v, want after %d: %s", e.Offset, e.Reason, row.offset, row.reason)
+				t.Fatalf("refused after %d bytes with %q, want after %d with %q", e.Offset, e.Reason, row.offset, row.reason)
 			}
 		})
 	}
 }
 
-// nginx sends such lines after its realip module has changed the client's
-// address to one of the other family.
+// nginx sends such lines if its realip module has replaced the client's address
+// by one of the other family.
 func TestIPv4InTCP6(t *testing.T) {
 	for _, row := range []struct {
 		addresses           string
@@ -114,18 +115,20 @@ func TestIPv4InTCP6(t *testing.T) {
 				}
 				continue
 			}
-			if err != nil || h.Source.Addr() != netip.MustParseAddr(row.source) || h.Destination.Addr() != netip.MustParseAddr(row.destination) {
+			source, destination := netip.MustParseAddr(row.source), netip.MustParseAddr(row.destination)
+			if err != nil || h.Source.Addr() != source || h.Destination.Addr() != destination {
 				t.Errorf("%q lenient %v: %v %v, %v", line, lenient, h.Source, h.Destination, err)
 			}
 		}
-		if _, err := Decode([]byte(strings.Replace(line, "TCP6", "TCP4", 1)), &Options{IPv4InTCP6: true}); err == nil && strings.Contains(line, ":") {
-			t.Errorf("%q was taken as TCP4", line)
+		asTCP4 := strings.Replace(line, "TCP6", "TCP4", 1)
+		if _, err := Decode([]byte(asTCP4), &Options{IPv4InTCP6: true}); err == nil && strings.Contains(line, ":") {
+			t.Errorf("%q was accepted", asTCP4)
 		}
 	}
 }
 
-// TestReasonsBeyondTheVectors holds refusals that the vectors do not name.
-func TestReasonsBeyondTheVectors(t *testing.T) {
+// Refusals that testdata/vectors.json does not cover.
+func TestMoreRefusals(t *testing.T) {
 	tcp6 := func(address string) string { return "PROXY TCP6 " + address + " ::1 1 2\r\n" }
 	for _, row := range []struct{ line, want string }{
 		{tcp6("12345::1"), "ipv6 group"},
@@ -161,8 +164,9 @@ func TestReasonsBeyondTheVectors(t *testing.T) {
 	}
 }
 
-// TestIPv6AgainstNetip takes every text of up to seven characters of a small
-// alphabet, and mutations of real addresses, to net/netip's parser.
+// TestIPv6AgainstNetip compares the parser with that of net/netip, for all texts
+// of up to seven characters of a small alphabet, and for mutations of real
+// addresses.
 func TestIPv6AgainstNetip(t *testing.T) {
 	check := func(s []byte) {
 		want, err := netip.ParseAddr(string(s))
@@ -234,7 +238,7 @@ func TestMissing(t *testing.T) {
 	for _, whole := range []string{v1Line, string(v2), "PROXY UNKNOWN\r\n"} {
 		for n := range len(whole) {
 			if got := Missing([]byte(whole[:n])); got < 1 || got > len(whole)-n {
-				t.Errorf("Missing(%q) = %d, but %d are enough", whole[:n], got, len(whole)-n)
+				t.Errorf("Missing(%q) = %d, want 1 to %d", whole[:n], got, len(whole)-n)
 			}
 		}
 	}
@@ -251,8 +255,8 @@ func TestTwoChecksums(t *testing.T) {
 	}
 }
 
-// Nested SSL values and tens of thousands of empty ones have brought other
-// decoders down (CVE-2022-41881): they take one walk here.
+// Deeply nested SSL TLVs overflowed the stack of another decoder
+// (CVE-2022-41881). Here nested TLVs, and many empty ones, take a single walk.
 func TestManyTLVs(t *testing.T) {
 	nested := []TLV{}
 	for range 200 {
@@ -270,12 +274,14 @@ func TestManyTLVs(t *testing.T) {
 	}
 }
 
-func TestDecodeKeepsItsInput(t *testing.T) {
-	b := mustV2(t, Message{Command: CommandProxy, Source: client6, Destination: service6, TLVs: []TLV{authority}, Checksum: true})
+func TestDecodeDoesNotModifyItsInput(t *testing.T) {
+	b := mustV2(t, Message{
+		Command: CommandProxy, Source: client6, Destination: service6, TLVs: []TLV{authority}, Checksum: true,
+	})
 	before := bytes.Clone(b)
 	h, err := Decode(b, nil)
 	if err != nil || !bytes.Equal(b, before) {
-		t.Fatalf("input changed, or %v", err)
+		t.Fatalf("Decode modified its input, or failed: %v", err)
 	}
 	if &h.TLVs[0] != &b[fixedLength+inet6Length] {
 		t.Error("TLVs do not alias the input")
@@ -287,7 +293,9 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := mustV2(t, Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl}, Checksum: true})
+	full := mustV2(t, Message{
+		Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl}, Checksum: true,
+	})
 	for name, b := range map[string][]byte{
 		"v1":                  []byte(v1Line),
 		"v1 TCP6":             []byte("PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 1 2\r\n"),
@@ -308,7 +316,7 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 			}
 			Find(h.TLVs, TypeNetNS)
 		}); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+			t.Errorf("%s: %v allocations, want 0", name, n)
 		}
 	}
 }

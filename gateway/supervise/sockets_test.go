@@ -23,13 +23,13 @@ func TestParse(t *testing.T) {
 	}{
 		{name: "nothing"},
 		{name: "one, named", env: "LISTEN_PID=42 LISTEN_FDS=1 LISTEN_FDNAMES=web",
-			want: []Socket{{FD: 3, Name: "web", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}}},
 		{name: "two of one name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web:web",
-			want: []Socket{{FD: 3, Name: "web", Activated: true, Held: true}, {FD: 4, Name: "web", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}, {FD: 4, Name: "systemd:web", Held: true}}},
 		{name: "without names", env: "LISTEN_PID=42 LISTEN_FDS=1",
-			want: []Socket{{FD: 3, Name: "unknown", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}}},
 		{name: "an empty name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=:b",
-			want: []Socket{{FD: 3, Name: "unknown", Activated: true, Held: true}, {FD: 4, Name: "b", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}, {FD: 4, Name: "systemd:b", Held: true}}},
 		{name: "of another process", env: "LISTEN_PID=41 LISTEN_FDS=1 LISTEN_FDNAMES=web"},
 		{name: "of nobody", env: "LISTEN_FDS=1 LISTEN_FDNAMES=web"},
 		{name: "too few names", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web", fails: "names 1 sockets of 2"},
@@ -110,7 +110,7 @@ func TestInspect(t *testing.T) {
 		{name: "abstract", bound: "@unproxy-test", fd: func(t *testing.T) int {
 			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), &unix.SockaddrUnix{Name: fmt.Sprintf("@unproxy-test-%d", os.Getpid())})
 		}},
-		{name: "a FIFO", fault: "is no socket", fd: func(*testing.T) int { return pipe[0] }},
+		{name: "a FIFO", fault: "is not a socket", fd: func(*testing.T) int { return pipe[0] }},
 		{name: "ListenDatagram=", fault: "is not a stream socket", fd: func(t *testing.T) int { return open(t, unix.AF_INET, unix.SOCK_DGRAM, 0) }},
 		{name: "ListenSequentialPacket=", fault: "is not a stream socket", fd: func(t *testing.T) int {
 			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_SEQPACKET, 0), &unix.SockaddrUnix{Name: path + "2"})
@@ -119,7 +119,7 @@ func TestInspect(t *testing.T) {
 		{name: "SocketProtocol=mptcp", fault: "is not plain TCP", fd: func(t *testing.T) int {
 			return listening(t, open(t, unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP), loopback)
 		}},
-		{name: "vsock", fault: "is neither of IP", fd: func(t *testing.T) int {
+		{name: "vsock", fault: "is neither an IP", fd: func(t *testing.T) int {
 			return listening(t, open(t, unix.AF_VSOCK, unix.SOCK_STREAM, 0), &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY})
 		}},
 	}
@@ -136,8 +136,8 @@ func TestInspect(t *testing.T) {
 			if !strings.HasPrefix(bound, row.bound) || (bound == "") != (row.bound == "") {
 				t.Errorf("bound to %q, want %q", bound, row.bound)
 			}
-			if !strings.HasPrefix(s.Fault, row.fault) || (s.Fault == "") != (row.fault == "") || (s.Mend == "") != (s.Fault == "") {
-				t.Errorf("fault %q (%q), want %q", s.Fault, s.Mend, row.fault)
+			if !strings.HasPrefix(s.Fault, row.fault) || (s.Fault == "") != (row.fault == "") || (s.Hint == "") != (s.Fault == "") {
+				t.Errorf("fault %q (%q), want %q", s.Fault, s.Hint, row.fault)
 			}
 			flags, err := unix.FcntlInt(uintptr(s.FD), unix.F_GETFL, 0)
 			if err != nil || flags&unix.O_NONBLOCK == 0 {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,6 +35,16 @@ func playChild(part string) error {
 	case "exits":
 		return errors.New("no")
 	case "hangs":
+		select {}
+	case "hangs with a child", "exits with a child", "killed with a child":
+		cmd := exec.Command("sleep", "300")
+		cmd.ExtraFiles = []*os.File{os.NewFile(childFirst, "socket")}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		if part == "exits with a child" {
+			return errors.New("no")
+		}
 		select {}
 	case "babbles":
 		_, err := os.NewFile(parentFD, "parent").WriteString("\x00\x01nonsense\n")
@@ -215,5 +226,78 @@ func TestNoParent(t *testing.T) {
 	p.Failed(errors.New("alone"))
 	if err := p.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Short lists of sockets stand in the environment, long ones in a file behind the
+// sockets (MAX_ARG_STRLEN, execve(2)). Either way all names arrive.
+func TestSocketList(t *testing.T) {
+	for _, n := range []int{0, 1, 1000, 15_000} {
+		sockets := make([]Socket, n)
+		for i := range sockets {
+			sockets[i] = Socket{FD: 100, Name: fmt.Sprintf("127.0.0.1:%d", i), Held: i%2 == 0}
+		}
+		list, err := newSocketList(sockets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.variable) > 128<<10-len(upgradeMark)-2 {
+			t.Errorf("%d sockets: the variable has %d bytes", n, len(list.variable))
+		}
+		value := list.variable
+		if list.file != nil {
+			if want := fmt.Sprintf("fd:%d", childFirst+n); value != want {
+				t.Errorf("%d sockets: the variable is %q, want %q", n, value, want)
+			}
+			fd, err := unix.Dup(int(list.file.Fd())) // stands in for what the child gets
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = fmt.Sprintf("fd:%d", fd)
+		}
+		list.close()
+		got, err := readSocketList(value)
+		if err != nil || len(got) != n {
+			t.Fatalf("%d sockets: got %d, %v", n, len(got), err)
+		}
+		for i, s := range got {
+			if want := (Socket{FD: childFirst + i, Name: sockets[i].Name, Held: sockets[i].Held}); s != want {
+				t.Fatalf("socket %d of %d: %+v, want %+v", i, n, s, want)
+			}
+		}
+	}
+	for _, value := range []string{"fd:", "fd:1", "fd:x", "fd:1048576", "["} {
+		if _, err := readSocketList(value); err == nil {
+			t.Errorf("%q: no error", value)
+		}
+	}
+}
+
+// What a child has started ends with it, whether it hangs, crashes or is given up, and
+// so holds no socket any more. The end of a pipe stands in for the socket.
+func TestUpgradeEndsTheGroup(t *testing.T) {
+	for _, part := range []string{"hangs with a child", "exits with a child", "killed with a child"} {
+		t.Run(part, func(t *testing.T) {
+			var pipe [2]int
+			if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			held := os.NewFile(uintptr(pipe[0]), "held")
+			defer held.Close()
+			child, err := program(t, part).Start([]Socket{{FD: pipe[1], Name: "pipe"}})
+			unix.Close(pipe[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if part == "killed with a child" {
+				child.Kill()
+			} else if err := child.AwaitReady(300 * time.Millisecond); err == nil {
+				t.Error("no error of a child that does not serve")
+			}
+			<-child.ended
+			if _, err := io.ReadAll(held); err != nil { // returns once every writer is gone
+				t.Error(err)
+			}
+		})
 	}
 }

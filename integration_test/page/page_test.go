@@ -71,7 +71,7 @@ func TestPage(t *testing.T) {
 		b.eventually("three connections are listed", "document.querySelectorAll('#connections tr').length === 3")
 		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB", markup+`\u{202e}`)
 		b.wantText("#forwards", "127.0.0.1:2000", "127.0.0.1:3000")
-		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "switch it on there")
+		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "enable the PROXY protocol on the load balancer")
 		b.wantText("#trust", "127.0.0.1", "--trust", "4")
 		if n := evaluate[int](b, "document.querySelectorAll('main img').length"); n != 0 {
 			t.Errorf("%d texts became markup", n)

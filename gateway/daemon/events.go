@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"unproxy/gateway/config"
+	"unproxy/gateway/engine"
+	"unproxy/gateway/readiness"
+	"unproxy/gateway/record"
+)
+
+// logListening logs where the gateway listens.
+func (d *daemon) logListening() {
+	for _, b := range d.gateway.Bound() {
+		d.log.Info().Str("forward", b.Listener.Name).Str("address", b.Addr.String()).Msg("listening")
+	}
+}
+
+// logReady logs that connections are accepted, and the limits that apply.
+func (d *daemon) logReady() {
+	c := d.config.Gateway
+	transparent, rules := false, 0
+	for _, f := range c.Forwards {
+		transparent = transparent || f.Transparent
+		rules = max(rules, len(config.Rules(f.Trust)))
+	}
+	d.log.Info().Str("version", d.config.VersionLine).
+		Int("forwards", len(c.Forwards)).Int("loops", c.Loops).Int("trust_rules", rules).
+		Bool("transparent", transparent).Int("backlog", backlog()).
+		Int("max_connections", c.MaxConnections).Int("udp_max_flows", c.MaxFlows).
+		Int("pid", os.Getpid()).Msg("ready")
+}
+
+// logStopped logs how much was done, and how much the drain cut.
+func (d *daemon) logStopped() {
+	var accepted, flows, cut uint64
+	tallies, _ := d.gateway.Tallies(context.Background()) // the loops have ended: it neither waits nor fails
+	for i := range tallies {
+		if d.config.Gateway.Forwards[i].Datagrams {
+			flows += tallies[i].Accepted
+		} else {
+			accepted += tallies[i].Accepted
+		}
+		for _, n := range tallies[i].Closed[record.Drained] {
+			cut += n
+		}
+	}
+	d.log.Info().Uint64("accepted", accepted).Uint64("flows", flows).Uint64("cut", cut).Msg("stopped")
+}
+
+// notice logs an event that belongs to no connection.
+func (d *daemon) notice(n engine.Notice) {
+	d.shortage.note(n, &d.readiness)
+	line := d.log.Warn()
+	if n.Event == "resolved" || n.Event == "accept_resumed" {
+		line = d.log.Info()
+	}
+	line = line.Str("event", n.Event)
+	if n.Forward != "" {
+		line = line.Str("forward", n.Forward)
+	}
+	if n.Detail != "" {
+		line = line.Str("detail", n.Detail)
+	}
+	if n.Err != nil {
+		line = line.Str("error", oneLine(n.Err))
+	}
+	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
+}
+
+// shortage counts the event loops that cannot accept for want of descriptors or
+// memory. The gateway is not ready while there is one.
+type shortage struct {
+	mu    sync.Mutex
+	loops int
+}
+
+// note takes in a notice. A loop reports the end of every shortage that it has
+// reported.
+func (s *shortage) note(n engine.Notice, r *readiness.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch n.Event {
+	case "accept_paused":
+		s.loops++
+		r.Set(readiness.Descriptors, n.Detail)
+	case "accept_resumed":
+		if s.loops--; s.loops == 0 {
+			r.Clear(readiness.Descriptors)
+		}
+	}
+}
+
+// mostErrors is how many of the errors that one joins are written out.
+const mostErrors = 3
+
+// oneLine is the text of an error without line breaks, for the log and for
+// "systemctl status". Of many joined errors it has the first few and the number of
+// the others: thousands of listeners may fail at once.
+func oneLine(err error) string {
+	all := single(err)
+	var texts []string
+	for _, e := range all[:min(len(all), mostErrors)] {
+		lines := strings.FieldsFunc(e.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+		texts = append(texts, lines...)
+	}
+	if n := len(all) - mostErrors; n > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// single returns the errors that err joins, in order.
+func single(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, single(e)...)
+	}
+	return all
+}
+
+// plural writes a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
