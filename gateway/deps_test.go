@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"": {"gateway/command"},
 	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/record", "gateway/supervise",
 		"transparent"},
-	"gateway/config": {"gateway/config/value", "gateway/engine", "gateway/forward", "gateway/proxyproto", "gateway/record",
+	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},

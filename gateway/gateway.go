@@ -18,14 +18,15 @@ import (
 	"unproxy/transparent"
 )
 
-// ownEvery is how often the host's own addresses are listed anew: no header may
-// name one of them in transparent mode, nor lead back to the gateway through one.
+// ownEvery is how often the host's own addresses are listed: in transparent mode
+// no header may name one of them, nor lead back to the gateway through one.
 const ownEvery = 10 * time.Second
 
 // Gateway is a running gateway, or one about to run. Its methods may be called
 // from any goroutine.
 type Gateway struct {
 	config config.Config
+	notice func(engine.Notice)
 	engine *engine.Engine
 	relay  *datagram.Relay           // of the forwards of datagrams
 	own    *transparent.OwnAddresses // nil where no forward has to know them
@@ -46,16 +47,27 @@ func newSignal() signal {
 	return signal{sent, sync.OnceFunc(func() { close(sent) })}
 }
 
-// New opens every listener, so that what cannot be served is known before
-// anything is. Where a forward is transparent, or takes what was sent to other
-// addresses, it first makes sure that the kernel lets it; the error is then a [transparent.OptionError]. Of a
-// listener that cannot be opened it is an [engine.ListenError], and of a
-// configuration that is wrong those of [config.Config.Validate].
-func New(c config.Config) (*Gateway, error) {
+// Observer receives what a gateway reports. A nil function discards it.
+type Observer struct {
+	// Connection receives each finished connection. It is called on an event
+	// loop, from several at once, and must neither block nor keep its argument.
+	Connection func(*record.Connection)
+	// Notice receives the rare events that belong to no connection. It may be
+	// called from any goroutine.
+	Notice func(engine.Notice)
+}
+
+// New opens every listener, so that configuration errors surface before the first
+// connection. For transparent and tproxy forwards it first checks that the kernel
+// permits them; the error is then a [transparent.OptionError]. For a listener
+// that cannot be opened it is an [engine.ListenError], and for an invalid
+// configuration those of [config.Config.Validate]. The configuration must not
+// change afterwards.
+func New(c *config.Config, o Observer) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
+	g := &Gateway{config: *c, notice: o.Notice, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
 	if err := g.checkCapabilities(); err != nil {
 		return nil, err
 	}
@@ -66,7 +78,7 @@ func New(c config.Config) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
-	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: c.Observe, Notice: c.Notice})
+	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: o.Connection, Notice: o.Notice})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
@@ -74,8 +86,8 @@ func New(c config.Config) (*Gateway, error) {
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
 		Guest:          g.relay.Guest,
-		Report:         c.Observe,
-		Notice:         c.Notice,
+		Report:         o.Connection,
+		Notice:         o.Notice,
 	})
 	if err != nil {
 		return nil, err
@@ -100,8 +112,8 @@ func (g *Gateway) checkCapabilities() error {
 	return nil
 }
 
-// learnOwnAddresses has the forwards know the host's own addresses: those that
-// must not be connected from, and those where a header could lead in a circle.
+// learnOwnAddresses tells the forwards the host's own addresses: no client may
+// have one of them, and a header that names one could lead in a circle.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
 		if !f.Transparent && !f.HasHeaderBackend() {
@@ -119,18 +131,20 @@ func (g *Gateway) learnOwnAddresses() error {
 	return nil
 }
 
-// Addrs returns the addresses that the listeners are bound to, in the order of
-// the configuration's forwards and their listeners.
-func (g *Gateway) Addrs() []forward.Endpoint {
-	var all []forward.Endpoint
+// Bound returns the open listeners, in the order of the configuration's forwards
+// and their listeners.
+func (g *Gateway) Bound() []forward.Bound {
+	var all []forward.Bound
 	streams, datagrams := g.engine.Bound(), g.relay.Bound()
 	for _, f := range g.config.Forwards {
-		n, bound := len(f.Listeners), &streams
+		addrs := &streams
 		if f.Datagrams {
-			bound = &datagrams
+			addrs = &datagrams
 		}
-		all = append(all, (*bound)[:n]...)
-		*bound = (*bound)[n:]
+		for i, l := range f.Listeners {
+			all = append(all, forward.Bound{Forward: f, Listener: l, Addr: (*addrs)[i]})
+		}
+		*addrs = (*addrs)[len(f.Listeners):]
 	}
 	return all
 }
@@ -138,7 +152,7 @@ func (g *Gateway) Addrs() []forward.Endpoint {
 // Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 
-// EachSession calls visit for every connection that goes on; see
+// EachSession calls visit for every open connection; see
 // [engine.Engine.EachSession].
 func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) error {
 	return g.engine.EachSession(ctx, visit)
@@ -154,12 +168,12 @@ func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
-// Datagrams returns what was counted so far of datagrams.
+// Datagrams returns the counters of UDP.
 func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }
 
-// Run serves until ctx is done and then drains: it goes on for DrainDelay,
-// stops accepting, lets the connections that it has finish for DrainTimeout and
-// cuts the rest. It returns nil after that. Run may be called once. After
+// Run serves until ctx is done and then drains: it keeps accepting for DrainDelay,
+// lets existing connections finish for DrainTimeout and cuts the rest. It returns
+// nil after that. Run may be called once. After
 // [Gateway.HandOver] it drains without the delay.
 func (g *Gateway) Run(ctx context.Context) error {
 	if g.engine == nil {
@@ -199,26 +213,26 @@ func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
 	}
 }
 
-// Hurry ends the drain at once: what is left is cut.
+// Hurry ends the drain: the remaining connections are cut.
 func (g *Gateway) Hurry() { g.hurry.send() }
 
 // Started is closed when Run has begun to accept connections.
 func (g *Gateway) Started() <-chan struct{} { return g.started }
 
-// Alive is closed when all event loops have come round; see [engine.Engine.Alive].
+// Alive is closed once every event loop has run a turn; see [engine.Engine.Alive].
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
-// Sockets returns copies of the listening sockets, for the process that is to
-// take over. It is for a gateway that has started and does not drain.
+// Sockets returns copies of the listening sockets, for the process that takes
+// over. Call it only after the start and before the drain.
 func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets() }
 
-// HandOver stops accepting, because another process serves what [Gateway.Sockets]
-// returned: what waits in the queues is left to it. The connections that are
-// here drain.
+// HandOver stops accepting and drains, because another process serves what
+// [Gateway.Sockets] returned. Connections that wait in the listeners' queues are
+// left to it.
 func (g *Gateway) HandOver() { g.handed.send() }
 
-// watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
-// leaves the last one in force.
+// watchOwnAddresses keeps the list of the host's addresses current. When it cannot
+// be read, the last one stays in force.
 func (g *Gateway) watchOwnAddresses(ctx context.Context) {
 	ticker := time.NewTicker(ownEvery)
 	defer ticker.Stop()
@@ -227,8 +241,8 @@ func (g *Gateway) watchOwnAddresses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := g.own.Refresh(); err != nil && g.config.Notice != nil {
-				g.config.Notice(engine.Notice{Event: "addresses_unknown", Err: err})
+			if err := g.own.Refresh(); err != nil && g.notice != nil {
+				g.notice(engine.Notice{Event: "addresses_unknown", Err: err})
 			}
 		}
 	}

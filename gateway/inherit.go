@@ -50,7 +50,7 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 	var all []forward.Listener
 	for s, ok := a.take(l.SocketName()); ok; s, ok = a.take(l.SocketName()) {
 		if strings.HasPrefix(s.Path, "@") {
-			s.Fault = "is in the abstract name space, where no mode says who may connect"
+			s.Fault = "is in the abstract namespace, where no mode restricts who may connect"
 			s.Hint = "ListenStream=/run/unproxy/NAME.sock in the .socket unit"
 		}
 		if s.Fault != "" {
@@ -72,12 +72,12 @@ func listeningSocket(s supervise.Socket) *forward.Socket {
 	return &forward.Socket{Name: s.Name, FD: s.FD, Bound: forward.Endpoint{Addr: s.Addr, Path: s.Path}, Held: s.Held}
 }
 
-// fail records what is wrong.
-func (a *adoption) fail(what, remedy string) {
-	a.found = append(a.found, &config.Problem{Message: what, Remedy: remedy})
+// fail records a problem.
+func (a *adoption) fail(message, hint string) {
+	a.found = append(a.found, config.NewProblem(message, hint))
 }
 
-// take takes the first socket of a name.
+// take removes the first socket of a name and returns it.
 func (a *adoption) take(name string) (supervise.Socket, bool) {
 	i := slices.IndexFunc(a.sockets, func(s supervise.Socket) bool { return s.Name == name })
 	if i < 0 {
@@ -99,15 +99,15 @@ func (a *adoption) missing(l forward.Listener) {
 	what := fmt.Sprintf("listener %s: systemd hands over no socket of that name", l.Name)
 	if len(names) == 0 {
 		a.fail(what, "start it by a .socket unit with FileDescriptorName="+l.Activation+
-			", and not by its .service unit or from a shell alone")
+			", not by its .service unit or from a shell")
 		return
 	}
 	names = slices.Compact(names)
-	remedy := "it hands over " + few(names) + ": write systemd:" + names[0]
+	hint := "it hands over " + few(names) + ": write systemd:" + names[0]
 	if slices.Equal(names, []string{"unknown"}) || strings.HasSuffix(names[0], ".socket") {
-		remedy = "it hands over " + few(names) + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
+		hint = "it hands over " + few(names) + ": write FileDescriptorName=" + l.Activation + " in the .socket unit"
 	}
-	a.fail(what, remedy)
+	a.fail(what, hint)
 }
 
 // few lists the first names and counts the others.

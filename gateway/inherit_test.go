@@ -64,7 +64,7 @@ func TestAdopt(t *testing.T) {
 		{name: "the wrong type", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is a connection and not a listener")},
 			fails: `the socket "web" that systemd hands over is a connection and not a listener`, hint: "Accept=no"},
 		{name: "an abstract name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:web", 3, "@web")},
-			fails: "is in the abstract name space", hint: "ListenStream=/run/unproxy/NAME.sock"},
+			fails: "is in the abstract namespace", hint: "ListenStream=/run/unproxy/NAME.sock"},
 		{name: "of the wrong type, but not wanted", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is not a socket")},
 			fds: []int{0}, left: []string{"systemd:web"}},
 	}
@@ -77,7 +77,7 @@ func TestAdopt(t *testing.T) {
 			left, err := Adopt(c, row.sockets)
 			if row.fails != "" {
 				var p *config.Problem
-				if !errors.As(err, &p) || !strings.Contains(p.Message, row.fails) || !strings.Contains(p.Remedy, row.hint) {
+				if !errors.As(err, &p) || !strings.Contains(p.Error(), row.fails) || !strings.Contains(p.Hint(), row.hint) {
 					t.Errorf("the problem is %v (%+v), want %q with %q", err, p, row.fails, row.hint)
 				}
 				return
@@ -132,7 +132,7 @@ func TestActivationWithoutTrust(t *testing.T) {
 		fails bool
 	}{{"/run/web", false}, {"0.0.0.0:80", true}} {
 		c, warnings, err := config.Load(src)
-		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "only a unix socket will do") {
+		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "only a unix socket can be served") {
 			t.Fatalf("%v, %v", warnings, err)
 		}
 		if _, err := Adopt(c, []supervise.Socket{handed("systemd:web", 3, row.bound)}); err != nil {

@@ -47,11 +47,10 @@ func (a Address) IsLocal() bool { return a.Path != "" || a.TCP.Addr().IsLoopback
 func ParseAddress(text string, insecure bool) (Address, error) {
 	a, problem := parse(text)
 	if problem == nil && !a.IsLocal() && !insecure {
-		problem = &config.Problem{
-			Message: fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text),
-			Remedy: fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s; "+
-				"or allow it with --admin-insecure", a.TCP.Port(), exampleSocket),
-		}
+		problem = config.NewProblem(
+			fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text),
+			fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s; "+
+				"or allow it with --admin-insecure", a.TCP.Port(), exampleSocket))
 	}
 	if problem != nil {
 		return Address{}, problem
@@ -68,8 +67,8 @@ const maxSocketPath = 107
 
 // parse parses an address, whether or not other hosts can reach it.
 func parse(text string) (Address, *config.Problem) {
-	fault := func(why, remedy string) (Address, *config.Problem) {
-		return Address{}, &config.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
+	fault := func(why, hint string) (Address, *config.Problem) {
+		return Address{}, config.NewProblem(fmt.Sprintf("--admin %.120q %s", text, why), hint)
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		switch {

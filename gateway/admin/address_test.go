@@ -58,7 +58,7 @@ func TestParseAddress(t *testing.T) {
 			t.Errorf("%q: error %v; want a problem with %q", tt.text, err, tt.wrong)
 			continue
 		}
-		if !strings.Contains(problem.Message, tt.wrong) || !strings.Contains(problem.Remedy, tt.hint) {
+		if !strings.Contains(problem.Error(), tt.wrong) || !strings.Contains(problem.Hint(), tt.hint) {
 			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, problem, tt.wrong, tt.hint)
 		}
 	}

@@ -19,7 +19,7 @@ type fake struct {
 	counters engine.Counters
 	reloads  config.ReloadState
 	tallies  []record.ForwardTally
-	bound    []forward.Endpoint
+	bound    []forward.Bound
 	sessions []engine.Session
 	reset    []uint64 // IDs passed to Reset
 	err      error    // of methods that wait for event loops
@@ -27,7 +27,7 @@ type fake struct {
 	datagrams datagram.Counters
 }
 
-func (f *fake) Addrs() []forward.Endpoint { return f.bound }
+func (f *fake) Bound() []forward.Bound { return f.bound }
 
 func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
 	for _, s := range f.sessions {
@@ -88,11 +88,12 @@ func busy() (*Server, *fake) {
 	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
-			f.Listeners = append(f.Listeners, forward.Listener{
+			l := forward.Listener{
 				Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}},
-			})
-			bound := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))
-			g.bound = append(g.bound, forward.Endpoint{Addr: bound})
+			}
+			f.Listeners = append(f.Listeners, l)
+			at := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))
+			g.bound = append(g.bound, forward.Bound{Forward: f, Listener: l, Addr: forward.Endpoint{Addr: at}})
 		}
 		t := record.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))

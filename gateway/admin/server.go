@@ -101,7 +101,7 @@ type Version struct {
 // Gateway is a running gateway. [*gateway.Gateway] implements it. Methods may be
 // called from several goroutines; those with a context wait for the event loops.
 type Gateway interface {
-	Addrs() []forward.Endpoint
+	Bound() []forward.Bound
 	Counters() engine.Counters
 	Reloads() config.ReloadState
 	Datagrams() datagram.Counters

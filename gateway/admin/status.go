@@ -120,13 +120,18 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Forwards = s.forwards(tallies, g.Addrs())
+	answer.Forwards = s.forwards(tallies, g.Bound())
 	return answer, nil
 }
 
-// forwards returns the status of all forwards. bound holds the addresses of all
-// their listeners, in order.
-func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Endpoint) []ForwardStatus {
+// forwards returns the status of all forwards, with their first listeners.
+func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound) []ForwardStatus {
+	listeners := map[*forward.Forward][]ListenerStatus{}
+	for _, b := range bound {
+		if shown := listeners[b.Forward]; len(shown) < maxListeners {
+			listeners[b.Forward] = append(shown, ListenerStatus{b.Listener.Name, b.Addr.String(), b.Listener.BackendText()})
+		}
+	}
 	all := make([]ForwardStatus, len(tallies))
 	for i := range tallies {
 		t, f := &tallies[i], s.config.Gateway.Forwards[i]
@@ -135,13 +140,8 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Endpoin
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
-			Rates: s.recorder.rates(name), History: s.recorder.history(name),
+			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
 		}
-		for j, l := range f.Listeners[:min(len(f.Listeners), maxListeners)] {
-			listener := ListenerStatus{l.Name, bound[j].String(), l.BackendText()}
-			all[i].Listeners = append(all[i].Listeners, listener)
-		}
-		bound = bound[len(f.Listeners):]
 	}
 	return all
 }

@@ -28,7 +28,7 @@ func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 	return daemon.Admin{Address: a, Profiles: profiles}, []config.Warning{{
 		Message: fmt.Sprintf("--admin %s can be reached from other hosts: anyone who reaches it sees the clients' "+
 			"addresses and may cut connections", a),
-		Remedy: "restrict access with a firewall, or listen on 127.0.0.1",
+		Hint: "restrict access with a firewall, or listen on 127.0.0.1",
 	}}, nil
 }
 
@@ -38,7 +38,7 @@ func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 		all = append(all, config.Warning{Message: "--admin-insecure does nothing without --admin"})
 	}
 	if profiles {
-		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Remedy: "--admin 127.0.0.1:9180"})
+		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Hint: "--admin 127.0.0.1:9180"})
 	}
 	return all
 }

@@ -105,7 +105,7 @@ func misspelt(name string, known []string) []config.Warning {
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {
 		return nil
 	}
-	return []config.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Remedy: "did you mean " + near + "?"}}
+	return []config.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Hint: "did you mean " + near + "?"}}
 }
 
 // joinSwitches writes "--transparent on" as "--transparent=on". Package flag

@@ -106,10 +106,8 @@ func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
 
 // noRoutes is what there is to say where no forward needs any.
 func noRoutes() error {
-	return &config.Problem{
-		Message: "no forward is transparent: plain connections need no routes",
-		Remedy:  "give the flags of the gateway, --transparent among them",
-	}
+	return config.NewProblem("no forward is transparent: plain connections need no routes",
+		"give the flags of the gateway, --transparent among them")
 }
 
 func routesPrint(ctx *cli.Context, g *given) error {

@@ -27,7 +27,7 @@ func setAccept(d *draft, texts []string) error {
 	for _, w := range strings.Split(last(texts), ",") {
 		i, err := value.Word(strings.TrimSpace(w), "v1", "v2")
 		if err != nil {
-			return &value.Error{Why: "is not v1, v2 or v1,v2", Instead: "v1,v2"}
+			return &value.Error{Why: "is not v1, v2 or v1,v2", Hint: "v1,v2"}
 		}
 		accepted[i] = true
 	}
@@ -42,8 +42,8 @@ func setMaxHeader(d *draft, texts []string) error {
 	}
 	if n < leastHeader {
 		return &value.Error{
-			Why:     fmt.Sprintf("is too short: a header with IPv6 addresses takes %d bytes", leastHeader),
-			Instead: "16KiB",
+			Why:  fmt.Sprintf("is too short: a header with IPv6 addresses takes %d bytes", leastHeader),
+			Hint: "16KiB",
 		}
 	}
 	if n >= math.MaxUint16 {
@@ -56,7 +56,7 @@ func setMaxHeader(d *draft, texts []string) error {
 func setHeaders(d *draft, texts []string) error {
 	n, err := value.Count(last(texts), mostHeaders)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "would strip no header", Instead: "1"}
+		err = &value.Error{Why: "would strip no header", Hint: "1"}
 	}
 	d.Headers = int(n)
 	return err
@@ -77,7 +77,7 @@ func setRedirect(d *draft, texts []string) error {
 func setFlowTimeout(d *draft, texts []string) (err error) {
 	d.FlowTimeout, err = value.Duration(last(texts), time.Millisecond, longest)
 	if err == nil && d.FlowTimeout == 0 {
-		err = &value.Error{Why: "would never end a flow", Instead: "60s"}
+		err = &value.Error{Why: "would never end a flow", Hint: "60s"}
 	}
 	return err
 }
@@ -88,8 +88,8 @@ func setAcceptRate(d *draft, texts []string) error {
 	n, err := value.Count(often, mostRate)
 	if err != nil {
 		return &value.Error{
-			Why:     fmt.Sprintf("is not N or N/BURST, connections per second, from 1 to %d", mostRate),
-			Instead: "100/200",
+			Why:  fmt.Sprintf("is not N or N/BURST, connections per second, from 1 to %d", mostRate),
+			Hint: "100/200",
 		}
 	}
 	b := n
@@ -97,8 +97,8 @@ func setAcceptRate(d *draft, texts []string) error {
 		b, err = value.Count(burst, mostRate)
 		if err != nil || b == 0 || n == 0 {
 			return &value.Error{
-				Why:     fmt.Sprintf("has no burst from 1 to %d", mostRate),
-				Instead: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1)),
+				Why:  fmt.Sprintf("has no burst from 1 to %d", mostRate),
+				Hint: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1)),
 			}
 		}
 	}

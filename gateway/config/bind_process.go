@@ -16,7 +16,7 @@ const mostLoops = 1024
 func setLoops(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), mostLoops)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "leaves no loop to serve connections", Instead: "1"}
+		err = &value.Error{Why: "leaves no loop to serve connections", Hint: "1"}
 	}
 	c.Loops = int(n)
 	return err
@@ -25,7 +25,7 @@ func setLoops(c *Config, texts []string) error {
 func setUpgradeTimeout(c *Config, texts []string) (err error) {
 	c.UpgradeTimeout, err = value.Duration(last(texts), 100*time.Millisecond, longest)
 	if err == nil && c.UpgradeTimeout == 0 {
-		err = &value.Error{Why: "leaves the new process no time", Instead: "30s"}
+		err = &value.Error{Why: "leaves the new process no time", Hint: "30s"}
 	}
 	return err
 }
@@ -36,7 +36,7 @@ func setUpgradeTimeout(c *Config, texts []string) (err error) {
 func setRouteTable(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), math.MaxUint32)
 	if err == nil && (n == 0 || n >= 253 && n <= 255) {
-		err = &value.Error{Why: "is a table of the system's own", Instead: fmt.Sprint(returnpath.Default)}
+		err = &value.Error{Why: "is reserved by the kernel", Hint: fmt.Sprint(returnpath.Default)}
 	}
 	c.Routes.Table = uint32(n)
 	return err
@@ -50,8 +50,8 @@ func setRulePreference(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), math.MaxUint32)
 	if err == nil && (n == 0 || n >= main-1) {
 		err = &value.Error{
-			Why:     fmt.Sprintf("is not between 1 and %d, before the table main", main-2),
-			Instead: fmt.Sprint(returnpath.Default),
+			Why:  fmt.Sprintf("is not between 1 and %d, before the table main", main-2),
+			Hint: fmt.Sprint(returnpath.Default),
 		}
 	}
 	c.Routes.Preference = uint32(n)
@@ -62,7 +62,7 @@ func setRulePreference(c *Config, texts []string) error {
 func setRouteMark(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), math.MaxUint32-2)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "is the mark of every packet", Instead: fmt.Sprint(returnpath.Default)}
+		err = &value.Error{Why: "is the mark of unmarked packets", Hint: fmt.Sprint(returnpath.Default)}
 	}
 	c.Routes.Mark = uint32(n)
 	return err

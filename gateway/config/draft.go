@@ -12,13 +12,13 @@ import (
 	"unproxy/transparent"
 )
 
-// draft is a forward whose settings are being put together.
+// draft is a forward whose settings are being collected.
 type draft struct {
 	forward.Forward
 	// given holds the names of the settings that were given: as flags in the
 	// draft that is common to all forwards, as keys in that of one.
 	given map[string]bool
-	// lists are the lists of addresses, which are loaded when all is known.
+	// lists are the lists of addresses, which are loaded last.
 	lists [len(listKinds)]list
 }
 
@@ -39,11 +39,10 @@ func newDraft() draft {
 	}
 }
 
-// take puts the values of s into d. An empty value is refused where it cannot
-// be meant.
+// take puts the values of s into d. Only a switch may have an empty value.
 func (d *draft) take(s *Setting, texts []string) error {
 	if !s.Switch && slices.Contains(texts, "") {
-		return &value.Error{Why: "is no value; it takes " + s.Argument}
+		return &value.Error{Why: "is empty: it takes " + s.Argument}
 	}
 	d.given[s.Name] = true
 	return s.forward(d, texts)
@@ -60,8 +59,8 @@ func (d *draft) dropLists(keys Values) {
 	}
 }
 
-// nameLists says after what the rules were written, for the lists that are
-// given here.
+// nameLists notes where the rules of the lists that are given here were written,
+// for messages.
 func (d *draft) nameLists(prefix string) {
 	for kind, k := range listKinds {
 		if d.given[k.flag] || d.given[k.flag+"-file"] {
@@ -70,9 +69,9 @@ func (d *draft) nameLists(prefix string) {
 	}
 }
 
-// settle drops what was given for all forwards and cannot be meant for this one,
-// and applies the defaults that depend on other settings. common holds the
-// names of what was given for all.
+// settle drops what was given for all forwards and does not apply to this one, and
+// sets the defaults that depend on other settings. common holds the names of
+// what was given for all.
 func (d *draft) settle(common map[string]bool) {
 	if d.Datagrams {
 		d.TProxy, d.Redirect = false, nil // only connections are redirected
@@ -85,7 +84,7 @@ func (d *draft) settle(common map[string]bool) {
 	}
 }
 
-// key takes in one key of a forward.
+// key reads one key of a forward.
 func (p *problems) key(d *draft, name string, texts []string) {
 	s := Find(name)
 	switch {
@@ -93,11 +92,12 @@ func (p *problems) key(d *draft, name string, texts []string) {
 		p.add(fmt.Sprintf("unknown key %q", value.Shorten(name)), keyHint(s, name))
 		return
 	case len(texts) > 1 && !s.Repeatable:
-		p.add(fmt.Sprintf("key %q is given %d times", name, len(texts)), "give it once: ?"+name+"="+value.Shorten(last(texts)))
+		p.add(fmt.Sprintf("key %q is given %d times", name, len(texts)),
+			"give it once: ?"+name+"="+value.Shorten(last(texts)))
 		return
 	}
 	if err := d.take(s, texts); err != nil {
-		p.add(fmt.Sprintf("%s %q %v", name, value.Shorten(atFault(texts, err)), err), remedy(err, "?"+name+"="))
+		p.add(fmt.Sprintf("%s %q %v", name, value.Shorten(atFault(texts, err)), err), valueHint(err, "?"+name+"="))
 	}
 }
 
@@ -116,13 +116,12 @@ func keyHint(s *Setting, name string) string {
 	if near := value.Nearest(name, names); near != "" {
 		return "did you mean ?" + near + "?"
 	}
-	return "the keys are the flags for connections without their dashes, see unproxy --help"
+	return "the keys are the flags of the groups Trust to Connections without their dashes, see unproxy --help"
 }
 
-// separateFamilies makes a listener that was written [::]:PORT one of IPv6
-// alone where another one takes the same port of IPv4: it would otherwise take
-// that one's connections. One that was written :PORT stays as it is, since
-// both families were asked for.
+// separateFamilies limits a listener that was written [::]:PORT to IPv6 where
+// another one has the same port of IPv4, whose connections it would take
+// otherwise. One that was written :PORT stays: it asks for both families.
 func separateFamilies(drafts []draft) {
 	type service struct {
 		datagrams bool

@@ -2,8 +2,8 @@ package config
 
 import "fmt"
 
-// limits settles how many connections there may be, and how many of them may
-// wait for their header: half, so that those never keep everybody else out.
+// limits sets how many connections there may be, and how many of them may wait
+// for their header: half, so that those cannot block all others.
 func (l *loader) limits() {
 	l.connections()
 	most, given := l.config.MaxConnections, l.given(maxWaitingFlag)
@@ -11,13 +11,13 @@ func (l *loader) limits() {
 		l.config.MaxWaiting = (most + 1) / 2
 	}
 	if given && most > 0 && l.config.MaxWaiting >= most {
-		l.warn(fmt.Sprintf("--max-waiting %d is no less than --max-connections, %d: connections that send no header can keep all others out", l.config.MaxWaiting, most),
-			fmt.Sprintf("--max-waiting %d", most/2))
+		l.warn(fmt.Sprintf("--max-waiting %d is not below --max-connections %d: connections that send no header"+
+			" can block all others", l.config.MaxWaiting, most), fmt.Sprintf("--max-waiting %d", most/2))
 	}
 }
 
-// connections settles how many connections and flows there may be. Where a
-// process has both, each kind may have half of its descriptors.
+// connections sets how many connections and flows there may be. A process that
+// has both gives half of its descriptors to each kind.
 func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
@@ -36,10 +36,9 @@ func (l *loader) connections() {
 	streams += max(0, l.src.Activated-names)
 	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
 	if free < 2 {
-		l.errs = append(l.errs, &Problem{
-			Message: fmt.Sprintf("%d listeners leave no file descriptor for a connection, the process may have %d", streams+datagrams, l.src.Descriptors),
-			Remedy:  moreDescriptors,
-		})
+		l.errs = append(l.errs, NewProblem(
+			fmt.Sprintf("%d listeners leave no file descriptor for a connection: the process may have %d",
+				streams+datagrams, l.src.Descriptors), moreDescriptors))
 		return
 	}
 	free -= l.copies(free, streams, datagrams)
@@ -67,8 +66,8 @@ func (l *loader) copies(free, streams, datagrams int) int {
 		l.warnings = append(l.warnings, Warning{
 			Message: fmt.Sprintf("%d file descriptors are too few for an upgrade (SIGUSR2) of %d listeners, it copies each",
 				l.src.Descriptors, streams),
-			Remedy: moreDescriptors,
-			About:  AboutDescriptors,
+			Hint:  moreDescriptors,
+			About: AboutDescriptors,
 		})
 		return 0
 	}
@@ -77,13 +76,13 @@ func (l *loader) copies(free, streams, datagrams int) int {
 
 const (
 	moreDescriptors = "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
-	// mostFlows is how many flows there may be unless somebody says so. Each
-	// takes a few kilobytes of the kernel's memory and of the gateway's.
+	// mostFlows is the default limit on flows, whatever descriptors there are:
+	// each takes a few kilobytes of memory, the kernel's and the gateway's.
 	mostFlows = 100_000
 )
 
-// settle sets a limit to what the descriptors allow, or compares what was given
-// with that.
+// settle sets a limit to what the descriptors allow, or warns of one that was
+// given and is higher.
 func (l *loader) settle(name string, allowed int, limit *int) {
 	if !l.given(name) {
 		*limit = allowed
@@ -91,16 +90,17 @@ func (l *loader) settle(name string, allowed int, limit *int) {
 	}
 	if *limit > allowed {
 		l.warnings = append(l.warnings, Warning{
-			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d", name, *limit, l.src.Descriptors, allowed),
-			Remedy:  moreDescriptors,
-			About:   AboutDescriptors,
+			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d",
+				name, *limit, l.src.Descriptors, allowed),
+			Hint:  moreDescriptors,
+			About: AboutDescriptors,
 		})
 	}
 }
 
-// reserve is how many descriptors are kept back from connections: an eighth
-// for the pipes of streams in bulk, and a few for the loops, the log, lists
-// that are read and names that are looked up.
+// reserve is how many descriptors are not for connections: an eighth for the
+// pipes of bulk streams, and a few for the loops, the log, address-list files
+// and the resolver.
 func reserve(descriptors, loops int) int {
 	return descriptors/8 + 32 + 4*loops
 }

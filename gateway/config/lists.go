@@ -19,48 +19,51 @@ const (
 	allowSourceList
 )
 
-// listKinds says of each kind by which flag its rules are given, whether it
-// holds peers that may name a client, and which part of a forward it is. A flag
-// with -file behind it gives files of the same list.
+// listKinds has for each kind the flag that gives its rules, whether it holds
+// peers that may name a client, and the part of a forward that it fills. The flag
+// with -file at its end gives files of the same list.
 var listKinds = [...]struct {
 	flag    string
 	ofPeers bool
 	put     func(*forward.Forward, *trust.Live)
 }{
-	trustList:            {trustFlag, true, func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
-	healthList:           {"health-source", false, func(f *forward.Forward, set *trust.Live) { f.Health = set }},
-	allowDestinationList: {"allow-destination", false, func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
-	allowSourceList:      {"allow-source", false, func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
+	trustList: {trustFlag, true,
+		func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
+	healthList: {"health-source", false,
+		func(f *forward.Forward, set *trust.Live) { f.Health = set }},
+	allowDestinationList: {"allow-destination", false,
+		func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
+	allowSourceList: {"allow-source", false,
+		func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
 }
 
 // list is a list of addresses before it is loaded.
 type list struct {
 	rules, files []string
-	// flag is what the rules were written after, for messages.
+	// flag is where the rules were written, for messages.
 	flag string
 }
 
-// lists loads lists of addresses, each only once, however many forwards share
-// it: what is wrong with a list is told once, and one replacement is for all.
+// lists loads lists of addresses. Forwards that share a list get the same one: its
+// problems are reported once, and a reload replaces it once.
 type lists struct {
 	loaded map[string]*trust.Live
 	all    []liveList
 }
 
-// liveList is a list of addresses and where it comes from, so that it can be
-// loaded again.
+// liveList is a list of addresses that can be loaded again.
 type liveList struct {
 	source trust.Source
 	live   *trust.Live
-	// ofPeers: the warnings of package trust speak of who may name a
-	// client, which the other lists do not say.
+	// ofPeers says that the list holds peers that may name a client. The
+	// warnings of package trust are about those.
 	ofPeers bool
-	// tried is the fingerprint of the files before they were read last.
+	// tried is the fingerprint of the files when they were last read.
 	tried string
 }
 
-// resolve loads the lists of d into its forward. A list that is broken leaves
-// a set that holds nobody, so that nothing follows from its absence.
+// resolve loads the lists of d into its forward. A broken list becomes an empty
+// set, so that its absence is not reported as well.
 func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
@@ -75,8 +78,8 @@ func (l *lists) resolve(d *draft) ([]Warning, error) {
 	return warnings, errors.Join(errs...)
 }
 
-// load returns the set of a list, nil for one that was not given. A list that
-// was loaded before has no warnings and no error a second time.
+// load returns the set of a list, nil for one that was not given. Warnings and
+// errors of a list come only the first time.
 func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	if len(from.rules) == 0 && len(from.files) == 0 {
 		return nil, nil, nil
@@ -100,15 +103,15 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	return fresh.live, warnings, err
 }
 
-// load reads the list and puts it in force nowhere.
+// load reads the list. It does not replace the live one.
 func (l *liveList) load() (*trust.Set, []Warning, error) {
 	l.tried = trust.Fingerprint(l.source.Files)
-	set, told, err := trust.Load(l.source)
+	set, doubts, err := trust.Load(l.source)
 	if !l.ofPeers {
 		return set, nil, err
 	}
-	warnings := make([]Warning, len(told))
-	for i, w := range told {
+	warnings := make([]Warning, len(doubts))
+	for i, w := range doubts {
 		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
 	}
 	return set, warnings, err

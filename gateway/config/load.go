@@ -14,7 +14,7 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Source is a configuration in the words of an operator.
+// Source is a configuration as an operator writes it.
 type Source struct {
 	// Forwards are the SPECs of the flag --forward.
 	Forwards []string
@@ -22,25 +22,26 @@ type Source struct {
 	// are left alone, and so are those that belong to the program around the
 	// gateway.
 	Settings Values
-	// Descriptors is how many files the process may have open at once, from
-	// which the limit on connections follows; 0 is unknown. Reserved is how
-	// many of them others need, such as an admin endpoint, and PerListener how many
-	// an upgrade needs for each TCP listener besides the listener's own.
+	// Descriptors is how many files the process may have open at once, which
+	// limits the number of connections; 0 is unknown. Reserved is how many of
+	// them are not for forwards, such as those of an admin endpoint, and
+	// PerListener how many an upgrade needs for each TCP listener besides the
+	// listener's own.
 	Descriptors, Reserved, PerListener int
 	// Activated is how many sockets systemd handed over: a listener systemd:NAME
 	// takes all that have its name.
 	Activated int
-	// Taken is what the process listens on besides the forwards' listeners.
+	// Taken is what the process itself listens on.
 	Taken []Taken
 }
 
-// Load makes a configuration of the operator's words: it reads the forwards,
-// combines each with the settings that hold for all, reads the lists of
-// addresses and validates the result. It opens nothing but those lists.
+// Load makes a configuration: it reads the forwards, combines each with the
+// settings that hold for all, reads the lists of addresses and validates the
+// result. It opens no file but those lists.
 //
 // All problems are found at once. The error joins them, each a [*Problem] or an
-// error of package trust; with any there is no configuration. Warnings come in
-// both cases.
+// error of package trust; then there is no configuration. Warnings are returned
+// in both cases.
 func Load(src Source) (*Config, []Warning, error) {
 	c := newConfig()
 	c.Taken = src.Taken
@@ -83,7 +84,7 @@ type loader struct {
 // given reports whether a setting was given as a flag.
 func (l *loader) given(name string) bool { return len(l.src.Settings[name]) > 0 }
 
-// process takes in the settings of the process.
+// process reads the settings of the process.
 func (l *loader) process() {
 	for i := range table {
 		s := &table[i]
@@ -97,7 +98,7 @@ func (l *loader) process() {
 	}
 }
 
-// forwards reads every forward and settles its settings.
+// forwards reads every forward and its settings.
 func (l *loader) forwards() {
 	common := l.common()
 	var drafts []draft
@@ -134,7 +135,7 @@ func (l *loader) common() draft {
 	return d
 }
 
-// forward puts a forward's own settings over the common ones.
+// forward applies a forward's own settings over the common ones.
 func (l *loader) forward(common draft, f *spec) draft {
 	d := common
 	d.given = map[string]bool{}
@@ -157,11 +158,11 @@ func (l *loader) forward(common draft, f *spec) draft {
 func (l *loader) redirect(drafts []draft) {
 	accepts := func(d draft) bool { return d.TProxy }
 	if l.given(redirectFlag) && len(drafts) > 0 && !slices.ContainsFunc(drafts, accepts) {
-		l.errs = append(l.errs, &Problem{
-			Message: "--redirect says what is handed to a tproxy listener, and there is none", Remedy: "--tproxy"})
+		l.errs = append(l.errs, NewProblem(
+			"--redirect needs a tproxy listener, and no forward has one", "add --tproxy"))
 	}
 }
 
-func (l *loader) warn(message, remedy string) {
-	l.warnings = append(l.warnings, Warning{Message: message, Remedy: remedy})
+func (l *loader) warn(message, hint string) {
+	l.warnings = append(l.warnings, Warning{Message: message, Hint: hint})
 }

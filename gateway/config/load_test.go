@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,55 @@ func TestEverySetting(t *testing.T) {
 	}
 	for _, s := range Settings() {
 		if s.IsKey() && !covered[s.Name] {
+			t.Errorf("no row for the setting %s", s.Name)
+		}
+	}
+}
+
+// processRows has a row for every setting of the process.
+var processRows = []struct {
+	flag string
+	is   func(*Config) any
+	want any
+}{
+	{"udp-max-flows 5", func(c *Config) any { return c.MaxFlows }, 5},
+	{"max-connections 6", func(c *Config) any { return c.MaxConnections }, 6},
+	{"loops 3", func(c *Config) any { return c.Loops }, 3},
+	{"spin 50us", func(c *Config) any { return c.Spin }, 50 * time.Microsecond},
+	{"max-waiting 4", func(c *Config) any { return c.MaxWaiting }, 4},
+	{"drain-delay 1s", func(c *Config) any { return c.DrainDelay }, time.Second},
+	{"drain-timeout 2s", func(c *Config) any { return c.DrainTimeout }, 2 * time.Second},
+	{"self-test-interval 3s", func(c *Config) any { return c.SelfTestInterval }, 3 * time.Second},
+	{"reload-interval 4s", func(c *Config) any { return c.ReloadInterval }, 4 * time.Second},
+	{"upgrade-timeout 5s", func(c *Config) any { return c.UpgradeTimeout }, 5 * time.Second},
+	{"route-table 101", func(c *Config) any { return c.Routes.Table }, uint32(101)},
+	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
+	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
+	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
+}
+
+// Every setting of the process does what it says and nothing else.
+func TestEveryProcessSetting(t *testing.T) {
+	covered := map[string]bool{}
+	for _, tt := range processRows {
+		name, _, _ := strings.Cut(tt.flag, " ")
+		covered[name] = true
+		c, _, err := load([]string{":1=127.0.0.1:2"}, tt.flag)
+		if err != nil {
+			t.Errorf("--%s: %v", tt.flag, err)
+			continue
+		}
+		if got := tt.is(c); got != tt.want {
+			t.Errorf("--%s: %v; want %v", tt.flag, got, tt.want)
+		}
+		for _, other := range processRows {
+			if got, fresh := other.is(c), newConfig(); other.flag != tt.flag && got != other.is(&fresh) && !strings.HasPrefix(other.flag, "max-waiting") {
+				t.Errorf("--%s also sets what --%s does: %v", tt.flag, other.flag, got)
+			}
+		}
+	}
+	for _, s := range Settings() {
+		if s.process != nil && !covered[s.Name] {
 			t.Errorf("no row for the setting %s", s.Name)
 		}
 	}
@@ -360,7 +410,7 @@ func TestProblems(t *testing.T) {
 		{"no header", one, []string{"headers 0"}, "would strip no header", "--headers 1"},
 		{"no version", one, []string{"accept v3"}, "is not v1, v2 or v1,v2", "--accept v1,v2"},
 		{"no loop", one, []string{"loops 0"}, "leaves no loop", "--loops 1"},
-		{"spinning for too long", one, []string{"spin 10001us"}, "is too long, the most is 10ms", "--spin 10ms"},
+		{"spinning for too long", one, []string{"spin 10001us"}, "is too long: the maximum is 10ms", "--spin 10ms"},
 		{"spinning for less than a look", one, []string{"spin 1ns"}, "is too short", "--spin 1µs"},
 		{"a self-test that is a load", one, []string{"self-test-interval 100ms"}, "is too short", "--self-test-interval 1s"},
 		{"a drain without its unit", one, []string{"drain-timeout 30"}, "has no unit", "--drain-timeout 30s"},
@@ -372,7 +422,7 @@ func TestProblems(t *testing.T) {
 		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "leaves the new process no time", "--upgrade-timeout 30s"},
 		{"an interval too short", one, []string{"reload-interval 1ms"}, "is too short", "--reload-interval 100ms"},
 		{"only unix backends", []string{":1=unix:/a?transparent"}, nil, "transparent mode cannot reach", "--transparent off"},
-		{"header without destinations", []string{":1=header"}, nil, "nothing says where", "--allow-destination"},
+		{"header without destinations", []string{":1=header"}, nil, "nothing says which destinations", "--allow-destination"},
 		{"a broken rule", one, []string{"trust 10.0.0.1:80"}, "--trust", ""},
 		{"a broken rule of a forward", []string{":1=127.0.0.1:2?trust=ten"}, nil, "trust", ""},
 		{"the same listener twice", []string{":1=127.0.0.1:2", ":1=127.0.0.1:3"}, nil, ":1 to 127.0.0.1:2, and :1 to 127.0.0.1:3", ""},
@@ -388,7 +438,7 @@ func TestProblems(t *testing.T) {
 		{"two listeners of UDP", []string{"udp://:1=127.0.0.1:2", "udp://127.0.0.1:1=127.0.0.1:3"}, nil, "udp://:1 and udp://127.0.0.1:1", "[::]:1"},
 		{"UDP from a unix socket", []string{"udp://unix:/a=127.0.0.1:2"}, nil, "has a unix socket", "HOST:PORT"},
 		{"UDP to a unix socket", []string{"udp://:1=127.0.0.1:2,unix:/a"}, nil, "has a unix socket", "HOST:PORT"},
-		{"UDP with version 1 alone", []string{"udp://:1=127.0.0.1:2?accept=v1"}, nil, "of version 2", "--accept v1,v2"},
+		{"UDP with version 1 alone", []string{"udp://:1=127.0.0.1:2?accept=v1"}, nil, "have version 2", "--accept v1,v2"},
 		{"flows without end", []string{"udp://:1=127.0.0.1:2?udp-idle-timeout=0"}, nil, "never end a flow", "?udp-idle-timeout=60s"},
 		{"a mode that is none", []string{"udp://:1=127.0.0.1:2"}, []string{"udp-header auto"}, "every, first, spp", ""},
 		{"a loop of sockets", []string{"unix:/a=unix:/a"}, nil, "leads back to itself", ""},
@@ -427,7 +477,7 @@ func TestNoTrustRule(t *testing.T) {
 	for _, given := range []Values{{}, {"untrusted": {"pass"}}} {
 		_, _, err := Load(Source{Forwards: []string{":1=127.0.0.1:2"}, Settings: given})
 		var p *Problem
-		if !errors.As(err, &p) || !strings.Contains(p.Message, "no trust rule") || !strings.Contains(p.Remedy, "--trust 10.0.0.0/8") {
+		if !errors.As(err, &p) || !strings.Contains(p.Error(), "no trust rule") || !strings.Contains(p.Hint(), "--trust 10.0.0.0/8") {
 			t.Errorf("without a trust rule and with %v: %v", given, err)
 		}
 	}
@@ -438,15 +488,32 @@ func TestNoTrustRule(t *testing.T) {
 
 func TestAllProblemsAtOnce(t *testing.T) {
 	_, _, err := load([]string{"nonsense", ":1=header", ":2=127.0.0.1:3?lokal=close"}, "local none", "loops x", "trust ten")
-	if n := len(flat(err)); n != 6 {
-		t.Errorf("six faults, but %d are told:\n%v", n, err)
+	want := []string{
+		`--loops "x" is not a whole number`,
+		`--local "none" is none of relay, close`,
+		`--forward "nonsense": is not LISTEN=BACKEND`,
+		`--trust: "ten" is not a prefix, an address or a preset`,
+		`--forward ":2=127.0.0.1:3?lokal=close": unknown key "lokal"`,
+		`forward :1: backend "header" leads wherever a header says`,
+	}
+	got := flat(err)
+	for _, problem := range want {
+		i := slices.IndexFunc(got, func(e error) bool { return strings.Contains(e.Error(), problem) })
+		if i < 0 {
+			t.Errorf("%q is not reported", problem)
+			continue
+		}
+		got = slices.Delete(got, i, i+1)
+	}
+	if len(got) > 0 {
+		t.Errorf("also reported: %v", errors.Join(got...))
 	}
 }
 
-func TestBrokenListIsToldOnce(t *testing.T) {
+func TestBrokenListIsReportedOnce(t *testing.T) {
 	_, _, err := load([]string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, "trust ten")
 	if n := len(flat(err)); n != 1 {
-		t.Errorf("one broken rule, but %d problems are told:\n%v", n, err)
+		t.Errorf("one broken rule, but %d problems:\n%v", n, err)
 	}
 }
 
@@ -463,6 +530,13 @@ func TestWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"header-timeout 0"}, ""},
 		{":1=127.0.0.1:2", []string{"source-port any"}, "--source-port does nothing without --transparent on"},
 		{":1=127.0.0.1:2", []string{"self-test-interval 10s"}, "--self-test-interval does nothing without --transparent on"},
+		{":1=127.0.0.1:2", []string{"route-table 100"}, "--route-table does nothing without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2", []string{"recipe marks"}, "--recipe does nothing without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2?transparent", []string{"route-table 100", "rule-preference 5", "route-mark 7", "recipe rules"}, ""},
+		{":1=127.0.0.1:2?tproxy&redirect=10.0.0.0/8", []string{"route-table 100"}, ""},
+		{"udp://:1=127.0.0.1:2", []string{"max-connections 5"}, "--max-connections does nothing for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2", []string{"max-waiting 5"}, "--max-waiting does nothing for udp:// forwards"},
+		{":1=127.0.0.1:2", []string{"udp-max-flows 5"}, "--udp-max-flows does nothing without a udp:// forward"},
 		{":1=127.0.0.1:2?allow-source=any", nil, "allow-source does nothing without --transparent on"},
 		{":1=127.0.0.1:2", []string{"allow-destination 10.0.0.0/8"}, "does nothing without the backend"},
 		{":1=127.0.0.1:2?socket-mode=0600", nil, "does nothing without a unix listener"},
@@ -471,11 +545,11 @@ func TestWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"health-source 10.1.0.0/16"}, "overlaps trust rule"},
 		{":1=unix:/a,10.0.0.1:2?transparent", nil, "never uses the backends on unix sockets"},
 		{":1=127.0.0.1:2?transparent&unknown=relay", nil, "gateway's own address"},
-		{":1=127.0.0.1:2?transparent&allow-source=any", nil, "a header may name any source"},
+		{":1=127.0.0.1:2?transparent&allow-source=any", nil, "headers may name any source"},
 		{":1=header?allow-destination=any", nil, "may lead anywhere"},
 		{"udp://:1=127.0.0.1:2?transparent", []string{"udp-header first", "udp-idle-timeout 60s", "udp-max-flows 5", "max-connections-per-client 3"}, ""},
 		{"udp://:1=127.0.0.1:2?udp-header=spp", nil, ""},
-		{"udp://:1=127.0.0.1:2?udp-header=first&udp-idle-timeout=30s", nil, "sends no header again"},
+		{"udp://:1=127.0.0.1:2?udp-header=first&udp-idle-timeout=30s", nil, "sends no second header"},
 		{"udp://:1=127.0.0.1:2", []string{"header-timeout 2s"}, "--header-timeout does nothing for udp:// forwards"},
 		{"udp://:1=127.0.0.1:2?idle-timeout=2s", nil, "idle-timeout does nothing for udp:// forwards"},
 		{"udp://:1=127.0.0.1:2", []string{"connect-timeout 2s"}, "does nothing for udp://"},
@@ -510,7 +584,7 @@ func TestWarnings(t *testing.T) {
 func TestValidateByHand(t *testing.T) {
 	c := &Config{Forwards: []*forward.Forward{{}, {Listeners: []forward.Listener{{Name: ":1"}}}}, Loops: -1}
 	_, err := c.Validate()
-	for _, want := range []string{"negative", "a forward has no listener", "no trust rule", "no header is to be taken off", "leads nowhere"} {
+	for _, want := range []string{"negative", "a forward has no listener", "no trust rule", "at least one header must be stripped", "leads nowhere"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate does not tell of %q: %v", want, err)
 		}

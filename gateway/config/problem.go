@@ -7,30 +7,28 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// Problem is one thing that is wrong with a configuration, and what to do
-// about it. All problems of a configuration are found at once: the error of
-// [Load] and of [Config.Validate] joins them.
-type Problem struct {
-	// Message says what is wrong, with the value that is.
-	Message string
-	// Remedy says what to write instead; "" when the message says it all.
-	Remedy string
-}
+// Problem is one fault of a configuration. All of them are found at once: the
+// errors of [Load] and of [Config.Validate] join them.
+type Problem struct{ message, hint string }
+
+// NewProblem returns a problem. The message says what is wrong, with the value
+// that is; the hint says what to write instead, "" if the message says it all.
+func NewProblem(message, hint string) *Problem { return &Problem{message, hint} }
 
 // Error returns the message.
-func (p *Problem) Error() string { return p.Message }
+func (p *Problem) Error() string { return p.message }
 
-// Hint returns the remedy.
-func (p *Problem) Hint() string { return p.Remedy }
+// Hint says what to write instead, or "".
+func (p *Problem) Hint() string { return p.hint }
 
-// Warning is something in a configuration that works but that the operator
-// should know of, such as a trust rule that covers everybody.
+// Warning is something in a configuration that works but may not be meant, such
+// as a trust rule that covers every address.
 type Warning struct {
 	// Message says what is doubtful.
 	Message string
-	// Remedy says what to write instead, or "".
-	Remedy string
-	// About is what it is about, where others look at the same.
+	// Hint says what to write instead, or "".
+	Hint string
+	// About is the subject, for those who report on it themselves.
 	About Topic
 }
 
@@ -46,24 +44,24 @@ const (
 
 // String returns the warning in one line.
 func (w Warning) String() string {
-	if w.Remedy == "" {
+	if w.Hint == "" {
 		return w.Message
 	}
-	return w.Message + ": " + w.Remedy
+	return w.Message + ": " + w.Hint
 }
 
-// problems collects what is wrong with one thing.
+// problems collects problems.
 type problems struct {
 	prefix string
 	all    []error
 }
 
-// add records that what is wrong, and the remedy, if one is known.
-func (p *problems) add(what, remedy string) {
-	p.all = append(p.all, &Problem{Message: p.prefix + what, Remedy: remedy})
+// add records a problem.
+func (p *problems) add(message, hint string) {
+	p.all = append(p.all, NewProblem(p.prefix+message, hint))
 }
 
-// err returns the problems in the order they were found, or nil.
+// err returns the problems in the order in which they were found, or nil.
 func (p *problems) err() error { return errors.Join(p.all...) }
 
 // atFault returns the one of several values that err is about.
@@ -75,19 +73,16 @@ func atFault(values []string, err error) string {
 }
 
 // FlagProblem is the problem with the value of a flag; err is what package
-// settings says of it.
+// value says of it.
 func FlagProblem(name, text string, err error) error {
-	return &Problem{
-		Message: fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err),
-		Remedy:  remedy(err, "--"+name+" "),
-	}
+	return NewProblem(fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err), valueHint(err, "--"+name+" "))
 }
 
-// remedy says what to write instead of a value; prefix goes before it.
-func remedy(err error, prefix string) string {
+// valueHint says what to write instead of a value; prefix goes before it.
+func valueHint(err error, prefix string) string {
 	var e *value.Error
-	if !errors.As(err, &e) || e.Instead == "" {
+	if !errors.As(err, &e) || e.Hint == "" {
 		return ""
 	}
-	return "did you mean " + prefix + e.Instead + "?"
+	return "did you mean " + prefix + e.Hint + "?"
 }

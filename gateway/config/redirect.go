@@ -9,10 +9,10 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// parseRedirect reads what is handed to a tproxy listener: PREFIX:PORTS, PREFIX
-// for all ports, or :PORTS for the host's own addresses. PORTS is N or LOW-HIGH,
-// PREFIX may be a single address, and one of IPv6 stands in brackets where ports
-// follow it. The error is a [value.Error].
+// parseRedirect reads which connections are redirected to a tproxy listener:
+// PREFIX:PORTS, PREFIX for all ports, or :PORTS for the host's own addresses.
+// PORTS is N or LOW-HIGH. PREFIX may be a single address; one of IPv6 needs
+// brackets before ports. The error is a [value.Error].
 func parseRedirect(text string) (forward.Redirect, error) {
 	r := forward.Redirect{Low: 1, High: 65535}
 	where, ports, hasPorts := text, "", false
@@ -51,17 +51,17 @@ func parseRedirect(text string) (forward.Redirect, error) {
 	return r, nil
 }
 
-// notRedirect is the error for a text that is none; instead is what was
+// notRedirect is the error for a text that is not a redirect; hint is what was
 // probably meant, or "".
-func notRedirect(text, instead string) error {
+func notRedirect(text, hint string) error {
 	return &value.Error{
-		Value:   text,
-		Why:     "is not PREFIX:PORTS, PREFIX or :PORTS, such as 203.0.113.0/24:1000-2000, [2001:db8::/64]:443 or :1000-2000",
-		Instead: instead,
+		Value: text,
+		Why:   "is not PREFIX:PORTS, PREFIX or :PORTS, such as 203.0.113.0/24:1000-2000, [2001:db8::/64]:443 or :1000-2000",
+		Hint:  hint,
 	}
 }
 
-// portsAlone guesses that somebody left the colon out.
+// portsAlone guesses that only the colon is missing.
 func portsAlone(text string) string {
 	if span, err := parsePorts(text); err != nil || span.low == 0 {
 		return ""
@@ -69,8 +69,8 @@ func portsAlone(text string) string {
 	return ":" + text
 }
 
-// parsePrefix reads a prefix, or an address for the prefix that holds it alone.
-// A 4-in-6 one is refused: no packet bears such an address.
+// parsePrefix reads a prefix, or an address as a prefix of full length. A 4-in-6
+// one is refused: no packet carries such an address.
 func parsePrefix(text string) (netip.Prefix, error) {
 	if !strings.Contains(text, "/") {
 		text += "/32"
@@ -80,7 +80,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err == nil && p.Addr().Is4In6() {
-		err = fmt.Errorf("prefix %q is of IPv4 addresses in IPv6 ones", value.Shorten(text))
+		err = fmt.Errorf("prefix %q maps IPv4 addresses to IPv6", value.Shorten(text))
 	}
 	return p, err
 }

@@ -66,7 +66,7 @@ func TestParseRedirect(t *testing.T) {
 		r, err := parseRedirect(tt.text)
 		if tt.want == "" {
 			e, ok := errors.AsType[*value.Error](err)
-			if !ok || e.Value != tt.text || e.Instead != tt.instead {
+			if !ok || e.Value != tt.text || e.Hint != tt.instead {
 				t.Errorf("parseRedirect(%q) = %v, %#v; want an error that says %q instead", tt.text, r, err, tt.instead)
 			}
 			continue
@@ -86,8 +86,8 @@ func FuzzParseRedirect(f *testing.F) {
 	f.Add("2001:db8::1/64")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := parseRedirect(text)
-		if e, ok := errors.AsType[*value.Error](err); ok && e.Instead != "" {
-			text = e.Instead
+		if e, ok := errors.AsType[*value.Error](err); ok && e.Hint != "" {
+			text = e.Hint
 			r, err = parseRedirect(text)
 			if err != nil {
 				t.Fatalf("parseRedirect(%q), which was offered: %v", text, err)
@@ -129,21 +129,21 @@ func TestRedirectProblems(t *testing.T) {
 		given    []string
 		want     string
 	}{
-		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect says what is handed to a tproxy listener, and this is none"},
-		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect says what is handed to a tproxy listener, and there is none"},
-		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket takes no connections"},
+		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener, and this is not one"},
+		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, and no forward has one"},
+		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
 		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
-		{"to a port that nobody knows", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "must be known"},
-		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] is of the other address family"},
-		{"of the other family, too", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 is of the other address family"},
+		{"to a port that nobody knows", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
+		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener are of different address families"},
+		{"of the other family, too", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener are of different address families"},
 		{"twice", []string{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25", ":2=127.0.0.1:9?tproxy&redirect=10.1.0.0/16:25-30"}, nil,
-			"connections to 10.0.0.0/8:20-25 are handed to listener :1, and those to 10.1.0.0/16:25-30 to listener :2"},
-		{"twice, of the host's own addresses", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "the two overlap"},
-		{"twice, by a flag", []string{":1=127.0.0.1:9?tproxy", ":2=127.0.0.1:9?tproxy"}, []string{"redirect :25"}, "the two overlap"},
+			"redirect 10.0.0.0/8:20-25 to listener :1 and redirect 10.1.0.0/16:25-30 to listener :2 overlap"},
+		{"twice, of the host's own addresses", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "redirect :25 to listener :2 overlap"},
+		{"twice, by a flag", []string{":1=127.0.0.1:9?tproxy", ":2=127.0.0.1:9?tproxy"}, []string{"redirect :25"}, "redirect :25 to listener :2 overlap"},
 		{"of another listener", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":25=127.0.0.1:9"}, nil,
-			"connections to :20-25 are handed to listener :1, also those that were sent to listener :25"},
+			"redirect :20-25 to listener :1 also takes the connections to listener :25"},
 		{"of one of other listeners", []string{"10.0.0.1:20-22=127.0.0.1:9", ":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:22"}, nil,
-			"also those that were sent to listener 10.0.0.1:22"},
+			"also takes the connections to listener 10.0.0.1:22"},
 		{"the first of several is wrong", []string{":1=127.0.0.1:9?tproxy"}, []string{"redirect 25", "redirect :26"}, `--redirect "25" is not PREFIX:PORTS`},
 		{"the first of several keys is wrong", []string{":1=127.0.0.1:9?tproxy&redirect=25&redirect=:26"}, nil, `redirect "25" is not PREFIX:PORTS`},
 	} {
@@ -156,8 +156,8 @@ func TestRedirectProblems(t *testing.T) {
 
 func TestRedirectWarnings(t *testing.T) {
 	for _, tt := range []struct{ forward, want string }{
-		{":1=127.0.0.1:9?tproxy", "nothing says what is handed to this tproxy listener"},
-		{":1-3=127.0.0.1:9?tproxy", "nothing says what is handed to this tproxy listener"},
+		{":1=127.0.0.1:9?tproxy", "no redirect is given for this tproxy listener"},
+		{":1-3=127.0.0.1:9?tproxy", "no redirect is given for this tproxy listener"},
 		{":1=127.0.0.1:9?tproxy&redirect=:1-65535", "redirect :1-65535 takes every connection"},
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0", "redirect 0.0.0.0/0 takes every connection"},
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0:25", ""},

@@ -23,7 +23,7 @@ type spec struct {
 	settings Values
 }
 
-// grammar is the hint for a SPEC that cannot even be taken apart.
+// grammar is the hint for a SPEC whose parts cannot be told apart.
 const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], such as --forward :8443=127.0.0.1:443"
 
 // parseSpec reads a SPEC:
@@ -71,7 +71,7 @@ func incomplete(text string) string {
 	return fmt.Sprintf("say where it leads: --forward %s=127.0.0.1:PORT", listen)
 }
 
-// withoutScheme takes off "tcp://" or "udp://" and refuses every other scheme.
+// withoutScheme strips "tcp://" or "udp://" and refuses every other scheme.
 func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || strings.ContainsAny(scheme, "={/:") {
@@ -84,12 +84,13 @@ func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
 		f.datagrams = true
 		return rest, true
 	}
-	p.add(fmt.Sprintf("unknown scheme %q", value.Shorten(scheme)), "the schemes are tcp and udp: --forward "+value.Shorten(rest))
+	p.add(fmt.Sprintf("unknown scheme %q", value.Shorten(scheme)),
+		"the schemes are tcp and udp: --forward "+value.Shorten(rest))
 	return "", false
 }
 
-// keys reads what comes after the question mark. A key may be given several
-// times; which of them may is settled later.
+// keys reads what comes after the question mark. It accepts a key several times;
+// [problems.key] checks which may be.
 func (p *problems) keys(text string) Values {
 	if text == "" {
 		p.add("nothing follows the question mark", "leave it out, or write ?KEY=VALUE")
@@ -103,7 +104,7 @@ func (p *problems) keys(text string) Values {
 			continue
 		}
 		if key == "" {
-			p.add("there is a key without a name", "write ?KEY=VALUE&KEY=VALUE")
+			p.add("a key has no name", "write ?KEY=VALUE&KEY=VALUE")
 			continue
 		}
 		values[key] = append(values[key], text)

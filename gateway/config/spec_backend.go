@@ -44,7 +44,7 @@ func (p *problems) backends(f *spec, text string, span portRange) {
 	}
 }
 
-// withPort returns b at a port, where it is one that has ports.
+// withPort returns b at a port, if it has ports.
 func withPort(b forward.Backend, port uint16) forward.Backend {
 	switch {
 	case b.Host != "":
@@ -64,12 +64,13 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 		return forward.Backend{Endpoint: forward.Endpoint{Path: path}}, portRange{}, p.path("backend", path)
 	}
 	if strings.Contains(word, "{{") {
-		p.add(fmt.Sprintf("backend %q is a template", value.Shorten(word)), "templates are for LISTEN; write the backend's address or name")
+		p.add(fmt.Sprintf("backend %q is a template", value.Shorten(word)),
+			"templates are for LISTEN; write the backend's address or name")
 		return forward.Backend{}, portRange{}, false
 	}
 	if scheme, rest, ok := strings.Cut(word, "://"); ok {
 		p.add(fmt.Sprintf("backend %q has a scheme: %q", value.Shorten(word), value.Shorten(scheme)),
-			"bytes are passed on as they come; write HOST:PORT: "+value.Shorten(strings.TrimRight(rest, "/")))
+			"bytes are forwarded unchanged; write HOST:PORT: "+value.Shorten(strings.TrimRight(rest, "/")))
 		return forward.Backend{}, portRange{}, false
 	}
 	host, ports, err := splitPort(word)
@@ -77,7 +78,7 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 		err = fmt.Errorf("has port 0")
 	}
 	if err != nil {
-		p.add(fmt.Sprintf("backend %q %v", value.Shorten(word), err), backendRemedy(word))
+		p.add(fmt.Sprintf("backend %q %v", value.Shorten(word), err), backendHint(word))
 		return forward.Backend{}, portRange{}, false
 	}
 	b, ok := p.backendHost(word, host)
@@ -95,14 +96,15 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		if !isName(host) {
-			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)), backendRemedy(word))
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)),
+				backendHint(word))
 			return none, false
 		}
 		return forward.Backend{Host: host}, true
 	}
 	switch {
 	case addr.IsUnspecified():
-		p.add(fmt.Sprintf("backend %q is no address to connect to", word), "write 127.0.0.1:"+port+" for this host")
+		p.add(fmt.Sprintf("backend %q is not an address to connect to", word), "write 127.0.0.1:"+port+" for this host")
 	case addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		p.add(fmt.Sprintf("backend %q is a multicast or broadcast address", word), "")
 	case addr.Zone() != "":
@@ -114,7 +116,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 }
 
 // backendRemedy guesses at what a backend was meant to be.
-func backendRemedy(word string) string {
+func backendHint(word string) string {
 	if a, err := netip.ParseAddr(word); err == nil {
 		return "say which port: " + strings.TrimSuffix(netip.AddrPortFrom(a, 1).String(), "1") + "PORT"
 	}

@@ -12,7 +12,7 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// portRange is one port, or several that follow each other.
+// portRange is one port, or several consecutive ones.
 type portRange struct{ low, high uint16 }
 
 // len returns the number of ports.
@@ -23,7 +23,8 @@ func (r portRange) len() int { return int(r.high) - int(r.low) + 1 }
 func (p *problems) listeners(f *spec, listen string, expand func(string) (string, error)) portRange {
 	text, err := expandTemplates(listen, expand)
 	if err != nil {
-		p.add(err.Error(), "the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
+		p.add(err.Error(),
+			"the templates are those of go-sockaddr, such as {{ GetPrivateIP }} or {{ GetInterfaceIP \"eth0\" }}")
 		return portRange{}
 	}
 	f.name = f.scheme() + text
@@ -35,7 +36,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 	}
 	if name, ok := strings.CutPrefix(text, "systemd:"); ok {
 		if f.datagrams {
-			p.add("sockets of UDP cannot be handed over by systemd", "listen on HOST:PORT, such as udp://:5300")
+			p.add("systemd cannot hand over UDP sockets", "listen on HOST:PORT, such as udp://:5300")
 			return portRange{}
 		}
 		if p.activation(name) {
@@ -45,7 +46,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 	}
 	host, ports, err := splitPort(text)
 	if err != nil {
-		p.add(fmt.Sprintf("listener %q %v", value.Shorten(text), err), listenRemedy(text))
+		p.add(fmt.Sprintf("listener %q %v", value.Shorten(text), err), listenHint(text))
 		return portRange{}
 	}
 	addr, ok := p.listenAddress(text, host)
@@ -62,7 +63,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 	return ports
 }
 
-// scheme is what tells a listener's name from that of a TCP listener.
+// scheme is the prefix of the names of UDP listeners.
 func (f *spec) scheme() string {
 	if f.datagrams {
 		return "udp://"
@@ -71,8 +72,8 @@ func (f *spec) scheme() string {
 }
 
 // listenAddress reads the host of a listener, as it was written: "" is both
-// families. A name is refused: it may mean several addresses, and others after
-// the next start.
+// families. A name is refused: it may resolve to several addresses, and to others
+// at the next start.
 func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 	if host == "" {
 		return netip.IPv6Unspecified(), true
@@ -80,11 +81,11 @@ func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		_, port, _ := cutLast(text, ':')
-		remedy := "write an address, such as 10.0.0.5:" + port + ", or :" + port + " for all"
+		hint := "write an address, such as 10.0.0.5:" + port + ", or :" + port + " for all"
 		if host == "localhost" {
-			remedy = fmt.Sprintf("write 127.0.0.1:%s, or [::1]:%s", port, port)
+			hint = fmt.Sprintf("write 127.0.0.1:%s, or [::1]:%s", port, port)
 		}
-		p.add(fmt.Sprintf("listener %q: %q is not an IP address", value.Shorten(text), value.Shorten(host)), remedy)
+		p.add(fmt.Sprintf("listener %q: %q is not an IP address", value.Shorten(text), value.Shorten(host)), hint)
 		return netip.Addr{}, false
 	}
 	if addr.IsMulticast() {
@@ -92,14 +93,15 @@ func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	if addr.Zone() != "" {
-		p.add(fmt.Sprintf("listener %q has a zone, which is not supported", text), "listen on another address of the interface, or on all: :PORT")
+		p.add(fmt.Sprintf("listener %q has a zone, which is not supported", text),
+			"listen on another address of the interface, or on all: :PORT")
 		return netip.Addr{}, false
 	}
 	return addr, true
 }
 
 // listenRemedy guesses at what a listener was meant to be.
-func listenRemedy(text string) string {
+func listenHint(text string) string {
 	if _, err := parsePorts(text); err == nil {
 		return "write :" + text + " to listen on all addresses"
 	}
@@ -109,7 +111,7 @@ func listenRemedy(text string) string {
 	return "a listener is HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH or systemd:NAME"
 }
 
-// splitPort takes HOST:PORT or HOST:LOW-HIGH apart. The host keeps the brackets
+// splitPort splits HOST:PORT or HOST:LOW-HIGH. The host keeps the brackets
 // of an IPv6 address.
 func splitPort(text string) (host string, ports portRange, err error) {
 	host, port, found := cutLast(text, ':')
@@ -139,7 +141,8 @@ func parsePorts(text string) (portRange, error) {
 		return portRange{}, fmt.Errorf("has a port %q that is not a number from 0 to 65535", value.Shorten(high))
 	}
 	if first == 0 || last < first {
-		return portRange{}, fmt.Errorf("has the ports %s: the first must be above 0 and not above the last", value.Shorten(text))
+		return portRange{}, fmt.Errorf(
+			"has the ports %s: the first must be above 0 and not above the last", value.Shorten(text))
 	}
 	return portRange{uint16(first), uint16(last)}, nil
 }
@@ -156,12 +159,13 @@ func parseHost(host string) (netip.Addr, error) {
 	return addr.Unmap(), err
 }
 
-// path settles whether a unix socket can be at path.
+// path checks that a unix socket can be at path.
 func (p *problems) path(what, path string) bool {
 	name := fmt.Sprintf("%s %q", what, value.Shorten("unix:"+path))
 	switch {
 	case strings.HasPrefix(path, "@"):
-		p.add(name+" is in the abstract name space, where no mode says who may connect", "write the path of a file: unix:/run/unproxy/"+value.Shorten(path[1:])+".sock")
+		p.add(name+" is in the abstract namespace, where no mode restricts who may connect",
+			"write the path of a file: unix:/run/unproxy/"+value.Shorten(path[1:])+".sock")
 	case !filepath.IsAbs(path):
 		p.add(name+" is not an absolute path", "write unix:/run/unproxy/NAME.sock")
 	case len(path) > 107: // sun_path of unix(7) is 108 bytes with its final zero
@@ -174,20 +178,20 @@ func (p *problems) path(what, path string) bool {
 	return false
 }
 
-// activation settles whether systemd can call a socket so: FileDescriptorName=
-// takes up to 255 printable characters of ASCII without colons (systemd.socket(5)).
+// activation checks that systemd can give a socket this name: FileDescriptorName=
+// takes up to 255 printable ASCII characters without colons (systemd.socket(5)).
 func (p *problems) activation(name string) bool {
 	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }
 	if name != "" && len(name) <= 255 && !strings.ContainsFunc(name, odd) {
 		return true
 	}
-	p.add(fmt.Sprintf("listener %q has no name that systemd can give a socket", value.Shorten("systemd:"+name)),
+	p.add(fmt.Sprintf("listener %q: systemd cannot give a socket this name", value.Shorten("systemd:"+name)),
 		"write systemd:NAME, and FileDescriptorName=NAME in the .socket unit")
 	return false
 }
 
-// expandTemplates replaces each {{ template }} in a listener by the one address
-// that it stands for, in brackets where a port is to follow an IPv6 address.
+// expandTemplates replaces each {{ template }} in a listener by its address, in
+// brackets where it is of IPv6.
 func expandTemplates(listen string, expand func(string) (string, error)) (string, error) {
 	var out strings.Builder
 	for rest := listen; rest != ""; {
@@ -215,7 +219,7 @@ func expandTemplates(listen string, expand func(string) (string, error)) (string
 	return out.String(), nil
 }
 
-// expandOne returns the address that a template stands for.
+// expandOne returns the address that a template yields; it must be one.
 func expandOne(text string, expand func(string) (string, error)) (string, error) {
 	expanded, err := expand(text)
 	if err != nil {
@@ -223,11 +227,13 @@ func expandOne(text string, expand func(string) (string, error)) (string, error)
 	}
 	words := strings.Fields(expanded)
 	if len(words) != 1 {
-		return "", fmt.Errorf("template %s gives %d addresses (%q) where one is needed", value.Shorten(text), len(words), value.Shorten(expanded))
+		return "", fmt.Errorf("template %s yields %d addresses (%q), and one is needed",
+			value.Shorten(text), len(words), value.Shorten(expanded))
 	}
 	addr, err := netip.ParseAddr(words[0])
 	if err != nil {
-		return "", fmt.Errorf("template %s gives %q, which is not an IP address", value.Shorten(text), value.Shorten(expanded))
+		return "", fmt.Errorf("template %s yields %q, which is not an IP address",
+			value.Shorten(text), value.Shorten(expanded))
 	}
 	return addr.String(), nil
 }

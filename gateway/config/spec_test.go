@@ -117,7 +117,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		{"=127.0.0.1:1", "is not LISTEN=BACKEND", "LISTEN=BACKEND"},
 		{"http://:80=127.0.0.1:80", `unknown scheme "http"`, "--forward :80=127.0.0.1:80"},
 		{"udp://tcp://:53=127.0.0.1:53", "two ports", ""},
-		{"udp://systemd:dns=127.0.0.1:53", "cannot be handed over by systemd", "udp://:5300"},
+		{"udp://systemd:dns=127.0.0.1:53", "systemd cannot hand over UDP sockets", "udp://:5300"},
 		{"8443=127.0.0.1:443", `listener "8443" has no port`, ":8443"},
 		{"10.0.0.1=127.0.0.1:443", `listener "10.0.0.1" has no port`, "10.0.0.1:8443"},
 		{"2001:db8::1:443=127.0.0.1:443", "IPv6 address without brackets", "[2001:db8::1:443]:8443"},
@@ -133,13 +133,13 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":0-8=127.0.0.1:1", "must be above 0", ""},
 		{":8-=127.0.0.1:1", `port ""`, ""},
 		{"unix:a.sock=127.0.0.1:1", "not an absolute path", "unix:/run/unproxy/NAME.sock"},
-		{"unix:@a=127.0.0.1:1", "abstract name space", "unix:/run/unproxy/a.sock"},
+		{"unix:@a=127.0.0.1:1", "abstract namespace", "unix:/run/unproxy/a.sock"},
 		{"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1", "may have 107", ""},
 		// systemd.socket(5), FileDescriptorName=.
-		{"systemd:=127.0.0.1:1", "has no name that systemd can give", "systemd:NAME"},
-		{"systemd:a:b=127.0.0.1:1", "has no name that systemd can give", "systemd:NAME"},
-		{"{{ GetPrivateIPs }}:1=127.0.0.1:1", "gives 2 addresses", ""},
-		{"{{ none }}:1=127.0.0.1:1", "gives 0 addresses", ""},
+		{"systemd:=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
+		{"systemd:a:b=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
+		{"{{ GetPrivateIPs }}:1=127.0.0.1:1", "yields 2 addresses", ""},
+		{"{{ none }}:1=127.0.0.1:1", "yields 0 addresses", ""},
 		{"{{ word }}:1=127.0.0.1:1", "which is not an IP address", ""},
 		{"{{ nonsense }}:1=127.0.0.1:1", "no such function", "go-sockaddr"},
 		{":1=127.0.0.1", `backend "127.0.0.1" has no port`, "127.0.0.1:PORT"},
@@ -147,8 +147,8 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":1=22", `backend "22" has no port`, "127.0.0.1:22"},
 		{":1=:22", "names no host", "127.0.0.1:22"},
 		{":1=127.0.0.1:0", "has port 0", ""},
-		{":1=0.0.0.0:22", "no address to connect to", "127.0.0.1:22"},
-		{":1=[::]:22", "no address to connect to", "127.0.0.1:22"},
+		{":1=0.0.0.0:22", "not an address to connect to", "127.0.0.1:22"},
+		{":1=[::]:22", "not an address to connect to", "127.0.0.1:22"},
 		{":1=255.255.255.255:22", "broadcast", ""},
 		{":1=256.0.0.1:22", "neither an address nor a host name", ""},
 		{":1=10.0.0:22", "neither an address nor a host name", ""},
@@ -163,7 +163,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":1=127.0.0.1:1-2", "has 2 ports, the listener has 1", "same length"},
 		{":1=127.0.0.1:2?", "nothing follows the question mark", ""},
 		{":1=127.0.0.1:2?--local=close", "key", "?local"},
-		{":1=127.0.0.1:2?local=close&", "a key without a name", "KEY=VALUE"},
+		{":1=127.0.0.1:2?local=close&", "a key has no name", "KEY=VALUE"},
 	} {
 		_, err := parseSpec(tt.spec, hostAddress)
 		if err == nil {
@@ -174,8 +174,8 @@ func TestParseSpecRefuses(t *testing.T) {
 			t.Errorf("parseSpec(%q) = %v; want %q", tt.spec, err, tt.want)
 		}
 		var p *Problem
-		if !errors.As(err, &p) || !strings.Contains(p.Remedy, tt.hint) {
-			t.Errorf("parseSpec(%q): remedy %q; want %q", tt.spec, p.Remedy, tt.hint)
+		if !errors.As(err, &p) || !strings.Contains(p.Hint(), tt.hint) {
+			t.Errorf("parseSpec(%q): hint %q; want %q", tt.spec, p.Hint(), tt.hint)
 		}
 	}
 }

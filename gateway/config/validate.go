@@ -9,20 +9,20 @@ import (
 	"unproxy/trust"
 )
 
-// leastHeaderTimeout is what the specification asks for (section 2): a header
-// whose first segment is lost comes after a retransmission at 3 seconds.
+// leastHeaderTimeout is what the PROXY protocol specification asks for (section
+// 2): a header whose first segment is lost arrives with the retransmission,
+// after 3 seconds.
 const leastHeaderTimeout = 3 * time.Second
 
-// Validate looks for everything that is wrong with c, and for what works but
-// may not be meant. The error joins a [*Problem] for each fault. It does not
-// change c and opens nothing.
+// Validate checks c. The error joins a [*Problem] for each fault; warnings are of
+// what works but may not be meant. It does not change c and opens nothing.
 func (c *Config) Validate() ([]Warning, error) {
 	v := &validator{}
 	if len(c.Forwards) == 0 {
-		v.problem("there is nothing to forward", "say what to listen on and where it leads: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
+		v.problem("there is nothing to forward", "add a forward: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
 	}
-	if c.Loops < 0 || c.Spin < 0 || c.MaxConnections < 0 || c.MaxWaiting < 0 || c.MaxFlows < 0 || c.DrainDelay < 0 || c.DrainTimeout < 0 {
-		v.problem("loops, the time to spin, connections and drain times cannot be negative", "")
+	if min(c.Loops, c.MaxConnections, c.MaxWaiting, c.MaxFlows) < 0 || min(c.Spin, c.DrainDelay, c.DrainTimeout) < 0 {
+		v.problem("loops, spin, limits and drain times must not be negative", "")
 	}
 	for _, f := range c.Forwards {
 		v.forward(f)
@@ -32,19 +32,19 @@ func (c *Config) Validate() ([]Warning, error) {
 	return v.warnings, v.err()
 }
 
-// validator collects what is found.
+// validator collects problems and warnings.
 type validator struct {
 	problems
 	warnings []Warning
 }
 
-func (v *validator) problem(what, remedy string) { v.add(what, remedy) }
+func (v *validator) problem(what, hint string) { v.add(what, hint) }
 
-func (v *validator) warn(what, remedy string) {
-	v.warnings = append(v.warnings, Warning{Message: v.prefix + what, Remedy: remedy})
+func (v *validator) warn(what, hint string) {
+	v.warnings = append(v.warnings, Warning{Message: v.prefix + what, Hint: hint})
 }
 
-// forward looks at one forward by itself.
+// forward checks one forward by itself.
 func (v *validator) forward(f *forward.Forward) {
 	if len(f.Listeners) == 0 {
 		v.problem("a forward has no listener", "")
@@ -61,30 +61,32 @@ func (v *validator) forward(f *forward.Forward) {
 		v.datagrams(f)
 	}
 	if f.HasUnixListener() && f.SocketMode&0o002 != 0 {
-		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode), "--socket-mode 0660")
+		v.warn(fmt.Sprintf("socket mode %04o lets every user of this host name any client", f.SocketMode),
+			"--socket-mode 0660")
 	}
 	v.backends(f)
 }
 
-// peers looks at who is believed.
+// peers checks who may name a client.
 func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
 	}
 	if h, t, found := overlap(f.Health, f.Trust); found {
-		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded", h.Text, t.Text),
-			"keep --health-source to addresses that only send health checks")
+		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded",
+			h.Text, t.Text),
+			"limit --health-source to addresses that only send health checks")
 	}
 }
 
-// untrusting looks at a forward without a trust rule, which only unix sockets
-// can do without. What systemd hands over is not known before it has.
+// untrusting checks a forward without a trust rule, which only unix sockets can
+// do without. What systemd hands over is not known yet.
 func (v *validator) untrusting(f *forward.Forward) {
 	const rule = "give the addresses of the load balancer: --trust 10.0.0.0/8"
 	for _, l := range f.Listeners {
 		switch {
 		case l.Activation != "" && l.Socket == nil:
-			v.warn("no trust rule says which peers may name a client: only a unix socket will do", rule)
+			v.warn("no trust rule says which peers may name a client: only a unix socket can be served", rule)
 		case !l.Endpoint.IsUnix():
 			v.problem("no trust rule says which peers may name a client", rule)
 			return
@@ -92,20 +94,22 @@ func (v *validator) untrusting(f *forward.Forward) {
 	}
 }
 
-// headers looks at what is demanded of headers.
+// headers checks which headers are accepted.
 func (v *validator) headers(f *forward.Forward) {
 	if f.Header.RefuseV1 && f.Header.RefuseV2 {
-		v.problem("neither version of the header is accepted", "--accept v1,v2")
+		v.problem("neither header version is accepted", "--accept v1,v2")
 	}
 	if f.Headers < 1 {
-		v.problem("no header is to be taken off", "--headers 1")
+		v.problem("at least one header must be stripped", "--headers 1")
 	}
 	if t := f.HeaderTimeout; !f.Datagrams && t > 0 && t < leastHeaderTimeout {
-		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for: a lost packet ends the connection", t), "--header-timeout 5s")
+		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for:"+
+			" a lost packet ends the connection", t),
+			"--header-timeout 5s")
 	}
 }
 
-// transparent looks at whether backends can be dialled from a client's address.
+// transparent checks that backends can be dialled from a client's address.
 func (v *validator) transparent(f *forward.Forward) {
 	if !f.Transparent {
 		return
@@ -120,60 +124,66 @@ func (v *validator) transparent(f *forward.Forward) {
 		v.warn("transparent mode never uses the backends on unix sockets: they have no addresses", "leave them out")
 	}
 	if !f.RejectUnknown {
-		v.warn("with unknown relayed in transparent mode, the backend sees the gateway's own address for a client that no header names",
+		v.warn("with --unknown relay, the backend sees the gateway's own address for clients that no header names",
 			"--unknown reject")
 	}
-	if everybody(f.Source.Allow) {
-		v.warn("a header may name any source, also loopback and this gateway", "keep --allow-source to the addresses that are needed")
+	if coversFamily(f.Source.Allow) {
+		v.warn("headers may name any source, including loopback and this gateway",
+			"limit --allow-source to the addresses that you need")
 	}
 }
 
 // leastFirstTimeout is twice the 30 seconds for which senders that put a header
-// on the first datagram alone remember a flow, frp among them.
+// only on the first datagram remember a flow, such as frp.
 const leastFirstTimeout = 60 * time.Second
 
-// datagrams looks at what is particular to UDP.
+// datagrams checks what applies to UDP only.
 func (v *validator) datagrams(f *forward.Forward) {
 	if f.HasUnixListener() || f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() }) {
 		v.problem("a udp:// forward has a unix socket", "write HOST:PORT on both sides")
 	}
 	if f.Header.RefuseV2 && f.DatagramHeader != forward.SimpleProxy {
-		v.problem("UDP headers are of version 2, which is not accepted", "--accept v1,v2")
+		v.problem("UDP headers have version 2, which is not accepted", "--accept v1,v2")
 	}
 	if f.FlowTimeout <= 0 {
-		v.problem("a flow of datagrams has no end but silence, and none is long enough", "--udp-idle-timeout 60s")
+		v.problem("a UDP flow ends only by its idle timeout, which is 0", "--udp-idle-timeout 60s")
 	}
 	if f.DatagramHeader == forward.FirstDatagram && f.FlowTimeout < leastFirstTimeout {
-		v.warn(fmt.Sprintf("flows end after %v of silence, and a sender that remembers one for longer sends no header again: what it sends then is dropped", f.FlowTimeout),
-			"twice as long as the sender remembers: --udp-idle-timeout 60s")
+		v.warn(fmt.Sprintf("flows end after %v of silence: a sender that remembers a flow longer sends no second header,"+
+			" and its datagrams are dropped", f.FlowTimeout),
+			"twice as long as the sender remembers a flow: --udp-idle-timeout 60s")
 	}
 }
 
-// destination looks at where a header may lead.
+// destination checks where a header may lead.
 func (v *validator) destination(f *forward.Forward) {
 	switch {
 	case f.HasHeaderBackend() && f.AllowDestination == nil:
-		v.problem("backend \"header\" goes where the header says, and nothing says where that may be",
+		v.problem("backend \"header\" leads wherever a header says, and nothing says which destinations are allowed",
 			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
-	case f.HasHeaderBackend() && everybody(f.AllowDestination):
-		v.warn("a header may lead anywhere, also to services of this host", "keep --allow-destination to the backends' addresses")
+	case f.HasHeaderBackend() && coversFamily(f.AllowDestination):
+		v.warn("headers may lead anywhere, including to services of this host",
+			"limit --allow-destination to the backends' addresses")
 	}
 }
 
-// backends looks at where the listeners of a forward lead. What is wrong with
-// several ports of a range is one problem.
+// backends checks where the listeners of a forward lead. A fault of several ports
+// of a range is one problem.
 func (v *validator) backends(f *forward.Forward) {
-	v.ofListeners(f, "leads nowhere", "write LISTEN=BACKEND", func(l forward.Listener) bool { return len(l.Backends) == 0 })
-	v.ofListeners(f, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header", func(l forward.Listener) bool {
+	nowhere := func(l forward.Listener) bool { return len(l.Backends) == 0 }
+	mixed := func(l forward.Listener) bool {
 		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader })
-	})
-	v.ofListeners(f, "leads back to itself", "let the backend listen on another address or port", func(l forward.Listener) bool {
+	}
+	back := func(l forward.Listener) bool {
 		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return leadsBack(l, b) })
-	})
+	}
+	v.ofListeners(f, nowhere, "leads nowhere", "write LISTEN=BACKEND")
+	v.ofListeners(f, mixed, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header")
+	v.ofListeners(f, back, "leads back to itself", "let the backend listen on another address or port")
 }
 
-// ofListeners records a problem if any listener of f has it.
-func (v *validator) ofListeners(f *forward.Forward, what, remedy string, has func(forward.Listener) bool) {
+// ofListeners records one problem for all listeners of f that have it.
+func (v *validator) ofListeners(f *forward.Forward, has func(forward.Listener) bool, what, hint string) {
 	first, n := "", 0
 	for _, l := range f.Listeners {
 		if !has(l) {
@@ -185,11 +195,11 @@ func (v *validator) ofListeners(f *forward.Forward, what, remedy string, has fun
 		n++
 	}
 	if n > 0 {
-		v.problem("listener "+first+" "+what+morePorts(n-1), remedy)
+		v.problem("listener "+first+" "+what+morePorts(n-1), hint)
 	}
 }
 
-// overlap returns a rule of each set such that the two share an address.
+// overlap returns a rule of each set, where the two share an address.
 func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	for _, x := range Rules(a) {
 		for _, y := range Rules(b) {
@@ -201,8 +211,8 @@ func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	return one, other, false
 }
 
-// everybody reports whether a set holds a whole address family.
-func everybody(a forward.Addresses) bool {
+// coversFamily reports whether a set holds a whole address family.
+func coversFamily(a forward.Addresses) bool {
 	for _, r := range Rules(a) {
 		if r.Prefix.Bits() == 0 {
 			return true

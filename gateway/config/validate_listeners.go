@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// leadsBack reports whether b is what l itself listens on. Of a name only
-// localhost is known; of a wildcard only that it covers loopback.
+// leadsBack reports whether b is what l itself listens on. Of names it knows
+// localhost only, and of wildcards only that they cover loopback.
 func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
 		return l.Endpoint.Path == b.Endpoint.Path
@@ -123,7 +123,8 @@ func clashing(a, b claim) (what, hint string) {
 	case b.flag != "" && named:
 		return fmt.Sprintf("listener %s and %s are the same socket", a, b), "give each a path of its own"
 	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
-		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s", a, a.Listener.BackendText(), b, b.Listener.BackendText()),
+		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s",
+				a, a.BackendText(), b, b.BackendText()),
 			"give each an address, port or socket of its own"
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""
@@ -148,13 +149,13 @@ func morePorts(n int) string {
 	return fmt.Sprintf("; the same is true of %d more ports", n)
 }
 
-// loopback reports whether a host, an address or a name, is this one for sure.
+// loopback reports whether a backend is certainly on this host.
 func loopback(b forward.Backend) bool {
 	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
 	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
 }
 
-// covers reports whether a listener takes connections to addr.
+// covers reports whether a listener accepts connections to addr.
 func covers(l forward.Listener, addr netip.AddrPort) bool {
 	at := l.Endpoint.Addr
 	if !at.IsValid() || at.Port() != addr.Port() {

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway/forward"
-
 	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/forward"
 )
 
 // What is wrong with every port of a range is one problem of the range:
@@ -90,7 +90,7 @@ func TestKernelBounds(t *testing.T) {
 			if strings.Contains(forward, "?") {
 				given = nil
 			}
-			if _, _, err := load([]string{forward}, given...); err == nil || !strings.Contains(err.Error(), "is too long, the most is") {
+			if _, _, err := load([]string{forward}, given...); err == nil || !strings.Contains(err.Error(), "is too long: the maximum is") {
 				t.Errorf("%s %v: %v; want it refused", forward, given, err)
 			}
 		}
@@ -142,7 +142,7 @@ func TestTaken(t *testing.T) {
 		{"[::1]:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},
 		{":9000-9999=127.0.0.1:2", endpoint("[::1]:9180"), "listener :9180 and --admin"},
 		{"unix:/run/a=127.0.0.1:2", forward.Endpoint{Path: "/run/a"}, "listener unix:/run/a and --admin unix:/run/a"},
-		{":1=127.0.0.1:2?tproxy&redirect=:1-65535", endpoint("10.0.0.1:9180"), "also those that were sent to --admin"},
+		{":1=127.0.0.1:2?tproxy&redirect=:1-65535", endpoint("10.0.0.1:9180"), "also takes the connections to --admin"},
 
 		{"10.0.0.1:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
 		{"[::1]:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},

@@ -31,8 +31,7 @@ import (
 
 // Config is what a daemon runs with.
 type Config struct {
-	// Gateway is the configuration of the gateway. Its Observe and Notice are
-	// ignored: the daemon logs what they receive.
+	// Gateway is the configuration of the gateway.
 	Gateway *config.Config
 	// Log is the log, with its writer.
 	Log accesslog.Config
@@ -137,7 +136,7 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 		inCharge:     make(chan struct{}),
 	}
 	for _, w := range c.Warnings {
-		d.log.Warn().Str("hint", w.Remedy).Msg(w.Message)
+		d.log.Warn().Str("hint", w.Hint).Msg(w.Message)
 	}
 	d.watch = d.newWatch()
 	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors()}
@@ -187,9 +186,7 @@ func (d *daemon) run() error {
 
 // open opens the gateway's listeners.
 func (d *daemon) open() error {
-	c := *d.config.Gateway
-	c.Observe, c.Notice = d.observe, d.notice
-	g, err := gateway.New(c)
+	g, err := gateway.New(d.config.Gateway, gateway.Observer{Connection: d.observe, Notice: d.notice})
 	if err != nil {
 		return err
 	}

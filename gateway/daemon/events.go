@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,27 +17,40 @@ import (
 
 // logListening logs where the gateway listens.
 func (d *daemon) logListening() {
-	bound := d.gateway.Addrs()
-	for _, f := range d.config.Gateway.Forwards {
-		for _, l := range listening(f, bound[:len(f.Listeners)]) {
-			d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
-		}
-		bound = bound[len(f.Listeners):]
+	for _, l := range listening(d.gateway.Bound()) {
+		d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
 	}
 }
 
 // place is where a forward listens: an address, or one with a range of ports.
 type place struct{ forward, address string }
 
-// listening returns where a forward listens. A range of ports, which may have
+// listening returns where the forwards listen. A range of ports, which may have
 // thousands of listeners, is one place.
-func listening(f *forward.Forward, bound []forward.Endpoint) []place {
-	if last := len(bound) - 1; last > 0 && f.Listeners[0].Activation == "" {
-		return []place{{f.Label(), fmt.Sprintf("%s-%d", bound[0], bound[last].Addr.Port())}}
+func listening(bound []forward.Bound) []place {
+	var all []place
+	for len(bound) > 0 {
+		f := bound[0].Forward
+		n := slices.IndexFunc(bound, func(b forward.Bound) bool { return b.Forward != f })
+		if n < 0 {
+			n = len(bound)
+		}
+		all = append(all, places(bound[:n])...)
+		bound = bound[n:]
+	}
+	return all
+}
+
+// places returns where one forward listens. Sockets from systemd are not a range,
+// although they may share a name.
+func places(bound []forward.Bound) []place {
+	first, last := bound[0], bound[len(bound)-1]
+	if len(bound) > 1 && first.Listener.Activation == "" {
+		return []place{{first.Forward.Label(), fmt.Sprintf("%s-%d", first.Addr, last.Addr.Addr.Port())}}
 	}
 	var all []place
-	for i, l := range f.Listeners {
-		all = append(all, place{l.Name, bound[i].String()})
+	for _, b := range bound {
+		all = append(all, place{b.Listener.Name, b.Addr.String()})
 	}
 	return all
 }

@@ -45,8 +45,8 @@ func TestShortage(t *testing.T) {
 	}
 }
 
-// A range is one place, whatever its length; several sockets of systemd's are not a
-// range, though they may have one name.
+// A range of ports is one place, whatever its length. Several sockets from systemd are
+// not a range, although they may share a name.
 func TestListening(t *testing.T) {
 	for _, row := range []struct {
 		spec  string
@@ -71,18 +71,18 @@ func TestListening(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := c.Forwards[0]
-		var bound []forward.Endpoint
-		for _, text := range strings.Fields(row.bound) {
+		var bound []forward.Bound
+		for i, text := range strings.Fields(row.bound) {
 			e := forward.Endpoint{Path: text}
 			if a, err := netip.ParseAddrPort(text); err == nil {
 				e = forward.Endpoint{Addr: a}
 			}
-			bound = append(bound, e)
+			if i == len(f.Listeners) { // as Adopt does
+				f.Listeners = append(f.Listeners, f.Listeners[0])
+			}
+			bound = append(bound, forward.Bound{Forward: f, Listener: f.Listeners[i], Addr: e})
 		}
-		for len(f.Listeners) < len(bound) { // as Adopt does
-			f.Listeners = append(f.Listeners, f.Listeners[0])
-		}
-		if got := listening(f, bound); !slices.Equal(got, row.want) {
+		if got := listening(bound); !slices.Equal(got, row.want) {
 			t.Errorf("%s on %s: %v, want %v", row.spec, row.bound, got, row.want)
 		}
 	}

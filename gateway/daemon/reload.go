@@ -37,7 +37,7 @@ func (d *daemon) reload(because string) error {
 	d.systemd.tell(supervise.Reloading())
 	done, err := d.gateway.Reload()
 	for _, w := range done.Warnings {
-		d.log.Warn().Str("hint", w.Remedy).Msg(w.Message)
+		d.log.Warn().Str("hint", w.Hint).Msg(w.Message)
 	}
 	if err != nil {
 		d.reloadFailed(because, err)

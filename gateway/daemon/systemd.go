@@ -55,7 +55,7 @@ func (s *systemd) silence() {
 }
 
 func (d *daemon) servingStatus() string {
-	return fmt.Sprintf("serving on %s", plural(len(d.gateway.Addrs()), "listener"))
+	return fmt.Sprintf("serving on %s", plural(len(d.gateway.Bound()), "listener"))
 }
 
 // watchdogShare is how many messages fit in the interval after which systemd takes

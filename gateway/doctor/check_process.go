@@ -32,8 +32,8 @@ func (r *run) checkSettings(context.Context) []Finding {
 			code, target = Descriptors, "open files"
 		}
 		f := finding(code, target, Warn, "%s", w.Message)
-		if w.Remedy != "" {
-			f = f.with("# " + w.Remedy)
+		if w.Hint != "" {
+			f = f.with("# " + w.Hint)
 		}
 		all = append(all, f)
 	}

@@ -50,6 +50,15 @@ func (l *Listener) BackendText() string {
 // passes under a name.
 func ActivationName(name string) string { return "systemd:" + name }
 
+// Bound is a listener that is open.
+type Bound struct {
+	Forward  *Forward
+	Listener Listener
+	// Addr is the address it is bound to: that of the listener, with the port
+	// that a listener on port 0 got.
+	Addr Endpoint
+}
+
 // Backend is a server to connect to. Exactly one of Endpoint, Host and
 // FromHeader is set.
 type Backend struct {

@@ -240,7 +240,7 @@ func TestDecodeUsage(t *testing.T) {
 		{[]string{"--headers", "0"}, `--headers "0" would`},
 		{[]string{"--headers", "17"}, `--headers "17" is not a whole number from 0 to 16`},
 		{[]string{"--accept", "v3"}, `--accept "v3" is not v1, v2 or v1,v2`},
-		{[]string{"--accept", ""}, `--accept "" is no value`},
+		{[]string{"--accept", ""}, `--accept "" is empty`},
 		{[]string{"--max-header", "51"}, `--max-header "51" is too short`},
 		{[]string{"--max-header", "much"}, `--max-header "much" is not a size`},
 	} {

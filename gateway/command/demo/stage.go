@@ -116,13 +116,12 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 		return nil, err
 	}
 	stdlog.SetOutput(s.log.ErrorLog().Writer())
-	config.Observe = s.log.Connection
-	g, err := gateway.New(*config)
+	g, err := gateway.New(config, gateway.Observer{Connection: s.log.Connection})
 	if err != nil {
 		s.log.Close()
 		return nil, err
 	}
-	s.at = g.Addrs()[0].Addr
+	s.at = g.Bound()[0].Addr.Addr
 	daemon.SetThreads(1)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop

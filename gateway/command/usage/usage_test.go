@@ -21,9 +21,9 @@ func TestExitCode(t *testing.T) {
 		{"a failure", io.ErrUnexpectedEOF, ExitFailure},
 		{"a usage error", Errorf("x"), ExitUsage},
 		{"a usage error, wrapped", fmt.Errorf("x: %w", Errorf("y")), ExitUsage},
-		{"a setting", &config.Problem{Message: "x"}, ExitUsage},
+		{"a setting", config.NewProblem("x", ""), ExitUsage},
 		{"a trust rule", &trust.Error{Problem: "x"}, ExitUsage},
-		{"a failure and a setting", errors.Join(io.EOF, &config.Problem{Message: "x"}), ExitUsage},
+		{"a failure and a setting", errors.Join(io.EOF, config.NewProblem("x", "")), ExitUsage},
 		{"reported", Reported(ExitHostCheck), ExitHostCheck},
 	} {
 		if got := ExitCode(tt.err); got != tt.want {

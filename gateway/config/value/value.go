@@ -1,7 +1,6 @@
-// Package value reads the values that an operator writes, in a flag, in an
-// environment variable or in the tail of a forward: the same words with the
-// same messages everywhere. It is pure: no I/O, no state, and it imports only
-// the standard library.
+// Package value reads the values that an operator writes in a flag, in an
+// environment variable or in a key of a forward, with the same messages
+// everywhere. It is pure: no I/O and no state.
 package value
 
 import (
@@ -12,23 +11,23 @@ import (
 	"time"
 )
 
-// Error is a value that cannot be taken.
+// Error is a value that is not accepted.
 type Error struct {
 	// Why completes the sentence that begins with the quoted value: "is not a
 	// duration".
 	Why string
-	// Value is the one that cannot be taken, where several were given; "" where
-	// it is the last one.
+	// Value is the one that is not accepted, where several were given; "" is the
+	// last one.
 	Value string
-	// Instead is a value that would be taken and is probably what was meant;
-	// "" when there is no telling.
-	Instead string
+	// Hint is a value that would be accepted and is probably what was meant;
+	// "" when that is unknown.
+	Hint string
 }
 
 // Error returns Why.
 func (e *Error) Error() string { return e.Why }
 
-// off is the word that all numbers and durations take for zero.
+// off is the word for zero of all numbers and durations.
 const off = "off"
 
 // Duration reads a Go duration, "5s" or "1m30s", from least to most. "0" and
@@ -42,9 +41,9 @@ func Duration(text string, least, most time.Duration) (time.Duration, error) {
 	case err != nil:
 		return 0, notDuration(text)
 	case d < 0 || d > 0 && d < least:
-		return 0, &Error{Why: fmt.Sprintf("is too short, the least is %v; 0 is off", least), Instead: least.String()}
+		return 0, &Error{Why: fmt.Sprintf("is too short: the minimum is %v, or 0 for off", least), Hint: least.String()}
 	case d > most:
-		return 0, &Error{Why: fmt.Sprintf("is too long, the most is %v", most), Instead: most.String()}
+		return 0, &Error{Why: fmt.Sprintf("is too long: the maximum is %v", most), Hint: most.String()}
 	}
 	return d, nil
 }
@@ -54,14 +53,14 @@ func Duration(text string, least, most time.Duration) (time.Duration, error) {
 func notDuration(text string) error {
 	e := &Error{Why: "is not a duration such as 500ms, 5s or 1m30s"}
 	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
-		e.Why = "has no unit, write a duration such as 500ms, 5s or 1m30s"
-		e.Instead = fmt.Sprintf("%ds", n)
+		e.Why = "has no unit: write a duration such as 500ms, 5s or 1m30s"
+		e.Hint = fmt.Sprintf("%ds", n)
 	}
 	return e
 }
 
-// units are what may follow the number of a size. All of them are powers of
-// two, as in the sizes of dd(1) and of nginx.
+// units are what may follow the number of a size. All are powers of two, as in
+// dd(1) and nginx.
 var units = map[string]int64{
 	"": 1, "b": 1,
 	"k": 1 << 10, "kb": 1 << 10, "kib": 1 << 10,
@@ -85,7 +84,7 @@ func Size(text string) (int, error) {
 		return 0, bad
 	}
 	if n > math.MaxInt32/unit {
-		return 0, &Error{Why: "is too large, the most is 2GiB"}
+		return 0, &Error{Why: "is too large: the maximum is 2GiB"}
 	}
 	return int(n * unit), nil
 }
@@ -126,14 +125,14 @@ func Word(text string, words ...string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, &Error{Why: "is none of " + strings.Join(words, ", "), Instead: Nearest(text, words)}
+	return 0, &Error{Why: "is none of " + strings.Join(words, ", "), Hint: Nearest(text, words)}
 }
 
 // Mode reads the permission bits of a file, in octal: "0660" or "660".
 func Mode(text string) (uint32, error) {
 	n, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || n > 0o777 {
-		return 0, &Error{Why: "is not a file mode, three octal digits such as 0660", Instead: "0660"}
+		return 0, &Error{Why: "is not a file mode, three octal digits such as 0660", Hint: "0660"}
 	}
 	return uint32(n), nil
 }

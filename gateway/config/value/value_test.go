@@ -27,7 +27,7 @@ func TestDuration(t *testing.T) {
 		{text: "-1s", why: "is too short"},
 		{text: "10ms", least: time.Second, why: "is too short", instead: "1s"},
 		{text: "1m", most: time.Minute, want: time.Minute},
-		{text: "60001ms", most: time.Minute, why: "is too long, the most is 1m0s", instead: "1m0s"},
+		{text: "60001ms", most: time.Minute, why: "is too long: the maximum is 1m0s", instead: "1m0s"},
 		{text: "2562047h47m16.854775807s", why: "is too long"}, // the longest that there is
 		{text: "2562048h", why: "is not a duration"},
 	} {
@@ -116,7 +116,7 @@ func check(t *testing.T, what, text string, err error, why, instead string) {
 		return
 	}
 	var e *Error
-	if !errors.As(err, &e) || !strings.Contains(e.Why, why) || instead != "" && e.Instead != instead {
+	if !errors.As(err, &e) || !strings.Contains(e.Why, why) || instead != "" && e.Hint != instead {
 		t.Errorf("%s(%q) = %#v; want %q and instead %q", what, text, err, why, instead)
 	}
 }
