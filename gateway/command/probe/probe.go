@@ -47,7 +47,8 @@ Examples:
   unproxy probe --to 127.0.0.1:2222 --send ''
 
   # an HTTP request with the header of AWS PrivateLink
-  unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc --send 'GET / HTTP/1.0\r\n\r\n'
+  unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc \
+      --send 'GET / HTTP/1.0\r\n\r\n'
 
   # a health check; a header that arrives byte by byte
   unproxy probe --to 127.0.0.1:8443 --local
