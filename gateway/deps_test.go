@@ -18,7 +18,8 @@ const module = "unproxy"
 // import. Tests are free. A package that is not listed is a failure: it must
 // find its place first.
 //
-//	command -> gateway -> datagram -> engine -> proxyproto, record
+//	command -> command/decode, command/demo, command/probe -> command/usage -> gateway
+//	        -> gateway -> datagram -> engine -> proxyproto, record
 //	                   -> trust, transparent (never each other, never gateway)
 //	        -> doctor -> gateway
 var allowed = map[string][]string{
@@ -29,7 +30,8 @@ var allowed = map[string][]string{
 	"gateway/datagram":  {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
 	"gateway/doctor":    {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
 	"gateway/engine":    {"gateway/proxyproto", "gateway/record", "transparent", unix},
-	// The verbs. None imports command, which imports them all.
+	// The commands that are packages of their own: command imports them, they
+	// import usage, and none imports command.
 	"gateway/command/decode": {"gateway", "gateway/command/usage", "gateway/proxyproto", cli},
 	"gateway/command/demo":   {"gateway", "gateway/accesslog", "gateway/command/usage", "gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
 	"gateway/command/probe":  {"gateway/command/decode", "gateway/command/usage", "gateway/datagram", "gateway/proxyproto", cli},

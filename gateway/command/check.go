@@ -69,7 +69,8 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
 		return usage.Errorf("%s, which --strict treats as errors", usage.Plural(len(c.warnings), "warning"))
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning"))
+	forwards, warnings := usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning")
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil
 }
 
@@ -136,7 +137,8 @@ func timeLimits(f *engine.Forward) string {
 	if f.Datagrams {
 		return "idle " + f.FlowTimeout.String()
 	}
-	return fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
+	return fmt.Sprintf("header %s, connect %s, idle %s",
+		orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
 }
 
 // span names a range of n ports.
@@ -191,7 +193,8 @@ func headers(f *engine.Forward) string {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
 	if f.Datagrams {
-		parts = append(parts, "in "+either(f.DatagramHeader == engine.FirstDatagram, "the first datagram of a flow", "every datagram"))
+		first := f.DatagramHeader == engine.FirstDatagram
+		parts = append(parts, "in "+either(first, "the first datagram of a flow", "every datagram"))
 	}
 	local := either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed")
 	unknown := either(f.RejectUnknown, "rejected", "relayed")

@@ -12,7 +12,7 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// TestMain lets the test binary be unproxy, for scripts and for tests that
+// TestMain makes the test binary act as unproxy, for scripts and for tests that
 // need a process.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
@@ -41,7 +41,7 @@ func TestJoinSwitches(t *testing.T) {
 	}
 }
 
-// TestEveryFlagIsDocumented holds the help to the flags that there are.
+// TestEveryFlagIsDocumented checks that the help lists every flag of the gateway.
 func TestEveryFlagIsDocumented(t *testing.T) {
 	g := &given{values: gateway.Values{}}
 	app := newApp(g)
@@ -60,8 +60,8 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// TestNoUrfaveValues holds all flags of the gateway to the recorder: urfave's
-// own kinds would split values or apply an alias twice.
+// TestNoUrfaveValues checks that every flag of the gateway uses the recorder: the
+// library's own kinds split values or apply an alias twice.
 func TestNoUrfaveValues(t *testing.T) {
 	for _, f := range (&given{}).flags() {
 		g, ok := f.(*cli.GenericFlag)

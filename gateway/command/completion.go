@@ -26,10 +26,14 @@ Examples:
 // can be completed, so that a shell does not run unproxy to complete.
 func completionCommand() *cli.Command {
 	script := func(shell string, write func([]completed) string) *cli.Command {
-		return &cli.Command{Name: shell, Usage: "print the script for " + shell, Description: "Example:\n  unproxy completion " + shell, Action: func(ctx *cli.Context) error {
-			_, err := fmt.Fprint(ctx.App.Writer, write(completions(ctx.App)))
-			return err
-		}}
+		return &cli.Command{
+			Name: shell, Usage: "print the script for " + shell,
+			Description: "Example:\n  unproxy completion " + shell,
+			Action: func(ctx *cli.Context) error {
+				_, err := fmt.Fprint(ctx.App.Writer, write(completions(ctx.App)))
+				return err
+			},
+		}
 	}
 	return &cli.Command{
 		Name: "completion", Usage: "print a completion script for a shell", Description: completionHelp,
@@ -85,6 +89,11 @@ func appendCompletions(all []completed, c *cli.Command, above string) []complete
 	return all
 }
 
+// unlisted are the meanings of flags whose help is written by hand.
+var unlisted = map[string]string{
+	"help": "print help", "version": "print the version", "strict": "treat warnings as errors",
+}
+
 // completeFlag describes a flag; ok is false if it is not completed. The flags of
 // the gateway are completed even where help hides them.
 func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
@@ -109,7 +118,7 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 		of.isFile = strings.Contains(d.GetUsage(), "`PATH`")
 	}
 	if of.meaning == "" {
-		of.meaning = map[string]string{"help": "print help", "version": "print the version", "strict": "treat warnings as errors"}[name]
+		of.meaning = unlisted[name]
 	}
 	return of, true
 }

@@ -25,7 +25,8 @@ _unproxy() {
 		for _, f := range c.flags {
 			switch pattern := shellQuoted(c.path + " " + f.word); {
 			case len(f.choices) > 0 && f.takesValue:
-				fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -W %s -- \"$cur\")); return ;;\n", pattern, shellQuoted(strings.Join(f.choices, " ")))
+				words := shellQuoted(strings.Join(f.choices, " "))
+				fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -W %s -- \"$cur\")); return ;;\n", pattern, words)
 			case f.isFile:
 				fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", pattern)
 			case f.takesValue:

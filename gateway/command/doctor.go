@@ -58,7 +58,8 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return err
 	}
 	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(),
+		Printing: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
 		err = usage.PrintJSON(ctx.App.Writer, report)

@@ -216,7 +216,8 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if len(absent) == 0 {
 		return nil
 	}
-	fmt.Fprintf(ctx.App.Writer, "%d of %d missing: run unproxy routes apply with the same flags\n", len(absent), len(p.Commands()))
+	fmt.Fprintf(ctx.App.Writer, "%d of %d missing: run unproxy routes apply with the same flags\n",
+		len(absent), len(p.Commands()))
 	return usage.Reported(usage.ExitHostCheck)
 }
 

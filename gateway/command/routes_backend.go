@@ -59,7 +59,8 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 			return g, err
 		}
 		if mac == "" {
-			return g, usage.Errorf("%s is reached through %s, which has no hardware address", b, b.Reach.Device).WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
+			return g, usage.Errorf("%s is reached through %s, which has no hardware address", b, b.Reach.Device).
+				WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
 		}
 		g.MAC, g.Addrs = mac, append(g.Addrs, source)
 	}
@@ -107,9 +108,12 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 			return g, nil
 		}
 	}
-	return g, usage.Errorf("this host does not know the hardware address of %s", word).WithHint("ping it first, or give it: --gateway " + word + "=52:54:00:12:34:56")
+	return g, usage.Errorf("this host does not know the hardware address of %s", word).
+		WithHint("ping it first, or give it: --gateway " + word + "=52:54:00:12:34:56")
 }
 
+// gatewayProblem returns the error for a value of --gateway.
 func gatewayProblem(word, what string) error {
-	return usage.Errorf("--gateway %q %s", settings.Shorten(word), what).WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
+	return usage.Errorf("--gateway %q %s", settings.Shorten(word), what).
+		WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
 }

@@ -22,7 +22,8 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	if s.Limit > 0 {
 		limit = fmt.Sprintf("at most %d", s.Limit)
 	}
-	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
+	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, loops)
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
@@ -81,7 +82,8 @@ func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 }
 
 func writeForwards(w io.Writer, all []admin.ForwardStatus) {
-	t := table(w, "Forwards", "LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
+	t := table(w, "Forwards",
+		"LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
 	for i := range all {
 		f := &all[i]
 		leads := ""
@@ -139,7 +141,8 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 	fmt.Fprintf(w, "\nRecent refusals\n")
 	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
-		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, usage.Plural(int(r.Count), "connection"), ago)
+		count := usage.Plural(int(r.Count), "connection")
+		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
@@ -170,7 +173,8 @@ func writeConnections(w io.Writer, all *admin.Connections) {
 	t := table(w, heading, "ID", "FORWARD", "CLIENT", "PEER", "BACKEND", "STATE", "IN", "OUT", "AGE", "IDLE")
 	for i := range all.Connections {
 		c := &all.Connections[i]
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward, orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward,
+			orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
 			size(float64(c.BytesIn)), size(float64(c.BytesOut)), since(c.AgeSeconds), since(c.IdleSeconds))
 	}
 	t.Flush()

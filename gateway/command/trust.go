@@ -31,7 +31,8 @@ func trustCommand(g *given) *cli.Command {
 			Name: "explain", Usage: "say whether an address is trusted, and by which rule",
 			ArgsUsage: "ADDRESS", Description: trustExplainHelp,
 			Flags: append(rules(),
-				&cli.StringFlag{Name: "address", Usage: "the address of the peer, `IP`, instead of the argument"}, usage.JSONFlag()),
+				&cli.StringFlag{Name: "address", Usage: "`IP` the address of the peer, instead of the argument"},
+				usage.JSONFlag()),
 			Action: func(ctx *cli.Context) error { return trustExplain(ctx, g) },
 		}, {
 			Name: "presets", Usage: "print the presets, or the prefixes of one as a trust file",
@@ -55,9 +56,11 @@ Example:
 // loadTrust loads the rules that flags or variables give.
 func loadTrust(g *given) (*trust.Set, []trust.Warning, error) {
 	g.environment(os.Environ())
-	set, warnings, err := trust.Load(trust.Source{Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust"})
+	source := trust.Source{Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust"}
+	set, warnings, err := trust.Load(source)
 	if errors.Is(err, trust.ErrNoRule) {
-		return nil, nil, usage.Errorf("%v", err).WithHint("give the rules of the gateway: --trust 10.0.0.0/8 or --trust-file PATH")
+		return nil, nil, usage.Errorf("%v", err).
+			WithHint("give the rules of the gateway: --trust 10.0.0.0/8 or --trust-file PATH")
 	}
 	return set, warnings, err
 }
@@ -116,7 +119,8 @@ func explainedAddress(c *cli.Context) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	if c.IsSet("address") && text != "" {
-		return netip.Addr{}, usage.Errorf("two addresses: --address %s and %s", c.String("address"), text).WithHint("give one")
+		return netip.Addr{}, usage.Errorf("two addresses: --address %s and %s", c.String("address"), text).
+			WithHint("give one")
 	}
 	if c.IsSet("address") {
 		text = c.String("address")

@@ -62,7 +62,10 @@ func jsonWarnings(warnings []trust.Warning) []jsonWarning {
 func jsonPresets(presets []trust.Preset) []jsonPreset {
 	out := make([]jsonPreset, len(presets))
 	for i, p := range presets {
-		out[i] = jsonPreset{Name: p.Name, Date: p.Date, Source: p.Source, Status: p.Status, Warning: p.Warning, Shared: p.Shared, Prefixes: p.Prefixes}
+		out[i] = jsonPreset{
+			Name: p.Name, Date: p.Date, Source: p.Source, Status: p.Status,
+			Warning: p.Warning, Shared: p.Shared, Prefixes: p.Prefixes,
+		}
 	}
 	return out
 }
