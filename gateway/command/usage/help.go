@@ -17,10 +17,10 @@ const (
 	meaningColumn = 34
 )
 
-// HelpOf returns the help of a command: its usage, its description, its
+// helpOf returns the help of a command: its usage, its description, its
 // subcommands and its flags. path is its full name, "unproxy trust list".
 // Hidden commands and flags are left out.
-func HelpOf(c *cli.Command, path string) string {
+func helpOf(c *cli.Command, path string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s - %s\n\nUsage: %s\n", path, c.Usage, usageLine(c, path))
 	if c.Description != "" {
