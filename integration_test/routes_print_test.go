@@ -43,7 +43,7 @@ func TestRoutesPrint(t *testing.T) {
 					_, code := lab.RunGateway(t, append([]string{"routes", "check"}, everyRecipe()...)...)
 					return code == 0
 				})
-				if text := routes(t, "apply", everyRecipe()); !strings.Contains(text, "nothing had to be changed") {
+				if text := routes(t, "apply", everyRecipe()); !strings.Contains(text, "nothing to change") {
 					t.Errorf("apply afterwards: %s", text)
 				}
 			})

@@ -14,7 +14,42 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// runCheck validates what was given and prints what would be served.
+const checkUsage = "validate the configuration; opens no socket"
+
+// checkCommand returns "unproxy check".
+func checkCommand(g *given) *cli.Command {
+	return &cli.Command{
+		Name: "check", Usage: checkUsage, CustomHelpTemplate: usage.Verbatim, Description: checkHelp(),
+		Flags:  append(g.flags(), &cli.BoolFlag{Name: "strict"}),
+		Action: func(ctx *cli.Context) error { return runCheck(ctx, g) },
+	}
+}
+
+// checkHelp returns the help of the command check.
+func checkHelp() string {
+	var b strings.Builder
+	b.WriteString("unproxy check - " + checkUsage + `
+
+Usage: unproxy check [--strict] [flags of unproxy serve]
+
+Validates flags, environment variables and the files that they name, and prints
+what would be served.
+
+Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict.
+
+Examples:
+  unproxy check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8
+
+  # from the environment, with warnings as errors
+  UNPROXY_FORWARD=:2222=127.0.0.1:22 UNPROXY_TRUST=10.0.0.0/8 unproxy check --strict
+
+`)
+	usage.WriteRow(&b, "  --strict", "treat warnings as errors")
+	writeFlags(&b)
+	return b.String()
+}
+
+// runCheck validates the configuration and prints what would be served.
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g, 0)
 	for _, w := range c.warnings {
@@ -32,9 +67,10 @@ func runCheck(ctx *cli.Context, g *given) error {
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usage.Errorf("%s", usage.Plural(len(c.warnings), "warning")+", and --strict makes them failures")
+		return usage.Errorf("%s, which --strict treats as errors", usage.Plural(len(c.warnings), "warning"))
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning"))
+	forwards, warnings := usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning")
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil
 }
 
@@ -68,7 +104,7 @@ func summarize(w io.Writer, f *forward.Forward) {
 	}
 }
 
-// loops says how many event loops there are, and what they cost beyond their work.
+// loops describes the event loops.
 func loops(c *config.Config) string {
 	if c.Spin == 0 {
 		return usage.Plural(c.Loops, "loop")
@@ -76,7 +112,7 @@ func loops(c *config.Config) string {
 	return fmt.Sprintf("%s, spinning for %v", usage.Plural(c.Loops, "loop"), c.Spin)
 }
 
-// limits says how much there may be of all forwards together.
+// limits describes the limits of all forwards together.
 func limits(c *config.Config) string {
 	streams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return !f.Datagrams })
 	datagrams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
@@ -85,24 +121,27 @@ func limits(c *config.Config) string {
 		parts = append(parts, fmt.Sprintf("%d connections", c.MaxConnections))
 	}
 	if streams && c.MaxWaiting > 0 {
-		parts = append(parts, fmt.Sprintf("%d of them without their header", c.MaxWaiting))
+		parts = append(parts, fmt.Sprintf("%d of them waiting for a header", c.MaxWaiting))
 	}
 	if datagrams && c.MaxFlows > 0 {
-		parts = append(parts, fmt.Sprintf("%d flows of UDP", c.MaxFlows))
+		parts = append(parts, fmt.Sprintf("%d UDP flows", c.MaxFlows))
 	}
 	if len(parts) == 0 {
-		return "any number of connections"
+		return "no limit on connections"
 	}
 	return "at most " + strings.Join(parts, ", ")
 }
 
+// timeLimits describes the timeouts of a forward.
 func timeLimits(f *forward.Forward) string {
 	if f.Datagrams {
 		return "idle " + f.FlowTimeout.String()
 	}
-	return fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
+	return fmt.Sprintf("header %s, connect %s, idle %s",
+		orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
 }
 
+// span names a range of n ports.
 func span(first, last string, n int) string {
 	if n == 1 {
 		return first
@@ -110,7 +149,7 @@ func span(first, last string, n int) string {
 	return fmt.Sprintf("%s to %s (%d ports)", first, last, n)
 }
 
-// peers says who is believed, and what becomes of the others.
+// peers describes which peers are trusted, and what happens to the others.
 func peers(f *forward.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
@@ -127,15 +166,15 @@ func peers(f *forward.Forward) string {
 	}
 	others := "others are " + either(f.Datagrams, "dropped", "reset")
 	if f.PassUntrusted {
-		others = "others are passed as clients"
+		others = "others are taken as clients"
 	}
 	if n == 0 {
-		return "whoever may connect to the socket"
+		return "every process that may connect to the socket"
 	}
 	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), usage.Plural(n, "rule"), others)
 }
 
-// headers says which headers are taken.
+// headers describes which headers are accepted.
 func headers(f *forward.Forward) string {
 	if f.Datagrams && f.DatagramHeader == forward.SimpleProxy {
 		return "Simple Proxy Protocol, in every datagram and before each reply"
@@ -154,31 +193,36 @@ func headers(f *forward.Forward) string {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
 	if f.Datagrams {
-		parts = append(parts, "in "+either(f.DatagramHeader == forward.FirstDatagram, "the first datagram of a flow", "every datagram"))
+		first := f.DatagramHeader == forward.FirstDatagram
+		parts = append(parts, "in "+either(first, "the first datagram of a flow", "every datagram"))
 	}
-	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
+	local := either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed")
+	unknown := either(f.RejectUnknown, "rejected", "relayed")
+	return fmt.Sprintf("%s; LOCAL %s, unknown %s", strings.Join(parts, ", "), local, unknown)
 }
 
-// transparency says what address the backend sees.
+// transparency describes which address the backend sees.
 func transparency(f *forward.Forward) string {
 	if !f.Transparent {
 		return "off: the backend sees the gateway's address"
 	}
-	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s", f.Source.SourcePort, f.Source.FamilyMismatch)
+	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
+		f.Source.SourcePort, f.Source.FamilyMismatch)
 }
 
-// redirects says what else than connections to itself the listener takes.
+// redirects describes which connections to other addresses the listener accepts.
 func redirects(f *forward.Forward) string {
 	if len(f.Redirect) == 0 {
-		return "on: takes whatever the packet filter hands over"
+		return "on: accepts every connection that the packet filter redirects"
 	}
 	texts := make([]string, len(f.Redirect))
 	for i, r := range f.Redirect {
 		texts[i] = r.String()
 	}
-	return "on: takes what is redirected from " + strings.Join(texts, ", ")
+	return "on: accepts connections redirected from " + strings.Join(texts, ", ")
 }
 
+// either returns yes or no.
 func either(condition bool, yes, no string) string {
 	if condition {
 		return yes
@@ -186,7 +230,7 @@ func either(condition bool, yes, no string) string {
 	return no
 }
 
-// orOff writes a time limit.
+// orOff formats a time limit; 0 is off.
 func orOff(d time.Duration) string {
 	if d == 0 {
 		return "off"

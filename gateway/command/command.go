@@ -1,5 +1,7 @@
-// Package command is the command line of unproxy. The library that parses it
-// is known here and nowhere else.
+// Package command is the command line of unproxy: one file for each command,
+// which parses its flags, calls another package and prints the result. Commands
+// that are programs of their own have packages: probe, decode and demo. Package
+// usage has what all of them share.
 package command
 
 import (
@@ -21,9 +23,8 @@ import (
 )
 
 // Main runs the command line args, whose first word is the name of the program,
-// and returns the exit code: 0 is well, 1 failed while running, 2 a mistake in
-// the command line or the configuration. What was asked for goes to stdout;
-// errors, hints and the log go to stderr. The environment is that of the
+// and returns the exit code, see [usage.ExitCode]. Output goes to stdout; errors,
+// hints and the log go to stderr. The environment variables are those of the
 // process.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(&given{values: config.Values{}})
@@ -36,7 +37,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return usage.ExitCode(err)
 }
 
-// newApp returns the application; g receives what is given.
+// newApp returns the application. Its flags write into g.
 func newApp(g *given) *cli.App {
 	serve := func(ctx *cli.Context) error {
 		if ctx.Bool("version") {
@@ -47,13 +48,13 @@ func newApp(g *given) *cli.App {
 	root := &cli.Command{
 		Name: "unproxy",
 		Flags: append(g.flags(), &cli.BoolFlag{Name: "version"},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // which a command "help" keeps the library from adding
+			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // the library adds none beside a command "help"
 		Action: serve,
 	}
 	root.Subcommands = []*cli.Command{
-		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: usage.Verbatim, Description: serveHelp(), Action: serve},
-		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: usage.Verbatim, Description: checkHelp(),
-			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
+		{Name: "serve", Usage: "run the gateway; the default command", Flags: g.flags(), Action: serve,
+			CustomHelpTemplate: usage.Verbatim, Description: serveHelp()},
+		checkCommand(g),
 		demo.Command(),
 		probe.Command(),
 		doctorCommand(g),
@@ -61,7 +62,7 @@ func newApp(g *given) *cli.App {
 		healthcheckCommand(g),
 		decode.Command(),
 		routesCommand(g),
-		trustCommand(),
+		trustCommand(g),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),
@@ -70,7 +71,7 @@ func newApp(g *given) *cli.App {
 	return usage.NewApp(root)
 }
 
-// configuration is all that was given, in the terms of those who use it.
+// configuration is what flags and environment variables say.
 type configuration struct {
 	gateway  *config.Config
 	log      accesslog.Config // without its writer
@@ -79,7 +80,7 @@ type configuration struct {
 }
 
 // configure makes a configuration of what was given, with the number of sockets that
-// systemd handed over. It returns the warnings with an error, too.
+// systemd passed. It returns the warnings even with an error.
 func configure(g *given, activated int) (configuration, error) {
 	warnings := g.environment(os.Environ())
 	endpoint, about, adminErr := adminSettings(g)

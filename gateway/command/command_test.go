@@ -12,7 +12,7 @@ import (
 	"unproxy/gateway/config"
 )
 
-// TestMain lets the test binary be unproxy, for scripts and for tests that
+// TestMain makes the test binary act as unproxy, for scripts and for tests that
 // need a process.
 // raceOptions spares the programs that the tests start the second for which the
 // race detector sleeps at the end of each.
@@ -49,7 +49,7 @@ func TestJoinSwitches(t *testing.T) {
 	}
 }
 
-// TestEveryFlagIsDocumented holds the help to the flags that there are.
+// TestEveryFlagIsDocumented checks that the help lists every flag of the gateway.
 func TestEveryFlagIsDocumented(t *testing.T) {
 	g := &given{values: config.Values{}}
 	app := newApp(g)
@@ -68,8 +68,8 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 	}
 }
 
-// TestNoUrfaveValues holds all flags of the gateway to the recorder: urfave's
-// own kinds would split values or apply an alias twice.
+// TestNoUrfaveValues checks that every flag of the gateway uses the recorder: the
+// library's own kinds split values or apply an alias twice.
 func TestNoUrfaveValues(t *testing.T) {
 	for _, f := range (&given{}).flags() {
 		g, ok := f.(*cli.GenericFlag)

@@ -7,8 +7,8 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// All that is printed below the findings may be given to a shell: each command
-// once, and a command of several lines as a whole.
+// The lines below the findings can be pasted into a shell: each command appears
+// once, and a command of several lines is complete.
 func TestPrintReport(t *testing.T) {
 	report := doctor.Report{Findings: []doctor.Finding{
 		{Code: doctor.NetRaw, Component: "process", Target: "capabilities", Status: doctor.OK, Detail: "it is\nthere"},
@@ -33,7 +33,7 @@ return path  c             FAIL    missing
     # see above
 host         d             warn    short
 return path  e             skip    dark
-6 checks: 1 ok, 1 to be looked at, 1 not looked at, 3 failed
+6 checks: 1 ok, 1 with a warning, 1 skipped, 3 failed
 `
 	var out strings.Builder
 	if err := printReport(&out, report, false); err != nil || out.String() != want {

@@ -14,8 +14,8 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// printBackendHost prints what the host of the plan's backends needs: those that
-// are not on this one.
+// printBackendHost prints what the host of the backends needs, for the backends
+// that are not on this host.
 func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	var h returnpath.BackendHost
 	for _, b := range p.Backends {
@@ -24,7 +24,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 		}
 	}
 	if len(h.Backends) == 0 {
-		return usage.Errorf("all backends are on this host").WithHint("leave --backend-host out: unproxy routes print")
+		return usage.Errorf("all backends are on this host").WithHint("leave out --backend-host: unproxy routes print")
 	}
 	given := ctx.StringSlice("gateway")
 	for _, word := range given {
@@ -45,7 +45,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	return nil
 }
 
-// thisGateway is this host as a gateway, as the backends' host sees it.
+// thisGateway describes this host as the backends' host sees it.
 func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 	var g returnpath.Gateway
 	families := map[bool]bool{}
@@ -59,7 +59,8 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 			return g, err
 		}
 		if mac == "" {
-			return g, usage.Errorf("%s is reached over %s, which has no hardware address", b, b.Reach.Device).WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
+			return g, usage.Errorf("%s is reached through %s, which has no hardware address", b, b.Reach.Device).
+				WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
 		}
 		g.MAC, g.Addrs = mac, append(g.Addrs, source)
 	}
@@ -94,8 +95,8 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	return g, nil
 }
 
-// withMAC looks the hardware address of a gateway up: this host's own, or a
-// neighbour's.
+// withMAC looks up the hardware address of a gateway: this host's own, or that of
+// a neighbour.
 func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 	for _, a := range g.Addrs {
 		mac, err := routing.HardwareAddress(a)
@@ -107,9 +108,12 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 			return g, nil
 		}
 	}
-	return g, usage.Errorf("the hardware address of %s is not known to this host", word).WithHint("ping it first, or write it: --gateway " + word + "=52:54:00:12:34:56")
+	return g, usage.Errorf("this host does not know the hardware address of %s", word).
+		WithHint("ping it first, or give it: --gateway " + word + "=52:54:00:12:34:56")
 }
 
+// gatewayProblem returns the error for a value of --gateway.
 func gatewayProblem(word, what string) error {
-	return usage.Errorf("--gateway %q %s", value.Shorten(word), what).WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
+	return usage.Errorf("--gateway %q %s", value.Shorten(word), what).
+		WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
 }

@@ -14,17 +14,18 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// writeStatus writes a status for a person. connections is nil where none are
-// to be listed.
+// writeStatus writes a status as text. It lists no connections if connections is
+// nil.
 func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	fmt.Fprintf(w, "unproxy %s, process %d, up %s, %s\n", s.Version.Version, s.PID, since(s.UptimeSeconds), readyWords(s))
 	limit := "no limit"
 	if s.Limit > 0 {
 		limit = fmt.Sprintf("at most %d", s.Limit)
 	}
-	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
+	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, loops)
 	if s.LogDropped > 0 {
-		fmt.Fprintf(w, "%d lines of the log were lost\n", s.LogDropped)
+		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
 	writeForwards(w, s.Forwards)
 	writeTrust(w, s.Trust)
@@ -35,8 +36,8 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	}
 }
 
-// writeFindings writes what the doctor found on the gateway's host, but for what
-// is well. Findings that cannot be read are those of another version.
+// writeFindings writes the problems that the doctor found on the gateway's host.
+// It skips a list that it cannot read: that of another version.
 func writeFindings(w io.Writer, list json.RawMessage) {
 	var all []struct {
 		Component, Target, Status, Detail string
@@ -60,6 +61,7 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 	}
 }
 
+// readyWords says whether the gateway is ready, and why not.
 func readyWords(s *admin.Status) string {
 	if s.Ready {
 		return "ready"
@@ -71,7 +73,7 @@ func readyWords(s *admin.Status) string {
 	return words
 }
 
-// table returns a writer of columns below a heading; it must be flushed.
+// table writes a heading and returns a writer of columns. The caller flushes it.
 func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 	fmt.Fprintf(w, "\n%s\n", heading)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -80,7 +82,8 @@ func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 }
 
 func writeForwards(w io.Writer, all []admin.ForwardStatus) {
-	t := table(w, "Forwards", "LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
+	t := table(w, "Forwards",
+		"LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
 	for i := range all {
 		f := &all[i]
 		leads := ""
@@ -116,7 +119,7 @@ func writeTrust(w io.Writer, all []admin.TrustStatus) {
 	}
 }
 
-// byRule adds the prefixes of one rule, such as a preset, together.
+// byRule sums up the prefixes of one rule, such as a preset.
 func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	for _, r := range rules {
 		if last := len(all) - 1; last >= 0 && all[last].Rule == r.Rule && all[last].Origin == r.Origin {
@@ -135,15 +138,16 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 	if len(s.Refusals) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nRefused lately\n")
+	fmt.Fprintf(w, "\nRecent refusals\n")
 	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
-		fmt.Fprintf(w, "  %s from %s on %s: %s, the last one %s ago\n", r.Outcome, r.Peer, r.Forward, usage.Plural(int(r.Count), "connection"), ago)
+		count := usage.Plural(int(r.Count), "connection")
+		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
 		}
-		fmt.Fprintf(w, "    what to do: %s\n", r.Hint)
+		fmt.Fprintf(w, "    hint: %s\n", r.Hint)
 		if r.Action != "" {
 			fmt.Fprintf(w, "    %s\n", r.Action)
 		}
@@ -153,7 +157,7 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 	}
 }
 
-// joined joins the parts that there are.
+// joined joins the parts that are not empty.
 func joined(separator string, parts ...string) string {
 	var all []string
 	for _, p := range parts {
@@ -169,12 +173,14 @@ func writeConnections(w io.Writer, all *admin.Connections) {
 	t := table(w, heading, "ID", "FORWARD", "CLIENT", "PEER", "BACKEND", "STATE", "IN", "OUT", "AGE", "IDLE")
 	for i := range all.Connections {
 		c := &all.Connections[i]
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward, orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward,
+			orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
 			size(float64(c.BytesIn)), size(float64(c.BytesOut)), since(c.AgeSeconds), since(c.IdleSeconds))
 	}
 	t.Flush()
 }
 
+// orDash returns s, or "-" if it is empty.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -182,7 +188,7 @@ func orDash(s string) string {
 	return s
 }
 
-// rate writes a number of events in a second.
+// rate formats a number of events per second.
 func rate(n float64) string {
 	if n >= 10 || n == 0 {
 		return fmt.Sprintf("%.0f", n)
@@ -190,7 +196,7 @@ func rate(n float64) string {
 	return fmt.Sprintf("%.1f", n)
 }
 
-// size writes a number of bytes with three digits.
+// size formats a number of bytes with three digits.
 func size(n float64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	i := 0
@@ -203,7 +209,7 @@ func size(n float64) string {
 	return fmt.Sprintf("%.1f %s", n, units[i])
 }
 
-// latency writes a time in seconds, "-" for none.
+// latency formats a time in seconds, "-" for none.
 func latency(m admin.Maybe) string {
 	if m.IsNone() {
 		return "-"
@@ -218,7 +224,7 @@ func latency(m admin.Maybe) string {
 	return d.Round(10 * time.Millisecond).String()
 }
 
-// since writes a time in seconds by its two largest units, "3d4h".
+// since formats a time in seconds with its two largest units, "3d4h".
 func since(seconds float64) string {
 	n := int64(math.Round(seconds))
 	for _, u := range []struct {

@@ -41,7 +41,7 @@ func TestStatusOfADaemon(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", want, out)
 		}
 	}
-	t.Setenv("UNPROXY_ADMIN", at) // which the gateway may take, too
+	t.Setenv("UNPROXY_ADMIN", at)
 	out, errs, code = run(t, "status", "--json")
 	var s admin.Status
 	if err := json.Unmarshal([]byte(out), &s); err != nil || code != 0 || s.Active != 1 {
@@ -59,12 +59,12 @@ func TestStatusOfADaemon(t *testing.T) {
 	d.cmd.Wait()
 	for _, command := range []string{"healthcheck", "status"} {
 		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: check that the gateway is running with --admin "+at) || out != "" {
-			t.Errorf("%s of nobody: exit code %d: %s%s", command, code, out, errs)
+			t.Errorf("%s without a gateway: exit code %d: %s%s", command, code, out, errs)
 		}
 	}
 }
 
-// squeeze makes one blank of several: columns are as wide as they need to be.
+// squeeze replaces runs of blanks by one: the width of columns varies.
 func squeeze(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' }), " ")
 }
@@ -97,7 +97,7 @@ func TestWriteStatus(t *testing.T) {
 	}}
 	const want = `unproxy v1.2.3, process 7, up 1d3h, not ready: starting, draining
 3 connections (at most 100), by loop: 2 1
-9 lines of the log were lost
+9 log lines were lost
 
 Forwards
   LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
@@ -108,15 +108,15 @@ Trust, for :1-9
   cloudflare  3            --trust, preset of 2026-08-22
   10.0.0.0/8  4            lb.txt:3
 
-Refused lately
-  not_proxy from 10.0.0.1 on :2: 2 connections, the last one 1m30s ago
+Recent refusals
+  not_proxy from 10.0.0.1 on :2: 2 connections, the last 1m30s ago
     the peer sent something other than a PROXY header: no PROXY signature
     it began with "GET /"
-    what to do: switch it on
+    hint: switch it on
     do this
-  untrusted from 10.0.0.2 on :3: 1 connection, the last one 0s ago
+  untrusted from 10.0.0.2 on :3: 1 connection, the last 0s ago
     the peer is not trusted
-    what to do: trust it
+    hint: trust it
 
 Connections, 2 of 3
   ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE
@@ -130,8 +130,7 @@ Connections, 2 of 3
 	}
 }
 
-// What the doctor found is there, without what is well; and what cannot be read
-// is left out.
+// Only problems are written. A list that cannot be read is skipped.
 func TestWriteFindings(t *testing.T) {
 	for _, tt := range []struct{ list, want string }{
 		{`null`, ""},
@@ -148,7 +147,7 @@ func TestWriteFindings(t *testing.T) {
 	}
 }
 
-func TestNumbersForPersons(t *testing.T) {
+func TestNumbers(t *testing.T) {
 	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1023: "1.0 KiB", 102_300: "99.9 KiB", 102_400: "100 KiB", 1 << 20: "1.0 MiB", 1 << 62: "4.0 EiB"} {
 		if got := size(n); got != want {
 			t.Errorf("size(%v) = %q; want %q", n, got, want)
@@ -166,8 +165,7 @@ func TestNumbersForPersons(t *testing.T) {
 	}
 }
 
-// scripted is a writer that lets a test look at each page, and decide when there
-// is to be another one.
+// scripted is a writer that records each page and calls after with their count.
 type scripted struct {
 	pages []string
 	after func(n int)
@@ -179,8 +177,8 @@ func (s *scripted) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The status is shown again and again, in place on a terminal; a gateway that
-// does not answer is waited for.
+// The status is refreshed, in place on a terminal. A gateway that does not answer
+// is asked again.
 func TestWatchStatus(t *testing.T) {
 	l, err := admin.Listen(admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
 	if err != nil {
@@ -208,7 +206,7 @@ func TestWatchStatus(t *testing.T) {
 		}
 		last := out.pages[2]
 		if !strings.Contains(last, "no answer from the admin endpoint") {
-			t.Errorf("when nobody answers: %q", last)
+			t.Errorf("without an answer: %q", last)
 		}
 		for _, p := range out.pages {
 			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\n\x1b[J"); inPlace != terminal {

@@ -43,8 +43,8 @@ func TestTrustExplain(t *testing.T) {
 		{"most specific", []string{"--trust", "10.0.0.0/8", "--trust", "10.1.0.0/16", "10.1.2.3"}, "trusted: rule \"10.1.0.0/16\" (--trust)\n", usage.ExitSuccess},
 		{"file", []string{"--trust-file", file, "192.0.2.9"}, "trusted: rule \"192.0.2.0/24\" (" + file + ":2)\n", usage.ExitSuccess},
 		{"4-in-6", []string{"--trust", "10.0.0.0/8", "::ffff:10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", usage.ExitSuccess},
-		{"miss", []string{"--trust", "10.1.0.0/16", "--trust", "192.0.2.0/24", "10.3.0.1"}, "not trusted; nearest rule \"10.1.0.0/16\" (--trust), of whose 16 bits the first 14 are the same\n", usage.ExitFailure},
-		{"other family", []string{"--trust", "10.1.0.0/16", "2001:db8::1"}, "not trusted; there is no rule for its address family\n", usage.ExitFailure},
+		{"miss", []string{"--trust", "10.1.0.0/16", "--trust", "192.0.2.0/24", "10.3.0.1"}, "not trusted; nearest rule \"10.1.0.0/16\" (--trust), 14 of 16 bits match\n", usage.ExitFailure},
+		{"other family", []string{"--trust", "10.1.0.0/16", "2001:db8::1"}, "not trusted; no rule has its address family\n", usage.ExitFailure},
 		{"zone", []string{"--trust", "any", "fe80::1%eth0"}, "not trusted: an address with a zone never is\n", usage.ExitFailure},
 	}
 	for _, tt := range tests {
@@ -70,12 +70,12 @@ func TestTrustMistakes(t *testing.T) {
 		{"flag after the address", "--trust comes after the address", "flags first", []string{"explain", "10.0.0.1", "--trust", "any"}},
 		{"flag after the name", "--json comes after the name", "flags first", []string{"presets", "cloudflare", "--json"}},
 		{"two addresses", "more than one address", "give one", []string{"explain", "--trust", "any", "10.0.0.1", "10.0.0.2"}},
-		{"address twice", "two addresses are given", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
-		{"no address", "no address is given", "ADDRESS", []string{"explain", "--trust", "any"}},
+		{"address twice", "two addresses: ", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
+		{"no address", "no address", "ADDRESS", []string{"explain", "--trust", "any"}},
 		{"a port", `"10.0.0.1:80" is not an address`, "write 10.0.0.1", []string{"explain", "--trust", "any", "10.0.0.1:80"}},
 		{"a name", `"lb" is not an address`, "173.245.48.9", []string{"explain", "--trust", "any", "lb"}},
 		{"argument of list", `unexpected argument "10.0.0.0/8"`, "--trust 10.0.0.0/8", []string{"list", "10.0.0.0/8"}},
-		{"no such preset", `no preset "akamai"`, "cloudflare", []string{"presets", "akamai"}},
+		{"no such preset", `unknown preset "akamai"`, "cloudflare", []string{"presets", "akamai"}},
 		{"broken rule", `"10.0.0.1/8" has host bits set`, "write 10.0.0.0/8", []string{"list", "--trust", "10.0.0.1/8"}},
 	}
 	for _, tt := range tests {
@@ -93,7 +93,7 @@ func TestTrustMistakes(t *testing.T) {
 }
 
 func TestTrustList(t *testing.T) {
-	t.Setenv("UNPROXY_TRUST", "10.0.0.0/8, 10.1.0.0/16")
+	t.Setenv("UNPROXY_TRUST", "10.0.0.0/8 10.1.0.0/16")
 	t.Setenv("UNPROXY_TRUST_FILE", trustFile(t, "loopback\n"))
 	got, errs, exit := runTrust("list")
 	if exit != usage.ExitSuccess {
@@ -111,11 +111,11 @@ func TestTrustList(t *testing.T) {
 
 func TestTrustJSON(t *testing.T) {
 	out, _, exit := runTrust("explain", "--json", "--trust", "10.0.0.0/8", "11.0.0.1")
-	var verdict jsonVerdict
-	if bad := json.Unmarshal([]byte(out), &verdict); bad != nil || exit != usage.ExitFailure {
+	var answer jsonExplanation
+	if bad := json.Unmarshal([]byte(out), &answer); bad != nil || exit != usage.ExitFailure {
 		t.Fatalf("trust explain --json: %v, exit code %d:\n%s", bad, exit, out)
 	}
-	if verdict.Trusted || verdict.Rule != nil || verdict.Nearest == nil || verdict.Nearest.Rule != "10.0.0.0/8" {
+	if answer.Trusted || answer.Rule != nil || answer.Nearest == nil || answer.Nearest.Rule != "10.0.0.0/8" {
 		t.Errorf("trust explain --json of a miss = %s", out)
 	}
 

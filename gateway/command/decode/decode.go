@@ -63,7 +63,7 @@ func settingFlags() []cli.Flag {
 		case s.Switch:
 			all = append(all, &cli.BoolFlag{Name: s.Name, Usage: s.Meaning})
 		default:
-			all = append(all, &cli.StringFlag{Name: s.Name, Usage: s.Meaning + ", `" + s.Argument + "`", Value: s.Default})
+			all = append(all, &cli.StringFlag{Name: s.Name, Usage: "`" + s.Argument + "` " + s.Meaning, Value: s.Default})
 		}
 	}
 	return all

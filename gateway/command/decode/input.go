@@ -56,13 +56,15 @@ func readFile(c *cli.Context) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(b) > maxInput {
-		return nil, fmt.Errorf("read %s: more than %d MiB; the header is at the beginning, cut off the rest", name, maxInput>>20)
+		return nil, fmt.Errorf("read %s: more than %d MiB; the header is at the beginning, cut off the rest",
+			name, maxInput>>20)
 	}
 	return b, nil
 }
 
 // hexNoise is what people and tools write between the digits.
-var hexNoise = strings.NewReplacer("0x", "", "0X", "", `\x`, "", ":", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "")
+var hexNoise = strings.NewReplacer(
+	"0x", "", "0X", "", `\x`, "", ":", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "")
 
 // looksLikeHex reports whether text holds only hexadecimal digits and what
 // people write between them. No header does: both signatures have other bytes.

@@ -73,7 +73,9 @@ func (d *decoded) toJSON() headerJSON {
 		return headerJSON{Result: h.Result.String(), Start: d.start, Missing: proxyproto.Missing(d.input)}
 	}
 	payload := len(d.payload())
-	object := headerJSON{Result: h.Result.String(), Version: h.Version, Start: d.start, Length: h.Length, Payload: &payload}
+	object := headerJSON{
+		Result: h.Result.String(), Version: h.Version, Start: d.start, Length: h.Length, Payload: &payload,
+	}
 	if h.Result == proxyproto.Proxy {
 		object.Source, object.Destination = h.Source.String(), h.Destination.String()
 	}

@@ -23,7 +23,8 @@ func PrintTLV(w io.Writer, tlv proxyproto.TLV) {
 	}
 	fmt.Fprintf(w, ": %s\n", sslNote(ssl))
 	for sub := range proxyproto.All(ssl.TLVs) {
-		fmt.Fprintf(w, "               0x%02x %s, %d bytes: %s\n", byte(sub.Type), sub.Type.SSLString(), len(sub.Value), usage.Quote(sub.Value))
+		fmt.Fprintf(w, "               0x%02x %s, %d bytes: %s\n",
+			byte(sub.Type), sub.Type.SSLString(), len(sub.Value), usage.Quote(sub.Value))
 	}
 }
 
@@ -73,7 +74,8 @@ func sslNote(s proxyproto.SSL) string {
 	if s.Client&proxyproto.ClientCertSession != 0 {
 		parts = append(parts, "certificate in this session")
 	}
-	if rest := s.Client &^ (proxyproto.ClientTLS | proxyproto.ClientCertConnection | proxyproto.ClientCertSession); rest != 0 {
+	const defined = proxyproto.ClientTLS | proxyproto.ClientCertConnection | proxyproto.ClientCertSession
+	if rest := s.Client &^ defined; rest != 0 {
 		parts = append(parts, fmt.Sprintf("undefined client bits 0x%02x", rest))
 	}
 	parts = append(parts, fmt.Sprintf("verify %d", s.Verify))

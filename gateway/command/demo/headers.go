@@ -53,7 +53,7 @@ func playHeaders(out *screen) error {
 
 // headerScenes returns the scenes of the first part.
 func headerScenes() ([]scene, error) {
-	v2, err := proxyproto.AppendV2(nil, &proxyproto.Message{Command: proxyproto.CommandProxy, Source: client6, Destination: destination6})
+	v2, err := headerV2(client6, destination6)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,8 @@ func headerScenes() ([]scene, error) {
 	corrupt[16] ^= 1 // the first bit of the client's address
 	v1 := proxyproto.AppendV1(nil, client4, destination4)
 	good := func(client string, more ...[2]string) expectation {
-		return expectation{seen: "127.0.0.1", payload: hello, logged: append(more, [2]string{"outcome", "ok"}, [2]string{"client", client})}
+		logged := append(more, [2]string{"outcome", "ok"}, [2]string{"client", client})
+		return expectation{seen: "127.0.0.1", payload: hello, logged: logged}
 	}
 	refused := func(outcome string) expectation {
 		return expectation{logged: [][2]string{{"outcome", outcome}, {"backend", ""}}}
@@ -78,21 +79,25 @@ func headerScenes() ([]scene, error) {
 	smuggled.payload = string(v1) + hello
 	health := good(thePeer)
 	health.payload = ""
+	invalid := []byte("PROXY TCP4 203.0.113.999 198.51.100.7 40001 25\r\n")
 	return []scene{
 		{what: "v1 header, then HELO", parts: then(v1, hello), want: good(client4.String())},
 		{what: "v2 header, IPv6 client", parts: then(v2, hello), want: good(client6.String())},
 		{what: "v2 with authority, unique ID, TLS name, AWS endpoint and checksum", parts: then(detailed, hello),
 			want: good(client4.String(), [2]string{"authority", "mail.example.com"}, [2]string{"unique_id", "req-7"},
 				[2]string{"tls_cn", "alice"}, [2]string{"aws_vpce", "vpce-0a1b2c3d"})},
-		{what: "v1 header, each byte in a segment of its own", parts: append(oneByOne(v1), []byte(hello)), want: good(client4.String())},
+		{what: "v1 header, each byte in a segment of its own",
+			parts: append(oneByOne(v1), []byte(hello)), want: good(client4.String())},
 		{what: "v2 LOCAL: the load balancer's own health check", parts: [][]byte{local}, want: health},
 		{what: "v1 UNKNOWN: the client is not named", parts: then([]byte("PROXY UNKNOWN\r\n"), hello), want: good(thePeer)},
-		{what: "a header, then a forged one from the client: that is payload", parts: then(v1, string(v1)+hello), want: smuggled},
+		{what: "a header, then a forged one from the client: that is payload",
+			parts: then(v1, string(v1)+hello), want: smuggled},
 		{what: "no header: GET / HTTP/1.1", parts: then([]byte("GET / HTTP/1.1\r\n\r\n"), ""), want: refused("not_proxy")},
-		{what: "v1 with an invalid address: 203.0.113.999", parts: then([]byte("PROXY TCP4 203.0.113.999 198.51.100.7 40001 25\r\n"), hello), want: refused("malformed")},
+		{what: "v1 with an invalid address: 203.0.113.999", parts: then(invalid, hello), want: refused("malformed")},
 		{what: "v2 with a flipped bit", parts: then(corrupt, hello), want: refused("bad_checksum")},
 		{what: "half a header, then FIN", parts: [][]byte{v1[:20]}, want: refused("truncated")},
-		{what: "a valid header from 127.0.0.2, which is not trusted", from: netip.MustParseAddr("127.0.0.2"), parts: then(v1, hello), want: refused("untrusted")},
+		{what: "a valid header from 127.0.0.2, which is not trusted", from: netip.MustParseAddr("127.0.0.2"),
+			parts: then(v1, hello), want: refused("untrusted")},
 	}, nil
 }
 
@@ -102,6 +107,13 @@ func then(header []byte, payload string) [][]byte {
 		return [][]byte{header}
 	}
 	return [][]byte{header, []byte(payload)}
+}
+
+// headerV2 returns a plain v2 header.
+func headerV2(client, destination netip.AddrPort) ([]byte, error) {
+	return proxyproto.AppendV2(nil, &proxyproto.Message{
+		Command: proxyproto.CommandProxy, Source: client, Destination: destination,
+	})
 }
 
 // detailedHeader returns a v2 header as a load balancer sends it that terminates TLS.

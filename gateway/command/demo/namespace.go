@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -69,7 +70,7 @@ func inNamespace(ctx *cli.Context, flags uintptr) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == cannotShow {
 		why := strings.TrimPrefix(strings.TrimSpace(reason.String()), "unproxy: error: ")
-		return &unavailable{errors.New(why), "run it on a host or in a container that grants CAP_NET_ADMIN in a network namespace"}
+		return &unavailable{errors.New(why), "run it where a network namespace comes with CAP_NET_ADMIN"}
 	}
 	fmt.Fprint(ctx.App.ErrWriter, reason.String())
 	return err
@@ -94,10 +95,8 @@ func playInside(out *screen, outside string) error {
 // forbidden reports whether the host is the reason for an error: no permission to
 // change the routes of the new namespace, or no support for them.
 func forbidden(err error) bool {
-	for _, e := range []error{fs.ErrPermission, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EAFNOSUPPORT, syscall.ENOPROTOOPT} {
-		if errors.Is(err, e) {
-			return true
-		}
+	reasons := []error{
+		fs.ErrPermission, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EAFNOSUPPORT, syscall.ENOPROTOOPT,
 	}
-	return false
+	return slices.ContainsFunc(reasons, func(reason error) bool { return errors.Is(err, reason) })
 }

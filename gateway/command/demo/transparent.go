@@ -25,7 +25,8 @@ func playTransparent(out *screen) error {
 	defer t.close()
 	out.print("\n2. Transparent mode: the backend sees the client's address\n\n")
 	const margin = "\n               "
-	out.print("  gateway      unproxy --forward %s=%s \\%s  --trust 127.0.0.1/32 --transparent\n", t.on.at, t.backends(), margin)
+	out.print("  gateway      unproxy --forward %s=%s \\%s  --trust 127.0.0.1/32 --transparent\n",
+		t.on.at, t.backends(), margin)
 	out.print("  return path  %s\n\n", strings.Join(t.routes.Commands(), margin))
 	out.heading()
 	failed := 0
@@ -103,7 +104,7 @@ func newTransparentStage() (t *transparentStage, err error) {
 // writeScenes sets the scenes of each part.
 func (t *transparentStage) writeScenes() error {
 	v1 := proxyproto.AppendV1(nil, client4, destination4)
-	v2, err := proxyproto.AppendV2(nil, &proxyproto.Message{Command: proxyproto.CommandProxy, Source: client6, Destination: destination6})
+	v2, err := headerV2(client6, destination6)
 	if err != nil {
 		return err
 	}

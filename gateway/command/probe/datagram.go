@@ -76,7 +76,8 @@ func (r *result) printDatagrams(w io.Writer, p *plan) {
 		return
 	}
 	fmt.Fprintf(w, "first one    after %v\n", short(r.firstByte))
-	fmt.Fprintf(w, "received     %s, %d bytes %s\n", usage.Plural(r.datagrams, "datagram"), r.received, usage.Quote(r.beginning))
+	count := usage.Plural(r.datagrams, "datagram")
+	fmt.Fprintf(w, "received     %s, %d bytes %s\n", count, r.received, usage.Quote(r.beginning))
 }
 
 func (r *result) endingOfDatagrams(p *plan) string {

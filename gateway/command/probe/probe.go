@@ -47,7 +47,8 @@ Examples:
   unproxy probe --to 127.0.0.1:2222 --send ''
 
   # an HTTP request with the header of AWS PrivateLink
-  unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc --send 'GET / HTTP/1.0\r\n\r\n'
+  unproxy probe --to 127.0.0.1:8080 --tlv aws=vpce-0123456789abcdef0 --crc \
+      --send 'GET / HTTP/1.0\r\n\r\n'
 
   # a health check; a header that arrives byte by byte
   unproxy probe --to 127.0.0.1:8443 --local
@@ -86,10 +87,13 @@ func flags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "tlv", Usage: "add a TLV, `TYPE=VALUE`; repeatable"},
 		&cli.BoolFlag{Name: "crc", Usage: "add a correct CRC32C"},
 		&cli.IntFlag{Name: "split", Usage: "send the header in pieces of `N` bytes"},
-		&cli.StringFlag{Name: "send", Usage: "the payload, `TEXT` with escapes such as \\r\\n and \\x00", Value: `hello from unproxy probe\r\n`},
+		&cli.StringFlag{Name: "send", Value: `hello from unproxy probe\r\n`,
+			Usage: "`TEXT` the payload, with escapes such as \\r\\n and \\x00"},
 		&cli.StringFlag{Name: "send-file", Usage: "send the contents of `PATH` as the payload"},
-		&cli.BoolFlag{Name: "half-close", Usage: "close the sending direction after the payload, then wait for the other side to close its own"},
-		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait `D` for the connection, and again for each answer"},
+		&cli.BoolFlag{Name: "half-close",
+			Usage: "close the sending direction after the payload, and wait for the other side to close its own"},
+		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second,
+			Usage: "wait `D` for the connection, and again for each answer"},
 		&cli.IntFlag{Name: "count", Usage: "make `N` connections, one after another; with --listen: stop after N"},
 		&cli.StringFlag{Name: "listen", Usage: "act as the backend at `ADDR`: HOST:PORT or unix:PATH"},
 		&cli.BoolFlag{Name: "once", Usage: "with --listen: stop after one connection"},

@@ -9,10 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -216,49 +214,6 @@ func TestProbeEndings(t *testing.T) {
 	}
 }
 
-// An untrusted peer may be reset at any moment after the handshake: before
-// connect(2) returns, while it writes, or while it reads.
-func TestResetHint(t *testing.T) {
-	opError := func(call string, errno syscall.Errno) error {
-		return &net.OpError{Op: call, Net: "tcp", Err: os.NewSyscallError(call, errno)}
-	}
-	for _, row := range []struct {
-		name      string
-		connected bool
-		read      error
-		write     error
-		want      string
-	}{
-		{"connect", false, opError("connect", syscall.ECONNRESET), nil, "end          reset by the other side (RST) as soon as it accepted"},
-		{"read", true, opError("read", syscall.ECONNRESET), nil, "end          reset by the other side (RST)\n"},
-		{"write", true, io.EOF, opError("write", syscall.EPIPE), "end          reset by the other side (RST)\n"},
-		{"shutdown", true, io.EOF, opError("shutdown", syscall.ENOTCONN), "end          reset by the other side (RST)\n"},
-	} {
-		p := &plan{network: "tcp", address: "192.0.2.1:1"}
-		r := &result{connected: row.connected, local: "127.0.0.1:5"}
-		r.fail(row.read, row.write)
-		var out strings.Builder
-		r.print(&out, p)
-		hint := "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust?"
-		if !strings.Contains(out.String(), row.want) || !strings.Contains(out.String(), hint) || !r.failed() {
-			t.Errorf("%s: failed %v, printed\n%s", row.name, r.failed(), out.String())
-		}
-	}
-	r := &result{connected: true, local: "127.0.0.1:5"}
-	if r.fail(io.EOF, nil); r.failed() || r.hint(&plan{}) != "" {
-		t.Errorf("a normal end: failed %v, hint %q", r.failed(), r.hint(&plan{}))
-	}
-}
-
-func TestSourceOf(t *testing.T) {
-	if got, _, err := net.SplitHostPort(sourceOf("127.0.0.1:9")); err != nil || got != "127.0.0.1" {
-		t.Errorf("the source towards 127.0.0.1 is %q, %v", got, err)
-	}
-	if got := sourceOf("127.0.0.1"); got != "" {
-		t.Errorf("an address without a port has the source %q", got)
-	}
-}
-
 func TestProbeRefused(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -306,73 +261,6 @@ func TestProbeWrongHeader(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "note         the gateway should refuse this header") {
 		t.Error(out.String())
-	}
-}
-
-// TestProbeListen lets a probe that connects talk to one that listens.
-func TestProbeListen(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
-			listen := "127.0.0.1:0"
-			if network == "unix" {
-				listen = "unix:" + filepath.Join(t.TempDir(), "s")
-			}
-			var server, client lockedBuffer
-			ended := make(chan error, 1)
-			go func() {
-				ended <- runProbe(t.Context(), &server, "--listen", listen, "--count", "2", "--banner", `hi\r\n`)
-			}()
-			to := "unix:" + strings.TrimPrefix(listen, "unix:")
-			if address := waitFor(t, &server, `listening on (\S+)`); network == "tcp" {
-				to = address
-			}
-			if err := runProbe(t.Context(), &client, "--to", to, "--no-header", "--send", "echo me", "--half-close", "--count", "2"); err != nil {
-				t.Errorf("%v\n%s", err, client.String())
-			}
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			for _, want := range []string{"probe        2 of 2\n", `received     11 bytes "hi\r\necho me"`, "summary      2 of 2 succeeded\n"} {
-				if !strings.Contains(client.String(), want) {
-					t.Errorf("no %q in:\n%s", want, client.String())
-				}
-			}
-			want := "connection from a unix socket to unix:"
-			if network == "tcp" {
-				want = "connection from 127.0.0.1:"
-			}
-			if strings.Count(server.String(), want) != 2 {
-				t.Errorf("not twice %q in:\n%s", want, server.String())
-			}
-		})
-	}
-}
-
-// waitFor waits until a match of the pattern is printed, and returns its group.
-func waitFor(t *testing.T, out *lockedBuffer, pattern string) string {
-	t.Helper()
-	match := regexp.MustCompile(pattern)
-	var found []string
-	if !await.For(t, func() bool { found = match.FindStringSubmatch(out.String()); return found != nil }) {
-		t.Fatalf("no %s in:\n%s", pattern, out.String())
-	}
-	return found[1]
-}
-
-func TestProbeListenStops(t *testing.T) {
-	ctx, stop := context.WithCancel(t.Context())
-	var out lockedBuffer
-	ended := make(chan error, 1)
-	go func() { ended <- runProbe(ctx, &out, "--listen", "127.0.0.1:0") }()
-	conn, err := net.Dial("tcp", waitFor(t, &out, `listening on (\S+)`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	waitFor(t, &out, `(connection from)`)
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

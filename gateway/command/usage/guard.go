@@ -21,7 +21,7 @@ import (
 //   - returns errors instead of ending the process,
 //   - keeps commas in the values of repeatable flags.
 //
-// It sets the help text of each command that has none, see [HelpOf].
+// It sets the help text of each command that has none, from its description and flags.
 func NewApp(root *cli.Command) *cli.App {
 	guard(root, root.Name)
 	return &cli.App{
@@ -46,7 +46,7 @@ func guard(c *cli.Command, path string) {
 	c.HideHelpCommand = true
 	c.OnUsageError = explainFlagError
 	if c.CustomHelpTemplate == "" {
-		c.Description, c.CustomHelpTemplate = HelpOf(c, path), Verbatim
+		c.Description, c.CustomHelpTemplate = helpOf(c, path), Verbatim
 	}
 	for _, sub := range c.Subcommands {
 		if !isRoot {
@@ -85,7 +85,7 @@ func Argument(ctx *cli.Context, noun string) (string, error) {
 
 // needsSubcommand is the action of a command that only groups others.
 func needsSubcommand(ctx *cli.Context) error {
-	names := CommandNames(ctx.Command.Subcommands)
+	names := commandNames(ctx.Command.Subcommands)
 	if ctx.NArg() == 0 {
 		return Errorf("%s needs a command", ctx.Command.HelpName).
 			WithHint(fmt.Sprintf("one of %s, for example: %s %s", strings.Join(names, ", "), ctx.Command.HelpName, names[0]))
@@ -96,7 +96,7 @@ func needsSubcommand(ctx *cli.Context) error {
 // UnknownCommand returns the error for a word that is none of commands. The hint
 // names the nearest one, to be typed after prefix, or all of them.
 func UnknownCommand(word, prefix string, commands []*cli.Command) error {
-	names := CommandNames(commands)
+	names := commandNames(commands)
 	hint := "the commands are " + strings.Join(names, ", ")
 	if near := value.Nearest(word, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s %s?", prefix, near)
@@ -112,7 +112,7 @@ func UnknownCommand(word, prefix string, commands []*cli.Command) error {
 func strayArgument(ctx *cli.Context) error {
 	word := ctx.Args().First()
 	isRoot := ctx.Command.Name == ctx.App.Name
-	if isRoot && value.Nearest(word, CommandNames(ctx.App.Commands)) != "" {
+	if isRoot && value.Nearest(word, commandNames(ctx.App.Commands)) != "" {
 		return UnknownCommand(word, ctx.App.Name, ctx.App.Commands)
 	}
 	e := Errorf("unexpected argument %q", value.Shorten(word))
@@ -168,8 +168,8 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// CommandNames returns the names of the commands that are not hidden.
-func CommandNames(commands []*cli.Command) []string {
+// commandNames returns the names of the commands that are not hidden.
+func commandNames(commands []*cli.Command) []string {
 	var names []string
 	for _, c := range commands {
 		if !c.Hidden {

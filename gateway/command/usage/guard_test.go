@@ -24,6 +24,8 @@ func testApp() *cli.App {
 				&cli.BoolFlag{Name: "secret", Hidden: true},
 				&cli.IntFlag{Name: "count", Usage: "make `N` connections"},
 				&cli.DurationFlag{Name: "timeout", Usage: "wait `D`", Value: time.Second},
+				&cli.StringFlag{Name: "file", Usage: "`PATH` a file"},
+				&cli.StringFlag{Name: "odd", Usage: "anything", Value: "a\\r"},
 			}},
 			{Name: "one", Usage: "take an argument", ArgsUsage: "NAME", Action: func(ctx *cli.Context) error {
 				_, err := Argument(ctx, "name")
@@ -82,6 +84,8 @@ Flags:
   --json                          print JSON
   --count N                       make N connections
   --timeout D                     wait D [1s]
+  --file PATH                     a file
+  --odd VALUE                     anything [a\r]
   --help, -h                      print this help
 `},
 		{"group -h", `unproxy group - group

@@ -17,10 +17,10 @@ const (
 	meaningColumn = 34
 )
 
-// HelpOf returns the help of a command: its usage, its description, its
+// helpOf returns the help of a command: its usage, its description, its
 // subcommands and its flags. path is its full name, "unproxy trust list".
 // Hidden commands and flags are left out.
-func HelpOf(c *cli.Command, path string) string {
+func helpOf(c *cli.Command, path string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s - %s\n\nUsage: %s\n", path, c.Usage, usageLine(c, path))
 	if c.Description != "" {
@@ -59,29 +59,38 @@ func usageLine(c *cli.Command, path string) string {
 // writeFlag writes the lines of one flag, with its default if it has one.
 func writeFlag(b *strings.Builder, f cli.Flag) {
 	left := "  " + dashed(f.Names()[0])
-	documented, ok := f.(cli.DocGenerationFlag)
-	if !ok {
-		WriteRow(b, left, "")
-		return
+	argument, meaning := Describe(f)
+	if argument != "" {
+		left += " " + argument
 	}
-	text := documented.GetUsage()
-	if documented.TakesValue() {
-		left += " " + placeholder(text)
+	if d, ok := f.(cli.DocGenerationFlag); ok && d.TakesValue() && d.GetValue() != "" && d.GetValue() != "0" {
+		meaning += " [" + d.GetValue() + "]"
 	}
-	text = strings.ReplaceAll(text, "`", "")
-	if value := documented.GetValue(); documented.TakesValue() && value != "" && value != "0" {
-		text += " [" + value + "]"
-	}
-	WriteRow(b, left, text)
+	WriteRow(b, left, meaning)
 }
 
-// placeholder returns the word in backquotes of a flag's usage, which stands for
-// the value.
-func placeholder(text string) string {
-	if parts := strings.SplitN(text, "`", 3); len(parts) == 3 {
-		return parts[1]
+// Describe returns the argument and the meaning of a flag. Its usage text names the
+// argument in backquotes: within a sentence, "make `N` connections", or in front
+// of the meaning, "`PATH` a file of rules". The argument is "" for switches, and
+// "VALUE" if the text names none.
+func Describe(f cli.Flag) (argument, meaning string) {
+	d, ok := f.(cli.DocGenerationFlag)
+	if !ok {
+		return "", ""
 	}
-	return "VALUE"
+	text := d.GetUsage()
+	meaning = strings.ReplaceAll(text, "`", "")
+	if !d.TakesValue() {
+		return "", meaning
+	}
+	parts := strings.SplitN(text, "`", 3)
+	if len(parts) < 3 {
+		return "VALUE", meaning
+	}
+	if parts[0] == "" {
+		meaning = strings.TrimSpace(parts[2])
+	}
+	return parts[1], meaning
 }
 
 // WriteRow writes two columns: what to type and what it means, which is wrapped.
