@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,6 +82,63 @@ func TestTextFits(t *testing.T) {
 		p := &picture{height: 100}
 		if draw(p); fault(p) == "" {
 			t.Errorf("%s: no fault found", name)
+		}
+	}
+}
+
+// modulesByPath returns the pictured modules by their import paths.
+func modulesByPath() map[string]module {
+	all := map[string]module{}
+	for _, m := range modules {
+		for _, path := range m.paths {
+			all[strings.TrimSuffix("unproxy/"+path, "/")] = m
+		}
+	}
+	return all
+}
+
+// importsOf returns the imports between the pictured modules that the program
+// has, and the packages that are not in the picture.
+func importsOf(t *testing.T) (real map[[2]string]bool, strangers []string) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`,
+		"unproxy", "unproxy/gateway/...", "unproxy/trust/...", "unproxy/transparent/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	real, byPath := map[[2]string]bool{}, modulesByPath()
+	for line := range strings.Lines(string(out)) {
+		paths := strings.Fields(line)
+		from, drawn := byPath[paths[0]]
+		if !drawn {
+			strangers = append(strangers, paths[0])
+		}
+		for _, path := range paths[1:] {
+			if to, ours := byPath[path]; ours && to.name != from.name {
+				real[[2]string{from.name, to.name}] = true
+			}
+		}
+	}
+	return real, strangers
+}
+
+// The picture of the packages has all of them, its arrows are imports, and every
+// import leads down.
+func TestPackages(t *testing.T) {
+	if _, err := os.Stat("../../gateway/daemon"); err != nil {
+		t.Skip("the packages are not yet laid out as in the picture")
+	}
+	real, strangers := importsOf(t)
+	if len(strangers) > 0 {
+		t.Errorf("not in the picture: %q", strangers)
+	}
+	for _, i := range imports {
+		if !real[i] {
+			t.Errorf("%s does not import %s", i[0], i[1])
+		}
+	}
+	for i := range real {
+		if find(i[1]).row <= find(i[0]).row {
+			t.Errorf("%s imports %s, which is not below it", i[0], i[1])
 		}
 	}
 }

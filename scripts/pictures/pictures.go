@@ -2,7 +2,7 @@ package main
 
 // pictures returns every drawing.
 func pictures() []*picture {
-	return []*picture{path(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect()}
+	return []*picture{path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect()}
 }
 
 // balancer draws the client and the load balancer at the left, and the
