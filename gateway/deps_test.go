@@ -51,7 +51,7 @@ var allowed = map[string][]string{
 		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/proxyproto", cli},
-	"gateway/command/usage": {"gateway/config", "gateway/config/value", "trust", cli},
+	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
 
 	"gateway/proxyproto": {},
 	"gateway/record":     {},

@@ -1,18 +1,18 @@
 #!/bin/sh
-# What "unproxy routes apply" does, for people who want to read it before they
-# run it: it brings the replies of transparent backends back to the gateway.
+# What "unproxy routes apply" does, as a script to read before you run it: it sets
+# up the return path for the replies of transparent backends.
 #
-#   routes.sh apply  BACKEND...    puts rules and routes into force; again changes nothing
-#   routes.sh check  BACKEND...    says what is missing
-#   routes.sh remove BACKEND...    takes them away
+#   routes.sh apply  BACKEND...    add the rules and routes that are missing
+#   routes.sh check  BACKEND...    print what is missing
+#   routes.sh remove BACKEND...    delete them
 #
-# BACKEND is ADDRESS:PORT or ADDRESS:LOW-HIGH, with brackets for IPv6, just as the
-# gateway dials it: 127.0.0.1:22 '[::1]:22' 10.9.0.2:21000-21010
+# BACKEND is ADDRESS:PORT or ADDRESS:LOW-HIGH, with brackets for IPv6, exactly as
+# the gateway dials it: 127.0.0.1:22 '[::1]:22' 10.9.0.2:21000-21010
 #
 #   PROTO=udp          for UDP (default tcp)
-#   TABLE PREF MARK    other numbers than 7700; of marks MARK+2 is used as well
+#   TABLE PREF MARK    other numbers than 7700; MARK+2 is used as well
 #
-# Exit code: 0 well, 1 something failed, 2 usage, 3 check found something missing.
+# Exit code: 0 success, 1 runtime failure, 2 usage error, 3 check found something missing.
 set -eu
 
 TABLE=${TABLE:-7700} PREF=${PREF:-7700} MARK=${MARK:-7700} PROTO=${PROTO:-tcp}
@@ -29,7 +29,7 @@ run() {
 	"$@"
 }
 
-# want THERE COMMAND...: has COMMAND carried out unless its work is done.
+# want THERE COMMAND...: runs COMMAND unless its work is done.
 want() {
 	there=$1
 	shift
@@ -51,9 +51,9 @@ split() {
 }
 
 # find: sets dev, the interface that the backend's packets come from, and recipe.
-# A rule is right where nobody else talks to the backend: on loopback, and on a
-# link from which this host forwards nothing. Elsewhere a rule would take away
-# the replies to others, so the packet filter has to tell them apart.
+# A rule is right if only the gateway talks to the backend: on loopback, and on a
+# link from which this host forwards nothing. Elsewhere a rule would divert the
+# replies to others, so the packet filter must tell them apart.
 find() {
 	route=$($ip route get "$address")
 	case $route in
@@ -70,7 +70,7 @@ find() {
 	esac
 }
 
-# rule WORDS: a rule, in the words in which ip prints it.
+# rule WORDS: a rule, as ip prints it.
 rule() {
 	there=no
 	if $ip rule show pref "$PREF" | sed 's/^[0-9]*:\t//; s/ *$//; s/ \[detached\]//' | grep -qxF "$*"; then there=yes; fi
@@ -81,7 +81,7 @@ rule() {
 	fi
 }
 
-# route: in our table every address is local. It goes with the last rule.
+# route: in our table every address is local. It is deleted with the last rule.
 route() {
 	there=no
 	if $ip route show table "$TABLE" 2>/dev/null | grep -q '^local default '; then there=yes; fi
@@ -92,22 +92,22 @@ route() {
 	fi
 }
 
-# backend: a rule of its own, or an element of a set and a rule for what is marked.
+# backend: its own rule, or an element of a set and a rule for marked packets.
 backend() {
 	case $recipe in
 	rule) rule from "$address" iif "$dev" ipproto "$PROTO" sport "$ports" lookup "$TABLE" ;;
 	*)
 		eval "$recipe$family=\"\$$recipe$family $address . $PROTO . $ports,\""
 		mark=$MARK
-		[ $recipe = links ] || mark=$LOCAL # else src_valid_mark would have the check of senders meet this rule
+		[ $recipe = links ] || mark=$LOCAL # else the reverse-path check would match this rule under src_valid_mark
 		rule from all fwmark "$(printf '0x%x' "$mark")" iif "$dev" lookup "$TABLE"
 		;;
 	esac
 }
 
-# sets and chains are the packet filter's table: the replies of backends on a
-# link that belong to a transparent socket are marked, and so are those of
-# connections that a transparent socket made to an address of this host.
+# sets and chains make up the packet filter's table. It marks replies of backends
+# on a link that belong to a transparent socket, and replies on connections that a
+# transparent socket made to an address of this host.
 sets() {
 	for name in links4 links6 locals4 locals6; do
 		eval "elements=\$$name"

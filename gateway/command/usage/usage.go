@@ -19,6 +19,7 @@ import (
 	"fmt"
 
 	"unproxy/gateway/config"
+	"unproxy/transparent/routing"
 	"unproxy/trust"
 )
 
@@ -70,13 +71,14 @@ func ExitCode(err error) int {
 		mistake Error
 		setting *config.Problem
 		rule    *trust.Error
+		target  *routing.UnresolvedError
 	)
 	switch {
 	case err == nil:
 		return ExitSuccess
 	case errors.As(err, &done):
 		return done.code
-	case errors.As(err, &mistake), errors.As(err, &setting), errors.As(err, &rule):
+	case errors.As(err, &mistake), errors.As(err, &setting), errors.As(err, &rule), errors.As(err, &target):
 		return ExitUsage
 	}
 	return ExitFailure
