@@ -14,9 +14,9 @@ import (
 // module is the import path of the module, without which nothing here works.
 const module = "unproxy"
 
-// allowed says what of the module and of other modules each package may
-// import. Tests are free. A package that is not listed is a failure: it must
-// find its place first.
+// allowed lists, for each package, the packages of this module and of other modules
+// that it may import. Tests may import anything. A package that is not listed is a
+// failure: it must first get its place.
 //
 //	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
 //	                  -> admin, doctor -> config, readiness
@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
-	"gateway/accesslog":    {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/readiness",
 		"gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/doctor",
@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"gateway/limit":   {"gateway/forward"},
 	// The verbs. None imports command, which imports them all.
 	"gateway/command/decode": {"gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/proxyproto", cli},
-	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/command/usage", "gateway/daemon",
+	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
 		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/proxyproto", cli},
@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
-	// The way back: what it takes, and what this host has of it.
+	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
 }
@@ -71,8 +71,8 @@ const (
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
 
-// kept says in which packages alone a dependency may stand, command apart from
-// where it is listed: replacing it must stay the work of one package.
+// kept lists the only packages that may import a dependency, so that replacing the
+// dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
 	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
@@ -88,8 +88,8 @@ var kept = map[string][]string{
 	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }
 
-// free are the packages that may import whatever kept lets them: command, which
-// knows everything, and what is for tests and development.
+// free reports whether a package may import everything that kept allows it: command,
+// and the packages for tests and development.
 func free(name string) bool {
 	return name == "gateway/command" || strings.HasPrefix(name, "scripts") || strings.HasPrefix(name, "integration_test")
 }

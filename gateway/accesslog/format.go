@@ -7,8 +7,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/record"
 )
@@ -130,8 +130,8 @@ func formatted(w io.Writer, c Config) io.Writer {
 	}
 }
 
-// IsTerminal reports whether w is a file of a terminal (TCGETS, see
-// ioctl_tty(2)). It does not call Fd, which may make a file blocking.
+// IsTerminal reports whether w is a terminal. It does not call Fd, which may make a
+// file blocking.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(syscall.Conn)
 	if !ok {
@@ -141,10 +141,7 @@ func IsTerminal(w io.Writer) bool {
 	if err != nil {
 		return false
 	}
-	found := false
-	err = raw.Control(func(fd uintptr) {
-		_, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
-		found = err == nil
-	})
-	return err == nil && found
+	terminal := false
+	err = raw.Control(func(fd uintptr) { terminal = isatty.IsTerminal(fd) })
+	return err == nil && terminal
 }

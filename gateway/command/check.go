@@ -11,6 +11,7 @@ import (
 
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
 )
 
@@ -53,7 +54,7 @@ Examples:
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g, 0)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", usage.OneLine(w.String()))
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", value.OneLine(w.String()))
 	}
 	if err != nil {
 		return err
@@ -67,9 +68,9 @@ func runCheck(ctx *cli.Context, g *given) error {
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usage.Errorf("%s, which --strict treats as errors", usage.Plural(len(c.warnings), "warning"))
+		return usage.Errorf("%s, which --strict treats as errors", value.Plural(len(c.warnings), "warning"))
 	}
-	forwards, warnings := usage.Plural(len(config.Forwards), "forward"), usage.Plural(len(c.warnings), "warning")
+	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
 	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil
 }
@@ -94,22 +95,22 @@ func summarize(w io.Writer, f *forward.Forward) {
 		most, thing = f.MaxFlows, "flow"
 	}
 	if most > 0 {
-		row("limit", usage.Plural(most, thing))
+		row("limit", value.Plural(most, thing))
 	}
 	if f.MaxConnectionsPerClient > 0 {
-		row("per client", usage.Plural(f.MaxConnectionsPerClient, thing))
+		row("per client", value.Plural(f.MaxConnectionsPerClient, thing))
 	}
 	if r := f.AcceptRate; r.PerSecond > 0 {
-		row("per peer", fmt.Sprintf("%s a second, %d at once", usage.Plural(r.PerSecond, "connection"), r.Burst))
+		row("per peer", fmt.Sprintf("%s a second, %d at once", value.Plural(r.PerSecond, "connection"), r.Burst))
 	}
 }
 
 // loops describes the event loops.
 func loops(c *config.Config) string {
 	if c.Spin == 0 {
-		return usage.Plural(c.Loops, "loop")
+		return value.Plural(c.Loops, "loop")
 	}
-	return fmt.Sprintf("%s, spinning for %v", usage.Plural(c.Loops, "loop"), c.Spin)
+	return fmt.Sprintf("%s, spinning for %v", value.Plural(c.Loops, "loop"), c.Spin)
 }
 
 // limits describes the limits of all forwards together.
@@ -171,7 +172,7 @@ func peers(f *forward.Forward) string {
 	if n == 0 {
 		return "every process that may connect to the socket"
 	}
-	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), usage.Plural(n, "rule"), others)
+	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), value.Plural(n, "rule"), others)
 }
 
 // headers describes which headers are accepted.

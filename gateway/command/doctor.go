@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/daemon"
 	"unproxy/gateway/doctor"
 )
@@ -85,7 +86,7 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	printed := map[string]bool{} // a shell may run all of it, and a rule can be added only once
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target,
-			statusWord(f.Status, colour), usage.OneLine(f.Detail))
+			statusWord(f.Status, colour), value.OneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
@@ -114,7 +115,7 @@ func summary(r doctor.Report) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.words))
 		}
 	}
-	return fmt.Sprintf("%s: %s\n", usage.Plural(len(r.Findings), "check"), strings.Join(parts, ", "))
+	return fmt.Sprintf("%s: %s\n", value.Plural(len(r.Findings), "check"), strings.Join(parts, ", "))
 }
 
 // statusWord formats a status for its column, in colour on a terminal.

@@ -191,7 +191,7 @@ func traced(ctx *cli.Context, do func(context.Context, func(string)) error) erro
 	case steps == 0:
 		fmt.Fprintln(ctx.App.Writer, "ok: nothing to change")
 	default:
-		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", usage.Plural(steps, "step"))
+		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", value.Plural(steps, "step"))
 	}
 	return nil
 }
@@ -224,6 +224,6 @@ func routesCheck(ctx *cli.Context, g *given) error {
 // warnNotes prints the notes of a plan as warnings.
 func warnNotes(w io.Writer, p returnpath.Plan) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "unproxy: warning: %s\n", usage.OneLine(n.String()))
+		fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(n.String()))
 	}
 }

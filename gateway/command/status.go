@@ -114,7 +114,7 @@ func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 			return nil
 		}
 		if err != nil {
-			text = usage.OneLine(err.Error()) + "\n"
+			text = value.OneLine(err.Error()) + "\n"
 		}
 		if _, err := io.WriteString(v.out, v.page(text)); err != nil {
 			return err

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"unproxy/gateway/admin"
-	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 )
 
@@ -23,7 +23,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 		limit = fmt.Sprintf("at most %d", s.Limit)
 	}
 	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
-	fmt.Fprintf(w, "%s (%s), by loop: %s\n", usage.Plural(s.Active, "connection"), limit, loops)
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", value.Plural(s.Active, "connection"), limit, loops)
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
@@ -51,7 +51,7 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 		if f.Status == doctor.OK.String() {
 			continue
 		}
-		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, usage.OneLine(f.Detail))
+		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, value.OneLine(f.Detail))
 		for _, line := range f.Action {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
 		}
@@ -141,7 +141,7 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 	fmt.Fprintf(w, "\nRecent refusals\n")
 	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
-		count := usage.Plural(int(r.Count), "connection")
+		count := value.Plural(int(r.Count), "connection")
 		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
 		if r.Sample != "" {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
@@ -140,8 +141,7 @@ func oneLine(err error) string {
 	all := flatten(err)
 	var texts []string
 	for _, e := range all[:min(len(all), mostErrors)] {
-		lines := strings.FieldsFunc(e.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
-		texts = append(texts, lines...)
+		texts = append(texts, value.OneLine(e.Error()))
 	}
 	if n := len(all) - mostErrors; n > 0 {
 		texts = append(texts, fmt.Sprintf("and %d more", n))
@@ -160,12 +160,4 @@ func flatten(err error) []error {
 		all = append(all, flatten(e)...)
 	}
 	return all
-}
-
-// plural writes a number of things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

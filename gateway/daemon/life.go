@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/supervise"
 )
@@ -171,5 +172,5 @@ func (l *life) draining() bool { return l.handedOver || l.stops > 0 }
 
 func (l *life) drainStatus(now time.Time) string {
 	return fmt.Sprintf("draining: %s left, cut in %v at the latest",
-		plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
+		value.Plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
 }

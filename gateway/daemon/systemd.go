@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/supervise"
 )
 
@@ -55,7 +56,7 @@ func (s *systemd) silence() {
 }
 
 func (d *daemon) servingStatus() string {
-	return fmt.Sprintf("serving on %s", plural(len(d.gateway.Bound()), "listener"))
+	return fmt.Sprintf("serving on %s", value.Plural(len(d.gateway.Bound()), "listener"))
 }
 
 // watchdogShare is how many messages fit in the interval after which systemd takes

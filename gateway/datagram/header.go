@@ -5,6 +5,7 @@ import (
 
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -61,7 +62,7 @@ func (r *reader) read(b []byte) (h header, no cause) {
 		h.client, h.destination, no = netip.AddrPort{}, netip.AddrPort{}, cause{}
 		switch decoded.Result {
 		case proxyproto.Proxy:
-			h.client, h.destination = unmap(decoded.Source), unmap(decoded.Destination)
+			h.client, h.destination = kernel.Unmap(decoded.Source), kernel.Unmap(decoded.Destination)
 		case proxyproto.Local:
 			no = r.rejectLocal()
 		default:
@@ -106,8 +107,4 @@ func causeOf(err error) cause {
 // startsWithHeader reports whether a datagram starts like a version 2 header.
 func startsWithHeader(b []byte) bool {
 	return len(b) >= len(proxyproto.Signature) && string(b[:len(proxyproto.Signature)]) == proxyproto.Signature
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

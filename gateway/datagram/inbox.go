@@ -92,18 +92,17 @@ type arrival struct {
 func (b *inbox) arrival(i int) (a arrival) {
 	data := b.controls[i].bytes()[:min(controlSize, b.messages[i].Controllen)]
 	for len(data) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(data)))
-		length := int(h.Len)
-		if length < unix.SizeofCmsghdr || length > len(data) {
+		h, value, rest, err := unix.ParseOneSocketControlMessage(data)
+		if err != nil {
 			return a
 		}
-		a.take(h, data[unix.SizeofCmsghdr:length])
-		data = data[min(len(data), (length+7)&^7):]
+		a.take(h, value)
+		data = rest
 	}
 	return a
 }
 
-func (a *arrival) take(h *unix.Cmsghdr, value []byte) {
+func (a *arrival) take(h unix.Cmsghdr, value []byte) {
 	switch {
 	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(value) == unix.SizeofInet4Pktinfo:
 		copy(a.local[:4], value[4:8]) // ipi_spec_dst: the host's own address, also for a broadcast

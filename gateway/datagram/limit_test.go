@@ -237,7 +237,7 @@ func TestListeningWithoutIPv6(t *testing.T) {
 	k := newScript(t)
 	k.socketErrors = []syscall.Errno{unix.EAFNOSUPPORT}
 	relay := New(Config{Kernel: k})
-	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0])}
+	routes := []*engine.Route{{Forward: f, Listener: &f.Listeners[0]}}
 	r := &rig{TB: t, script: k}
 	for i := range 2 {
 		if _, err := relay.Guest(&scriptedHost{rig: r, index: i, loops: 2, watched: map[int]uint64{}}, routes); err != nil {
@@ -260,7 +260,7 @@ func TestListeningFails(t *testing.T) {
 	binds := []syscall.Errno{0, unix.EADDRINUSE}
 	k.bindError = func(netip.AddrPort) syscall.Errno { return next(&binds) }
 	relay := New(Config{Kernel: k})
-	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0]), engine.NewRoute(f, &f.Listeners[1])}
+	routes := []*engine.Route{{Forward: f, Listener: &f.Listeners[0]}, {Forward: f, Listener: &f.Listeners[1]}}
 	_, err := relay.Guest(&scriptedHost{rig: &rig{TB: t, script: k}, loops: 1, watched: map[int]uint64{}}, routes)
 	var e *engine.ListenError
 	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 || k.batches != 0 {

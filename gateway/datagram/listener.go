@@ -52,7 +52,7 @@ func (w *worker) open(i int, route *engine.Route) error {
 	}
 	bound, errno := w.kernel.LocalAddr(ls.fd)
 	if errno != 0 {
-		return &engine.ListenError{Name: route.Listener.Name, Err: systemError("getsockname", errno)}
+		return &engine.ListenError{Name: route.Listener.Name, Err: os.NewSyscallError("getsockname", errno)}
 	}
 	route.Bound = forward.Endpoint{Addr: bound}
 	w.relay.bound[i] = route.Bound
@@ -111,7 +111,7 @@ func (ls *listenerSocket) bind(fd int, at netip.AddrPort) syscall.Errno {
 	share := [3]int{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}
 	var before, after [][3]int
 	if at.Addr().Is6() {
-		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ls.Listener.DualStack)})
+		before = append(before, [3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, kernel.Bool(!ls.Listener.DualStack)})
 	}
 	switch {
 	case ls.worker.host.Index() > 0:
@@ -142,12 +142,3 @@ func (ls *listenerSocket) bind(fd int, at netip.AddrPort) syscall.Errno {
 	}
 	return 0
 }
-
-func truth(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func systemError(call string, errno syscall.Errno) error { return os.NewSyscallError(call, errno) }

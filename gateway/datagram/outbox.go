@@ -273,7 +273,7 @@ func (c *control) write(to *address, segment int) int {
 func putControl(b []byte, level, kind int32, value []byte) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b)))
 	*h = unix.Cmsghdr{Level: level, Type: kind}
-	h.SetLen(unix.SizeofCmsghdr + len(value))
-	copy(b[unix.SizeofCmsghdr:], value)
-	return (unix.SizeofCmsghdr + len(value) + 7) &^ 7
+	h.SetLen(unix.CmsgLen(len(value)))
+	copy(b[unix.CmsgLen(0):], value)
+	return unix.CmsgSpace(len(value))
 }

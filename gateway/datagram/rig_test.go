@@ -150,7 +150,7 @@ func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *ri
 	var routes []*engine.Route
 	for _, f := range forwards {
 		for i := range f.Listeners {
-			routes = append(routes, engine.NewRoute(f, &f.Listeners[i]))
+			routes = append(routes, &engine.Route{Forward: f, Listener: &f.Listeners[i]})
 		}
 	}
 	for i := range loops {

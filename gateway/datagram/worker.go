@@ -2,6 +2,7 @@ package datagram
 
 import (
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +65,7 @@ func (w *worker) keyOf(f *flow) uint64 {
 func (w *worker) Start() {
 	for i, ls := range w.listeners {
 		if errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1); errno != 0 {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: systemError("epoll_ctl", errno)})
+			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno)})
 		}
 	}
 }

@@ -29,11 +29,9 @@ func This() Host {
 		Executable:       executable,
 		FileCapabilities: fileCapabilities("/proc/self/exe"),
 		Options:          testOptions,
-		Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-		},
-		Connect: connect,
-		Listen:  listen,
+		Lookup:           routing.Resolve,
+		Connect:          connect,
+		Listen:           listen,
 		Bind: func(at netip.AddrPort, dualStack bool) error {
 			return bind(unix.SOCK_STREAM, at, dualStack)
 		},

@@ -64,7 +64,7 @@ func (ln *listener) openTCP(k kernel.Kernel, at netip.AddrPort) (int, syscall.Er
 func (ln *listener) listenOn(k kernel.Kernel, fd int, at netip.AddrPort) syscall.Errno {
 	options := []socketOption{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
 	if at.Addr().Is6() {
-		options = append(options, socketOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(!ln.DualStack)})
+		options = append(options, socketOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, kernel.Bool(!ln.DualStack)})
 	}
 	if errno := setOptions(k, fd, append(options, ln.forward.options.all()...)); errno != 0 {
 		return errno
@@ -135,13 +135,6 @@ func removeSocket(e forward.Endpoint) {
 }
 
 func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
 
 // ListenError is a listener that could not be opened.
 type ListenError struct {

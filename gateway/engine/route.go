@@ -34,12 +34,6 @@ type Caller struct {
 	Spoof bool
 }
 
-// NewRoute returns a route whose names have no addresses. The engine resolves those of its own
-// routes.
-func NewRoute(f *forward.Forward, l *forward.Listener) *Route {
-	return newRoute(f, l, newResolver(nil, nil))
-}
-
 func newRoute(f *forward.Forward, l *forward.Listener, names *resolver) *Route {
 	r := &Route{Listener: l, Forward: f}
 	for _, b := range l.Backends {
@@ -62,7 +56,7 @@ func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 				all = append(all, forward.Endpoint{Addr: c.Destination})
 			}
 		case b.Host != "":
-			for _, a := range *r.names[i].addresses.Load() {
+			for _, a := range r.resolved(i) {
 				all = append(all, forward.Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
 			}
 		default:
@@ -83,6 +77,14 @@ func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 		return all[:matching]
 	}
 	return all
+}
+
+// resolved returns the addresses of the name of the i-th backend.
+func (r *Route) resolved(i int) []netip.Addr {
+	if i >= len(r.names) {
+		return nil // a route without a resolver
+	}
+	return *r.names[i].addresses.Load()
 }
 
 // matches reports whether e has the client's address family. A unix socket matches every client
@@ -132,7 +134,7 @@ func (r *Route) NoTarget(c Caller) (record.Outcome, record.Party, string) {
 			return record.NoAddress, record.Gateway, "no destination address"
 		case b.FromHeader && r.denyReason(c.Destination) != "":
 			return record.DestinationDenied, record.Gateway, r.denyReason(c.Destination)
-		case b.Host != "" && len(*r.names[i].addresses.Load()) == 0:
+		case b.Host != "" && len(r.resolved(i)) == 0:
 			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
 		}
 	}

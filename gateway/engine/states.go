@@ -2,12 +2,12 @@ package engine
 
 import (
 	"errors"
-	"net/netip"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -112,8 +112,8 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	f := s.listener.forward
 	switch h.Result {
 	case proxyproto.Proxy:
-		s.client = pack(unmap(h.Source))
-		s.destination = pack(unmap(h.Destination))
+		s.client = pack(kernel.Unmap(h.Source))
+		s.destination = pack(kernel.Unmap(h.Destination))
 		s.spoof = f.Transparent
 		if !s.admitClient(f) {
 			s.refuse(l, record.Limit, record.Dial)
@@ -133,10 +133,6 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 		s.client, s.destination = s.peer, pack(s.sentTo(l))
 	}
 	s.dial(l, payload)
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // closePeer sends a FIN and waits for the peer's. Closing with unread bytes would send a RST

@@ -369,3 +369,11 @@ func encodePath(path string) (raw unix.RawSockaddrUnix, n uintptr, errno syscall
 func NoIPv6(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
+
+// Bool returns the value of a socket option that is on or off.
+func Bool(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}

@@ -32,3 +32,8 @@ func DecodeSockaddr(raw *unix.RawSockaddrInet6) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
+
+// Unmap returns a with its address unmapped if that is IPv4-mapped.
+func Unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

@@ -38,15 +38,18 @@ func (e *UnresolvedError) Hint() string {
 	return "routes need addresses: write the backend's address, or run this again when the name resolves"
 }
 
+// Resolve returns the addresses of a name by the system's resolver.
+func Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
 // Plan resolves the names of t, finds out how this host reaches each backend,
 // and plans the return path. A name that does not resolve is left out; the error
 // then joins an [*UnresolvedError] for each, and the plan holds for the rest. Any
 // other error leaves no plan.
 func Plan(ctx context.Context, t returnpath.Targets, s Surroundings) (returnpath.Plan, error) {
 	if s.Lookup == nil {
-		s.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		s.Lookup = Resolve
 	}
 	if s.Locate == nil {
 		s.Locate = Locate

@@ -10,9 +10,9 @@ package demo
 import (
 	"errors"
 
-	"github.com/urfave/cli/v2"
+	"unproxy/gateway/config/value"
 
-	"unproxy/gateway/command/usage"
+	"github.com/urfave/cli/v2"
 )
 
 const description = `Shows what unproxy does: it starts a backend that does not speak the PROXY
@@ -88,6 +88,6 @@ func (u *unavailable) Unwrap() error { return u.why }
 
 func (u *unavailable) print(out *screen) {
 	out.print("\n2. Transparent mode cannot be shown on this host\n\n")
-	out.print("  why   %s\n", usage.OneLine(u.why.Error()))
+	out.print("  why   %s\n", value.OneLine(u.why.Error()))
 	out.print("  hint  %s\n", u.hint)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config/value"
 )
 
 // sendDatagram sends header and payload in one datagram, and receives until
@@ -76,7 +77,7 @@ func (r *result) printDatagrams(w io.Writer, p *plan) {
 		return
 	}
 	fmt.Fprintf(w, "first one    after %v\n", short(r.firstByte))
-	count := usage.Plural(r.datagrams, "datagram")
+	count := value.Plural(r.datagrams, "datagram")
 	fmt.Fprintf(w, "received     %s, %d bytes %s\n", count, r.received, usage.Quote(r.beginning))
 }
 

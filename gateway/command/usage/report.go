@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"unproxy/gateway/config/value"
 )
 
 // maxProblems is how many problems [Report] prints. The rest is counted.
@@ -24,10 +26,10 @@ func Report(w io.Writer, err error) {
 		if count++; count > maxProblems {
 			continue
 		}
-		fmt.Fprintf(w, "unproxy: error: %s\n", OneLine(e.Error()))
+		fmt.Fprintf(w, "unproxy: error: %s\n", value.OneLine(e.Error()))
 		if hint := HintOf(e); hint != "" && !printed[hint] {
 			printed[hint] = true
-			fmt.Fprintf(w, "unproxy: hint: %s\n", OneLine(hint))
+			fmt.Fprintf(w, "unproxy: hint: %s\n", value.OneLine(hint))
 		}
 	}
 	if count > maxProblems {

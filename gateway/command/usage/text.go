@@ -29,11 +29,6 @@ func ShellQuote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// OneLine joins the lines of s with "; ", for a message of one line.
-func OneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
-
 // Wrap breaks text at white space into lines of at most width bytes; a longer
 // word gets a line of its own. It returns at least one line.
 func Wrap(text string, width int) []string {
@@ -47,14 +42,6 @@ func Wrap(text string, width int) []string {
 		line = strings.TrimPrefix(line+" "+word, " ")
 	}
 	return append(lines, line)
-}
-
-// Plural returns a count and its noun: "1 rule", "2 rules".
-func Plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // JSONFlag returns the flag --json, for output that a program reads.

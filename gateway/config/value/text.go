@@ -1,6 +1,7 @@
 package value
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 )
@@ -116,4 +117,17 @@ func Shorten(s string) string {
 		return s
 	}
 	return s[:most-3] + "..."
+}
+
+// OneLine joins the lines of s with "; ", for a message of one line.
+func OneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// Plural returns a count and its noun: "1 rule", "2 rules".
+func Plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
