@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,10 @@ func host(t *testing.T) {
 		netns.IP(t, command)
 	}
 	netns.Sysctl(t, "net.ipv4.conf.br0.forwarding", "1")
+	// A workqueue adds the local route of an IPv6 address (addrconf_dad_work).
+	for !strings.Contains(netns.IP(t, "-6 route show table local"), "local fd08::1 ") {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func prefix(text string) netip.Prefix {
