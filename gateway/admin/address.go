@@ -68,8 +68,8 @@ const maxSocketPath = 107
 
 // parse parses an address, whether or not other hosts can reach it.
 func parse(text string) (Address, *gateway.Problem) {
-	fault := func(why, remedy string) (Address, *gateway.Problem) {
-		return Address{}, &gateway.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
+	fault := func(why, hint string) (Address, *gateway.Problem) {
+		return Address{}, &gateway.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: hint}
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		switch {
