@@ -331,14 +331,15 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// An HTTP server prints to ErrorLog. The ring prints to the standard logger, whose
-// output may be that of ErrorLog.
-func TestErrorLog(t *testing.T) {
+// Loggers of libraries print to Standard, and the ring itself does so through the
+// standard logger.
+func TestStandard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p paper
 		l := open(t, Config{Writer: &p})
-		l.ErrorLog().Println("http: TLS handshake error \x1b[31m")
-		l.ErrorLog().Println("Diode set collision: consider using a larger diode")
+		library := log.New(l.Standard(), "", 0)
+		library.Println("http: TLS handshake error \x1b[31m")
+		library.Println("Diode set collision: consider using a larger diode")
 		time.Sleep(time.Second)
 		got := p.entries(t, "message from a library", 0)
 		if len(got) != 1 || got[0].Detail != `"http: TLS handshake error \x1b[31m"` || got[0].Level != "warn" {
@@ -357,17 +358,18 @@ func TestStandardLoggerIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Writers to ErrorLog may be event loops: a full or closed log must not block
-// them.
-func TestErrorLogDoesNotBlock(t *testing.T) {
+// Writers to Standard may be event loops: a full or closed log must not block them.
+func TestStandardDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, Config{Writer: io.Discard})
 		l.Close()
-		for range 2 * errorLogRoom {
-			l.ErrorLog().Println("line")
+		for range 2 * librariesRoom {
+			if n, err := l.Standard().Write([]byte("line\n")); n != 5 || err != nil {
+				t.Fatalf("Write = %d, %v", n, err)
+			}
 		}
-		if len(l.libraries) != errorLogRoom {
-			t.Errorf("%d lines wait, want %d", len(l.libraries), errorLogRoom)
+		if len(l.libraries) != librariesRoom {
+			t.Errorf("%d lines wait, want %d", len(l.libraries), librariesRoom)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"time"
 
@@ -110,7 +111,7 @@ func (s *server) startAdmin(signals chan<- os.Signal) (attach func(admin.Gateway
 		Instance:   s.access.Instance(),
 		Refusals:   refusals,
 		LogDropped: s.access.Dropped,
-		ErrorLog:   s.access.ErrorLog(),
+		ErrorLog:   log.New(s.access.Standard(), "", 0),
 		Profiles:   s.admin.profiles,
 		Findings:   findingsJSON(s.examiner),
 		Examine:    s.examiner.Examine,

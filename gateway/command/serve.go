@@ -81,7 +81,7 @@ func runServe(ctx *cli.Context, g *given) (err error) {
 	// The log's ring reports collisions to the standard logger, on an event
 	// loop: they must not block on stderr.
 	defer stdlog.SetOutput(stdlog.Writer())
-	stdlog.SetOutput(log.ErrorLog().Writer())
+	stdlog.SetOutput(log.Standard())
 	for _, w := range c.warnings {
 		log.Logger().Warn().Str("hint", w.Remedy).Msg(w.Message)
 	}

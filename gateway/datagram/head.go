@@ -101,9 +101,10 @@ func refusalOf(err error) refusal {
 	return refusal{dropOf(engine.HeaderOutcome(e.Reason)), e.Reason.String()}
 }
 
+const signature = proxyproto.Signature
+
 // beginsHeader reports whether a datagram begins like a PROXY header.
 func beginsHeader(b []byte) bool {
-	const signature = proxyproto.SignatureV2
 	return len(b) >= len(signature) && string(b[:len(signature)]) == signature
 }
 

@@ -35,9 +35,9 @@ const (
 	MaxV2 = fixedLength + math.MaxUint16
 )
 
-// SignatureV2 is the first 12 bytes of every version 2 header (specification,
+// Signature is the first 12 bytes of every version 2 header (specification,
 // section 2.2).
-const SignatureV2 = "\r\n\r\n\x00\r\nQUIT\n"
+const Signature = "\r\n\r\n\x00\r\nQUIT\n"
 
 const (
 	fixedLength = 16 // signature, version and command, protocol, length
@@ -140,7 +140,7 @@ func Decode(b []byte, o *Options) (h Header, err error) {
 // length of the shortest header. b must be input that Decode found incomplete.
 func Missing(b []byte) int {
 	switch {
-	case len(b) > 0 && b[0] == SignatureV2[0]:
+	case len(b) > 0 && b[0] == Signature[0]:
 		if len(b) < fixedLength {
 			return fixedLength - len(b)
 		}
@@ -164,7 +164,7 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 		return 0, 0
 	}
 	switch b[0] {
-	case SignatureV2[0]:
+	case Signature[0]:
 		return h.decodeV2(b, o)
 	case v1Signature[0]:
 		return h.decodeV1(b, o)
@@ -174,7 +174,7 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 
 // decodeDatagram decodes the header of a datagram, which must be complete.
 func (h *Header) decodeDatagram(b []byte, o *Options) (Reason, int) {
-	if n := matching(b, SignatureV2); n < len(SignatureV2) && n < len(b) {
+	if n := matching(b, Signature); n < len(Signature) && n < len(b) {
 		return ReasonDatagramSignature, n + 1
 	}
 	reason, offset := h.decodeV2(b, o)
@@ -188,7 +188,7 @@ func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
 	if o.RefuseV2 && len(b) > 0 {
 		return ReasonV2NotAccepted, 1
 	}
-	if n := matching(b, SignatureV2); n < len(SignatureV2) {
+	if n := matching(b, Signature); n < len(Signature) {
 		if n < len(b) {
 			return ReasonV2Signature, n + 1
 		}

@@ -75,7 +75,7 @@ type Message struct {
 // not retain m.
 func AppendV2(b []byte, m *Message) ([]byte, error) {
 	start := len(b)
-	b = append(b, SignatureV2...)
+	b = append(b, Signature...)
 	b = append(b, 0x20|byte(m.Command), m.protocol(), 0, 0)
 	b = m.appendAddresses(b)
 	b, err := appendTLVs(b, m.TLVs)

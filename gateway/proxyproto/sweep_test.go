@@ -36,9 +36,9 @@ func TestVersionAndCommandByte(t *testing.T) {
 func TestProtocolByte(t *testing.T) {
 	for _, datagram := range []bool{false, true} {
 		for value := range 256 {
-			long := append([]byte(SignatureV2), 0x21, byte(value), 0, unixLength)
+			long := append([]byte(Signature), 0x21, byte(value), 0, unixLength)
 			long = append(long, make([]byte, unixLength)...)
-			short := append([]byte(SignatureV2), 0x21, byte(value), 0, 0)
+			short := append([]byte(Signature), 0x21, byte(value), 0, 0)
 			o := &Options{Datagram: datagram}
 			wantLong, wantShort := protocolOracle(byte(value), datagram)
 			if got := answer(Decode(long, o)); got != wantLong {
