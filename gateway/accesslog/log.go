@@ -91,7 +91,7 @@ func New(c Config) (*Log, error) {
 	}
 	l := &Log{
 		mode: c.Mode, level: c.Level, instance: c.Instance, now: c.Now,
-		floods: make([]flood, record.NumOutcomes), libraries: make(libraryLines, errorLogRoom),
+		floods: make([]flood, record.NumOutcomes), libraries: make(libraryLines, librariesRoom),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	l.ring = newRing(c)

@@ -79,7 +79,8 @@ func (p *paper) entries(t *testing.T, message string, broken int) []entry {
 	return out
 }
 
-// open opens a log that is closed at the end of the test.
+// open opens a log that is closed at the end of the test. Tests that close a log run in a
+// synctest bubble, where the time limit of Close cannot expire while lines are written.
 func open(t *testing.T, c Config) *Log {
 	t.Helper()
 	l, err := New(c)
@@ -91,38 +92,42 @@ func open(t *testing.T, c Config) *Log {
 }
 
 func TestCloseWritesEverything(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Instance: "c8f3"})
-	for range 100 {
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Instance: "c8f3"})
+		for range 100 {
+			l.Connection(finished())
+		}
+		l.Logger().Info().Msg("stopped")
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(p.entries(t, "connection", 0)); n != 100 || len(p.entries(t, "stopped", 0)) != 1 || l.Dropped() != 0 {
+			t.Errorf("%d of 100 lines written, %d dropped:\n%s", n, l.Dropped(), p.text.String())
+		}
+		if l.Close() != nil {
+			t.Error("the second Close returned an error")
+		}
 		l.Connection(finished())
-	}
-	l.Logger().Info().Msg("stopped")
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(p.entries(t, "connection", 0)); n != 100 || len(p.entries(t, "stopped", 0)) != 1 || l.Dropped() != 0 {
-		t.Errorf("%d of 100 lines written, %d dropped:\n%s", n, l.Dropped(), p.text.String())
-	}
-	if l.Close() != nil {
-		t.Error("the second Close returned an error")
-	}
-	l.Connection(finished())
-	if l.Dropped() != 1 {
-		t.Errorf("%d lines dropped after a line to a closed log, want 1", l.Dropped())
-	}
+		if l.Dropped() != 1 {
+			t.Errorf("%d lines dropped after a line to a closed log, want 1", l.Dropped())
+		}
+	})
 }
 
 func TestInstances(t *testing.T) {
-	var one, two paper
-	a, b := open(t, Config{Writer: &one}), open(t, Config{Writer: &two})
-	a.Connection(finished())
-	b.Connection(finished())
-	a.Close()
-	b.Close()
-	x, y := one.entries(t, "connection", 0)[0].ID, two.entries(t, "connection", 0)[0].ID
-	if x == y || len(x) != len("01234567-2a") || !strings.HasSuffix(x, "-2a") {
-		t.Errorf("IDs of two processes: %q and %q, want different prefixes", x, y)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var one, two paper
+		a, b := open(t, Config{Writer: &one}), open(t, Config{Writer: &two})
+		a.Connection(finished())
+		b.Connection(finished())
+		a.Close()
+		b.Close()
+		x, y := one.entries(t, "connection", 0)[0].ID, two.entries(t, "connection", 0)[0].ID
+		if x == y || len(x) != len("01234567-2a") || !strings.HasSuffix(x, "-2a") {
+			t.Errorf("IDs of two processes: %q and %q, want different prefixes", x, y)
+		}
+	})
 }
 
 func TestNewWithoutWriter(t *testing.T) {
@@ -251,48 +256,52 @@ func TestFloodIsLimited(t *testing.T) {
 }
 
 func TestCloseReportsAFlood(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
-	for range perSecond + 7 {
-		l.Connection(refused())
-	}
-	l.Close()
-	reports := p.entries(t, "connections left out", 0)
-	if len(reports) != 1 || reports[0].Count != 7 || reports[0].Time != "2026-11-22T12:00:00.123Z" {
-		t.Errorf("reports %+v, want one of 7 lines at noon", reports)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
+		for range perSecond + 7 {
+			l.Connection(refused())
+		}
+		l.Close()
+		reports := p.entries(t, "connections left out", 0)
+		if len(reports) != 1 || reports[0].Count != 7 || reports[0].Time != "2026-11-22T12:00:00.123Z" {
+			t.Errorf("reports %+v, want one of 7 lines at noon", reports)
+		}
+	})
 }
 
 // With several event loops, no line is lost and none counted twice.
 func TestConcurrentLoops(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
-	const loops, each = 4, 1000
-	var wg sync.WaitGroup
-	for range loops {
-		wg.Go(func() {
-			for range each {
-				l.Connection(finished())
-				l.Connection(refused())
-			}
-		})
-	}
-	wg.Wait()
-	l.Close()
-	count := make(map[string]int)
-	for _, e := range p.entries(t, "connection", 0) {
-		count[e.Outcome]++
-	}
-	leftOut := 0
-	for _, e := range p.entries(t, "connections left out", 0) { // one per second of this test
-		leftOut += int(e.Count)
-	}
-	if count["not_proxy"] != perSecond || leftOut != loops*each-perSecond {
-		t.Errorf("%d refusals written and %d left out, want %d of %d", count["not_proxy"], leftOut, perSecond, loops*each)
-	}
-	if uint64(count["ok"])+l.Dropped() != loops*each {
-		t.Errorf("%d ok lines and %d dropped, want %d in total", count["ok"], l.Dropped(), loops*each)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
+		const loops, each = 4, 1000
+		var wg sync.WaitGroup
+		for range loops {
+			wg.Go(func() {
+				for range each {
+					l.Connection(finished())
+					l.Connection(refused())
+				}
+			})
+		}
+		wg.Wait()
+		l.Close()
+		count := make(map[string]int)
+		for _, e := range p.entries(t, "connection", 0) {
+			count[e.Outcome]++
+		}
+		leftOut := 0
+		for _, e := range p.entries(t, "connections left out", 0) { // one per second of this test
+			leftOut += int(e.Count)
+		}
+		if count["not_proxy"] != perSecond || leftOut != loops*each-perSecond {
+			t.Errorf("%d refusals written and %d left out, want %d of %d", count["not_proxy"], leftOut, perSecond, loops*each)
+		}
+		if uint64(count["ok"])+l.Dropped() != loops*each {
+			t.Errorf("%d ok lines and %d dropped, want %d in total", count["ok"], l.Dropped(), loops*each)
+		}
+	})
 }
 
 func TestAdmit(t *testing.T) {
@@ -322,14 +331,15 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// An HTTP server prints to ErrorLog. The ring prints to the standard logger, whose
-// output may be that of ErrorLog.
-func TestErrorLog(t *testing.T) {
+// Loggers of libraries print to Standard, and the ring itself does so through the
+// standard logger.
+func TestStandard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p paper
 		l := open(t, Config{Writer: &p})
-		l.ErrorLog().Println("http: TLS handshake error \x1b[31m")
-		l.ErrorLog().Println("Diode set collision: consider using a larger diode")
+		library := log.New(l.Standard(), "", 0)
+		library.Println("http: TLS handshake error \x1b[31m")
+		library.Println("Diode set collision: consider using a larger diode")
 		time.Sleep(time.Second)
 		got := p.entries(t, "message from a library", 0)
 		if len(got) != 1 || got[0].Detail != `"http: TLS handshake error \x1b[31m"` || got[0].Level != "warn" {
@@ -348,17 +358,20 @@ func TestStandardLoggerIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Writers to ErrorLog may be event loops: a full or closed log must not block
-// them.
-func TestErrorLogDoesNotBlock(t *testing.T) {
-	l := open(t, Config{Writer: io.Discard})
-	l.Close()
-	for range 2 * errorLogRoom {
-		l.ErrorLog().Println("line")
-	}
-	if len(l.libraries) != errorLogRoom {
-		t.Errorf("%d lines wait, want %d", len(l.libraries), errorLogRoom)
-	}
+// Writers to Standard may be event loops: a full or closed log must not block them.
+func TestStandardDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Config{Writer: io.Discard})
+		l.Close()
+		for range 2 * librariesRoom {
+			if n, err := l.Standard().Write([]byte("line\n")); n != 5 || err != nil {
+				t.Fatalf("Write = %d, %v", n, err)
+			}
+		}
+		if len(l.libraries) != librariesRoom {
+			t.Errorf("%d lines wait, want %d", len(l.libraries), librariesRoom)
+		}
+	})
 }
 
 func TestLineAfterATornLine(t *testing.T) {

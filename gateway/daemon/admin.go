@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	stdlog "log"
 	"net"
 	"os"
 	"sync"
@@ -53,6 +54,7 @@ func (d *daemon) adminConfig() admin.Config {
 		Instance:   d.access.Instance(),
 		Refusals:   d.refusals,
 		LogDropped: d.access.Dropped,
+		ErrorLog:   stdlog.New(d.access.Standard(), "", 0),
 		Profiles:   d.config.Admin.Profiles,
 		Findings:   findingsJSON(d.findings),
 		Examine:    d.findings.Refresh,

@@ -116,7 +116,7 @@ func Run(load func(activated int) (Config, error)) (err error) {
 		return err
 	}
 	defer access.Close()
-	stdlog.SetOutput(access.ErrorLog().Writer())
+	stdlog.SetOutput(access.Standard())
 	d := newDaemon(c, access)
 	d.program, d.parent = program, inherited.Parent
 	if err := d.adopt(inherited.Sockets); err != nil {

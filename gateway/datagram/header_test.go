@@ -11,8 +11,6 @@ import (
 	"unproxy/gateway/record"
 )
 
-const signature = proxyproto.Signature
-
 // Who a peer is decides before anything is read.
 func TestPeers(t *testing.T) {
 	trusted, other := only(lb), unknown
@@ -77,7 +75,7 @@ func TestHeaders(t *testing.T) {
 		{"version 1", nil, "PROXY UDP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"version 1 as for TCP", nil, "PROXY TCP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"cut short", nil, short, "", Malformed},
-		{"only the signature", nil, proxyproto.Signature, "", Malformed},
+		{"only the proxyproto.Signature", nil, proxyproto.Signature, "", Malformed},
 		{"a length beyond the datagram", nil, proxyproto.Signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
 		{"a length of 0", nil, proxyproto.Signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
 		{"longer than allowed", func(f *forward.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},

@@ -115,7 +115,7 @@ func startStage(forward string, settings config.Values) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	stdlog.SetOutput(s.log.ErrorLog().Writer())
+	stdlog.SetOutput(s.log.Standard())
 	g, err := gateway.New(config, gateway.Observer{Connection: s.log.Connection})
 	if err != nil {
 		s.log.Close()

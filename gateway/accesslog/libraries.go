@@ -1,22 +1,22 @@
 package accesslog
 
 import (
-	"log"
+	"io"
 	"strings"
 )
 
-// errorLogRoom is how many lines of libraries may wait to be logged.
-const errorLogRoom = 64
+// librariesRoom is how many lines of libraries may wait to be logged.
+const librariesRoom = 64
 
-// ErrorLog returns a logger for servers of the standard library (ErrorLog of
-// http.Server). Its lines appear in this log as "message from a library".
+// Standard returns a writer for loggers of the standard library, such as ErrorLog
+// of http.Server. Each Write is a line, which appears in this log as "message from
+// a library". Write neither blocks nor fails: if too many lines wait, or the log is
+// closed, it drops the line. It may be called from any number of goroutines.
 //
-// Printing never blocks: if too many lines wait, or the log is closed, a line is
-// dropped. The ring of the log itself reports collisions of writers to the
-// standard logger, on the goroutine of the writer. A process whose event loops
-// must not block on stderr therefore also passes ErrorLog().Writer() to
-// log.SetOutput.
-func (l *Log) ErrorLog() *log.Logger { return log.New(l.libraries, "", 0) }
+// The ring of the log itself reports collisions of writers to the standard logger,
+// on the goroutine of the writer. A process whose event loops must not block on
+// stderr therefore also passes Standard to log.SetOutput.
+func (l *Log) Standard() io.Writer { return l.libraries }
 
 // libraryLines is a writer that hands lines to [Log.watch]. Writers may hold the
 // lock of their logger and may be event loops, so that it never waits.
