@@ -331,7 +331,7 @@ func TestDropsAreTold(t *testing.T) {
 		t.Fatalf("%d notices before ten seconds are over", len(r.notices))
 	}
 	r.pass(3 * time.Second)
-	if len(r.notices) != 2 || !strings.Contains(r.notices[1].Detail, "untrusted 1000, not_proxy 1000; last from "+lb.String()+"; last reason: not a v2 proxyproto.Signature") {
+	if len(r.notices) != 2 || !strings.Contains(r.notices[1].Detail, "untrusted 1000, not_proxy 1000; last from "+lb.String()+"; last reason: not a v2 signature") {
 		t.Errorf("told %+v", r.notices)
 	}
 	r.pass(time.Hour)
