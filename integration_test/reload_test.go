@@ -73,6 +73,46 @@ func TestReloadByRequest(t *testing.T) {
 	})
 }
 
+// A FIFO in place of the trust file is an error and not a wait for its writer: the old
+// list stays in force, and the next good list is read. So it is by signal, by request
+// and by interval.
+func TestReloadOfAFIFO(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list,
+			"--admin", "127.0.0.1:9180", "--reload-interval", "100ms", "--log-level", "info")
+		if err := syscall.Mkfifo(list+".fifo", 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(list+".fifo", list); err != nil {
+			t.Fatal(err)
+		}
+		waitReloads(t, g, failedMessage, 1) // by interval
+		g.Signal(syscall.SIGHUP)
+		waitReloads(t, g, failedMessage, 2)
+		response, err := http.Post("http://127.0.0.1:9180/-/reload", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode != http.StatusInternalServerError || !strings.Contains(string(body), "FIFO") {
+			t.Errorf("POST /-/reload: %s %s", response.Status, body)
+		}
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+		wantRead(t, backend.Next(t), "hello") // the old list is in force
+		conn.Close()
+		if err := os.Remove(list); err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, list, "127.0.0.2\n")
+		waitReloads(t, g, reloadedMessage, 1)
+		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+	})
+}
+
 // SIGHUP reads the trust file again. A peer that is no longer trusted keeps its
 // connections; a broken file changes nothing:
 //

@@ -1,8 +1,6 @@
 package trust
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"sync/atomic"
 )
@@ -33,19 +31,3 @@ func (l *Live) Set() *Set { return l.set.Load() }
 
 // Replace makes s the current set. A nil s trusts no address.
 func (l *Live) Replace(s *Set) { l.set.Store(s) }
-
-// Fingerprint returns a string that changes when the content or the readability
-// of any of the files changes. It hashes content instead of comparing times and
-// inodes: that detects a symbolic link that points elsewhere, as in a Kubernetes
-// ConfigMap, and ignores a file that is rewritten unchanged.
-func Fingerprint(files []string) string {
-	h := sha256.New()
-	for _, name := range files {
-		text, err := readFile(name)
-		if err != nil {
-			text = err.Error()
-		}
-		fmt.Fprintf(h, "%q %t %d\n%s", name, err == nil, len(text), text)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil))
-}

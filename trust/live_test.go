@@ -3,8 +3,6 @@ package trust
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -65,57 +63,4 @@ func TestLiveDoesNotAllocate(t *testing.T) {
 	if n := allocations.PerRun(1000, func() { l.Contains(addr); l.Admit(addr, 0) }); n != 0 {
 		t.Errorf("%v allocations per lookup, want none", n)
 	}
-}
-
-func TestFingerprint(t *testing.T) {
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(path(name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("a", "10.0.0.0/8\n")
-	write("b", "")
-	files := []string{path("a"), path("b")}
-	first := Fingerprint(files)
-	same := func(what string, want bool) {
-		t.Helper()
-		if got := Fingerprint(files) == first; got != want {
-			t.Errorf("%s: fingerprint unchanged: %v, want %v", what, got, want)
-		}
-	}
-	same("unchanged", true)
-	write("a", "10.0.0.0/8\n")
-	same("rewritten unchanged", true)
-	write("a", "")
-	write("b", "10.0.0.0/8\n")
-	same("content moved to the other file", false)
-	write("a", "10.0.0.0/8\n")
-	write("b", "")
-	same("restored", true)
-	if err := os.Remove(path("b")); err != nil {
-		t.Fatal(err)
-	}
-	same("file removed", false)
-	// Kubernetes updates a ConfigMap by replacing a link to a directory.
-	for _, version := range []string{"v1", "v2"} {
-		if err := os.Mkdir(path(version), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		write(version+"/list", version)
-	}
-	if err := os.Symlink("v1", path("current")); err != nil {
-		t.Fatal(err)
-	}
-	files = []string{path("current/list")}
-	first = Fingerprint(files)
-	if err := os.Symlink("v2", path("next")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path("next"), path("current")); err != nil {
-		t.Fatal(err)
-	}
-	same("link retargeted", false)
 }

@@ -3,9 +3,6 @@ package trust
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 )
@@ -17,17 +14,13 @@ type Source struct {
 	Rules []string
 	// Files are paths of rule files: one rule per line, "#" starts a comment.
 	Files []string
+	// Reader reads the files; nil uses a new one. One that is shared limits how
+	// many reads may hang.
+	Reader *Files
 	// Flag is the name of the flag that Rules belong to, such as "--trust". It
 	// becomes the origin of their rules, errors and warnings.
 	Flag string
 }
-
-// Limits on one file. They keep a wrong path, such as a log or a device, from
-// exhausting memory or flooding the terminal.
-const (
-	maxFileBytes    = 16 << 20
-	maxFileProblems = 20
-)
 
 // Load parses all rules of src and returns the set of their prefixes. It
 // evaluates templates on this host, which may run ip(8) to find the default
@@ -46,7 +39,10 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 	if len(src.Rules) == 0 && len(src.Files) == 0 {
 		return nil, nil, ErrNoRule
 	}
-	c := &collector{parser: p}
+	c := &collector{parser: p, files: src.Reader}
+	if c.files == nil {
+		c.files = new(Files)
+	}
 	for _, value := range src.Rules {
 		items := splitRules(value)
 		if len(items) == 0 {
@@ -69,6 +65,7 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 // collector accumulates the rules, warnings and errors of a source.
 type collector struct {
 	*parser
+	files    *Files
 	entries  [][]Rule // one entry per rule as written; a preset has several prefixes
 	warnings []Warning
 	errs     []error
@@ -91,7 +88,7 @@ func (c *collector) fail(name, problem, hint string) {
 
 // file parses all rules of a file.
 func (c *collector) file(name string) {
-	text, err := readFile(name)
+	text, err := c.files.read(name)
 	if err != nil {
 		problem := fmt.Sprintf("cannot read the trust file: %v", withoutPath(err))
 		c.errs = append(c.errs, &Error{Origin: name, Problem: problem, Err: err})
@@ -128,32 +125,6 @@ func (c *collector) line(text, origin string) {
 		return
 	}
 	c.add(text, origin)
-}
-
-// readFile reads a file of at most maxFileBytes.
-func readFile(name string) (string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err != nil {
-		return "", err
-	}
-	if len(b) > maxFileBytes {
-		return "", fmt.Errorf("it is longer than %d MiB", maxFileBytes>>20)
-	}
-	return string(b), nil
-}
-
-// withoutPath returns the error without the path, which the message names already.
-func withoutPath(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }
 
 // stripComment cuts a line at the "#" of a comment. A "#" inside a template is

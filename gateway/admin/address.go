@@ -37,25 +37,43 @@ func (a Address) network() (network, address string) {
 	return "tcp", a.TCP.String()
 }
 
-// IsLocal reports whether a is reachable from this host alone.
-func (a Address) IsLocal() bool { return a.Path != "" || a.TCP.Addr().IsLoopback() }
+// Exposure says who can connect to a beyond what its operator expects: "from
+// other hosts", or "by every user of this host" for an abstract unix socket, which has no
+// file mode. It is "" for a loopback address and for a socket with a path.
+func (a Address) Exposure() string {
+	switch {
+	case strings.HasPrefix(a.Path, "@"):
+		return "by every user of this host"
+	case a.Path == "" && !a.TCP.Addr().IsLoopback():
+		return "from other hosts"
+	}
+	return ""
+}
 
 // ParseAddress parses the value of the flag --admin: HOST:PORT, with an IP address
-// as host, or unix:PATH. The endpoint has no authentication, so an address that
-// other hosts can reach is an error unless insecure is true. The error is a
+// as host, or unix:PATH. The endpoint has no authentication, so an address with an
+// [Address.Exposure] is an error unless insecure is true. The error is a
 // [*config.Problem].
 func ParseAddress(text string, insecure bool) (Address, error) {
 	a, problem := parse(text)
-	if problem == nil && !a.IsLocal() && !insecure {
-		problem = config.NewProblem(
-			fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text),
-			fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s; "+
-				"or allow it with --admin-insecure", a.TCP.Port(), exampleSocket))
+	if problem == nil && a.Exposure() != "" && !insecure {
+		problem = a.exposed(text)
 	}
 	if problem != nil {
 		return Address{}, problem
 	}
 	return a, nil
+}
+
+// exposed returns the problem of an address with an exposure.
+func (a Address) exposed(text string) *config.Problem {
+	message := fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text)
+	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s", a.TCP.Port(), exampleSocket)
+	if a.Path != "" {
+		message = fmt.Sprintf("--admin %q is an abstract socket, reachable by every user of this host, who could then cut connections", text)
+		hint = "use a socket with a path, whose mode restricts it: --admin " + exampleSocket
+	}
+	return config.NewProblem(message, hint+"; or allow it with --admin-insecure")
 }
 
 // exampleSocket is the unix socket that hints suggest.

@@ -24,7 +24,8 @@ func TestParseAddress(t *testing.T) {
 		{text: "[::ffff:127.0.0.1]:9180", want: Address{TCP: ap("127.0.0.1:9180")}}, // 4-in-6
 		{text: "127.0.0.1:0", want: Address{TCP: ap("127.0.0.1:0")}},
 		{text: "unix:/run/a.sock", want: Address{Path: "/run/a.sock"}},
-		{text: "unix:@unproxy", want: Address{Path: "@unproxy"}},
+		{text: "unix:@unproxy", wrong: "every user of this host", hint: "--admin unix:/run/unproxy/admin.sock"},
+		{text: "unix:@unproxy", insecure: true, want: Address{Path: "@unproxy"}},
 
 		{text: "10.0.0.1:9180", wrong: "other hosts", hint: "--admin 127.0.0.1:9180"},
 		{text: "10.0.0.1:9180", insecure: true, want: Address{TCP: ap("10.0.0.1:9180")}},

@@ -22,13 +22,13 @@ func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 		return daemon.Admin{}, withoutAdmin(insecure, profiles), nil
 	}
 	a, err := admin.ParseAddress(values[len(values)-1], insecure)
-	if err != nil || a.IsLocal() {
+	if err != nil || a.Exposure() == "" {
 		return daemon.Admin{Address: a, Profiles: profiles}, nil, err
 	}
 	return daemon.Admin{Address: a, Profiles: profiles}, []config.Warning{{
-		Message: fmt.Sprintf("--admin %s can be reached from other hosts: anyone who reaches it sees the clients' "+
-			"addresses and may cut connections", a),
-		Hint: "restrict access with a firewall, or listen on 127.0.0.1",
+		Message: fmt.Sprintf("--admin %s can be reached %s: anyone who reaches it sees the clients' "+
+			"addresses and may cut connections", a, a.Exposure()),
+		Hint: "restrict access with a firewall, or listen on 127.0.0.1 or a unix socket with a path",
 	}}, nil
 }
 

@@ -49,6 +49,7 @@ type list struct {
 type lists struct {
 	loaded map[string]*trust.Live
 	all    []liveList
+	files  *trust.Files
 }
 
 // liveList is a list of addresses that can be loaded again.
@@ -84,20 +85,20 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	if len(from.rules) == 0 && len(from.files) == 0 {
 		return nil, nil, nil
 	}
+	if l.loaded == nil {
+		l.loaded, l.files = make(map[string]*trust.Live), new(trust.Files)
+	}
 	key := fmt.Sprintf("%q %q %q", from.flag, from.rules, from.files)
 	if set, ok := l.loaded[key]; ok {
 		return set, nil, nil
 	}
 	fresh := liveList{
-		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag},
+		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files},
 		live:    trust.NewLive(nil),
 		ofPeers: ofPeers,
 	}
 	set, warnings, err := fresh.load()
 	fresh.live.Replace(set)
-	if l.loaded == nil {
-		l.loaded = make(map[string]*trust.Live)
-	}
 	l.loaded[key] = fresh.live
 	l.all = append(l.all, fresh)
 	return fresh.live, warnings, err
@@ -105,7 +106,7 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 
 // load reads the list. It does not replace the live one.
 func (l *liveList) load() (*trust.Set, []Warning, error) {
-	l.tried = trust.Fingerprint(l.source.Files)
+	l.tried = l.source.Reader.Fingerprint(l.source.Files)
 	set, doubts, err := trust.Load(l.source)
 	if !l.ofPeers {
 		return set, nil, err

@@ -57,7 +57,7 @@ func Load(src Source) (*Config, []Warning, error) {
 	if err := errors.Join(l.errs...); err != nil {
 		return nil, l.warnings, err
 	}
-	l.config.Lists = &Lists{now: time.Now, all: l.lists.all}
+	l.config.Lists = &Lists{now: time.Now, all: l.lists.all, files: l.lists.files}
 	return l.config, l.warnings, nil
 }
 

@@ -13,11 +13,15 @@ import (
 // while they are in use. Its methods may be called from any goroutine, and on
 // nil: there are no lists then.
 type Lists struct {
-	mu    sync.Mutex
 	now   func() time.Time
-	all   []liveList
+	files *trust.Files
+
+	reading sync.Mutex // held while files are read, which may take its time
+	all     []liveList
+	seen    string // the files' fingerprint at the last call of Changed
+
+	mu    sync.Mutex // held for an instant
 	state ReloadState
-	seen  string // the files' fingerprint at the last call of Changed
 }
 
 // Reloaded is the result of a reload.
@@ -47,9 +51,11 @@ func (l *Lists) Reload() (Reloaded, error) {
 	if l == nil {
 		return Reloaded{}, nil
 	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	done, err := l.reload()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	done, err := l.reload()
 	l.state.LastError = err
 	if err != nil {
 		l.state.Failed++
@@ -88,12 +94,12 @@ func (l *Lists) Changed() bool {
 	if l == nil {
 		return false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	var tried, now strings.Builder
 	for i := range l.all {
 		tried.WriteString(l.all[i].tried)
-		now.WriteString(trust.Fingerprint(l.all[i].source.Files))
+		now.WriteString(l.files.Fingerprint(l.all[i].source.Files))
 	}
 	before := l.seen
 	l.seen = now.String()

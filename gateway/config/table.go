@@ -224,7 +224,7 @@ var (
 		{Name: "admin", Group: GroupAdmin, Argument: "ADDR", Default: "off",
 			Meaning: "HTTP endpoint with health, metrics and a status page, on 127.0.0.1:9180 or unix:PATH"},
 		{Name: "admin-insecure", Group: GroupAdmin, Switch: true, Default: "off",
-			Meaning: "allow an --admin address that other hosts can reach"},
+			Meaning: "allow an --admin address that other hosts, or every user of this host, can reach"},
 		{Name: "pprof", Group: GroupAdmin, Switch: true, Default: "off",
 			Meaning: "serve profiles of the program at /debug/pprof/ of --admin"},
 	}

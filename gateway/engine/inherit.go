@@ -23,7 +23,7 @@ func (ln *listener) inherit(k kernel.Kernel) error {
 	if ln.held || isAbstract(ln.bound.Path) {
 		return nil
 	}
-	if err := os.Chmod(ln.bound.Path, ln.forward.SocketMode); err != nil {
+	if err := kernel.ChmodSocket(ln.bound.Path, ln.forward.SocketMode); err != nil {
 		return fmt.Errorf("set the mode of the socket: %w", err)
 	}
 	return nil

@@ -100,7 +100,7 @@ func (ln *listener) openUnix(k kernel.Kernel) error {
 	}
 	ln.bound = ln.Endpoint
 	if !isAbstract(path) {
-		if err := os.Chmod(path, ln.forward.SocketMode); err != nil {
+		if err := kernel.ChmodSocket(path, ln.forward.SocketMode); err != nil {
 			k.Close(fd)
 			return fmt.Errorf("set the mode of the socket: %w", err)
 		}

@@ -18,7 +18,7 @@ func (s *session) checkTrust(l *loop) {
 	case !trusted && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
 	case !f.rates.Allow(from, l.now):
-		s.setReason("peer exceeds its connection rate")
+		s.setReason("peer exceeds the accept-rate limit")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
 		s.state = reading
