@@ -13,14 +13,15 @@ import (
 	"unproxy/gateway"
 )
 
-// TestMain lets the test binary be unproxy, for scripts and for tests that
-// need a process.
 // raceOptions spares the programs that the tests start the second for which the
 // race detector sleeps at the end of each.
 const raceOptions = "atexit_sleep_ms=0"
 
+// TestMain lets the test binary be unproxy, for scripts and for tests that
+// need a process.
 func TestMain(m *testing.M) {
 	os.Setenv("GORACE", os.Getenv("GORACE")+" "+raceOptions)
+	os.Unsetenv("UNPROXY_TEST_BINARY") // of the integration tests; unproxy would warn of an unknown setting
 	testscript.Main(m, map[string]func(){
 		"unproxy": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 	})
