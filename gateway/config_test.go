@@ -423,8 +423,18 @@ func TestNoTrustRule(t *testing.T) {
 
 func TestAllProblemsAtOnce(t *testing.T) {
 	_, _, err := load([]string{"nonsense", ":1=header", ":2=127.0.0.1:3?lokal=close"}, "local none", "loops x", "trust ten")
-	if n := len(flat(err)); n != 6 {
-		t.Errorf("six faults, but %d are told:\n%v", n, err)
+	want := []string{`"x"`, `"none"`, `"nonsense"`, `"ten"`, `"lokal"`, `"header"`}
+	var got []string
+	for _, e := range flat(err) {
+		got = append(got, e.Error())
+	}
+	for i, w := range want {
+		if i >= len(got) || !strings.Contains(got[i], w) {
+			t.Errorf("problem %d does not contain %q; all are\n%s", i+1, w, strings.Join(got, "\n"))
+		}
+	}
+	if len(got) > len(want) {
+		t.Errorf("%d problems more than there are: %q", len(got)-len(want), got[len(want):])
 	}
 }
 
