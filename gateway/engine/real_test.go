@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,6 +16,7 @@ import (
 
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/leaks"
 )
 
 // live is an engine of two loops on the real kernel, on loopback.
@@ -37,15 +36,6 @@ func loopback(backends ...Endpoint) *Forward {
 	f.Trust = everybody
 	f.ConnectTimeout, f.HeaderTimeout = patience, patience
 	return f
-}
-
-// descriptors counts the process's open ones.
-func descriptors(t *testing.T) int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // start starts an engine, which is closed with the test and leaves nothing.
@@ -72,16 +62,7 @@ func ready(t *testing.T, forwards ...*Forward) *live {
 // readyWith is ready with more settings than the forwards.
 func readyWith(t *testing.T, c Config) *live {
 	t.Helper()
-	listen(t, "tcp", "127.0.0.1:0").Close() // the runtime's own poller is there from now on
-	open, running := descriptors(t), runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			if descriptors(t) <= open && runtime.NumGoroutine() <= running {
-				return
-			}
-		}
-		t.Errorf("%d descriptors and %d goroutines, at first %d and %d", descriptors(t), runtime.NumGoroutine(), open, running)
-	})
+	leaks.Check(t)
 	l := &live{T: t, records: make(chan record.Connection, 4096)}
 	c.Loops, c.Report = 2, func(c *record.Connection) { l.records <- *c }
 	e, err := New(c)
