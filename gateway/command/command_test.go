@@ -10,16 +10,14 @@ import (
 
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
+	"unproxy/integration_test/race"
 )
 
 // TestMain makes the test binary act as unproxy, for scripts and for tests that
 // need a process.
-// raceOptions spares the programs that the tests start the second for which the
-// race detector sleeps at the end of each.
-const raceOptions = "atexit_sleep_ms=0"
-
 func TestMain(m *testing.M) {
-	os.Setenv("GORACE", os.Getenv("GORACE")+" "+raceOptions)
+	os.Setenv("GORACE", strings.TrimPrefix(race.NoPause(), "GORACE="))
+	os.Unsetenv("UNPROXY_TEST_BINARY") // of the integration tests; unproxy would warn of an unknown setting
 	testscript.Main(m, map[string]func(){
 		"unproxy": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 	})
@@ -27,7 +25,7 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: func(env *testscript.Env) error {
-		env.Setenv("GORACE", raceOptions) // nothing else of the environment gets there
+		env.Vars = append(env.Vars, race.NoPause())
 		return nil
 	}})
 }

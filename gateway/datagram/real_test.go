@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/leaks"
 )
 
 // patience bounds every wait; nothing is asserted about how long one takes.
@@ -31,19 +30,10 @@ type live struct {
 	records chan record.Connection
 }
 
-func descriptors(t *testing.T) int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 // start starts a relay, which is closed with the test and leaves nothing.
 func start(t *testing.T, f *forward.Forward) *live {
 	t.Helper()
-	listen(t).Close() // the runtime's own poller is there from now on
-	open, running := descriptors(t), runtime.NumGoroutine()
+	leaks.Check(t)
 	l := &live{T: t, records: make(chan record.Connection, 4096)}
 	l.relay = New(Config{Report: func(c *record.Connection) { l.records <- *c }})
 	e, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: l.relay.Guest})
@@ -52,15 +42,7 @@ func start(t *testing.T, f *forward.Forward) *live {
 	}
 	l.Engine = e
 	e.Start()
-	t.Cleanup(func() {
-		e.Close()
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			if descriptors(t) <= open && runtime.NumGoroutine() <= running {
-				return
-			}
-		}
-		t.Errorf("%d descriptors and %d goroutines, at first %d and %d", descriptors(t), runtime.NumGoroutine(), open, running)
-	})
+	t.Cleanup(e.Close)
 	return l
 }
 

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/leaks"
 )
 
 // realEngine is an engine with two loops on the real kernel.
@@ -38,15 +37,6 @@ func loopback(backends ...forward.Endpoint) *forward.Forward {
 	f.Trust = anyAddress
 	f.ConnectTimeout, f.HeaderTimeout = testTimeout, testTimeout
 	return f
-}
-
-// descriptors counts the open descriptors of the process.
-func descriptors(t *testing.T) int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // startReal starts an engine. The end of the test closes it and checks that it leaves no descriptor
@@ -72,17 +62,7 @@ func newReal(t *testing.T, forwards ...*forward.Forward) *realEngine {
 
 func newRealWith(t *testing.T, c Config) *realEngine {
 	t.Helper()
-	listen(t, "tcp", "127.0.0.1:0").Close() // opens the poller of the Go runtime, before descriptors are counted
-	open, running := descriptors(t), runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(testTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			if descriptors(t) <= open && runtime.NumGoroutine() <= running {
-				return
-			}
-		}
-		t.Errorf("%d descriptors and %d goroutines, want %d and %d as at the start", descriptors(t),
-			runtime.NumGoroutine(), open, running)
-	})
+	leaks.Check(t)
 	l := &realEngine{T: t, records: make(chan record.Connection, 4096)}
 	c.Loops, c.Report = 2, func(c *record.Connection) { l.records <- *c }
 	e, err := New(c)

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"unproxy/integration_test/race"
 )
 
 // binaryVariable is the environment variable that holds the path of the gateway. Set
@@ -39,7 +41,7 @@ func Main(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "unproxy")
-	if err := build(path, raceEnabled); err != nil {
+	if err := build(path, race.Enabled); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -79,7 +81,7 @@ func runMore() error {
 	return flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 }
 
-func build(path string, race bool) error {
+func build(path string, withRace bool) error {
 	root, err := moduleRoot()
 	if err != nil {
 		return err
@@ -88,12 +90,12 @@ func build(path string, race bool) error {
 		return err
 	}
 	args := []string{"build", "-o", path}
-	if race {
+	if withRace {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = root
-	if !race {
+	if !withRace {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
 	}
 	if output, err := cmd.CombinedOutput(); err != nil {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/race"
 )
 
 // Command says how to start a process.
@@ -69,9 +70,7 @@ func Start(t testing.TB, c Command) *Process {
 	p := &Process{name: filepath.Base(c.Name), done: make(chan struct{})}
 	p.changed = sync.NewCond(&p.mu)
 	p.cmd = exec.Command(lookPath(t, c.Name), c.Args...)
-	// A program with the race detector sleeps for a second at its end otherwise.
-	p.cmd.Env = append(environment(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
-	p.cmd.Env = append(p.cmd.Env, c.Env...)
+	p.cmd.Env = append(append(environment(), race.NoPause()), c.Env...)
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdin = c.Stdin
 	p.cmd.ExtraFiles = c.Files

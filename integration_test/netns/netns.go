@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"unproxy/integration_test/race"
 )
 
 // marker is the environment variable that holds the name of the test for
@@ -124,8 +126,7 @@ func again(t *testing.T, attributes *syscall.SysProcAttr) (output []byte, err er
 	if end, ok := t.Deadline(); ok {
 		cmd.Args = append(cmd.Args, fmt.Sprintf("-test.timeout=%v", max(time.Until(end)-margin, time.Second)))
 	}
-	// A program with the race detector sleeps for a second at its end otherwise.
-	cmd.Env = append(os.Environ(), marker+"="+t.Name(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), marker+"="+t.Name(), race.NoPause())
 	cmd.SysProcAttr = attributes
 	return cmd.CombinedOutput()
 }

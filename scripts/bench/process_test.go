@@ -1,14 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
+
+	"unproxy/integration_test/lab"
 )
 
 func TestListening(t *testing.T) {
@@ -69,21 +69,6 @@ func TestProcess(t *testing.T) {
 	}
 	p.stop()
 	for _, pid := range p.pids {
-		if !gone(pid) {
-			t.Errorf("process %d lives on", pid)
-		}
+		lab.Gone(t, pid) // those that it did not start itself are killed, but not waited for
 	}
-}
-
-// gone says whether a process ends soon: those that it did not start itself are
-// killed with it, but not waited for.
-func gone(pid int) bool {
-	for range 500 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return true
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return false
 }

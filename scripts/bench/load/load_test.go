@@ -1,6 +1,7 @@
 package load
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"unproxy/integration_test/await"
 )
 
 // backendVariable makes the test's program the backend, on the address that it
@@ -44,14 +47,13 @@ func startBackend(t *testing.T) netip.AddrPort {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	for range 500 {
-		if c, err := net.Dial("tcp", at.String()); err == nil {
+	await.Until(t, "the backend listens", func() bool {
+		c, err := net.Dial("tcp", at.String())
+		if err == nil {
 			c.Close()
-			return at
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("the backend does not listen")
+		return err == nil
+	})
 	return at
 }
 
@@ -82,24 +84,19 @@ func tryWork(t *testing.T, at netip.AddrPort, groups []Group) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := l.Open(10 * time.Second); err != nil {
+	if err := l.Open(await.Patience); err != nil {
 		t.Fatal(err)
 	}
 	if want := answering(groups); l.Held() != want {
 		t.Errorf("%d connections had an answer, not %d", l.Held(), want)
 	}
 	l.Reset()
-	for range 100 { // until each group did something
+	await.Until(t, fmt.Sprintf("each group did something: %+v", groups), func() bool {
 		if _, err := l.Run(50 * time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
-		if worked(l) {
-			break
-		}
-	}
-	if !worked(l) {
-		t.Errorf("nothing came of a group: %+v", groups)
-	}
+		return worked(l)
+	})
 	if n, err := l.Errors(); n > 0 {
 		t.Errorf("%d errors, the first: %v", n, err)
 	}
@@ -152,7 +149,7 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closing.Close()
-	if err := closing.Open(time.Minute); err == nil || !strings.Contains(err.Error(), "others failed") {
+	if err := closing.Open(await.Patience); err == nil || !strings.Contains(err.Error(), "others failed") {
 		t.Errorf("connections that are closed at once are opened: %v", err)
 	}
 	if n, err := closing.Errors(); n < mostErrors || err == nil {
