@@ -83,7 +83,8 @@ var kept = map[string][]string{
 	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
-	"github.com/chromedp":            {}, // a browser for tests
+	"github.com/chromedp":            {}, // a browser for tests, in a module of its own
+	"github.com/mattn/go-isatty":     {"gateway/accesslog"},
 	"net/http":                       {"gateway/admin", "gateway/command"},
 	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }

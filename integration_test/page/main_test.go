@@ -1,6 +1,6 @@
 // Package page_test shows the status page in a real browser, Chromium, driven by
-// its debugging protocol. It is a package of its own because the protocol is
-// large to compile and link. Everything stays in network namespaces that the
+// its debugging protocol. It is a module of its own, so that the program's go.mod
+// names no browser. Everything stays in network namespaces that the
 // tests make themselves.
 package page_test
 
