@@ -86,3 +86,12 @@ func TestDocumentedFlagsAndUnits(t *testing.T) {
 		}
 	}
 }
+
+// The example of the service's settings has no fault, and as many forwards as the
+// documentation says.
+func TestExampleOfSettings(t *testing.T) {
+	out, code := lab.RunGateway(t, "check", "--strict", "--env-file", "../docs/examples/unproxy.env")
+	if code != 0 || !strings.Contains(out, "ok: 50 forwards, 0 warnings") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}

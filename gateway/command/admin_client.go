@@ -22,7 +22,9 @@ func adminFlag(g *given) cli.Flag {
 
 // adminClient returns a client of the endpoint that was given.
 func adminClient(g *given) (*admin.Client, error) {
-	g.environment(os.Environ())
+	if _, err := g.environment(os.Environ()); err != nil {
+		return nil, err
+	}
 	text := defaultAdmin
 	if values := g.values["admin"]; len(values) > 0 {
 		text = values[len(values)-1]

@@ -79,10 +79,25 @@ type configuration struct {
 	warnings []config.Warning
 }
 
+// serviceFile is where the packaged systemd unit has its settings.
+const serviceFile = "/etc/default/unproxy"
+
+// emptyHint returns the hint for a configuration without a forward: "" for the usual
+// one, or the file of the service's settings if there is one and it was not read.
+func (g *given) emptyHint() string {
+	if _, err := os.Stat(serviceFile); err != nil || len(g.values[config.EnvFileFlag]) > 0 {
+		return ""
+	}
+	return "the settings of the service are in " + serviceFile + ": --env-file " + serviceFile
+}
+
 // configure makes a configuration of what was given, with the number of sockets that
 // systemd passed. It returns the warnings even with an error.
 func configure(g *given, activated int) (configuration, error) {
-	warnings := g.environment(os.Environ())
+	warnings, envErr := g.environment(os.Environ())
+	if envErr != nil {
+		return configuration{warnings: warnings}, envErr // the settings are incomplete: other errors would mislead
+	}
 	endpoint, about, adminErr := adminSettings(g)
 	var taken []config.Taken
 	if a := endpoint.Address; !a.IsZero() {
@@ -96,6 +111,7 @@ func configure(g *given, activated int) (configuration, error) {
 		PerListener: daemon.PerListener,
 		Activated:   activated,
 		Taken:       taken,
+		EmptyHint:   g.emptyHint(),
 	})
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)

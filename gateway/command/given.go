@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -66,34 +67,59 @@ func missingValues(args []string) error {
 	return errors.Join(found...)
 }
 
-// environment adds the values of variables whose flags were not given. It warns of
+// environment adds the values of environment variables, and then of the files of
+// --env-file. A flag precedes its variable, which precedes the files. It warns of
 // variables that look misspelt.
-func (g *given) environment(environ []string) []config.Warning {
-	byVariable := map[string]config.Setting{}
-	var variables []string
-	for _, s := range config.Settings() {
-		byVariable[s.Variable()] = s
-		variables = append(variables, s.Variable())
-	}
-	var warnings []config.Warning
+func (g *given) environment(environ []string) ([]config.Warning, error) {
+	process := map[string]string{}
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
+		process[name] = text
+	}
+	warnings := g.variables(process)
+	files, err := readEnvFiles(g.values[config.EnvFileFlag])
+	return append(warnings, g.variables(files)...), err
+}
+
+// readEnvFiles reads environment files. Of several assignments to a variable the last
+// one holds, as with systemd.
+func readEnvFiles(paths []string) (map[string]string, error) {
+	values := map[string]string{}
+	var errs []error
+	for _, path := range paths {
+		all, err := config.ReadEnvFile(path)
+		errs = append(errs, err)
+		for _, a := range all {
+			values[a.Name] = a.Value
+		}
+	}
+	return values, errors.Join(errs...)
+}
+
+// variables adds the values of variables whose settings have none yet.
+func (g *given) variables(values map[string]string) []config.Warning {
+	byVariable := map[string]config.Setting{}
+	var known []string
+	for _, s := range config.Settings() {
+		byVariable[s.Variable()] = s
+		known = append(known, s.Variable())
+	}
+	var warnings []config.Warning
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text := values[name]
 		if !strings.HasPrefix(name, "UNPROXY_") || text == "" {
 			continue
 		}
-		s, known := byVariable[name]
-		if !known {
-			warnings = append(warnings, misspelt(name, variables)...)
-			continue
-		}
-		if len(g.values[s.Name]) > 0 {
-			continue
-		}
-		if s.Repeatable {
+		s, ok := byVariable[name]
+		switch {
+		case !ok:
+			warnings = append(warnings, misspelt(name, known)...)
+		case len(g.values[s.Name]) > 0: // a flag, or the process's variable
+		case s.Repeatable:
 			g.values[s.Name] = value.Fields(text)
-			continue
+		default:
+			g.values[s.Name] = []string{strings.TrimSpace(text)}
 		}
-		g.values[s.Name] = []string{strings.TrimSpace(text)}
 	}
 	return warnings
 }

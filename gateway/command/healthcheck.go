@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"unproxy/gateway/config"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -26,10 +28,10 @@ Examples:
 func healthcheckCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "healthcheck", Usage: "succeed if a running gateway is ready", Description: healthcheckHelp,
-		Flags: []cli.Flag{
+		Flags: append(pick(g.flags(), config.EnvFileFlag),
 			adminFlag(g),
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait `D` for the answer"},
-		},
+		),
 		Action: func(ctx *cli.Context) error { return runHealthcheck(ctx, g) },
 	}
 }

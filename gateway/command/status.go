@@ -15,6 +15,7 @@ import (
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 )
 
@@ -39,13 +40,13 @@ Examples:
 func statusCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "print the state of a running gateway", Description: statusHelp,
-		Flags: []cli.Flag{
+		Flags: append(pick(g.flags(), config.EnvFileFlag),
 			adminFlag(g),
 			usage.JSONFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: "refresh every " + watchInterval.String() + " until interrupted"},
 			&cli.IntFlag{Name: "connections", Value: 10, Usage: "list `N` connections"},
 			&cli.StringFlag{Name: "sort", Value: "age", Usage: "sort connections by `ORDER`, descending: age, bytes or idle"},
-		},
+		),
 		Action: func(ctx *cli.Context) error { return runStatus(ctx, g) },
 	}
 }

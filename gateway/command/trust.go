@@ -12,13 +12,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 	"unproxy/trust"
 )
 
 // trustCommand returns "unproxy trust", which evaluates trust rules without a
 // running gateway.
 func trustCommand(g *given) *cli.Command {
-	rules := func() []cli.Flag { return pick(g.flags(), "trust", "trust-file") }
+	rules := func() []cli.Flag { return pick(g.flags(), "trust", "trust-file", config.EnvFileFlag) }
 	return &cli.Command{
 		Name: "trust", Usage: "show which peers the trust rules admit",
 		Description: "Example:\n  unproxy trust explain --trust cloudflare 173.245.48.9",
@@ -55,7 +56,9 @@ Example:
 
 // loadTrust loads the rules that flags or variables give.
 func loadTrust(g *given) (*trust.Set, []trust.Warning, error) {
-	g.environment(os.Environ())
+	if _, err := g.environment(os.Environ()); err != nil {
+		return nil, nil, err
+	}
 	source := trust.Source{Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust"}
 	set, warnings, err := trust.Load(source)
 	if errors.Is(err, trust.ErrNoRule) {

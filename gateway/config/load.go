@@ -33,6 +33,9 @@ type Source struct {
 	Activated int
 	// Taken is what the process itself listens on.
 	Taken []Taken
+	// EmptyHint is the hint of the problem that there is no forward; "" is an
+	// example.
+	EmptyHint string
 }
 
 // Load makes a configuration: it reads the forwards, combines each with the
@@ -49,7 +52,10 @@ func Load(src Source) (*Config, []Warning, error) {
 	l.process()
 	l.forwards()
 	l.limits()
-	if len(l.config.Forwards) > 0 || len(src.Forwards) == 0 {
+	switch {
+	case len(src.Forwards) == 0 && src.EmptyHint != "":
+		l.errs = append(l.errs, NewProblem(nothingToForward, src.EmptyHint))
+	case len(l.config.Forwards) > 0 || len(src.Forwards) == 0:
 		warnings, err := l.config.Validate()
 		l.warnings = append(l.warnings, warnings...)
 		l.errs = append(l.errs, err)

@@ -14,7 +14,9 @@ import (
 // The names of settings that this package asks for itself.
 const (
 	// ForwardFlag is the flag whose values are the forwards.
-	ForwardFlag        = "forward"
+	ForwardFlag = "forward"
+	// EnvFileFlag is the flag whose values are environment files.
+	EnvFileFlag        = "env-file"
 	trustFlag          = "trust"
 	redirectFlag       = "redirect"
 	unknownFlag        = "unknown"
@@ -198,6 +200,8 @@ var processSettings = []Setting{
 	{Name: "reload-interval", Group: GroupProcess, Argument: "D", Default: "off",
 		Meaning: "how often address-list files are polled for changes",
 		process: duration(100*time.Millisecond, longest, func(c *Config) *time.Duration { return &c.ReloadInterval })},
+	{Name: EnvFileFlag, Group: GroupProcess, Argument: "PATH", Repeatable: true,
+		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables go before it; -PATH may be missing"},
 	{Name: "upgrade-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
 		Meaning: "time limit for the process that takes over at SIGUSR2 to become ready",
 		process: setUpgradeTimeout},

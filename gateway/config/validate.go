@@ -14,12 +14,15 @@ import (
 // after 3 seconds.
 const leastHeaderTimeout = 3 * time.Second
 
+// nothingToForward is the problem of a configuration without a forward.
+const nothingToForward = "there is nothing to forward"
+
 // Validate checks c. The error joins a [*Problem] for each fault; warnings are of
 // what works but may not be meant. It does not change c and opens nothing.
 func (c *Config) Validate() ([]Warning, error) {
 	v := &validator{}
 	if len(c.Forwards) == 0 {
-		v.problem("there is nothing to forward", "add a forward: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
+		v.problem(nothingToForward, "add a forward: --forward :8443=127.0.0.1:443 --trust 10.0.0.0/8")
 	}
 	if min(c.Loops, c.MaxConnections, c.MaxWaiting, c.MaxFlows) < 0 || min(c.Spin, c.DrainDelay, c.DrainTimeout) < 0 {
 		v.problem("loops, spin, limits and drain times must not be negative", "")

@@ -29,10 +29,15 @@ func Cut(s string, sep byte) (before, after string, found bool) {
 }
 
 // Fields cuts s at white space that is not inside a {{ template }}: several
-// values in one environment variable.
+// values in one environment variable. A field that starts with "#" starts a comment, up
+// to the end of its line.
 func Fields(s string) []string {
 	var fields []string
 	for s != "" {
+		if s[0] == '#' {
+			_, s, _ = strings.Cut(s, "\n")
+			continue
+		}
 		i := index(s, func(b byte) bool { return unicode.IsSpace(rune(b)) && b < 0x80 })
 		if i < 0 {
 			i = len(s)
