@@ -17,6 +17,9 @@ type Source struct {
 	// Reader reads the files; nil uses a new one. One that is shared limits how
 	// many reads may hang.
 	Reader *Files
+	// Nearest returns the name that a misspelled word probably means, or ""; nil
+	// suggests none.
+	Nearest func(word string, names []string) string
 	// Flag is the name of the flag that Rules belong to, such as "--trust". It
 	// becomes the origin of their rules, errors and warnings.
 	Flag string
@@ -31,7 +34,9 @@ type Source struct {
 // without rules and files is [ErrNoRule]. Warnings are returned with or without
 // a set.
 func Load(src Source) (*Set, []Warning, error) {
-	return newParser().load(src)
+	p := newParser()
+	p.nearest = src.Nearest
+	return p.load(src)
 }
 
 // load is [Load] with the parser's presets and template evaluator.

@@ -22,6 +22,8 @@ type parser struct {
 	presets []Preset
 	// evaluate evaluates a go-sockaddr template.
 	evaluate func(text string) (string, error)
+	// nearest is [Source.Nearest].
+	nearest func(word string, names []string) string
 }
 
 // newParser returns a parser that evaluates templates on this host.
@@ -90,6 +92,12 @@ func (p *parser) unknown(text, origin string) *Error {
 	for _, name := range names {
 		if strings.EqualFold(name, text) {
 			e.hint = "write " + name
+			return e
+		}
+	}
+	if p.nearest != nil {
+		if near := p.nearest(strings.ToLower(text), names); near != "" {
+			e.hint = "did you mean " + near + "?"
 			return e
 		}
 	}

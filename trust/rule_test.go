@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,6 +13,34 @@ import (
 // loadRules loads rules as if they were values of --trust.
 func loadRules(rules ...string) (*Set, []Warning, error) {
 	return Load(Source{Rules: rules, Flag: "--trust"})
+}
+
+// A misspelled preset is suggested, by whatever finds the nearest name; without that, and
+// for a word that is near to none, the presets are listed.
+func TestUnknownRuleSuggests(t *testing.T) {
+	near := func(word string, names []string) string {
+		if word == "cloudflrae" && slices.Contains(names, "cloudflare") && slices.Contains(names, Any) {
+			return "cloudflare"
+		}
+		return ""
+	}
+	for _, row := range []struct {
+		rule    string
+		nearest func(string, []string) string
+		want    string
+	}{
+		{"cloudflrae", near, "did you mean cloudflare?"},
+		{"CloudFlrae", near, "did you mean cloudflare?"},
+		{"Cloudflare", near, "write cloudflare"},
+		{"cloudflrae", nil, "or one of "},
+		{"something", near, "or one of "},
+	} {
+		_, _, err := Load(Source{Rules: []string{row.rule}, Nearest: row.nearest})
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(e.Hint(), row.want) {
+			t.Errorf("%s: %v, want the hint %q", row.rule, err, row.want)
+		}
+	}
 }
 
 func TestRuleAccepted(t *testing.T) {

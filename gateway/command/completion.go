@@ -9,6 +9,7 @@ import (
 
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
+	"unproxy/trust"
 )
 
 const completionHelp = `Prints a script with which a shell completes commands, flags and their values.
@@ -107,6 +108,9 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 				_, of.meaning = usage.Describe(g)
 			}
 			of.choices, of.isFile = s.Choices(), s.Argument == "PATH"
+			if s.Argument == "RULE" {
+				of.choices = presetNames()
+			}
 			return of, true
 		}
 	}
@@ -122,6 +126,15 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 		of.meaning = unlisted[name]
 	}
 	return of, true
+}
+
+// presetNames returns the rules that are names: the only ones that can be completed.
+func presetNames() []string {
+	names := []string{trust.Any}
+	for _, p := range trust.Presets() {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // shellQuoted quotes a text for a POSIX shell and zsh, always in single quotes.

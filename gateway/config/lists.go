@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
 	"unproxy/trust"
 )
@@ -93,7 +94,7 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 		return set, nil, nil
 	}
 	fresh := liveList{
-		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files},
+		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest},
 		live:    trust.NewLive(nil),
 		ofPeers: ofPeers,
 	}

@@ -136,7 +136,7 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 		inCharge:     make(chan struct{}),
 	}
 	for _, w := range c.Warnings {
-		d.log.Warn().Str("hint", w.Hint).Msg(w.Message)
+		withHint(d.log.Warn(), w.Hint).Msg(w.Message)
 	}
 	d.watch = d.newWatch()
 	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors()}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rs/zerolog"
+
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/engine"
@@ -160,4 +162,12 @@ func flatten(err error) []error {
 		all = append(all, flatten(e)...)
 	}
 	return all
+}
+
+// withHint adds the key "hint" to a line unless the hint is empty.
+func withHint(line *zerolog.Event, hint string) *zerolog.Event {
+	if hint == "" {
+		return line
+	}
+	return line.Str("hint", hint)
 }

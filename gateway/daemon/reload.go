@@ -37,7 +37,7 @@ func (d *daemon) reload(because string) error {
 	d.systemd.tell(supervise.Reloading())
 	done, err := d.gateway.Reload()
 	for _, w := range done.Warnings {
-		d.log.Warn().Str("hint", w.Hint).Msg(w.Message)
+		withHint(d.log.Warn(), w.Hint).Msg(w.Message)
 	}
 	if err != nil {
 		d.reloadFailed(because, err)
@@ -53,7 +53,7 @@ func (d *daemon) reload(because string) error {
 func (d *daemon) reloadFailed(because string, err error) {
 	problems := flatten(err)
 	for _, e := range problems {
-		d.log.Error().Str("error", oneLine(e)).Str("hint", hint(e)).Msg("a list is broken")
+		withHint(d.log.Error().Str("error", oneLine(e)), hint(e)).Msg("a list is broken")
 	}
 	d.log.Error().Str("because", because).Int("problems", len(problems)).
 		Uint64("failed", d.gateway.Reloads().Failed).

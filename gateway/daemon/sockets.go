@@ -86,7 +86,7 @@ func logSpare(log *zerolog.Logger, s supervise.Socket) {
 	if s.Held {
 		line, hint = log.Warn(), "--forward "+s.Name+"=BACKEND, or take it out of the .socket unit"
 	}
-	line.Str("socket", s.Name).Str("hint", hint).Msg("a socket was handed over that no forward takes")
+	withHint(line.Str("socket", s.Name), hint).Msg("a socket was handed over that no forward takes")
 }
 
 // removeFiles removes the files of unix sockets that only the process before this
