@@ -11,8 +11,6 @@ import (
 	"unproxy/gateway/record"
 )
 
-const signature = proxyproto.Signature
-
 // Who a peer is decides before anything is read.
 func TestPeers(t *testing.T) {
 	trusted, other := only(lb), unknown

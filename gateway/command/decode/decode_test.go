@@ -88,6 +88,9 @@ func TestDecodeText(t *testing.T) {
 			`               0x21 SSL_VERSION, 7 bytes: "TLSv1.3"`,
 			`               0x22 SSL_CN, 7 bytes: "me\x1b[31m"`,
 			"payload      0 bytes\n"}},
+		{"a certificate that was not verified", "", []string{"--hex", "0d0a0d0a000d0a515549540a 2111 0026 c0000201c6336402dc0401bb" +
+			"200017 07 00000012 210007544c5376312e33 220005616c696365"}, false,
+			[]string{"verify 18, not authenticated\n", `0x22 SSL_CN, 5 bytes: "alice"`}},
 		{"LOCAL", header(t, proxyproto.Message{}), nil, false, []string{"result       local (", "checksum     not checked"}},
 		{"UNKNOWN", "PROXY UNKNOWN\r\n", nil, false, []string{"result       unknown ("}},
 		{"no checksum", plain, nil, false, []string{"checksum     none\n"}},
