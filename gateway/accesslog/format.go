@@ -111,7 +111,8 @@ var fieldOrder = [...]string{
 	"id", "forward", "protocol", "peer", "client", "destination", "backend", "source", "transparent", "version",
 	"outcome", "phase", "by", "reason", "action", "offset", "bytes_in", "bytes_out", "datagrams_in", "datagrams_out",
 	"header_ms", "connect_ms", "duration_ms",
-	"authority", "alpn", "unique_id", "tls_version", "tls_cn", "aws_vpce", "azure_link", "gcp_psc", "sample",
+	"authority", "alpn", "unique_id", "tls_version", "tls_verified", "tls_verify_error", "tls_cn", "tls_cn_unverified",
+	"aws_vpce", "azure_link", "gcp_psc", "sample",
 }
 
 // formatted returns a writer that takes JSON lines and writes them to w in the

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"encoding/hex"
 	"net/netip"
 	"strconv"
 	"time"
@@ -96,15 +97,45 @@ func hasOffset(o record.Outcome) bool { return o >= record.NotProxy && o <= reco
 func addDetails(e *zerolog.Event, d *record.Details) {
 	addText(e, "authority", d.Authority)
 	addText(e, "alpn", d.ALPN)
-	addText(e, "unique_id", d.UniqueID)
-	addText(e, "tls_version", d.TLSVersion)
-	addText(e, "tls_cn", d.TLSCommonName)
+	addUniqueID(e, d.UniqueID)
+	addTLS(e, d)
 	addText(e, "aws_vpce", d.AWSVPCEndpoint)
 	if d.HasAzureLink {
 		e.Uint32("azure_link", d.AzureLink)
 	}
 	if d.HasGCPConnection {
 		e.Uint64("gcp_psc", d.GCPConnection)
+	}
+}
+
+// addTLS adds what the header said about the client's TLS. The common name has a
+// key of its own unless the load balancer verified the certificate: whoever wrote
+// the certificate chose it.
+func addTLS(e *zerolog.Event, d *record.Details) {
+	addText(e, "tls_version", d.TLSVersion)
+	if d.HasTLSVerify {
+		e.Bool("tls_verified", d.TLSVerified)
+	}
+	if d.TLSVerify != 0 {
+		e.Uint32("tls_verify_error", d.TLSVerify)
+	}
+	if d.TLSVerified {
+		addText(e, "tls_cn", d.TLSCommonName)
+		return
+	}
+	addText(e, "tls_cn_unverified", d.TLSCommonName)
+}
+
+// addUniqueID adds an id as text, or as hex if it is not printable: bytes in hex
+// can be searched for in the sender's log.
+func addUniqueID(e *zerolog.Event, id string) {
+	switch {
+	case id == "":
+	case isPrintable(id):
+		e.Str("unique_id", id)
+	default:
+		var buf [2 * record.MaxDetail]byte
+		e.Bytes("unique_id", hex.AppendEncode(buf[:0], []byte(id)))
 	}
 }
 
@@ -140,24 +171,32 @@ func addMillis(e *zerolog.Event, key string, d time.Duration) {
 // control characters above U+007F and the marks that change the direction of
 // text, and they replace every invalid byte by the same character.
 func printable(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
-			return printableUnicode(s)
-		}
+	if !isPrintable(s) {
+		return strconv.Quote(s)
 	}
 	return s
 }
 
-// printableUnicode is [printable] for a string with bytes outside printable
+// isPrintable reports whether s is safe to show on any terminal.
+func isPrintable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
+			return isPrintableUnicode(s)
+		}
+	}
+	return true
+}
+
+// isPrintableUnicode is [isPrintable] for a string with bytes outside printable
 // ASCII.
-func printableUnicode(s string) string {
+func isPrintableUnicode(s string) bool {
 	if !utf8.ValidString(s) {
-		return strconv.Quote(s)
+		return false
 	}
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
-			return strconv.Quote(s)
+			return false
 		}
 	}
-	return s
+	return true
 }

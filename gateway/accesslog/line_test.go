@@ -67,6 +67,7 @@ func changed(c *record.Connection, change func(c *record.Connection)) *record.Co
 func TestConnectionLine(t *testing.T) {
 	everything := &record.Details{
 		Authority: "ssh.example.com", ALPN: "h2", UniqueID: "0A000005:9CB0", TLSVersion: "TLSv1.3", TLSCommonName: "Zoë",
+		HasTLSVerify: true, TLSVerified: true,
 		AWSVPCEndpoint: "vpce-08d2bf15fac5001c9", HasAzureLink: true, HasGCPConnection: true, GCPConnection: 1<<64 - 1,
 	}
 	tests := []struct {
@@ -89,7 +90,7 @@ func TestConnectionLine(t *testing.T) {
 				`,"outcome":"ok","phase":"relay","by":"client"` +
 				`,"bytes_in":1832,"bytes_out":90211,"header_ms":0.412,"connect_ms":20.300,"duration_ms":5007.123` +
 				`,"authority":"ssh.example.com","alpn":"h2","unique_id":"0A000005:9CB0","tls_version":"TLSv1.3"` +
-				`,"tls_cn":"Zoë","aws_vpce":"vpce-08d2bf15fac5001c9","azure_link":0` +
+				`,"tls_verified":true,"tls_cn":"Zoë","aws_vpce":"vpce-08d2bf15fac5001c9","azure_link":0` +
 				`,"gcp_psc":18446744073709551615,"message":"connection"}`,
 			Info, changed(finished(), func(c *record.Connection) { c.Details = everything })},
 		{"unix sockets, different source",
@@ -318,7 +319,7 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 	l := bare(io.Discard, Info)
 	full := finished()
 	full.Details = &record.Details{
-		Authority: "a", ALPN: "h2", UniqueID: "u", TLSVersion: "t", TLSCommonName: "Zoë", AWSVPCEndpoint: "v",
+		Authority: "a", ALPN: "h2", UniqueID: "u", TLSVersion: "t", TLSCommonName: "Zoë", HasTLSVerify: true, TLSVerify: 18, AWSVPCEndpoint: "v",
 		HasAzureLink: true, HasGCPConnection: true,
 	}
 	long := finished()
@@ -337,6 +338,55 @@ func TestConnectionDoesNotAllocate(t *testing.T) {
 	over := refused()
 	if n := allocations.PerRun(200, func() { l.Connection(over) }); n != 0 {
 		t.Errorf("%v allocations per line left out, want 0", n)
+	}
+}
+
+// A name that no certificate proves has another key than one that the load balancer
+// verified.
+func TestUnverifiedCommonNameHasItsOwnKey(t *testing.T) {
+	for _, tt := range []struct {
+		details record.Details
+		want    string
+	}{
+		{record.Details{TLSCommonName: "alice", HasTLSVerify: true, TLSVerified: true}, `,"tls_verified":true,"tls_cn":"alice","message"`},
+		{record.Details{TLSCommonName: "alice", HasTLSVerify: true, TLSVerify: 18},
+			`,"tls_verified":false,"tls_verify_error":18,"tls_cn_unverified":"alice","message"`},
+		{record.Details{TLSCommonName: "alice", HasTLSVerify: true}, `,"tls_verified":false,"tls_cn_unverified":"alice","message"`},
+		{record.Details{HasTLSVerify: true, TLSVerified: true}, `,"tls_verified":true,"message"`},
+		{record.Details{TLSVersion: "TLSv1.3"}, `ms":5007.123,"tls_version":"TLSv1.3","message"`},
+	} {
+		var out bytes.Buffer
+		bare(&out, Info).Connection(changed(finished(), func(c *record.Connection) { c.Details = &tt.details }))
+		if !strings.Contains(out.String(), tt.want) {
+			t.Errorf("%+v: %s, want %s", tt.details, out.String(), tt.want)
+		}
+	}
+}
+
+// A unique id is compared with the load balancer's log: one that is not printable is
+// in hex, which both have, and not in Go's notation.
+func TestBinaryUniqueIDIsHex(t *testing.T) {
+	for _, tt := range []struct{ id, want string }{
+		{"7F000001:E2A0_7F000001:03E8_69", "7F000001:E2A0_7F000001:03E8_69"},
+		{"ABC~", "ABC~"},
+		{"\x00\x01\xfe\xff", "0001feff"},
+		{"id\n", "69640a"},
+		{"\u202e", "e280ae"},
+		{strings.Repeat("\xff", record.MaxDetail), strings.Repeat("ff", record.MaxDetail)},
+	} {
+		for _, format := range []Format{JSON, Console} {
+			var out bytes.Buffer
+			c := finished()
+			c.Details = &record.Details{UniqueID: tt.id}
+			bare(formatted(&out, Config{Format: format}), Info).Connection(c)
+			want := `"unique_id":"` + tt.want + `"`
+			if format == Console {
+				want = "unique_id=" + tt.want
+			}
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%q: %s, want %s", tt.id, out.String(), want)
+			}
+		}
 	}
 }
 

@@ -181,7 +181,7 @@ func headers(f *forward.Forward) string {
 		return "Simple Proxy Protocol, in every datagram and before each reply"
 	}
 	var parts []string
-	if !f.Header.RefuseV1 && !f.Datagrams {
+	if !f.Header.RefuseV1 && !f.Datagrams && !f.Header.RequireChecksum {
 		parts = append(parts, "v1")
 	}
 	if !f.Header.RefuseV2 {

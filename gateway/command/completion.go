@@ -102,7 +102,7 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 	name := f.Names()[0]
 	of.word, of.takesValue = "--"+name, true
 	if g, isGeneric := f.(*cli.GenericFlag); isGeneric {
-		if s := config.Find(name); s != nil {
+		if s := config.Find(name); s != nil && s.Name == name {
 			of.meaning, of.takesValue = s.Meaning, !s.Switch
 			if g.Usage != s.Meaning { // a command has its own meaning for it
 				_, of.meaning = usage.Describe(g)

@@ -26,7 +26,11 @@ type given struct {
 func (g *given) flags() []cli.Flag {
 	var all []cli.Flag
 	for _, s := range config.Settings() {
-		all = append(all, &cli.GenericFlag{Name: s.Name, Usage: s.Meaning, Value: &recorder{into: g, name: s.Name, isSwitch: s.Switch}})
+		value := &recorder{into: g, name: s.Name, isSwitch: s.Switch}
+		all = append(all, &cli.GenericFlag{Name: s.Name, Usage: s.Meaning, Value: value})
+		if s.Former != "" {
+			all = append(all, &cli.GenericFlag{Name: s.Former, Hidden: true, Value: value})
+		}
 	}
 	return append(all, &cli.GenericFlag{Name: "f", Hidden: true, Value: &recorder{into: g, name: config.ForwardFlag}})
 }
@@ -54,7 +58,9 @@ func (r *recorder) IsBoolFlag() bool { return r.isSwitch }
 func missingValues(args []string) error {
 	takesValue := map[string]bool{}
 	for _, s := range config.Settings() {
-		takesValue["--"+s.Name] = !s.Switch
+		for _, name := range s.Names() {
+			takesValue["--"+name] = !s.Switch
+		}
 	}
 	var found []error
 	for i := 1; i < len(args); i++ {
@@ -101,7 +107,9 @@ func (g *given) variables(values map[string]string) []config.Warning {
 	byVariable := map[string]config.Setting{}
 	var known []string
 	for _, s := range config.Settings() {
-		byVariable[s.Variable()] = s
+		for _, name := range s.Names() {
+			byVariable[config.Variable(name)] = s
+		}
 		known = append(known, s.Variable())
 	}
 	var warnings []config.Warning
@@ -142,7 +150,9 @@ func joinSwitches(args []string) []string {
 	for _, s := range config.Settings() {
 		if s.Switch {
 			words := append([]string{"on", "off", "true", "false"}, s.Choices()...)
-			switches["--"+s.Name], switches["-"+s.Name] = words, words
+			for _, name := range s.Names() {
+				switches["--"+name], switches["-"+name] = words, words
+			}
 		}
 	}
 	var joined []string

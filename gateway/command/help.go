@@ -19,7 +19,7 @@ const examples = `Examples:
 
   # several servers in one process, each with its own settings
   unproxy --trust 10.0.0.0/8 \
-    --forward ':25=mail.internal:25?require-checksum' \
+    --forward ':25=mail.internal:25?accept=v2&require-checksum' \
     --forward ':21000-21010=10.1.0.7:21000-21010?idle-timeout=10m' \
     --forward '{{ GetPrivateIP }}:5432=unix:/run/postgresql/.s.PGSQL.5432?local=close'
 

@@ -32,10 +32,7 @@ func flagsTable(g Group) string {
 		if s.Group != g {
 			continue
 		}
-		meaning := cell(s.Meaning)
-		if s.Repeatable {
-			meaning += "; repeatable"
-		}
+		meaning := cell(s.meaning())
 		key := ""
 		if s.IsKey() {
 			key = s.Name

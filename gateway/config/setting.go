@@ -15,6 +15,9 @@ type Values map[string][]string
 type Setting struct {
 	// Name is the flag without its dashes, and the key.
 	Name string
+	// Former is a name that the setting had before and is still known by, or
+	// empty. No list of flags has it.
+	Former string
 	// Group is the subject that it belongs to.
 	Group Group
 	// Argument stands for the value in the help, "D" or "relay|close".
@@ -66,9 +69,20 @@ func (s *Setting) Scope() Scope {
 // IsKey reports whether s can be set for one forward alone.
 func (s *Setting) IsKey() bool { return s.forward != nil }
 
+// Names returns Name and, if there is one, Former.
+func (s *Setting) Names() []string {
+	if s.Former == "" {
+		return []string{s.Name}
+	}
+	return []string{s.Name, s.Former}
+}
+
 // Variable returns the environment variable that stands for the flag.
-func (s *Setting) Variable() string {
-	return "UNPROXY_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
+func (s *Setting) Variable() string { return Variable(s.Name) }
+
+// Variable returns the environment variable that stands for the flag of a name.
+func Variable(name string) string {
+	return "UNPROXY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // Choices returns the words that the value may be, where it is one of a few.
@@ -82,12 +96,21 @@ func (s *Setting) Choices() []string {
 // Usage returns the meaning with what help adds to it: whether the flag may be
 // repeated, and the default.
 func (s *Setting) Usage() string {
+	text := s.meaning()
+	if s.Default != "" {
+		text += " [" + s.Default + "]"
+	}
+	return text
+}
+
+// meaning returns Meaning, whether the flag may be repeated, and its former name.
+func (s *Setting) meaning() string {
 	text := s.Meaning
 	if s.Repeatable {
 		text += "; repeatable"
 	}
-	if s.Default != "" {
-		text += " [" + s.Default + "]"
+	if s.Former != "" {
+		text += "; formerly --" + s.Former
 	}
 	return text
 }
@@ -131,9 +154,10 @@ func (g Group) String() string {
 // and must not be changed.
 func Settings() []Setting { return table }
 
-// Find returns the setting of a name, or nil.
+// Find returns the setting of a name, which may be a former one, or nil.
 func Find(name string) *Setting {
-	i := slices.IndexFunc(table, func(s Setting) bool { return s.Name == name })
+	known := func(s Setting) bool { return s.Name == name || s.Former != "" && s.Former == name }
+	i := slices.IndexFunc(table, known)
 	if i < 0 {
 		return nil
 	}

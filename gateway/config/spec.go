@@ -107,6 +107,9 @@ func (p *problems) keys(text string) Values {
 			p.add("a key has no name", "write ?KEY=VALUE&KEY=VALUE")
 			continue
 		}
+		if s := Find(key); s != nil {
+			key = s.Name
+		}
 		values[key] = append(values[key], text)
 	}
 	return values

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,8 +26,13 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s of group %s is a key: %v", s.Name, s.Group, s.IsKey())
 		}
 		seen[s.Name] = true
-		if found := Find(s.Name); found == nil || found.Name != s.Name {
-			t.Errorf("Find(%q) = %v", s.Name, found)
+		for _, name := range s.Names() {
+			if found := Find(name); found == nil || found.Name != s.Name {
+				t.Errorf("Find(%q) = %v", name, found)
+			}
+		}
+		if s.Former != "" && slices.ContainsFunc(table, func(other Setting) bool { return other.Name == s.Former }) {
+			t.Errorf("%s is the former name of %s, and that of another setting", s.Former, s.Name)
 		}
 	}
 	if Find("no-such-flag") != nil {

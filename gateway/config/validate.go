@@ -102,6 +102,12 @@ func (v *validator) headers(f *forward.Forward) {
 	if f.Header.RefuseV1 && f.Header.RefuseV2 {
 		v.problem("neither header version is accepted", "--accept v1,v2")
 	}
+	if f.Header.RequireChecksum && f.Header.RefuseV2 {
+		v.problem("a checksum is required, and only v1 headers are accepted, which cannot carry one", "--accept v2")
+	}
+	if f.Header.RequireChecksum && !f.Header.RefuseV1 && !f.Datagrams {
+		v.warn("a checksum is required, and v1 headers, which cannot carry one, are rejected", "--accept v2")
+	}
 	if f.Headers < 1 {
 		v.problem("at least one header must be stripped", "--headers 1")
 	}

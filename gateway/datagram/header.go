@@ -47,8 +47,8 @@ func newReader(f *forward.Forward) reader {
 }
 
 // read strips the header from a datagram that must have one. The datagram must
-// contain the whole header (specification, section 2). It allocates only for
-// errors.
+// contain the whole header (specification, section 2). Of stacked headers, LOCAL
+// is the last, as in the engine. It allocates only for errors.
 func (r *reader) read(b []byte) (h header, no cause) {
 	if r.simple {
 		return readSimple(b)
@@ -64,7 +64,7 @@ func (r *reader) read(b []byte) (h header, no cause) {
 		case proxyproto.Proxy:
 			h.client, h.destination = kernel.Unmap(decoded.Source), kernel.Unmap(decoded.Destination)
 		case proxyproto.Local:
-			no = r.rejectLocal()
+			return h, r.rejectLocal()
 		default:
 			no = r.rejectNameless()
 		}

@@ -92,7 +92,17 @@ func TestHeaders(t *testing.T) {
 		{"addresses of TCP are none", func(f *forward.Forward) { f.RejectUnknown = true },
 			strings.Replace(a, "\x21\x12", "\x21\x11", 1) + "x", "", NoAddress},
 		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
-		{"LOCAL before the last header", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + a + "x", "x", 0},
+		{"LOCAL ends a stack", func(f *forward.Forward) { f.Headers = 2 }, local + "check", "check", 0},
+		{"LOCAL ends a stack, to be closed", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + "check", "", Local},
+		{"LOCAL ends a stack, a header follows", func(f *forward.Forward) { f.Headers = 2 }, local + a + "x", a + "x", 0},
+		{"LOCAL ends a stack, first", func(f *forward.Forward) { first(f); f.Headers = 2 }, local + "check", "check", 0},
+		{"UNSPEC does not end a stack", func(f *forward.Forward) { f.Headers, f.RejectUnknown = 2, true },
+			proxyproto.Signature + "\x21\x00\x00\x00" + a + "x", "x", 0},
+		{"UNSPEC alone of two", func(f *forward.Forward) { f.Headers = 2 }, proxyproto.Signature + "\x21\x00\x00\x00", "", Malformed},
+		{"LOCAL without the checksum that is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, local + "check", "", BadChecksum},
+		{"LOCAL with a checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true }, summedLocal() + "check", "check", 0},
+		{"LOCAL with a wrong checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true },
+			strings.Replace(summedLocal(), "\x03\x00\x04", "\x03\x00\x04\x00", 1)[:23] + "check", "", BadChecksum},
 		{"the last of two is LOCAL", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, a + local + "x", "", Local},
 		{"one header of two", func(f *forward.Forward) { f.Headers = 2 }, a + "x", "", NotProxy},
 		{"Simple Proxy Protocol", simple, spp(clientA, destiny4) + "x", "x", 0},
@@ -123,6 +133,15 @@ func TestHeaders(t *testing.T) {
 			r.back().took(t, row.want)
 		})
 	}
+}
+
+// summedLocal is LOCAL with a checksum.
+func summedLocal() string {
+	h, err := proxyproto.AppendV2(nil, &proxyproto.Message{Checksum: true})
+	if err != nil {
+		panic(err)
+	}
+	return string(h)
 }
 
 // The sender that puts a header on the first datagram alone, as Cloudflare's

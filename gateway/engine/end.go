@@ -85,7 +85,7 @@ func (s *session) report(l *loop) {
 type failure struct {
 	reason string
 	sample string // the first bytes of the header
-	offset int    // of the first wrong byte in the header
+	offset int    // after how many bytes of the header it was rejected
 }
 
 // ensureFailure returns the session's failure and allocates it if needed.
@@ -102,6 +102,12 @@ func (s *session) setReason(reason string) { s.ensureFailure().reason = reason }
 // setSample keeps the first bytes of a rejected header.
 func (s *session) setSample(b []byte) {
 	s.ensureFailure().sample = string(b[:min(len(b), record.MaxSample)])
+}
+
+// setPartial keeps the first bytes of a header that is not complete, and how many of its bytes arrived.
+func (s *session) setPartial(b []byte) {
+	s.setSample(b)
+	s.ensureFailure().offset = len(b)
 }
 
 // failureDetails returns the session's failure, or the zero value.

@@ -49,7 +49,8 @@ func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 }
 
 // decodeHeader strips the headers from b, which is everything that was received and not decoded
-// yet. It returns false if more bytes are needed.
+// yet. It returns false if more bytes are needed. Of stacked headers, LOCAL is the last: its sender
+// opened the connection for itself, so nothing that it relays follows.
 func (s *session) decodeHeader(l *loop, b []byte) bool {
 	f := s.listener.forward
 	for {
@@ -66,7 +67,7 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 		}
 		s.headers++
 		s.version = h.Version
-		if int(s.headers) >= f.Headers {
+		if int(s.headers) >= f.Headers || h.Result == proxyproto.Local {
 			l.removeWaiting()
 			s.headerAt = l.kernel.Now()
 			s.details = Details(h.TLVs)

@@ -56,7 +56,7 @@ func (s *session) resume(l *loop) {
 func (s *session) handleTimeout(l *loop) {
 	switch s.state {
 	case reading:
-		s.setSample(s.sides[peer].held)
+		s.setPartial(s.sides[peer].held)
 		s.endedBy = record.Timeout
 		s.refuse(l, record.HeaderTimeout, record.Header)
 	case closing:
@@ -91,7 +91,7 @@ func (s *session) headerEOF(l *loop) {
 		s.end(l, record.Empty, record.Header)
 		return
 	}
-	s.setSample(held)
+	s.setPartial(held)
 	s.refuse(l, record.Truncated, record.Header)
 }
 

@@ -41,6 +41,9 @@ const Signature = "\r\n\r\n\x00\r\nQUIT\n"
 
 const (
 	fixedLength = 16 // signature, version and command, protocol, length
+	commandAt   = 12
+	protocolAt  = 13
+	lengthAt    = 14
 
 	inetLength  = 12  // two IPv4 addresses and two ports
 	inet6Length = 36  // two IPv6 addresses and two ports
@@ -55,12 +58,13 @@ type Options struct {
 	// MaxLength is the maximum length of a version 2 header in bytes,
 	// including its 16 fixed bytes. 0 means [MaxV2].
 	MaxLength int
-	// RequireChecksum refuses version 2 PROXY headers without a CRC32C that
-	// can be verified. LOCAL and version 1 headers are not affected.
+	// RequireChecksum refuses every header without a correct CRC32C: version 2
+	// LOCAL headers too, and version 1 altogether, which cannot carry one.
 	RequireChecksum bool
-	// IPv4InTCP6 accepts plain IPv4 addresses, one or both, on a version 1
-	// TCP6 line. The specification forbids them, but nginx can send them.
-	IPv4InTCP6 bool
+	// MixedFamilies accepts version 1 lines whose destination is of the other
+	// address family than their source, which TCP4 or TCP6 names. The
+	// specification forbids them, but nginx sends them.
+	MixedFamilies bool
 	// Datagram means that the input is one whole datagram. Version 1 and
 	// incomplete headers are then refused, and headers with the transport
 	// DGRAM carry usable addresses instead of those with STREAM.
@@ -99,6 +103,10 @@ type Header struct {
 	// family in the high four bits, the transport in the low four. It is 0 for
 	// version 1.
 	Protocol byte
+	// Checksum is true if the header has a CRC32C, which is correct. It is
+	// false for LOCAL and UNSPEC, whose blocks are opaque, unless
+	// [Options.RequireChecksum] had them searched.
+	Checksum bool
 	// Length is the length of the header in bytes: the payload begins at
 	// b[Length]. It is 0 while Result is [Incomplete].
 	Length int
@@ -144,7 +152,7 @@ func Missing(b []byte) int {
 		if len(b) < fixedLength {
 			return fixedLength - len(b)
 		}
-		return fixedLength + int(binary.BigEndian.Uint16(b[14:])) - len(b)
+		return fixedLength + int(binary.BigEndian.Uint16(b[lengthAt:])) - len(b)
 	case len(b) <= len("PROXY UNKNOWN"):
 		return len("PROXY UNKNOWN\r\n") - len(b)
 	case b[len(b)-1] == '\r':
@@ -200,11 +208,11 @@ func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
 	if len(b) < fixedLength {
 		return 0, 0
 	}
-	length := fixedLength + int(binary.BigEndian.Uint16(b[14:]))
+	length := fixedLength + int(binary.BigEndian.Uint16(b[lengthAt:]))
 	if len(b) < length {
 		return 0, 0
 	}
-	h.Version, h.Length, h.Protocol = 2, length, b[13]
+	h.Version, h.Length, h.Protocol = 2, length, b[protocolAt]
 	return h.readBlock(b[:length], o), length
 }
 
@@ -213,10 +221,10 @@ func checkFixed(b []byte, o *Options) (Reason, int) {
 	if len(b) < 13 {
 		return 0, 0
 	}
-	if b[12]>>4 != 2 {
+	if b[commandAt]>>4 != 2 {
 		return ReasonV2Version, 13
 	}
-	command := Command(b[12] & 0x0f)
+	command := Command(b[commandAt] & 0x0f)
 	if command > CommandProxy {
 		return ReasonV2Command, 13
 	}
@@ -224,20 +232,20 @@ func checkFixed(b []byte, o *Options) (Reason, int) {
 		return 0, 0
 	}
 	// The family of LOCAL must be ignored, even an undefined one (section 2.2).
-	if command == CommandProxy && b[13]>>4 > 3 {
+	if command == CommandProxy && b[protocolAt]>>4 > 3 {
 		return ReasonV2Family, 14
 	}
-	if command == CommandProxy && b[13]&0x0f > 2 {
+	if command == CommandProxy && b[protocolAt]&0x0f > 2 {
 		return ReasonV2Transport, 14
 	}
 	if len(b) < fixedLength {
 		return 0, 0
 	}
-	length := int(binary.BigEndian.Uint16(b[14:]))
+	length := int(binary.BigEndian.Uint16(b[lengthAt:]))
 	if o.MaxLength > 0 && fixedLength+length > o.MaxLength {
 		return ReasonTooLong, fixedLength
 	}
-	if command == CommandProxy && length < addressLength(b[13]) {
+	if command == CommandProxy && length < addressLength(b[protocolAt]) {
 		return ReasonV2ShortBlock, fixedLength
 	}
 	return 0, 0
@@ -249,27 +257,40 @@ func addressLength(protocol byte) int {
 	if protocol&0x0f == 0 {
 		return 0
 	}
-	return [...]int{0, inetLength, inet6Length, unixLength}[protocol>>4&3]
+	return familyLength(protocol)
+}
+
+// familyLength is addressLength by the family alone; 0 for an undefined one.
+func familyLength(protocol byte) int {
+	if protocol>>4 > 3 {
+		return 0
+	}
+	return [...]int{0, inetLength, inet6Length, unixLength}[protocol>>4]
 }
 
 // readBlock reads the block of the complete header b: addresses and TLVs.
 func (h *Header) readBlock(b []byte, o *Options) Reason {
-	if Command(b[12]&0x0f) == CommandLocal {
-		h.Result = Local
-		return 0
-	}
 	h.Result = Unknown
+	if Command(b[commandAt]&0x0f) == CommandLocal {
+		h.Result = Local
+	}
 	size := addressLength(h.Protocol)
-	if size == 0 {
-		if o.RequireChecksum {
-			return ReasonChecksumMissing
+	if h.Result == Local || size == 0 {
+		if !o.RequireChecksum {
+			return 0
 		}
-		return 0
+		_, reason := checkOpaque(b)
+		h.Checksum = reason == 0
+		return reason
 	}
 	h.TLVs = b[fixedLength+size:]
 	if len(h.TLVs) > 0 || o.RequireChecksum {
-		if reason := checkTLVs(b, h.TLVs, o.RequireChecksum); reason != 0 {
+		var reason Reason
+		if h.Checksum, reason = checkTLVs(b, h.TLVs); reason != 0 {
 			return reason
+		}
+		if o.RequireChecksum && !h.Checksum {
+			return ReasonChecksumMissing
 		}
 	}
 	usable := ProtocolTCP4 & 0x0f

@@ -2,7 +2,9 @@ package proxyproto
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -65,8 +67,11 @@ func TestOptions(t *testing.T) {
 		{"checksum present", summed, Options{RequireChecksum: true}, Proxy, "", 0},
 		{"checksum missing", plain, Options{RequireChecksum: true}, 0, "CRC32C missing", 28},
 		{"checksum missing, UNSPEC", unspec, Options{RequireChecksum: true}, 0, "CRC32C missing", 16},
-		{"checksum and LOCAL", local, Options{RequireChecksum: true}, Local, "", 0},
-		{"checksum and v1", v1Line, Options{RequireChecksum: true}, Proxy, "", 0},
+		{"checksum missing, LOCAL", local, Options{RequireChecksum: true}, 0, "CRC32C missing", 16},
+		{"checksum and v1", v1Line, Options{RequireChecksum: true}, 0, "CRC32C required, and v1 has none", 6},
+		{"checksum and UNKNOWN", "PROXY UNKNOWN\r\n", Options{RequireChecksum: true}, 0, "CRC32C required, and v1 has none", 6},
+		{"checksum and no v1", "POST / HTTP/1.1\r\n", Options{RequireChecksum: true}, 0, "no PROXY signature", 2},
+		{"checksum and half a signature", "PROXY", Options{RequireChecksum: true}, Incomplete, "", 0},
 		{"UDP on TCP", udp, Options{}, Unknown, "", 0},
 		{"TCP in a datagram", plain, Options{Datagram: true}, Unknown, "", 0},
 		{"v2 refused in a datagram", plain, Options{Datagram: true, RefuseV2: true}, 0, "v2 not accepted", 1},
@@ -88,46 +93,130 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// nginx sends such lines if its realip module has replaced the client's address
-// by one of the other family.
-func TestIPv4InTCP6(t *testing.T) {
+// The lines that nginx 1.22 sends once its realip module has replaced the client
+// (TestNginxMixedFamilies of integration_test): the keyword is the client's family,
+// the destination is the address that nginx accepted the connection on. The other
+// way round is no line of nginx and stays refused.
+func TestMixedFamilies(t *testing.T) {
+	const inTCP6 = "ipv4 address in a TCP6 line"
 	for _, row := range []struct {
-		addresses           string
-		source, destination string
-		strict, lenient     string // reasons
+		line            string
+		destination     string // as decoded with the option
+		strict, lenient string // reasons
 	}{
-		{"192.0.2.1 198.51.100.2", "192.0.2.1", "198.51.100.2", "ipv4 address in a TCP6 line", ""},
-		{"2001:db8::1 198.51.100.2", "2001:db8::1", "198.51.100.2", "ipv4 address in a TCP6 line", ""},
-		{"192.0.2.1 2001:db8::2", "192.0.2.1", "2001:db8::2", "ipv4 address in a TCP6 line", ""},
-		{"2001:db8::1 ::ffff:192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "", ""},
-		{"192.0.2.01 2001:db8::2", "", "", "ipv4 octet", "ipv4 octet"},
-		{"192.0.2 2001:db8::2", "", "", "ipv4 syntax", "ipv4 syntax"},
-		{"3221225985 2001:db8::2", "", "", "ipv6 group count", "ipv6 group count"},
+		{"TCP4 192.0.2.9 ::1 4711 17102", "[::1]:17102", "ipv4 syntax", ""},
+		{"TCP4 192.0.2.9 ::ffff:127.0.0.1 4711 1001", "[::ffff:127.0.0.1]:1001", "ipv4 syntax", ""},
+		{"TCP6 2001:db8::9 127.0.0.1 4711 1000", "127.0.0.1:1000", inTCP6, ""},
+		{"TCP6 ::ffff:192.0.2.9 127.0.0.1 4711 1000", "127.0.0.1:1000", inTCP6, ""},
+		{"TCP6 2001:db8::9 ::ffff:127.0.0.1 4711 1001", "[::ffff:127.0.0.1]:1001", "", ""},
+		{"TCP4 192.0.2.9 127.0.0.1 4711 1000", "127.0.0.1:1000", "", ""},
+		{"TCP4 192.0.2.9 unix:/run/nginx.sock 4711 0", "", "ipv4 syntax", "ipv6 charset"},
+		{"TCP6 2001:db8::9 unix:/run/nginx.sock 4711 0", "", "ipv6 charset", "ipv6 charset"},
+
+		{"TCP4 ::1 192.0.2.9 1 2", "", "ipv4 syntax", "ipv4 syntax"},
+		{"TCP4 ::1 ::1 1 2", "", "ipv4 syntax", "ipv4 syntax"},
+		{"TCP4 ::ffff:192.0.2.9 ::1 1 2", "", "ipv4 syntax", "ipv4 syntax"},
+		{"TCP6 192.0.2.9 ::1 1 2", "", inTCP6, inTCP6},
+		{"TCP6 192.0.2.9 192.0.2.9 1 2", "", inTCP6, inTCP6},
+		{"TCP4 192.0.2.9 1::2::3 1 2", "", "ipv4 syntax", "ipv6 double colon"},
+		{"TCP4 192.0.2.9 fe80::1%eth0 1 2", "", "ipv4 syntax", "ipv6 charset"},
+		{"TCP4 192.0.2.9 [::1] 1 2", "", "ipv4 syntax", "ipv6 charset"},
+		{"TCP4 192.0.2.9 localhost 1 2", "", "ipv4 syntax", "ipv4 syntax"},
+		{"TCP6 ::1 192.0.2.01 1 2", "", "ipv4 octet", "ipv4 octet"},
+		{"TCP6 ::1 192.0.2 1 2", "", "ipv4 syntax", "ipv4 syntax"},
+		{"TCP6 ::1 3221225985 1 2", "", "ipv6 group count", "ipv6 group count"},
+		{"TCP6 ::1 192.0.2.9 1 65536", "", inTCP6, "port"},
 	} {
-		line := "PROXY TCP6 " + row.addresses + " 1 2\r\n"
-		for _, lenient := range []bool{false, true} {
+		line := "PROXY " + row.line + "\r\n"
+		for _, mixed := range []bool{false, true} {
 			want := row.strict
-			if lenient {
+			if mixed {
 				want = row.lenient
 			}
-			h, err := Decode([]byte(line), &Options{IPv4InTCP6: lenient})
+			h, err := Decode([]byte(line), &Options{MixedFamilies: mixed})
 			if want != "" {
 				if e := refusal(t, err); e.Reason.String() != want || e.Offset != len(line) {
-					t.Errorf("%q lenient %v: %v, want %s", line, lenient, err, want)
+					t.Errorf("%q mixed %v: %v, want %s", line, mixed, err, want)
 				}
 				continue
 			}
-			source, destination := netip.MustParseAddr(row.source), netip.MustParseAddr(row.destination)
-			if err != nil || h.Source.Addr() != source || h.Destination.Addr() != destination {
-				t.Errorf("%q lenient %v: %v %v, %v", line, lenient, h.Source, h.Destination, err)
+			source := strings.Fields(row.line)[1]
+			if err != nil || h.Source.Addr() != netip.MustParseAddr(source) || h.Destination.String() != row.destination {
+				t.Errorf("%q mixed %v: %v %v, %v", line, mixed, h.Source, h.Destination, err)
 			}
-		}
-		asTCP4 := strings.Replace(line, "TCP6", "TCP4", 1)
-		if _, err := Decode([]byte(asTCP4), &Options{IPv4InTCP6: true}); err == nil && strings.Contains(line, ":") {
-			t.Errorf("%q was accepted", asTCP4)
 		}
 	}
 }
+
+// A required checksum is required of every header. LOCAL and UNSPEC have it where
+// HAProxy (make_proxy_line_v2) and AWS's health checks put it, at the beginning of
+// the opaque block, or after the addresses of a family.
+func TestRequiredChecksumOfOpaqueBlocks(t *testing.T) {
+	sum, noop := TLV{TypeCRC32C, make([]byte, 4)}, TLV{TypeNOOP, []byte("x")}
+	for _, row := range []struct {
+		name     string
+		protocol byte
+		before   string // in front of the TLVs
+		tlvs     []TLV
+		want     string // "" for accepted
+	}{
+		{"HAProxy", 0, "", []TLV{sum}, ""},
+		{"HAProxy with a unique id", 0, "", []TLV{sum, {TypeUniqueID, []byte("id")}}, ""},
+		{"AWS", ProtocolTCP4, "", []TLV{sum, {TypeNOOP, make([]byte, 74)}}, ""},
+		{"after IPv4 addresses", ProtocolTCP4, strings.Repeat("a", inetLength), []TLV{noop, sum}, ""},
+		{"after IPv6 addresses", ProtocolTCP6, strings.Repeat("a", inet6Length), []TLV{sum}, ""},
+		{"after paths", ProtocolUnixStream, strings.Repeat("a", unixLength), []TLV{sum, noop}, ""},
+		{"family without transport", 0x10, strings.Repeat("a", inetLength), []TLV{sum}, ""},
+		{"behind other bytes", 0, "abcde", []TLV{sum}, "CRC32C missing"},
+		{"followed by a stray byte", 0, "\x04\x00\x00", []TLV{sum, {TypeNOOP, nil}, {0xff, nil}}, ""},
+		{"none", ProtocolTCP4, strings.Repeat("a", inetLength), []TLV{noop}, "CRC32C missing"},
+		{"empty block", 0, "", nil, "CRC32C missing"},
+		{"twice", 0, "", []TLV{sum, sum}, "CRC32C missing"},
+		{"three bytes", 0, "", []TLV{{TypeCRC32C, []byte("abc")}}, "CRC32C missing"},
+	} {
+		for _, command := range []Command{CommandLocal, CommandProxy} {
+			if command == CommandProxy && addressLength(row.protocol) > 0 {
+				continue // not opaque
+			}
+			b := append([]byte(Signature), 0x20|byte(command), row.protocol, 0, 0)
+			b, err := appendTLVs(append(b, row.before...), row.tlvs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			binary.BigEndian.PutUint16(b[14:], uint16(len(b)-fixedLength))
+			at := bytes.Index(b[fixedLength:], []byte("\x03\x00\x04\x00\x00\x00\x00"))
+			if at >= 0 {
+				at += fixedLength + tlvFixedLength
+				binary.BigEndian.PutUint32(b[at:], slowCRC32C(b))
+			}
+			for _, o := range []Options{{RequireChecksum: true}, {RequireChecksum: true, Datagram: true}} {
+				name := fmt.Sprintf("%s, command %d, datagram %v", row.name, command, o.Datagram)
+				h, err := Decode(b, &o)
+				if row.want != "" {
+					if e := refusal(t, err); e.Reason.String() != row.want || e.Offset != len(b) || e.Reason.Class() != BadChecksum {
+						t.Errorf("%s: %v, want %s", name, err, row.want)
+					}
+					continue
+				}
+				if err != nil || !h.Checksum || h.Result == Proxy || h.TLVs != nil {
+					t.Errorf("%s: %+v, %v", name, h, err)
+				}
+				wrong := bytes.Clone(b)
+				wrong[at] ^= 1
+				e := refusal(t, second(Decode(wrong, &o)))
+				if e.Reason != ReasonChecksumWrong || e.Locate(wrong) != at {
+					t.Errorf("%s, wrong: %v at %d, want it at %d", name, e, e.Locate(wrong), at)
+				}
+			}
+			// Not required, the block stays opaque.
+			if h, err := Decode(b, nil); err != nil || h.Checksum {
+				t.Errorf("%s, not required: %+v, %v", row.name, h, err)
+			}
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 // Refusals that testdata/vectors.json does not cover.
 func TestMoreRefusals(t *testing.T) {
@@ -173,13 +262,13 @@ func TestIPv6AgainstNetip(t *testing.T) {
 	check := func(s []byte) {
 		want, err := netip.ParseAddr(string(s))
 		valid := err == nil && want.Zone() == "" && want.Is6()
-		got, reason := readAddress(s, true, &Options{})
+		got, reason := readAddress(s, true)
 		if valid != (reason == 0) || valid && got != want {
 			t.Fatalf("%q: %v, reason %q; net/netip: %v, %v", s, got, reason, want, err)
 		}
 		want, err = netip.ParseAddr(string(s))
 		valid = err == nil && want.Is4()
-		got, reason = readAddress(s, false, &Options{})
+		got, reason = readAddress(s, false)
 		if valid != (reason == 0) || valid && got != want {
 			t.Fatalf("%q: %v, reason %q; net/netip: %v, %v", s, got, reason, want, err)
 		}

@@ -15,7 +15,7 @@ func options(bits byte) *Options {
 		RefuseV1:        bits&1 != 0,
 		RefuseV2:        bits&2 != 0,
 		RequireChecksum: bits&4 != 0,
-		IPv4InTCP6:      bits&8 != 0,
+		MixedFamilies:   bits&8 != 0,
 		Datagram:        bits&16 != 0,
 	}
 	if bits&32 != 0 {
@@ -133,7 +133,7 @@ func FuzzTLVs(f *testing.F) {
 		if !bytes.HasPrefix(region, rebuilt) {
 			t.Fatalf("walked %x as %x", region, rebuilt)
 		}
-		if reason := checkTLVs(region, region, false); reason == 0 && len(rebuilt) != len(region) {
+		if _, reason := checkTLVs(region, region); reason == 0 && len(rebuilt) != len(region) {
 			t.Fatalf("checked a region of %d bytes and walked %d of them", len(region), len(rebuilt))
 		}
 	})

@@ -2,14 +2,6 @@ package proxyproto
 
 import "bytes"
 
-// Where the fixed part of a version 2 header has what, and the size of a TLV
-// without its value.
-const (
-	protocolAt = 13
-	lengthAt   = 14
-	tlvHead    = 3
-)
-
 // Locate returns the index of the byte that is at fault in b, the input that
 // [Decode] refused with e: the first byte of the field, of the octet or of the
 // TLV that is wrong. Where something is missing it is the byte before the gap.
@@ -48,7 +40,11 @@ func locateField(line []byte, reason Reason) int {
 		case reason == ReasonV1Fields && i == 3 && more:
 			return at + len(field)
 		case i < 2:
-			if _, r := readAddress(field, string(protocol) == "TCP6", &Options{}); r == reason {
+			_, r := readAddress(field, string(protocol) == "TCP6")
+			if i == 1 && r != reason { // refused as one of the other family, see [Options.MixedFamilies]
+				_, r = readAddress(field, string(protocol) != "TCP6")
+			}
+			if r == reason {
 				return at + locateInAddress(field, reason)
 			}
 		default:
@@ -85,6 +81,10 @@ func locateInAddress(address []byte, reason Reason) int {
 // locateTLV returns where the TLV begins for which a whole header was refused,
 // or the value of the checksum that is wrong.
 func locateTLV(header []byte, reason Reason) int {
+	if Command(header[commandAt]&0x0f) == CommandLocal || addressLength(header[protocolAt]) == 0 {
+		at, _ := checkOpaque(header)
+		return at
+	}
 	at := fixedLength + addressLength(header[protocolAt])
 	checksums := 0
 	for at < len(header) {
@@ -97,7 +97,7 @@ func locateTLV(header []byte, reason Reason) int {
 			checksums++
 			switch {
 			case reason == ReasonChecksumWrong:
-				return at + tlvHead
+				return at + tlvFixedLength
 			case reason == ReasonChecksumLength && len(tlv.Value) != 4, reason == ReasonChecksumTwice && checksums == 2:
 				return at
 			}

@@ -46,6 +46,7 @@ const (
 	ReasonV1TooLong
 	ReasonBareCR
 	ReasonBareLF
+	ReasonV1NoChecksum
 	ReasonV1Protocol
 	ReasonV1Fields
 	ReasonIPv4Syntax
@@ -88,6 +89,7 @@ var reasonTable = [reasons]struct {
 	ReasonV1TooLong:         {TooLong, "no CRLF in the first 107 bytes"},
 	ReasonBareCR:            {Malformed, "bare CR"},
 	ReasonBareLF:            {Malformed, "bare LF"},
+	ReasonV1NoChecksum:      {BadChecksum, "CRC32C required, and v1 has none"},
 	ReasonV1Protocol:        {Malformed, "v1 protocol name"},
 	ReasonV1Fields:          {Malformed, "v1 field count"},
 	ReasonIPv4Syntax:        {Malformed, "ipv4 syntax"},

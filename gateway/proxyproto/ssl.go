@@ -40,11 +40,12 @@ func ParseSSL(value []byte) (s SSL, ok bool) {
 	}, true
 }
 
+// HasCertificate reports whether the client sent a certificate.
+func (s SSL) HasCertificate() bool { return s.Client&(ClientCertConnection|ClientCertSession) != 0 }
+
 // Authenticated reports whether the client sent a certificate and the peer
 // verified it.
-func (s SSL) Authenticated() bool {
-	return s.Client&(ClientCertConnection|ClientCertSession) != 0 && s.Verify == 0
-}
+func (s SSL) Authenticated() bool { return s.HasCertificate() && s.Verify == 0 }
 
 // AWSVPCEndpoint returns the ID of the VPC endpoint in the value of an AWS TLV:
 // subtype 1, then ASCII (AWS documentation of Network Load Balancers, "Proxy

@@ -133,8 +133,8 @@ func All(region []byte) iter.Seq[TLV] {
 	}
 }
 
-// Find returns the value of the first TLV of type t in a region. ok is false if
-// there is none.
+// Find returns the value of the first TLV of type t in a region, the one that
+// counts if a sender repeats a type. ok is false if there is none.
 func Find(region []byte, t Type) (value []byte, ok bool) {
 	for tlv := range All(region) {
 		if tlv.Type == t {
@@ -157,46 +157,82 @@ func cutTLV(region []byte) (TLV, []byte, Reason) {
 }
 
 // checkTLVs walks the region at the end of header and verifies the checksum of
-// the header. Of the values it checks only the lengths that the specification
-// defines.
-func checkTLVs(header, region []byte, requireChecksum bool) Reason {
+// the header. It reports whether there is one. Of the values it checks only the
+// lengths that the specification defines.
+func checkTLVs(header, region []byte) (summed bool, reason Reason) {
 	var sum []byte
 	sumAt := 0
 	for len(region) > 0 {
 		tlv, rest, reason := cutTLV(region)
 		if reason != 0 {
-			return reason
+			return false, reason
 		}
 		switch tlv.Type {
 		case TypeCRC32C:
 			if len(tlv.Value) != checksumLength {
-				return ReasonChecksumLength
+				return false, ReasonChecksumLength
 			}
 			if sum != nil {
-				return ReasonChecksumTwice
+				return false, ReasonChecksumTwice
 			}
 			sum, sumAt = tlv.Value, len(header)-len(rest)-checksumLength
 		case TypeUniqueID:
 			if len(tlv.Value) > MaxUniqueID {
-				return ReasonUniqueID
+				return false, ReasonUniqueID
 			}
 		case TypeSSL:
 			if reason := checkSSL(tlv.Value); reason != 0 {
-				return reason
+				return false, reason
 			}
 		}
 		region = rest
 	}
 	if sum == nil {
-		if requireChecksum {
-			return ReasonChecksumMissing
-		}
-		return 0
+		return false, 0
 	}
 	if checksum(header, sumAt) != binary.BigEndian.Uint32(sum) {
-		return ReasonChecksumWrong
+		return false, ReasonChecksumWrong
 	}
-	return 0
+	return true, 0
+}
+
+// checkOpaque verifies the checksum of a header whose block is opaque: LOCAL or
+// UNSPEC. Its TLVs begin with the block, as HAProxy and AWS send them, or after
+// the addresses of the family. It returns the index of the checksum, or that of
+// the last byte if there is none.
+func checkOpaque(header []byte) (at int, reason Reason) {
+	at, reason = len(header)-1, ReasonChecksumMissing
+	for _, from := range [...]int{fixedLength, fixedLength + familyLength(header[protocolAt])} {
+		i, ok := checksumAt(header, from)
+		if !ok {
+			continue
+		}
+		if checksum(header, i) == binary.BigEndian.Uint32(header[i:]) {
+			return i, 0
+		}
+		at, reason = i, ReasonChecksumWrong
+	}
+	return at, reason
+}
+
+// checksumAt returns the index of the value of the only CRC32C in the TLVs that
+// begin at an index of header. ok is false if there is not exactly one, or if the
+// bytes up to the end of header are not TLVs.
+func checksumAt(header []byte, from int) (at int, ok bool) {
+	if from > len(header) {
+		return 0, false
+	}
+	for region := header[from:]; len(region) > 0; {
+		tlv, rest, reason := cutTLV(region)
+		if reason != 0 || tlv.Type == TypeCRC32C && (ok || len(tlv.Value) != checksumLength) {
+			return 0, false
+		}
+		if tlv.Type == TypeCRC32C {
+			at, ok = len(header)-len(rest)-checksumLength, true
+		}
+		region = rest
+	}
+	return at, ok
 }
 
 // checkSSL walks the TLVs within an SSL TLV. It does not descend into nested SSL

@@ -21,6 +21,9 @@ func (h *Header) decodeV1(b []byte, o *Options) (Reason, int) {
 		}
 		return 0, 0
 	}
+	if o.RequireChecksum {
+		return ReasonV1NoChecksum, len(v1Signature)
+	}
 	reason, length := frameV1(b)
 	if reason != 0 || length == 0 {
 		return reason, length
@@ -79,7 +82,11 @@ func (h *Header) readLine(line []byte, o *Options) Reason {
 	var ports [2]uint16
 	var reason Reason
 	for i := range addresses {
-		if addresses[i], reason = readAddress(fields[i], string(protocol) == "TCP6", o); reason != 0 {
+		inet6 := string(protocol) == "TCP6"
+		if i == 1 && o.MixedFamilies && isOtherFamily(fields[i], inet6) {
+			inet6 = !inet6
+		}
+		if addresses[i], reason = readAddress(fields[i], inet6); reason != 0 {
 			return reason
 		}
 	}
@@ -96,20 +103,26 @@ func (h *Header) readLine(line []byte, o *Options) Reason {
 
 var space = []byte(" ")
 
-func readAddress(s []byte, tcp6 bool, o *Options) (netip.Addr, Reason) {
-	if !tcp6 {
-		a, reason := readIPv4(s)
-		return netip.AddrFrom4(a), reason
+// isOtherFamily reports whether s is written like an address of the other family:
+// IPv4 if inet6 is true, else IPv6.
+func isOtherFamily(s []byte, inet6 bool) bool {
+	colon := bytes.IndexByte(s, ':') >= 0
+	if inet6 {
+		return !colon && bytes.IndexByte(s, '.') >= 0
 	}
-	if bytes.IndexByte(s, '.') >= 0 && bytes.IndexByte(s, ':') < 0 {
-		a, reason := readIPv4(s)
-		if reason == 0 && !o.IPv4InTCP6 {
-			reason = ReasonIPv4InTCP6
-		}
-		return netip.AddrFrom4(a), reason
+	return colon
+}
+
+func readAddress(s []byte, inet6 bool) (netip.Addr, Reason) {
+	if inet6 && !isOtherFamily(s, true) {
+		a, reason := readIPv6(s)
+		return netip.AddrFrom16(a), reason
 	}
-	a, reason := readIPv6(s)
-	return netip.AddrFrom16(a), reason
+	a, reason := readIPv4(s)
+	if inet6 && reason == 0 {
+		reason = ReasonIPv4InTCP6
+	}
+	return netip.AddrFrom4(a), reason
 }
 
 // readIPv4 reads four decimal octets. It refuses leading zeros, because some

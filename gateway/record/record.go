@@ -63,7 +63,9 @@ type Connection struct {
 	// leaves it empty; an observer may set it before the record is logged.
 	Action string
 	// Offset is the number of bytes after which the decoder refused the
-	// header, counted from its first byte; 0 if the decoder did not refuse it.
+	// header, or that had arrived of a header that is not complete. It is
+	// counted from the first byte of that header, the second of two for example.
+	// It is 0 if the header was not refused.
 	Offset int
 	// Sample is the beginning of a refused header, at most [MaxSample] bytes.
 	// It may hold user data: log it at debug level only, and quoted.
@@ -102,7 +104,15 @@ func (c *Connection) Mapped() bool {
 // no TLV was given.
 type Details struct {
 	Authority, ALPN, UniqueID string
-	TLSVersion, TLSCommonName string
+	TLSVersion                string
+	// TLSCommonName is the name in the client's certificate. It proves nothing
+	// unless TLSVerified is true: the load balancer verified the certificate.
+	// TLSVerify is its error code for the verification (X509_V_ERR_… of
+	// OpenSSL), or 0. HasTLSVerify is true if the load balancer reports a
+	// certificate, a name or an error, so that TLSVerified means something.
+	TLSCommonName             string
+	TLSVerify                 uint32
+	TLSVerified, HasTLSVerify bool
 	// AWSVPCEndpoint is the ID of an AWS VPC endpoint, AzureLink the LINKID of
 	// an Azure private endpoint, and GCPConnection the connection ID of Google
 	// Cloud's Private Service Connect. They identify the tenant where the

@@ -52,7 +52,7 @@ func Command() *cli.Command {
 
 // headerSettings are the settings of the gateway that decide which headers it
 // accepts. Their defaults, meanings and messages are those of the gateway.
-var headerSettings = []string{"accept", "max-header", "require-checksum", "v1-ipv4-in-tcp6", "headers"}
+var headerSettings = []string{"accept", "max-header", "require-checksum", "v1-mixed-families", "headers"}
 
 // settingFlags returns a flag for each of headerSettings.
 func settingFlags() []cli.Flag {
@@ -61,7 +61,7 @@ func settingFlags() []cli.Flag {
 		switch {
 		case !slices.Contains(headerSettings, s.Name):
 		case s.Switch:
-			all = append(all, &cli.BoolFlag{Name: s.Name, Usage: s.Meaning})
+			all = append(all, &cli.BoolFlag{Name: s.Name, Aliases: s.Names()[1:], Usage: s.Meaning})
 		default:
 			all = append(all, &cli.StringFlag{Name: s.Name, Usage: "`" + s.Argument + "` " + s.Meaning, Value: s.Default})
 		}
@@ -127,8 +127,9 @@ type decoded struct {
 // payload returns what follows the header.
 func (d *decoded) payload() []byte { return d.input[d.header.Length:] }
 
-// decodeStack decodes up to n stacked headers and stops at the first one that is
-// refused or incomplete. It returns at least one.
+// decodeStack decodes up to n stacked headers, as the gateway does: LOCAL is the
+// last. It stops at the first one that is refused or incomplete, and returns at
+// least one.
 func decodeStack(input []byte, n int, o *proxyproto.Options) []decoded {
 	var stack []decoded
 	start := 0
@@ -138,7 +139,7 @@ func decodeStack(input []byte, n int, o *proxyproto.Options) []decoded {
 		d.header, err = proxyproto.Decode(d.input, o)
 		errors.As(err, &d.refusal)
 		stack = append(stack, d)
-		if err != nil || d.header.Result == proxyproto.Incomplete {
+		if err != nil || d.header.Result == proxyproto.Incomplete || d.header.Result == proxyproto.Local {
 			break
 		}
 		start += d.header.Length

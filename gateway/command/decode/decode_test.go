@@ -88,6 +88,9 @@ func TestDecodeText(t *testing.T) {
 			`               0x21 SSL_VERSION, 7 bytes: "TLSv1.3"`,
 			`               0x22 SSL_CN, 7 bytes: "me\x1b[31m"`,
 			"payload      0 bytes\n"}},
+		{"a certificate that was not verified", "", []string{"--hex", "0d0a0d0a000d0a515549540a 2111 0026 c0000201c6336402dc0401bb" +
+			"200017 07 00000012 210007544c5376312e33 220005616c696365"}, false,
+			[]string{"verify 18, not authenticated\n", `0x22 SSL_CN, 5 bytes: "alice"`}},
 		{"LOCAL", header(t, proxyproto.Message{}), nil, false, []string{"result       local (", "checksum     not checked"}},
 		{"UNKNOWN", "PROXY UNKNOWN\r\n", nil, false, []string{"result       unknown ("}},
 		{"no checksum", plain, nil, false, []string{"checksum     none\n"}},
@@ -107,8 +110,21 @@ func TestDecodeText(t *testing.T) {
 		{"TLS", "\x16\x03\x01\x02\x00", nil, true, []string{"hint         this is the beginning of TLS"}},
 		{"HTTP", "GET / HTTP/1.1\r\n", nil, true, []string{"hint         this is the beginning of HTTP"}},
 		{"SSH", "SSH-2.0-x\r\n", nil, true, []string{"hint         this is the beginning of SSH"}},
-		{"nginx", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", nil, true, []string{"--v1-ipv4-in-tcp6 accepts them"}},
-		{"nginx, taken", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", []string{"--v1-ipv4-in-tcp6"}, false, []string{"destination  192.0.2.1:2\n"}},
+		{"nginx", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", nil, true, []string{"reason       ipv4 address in a TCP6 line", "--v1-mixed-families accepts them"}},
+		{"nginx, the other way", "PROXY TCP4 192.0.2.9 ::1 4711 17102\r\n", nil, true, []string{"reason       ipv4 syntax", "--v1-mixed-families accepts them"}},
+		{"nginx, taken", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", []string{"--v1-mixed-families"}, false, []string{"destination  192.0.2.1:2\n"}},
+		{"nginx, taken the other way", "PROXY TCP4 192.0.2.9 ::1 4711 17102\r\n", []string{"--v1-ipv4-in-tcp6"}, false,
+			[]string{"source       192.0.2.9:4711\n", "destination  [::1]:17102\n"}},
+		{"required checksum of v1", v1Line, []string{"--require-checksum"}, true, []string{
+			"reason       CRC32C required, and v1 has none\n", "refused after 6 of 45 bytes", "hint         --require-checksum is on"}},
+		{"required checksum of LOCAL, missing", header(t, proxyproto.Message{}), []string{"--require-checksum"}, true,
+			[]string{"reason       CRC32C missing\n"}},
+		{"required checksum of LOCAL", header(t, proxyproto.Message{Checksum: true}), []string{"--require-checksum"}, false,
+			[]string{"result       local (", "checksum     CRC32C correct\n"}},
+		{"required checksum of LOCAL, wrong", header(t, proxyproto.Message{Checksum: true})[:22] + "x", []string{"--require-checksum"}, true,
+			[]string{"reason       CRC32C mismatch\n"}},
+		{"stacked, LOCAL is the last", header(t, proxyproto.Message{}) + v1Line, []string{"--headers", "2"}, false,
+			[]string{"result       local (", `payload      45 bytes "PROXY TCP4`}},
 		{"versions", plain, []string{"--accept", "v1"}, true, []string{"reason       v2 not accepted\n"}},
 		{"too long", header(t, rich), []string{"--max-header", "52"}, true, []string{"reason       header longer than allowed\n"}},
 		{"checksum required", plain, []string{"--require-checksum"}, true, []string{"reason       CRC32C missing\n"}},
@@ -181,7 +197,8 @@ func TestDecodeJSON(t *testing.T) {
 		proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("example.com")},
 		proxyproto.TLV{Type: proxyproto.TypeUniqueID, Value: []byte{0xff}}, mustSSL(t))
 	rich.Checksum = true
-	in := header(t, proxyproto.Message{}) + header(t, rich) + "payload"
+	unspec := proxyproto.Message{Command: proxyproto.CommandProxy}
+	in := header(t, unspec) + header(t, rich) + "payload"
 	out, err := runDecode(t, in, "--json", "--headers", "2")
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +211,7 @@ func TestDecodeJSON(t *testing.T) {
 		got.Destination != "198.51.100.2:443" || got.Checksum != "ok" || *got.Payload != 7 || got.Length != len(in)-16-7 {
 		t.Errorf("%+v", got)
 	}
-	if len(got.Outer) != 1 || got.Outer[0].Result != "local" || got.Outer[0].Checksum != "opaque" {
+	if len(got.Outer) != 1 || got.Outer[0].Result != "unknown" || got.Outer[0].Checksum != "opaque" {
 		t.Errorf("outer: %+v", got.Outer)
 	}
 	if len(got.TLVs) != 4 {

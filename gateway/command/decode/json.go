@@ -90,11 +90,11 @@ func (d *decoded) toJSON() headerJSON {
 }
 
 func checksumWord(h *proxyproto.Header) string {
-	if h.TLVs == nil {
-		return "opaque"
-	}
-	if _, ok := proxyproto.Find(h.TLVs, proxyproto.TypeCRC32C); ok {
+	switch {
+	case h.Checksum:
 		return "ok"
+	case h.TLVs == nil:
+		return "opaque"
 	}
 	return "absent"
 }

@@ -79,11 +79,11 @@ func protocolName(b byte) string {
 // checksumNote describes the checksum. A header whose checksum is wrong is
 // refused before.
 func checksumNote(h *proxyproto.Header) string {
-	if h.TLVs == nil {
-		return "not checked, the block is opaque"
-	}
-	if _, ok := proxyproto.Find(h.TLVs, proxyproto.TypeCRC32C); ok {
+	switch {
+	case h.Checksum:
 		return "CRC32C correct"
+	case h.TLVs == nil:
+		return "not checked, the block is opaque"
 	}
 	return "none"
 }

@@ -66,12 +66,16 @@ func refusalHint(r proxyproto.Reason, b []byte) string {
 	switch r {
 	case proxyproto.ReasonBareLF:
 		return `a line ends in CR LF: printf 'PROXY …\r\n' instead of echo`
-	case proxyproto.ReasonIPv4InTCP6:
-		return "nginx can send such lines; --v1-ipv4-in-tcp6 accepts them"
+	case proxyproto.ReasonIPv4InTCP6, proxyproto.ReasonIPv4Syntax:
+		if _, err := proxyproto.Decode(b, &proxyproto.Options{MixedFamilies: true}); err == nil {
+			return "nginx sends such lines; --v1-mixed-families accepts them"
+		}
 	case proxyproto.ReasonTooLong:
 		return "--max-header sets the longest header accepted"
 	case proxyproto.ReasonV1NotAccepted, proxyproto.ReasonV2NotAccepted:
 		return "--accept sets the versions accepted"
+	case proxyproto.ReasonV1NoChecksum:
+		return "--require-checksum is on; let the sender use version 2 with a checksum"
 	case proxyproto.ReasonChecksumMissing:
 		return "--require-checksum is on; HAProxy sends a checksum with proxy-v2-options crc32c"
 	case proxyproto.ReasonNoSignature, proxyproto.ReasonDatagramSignature:

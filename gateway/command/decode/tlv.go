@@ -79,8 +79,11 @@ func sslNote(s proxyproto.SSL) string {
 		parts = append(parts, fmt.Sprintf("undefined client bits 0x%02x", rest))
 	}
 	parts = append(parts, fmt.Sprintf("verify %d", s.Verify))
-	if s.Authenticated() {
+	switch {
+	case s.Authenticated():
 		parts = append(parts, "authenticated")
+	case s.HasCertificate() || s.Verify != 0:
+		parts = append(parts, "not authenticated")
 	}
 	return strings.Join(parts, ", ")
 }
