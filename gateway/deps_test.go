@@ -85,6 +85,7 @@ var kept = map[string][]string{
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests, in a module of its own
 	"github.com/mattn/go-isatty":     {"gateway/accesslog"},
+	"golang.org/x/term":              {"gateway/command"},
 	"net/http":                       {"gateway/admin", "gateway/command"},
 	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }

@@ -59,7 +59,7 @@ func runStatus(ctx *cli.Context, g *given) error {
 	}
 	v := &viewer{
 		client: client, json: ctx.Bool("json"), connections: ctx.Int("connections"), sort: ctx.String("sort"),
-		out: ctx.App.Writer, terminal: accesslog.IsTerminal(ctx.App.Writer),
+		most: wholeStatus, out: ctx.App.Writer, terminal: accesslog.IsTerminal(ctx.App.Writer),
 	}
 	if err := v.check(); err != nil {
 		return err
@@ -71,7 +71,15 @@ func runStatus(ctx *cli.Context, g *given) error {
 	defer stop()
 	again := time.NewTicker(watchInterval)
 	defer again.Stop()
-	return v.watch(until, again.C)
+	if !v.terminal || v.json {
+		return v.watch(until, again.C)
+	}
+	in, _ := ctx.App.Reader.(*os.File)
+	v.most = onScreen
+	if _, height := terminalSize(v.out, in); !ctx.IsSet("connections") {
+		v.connections = max(v.connections, height)
+	}
+	return v.watchScreen(until, stop, in, again.C)
 }
 
 // viewer prints the status of a gateway.
@@ -80,6 +88,7 @@ type viewer struct {
 	json        bool
 	connections int
 	sort        string
+	most        listed
 	out         io.Writer
 	terminal    bool
 }
@@ -110,14 +119,11 @@ func (v *viewer) show(ctx context.Context) error {
 // does not answer, it prints the error and tries again at the next tick.
 func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 	for {
-		text, err := v.ask(ctx)
+		text := v.askAnyway(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			text = value.OneLine(err.Error()) + "\n"
-		}
-		if _, err := io.WriteString(v.out, v.page(text)); err != nil {
+		if _, err := io.WriteString(v.out, text+"\n"); err != nil {
 			return err
 		}
 		select {
@@ -128,14 +134,40 @@ func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 	}
 }
 
-// page replaces the previous text on a terminal. It clears each line to its end
-// and then the rest of the screen, which flickers less than clearing first
-// (ECMA-48: CUP, EL, ED).
-func (v *viewer) page(text string) string {
-	if !v.terminal {
-		return text + "\n"
+// watchScreen is watch on a terminal, whose size it follows.
+func (v *viewer) watchScreen(ctx context.Context, quit context.CancelFunc, in *os.File, again <-chan time.Time) error {
+	s := openScreen(v.out, in, quit)
+	defer s.close()
+	for {
+		text := v.askAnyway(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := s.show(text); err != nil {
+			return err
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.resized:
+				if err := s.redraw(); err != nil {
+					return err
+				}
+			case <-again:
+				waiting = false
+			}
+		}
 	}
-	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+}
+
+// askAnyway returns the status, or the error as a text.
+func (v *viewer) askAnyway(ctx context.Context) string {
+	text, err := v.ask(ctx)
+	if err != nil {
+		return value.OneLine(err.Error()) + "\n"
+	}
+	return text
 }
 
 // ask requests the status and formats it.
@@ -157,6 +189,6 @@ func (v *viewer) ask(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	writeStatus(&b, s, c)
+	writeStatus(&b, s, c, v.most)
 	return b.String(), nil
 }

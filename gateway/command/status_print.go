@@ -14,9 +14,19 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// writeStatus writes a status as text. It lists no connections if connections is
-// nil.
-func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
+// listed limits how many problems are written; the rest is counted.
+type listed struct{ findings, refusals int }
+
+// wholeStatus is for a text that is read once, and onScreen for a screen, where the
+// forwards must be visible below the problems.
+var (
+	wholeStatus = listed{findings: 100, refusals: 10}
+	onScreen    = listed{findings: 3, refusals: 3}
+)
+
+// writeStatus writes a status as text, problems first. It lists no connections if
+// connections is nil.
+func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, most listed) {
 	fmt.Fprintf(w, "unproxy %s, process %d, up %s, %s\n", s.Version.Version, s.PID, since(s.UptimeSeconds), readyWords(s))
 	limit := "no limit"
 	if s.Limit > 0 {
@@ -27,18 +37,18 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
+	writeFindings(w, s.Findings, most.findings)
+	writeRefusals(w, s, most.refusals)
 	writeForwards(w, s.Forwards)
-	writeTrust(w, s.Trust)
-	writeRefusals(w, s)
-	writeFindings(w, s.Findings)
 	if connections != nil {
 		writeConnections(w, connections)
 	}
+	writeTrust(w, s.Trust)
 }
 
 // writeFindings writes the problems that the doctor found on the gateway's host.
 // It skips a list that it cannot read: that of another version.
-func writeFindings(w io.Writer, list json.RawMessage) {
+func writeFindings(w io.Writer, list json.RawMessage, most int) {
 	var all []struct {
 		Component, Target, Status, Detail string
 		Action                            []string
@@ -47,8 +57,12 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 		return
 	}
 	var b strings.Builder
+	n := 0
 	for _, f := range all {
 		if f.Status == doctor.OK.String() {
+			continue
+		}
+		if n++; n > most {
 			continue
 		}
 		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, value.OneLine(f.Detail))
@@ -56,7 +70,10 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
 		}
 	}
-	if b.Len() > 0 {
+	if n > most {
+		fmt.Fprintf(&b, "  and %d more, see unproxy doctor\n", n-most)
+	}
+	if n > 0 {
 		fmt.Fprintf(w, "\nThis host\n%s", b.String())
 	}
 }
@@ -131,15 +148,13 @@ func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	return all
 }
 
-// shownRefusals is how many groups of refusals are printed.
-const shownRefusals = 10
-
-func writeRefusals(w io.Writer, s *admin.Status) {
+// writeRefusals writes the groups of refusals, most of them at most.
+func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	if len(s.Refusals) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "\nRecent refusals\n")
-	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
+	for _, r := range s.Refusals[:min(len(s.Refusals), most)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
 		count := value.Plural(int(r.Count), "connection")
 		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
@@ -152,7 +167,7 @@ func writeRefusals(w io.Writer, s *admin.Status) {
 			fmt.Fprintf(w, "    %s\n", r.Action)
 		}
 	}
-	if n := len(s.Refusals) - shownRefusals; n > 0 {
+	if n := len(s.Refusals) - most; n > 0 {
 		fmt.Fprintf(w, "  and %d more groups, see --json\n", n)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,15 +100,6 @@ func TestWriteStatus(t *testing.T) {
 3 connections (at most 100), by loop: 2 1
 9 log lines were lost
 
-Forwards
-  LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
-  :1-9    db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
-
-Trust, for :1-9
-  RULE        CONNECTIONS  FROM
-  cloudflare  3            --trust, preset of 2026-08-22
-  10.0.0.0/8  4            lb.txt:3
-
 Recent refusals
   not_proxy from 10.0.0.1 on :2: 2 connections, the last 1m30s ago
     the peer sent something other than a PROXY header: no PROXY signature
@@ -118,13 +110,22 @@ Recent refusals
     the peer is not trusted
     hint: trust it
 
+Forwards
+  LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
+  :1-9    db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
+
 Connections, 2 of 3
   ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE
   c0ffee-1  :1       203.0.113.9:4711  10.0.0.1:1  10.0.0.9:5432  relaying  1.0 KiB  977 KiB  59s   0s
   c0ffee-2  :1       -                 unix        -              header    0 B      0 B      1h0m  0s
+
+Trust, for :1-9
+  RULE        CONNECTIONS  FROM
+  cloudflare  3            --trust, preset of 2026-08-22
+  10.0.0.0/8  4            lb.txt:3
 `
 	var got strings.Builder
-	writeStatus(&got, s, c)
+	writeStatus(&got, s, c, wholeStatus)
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", got.String(), want)
 	}
@@ -140,7 +141,7 @@ func TestWriteFindings(t *testing.T) {
 			"\nThis host\n  fail  return path 127.0.0.1:22: no rule\n    ip rule add\n    nft -f - <<'EOF'\n    EOF\n"},
 	} {
 		var got strings.Builder
-		writeFindings(&got, json.RawMessage(tt.list))
+		writeFindings(&got, json.RawMessage(tt.list), 1)
 		if got.String() != tt.want {
 			t.Errorf("%s: %q, want %q", tt.list, got.String(), tt.want)
 		}
@@ -189,17 +190,32 @@ func TestWatchStatus(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		again := make(chan time.Time, 1)
 		out := &scripted{after: func(n int) {
+			if terminal {
+				n-- // of the screen
+			}
 			if n == 2 && terminal {
 				endpoint.Close()
 			}
 			if n == 3 {
 				stop()
 			}
-			again <- time.Time{}
+			if n >= 1 && n <= 3 {
+				again <- time.Time{}
+			}
 		}}
-		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", out: out, terminal: terminal}
-		if err := v.watch(ctx, again); err != nil {
+		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", most: onScreen, out: out, terminal: terminal}
+		watch := func() error { return v.watch(ctx, again) }
+		if terminal {
+			watch = func() error { return v.watchScreen(ctx, stop, nil, again) }
+		}
+		if err := watch(); err != nil {
 			t.Fatal(err)
+		}
+		if terminal { // the first and the last write enter and leave the screen
+			if out.pages[0] != enterScreen || out.pages[len(out.pages)-1] != leaveScreen {
+				t.Errorf("begins with %q and ends with %q", out.pages[0], out.pages[len(out.pages)-1])
+			}
+			out.pages = out.pages[1 : len(out.pages)-1]
 		}
 		if len(out.pages) != 3 {
 			t.Fatalf("%d pages", len(out.pages))
@@ -209,12 +225,52 @@ func TestWatchStatus(t *testing.T) {
 			t.Errorf("without an answer: %q", last)
 		}
 		for _, p := range out.pages {
-			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\n\x1b[J"); inPlace != terminal {
+			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\x1b[J"); inPlace != terminal {
 				t.Errorf("on a terminal: %v, and yet: %q", terminal, p)
 			}
 		}
-		if terminal && !strings.Contains(out.pages[1], ", ready\x1b[K\n") {
+		if terminal && !strings.Contains(out.pages[1], ", \x1b[1m\x1b[32mready\x1b[0m\x1b[K\r\n") {
 			t.Errorf("while it answers: %q", out.pages[1])
 		}
+	}
+}
+
+// A text is cut to the size of the terminal, and the last line says what is left out.
+func TestFit(t *testing.T) {
+	const text = "one\ntwo words\nthree\nfour\n"
+	for _, row := range []struct {
+		width, height int
+		want          []string
+	}{
+		{80, 24, []string{"one", "two words", "three", "four", "q quits"}},
+		{80, 5, []string{"one", "two words", "three", "four", "q quits"}},
+		{80, 4, []string{"one", "two words", "three", "1 more line; q quits"}},
+		{80, 3, []string{"one", "two words", "2 more lines; q quits"}},
+		{5, 3, []string{"one", "two …", "2 mo…"}},
+		{1, 2, []string{"…", "…"}},
+		{80, 1, []string{"4 more lines; q quits"}},
+		{0, 0, []string{""}},
+	} {
+		if got := fit(text, row.width, row.height); !slices.Equal(got, row.want) {
+			t.Errorf("%d×%d: %q, want %q", row.width, row.height, got, row.want)
+		}
+	}
+}
+
+// Few problems are on the screen, so that the forwards are visible below them.
+func TestProblemsOnScreen(t *testing.T) {
+	s := &admin.Status{Findings: json.RawMessage(`[{"status":"fail"},{"status":"warn"},{"status":"ok"},{"status":"fail"},{"status":"fail"}]`)}
+	for range 5 {
+		s.Refusals = append(s.Refusals, admin.Refusal{Outcome: "untrusted"})
+	}
+	var b strings.Builder
+	writeStatus(&b, s, nil, onScreen)
+	for _, want := range []string{"and 1 more, see unproxy doctor", "and 2 more groups"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, b.String())
+		}
+	}
+	if problems, forwards := strings.Index(b.String(), "This host"), strings.Index(b.String(), "Forwards"); problems > forwards {
+		t.Errorf("the forwards come before the problems:\n%s", b.String())
 	}
 }
