@@ -62,6 +62,7 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 			if held := &s.sides[peer].held; len(*held) != len(b) {
 				*held = append([]byte(nil), b...)
 			}
+			l.heardWaiting(s)
 			return false
 		}
 		s.headers++

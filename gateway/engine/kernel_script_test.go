@@ -24,6 +24,8 @@ type script struct {
 	clock       int64      // what Now returns
 	step        int64      // added to clock by each Now
 	lastTimeout int        // of the last Wait
+	stopped     func()     // called once: the process is stopped at the next Wait
+	stopLate    bool       // after the events have been collected, rather than before (then EINTR)
 
 	files   []*file // by descriptor
 	used    int
@@ -263,6 +265,9 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 	p := k.file(poller, "Wait", epoll)
 	k.advanceConnects()
 	k.lastTimeout = timeout
+	if !k.stopLate && k.stop() {
+		return 0
+	}
 	if k.random != nil {
 		k.random.Shuffle(len(p.list), func(i, j int) { p.list[i], p.list[j] = p.list[j], p.list[i] })
 	}
@@ -282,7 +287,20 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		}
 	}
 	p.list = p.list[:copy(p.list, p.list[seen:])]
+	if k.stopLate {
+		k.stop()
+	}
 	return n
+}
+
+// stop is SIGSTOP and SIGCONT, if the test has asked for them.
+func (k *script) stop() bool {
+	during := k.stopped
+	if k.stopped = nil; during == nil {
+		return false
+	}
+	during()
+	return true
 }
 
 func (f *file) poll() uint32 {
