@@ -68,7 +68,8 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd, s.sides[backend].noDelaySet = int32(fd), s.backend.IsUnix()
+	d := &s.sides[backend]
+	d.fd, d.noDelaySet, d.shortReads = int32(fd), s.backend.IsUnix(), s.backend.IsUnix()
 	if errno, again = s.prepareSocket(l, fd, source); errno == 0 {
 		errno = connectTo(l.kernel, fd, s.backend)
 		again = transparent.RetryConnect(errno)
@@ -84,10 +85,10 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 // prepareSocket sets the options of a backend socket and binds it to source if that is valid.
 func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
-	if !s.backend.IsUnix() {
-		if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
-			return errno, false
-		}
+	if s.backend.IsUnix() {
+		keepUrgentInLine(l.kernel, fd)
+	} else if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
+		return errno, false
 	}
 	if f.Mark != 0 && !s.backend.IsUnix() {
 		if errno := l.kernel.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, int(f.Mark)); errno != 0 {

@@ -44,6 +44,15 @@ type side struct {
 	filledSlot    bool  // the last read was at least as large as a slot of ioBatch
 	streak        uint8 // large reads in a row, or small moves while bulk is set
 	bulk          bool  // splice instead of copying
+	shortReads    bool  // a unix socket: a short read does not mean that the socket is empty
+}
+
+// mayHoldMore reports whether the socket may hold more after a read that was short (n < room) or
+// not. After a short read it is empty, and new bytes raise an edge, with these exceptions: the edge
+// of the FIN has come already; urgent data made the read short; or it is a unix socket, where a read
+// also ends after the bytes that a descriptor was passed along with (unix_stream_read_generic).
+func (d *side) mayHoldMore(short bool) bool {
+	return !short || d.hungUp || d.urgent || d.shortReads
 }
 
 // noSide is returned by pump if neither side is broken.
@@ -107,9 +116,7 @@ func (d *side) noteRead(n, room int) {
 		d.eof, d.readable = true, false
 		return
 	}
-	// A short read means that the socket is empty, and new bytes raise an edge. There are two
-	// exceptions: the edge of the FIN has come already, or urgent data made the read short.
-	d.readable = n == room || d.hungUp || d.urgent
+	d.readable = d.mayHoldMore(n < room)
 	d.filledSlot = n >= slotSize
 	d.countRead(n)
 }

@@ -92,4 +92,5 @@ func (s *session) start(a acceptedConn, id uint64, now int64) {
 	s.timer.session = s
 	s.sides[peer].fd, s.sides[backend].fd = int32(a.fd), -1
 	s.sides[peer].noDelaySet = true
+	s.sides[peer].shortReads = !a.peer.IsValid()
 }

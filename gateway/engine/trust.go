@@ -43,6 +43,9 @@ func (s *session) checkTrust(l *loop) {
 
 // watchPeer registers the peer's socket. If that fails, it ends the session.
 func (s *session) watchPeer(l *loop) bool {
+	if !s.peer.isValid() {
+		keepUrgentInLine(l.kernel, int(s.sides[peer].fd))
+	}
 	if l.watchSide(s, peer, interest) {
 		return true
 	}
