@@ -48,7 +48,10 @@ type script struct {
 	batches      int             // open ones
 	pipeErrors   syscall.Errno   // what Pipe returns
 	pipeRoom     int             // largest pipe; 0: unlimited
-	spliceError  syscall.Errno   // what Splice from a socket returns
+	spliceError  syscall.Errno   // what Splice from a socket returns, after goodSplices
+	goodSplices  int
+	drainErrors  int             // how many times Splice to a socket returns spliceError
+	probed       bool            // spliceError was returned: an empty pipe may be spliced from
 	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
 	sendRoom     int             // send buffer of new sockets
 	bindError    func(netip.AddrPort) syscall.Errno

@@ -64,6 +64,8 @@ type Kernel interface {
 	// Splice moves up to n bytes from one descriptor to another, one of which
 	// is a pipe.
 	Splice(from, to, n int) (int, syscall.Errno)
+	// ReadPipe reads from a pipe.
+	ReadPipe(fd int, b []byte) (int, syscall.Errno)
 
 	// Batch prepares for up to n transfers at once; nil if the system does not
 	// offer it.
@@ -248,7 +250,7 @@ func (linux) Send(fd int, b []byte) (int, syscall.Errno) {
 	return int(n), 0
 }
 
-func (linux) Pipe(size int) (Pipe, syscall.Errno) {
+func (k linux) Pipe(size int) (Pipe, syscall.Errno) {
 	var fds [2]int32
 	if _, errno := call3(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0); errno != 0 {
 		return Pipe{}, errno
@@ -258,8 +260,21 @@ func (linux) Pipe(size int) (Pipe, syscall.Errno) {
 	// (pipe(7)), so ask for the capacity that the pipe really got.
 	call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_SETPIPE_SZ, uintptr(size))
 	got, errno := call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_GETPIPE_SZ, 0)
+	if errno != 0 {
+		k.Close(p.Read)
+		k.Close(p.Write)
+		return Pipe{}, errno
+	}
 	p.Size = int(got)
-	return p, errno
+	return p, 0
+}
+
+func (linux) ReadPipe(fd int, b []byte) (int, syscall.Errno) {
+	n, errno := call3(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
 }
 
 func (linux) Splice(from, to, n int) (int, syscall.Errno) {
