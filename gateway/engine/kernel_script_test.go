@@ -54,6 +54,7 @@ type script struct {
 	probed       bool            // spliceError was returned: an empty pipe may be spliced from
 	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
 	sendRoom     int             // send buffer of new sockets
+	noSource     bool            // HasSource is false
 	bindError    func(netip.AddrPort) syscall.Errno
 	optionError  func(level, name int) syscall.Errno
 }

@@ -303,6 +303,8 @@ func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	return k.file(fd, "LocalAddr", listening, stream).source, 0
 }
 
+func (k *script) HasSource(netip.AddrPort) bool { return !k.noSource }
+
 func (k *script) SocketError(fd int) syscall.Errno {
 	return k.file(fd, "SocketError", stream).takeError()
 }

@@ -186,8 +186,8 @@ func (s *session) dialNext(l *loop, payload []byte) {
 			s.dialFailed(l)
 			return
 		}
-		if !s.startDial(l, targets[s.attempt]) {
-			if s.outcome == record.Limit && s.waitForResources(l, payload) {
+		if started, wait := s.startDial(l, targets[s.attempt]); !started {
+			if wait && s.waitForResources(l, payload) {
 				return
 			}
 			s.attempt++

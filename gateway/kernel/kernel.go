@@ -48,6 +48,9 @@ type Kernel interface {
 	Connect(fd int, to netip.AddrPort) syscall.Errno
 	// ConnectPath connects a unix socket.
 	ConnectPath(fd int, path string) syscall.Errno
+	// HasSource reports whether the host has an address to connect from. It sends
+	// nothing. If that cannot be told, it is true.
+	HasSource(to netip.AddrPort) bool
 	// Duplicate returns a second descriptor of the same open file.
 	Duplicate(fd int) (int, syscall.Errno)
 	// LocalAddr returns the address that a socket is bound to.
@@ -210,6 +213,21 @@ func (linux) ConnectPath(fd int, path string) syscall.Errno {
 	}
 	_, errno = call3(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), n)
 	return errno
+}
+
+// HasSource connects a datagram socket, which looks up the route and chooses the
+// address (ip6_datagram_connect).
+func (k linux) HasSource(to netip.AddrPort) bool {
+	family := uintptr(unix.AF_INET6)
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, errno := call3(unix.SYS_SOCKET, family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return true
+	}
+	defer k.Close(int(fd))
+	return k.Connect(int(fd), to) != unix.EADDRNOTAVAIL
 }
 
 func (linux) Duplicate(fd int) (int, syscall.Errno) {
