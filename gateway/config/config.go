@@ -31,7 +31,7 @@ type Config struct {
 	// 0 is no limit.
 	MaxConnections int
 	// MaxWaiting is the number of connections that may wait for their header at
-	// once; at the limit, the one that waited longest is reset. 0 is no limit.
+	// once; beyond, the one that was silent longest is reset. 0 is no limit.
 	MaxWaiting int
 	// MaxFlows is the number of UDP flows, of all forwards together, at which a
 	// new one ends the one that was silent longest. 0 is no limit.

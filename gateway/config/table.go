@@ -187,7 +187,7 @@ var processSettings = []Setting{
 			" each loop's CPU at 100 %",
 		process: duration(time.Microsecond, longestSpin, func(c *Config) *time.Duration { return &c.Spin })},
 	{Name: maxWaitingFlag, Group: GroupProcess, Argument: "N", Default: "half of --max-connections", Needs: NeedsStream,
-		Meaning: "connections that wait for their header; at the limit, the one that waited longest is reset; 0 is off",
+		Meaning: "connections that wait for their header; beyond, the one that was silent longest is reset; 0 is off",
 		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxWaiting })},
 	{Name: "drain-delay", Group: GroupProcess, Argument: "D", Default: "0s",
 		Meaning: "keep accepting for so long after SIGTERM",

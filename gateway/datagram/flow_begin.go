@@ -120,27 +120,35 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
 		errno, _ = w.dial(f)
 	}
-	if outOfResources(errno) && w.evictFor(f) {
+	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f) {
 		errno, _ = w.dial(f)
 	}
 	switch {
 	case errno == 0:
 		return cause{}
+	case f.lacksPort(errno):
+		return cause{Limit, "no source port is left: " + errno.Error()}
 	case outOfResources(errno):
 		return cause{Limit, errno.Error()}
 	}
-	outcome, _ := engine.DialOutcome(errno, f.source.IsValid())
+	outcome, _ := engine.DialOutcome(errno, f.source.Port() != 0)
 	return cause{dropFor(outcome), errno.Error()}
 }
 
 // outOfResources reports whether an error means that the process or the host has
-// no file descriptor, no memory or, for EAGAIN, no free port left (inet_autobind).
+// no file descriptor or no memory left.
 func outOfResources(errno syscall.Errno) bool {
 	switch errno {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN:
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		return true
 	}
 	return false
+}
+
+// lacksPort reports whether an error of bind(2) or connect(2) means that the
+// flow's source address has no free port left (inet_autobind, inet_bind).
+func (f *flow) lacksPort(errno syscall.Errno) bool {
+	return errno == unix.EAGAIN || errno == unix.EADDRINUSE && f.source.Port() == 0
 }
 
 // dial opens and connects the socket of a flow. again reports whether another

@@ -27,7 +27,9 @@ type listenerSocket struct {
 	// noGSO: the kernel refused to segment a GSO batch on the way to a peer.
 	noGSO bool
 	// busy: a datagram arrived since the last check of overflows.
-	busy      bool
+	busy bool
+	// behind: the last receive did not empty the queue.
+	behind    bool
 	overflows uint32 // at the last check
 }
 

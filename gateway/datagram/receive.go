@@ -26,7 +26,7 @@ type packet struct {
 // receive receives from a listener.
 func (w *worker) receive(ls *listenerSocket) {
 	w.readPending()
-	ls.busy = true
+	ls.busy, ls.behind = true, false
 	w.wakeAt(w.host.Now() + checkInterval)
 	for range receiveBudget {
 		w.lastPeer = classification{}
@@ -43,6 +43,7 @@ func (w *worker) receive(ls *listenerSocket) {
 			return
 		}
 	}
+	ls.behind = true
 }
 
 // received handles the i-th received message: a datagram, or a GRO batch.

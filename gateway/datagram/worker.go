@@ -39,6 +39,7 @@ type worker struct {
 	draining bool
 	closed   bool
 	alarm    int64 // deadline that is set; 0 is none
+	behind   int   // alarms in a row that were postponed
 
 	traffic  traffic // since the last turn
 	counters counters
@@ -96,11 +97,32 @@ func (w *worker) Rest() {
 func (w *worker) Alarm() {
 	w.readPending()
 	w.alarm = 0
+	if w.postpone() {
+		w.wakeAt(w.host.Now() + 1)
+		return
+	}
 	w.checkListeners()
 	w.reportDrops()
 	for _, l := range w.lists {
 		w.expire(l)
 	}
+}
+
+// mostPostponed limits the alarms in a row that are postponed. It is enough to empty a queue of
+// queueSize bytes.
+const mostPostponed = 64
+
+// postpone reports whether an alarm must wait because the queue of a listener may hold datagrams
+// of flows that seem idle: after a pause they count before a timeout that passed meanwhile.
+func (w *worker) postpone() bool {
+	for _, ls := range w.listeners {
+		if ls.behind && w.behind < mostPostponed {
+			w.behind++
+			return true
+		}
+	}
+	w.behind = 0
+	return false
 }
 
 // expireBudget limits the flows of a forward that end in one turn: closing

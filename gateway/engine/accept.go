@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"net/netip"
 	"os"
 	"time"
@@ -37,7 +38,7 @@ type listener struct {
 // accept accepts connections from a listener's queue.
 func (l *loop) accept(ln *listener) {
 	for range maxAccepts {
-		if ln.fd < 0 || !l.engine.hasCapacity(ln) {
+		if ln.fd < 0 || !l.engine.hasCapacity(ln) || !l.mayAccept(ln) {
 			return
 		}
 		fd, peer, errno := l.kernel.Accept(ln.fd)
@@ -49,17 +50,21 @@ func (l *loop) accept(ln *listener) {
 	}
 }
 
-// assign passes a connection to the loop with the fewest sessions. It keeps the connection if it
-// has at most 1/16 more than that: passing it costs two context switches, and with long sessions
-// the loops even out anyway.
+// assign passes a connection to the loop with the fewest sessions among those that have room for one
+// that waits for its header. It keeps the connection if it has at most 1/16 more than that: passing
+// it costs two context switches, and with long sessions the loops even out anyway.
 func (l *loop) assign(a acceptedConn) {
 	to, least := l, l.active.Load()
 	least -= least >> 4
+	if !l.waiting.hasRoom() {
+		least = math.MaxInt64
+	}
 	for _, other := range l.engine.loops {
-		if n := other.active.Load(); n < least {
+		if n := other.active.Load(); n < least && other.waiting.hasRoom() {
 			to, least = other, n
 		}
 	}
+	to.waiting.count.Add(1)
 	l.tallies[a.listener.forward.index].Accepted++
 	l.engine.connectionOpened(a.listener.forward)
 	to.active.Add(1)

@@ -24,7 +24,7 @@ type Config struct {
 	// wait in the kernel's queue. 0 means no limit.
 	MaxConnections int
 	// MaxWaiting is the number of connections that may wait for their header at the same time. The
-	// loops share it evenly. At the limit, the connection that has waited longest is reset. 0 means
+	// loops share it evenly. Beyond that, the connection that was silent longest is reset. 0 means
 	// no limit.
 	MaxWaiting int
 	// Lookup resolves a host name to its addresses. nil uses the system's resolver.

@@ -25,8 +25,8 @@ func (s *session) caller() Caller {
 }
 
 // startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
-// and returns false.
-func (s *session) startDial(l *loop, to forward.Endpoint) bool {
+// and started is false; wait means that a descriptor or memory is lacking, which may change soon.
+func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 	s.backend, s.source = to, address{}
 	f := s.listener.forward
 	if s.spoof {
@@ -37,7 +37,7 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 			if choice.Rejection == transparent.FamilyMismatched {
 				s.outcome = record.FamilyMismatch
 			}
-			return false
+			return false, false
 		}
 		s.source = pack(choice.Source)
 	}
@@ -49,15 +49,37 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	}
 	if errno != 0 {
 		s.dialError(errno)
-		return false
+		s.explainLimit(l, errno)
+		return false, lacksResources(errno)
 	}
 	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
 		s.closeBackend(l)
-		return false
+		return false, true
 	}
 	s.sides[backend].watchesWrites = true
-	return true
+	return true, false
+}
+
+// explainLimit handles the errors that mean a limit without saying so: no source port is left, or
+// the queue of a unix socket is full (unix_stream_connect).
+func (s *session) explainLimit(l *loop, errno syscall.Errno) {
+	switch {
+	case s.lacksPort(l, errno):
+		s.outcome, s.endedBy = record.Limit, record.Gateway
+		s.setReason("no source port is left towards the backend: " + errno.Error())
+	case errno == unix.EAGAIN && s.backend.IsUnix():
+		s.setReason("the backend's queue of connections is full: " + errno.Error())
+	}
+}
+
+// lacksPort reports whether a connect failed because no source port is left towards the backend. On
+// IPv6 the error is the same if the host has no address to connect from (ip6_route_get_saddr).
+func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
+	if s.source.port != 0 || errno != unix.EADDRNOTAVAIL && errno != unix.EADDRINUSE {
+		return false
+	}
+	return s.source.isValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
 }
 
 // connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
@@ -68,7 +90,8 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd, s.sides[backend].noDelaySet = int32(fd), s.backend.IsUnix()
+	d := &s.sides[backend]
+	d.fd, d.noDelaySet, d.shortReads = int32(fd), s.backend.IsUnix(), s.backend.IsUnix()
 	if errno, again = s.prepareSocket(l, fd, source); errno == 0 {
 		errno = connectTo(l.kernel, fd, s.backend)
 		again = transparent.RetryConnect(errno)
@@ -84,10 +107,10 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 // prepareSocket sets the options of a backend socket and binds it to source if that is valid.
 func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
-	if !s.backend.IsUnix() {
-		if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
-			return errno, false
-		}
+	if s.backend.IsUnix() {
+		keepUrgentInLine(l.kernel, fd)
+	} else if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
+		return errno, false
 	}
 	if f.Mark != 0 && !s.backend.IsUnix() {
 		if errno := l.kernel.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, int(f.Mark)); errno != 0 {
@@ -122,7 +145,7 @@ func family(e forward.Endpoint) int {
 
 // dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.outcome, s.endedBy = DialOutcome(errno, s.source.isValid())
+	s.outcome, s.endedBy = DialOutcome(errno, s.source.port != 0)
 	s.setReason(errno.Error())
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,7 +112,8 @@ func TestDialErrors(t *testing.T) {
 		{plan{result: unix.ECONNRESET}, record.BackendRefused, record.Backend},
 		{plan{waits: 1, result: unix.EHOSTUNREACH}, record.BackendUnreachable, record.Gateway},
 		{plan{errno: unix.ENETUNREACH}, record.BackendUnreachable, record.Gateway},
-		{plan{errno: unix.EADDRNOTAVAIL}, record.BackendUnreachable, record.Gateway}, // no ephemeral port is left
+		{plan{errno: unix.EADDRNOTAVAIL}, record.Limit, record.Gateway}, // no ephemeral port is left
+		{plan{errno: unix.EADDRINUSE}, record.Limit, record.Gateway},
 		{plan{waits: 1, result: unix.ETIMEDOUT}, record.ConnectTimeout, record.Timeout},
 		{plan{waits: -1}, record.ConnectTimeout, record.Timeout},
 		{plan{errno: unix.EACCES}, record.Permission, record.Gateway}, // a prohibit route
@@ -350,11 +352,71 @@ func TestSourcePortsAreExhausted(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{{errno: unix.EADDRNOTAVAIL}}
 	r.open(header)
-	r.expectEnd(1, record.SourcePortBusy, record.Dial, record.Gateway)
-	if len(r.dials) != 2 {
-		t.Errorf("%d attempts, want 2", len(r.dials))
+	c := r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+	if len(r.dials) != 2 || !strings.Contains(c.Reason, "no source port is left") {
+		t.Errorf("%d attempts, want 2; %q", len(r.dials), c.Reason)
 	}
 	r.expectClean()
+}
+
+// Without a source port towards one backend, the next one is tried at once, and accepting goes on.
+// If there is none, it is a limit and says so; on IPv6 only if the host has an address at all.
+func TestNoSourcePortIsALimit(t *testing.T) {
+	full := []plan{{errno: unix.EADDRNOTAVAIL}}
+	for _, row := range []struct {
+		name     string
+		backends []forward.Endpoint
+		setting  func(*forward.Forward)
+		spoil    func(*script)
+		outcome  record.Outcome
+		by       record.Party
+		reason   string
+	}{
+		{"IPv4", []forward.Endpoint{serverA}, nil, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"IPv6", []forward.Endpoint{serverA6}, nil, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"IPv6, no address", []forward.Endpoint{serverA6}, nil, func(k *script) { k.noSource = true },
+			record.BackendUnreachable, record.Gateway, "cannot assign requested address"},
+		{"transparent, any port", []forward.Endpoint{serverA}, func(f *forward.Forward) {
+			f.Transparent, f.Source.SourcePort = true, transparent.Any
+		}, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"unix, the queue is full", []forward.Endpoint{serverUnix}, nil, func(k *script) {
+			k.plans[serverUnix] = []plan{{errno: unix.EAGAIN}}
+		}, record.Limit, record.Backend, "queue of connections is full"},
+		{"the next backend", []forward.Endpoint{serverA, serverB}, nil, nil, record.OK, record.Client, ""},
+		{"two are full, the next one", []forward.Endpoint{serverA, serverA6, serverB}, nil, nil,
+			record.OK, record.Client, ""},
+		{"the next backend, after a unix socket", []forward.Endpoint{serverUnix, serverB}, nil, func(k *script) {
+			k.plans[serverUnix] = []plan{{errno: unix.EAGAIN}}
+		}, record.OK, record.Client, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := plainForward(row.backends...)
+			if row.setting != nil {
+				row.setting(f)
+			}
+			r := newForwardRig(t, f)
+			r.plans[serverA], r.plans[serverA6] = full, full
+			if row.spoil != nil {
+				row.spoil(r.script)
+			}
+			from := r.open(header + "payload")
+			if row.outcome == record.OK {
+				if got := string(r.backend().received); got != "payload" {
+					t.Errorf("the next backend received %q", got)
+				}
+				finishBoth(r, from)
+			}
+			phase := record.Dial
+			if row.outcome == record.OK {
+				phase = record.Relay
+			}
+			c := r.expectEnd(1, row.outcome, phase, row.by)
+			if !strings.Contains(c.Reason, row.reason) || len(r.notices) != 0 {
+				t.Errorf("reason %q, notices %v", c.Reason, r.notices)
+			}
+			r.expectClean()
+		})
+	}
 }
 
 // A backend's socket is registered before the connect completes. If that fails, the attempt fails

@@ -39,7 +39,7 @@ func (s *session) finish(l *loop) {
 // duration is the time since accept. The loop's clock stands still while it handles a batch of
 // events, but headerAt and connectedAt are read from the kernel's.
 func (s *session) duration(l *loop) time.Duration {
-	return time.Duration(max(l.now, s.headerAt, s.connectedAt) - s.acceptedAt)
+	return time.Duration(max(l.now, s.acceptedAt, s.headerAt, s.connectedAt) - s.acceptedAt)
 }
 
 // report passes the record of a finished session to Config.Report.

@@ -219,8 +219,9 @@ func (e *Engine) stopAccepting(handedOver bool) {
 // ended, and the guests hold nothing.
 func (e *Engine) Idle() <-chan struct{} { return e.idle }
 
-// Cut resets all remaining connections; their outcome is drained.
-func (e *Engine) Cut() { e.onLoops((*loop).cutAll) }
+// Cut resets all remaining connections; their outcome is drained. Those that end by what their
+// sockets already hold are not affected.
+func (e *Engine) Cut() { e.onLoops(func(l *loop) { l.cutting = true }) }
 
 // Close resets the remaining connections, ends the loops and waits for them. It may be called once,
 // after Start.

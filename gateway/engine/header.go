@@ -40,7 +40,7 @@ func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 		s.headerEOF(l)
 		return false
 	}
-	d.readable = len(b) == headerChunk || d.hungUp || d.urgent
+	d.readable = d.mayHoldMore(len(b) < headerChunk)
 	if len(d.held) > 0 {
 		d.held = append(d.held, b...)
 		b = d.held
@@ -63,6 +63,7 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 			if held := &s.sides[peer].held; len(*held) != len(b) {
 				*held = append([]byte(nil), b...)
 			}
+			l.heardWaiting(s)
 			return false
 		}
 		s.headers++

@@ -42,10 +42,27 @@ func (k *script) Splice(from, to, n int) (int, syscall.Errno) {
 	return k.spliceOut(f.pipe, g, n)
 }
 
+// ReadPipe is read(2) on a pipe.
+func (k *script) ReadPipe(fd int, b []byte) (int, syscall.Errno) {
+	p := k.file(fd, "ReadPipe", pipeRead).pipe
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	if len(p.bytes) == 0 {
+		k.Errorf("ReadPipe of an empty pipe")
+		return 0, unix.EAGAIN
+	}
+	n := copy(b[:k.partial(min(len(b), len(p.bytes)))], p.bytes)
+	p.bytes = p.bytes[:copy(p.bytes, p.bytes[n:])]
+	return n, 0
+}
+
 func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
-	if k.spliceError != 0 {
+	if k.spliceError != 0 && k.goodSplices == 0 {
+		k.probed = true
 		return 0, k.spliceError
 	}
+	k.goodSplices = max(0, k.goodSplices-1)
 	if len(p.bytes) > 0 {
 		k.Errorf("Splice into a pipe that holds %d bytes", len(p.bytes))
 	}
@@ -60,8 +77,14 @@ func (k *script) spliceIn(f *file, p *pipeBytes, n int) (int, syscall.Errno) {
 }
 
 func (k *script) spliceOut(p *pipeBytes, f *file, n int) (int, syscall.Errno) {
+	if k.drainErrors > 0 && k.spliceError != 0 {
+		k.drainErrors--
+		return 0, k.spliceError
+	}
 	if len(p.bytes) == 0 {
-		k.Errorf("Splice out of an empty pipe")
+		if !k.probed {
+			k.Errorf("Splice out of an empty pipe")
+		}
 		return 0, unix.EAGAIN
 	}
 	if errno := f.writable(); errno != 0 {

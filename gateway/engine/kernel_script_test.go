@@ -24,6 +24,8 @@ type script struct {
 	clock       int64      // what Now returns
 	step        int64      // added to clock by each Now
 	lastTimeout int        // of the last Wait
+	stopped     func()     // called once: the process is stopped at the next Wait
+	stopLate    bool       // after the events have been collected, rather than before (then EINTR)
 
 	files   []*file // by descriptor
 	used    int
@@ -46,9 +48,13 @@ type script struct {
 	batches      int             // open ones
 	pipeErrors   syscall.Errno   // what Pipe returns
 	pipeRoom     int             // largest pipe; 0: unlimited
-	spliceError  syscall.Errno   // what Splice from a socket returns
+	spliceError  syscall.Errno   // what Splice from a socket returns, after goodSplices
+	goodSplices  int
+	drainErrors  int             // how many times Splice to a socket returns spliceError
+	probed       bool            // spliceError was returned: an empty pipe may be spliced from
 	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
 	sendRoom     int             // send buffer of new sockets
+	noSource     bool            // HasSource is false
 	bindError    func(netip.AddrPort) syscall.Errno
 	optionError  func(level, name int) syscall.Errno
 }
@@ -263,6 +269,9 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 	p := k.file(poller, "Wait", epoll)
 	k.advanceConnects()
 	k.lastTimeout = timeout
+	if !k.stopLate && k.stop() {
+		return 0
+	}
 	if k.random != nil {
 		k.random.Shuffle(len(p.list), func(i, j int) { p.list[i], p.list[j] = p.list[j], p.list[i] })
 	}
@@ -282,7 +291,20 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		}
 	}
 	p.list = p.list[:copy(p.list, p.list[seen:])]
+	if k.stopLate {
+		k.stop()
+	}
 	return n
+}
+
+// stop is SIGSTOP and SIGCONT, if the test has asked for them.
+func (k *script) stop() bool {
+	during := k.stopped
+	if k.stopped = nil; during == nil {
+		return false
+	}
+	during()
+	return true
 }
 
 func (f *file) poll() uint32 {

@@ -25,6 +25,7 @@ type socket struct {
 	rx          []byte        // from the remote end
 	read        int           // of rx, by the gateway
 	mark        int           // index in rx of the last urgent byte; -1: none
+	breaks      []int         // indices in rx where a read ends
 	finReceived bool          // SOCK_DONE
 	peerClosed  bool          // a unix remote end closed
 	err         syscall.Errno // SO_ERROR
@@ -92,6 +93,13 @@ func (f *file) deliverUrgent(b []byte) {
 	f.deliver(b)
 }
 
+// deliverPassing receives bytes with a descriptor, on a unix socket: a read ends after them
+// (unix_stream_read_generic).
+func (f *file) deliverPassing(b []byte) {
+	f.breaks = append(f.breaks, len(f.rx)+len(b))
+	f.deliver(b)
+}
+
 // sendFIN receives a FIN from the remote end (tcp_fin).
 func (f *file) sendFIN() {
 	if f.wasReset || !f.isOpen {
@@ -144,6 +152,11 @@ func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
 	}
 	if f.mark == f.read && !inline {
 		n = 0
+	}
+	for _, end := range f.breaks {
+		if end > f.read {
+			n = min(n, end-f.read)
+		}
 	}
 	switch {
 	case f.connecting:
@@ -289,6 +302,8 @@ func (k *script) Listen(fd, backlog int) syscall.Errno {
 func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	return k.file(fd, "LocalAddr", listening, stream).source, 0
 }
+
+func (k *script) HasSource(netip.AddrPort) bool { return !k.noSource }
 
 func (k *script) SocketError(fd int) syscall.Errno {
 	return k.file(fd, "SocketError", stream).takeError()

@@ -18,6 +18,7 @@ const (
 	// costs nothing while they are idle. Half the size slows a bulk stream down considerably.
 	bufferSize = 256 << 10
 	maxEvents  = 512 // per wait
+	maxCrowded = 256 // see noteWait
 )
 
 // loop is one event loop: a goroutine locked to its thread, which owns an epoll instance and its
@@ -30,6 +31,9 @@ type loop struct {
 	waker  int
 
 	now          int64 // the kernel's clock after the last wait
+	settled      int64 // all events from before this time have been handled
+	crowdedSince int64 // settled, once the events of the last waits have been handled
+	crowded      int   // waits in a row that returned as many events as they could
 	spinUntil    int64 // the loop does not sleep before this time, see Config.Spin
 	lastEvents   int   // returned by the last wait
 	wheel        *wheel
@@ -66,6 +70,7 @@ type loop struct {
 
 	mail     mailbox
 	received []acceptedConn // the connections of the last readMail; its memory is reused
+	cutting  bool           // set by a call: cut all sessions once their events have been handled
 	quit     bool           // set by a call to end run
 }
 
@@ -75,6 +80,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		buffer: make([]byte, bufferSize), diagnoses: map[netip.AddrPort]diagnosis{},
 	}
 	l.now = l.kernel.Now()
+	l.settled = l.now
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
 	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
@@ -108,8 +114,8 @@ func (l *loop) run() {
 	for !l.quit {
 		l.turn(events)
 	}
-	for s := range l.sessions.live() {
-		s.cut(l)
+	for l.cutting = true; l.cutting; {
+		l.turn(events)
 	}
 	if l.guest != nil {
 		l.guest.Close()
@@ -127,13 +133,45 @@ func (l *loop) turn(events []unix.EpollEvent) {
 		l.dispatch(events[i].Events, tag(kernel.Tag(&events[i])))
 	}
 	l.submitIO()
-	l.wheel.advance(l.now, l.fire)
+	l.fireDeadlines()
 	if l.mail.unread.Load() {
 		l.readMail()
 	}
 	l.resume()
 	if l.guest != nil {
 		l.guest.Rest()
+	}
+}
+
+// fireDeadlines handles the deadlines up to the time from before which all events have been handled;
+// for them, that is the present. The loop's own time may be much later, if the process was stopped
+// or another one had the CPU. Data that arrived meanwhile counts before a deadline that passed.
+//
+// A cut of all sessions is such a deadline, too.
+func (l *loop) fireDeadlines() {
+	now := l.now
+	l.now = l.settled
+	l.wheel.advance(l.now, l.fire)
+	l.now = now
+	if l.cutting && l.crowded == 0 {
+		l.cutting = false
+		l.cutAll()
+	}
+}
+
+// noteWait updates settled after a wait that began at a time and returned n of at most room events.
+// If it returned as many as it could, there may be more. The kernel returns ready descriptors in
+// turn, so after maxCrowded waits those of the first one have been returned.
+func (l *loop) noteWait(began int64, n, room int) {
+	if n < room {
+		l.settled, l.crowded = began, 0
+		return
+	}
+	if l.crowded == 0 {
+		l.crowdedSince = began
+	}
+	if l.crowded++; l.crowded > maxCrowded {
+		l.settled, l.crowded = l.crowdedSince, 0
 	}
 }
 
@@ -147,8 +185,8 @@ func (l *loop) turn(events []unix.EpollEvent) {
 // A wait without a timeout is cheaper because it does not involve the scheduler. After a turn with
 // several events, wait tries that first. After other turns it would rarely find any.
 func (l *loop) wait(events []unix.EpollEvent) int {
-	timeout := 0
-	if len(l.runQueue) == 0 && !l.mail.unread.Load() && l.now >= l.spinUntil {
+	timeout, began := 0, l.now
+	if len(l.runQueue) == 0 && !l.mail.unread.Load() && !l.cutting && l.now >= l.spinUntil {
 		timeout = l.wheel.wait(l.now)
 	}
 	n := 0
@@ -159,6 +197,7 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 		n = l.kernel.Wait(l.poller, events, timeout)
 	}
 	l.now = l.kernel.Now()
+	l.noteWait(began, n, len(events))
 	if n > 0 {
 		l.spinUntil = l.now + int64(l.engine.config.Spin)
 	}
@@ -194,6 +233,8 @@ func (l *loop) fire(t *timer) {
 		l.retryAccept()
 	case t == &l.closeTimer:
 		l.closeListeners()
+	case t == &l.waiting.timer:
+		l.makeRoom(minSilence)
 	case t == &l.guestTimer:
 		l.guest.Alarm()
 	default:

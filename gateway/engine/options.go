@@ -22,11 +22,19 @@ type options struct {
 	keepalive         []socketOption // when the connection is as old as Forward.Keepalive
 }
 
+// urgentInLine keeps urgent data in line: if the kernel extracted it, the stream would lose a byte
+// (tcp(7), SO_OOBINLINE).
+var urgentInLine = socketOption{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}
+
+// keepUrgentInLine sets urgentInLine on a unix socket, which inherits nothing from its listener.
+// Errors are ignored: a kernel that does not know the option there has no urgent data there either.
+func keepUrgentInLine(k kernel.Kernel, fd int) {
+	k.SetOption(fd, urgentInLine[0], urgentInLine[1], urgentInLine[2])
+}
+
 func optionsOf(f *forward.Forward) options {
 	o := options{
-		// Urgent data stays in line: if the kernel extracted it, the stream would lose a byte
-		// (tcp(7), SO_OOBINLINE).
-		beforeConnect: []socketOption{{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}},
+		beforeConnect: []socketOption{urgentInLine},
 		// Nagle's algorithm does not delay the first write, because no earlier data can be
 		// unacknowledged (tcp_nagle_check).
 		beforeSecondWrite: []socketOption{{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}},

@@ -40,10 +40,19 @@ type side struct {
 	finSent       bool
 	watchesWrites bool  // registered with EPOLLOUT
 	noDelaySet    bool  // or not needed
-	unspliceable  bool  // splice(2) returned EINVAL
+	unspliceable  bool  // splice(2) is refused
 	filledSlot    bool  // the last read was at least as large as a slot of ioBatch
 	streak        uint8 // large reads in a row, or small moves while bulk is set
 	bulk          bool  // splice instead of copying
+	shortReads    bool  // a unix socket: a short read does not mean that the socket is empty
+}
+
+// mayHoldMore reports whether the socket may hold more after a read that was short (n < room) or
+// not. After a short read it is empty, and new bytes raise an edge, with these exceptions: the edge
+// of the FIN has come already; urgent data made the read short; or it is a unix socket, where a read
+// also ends after the bytes that a descriptor was passed along with (unix_stream_read_generic).
+func (d *side) mayHoldMore(short bool) bool {
+	return !short || d.hungUp || d.urgent || d.shortReads
 }
 
 // noSide is returned by pump if neither side is broken.
@@ -107,9 +116,7 @@ func (d *side) noteRead(n, room int) {
 		d.eof, d.readable = true, false
 		return
 	}
-	// A short read means that the socket is empty, and new bytes raise an edge. There are two
-	// exceptions: the edge of the FIN has come already, or urgent data made the read short.
-	d.readable = n == room || d.hungUp || d.urgent
+	d.readable = d.mayHoldMore(n < room)
 	d.filledSlot = n >= slotSize
 	d.countRead(n)
 }
@@ -196,71 +203,6 @@ func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	}
 	s.releaseHeld(l, d)
 	return s.drainPipe(l, from)
-}
-
-// splice moves bytes with splice(2).
-func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
-	d := &s.sides[from]
-	n, errno := l.kernel.Splice(int(d.fd), d.pipe.Write, d.pipe.Size)
-	switch {
-	case errno == unix.EAGAIN: // the pipe is empty, so the socket is
-		d.readable = false
-		return true, noSide, 0
-	case errno == unix.EINTR:
-		return true, noSide, 0
-	case errno == unix.EINVAL:
-		d.unspliceable, d.bulk = true, false
-		return true, noSide, 0
-	case errno != 0:
-		return false, from, errno
-	case n == 0:
-		d.eof, d.readable = true, false
-		return true, noSide, 0
-	}
-	d.pipe.n = n
-	d.countMove(n)
-	flushed, errno = s.drainPipe(l, from)
-	return flushed, 1 - from, errno
-}
-
-// drainPipe moves the bytes in a side's pipe to the other side.
-func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
-	d, to := &s.sides[from], &s.sides[1-from]
-	for d.pipe != nil && d.pipe.n > 0 {
-		n, errno := l.kernel.Splice(d.pipe.Read, int(to.fd), d.pipe.n)
-		switch errno {
-		case 0:
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			l.watchWrites(s, 1-from)
-			return false, 0
-		default:
-			return false, errno
-		}
-		s.countForwarded(from, n)
-		d.pipe.n -= n
-	}
-	return true, 0
-}
-
-// takePipe takes a pipe for a side that has none. If none is available, copying continues.
-func (s *session) takePipe(l *loop, d *side) bool {
-	if d.pipe == nil {
-		d.pipe = l.pipes.take()
-	}
-	if d.pipe == nil {
-		d.bulk = false
-	}
-	return d.pipe != nil
-}
-
-// returnPipe returns an empty pipe: an idle session holds none.
-func (s *session) returnPipe(l *loop, d *side) {
-	if d.pipe != nil && d.pipe.n == 0 {
-		l.pipes.put(d.pipe)
-		d.pipe = nil
-	}
 }
 
 func (s *session) releaseHeld(l *loop, d *side) {

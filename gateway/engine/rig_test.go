@@ -140,7 +140,8 @@ func (r *rig) turn() (busy bool) {
 	}
 	for _, l := range r.engine.loops {
 		ready := len(r.files[l.poller-3].list)
-		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.mail.unread.Load() || len(r.pending) > r.neverAnswered()
+		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.mail.unread.Load() || l.cutting ||
+			l.wheel.wait(l.now) == 0 || len(r.pending) > r.neverAnswered()
 	}
 	return busy
 }

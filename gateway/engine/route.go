@@ -142,21 +142,34 @@ func (r *Route) NoTarget(c Caller) (record.Outcome, record.Party, string) {
 }
 
 // DialOutcome returns the outcome of a connection whose connect failed with an error of bind(2) or
-// connect(2). bound means that the socket was bound to the client's address.
-func DialOutcome(errno syscall.Errno, bound bool) (record.Outcome, record.Party) {
+// connect(2). fixedPort means that the socket was bound to the client's port.
+func DialOutcome(errno syscall.Errno, fixedPort bool) (record.Outcome, record.Party) {
 	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET, unix.EAGAIN: // EAGAIN: a unix socket's queue is full
+	case unix.ECONNREFUSED, unix.ECONNRESET:
 		return record.BackendRefused, record.Backend
+	case unix.EAGAIN: // a unix socket's queue is full
+		return record.Limit, record.Backend
 	case unix.ETIMEDOUT:
 		return record.ConnectTimeout, record.Timeout
 	case unix.EADDRINUSE, unix.EADDRNOTAVAIL:
-		if bound {
+		if fixedPort {
 			return record.SourcePortBusy, record.Gateway
 		}
 	case unix.EPERM, unix.EACCES:
 		return record.Permission, record.Gateway
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+	}
+	if lacksResources(errno) {
 		return record.Limit, record.Gateway
 	}
 	return record.BackendUnreachable, record.Gateway
+}
+
+// lacksResources reports whether an error means that the process or the host has no descriptor or
+// no memory left.
+func lacksResources(errno syscall.Errno) bool {
+	switch errno {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		return true
+	}
+	return false
 }

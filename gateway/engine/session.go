@@ -87,9 +87,10 @@ type session struct {
 func (s *session) start(a acceptedConn, id uint64, now int64) {
 	*s = session{
 		index: s.index, generation: s.generation, listener: a.listener, id: id, peer: pack(a.peer),
-		acceptedAt: now, lastActive: now,
+		acceptedAt: now, lastActive: now, state: reading,
 	}
 	s.timer.session = s
 	s.sides[peer].fd, s.sides[backend].fd = int32(a.fd), -1
 	s.sides[peer].noDelaySet = true
+	s.sides[peer].shortReads = !a.peer.IsValid()
 }

@@ -46,6 +46,7 @@ func (l *loop) closeListeners() {
 				break
 			}
 			l.assign(acceptedConn{ln, fd, peer})
+			l.makeRoom(0)
 		}
 		l.closeListener(ln)
 	}

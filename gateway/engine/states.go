@@ -18,7 +18,9 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	d.readable = d.readable || events&^unix.EPOLLOUT != 0
 	d.hungUp = d.hungUp || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	d.urgent = d.urgent || events&unix.EPOLLPRI != 0
-	s.lastActive = l.now
+	if s.state != reading { // else heardWaiting sets it
+		s.lastActive = l.now
+	}
 	if events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
 		return
 	}
@@ -180,8 +182,8 @@ func (s *session) dialNext(l *loop, payload []byte) {
 			s.dialFailed(l)
 			return
 		}
-		if !s.startDial(l, targets[s.attempt]) {
-			if s.outcome == record.Limit && s.waitForResources(l, payload) {
+		if started, wait := s.startDial(l, targets[s.attempt]); !started {
+			if wait && s.waitForResources(l, payload) {
 				return
 			}
 			s.attempt++

@@ -9,6 +9,7 @@ func (s *session) checkTrust(l *loop) {
 	f, from := s.listener.forward, s.peer.unpack().Addr()
 	if f.Health != nil && from.IsValid() && f.Health.Contains(from) {
 		if s.watchPeer(l) {
+			l.removeWaiting()
 			s.closePeer(l, record.Empty, record.Trust)
 		}
 		return
@@ -21,10 +22,12 @@ func (s *session) checkTrust(l *loop) {
 		s.setReason("peer exceeds the accept-rate limit")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
-		s.state = reading
 		l.addWaiting(s)
 		s.arm(l, f.HeaderTimeout)
-		s.watchPeer(l)
+		if s.watchPeer(l) && l.waiting.isOver() {
+			s.readWaiting(l)
+			l.makeRoom(minSilence)
+		}
 	default:
 		s.client, s.destination, s.spoof = s.peer, pack(s.sentTo(l)), f.Transparent
 		if !s.admitClient(f) {
@@ -32,6 +35,7 @@ func (s *session) checkTrust(l *loop) {
 			return
 		}
 		if s.watchPeer(l) {
+			l.removeWaiting()
 			s.dial(l, nil)
 		}
 	}
@@ -39,6 +43,9 @@ func (s *session) checkTrust(l *loop) {
 
 // watchPeer registers the peer's socket. If that fails, it ends the session.
 func (s *session) watchPeer(l *loop) bool {
+	if !s.peer.isValid() {
+		keepUrgentInLine(l.kernel, int(s.sides[peer].fd))
+	}
 	if l.watchSide(s, peer, interest) {
 		return true
 	}

@@ -48,6 +48,9 @@ type Kernel interface {
 	Connect(fd int, to netip.AddrPort) syscall.Errno
 	// ConnectPath connects a unix socket.
 	ConnectPath(fd int, path string) syscall.Errno
+	// HasSource reports whether the host has an address to connect from. It sends
+	// nothing. If that cannot be told, it is true.
+	HasSource(to netip.AddrPort) bool
 	// Duplicate returns a second descriptor of the same open file.
 	Duplicate(fd int) (int, syscall.Errno)
 	// LocalAddr returns the address that a socket is bound to.
@@ -64,6 +67,8 @@ type Kernel interface {
 	// Splice moves up to n bytes from one descriptor to another, one of which
 	// is a pipe.
 	Splice(from, to, n int) (int, syscall.Errno)
+	// ReadPipe reads from a pipe.
+	ReadPipe(fd int, b []byte) (int, syscall.Errno)
 
 	// Batch prepares for up to n transfers at once; nil if the system does not
 	// offer it.
@@ -210,6 +215,21 @@ func (linux) ConnectPath(fd int, path string) syscall.Errno {
 	return errno
 }
 
+// HasSource connects a datagram socket, which looks up the route and chooses the
+// address (ip6_datagram_connect).
+func (k linux) HasSource(to netip.AddrPort) bool {
+	family := uintptr(unix.AF_INET6)
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, errno := call3(unix.SYS_SOCKET, family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return true
+	}
+	defer k.Close(int(fd))
+	return k.Connect(int(fd), to) != unix.EADDRNOTAVAIL
+}
+
 func (linux) Duplicate(fd int) (int, syscall.Errno) {
 	n, errno := call3(unix.SYS_FCNTL, uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	return int(n), errno
@@ -248,7 +268,7 @@ func (linux) Send(fd int, b []byte) (int, syscall.Errno) {
 	return int(n), 0
 }
 
-func (linux) Pipe(size int) (Pipe, syscall.Errno) {
+func (k linux) Pipe(size int) (Pipe, syscall.Errno) {
 	var fds [2]int32
 	if _, errno := call3(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0); errno != 0 {
 		return Pipe{}, errno
@@ -258,8 +278,21 @@ func (linux) Pipe(size int) (Pipe, syscall.Errno) {
 	// (pipe(7)), so ask for the capacity that the pipe really got.
 	call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_SETPIPE_SZ, uintptr(size))
 	got, errno := call3(unix.SYS_FCNTL, uintptr(p.Write), unix.F_GETPIPE_SZ, 0)
+	if errno != 0 {
+		k.Close(p.Read)
+		k.Close(p.Write)
+		return Pipe{}, errno
+	}
 	p.Size = int(got)
-	return p, errno
+	return p, 0
+}
+
+func (linux) ReadPipe(fd int, b []byte) (int, syscall.Errno) {
+	n, errno := call3(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
 }
 
 func (linux) Splice(from, to, n int) (int, syscall.Errno) {

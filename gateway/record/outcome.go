@@ -137,7 +137,8 @@ var table = [outcomes]entry{
 		"raise --idle-timeout, or enable keep-alives in the protocol",
 		Info, in(Relay)},
 	Limit: {"limit", "a limit on connections was reached",
-		"reason says which: a configured limit, or the host or the process is out of file descriptors or memory",
+		"reason says which: a configured limit, or the host or the process is out of file descriptors," +
+			" memory or source ports",
 		Warn, in(Trust, Header, Dial)},
 	Drained: {"drained", "cut at the end of the drain",
 		"a longer --drain-timeout lets more connections finish",
