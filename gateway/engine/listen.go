@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -78,6 +79,17 @@ func (ln *listener) listenOn(k kernel.Kernel, fd int, at netip.AddrPort) syscall
 		return errno
 	}
 	return k.Listen(fd, backlog)
+}
+
+// sharePort lets connections to backends use the listener's port as a client's, if any forward
+// connects from those: otherwise a client whose port is a listener's own, as with syslog and SIP,
+// could not keep it. A listener on one address leaves the ports of foreign addresses alone.
+func (ln *listener) sharePort(k kernel.Kernel, forwards []*forward.Forward) syscall.Errno {
+	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
+	if ln.bound.IsUnix() || !ln.bound.Addr.Addr().IsUnspecified() || !slices.ContainsFunc(forwards, uses) {
+		return 0
+	}
+	return transparent.SharePort(k, ln.fd)
 }
 
 // openUnix opens a listening unix socket. Its mode decides who may connect, so it is set before the
