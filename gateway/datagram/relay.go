@@ -38,6 +38,9 @@ type Config struct {
 	// MaxFlows limits the flows of all forwards together; at the limit a new
 	// flow evicts the least recently active one. 0 is no limit.
 	MaxFlows int
+	// Ephemeral are the ports that the kernel assigns, as [engine.Config]
+	// describes.
+	Ephemeral engine.Ports
 	// Report receives each finished flow, as [engine.Config] describes. It may
 	// be nil.
 	Report func(*record.Connection)

@@ -60,9 +60,8 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 	return true
 }
 
-// connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
-// reports whether another source port may succeed.
-func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
+// connectOnce is connect without a look at what the socket is connected to.
+func (s *session) connectOnce(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.closeBackend(l)
 	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {
