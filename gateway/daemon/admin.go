@@ -89,7 +89,7 @@ func (d *daemon) openGate() (*gate, error) {
 	if !inherited {
 		l, err := admin.Listen(at)
 		if err != nil {
-			return nil, err
+			return nil, explainInUse(doctor.This(), err)
 		}
 		return newGate(l.(listener), nil), nil
 	}

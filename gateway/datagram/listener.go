@@ -43,7 +43,7 @@ func (w *worker) open(i int, route *engine.Route) error {
 	}
 	fd, errno := ls.openSocket(at)
 	if errno != 0 {
-		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
+		return &engine.ListenError{Name: route.Listener.Name, Address: at, Datagrams: true, Err: errno}
 	}
 	ls.fd = fd
 	ls.setBuffers()

@@ -133,7 +133,7 @@ func (e *Engine) openForward(f *forward.Forward) error {
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
-			return &ListenError{Name: ln.Name, Err: err}
+			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Err: err}
 		}
 		ln.route = newRoute(f, ln.Listener, e.names)
 		ln.route.Bound = ln.bound

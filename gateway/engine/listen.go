@@ -158,7 +158,10 @@ func boolInt(b bool) int {
 // ListenError is a listener that could not be opened.
 type ListenError struct {
 	Name string // as the operator wrote it
-	Err  error
+	// Address is where it was to listen; invalid for a unix socket. Datagrams means UDP.
+	Address   netip.AddrPort
+	Datagrams bool
+	Err       error
 }
 
 func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
@@ -170,7 +173,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 func (e *ListenError) Hint() string {
 	switch {
 	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "the address is in use: find the owner with ss -ltunp"
+		return "the address is in use: find the socket that has the port, listening or connected, with ss -tuanp"
 	case errors.Is(e.Err, syscall.EACCES):
 		return "a port below 1024 needs CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
