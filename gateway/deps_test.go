@@ -25,8 +25,8 @@ const module = "unproxy"
 // No package but command and daemon imports gateway.
 var allowed = map[string][]string{
 	"": {"gateway/command"},
-	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/record", "gateway/supervise",
-		"transparent"},
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
+		"gateway/supervise", "transparent"},
 	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},

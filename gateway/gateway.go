@@ -14,6 +14,7 @@ import (
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -21,6 +22,9 @@ import (
 // ownEvery is how often the host's own addresses are listed: in transparent mode
 // no header may name one of them, nor lead back to the gateway through one.
 const ownEvery = 10 * time.Second
+
+// portsEvery is how often the host's ephemeral ports are read.
+const portsEvery = 10 * time.Second
 
 // Gateway is a running gateway, or one about to run. Its methods may be called
 // from any goroutine.
@@ -30,6 +34,7 @@ type Gateway struct {
 	engine *engine.Engine
 	relay  *datagram.Relay           // of the forwards of datagrams
 	own    *transparent.OwnAddresses // nil where no forward has to know them
+	ports  *kernel.LivePorts
 
 	started chan struct{} // closed when connections are accepted
 	handed  signal        // another process has the sockets
@@ -78,13 +83,17 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
-	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: o.Connection, Notice: o.Notice})
+	g.ports = kernel.NewLivePorts()
+	g.relay = datagram.New(datagram.Config{
+		MaxFlows: c.MaxFlows, Ephemeral: g.ports, Report: o.Connection, Notice: o.Notice,
+	})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
 		Spin:           c.Spin,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
+		Ephemeral:      g.ports,
 		Guest:          g.relay.Guest,
 		Report:         o.Connection,
 		Notice:         o.Notice,
@@ -184,6 +193,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if g.own != nil {
 		go g.watchOwnAddresses(watching)
 	}
+	go g.watchPorts(watching)
 	g.engine.Start()
 	defer g.engine.Close()
 	close(g.started)
@@ -244,6 +254,20 @@ func (g *Gateway) watchOwnAddresses(ctx context.Context) {
 			if err := g.own.Refresh(); err != nil && g.notice != nil {
 				g.notice(engine.Notice{Event: "addresses_unknown", Err: err})
 			}
+		}
+	}
+}
+
+// watchPorts keeps the host's ephemeral ports current.
+func (g *Gateway) watchPorts(ctx context.Context) {
+	ticker := time.NewTicker(portsEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			g.ports.Refresh()
 		}
 	}
 }

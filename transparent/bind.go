@@ -24,7 +24,10 @@ type Sockets interface {
 //
 // If source has a port, SO_REUSEADDR lets connections to different backends share
 // the address and port; without it the second bind(2) fails. Two connections to
-// the same backend collide at connect(2); see [RetryConnect].
+// the same backend collide at connect(2); see [RetryConnect]. A socket that
+// listens on every address has the port of foreign addresses as well, with
+// SO_REUSEADDR or not. If that is a listener of this process that
+// [SharePort] was called for, a second bind(2) with SO_REUSEPORT succeeds.
 //
 // If source's port is 0, the kernel chooses the port at connect(2), when the
 // backend is known (IP_BIND_ADDRESS_NO_PORT, ip(7)). If it chose the port at
@@ -42,7 +45,25 @@ func Bind(k Sockets, fd int, source netip.AddrPort) syscall.Errno {
 	if errno := Enable(k, fd, source.Addr().Is4()); errno != 0 {
 		return errno
 	}
+	errno := k.Bind(fd, source)
+	if errno != unix.EADDRINUSE || source.Port() == 0 {
+		return errno
+	}
+	if errno := SharePort(k, fd); errno != 0 {
+		return errno
+	}
 	return k.Bind(fd, source)
+}
+
+// SharePort sets SO_REUSEPORT on the socket fd. If it is bound to every address, or
+// listens there, sockets of the same user with that option can then be bound to
+// foreign addresses with its port (inet_bind_conflict, udp_lib_lport_inuse). Call it
+// after bind(2) and listen(2), so that these still fail if the address is in use.
+//
+// The kernel compares the users who opened the two sockets (sk_uid). It delivers
+// nothing to a socket because of this option: the others have another address.
+func SharePort(k Sockets, fd int) syscall.Errno {
+	return k.SetOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
 // Enable sets IP_TRANSPARENT or IPV6_TRANSPARENT on the socket fd. The socket can
@@ -62,7 +83,8 @@ func Enable(k Sockets, fd int, is4 bool) syscall.Errno {
 // can succeed with port 0 on a new socket.
 //
 //   - EADDRINUSE: another socket on this host is bound to the address and port
-//     without SO_REUSEADDR, or listens there (inet_csk_get_port).
+//     without SO_REUSEADDR, or listens there (inet_csk_get_port). A wildcard
+//     listener of another user or without SO_REUSEPORT is the usual one.
 //   - EACCES: the port is below net.ipv4.ip_unprivileged_port_start (1024 by
 //     default) and CAP_NET_BIND_SERVICE is missing (__inet_bind).
 //

@@ -203,6 +203,62 @@ func TestBindCollision(t *testing.T) {
 	})
 }
 
+// A socket on all addresses has the port of foreign ones, unless [SharePort] was
+// called for it. The rows cite TCP (inet_bind_conflict) and UDP
+// (udp_lib_lport_inuse); those without share are the control.
+func TestBindBesideWildcard(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		for _, wildcard := range []string{"0.0.0.0:514", "[::]:514"} {
+			for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+				for _, share := range []bool{false, true} {
+					for _, source := range []string{"203.0.113.9:514", "[2001:db8::9]:514"} {
+						errno := bindBeside(t, ap(wildcard), ap(source), kind, share)
+						conflicts := !share && (ap(wildcard).Addr().Is6() || ap(source).Addr().Is4())
+						if conflicts != (errno == syscall.EADDRINUSE) || !conflicts && errno != 0 {
+							t.Errorf("bind to %s beside %s, kind %d, shared %v: %v", source, wildcard, kind, share, errno)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// bindBeside binds a socket to source while another one is bound to wildcard, which
+// listens if it is of TCP.
+func bindBeside(t *testing.T, wildcard, source netip.AddrPort, kind int, share bool) syscall.Errno {
+	t.Helper()
+	open := func(a netip.AddrPort) int {
+		domain := unix.AF_INET
+		if a.Addr().Is6() {
+			domain = unix.AF_INET6
+		}
+		fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(os.NewSyscallError("socket", err))
+		}
+		return fd
+	}
+	listener := open(wildcard)
+	defer unix.Close(listener)
+	if err := unix.Bind(listener, sockaddr(wildcard)); err != nil {
+		t.Fatal(os.NewSyscallError("bind", err))
+	}
+	if kind == unix.SOCK_STREAM {
+		if err := unix.Listen(listener, 1); err != nil {
+			t.Fatal(os.NewSyscallError("listen", err))
+		}
+	}
+	if share {
+		if errno := transparent.SharePort(transparent.System{}, listener); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	fd := open(source)
+	defer unix.Close(fd)
+	return transparent.Bind(transparent.System{}, fd, source)
+}
+
 // unshared is the kernel without SO_REUSEADDR.
 type unshared struct{ transparent.System }
 

@@ -123,6 +123,9 @@ func (p *Policy) Choose(client, backend netip.AddrPort) Choice {
 		if from.Is6() && scoped(from) {
 			return Choice{Rejection: SourceDenied, Reason: "needs an interface"}
 		}
+		if port == backend.Port() && from == to { // even if Allow contains it: it would connect to itself
+			return Choice{Rejection: SourceDenied, Reason: "the backend's own address and port"}
+		}
 		return Choice{Source: netip.AddrPortFrom(from, port), Transparent: true}
 	}
 	switch {

@@ -111,6 +111,22 @@ func TestChooseAllow(t *testing.T) {
 	}
 }
 
+// A connection from the backend's own address and port would be one to itself
+// (RFC 9293, section 3.5), allowed or not; other ports of the address are allowed.
+func TestChooseBackendItself(t *testing.T) {
+	for _, backend := range []string{backend4, backend6} {
+		to := ap(backend)
+		p := transparent.Policy{Allow: set{to.Addr()}}
+		want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the backend's own address and port"}
+		if got := p.Choose(to, to); got != want {
+			t.Errorf("Choose(%v, itself) = %+v, want %+v", to, got, want)
+		}
+		if got := p.Choose(netip.AddrPortFrom(to.Addr(), to.Port()+1), to); !got.Transparent {
+			t.Errorf("another port: %+v", got)
+		}
+	}
+}
+
 func TestChooseInvalid(t *testing.T) {
 	p := transparent.Policy{Allow: set{{}}}
 	want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: "invalid address"}

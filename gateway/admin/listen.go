@@ -105,7 +105,7 @@ func (e *ListenError) Hint() string {
 	case errors.Is(e.Err, syscall.EADDRINUSE) && isPath:
 		return "another program listens there, or the file is not a socket: see ss -lxp"
 	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "another program listens there: see ss -ltnp"
+		return "another socket has the port, listening or connected: see ss -tanp"
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
 		return "the address is not assigned to this host: see ip address"
 	case isPath && (errors.Is(e.Err, syscall.EACCES) || errors.Is(e.Err, syscall.ENOENT)):

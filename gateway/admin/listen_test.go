@@ -71,7 +71,7 @@ func TestListenErrors(t *testing.T) {
 		address    Address
 		text, hint string
 	}{
-		{taken, "open the admin endpoint on " + taken.String() + ": ", "ss -ltnp"},
+		{taken, "open the admin endpoint on " + taken.String() + ": ", "ss -tanp"},
 		{Address{TCP: netip.MustParseAddrPort("192.0.2.1:1")}, "on 192.0.2.1:1: ", "ip address"},
 		{Address{Path: filepath.Join(t.TempDir(), "none", "s")}, "on unix:/", "the directory"},
 	} {

@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
+	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
 )
 
@@ -67,11 +69,23 @@ func runCheck(ctx *cli.Context, g *given) error {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
+	if a := doctor.This().PortAdvice(config.Forwards, localNames); a.Detail != "" {
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: hint: %s; reserve them: %s\n", value.OneLine(a.Detail), a.Command)
+	}
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
 		return usage.Errorf("%s, which --strict treats as errors", value.Plural(len(c.warnings), "warning"))
 	}
 	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
 	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
+	return nil
+}
+
+// localNames returns the addresses of the name that stands for this host; no other name
+// is looked up.
+func localNames(host string) []netip.Addr {
+	if host == "localhost" {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
 	return nil
 }
 

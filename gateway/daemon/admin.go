@@ -3,15 +3,20 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	stdlog "log"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"unproxy/gateway/admin"
 	"unproxy/gateway/doctor"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/supervise"
 )
 
@@ -32,6 +37,9 @@ func (d *daemon) startAdmin() error {
 	}
 	g, err := d.openGate()
 	if err != nil {
+		return err
+	}
+	if err := d.sharePort(g); err != nil {
 		return err
 	}
 	e := &endpoint{name: adminSocketName(d.config.Admin.Address), gate: g, server: admin.Serve(g, d.adminConfig())}
@@ -83,7 +91,7 @@ func (d *daemon) openGate() (*gate, error) {
 	if !inherited {
 		l, err := admin.Listen(at)
 		if err != nil {
-			return nil, err
+			return nil, explainInUse(doctor.This(), err)
 		}
 		return newGate(l.(listener), nil), nil
 	}
@@ -94,6 +102,27 @@ func (d *daemon) openGate() (*gate, error) {
 		return nil, fmt.Errorf("take over the admin endpoint on %s: %w", at, err)
 	}
 	return newGate(l.(listener), d.inCharge), nil
+}
+
+// sharePort lets connections to backends use the port of an endpoint on all
+// addresses, if any forward connects from the clients' ports; see
+// [unproxy/transparent.SharePort].
+func (d *daemon) sharePort(g *gate) error {
+	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
+	at := admin.AddressOf(g).TCP
+	if !at.Addr().IsUnspecified() || !slices.ContainsFunc(d.config.Gateway.Forwards, uses) {
+		return nil
+	}
+	raw, err := g.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("share the port of the admin endpoint: %w", err)
+	}
+	var optionErr error
+	err = raw.Control(func(fd uintptr) {
+		optionErr = os.NewSyscallError("setsockopt SO_REUSEPORT",
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	})
+	return errors.Join(err, optionErr)
 }
 
 // adminSocketName is the name of the endpoint's socket when it is handed over.

@@ -188,7 +188,7 @@ func (d *daemon) run() error {
 func (d *daemon) open() error {
 	g, err := gateway.New(d.config.Gateway, gateway.Observer{Connection: d.observe, Notice: d.notice})
 	if err != nil {
-		return err
+		return explainInUse(doctor.This(), err)
 	}
 	d.gateway = g
 	close(d.opened)

@@ -57,7 +57,7 @@ var dropTable = [numDrops]struct{ word, meaning string }{
 	SourceDenied:       {"source_denied", "the header names a source that is not allowed"},
 	FamilyMismatch:     {"family_mismatch", "client and backend are of different address families"},
 	DestinationDenied:  {"destination_denied", "the header names a destination that is not allowed"},
-	SourcePortBusy:     {"source_port_busy", "the client's address and port are already in use towards this backend"},
+	SourcePortBusy:     {"source_port_busy", "the client's address and port are in use, towards this backend or by a program that listens on every address"},
 	Permission:         {"permission", "the system denied permission"},
 	BackendUnreachable: {"backend_unreachable", "no route to the backend, or its name does not resolve"},
 	BackendRefused:     {"backend_refused", "nothing listens on the port of the backend"},

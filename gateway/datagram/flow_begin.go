@@ -8,6 +8,7 @@ import (
 
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -152,8 +153,39 @@ func (f *flow) lacksPort(errno syscall.Errno) bool {
 }
 
 // dial opens and connects the socket of a flow. again reports whether another
-// source port may succeed.
+// source port may succeed. A socket that is connected to itself is closed and
+// replaced; if that goes on, nothing receives on the backend's port, so it refuses.
 func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
+	for range engine.SelfConnectTries {
+		errno, again = w.dialOnce(f)
+		if errno != 0 || !w.isSelfConnected(f) {
+			break
+		}
+		w.closeSocket(f)
+		errno = unix.ECONNREFUSED
+	}
+	if errno == 0 && f.source.IsValid() && f.source.Port() == 0 {
+		if bound, errno := w.kernel.LocalAddr(f.fd); errno == 0 {
+			f.source = bound // as in the backend's own log
+		}
+	}
+	return errno, again
+}
+
+// isSelfConnected reports whether the socket of a flow is connected to itself. That
+// can happen only if the kernel chose its port, among those that include the
+// backend's.
+func (w *worker) isSelfConnected(f *flow) bool {
+	ports := w.relay.config.Ephemeral
+	if ports == nil || f.source.Port() != 0 || !ports.Contains(f.backend.Addr.Port()) {
+		return false
+	}
+	local, errno := w.kernel.LocalAddr(f.fd)
+	return errno == 0 && kernel.IsSelf(local, f.backend.Addr)
+}
+
+// dialOnce is dial without a look at what the socket is connected to.
+func (w *worker) dialOnce(f *flow) (errno syscall.Errno, again bool) {
 	if f.source.Port() != 0 && !w.claim(f) {
 		return unix.EADDRNOTAVAIL, true
 	}
@@ -175,11 +207,6 @@ func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 	if errno != 0 {
 		w.closeSocket(f)
 		return errno, again
-	}
-	if f.source.IsValid() && f.source.Port() == 0 {
-		if bound, errno := w.kernel.LocalAddr(f.fd); errno == 0 {
-			f.source = bound // as in the backend's own log
-		}
 	}
 	return 0, false
 }

@@ -24,6 +24,7 @@ type script struct {
 	optionError  func(level, name int) syscall.Errno         // of SetOption
 	bindError    func(netip.AddrPort) syscall.Errno          // of Bind
 	connectError func(to, from netip.AddrPort) syscall.Errno // of Connect
+	onConnect    func(s *socket, to netip.AddrPort)          // called for each Connect that succeeds
 	calls        map[string]int
 	noBatches    bool // io_setup(2) is refused
 	batches      int  // that are open
@@ -136,6 +137,9 @@ func (k *script) Connect(fd int, to netip.AddrPort) syscall.Errno {
 		s.bound = netip.AddrPortFrom(s.bound.Addr(), uint16(50000+fd))
 	}
 	s.to = to
+	if k.onConnect != nil {
+		k.onConnect(s, to)
+	}
 	return 0
 }
 

@@ -35,7 +35,8 @@ type listenerSocket struct {
 
 // open opens the socket of a listener. The first loop binds without
 // SO_REUSEPORT, so that an address in use is refused; then the other loops' sockets
-// may join it (SO_REUSEPORT in socket(7)).
+// may join it (SO_REUSEPORT in socket(7)), and flows may use its port as a client's,
+// see [transparent.SharePort].
 func (w *worker) open(i int, route *engine.Route) error {
 	ls := &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
 	at := route.Listener.Endpoint.Addr
@@ -44,7 +45,7 @@ func (w *worker) open(i int, route *engine.Route) error {
 	}
 	fd, errno := ls.openSocket(at)
 	if errno != 0 {
-		return &engine.ListenError{Name: route.Listener.Name, Err: errno}
+		return &engine.ListenError{Name: route.Listener.Name, Address: at, Datagrams: true, Err: errno}
 	}
 	ls.fd = fd
 	ls.setBuffers()
@@ -118,7 +119,7 @@ func (ls *listenerSocket) bind(fd int, at netip.AddrPort) syscall.Errno {
 	switch {
 	case ls.worker.host.Index() > 0:
 		before = append(before, share)
-	case ls.worker.host.Loops() > 1:
+	case ls.worker.host.Loops() > 1, ls.worker.relay.clientPorts && at.Addr().IsUnspecified():
 		after = append(after, share)
 	}
 	if at.Addr().IsUnspecified() {

@@ -38,6 +38,9 @@ type Config struct {
 	// MaxFlows limits the flows of all forwards together; at the limit a new
 	// flow evicts the least recently active one. 0 is no limit.
 	MaxFlows int
+	// Ephemeral are the ports that the kernel assigns, as [engine.Config]
+	// describes.
+	Ephemeral engine.Ports
 	// Report receives each finished flow, as [engine.Config] describes. It may
 	// be nil.
 	Report func(*record.Connection)
@@ -57,6 +60,8 @@ type Relay struct {
 	workers  []*worker          // by loop
 	flows    perLoop
 	claims   claims
+	// clientPorts: a forward connects from the clients' ports.
+	clientPorts bool
 }
 
 // forwardState is the state of one forward that all loops share.
@@ -98,6 +103,7 @@ func (r *Relay) prepare(loops int, routes []*engine.Route) {
 	r.flows = make(perLoop, loops)
 	r.bound = make([]forward.Endpoint, len(routes))
 	for _, route := range routes {
+		r.clientPorts = r.clientPorts || route.Forward.UsesClientPort()
 		if r.forwards[route.Forward] == nil {
 			counts, _ := route.Forward.Trust.(forward.HitCounter)
 			r.forwards[route.Forward] = &forwardState{Forward: route.Forward, flows: make(perLoop, loops), counts: counts}

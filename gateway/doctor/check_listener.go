@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -62,9 +63,11 @@ func (r *run) listener(l forward.Listener, udp bool) Finding {
 	case err == nil:
 		return finding(Listener, l.Name, OK, "can be opened")
 	case errors.Is(err, syscall.EADDRINUSE):
-		return r.taken(l.Name, r.inodes(udp, func(s socket) bool {
-			return s.receives(at) || at.Addr().IsUnspecified() && s.at.Port() == at.Port()
-		}))
+		inodes := r.inodes(udp, func(s socket) bool { return s.occupies(at) })
+		if len(inodes) == 0 {
+			return r.heldByConnection(l.Name, at, udp)
+		}
+		return r.taken(l.Name, inodes)
 	case errors.Is(err, fs.ErrPermission):
 		return r.portForbidden(l.Name, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -126,6 +129,18 @@ func (r *run) taken(name string, inodes []string) Finding {
 	}
 	return finding(ListenerTaken, name, Warn,
 		"a program listens on this address; only root can see whether it is the gateway").with("# see: sudo ss -tulnp")
+}
+
+// heldByConnection returns the finding about a listener whose address is in use although
+// nothing listens there.
+func (r *run) heldByConnection(name string, at netip.AddrPort, udp bool) Finding {
+	holder := r.host.Holder(at, udp)
+	if !holder.Connection {
+		return finding(ListenerTaken, name, Warn,
+			"the address is in use, but this host's tables show neither a listener nor a connection with the port").
+			with("# see: sudo ss -tuanp")
+	}
+	return finding(ListenerTaken, name, Fail, "%s", holder.Text).with(holder.Hint...)
 }
 
 // unixListener checks the path of a unix socket.

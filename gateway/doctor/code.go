@@ -17,6 +17,7 @@ const (
 	NonlocalBind       Code = "nonlocal_bind"
 	RouteLocalnet      Code = "route_localnet"
 	Conntrack          Code = "conntrack"
+	EphemeralPort      Code = "ephemeral_port"
 	Listener           Code = "listener"
 	ListenerTaken      Code = "listener_taken"
 	ListenerPort       Code = "listener_port"
@@ -76,8 +77,9 @@ var table = []row{
 	{NonlocalBind, host, "With ip_nonlocal_bind a listener opens on an address that this host does not have.", nil},
 	{RouteLocalnet, host, "With route_localnet hosts on the network can reach services on 127.0.0.1.", nil},
 	{Conntrack, host, "The host drops new connections when its connection tracking table is full.", nil},
+	{EphemeralPort, host, "The kernel may assign a listener's or a local backend's port to an outgoing connection.", nil},
 	{Listener, listener, "The listener can be opened, or the gateway has it open.", nil},
-	{ListenerTaken, listener, "Another program listens on the address.", nil},
+	{ListenerTaken, listener, "Another program listens on the address, or a connection has the port.", nil},
 	{ListenerPort, listener, "A port below ip_unprivileged_port_start needs the capability CAP_NET_BIND_SERVICE.", nil},
 	{ListenerAddress, listener, "The address is not one of this host, or the directory of the socket is missing.", nil},
 	{Redirect, listener, "The packet filter hands redirected connections to the listener.", nil},

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/config"
+	"unproxy/gateway/kernel"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -29,6 +30,7 @@ func This() Host {
 		Executable:       executable,
 		FileCapabilities: fileCapabilities("/proc/self/exe"),
 		Options:          testOptions,
+		Addresses:        transparent.HostAddresses,
 		Lookup:           routing.Resolve,
 		Connect:          connect,
 		Listen:           listen,
@@ -101,6 +103,10 @@ func connect(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 	}
 	defer conn.Close()
 	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	if kernel.IsSelf(local, a.To) {
+		// Package net has tried three ports. Nothing listens, or the kernel would not assign this one.
+		return netip.AddrPort{}, os.NewSyscallError("connect", unix.ECONNREFUSED)
+	}
 	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port()), nil
 }
 

@@ -3,16 +3,19 @@ package doctor
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/kernel"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
 )
@@ -190,6 +193,124 @@ func TestBind(t *testing.T) {
 		}
 		if !h.listens(ap("127.0.0.1:25")) || h.listens(ap("127.0.0.1:27")) {
 			t.Errorf("listening sockets: %v", h.sockets(false))
+		}
+	})
+}
+
+// Connect does not take a connection to itself for an answer, however few ports the
+// kernel has.
+func TestConnectToItselfIsRefused(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45004 45004")
+		for _, to := range []string{"127.0.0.1:45004", "[::1]:45004"} {
+			if !connectsToItself(t, ap(to)) {
+				t.Fatal("the control: the kernel does not connect to itself")
+			}
+			if _, err := This().Connect(t.Context(), Attempt{To: ap(to)}); answerOf(err) != refused {
+				t.Errorf("connect to %s, where nothing listens: %v", to, err)
+			}
+			if err := This().Bind(ap(to), false); err != nil {
+				t.Errorf("the server cannot start after that: %v", err)
+			}
+		}
+	})
+}
+
+// connectsToItself reports whether a plain connect(2) succeeds.
+func connectsToItself(t *testing.T, to netip.AddrPort) bool {
+	t.Helper()
+	k, family := kernel.System(), unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, errno := k.Socket(family)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer k.Reset(fd)
+	if errno := k.Connect(fd, to); errno != 0 && errno != unix.EINPROGRESS {
+		t.Fatal(errno)
+	}
+	local, errno := k.LocalAddr(fd)
+	return errno == 0 && kernel.IsSelf(local, to)
+}
+
+// What has the port of a listener that bind(2) refuses is named: a connection, open or
+// in TIME_WAIT, of either family, or a UDP flow.
+func TestHolderIsConnection(t *testing.T) {
+	for _, tt := range []struct{ name, network, server, listener string }{
+		{"IPv4", "tcp", "127.0.0.1:25", "127.0.0.1:45004"},
+		{"IPv6", "tcp", "[::1]:25", "[::1]:45004"},
+		{"IPv4 wildcard", "tcp", "127.0.0.1:25", "0.0.0.0:45004"},
+		{"dual-stack", "tcp", "127.0.0.1:25", "[::]:45004"},
+		{"UDP", "udp", "127.0.0.1:25", "127.0.0.1:45004"},
+		{"UDP wildcard", "udp", "[::1]:25", "[::]:45004"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45004 45004")
+				netns.Sysctl(t, "net.ipv4.ip_local_reserved_ports", "8080")
+				h, listener, udp := This(), ap(tt.listener), tt.network == "udp"
+				bind := h.BindUDP
+				var server net.Listener
+				if !udp {
+					bind = h.Bind
+					var err error
+					if server, err = net.Listen("tcp", tt.server); err != nil {
+						t.Fatal(err)
+					}
+					defer server.Close()
+				}
+				conn, err := net.Dial(tt.network, tt.server)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := bind(listener, true); !errors.Is(err, syscall.EADDRINUSE) {
+					t.Fatalf("the connection does not keep a listener from its port: %v", err)
+				}
+				holder := h.Holder(listener, udp)
+				if !holder.Connection || !strings.Contains(holder.Text, conn.LocalAddr().String()+" to "+tt.server+" of ") ||
+					holder.Hint[0] != "sysctl -w net.ipv4.ip_local_reserved_ports=8080,45004" {
+					t.Errorf("held by %+v", holder)
+				}
+				if udp {
+					conn.Close()
+					return
+				}
+				accepted, err := server.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()                  // first, so that this end waits
+				io.Copy(io.Discard, accepted) // to the FIN
+				accepted.Close()
+				if !await.For(t, func() bool {
+					return strings.Contains(h.Holder(listener, false).Text, "which has ended")
+				}) {
+					t.Errorf("in TIME_WAIT held by %+v", h.Holder(listener, false))
+				}
+			})
+		})
+	}
+}
+
+// A program that listens is named before a connection that it accepted.
+func TestHolderIsProgram(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		serverOn(t, "127.0.0.1:45004")
+		conn, err := net.Dial("tcp", "127.0.0.1:45004")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, at := range []string{"127.0.0.1:45004", "0.0.0.0:45004", "[::]:45004"} {
+			holder := This().Holder(ap(at), false)
+			if holder.Connection || !strings.HasSuffix(holder.Text, "listens on 127.0.0.1:45004") {
+				t.Errorf("%s is held by %+v", at, holder)
+			}
+		}
+		if holder := This().Holder(ap("127.0.0.1:45005"), false); holder.Text != "" {
+			t.Errorf("a free port is held by %+v", holder)
 		}
 	})
 }

@@ -122,7 +122,8 @@ func (w *world) host() Host {
 	}
 	return Host{
 		Files: files, Executable: "/usr/bin/unproxy", FileCapabilities: w.fileCaps,
-		Options: func(bool, bool) error { return w.optionErr },
+		Options:   func(bool, bool) error { return w.optionErr },
+		Addresses: func() ([]netip.Addr, error) { return []netip.Addr{ap("10.9.0.1:0").Addr()}, nil },
 		Lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a := w.names[name]; a != nil {
 				return slices.Clone(a), nil

@@ -279,6 +279,40 @@ func TestRun(t *testing.T) {
 				w.bind["127.0.0.1:"+port] = syscall.EADDRINUSE
 			}
 		}, want: []string{"listener_taken 127.0.0.1:3001 to 127.0.0.1:3002 warn"}},
+		{name: "a connection has the listener's port", flags: "--forward 127.0.0.1:45004=127.0.0.1:22", fault: func(w *world) {
+			w.bind["127.0.0.1:45004"] = syscall.EADDRINUSE
+			w.files["proc/self/net/tcp"] += "   3: 0100007F:AFCC 0100007F:0016 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 20 4 30 10 -1\n"
+			w.files["proc/sys/net/ipv4/ip_local_port_range"] = "45000\t45020\n"
+			w.files["proc/sys/net/ipv4/ip_local_reserved_ports"] = "8080\n"
+		}, want: []string{
+			"ephemeral_port ports warn; sysctl -w net.ipv4.ip_local_reserved_ports=8080,45004",
+			"listener_taken 127.0.0.1:45004 fail; sysctl -w net.ipv4.ip_local_reserved_ports=8080,45004"}},
+		{name: "a connection in TIME_WAIT has the listener's port", flags: "--forward :45004=127.0.0.1:22", fault: func(w *world) {
+			w.bind["[::]:45004"] = syscall.EADDRINUSE
+			w.files["proc/self/net/tcp"] += "   3: 0100007F:AFCC 0100007F:0016 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n"
+		}, want: []string{"listener_taken :45004 fail"}},
+		{name: "a UDP flow has the listener's port", flags: "--forward udp://127.0.0.1:55=127.0.0.1:53",
+			fault: func(w *world) { w.bind["udp 127.0.0.1:55"] = syscall.EADDRINUSE },
+			want:  []string{"listener_taken udp://127.0.0.1:55 fail"}},
+		{name: "connections of another address do not have the port", flags: "--forward 10.9.0.1:22=127.0.0.1:22",
+			fault: func(w *world) { w.bind["10.9.0.1:22"] = syscall.EADDRINUSE },
+			want:  []string{"listener_taken 10.9.0.1:22 warn"}},
+
+		// Ports that the kernel may assign to outgoing connections.
+		{name: "listeners and local backends in the ephemeral range",
+			flags: "--forward :45010-45012=127.0.0.1:45003-45005 --forward udp://10.9.0.1:44999=10.9.0.1:45020 --forward :2222=here:45019",
+			fault: func(w *world) {
+				w.names["here"] = []netip.Addr{ap("[::1]:0").Addr()}
+				w.files["proc/self/net/udp"] += "   4: 0100090A:AFDC 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0\n"
+				w.files["proc/sys/net/ipv4/ip_local_port_range"] = "45000\t45020\n"
+				w.files["proc/sys/net/ipv4/ip_local_reserved_ports"] = "8080\n"
+			}, want: []string{"ephemeral_port ports warn; sysctl -w net.ipv4.ip_local_reserved_ports=8080,45003-45005,45010-45012,45019-45020",
+				"backend udp://10.9.0.1:45020 skip"}},
+		{name: "backends elsewhere and reserved ports do not matter", flags: "--forward :45010=10.9.0.2:45003",
+			fault: func(w *world) {
+				w.files["proc/sys/net/ipv4/ip_local_port_range"] = "45000\t45020\n"
+				w.files["proc/sys/net/ipv4/ip_local_reserved_ports"] = "45010\n"
+			}},
 		{name: "a directory is missing", flags: "--forward unix:/run/other/in.sock=127.0.0.1:22",
 			want: []string{"listener_address unix:/run/other/in.sock fail; mkdir -p /run/other"}},
 		{name: "a directory exists", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22"},

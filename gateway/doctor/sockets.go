@@ -27,9 +27,10 @@ const (
 
 // Columns of proc/net/tcp and proc/net/udp (proc_net_tcp.rst, proc_pid_net(5)).
 const (
-	localColumn = 1
-	stateColumn = 3
-	inodeColumn = 9
+	localColumn  = 1
+	remoteColumn = 2
+	stateColumn  = 3
+	inodeColumn  = 9
 )
 
 // sockets returns the listening TCP sockets or the receiving UDP sockets of this
@@ -62,10 +63,16 @@ func parseSocket(line, state string) (socket, bool) {
 	if len(fields) <= inodeColumn || fields[stateColumn] != state {
 		return socket{}, false
 	}
-	host, port, _ := strings.Cut(fields[localColumn], ":")
+	at, ok := parseAddress(fields[localColumn])
+	return socket{at, fields[inodeColumn]}, ok
+}
+
+// parseAddress parses an address and a port of a table. It unmaps the address.
+func parseAddress(text string) (netip.AddrPort, bool) {
+	host, port, _ := strings.Cut(text, ":")
 	words, err := hex.DecodeString(host)
 	if err != nil {
-		return socket{}, false
+		return netip.AddrPort{}, false
 	}
 	// The kernel prints the address as 32-bit numbers in host byte order.
 	for i := 0; i+4 <= len(words); i += 4 {
@@ -74,9 +81,14 @@ func parseSocket(line, state string) (socket, bool) {
 	addr, ok := netip.AddrFromSlice(words)
 	n, err := strconv.ParseUint(port, 16, 16)
 	if !ok || err != nil {
-		return socket{}, false
+		return netip.AddrPort{}, false
 	}
-	return socket{netip.AddrPortFrom(addr.Unmap(), uint16(n)), fields[inodeColumn]}, true
+	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), true
+}
+
+// occupies reports whether the socket keeps a listener from an address.
+func (s socket) occupies(at netip.AddrPort) bool {
+	return s.receives(at) || at.Addr().IsUnspecified() && s.at.Port() == at.Port()
 }
 
 // receives reports whether the socket receives what is sent to a. For the IPv6

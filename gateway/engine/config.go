@@ -27,6 +27,9 @@ type Config struct {
 	// loops share it evenly. Beyond that, the connection that was silent longest is reset. 0 means
 	// no limit.
 	MaxWaiting int
+	// Ephemeral are the ports that the kernel assigns to sockets that connect. On a backend's port
+	// among them the engine notices if a socket is connected to itself. nil are none.
+	Ephemeral Ports
 	// Lookup resolves a host name to its addresses. nil uses the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Guest returns the [Guest] of a loop, which serves the listeners of the datagram forwards. New

@@ -82,9 +82,8 @@ func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
 	return s.source.isValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
 }
 
-// connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
-// reports whether another source port may succeed.
-func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
+// connectOnce is connect without a look at what the socket is connected to.
+func (s *session) connectOnce(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.closeBackend(l)
 	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {

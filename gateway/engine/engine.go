@@ -25,6 +25,7 @@ package engine
 import (
 	"context"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -132,7 +133,7 @@ func (e *Engine) openForward(f *forward.Forward) error {
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
-			return &ListenError{Name: ln.Name, Err: err}
+			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Err: err}
 		}
 		ln.route = newRoute(f, ln.Listener, e.names)
 		ln.route.Bound = ln.bound
@@ -140,6 +141,9 @@ func (e *Engine) openForward(f *forward.Forward) error {
 		ln.index = len(ln.loop.listeners)
 		ln.loop.listeners = append(ln.loop.listeners, ln)
 		e.listeners = append(e.listeners, ln)
+		if errno := ln.sharePort(e.kernel, e.config.Forwards); errno != 0 {
+			return &ListenError{Name: ln.Name, Err: os.NewSyscallError("setsockopt SO_REUSEPORT", errno)}
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -80,6 +81,17 @@ func (ln *listener) listenOn(k kernel.Kernel, fd int, at netip.AddrPort) syscall
 	return k.Listen(fd, backlog)
 }
 
+// sharePort lets connections to backends use the listener's port as a client's, if any forward
+// connects from those: otherwise a client whose port is a listener's own, as with syslog and SIP,
+// could not keep it. A listener on one address leaves the ports of foreign addresses alone.
+func (ln *listener) sharePort(k kernel.Kernel, forwards []*forward.Forward) syscall.Errno {
+	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
+	if ln.bound.IsUnix() || !ln.bound.Addr.Addr().IsUnspecified() || !slices.ContainsFunc(forwards, uses) {
+		return 0
+	}
+	return transparent.SharePort(k, ln.fd)
+}
+
 // openUnix opens a listening unix socket. Its mode decides who may connect, so it is set before the
 // socket listens. The file of a socket that nothing listens on, left by a crash, is replaced.
 func (ln *listener) openUnix(k kernel.Kernel) error {
@@ -139,7 +151,10 @@ func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
 // ListenError is a listener that could not be opened.
 type ListenError struct {
 	Name string // as the operator wrote it
-	Err  error
+	// Address is where it was to listen; invalid for a unix socket. Datagrams means UDP.
+	Address   netip.AddrPort
+	Datagrams bool
+	Err       error
 }
 
 func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
@@ -151,7 +166,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 func (e *ListenError) Hint() string {
 	switch {
 	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "the address is in use: find the owner with ss -ltunp"
+		return "the address is in use: find the socket that has the port, listening or connected, with ss -tuanp"
 	case errors.Is(e.Err, syscall.EACCES):
 		return "a port below 1024 needs CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):

@@ -129,6 +129,12 @@ func (f *Forward) HasHeaderBackend() bool {
 	return f.AnyBackend(func(b Backend) bool { return b.FromHeader })
 }
 
+// UsesClientPort reports whether connections to the backend are made from the
+// client's port, if it is available.
+func (f *Forward) UsesClientPort() bool {
+	return f.Transparent && f.Source.SourcePort != transparent.Any
+}
+
 // HasUnixListener reports whether a listener is a unix socket.
 func (f *Forward) HasUnixListener() bool {
 	return slices.ContainsFunc(f.Listeners, func(l Listener) bool { return l.Endpoint.IsUnix() })

@@ -23,8 +23,7 @@ func (p *plan) run(ctx context.Context) *result {
 	}
 	r := &result{}
 	start := time.Now()
-	dialer := net.Dialer{Timeout: p.timeout}
-	conn, err := dialer.DialContext(ctx, p.network, p.address)
+	conn, err := p.dial(ctx)
 	r.connect = time.Since(start)
 	if err != nil {
 		if r.fail(err, nil); r.end == endReset && p.network == "tcp" {

@@ -19,8 +19,7 @@ import (
 // nothing more comes.
 func (p *plan) sendDatagram(ctx context.Context) *result {
 	r := &result{}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, p.network, p.address)
+	conn, err := p.dial(ctx)
 	if err != nil {
 		r.fail(err, nil)
 		return r
