@@ -51,6 +51,13 @@ func (s *session) startDial(l *loop, to forward.Endpoint) bool {
 		s.dialError(errno)
 		return false
 	}
+	if s.source.isValid() && !s.verifySource(l) {
+		s.outcome, s.endedBy = record.SourceDenied, record.Gateway
+		s.setReason("the kernel connects from another address")
+		s.source = address{}
+		s.resetSide(l, backend)
+		return false
+	}
 	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
 		s.closeBackend(l)
@@ -157,12 +164,18 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, fa
 	return payload, false, true
 }
 
-// readSourcePort records the source port that the kernel chose, because the backend's own log shows
-// it.
-func (s *session) readSourcePort(l *loop) {
-	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
-		s.source = pack(source)
+// verifySource reports whether the kernel connects from the address that the socket was bound to. It
+// replaces addresses of some types, such as broadcast addresses, with one of the host's own
+// (__inet_bind), of which the policy may not know all. connect(2) sets the address before it sends
+// the SYN, so no payload has been sent yet. verifySource also records the source port, which the
+// kernel may have chosen, because the backend's own log shows it.
+func (s *session) verifySource(l *loop) bool {
+	source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd))
+	if errno != 0 || source.Addr() != s.source.unpack().Addr() {
+		return false
 	}
+	s.source = pack(source)
+	return true
 }
 
 // closeBackend closes the socket to a backend that will not be used.
