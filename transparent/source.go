@@ -57,7 +57,7 @@ func (p *Policy) replaced(a netip.Addr) string {
 	case a == broadcast:
 		return "broadcast"
 	case p.Replaced != nil && p.Replaced.Contains(a):
-		return "broadcast or multicast by its route"
+		return "the gateway's own address"
 	}
 	return ""
 }
