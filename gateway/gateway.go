@@ -29,6 +29,7 @@ type Gateway struct {
 
 	own       *transparent.OwnAddresses // nil where no forward has to know them
 	watch     *routing.AddressWatch     // of own, from its beginning
+	ownEvery  time.Duration             // how often own is listed without an event
 	listeners forward.OwnListeners      // of this process, if own is set
 
 	started chan struct{} // closed when connections are accepted

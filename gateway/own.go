@@ -56,7 +56,7 @@ func (g *Gateway) subscribe() error {
 		watch.Close()
 		return err
 	}
-	g.own, g.watch = own, watch
+	g.own, g.watch, g.ownEvery = own, watch, ownEvery
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (g *Gateway) follow(ctx context.Context, watch *routing.AddressWatch) {
 		}
 	}()
 	for {
-		err := watch.Wait(ownEvery)
+		err := watch.Wait(g.ownEvery)
 		for changed := true; changed; {
 			if ctx.Err() != nil {
 				return

@@ -14,10 +14,9 @@ type embedding struct {
 	at [4]int
 	// inverted means that the bits of the IPv4 address are inverted.
 	inverted bool
-	// guessed means that the length of the prefix is not known: other positions
-	// are as likely. An address of 0.0.0.0/8 found there says nothing, because
-	// it is the padding of another length.
-	guessed bool
+	// skipZero ignores addresses of 0.0.0.0/8: ::1, and the padding where the length
+	// of the prefix is not known.
+	skipZero bool
 }
 
 var (
@@ -35,7 +34,7 @@ var (
 var embeddings = [...]embedding{
 	// RFC 4291, section 2.5.5.1. Deprecated; software that still supports it
 	// treats ::127.0.0.1 as loopback.
-	{denied: "IPv4-compatible form of a denied IPv4 address", prefix: netip.MustParsePrefix("::/96"), at: behind96},
+	{denied: "IPv4-compatible form of a denied IPv4 address", prefix: compatible, at: behind96, skipZero: true},
 	// RFC 4291, section 2.5.5.2. Addresses are unmapped before they come here.
 	{denied: "IPv4-mapped form of a denied IPv4 address", prefix: mapped, at: behind96},
 	// RFC 2765, section 2.1: SIIT. Deprecated by RFC 6145.
@@ -45,10 +44,10 @@ var embeddings = [...]embedding{
 	// RFC 8215: the operator chooses the length of the prefix; the positions are
 	// those of RFC 6052, section 2.2, which leaves out byte 8.
 	{denied: "NAT64 form of a denied IPv4 address", prefix: netip.MustParsePrefix("64:ff9b:1::/96"), at: behind96},
-	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{6, 7, 9, 10}, guessed: true},
-	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{7, 9, 10, 11}, guessed: true},
-	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{9, 10, 11, 12}, guessed: true},
-	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: behind96, guessed: true},
+	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{6, 7, 9, 10}, skipZero: true},
+	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{7, 9, 10, 11}, skipZero: true},
+	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: [4]int{9, 10, 11, 12}, skipZero: true},
+	{denied: "NAT64 form of a denied IPv4 address", prefix: localUse, at: behind96, skipZero: true},
 	// RFC 3056, section 2.
 	{denied: "6to4 form of a denied IPv4 address", prefix: netip.MustParsePrefix("2002::/16"), at: [4]int{2, 3, 4, 5}},
 	// RFC 4380, section 4: the client's address, obfuscated.
@@ -76,7 +75,7 @@ func Embeds(a netip.Addr, denied func(netip.Addr) bool) string {
 			continue
 		}
 		v4 := e.read(&bytes)
-		if e.guessed && thisNetwork.Contains(v4) {
+		if e.skipZero && thisNetwork.Contains(v4) {
 			continue
 		}
 		if denied(v4) {

@@ -55,7 +55,7 @@ var hostile = []struct{ source, reason string }{
 	{"::ffff:224.0.0.1", "multicast"},
 	{"::ffff:255.255.255.255", "broadcast"},
 	{"::ffff:169.254.1.1", "link-local"},
-	{"::ffff:127.0.0.1%lo", "loopback"},                   // unmapping drops the zone
+	{"::ffff:127.0.0.1%lo", "loopback"},         // unmapping drops the zone
 	{"10.77.0.99", "the gateway's own address"}, // seen as 127.0.0.1
 	{"::ffff:10.77.0.99", "the gateway's own address"},
 	{"2001:db8::99", "the gateway's own address"},

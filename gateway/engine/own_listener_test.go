@@ -67,6 +67,7 @@ func TestHeaderLeadsToNoListenerOfTheProcess(t *testing.T) {
 		{v6, "[2001:0:cb00:7101:0:f227:80ff:fffe]:25", "Teredo form of a denied IPv4 address"},
 		{v6, "[2001:db8::5efe:127.0.0.1]:25", "ISATAP form of a denied IPv4 address"},
 		{v6, "[64:ff9b::203.0.113.80]:25", ""},
+		{v6, "[::1]:25", ""}, // no form of 0.0.0.1
 	} {
 		f := ownServices(tt.allow, forward.Backend{FromHeader: true})
 		to, client := netip.MustParseAddrPort(tt.to), client4

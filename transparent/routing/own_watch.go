@@ -36,7 +36,8 @@ func WatchAddresses() (*AddressWatch, error) {
 // typedRoutesOnly is a packet filter that drops the events of unicast routes, which a
 // routing daemon may cause by the thousand.
 func typedRoutesOnly() *unix.SockFprog {
-	const load, jumpEqual, end = unix.BPF_LD | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	const load, jumpEqual = unix.BPF_LD | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	const end = unix.BPF_RET | unix.BPF_K
 	// Netlink headers are in the host's byte order, which the filter does not know.
 	hostOrder := func(v uint16) uint32 {
 		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
