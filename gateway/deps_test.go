@@ -26,7 +26,7 @@ const module = "unproxy"
 var allowed = map[string][]string{
 	"": {"gateway/command"},
 	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
-		"gateway/supervise", "transparent"},
+		"gateway/supervise", "transparent", "transparent/routing"},
 	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},

@@ -17,11 +17,8 @@ import (
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
+	"unproxy/transparent/routing"
 )
-
-// ownEvery is how often the host's own addresses are listed: in transparent mode
-// no header may name one of them, nor lead back to the gateway through one.
-const ownEvery = 10 * time.Second
 
 // portsEvery is how often the host's ephemeral ports are read.
 const portsEvery = 10 * time.Second
@@ -32,9 +29,13 @@ type Gateway struct {
 	config config.Config
 	notice func(engine.Notice)
 	engine *engine.Engine
-	relay  *datagram.Relay           // of the forwards of datagrams
-	own    *transparent.OwnAddresses // nil where no forward has to know them
-	ports  *kernel.LivePorts
+	relay  *datagram.Relay // of the forwards of datagrams
+
+	own       *transparent.OwnAddresses // nil where no forward has to know them
+	watch     *routing.AddressWatch     // of own, from its beginning
+	ownEvery  time.Duration             // how often own is listed without an event
+	listeners forward.OwnListeners      // of this process, if own is set
+	ports     *kernel.LivePorts
 
 	started chan struct{} // closed when connections are accepted
 	handed  signal        // another process has the sockets
@@ -99,9 +100,13 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 		Notice:         o.Notice,
 	})
 	if err != nil {
+		if g.watch != nil {
+			g.watch.Close()
+		}
 		return nil, err
 	}
 	g.engine = e
+	g.learnOwnListeners()
 	return g, nil
 }
 
@@ -117,25 +122,6 @@ func (g *Gateway) checkCapabilities() error {
 		return transparent.Check(mark)
 	case mark:
 		return transparent.CheckMark()
-	}
-	return nil
-}
-
-// learnOwnAddresses tells the forwards the host's own addresses: no client may
-// have one of them, and a header that names one could lead in a circle.
-func (g *Gateway) learnOwnAddresses() error {
-	for _, f := range g.config.Forwards {
-		if !f.Transparent && !f.HasHeaderBackend() {
-			continue
-		}
-		if g.own == nil {
-			own, err := transparent.NewOwnAddresses(nil)
-			if err != nil {
-				return err
-			}
-			g.own = own
-		}
-		f.Source.Own = g.own
 	}
 	return nil
 }
@@ -240,23 +226,6 @@ func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets(
 // [Gateway.Sockets] returned. Connections that wait in the listeners' queues are
 // left to it.
 func (g *Gateway) HandOver() { g.handed.send() }
-
-// watchOwnAddresses keeps the list of the host's addresses current. When it cannot
-// be read, the last one stays in force.
-func (g *Gateway) watchOwnAddresses(ctx context.Context) {
-	ticker := time.NewTicker(ownEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := g.own.Refresh(); err != nil && g.notice != nil {
-				g.notice(engine.Notice{Event: "addresses_unknown", Err: err})
-			}
-		}
-	}
-}
 
 // watchPorts keeps the host's ephemeral ports current.
 func (g *Gateway) watchPorts(ctx context.Context) {

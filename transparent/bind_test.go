@@ -328,15 +328,24 @@ func TestBindChoosesPortLate(t *testing.T) {
 // source the backend sees.
 //
 // lo:  backends 127.0.0.1:25, [::1]:25; own network 198.51.100.5/24
+// br0: own network 10.77.0.1/24, whose broadcast address is 10.77.0.99
 func TestKernelFillsInLoopback(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.5/24 broadcast + dev lo")
 		v4, v6 := listen(t, "127.0.0.1:25"), listen(t, "[::1]:25")
-		own, err := transparent.NewOwnAddresses(nil)
+		netns.IP(t, "link add br0 type bridge")
+		netns.IP(t, "link set br0 up")
+		netns.IP(t, "address add 10.77.0.1/24 broadcast 10.77.0.99 dev br0")
+		netns.IP(t, "route add broadcast 10.78.0.9 dev br0 table local")
+		netns.IP(t, "route add multicast 10.78.0.10 dev br0 table local")
+		own, err := transparent.NewOwnAddresses(func() (h transparent.HostAddresses, err error) {
+			h.Own, h.Replaced, err = routing.OwnAddresses()
+			return h, err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := transparent.Policy{Own: own}
+		p := transparent.Policy{Own: own, Replaced: own.Replaced()}
 		for _, tt := range []struct {
 			source  string
 			backend listener
@@ -346,6 +355,10 @@ func TestKernelFillsInLoopback(t *testing.T) {
 			{"224.0.0.1:4712", v4, "127.0.0.1:4712"},
 			{"255.255.255.255:4713", v4, "127.0.0.1:4713"},
 			{"198.51.100.255:4714", v4, "127.0.0.1:4714"},
+			{"10.77.0.99:4721", v4, "127.0.0.1:4721"},
+			{"10.77.0.255:4722", v4, "127.0.0.1:4722"}, // the kernel's own, besides the configured one
+			{"10.78.0.9:4723", v4, "127.0.0.1:4723"},
+			{"10.78.0.10:4724", v4, "127.0.0.1:4724"},
 			{"127.0.0.1:4715", v4, "127.0.0.1:4715"},
 			{"[::]:4716", v6, "[::1]:4716"},
 			{"[::1]:4717", v6, "[::1]:4717"},

@@ -78,12 +78,16 @@ const (
 type Policy struct {
 	SourcePort     SourcePort
 	FamilyMismatch FamilyMismatch
-	// Allow contains sources to accept although they are denied by default. It
-	// may be nil.
+	// Allow contains sources to accept although they are denied by default, except
+	// those that the kernel does not connect from: unspecified, multicast and
+	// broadcast addresses. It may be nil.
 	Allow Addresses
 	// Own contains the gateway's own addresses; see [OwnAddresses]. It may be
 	// nil.
 	Own Addresses
+	// Replaced contains the addresses that the kernel does not connect from; see
+	// [OwnAddresses.Replaced]. Allow does not apply to them. It may be nil.
+	Replaced Addresses
 }
 
 // Choice is the result of [Policy.Choose]. If neither Transparent nor Rejection

@@ -55,7 +55,13 @@ var hostile = []struct{ source, reason string }{
 	{"::ffff:224.0.0.1", "multicast"},
 	{"::ffff:255.255.255.255", "broadcast"},
 	{"::ffff:169.254.1.1", "link-local"},
-	{"::ffff:127.0.0.1%lo", "loopback"}, // unmapping drops the zone
+	{"::ffff:127.0.0.1%lo", "loopback"},         // unmapping drops the zone
+	{"10.77.0.99", "the gateway's own address"}, // seen as 127.0.0.1
+	{"::ffff:10.77.0.99", "the gateway's own address"},
+	{"2001:db8::99", "the gateway's own address"},
+	{"64:ff9b::127.0.0.1", "NAT64 form of a denied IPv4 address"},
+	{"64:ff9b::10.77.0.99", "NAT64 form of a denied IPv4 address"},
+	{"64:ff9b::192.0.2.1", "NAT64 form of a denied IPv4 address"}, // the gateway's
 	{"192.0.2.1", "the gateway's own address"},
 	{"::ffff:192.0.2.1", "the gateway's own address"},
 	{"2001:db8::1", "the gateway's own address"},
@@ -64,7 +70,10 @@ var hostile = []struct{ source, reason string }{
 	{"2001:db8::80", "the backend's own address"},
 }
 
-var own = set{addr("192.0.2.1"), addr("2001:db8::1")}
+var (
+	own      = set{addr("192.0.2.1"), addr("2001:db8::1")}
+	replaced = set{addr("10.77.0.99"), addr("2001:db8::99")}
+)
 
 func backends() []netip.AddrPort {
 	return []netip.AddrPort{ap(backend4), ap(backend6), ap("[::ffff:192.0.2.80]:25"), {}}
@@ -78,7 +87,7 @@ func TestChooseDenies(t *testing.T) {
 				continue
 			}
 			for m := transparent.Reject; m <= transparent.Map; m++ {
-				p := transparent.Policy{FamilyMismatch: m, Own: own}
+				p := transparent.Policy{FamilyMismatch: m, Own: own, Replaced: replaced}
 				got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
 				want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: tt.reason}
 				if got != want {
@@ -89,6 +98,11 @@ func TestChooseDenies(t *testing.T) {
 	}
 }
 
+// neverUsed are the reasons for denying addresses that no kernel connects from, even
+// if a socket is bound to them.
+var neverUsed = []string{"unspecified", "multicast", "broadcast"}
+
+// Allow permits denied sources, except those of which the kernel would make 127.0.0.1.
 func TestChooseAllow(t *testing.T) {
 	for _, tt := range hostile {
 		source := addr(tt.source)
@@ -96,13 +110,15 @@ func TestChooseAllow(t *testing.T) {
 		if source.Unmap().Is6() {
 			backend = ap(backend6)
 		}
-		p := transparent.Policy{Own: own, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
+		p := transparent.Policy{Own: own, Replaced: replaced, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
 		got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
 		want := transparent.Choice{Source: netip.AddrPortFrom(source.Unmap(), 4711), Transparent: true}
 		switch {
 		case source.Unmap().Zone() != "":
 			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: "address with a zone"}
-		case netip.MustParsePrefix("fe80::/10").Contains(source), netip.MustParsePrefix("ff02::/16").Contains(source):
+		case slices.Contains(neverUsed, tt.reason), replaced.Contains(source.Unmap()):
+			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: tt.reason}
+		case netip.MustParsePrefix("fe80::/10").Contains(source):
 			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: "needs an interface"}
 		}
 		if got != want {
@@ -213,14 +229,17 @@ func TestChooseInvalidBackend(t *testing.T) {
 }
 
 func TestChooseDoesNotAllocate(t *testing.T) {
-	o, err := transparent.NewOwnAddresses(func() ([]netip.Addr, error) { return own, nil })
+	o, err := transparent.NewOwnAddresses(func() (transparent.HostAddresses, error) {
+		return transparent.HostAddresses{Own: prefixes("192.0.2.1/32", "2001:db8::1/128")}, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o}
+	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o, Replaced: o.Replaced()}
 	var clients []netip.AddrPort
 	for _, s := range []string{
 		"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1",
+		"[64:ff9b::127.0.0.1]:1", "[64:ff9b:1::203.0.113.9]:1",
 	} {
 		clients = append(clients, ap(s))
 	}
@@ -288,6 +307,7 @@ func FuzzChoose(f *testing.F) {
 			SourcePort:     transparent.SourcePort(ports % 3),
 			FamilyMismatch: transparent.FamilyMismatch(mismatch % 3),
 			Own:            own,
+			Replaced:       replaced,
 		}
 		got := p.Choose(netip.AddrPortFrom(client, port), backend)
 		if got != p.Choose(netip.AddrPortFrom(client.Unmap(), port), backend) {
@@ -317,7 +337,10 @@ func FuzzChoose(f *testing.F) {
 
 // mustDeny is Policy.denied by prefixes alone.
 func mustDeny(a, backend netip.Addr) bool {
-	if !a.IsValid() || a == backend || own.Contains(a) {
+	if !a.IsValid() || a == backend || own.Contains(a) || replaced.Contains(a) {
+		return true
+	}
+	if slices.ContainsFunc(embedded(a), func(v4 netip.Addr) bool { return mustDeny(v4, backend) }) {
 		return true
 	}
 	for _, p := range []string{

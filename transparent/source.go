@@ -8,8 +8,7 @@ var (
 	thisNetwork = netip.PrefixFrom(netip.AddrFrom4([4]byte{}), 8)
 	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	// compatible is the deprecated range of IPv4-compatible addresses (RFC 4291,
-	// section 2.5.5.1). Software that still supports it treats ::127.0.0.1 as
-	// loopback.
+	// section 2.5.5.1), all of which are denied.
 	compatible = netip.PrefixFrom(netip.IPv6Unspecified(), 96)
 )
 
@@ -30,9 +29,16 @@ func (p *Policy) denied(a, backend netip.Addr) string {
 		// which no other host can name, and Bind does not pass one.
 		return "address with a zone"
 	}
+	if reason := p.replaced(a); reason != "" {
+		// Allow does not apply: the kernel would connect from another address.
+		return reason
+	}
 	reason := class(a)
 	if reason == "" {
 		reason = p.taken(a, backend)
+	}
+	if reason == "" {
+		reason = p.embeds(a, backend)
 	}
 	if reason != "" && p.Allow != nil && p.Allow.Contains(a) {
 		return ""
@@ -40,24 +46,49 @@ func (p *Policy) denied(a, backend netip.Addr) string {
 	return reason
 }
 
-// class returns the class of addresses that makes a a denied source on any
-// gateway, or "".
-func class(a netip.Addr) string {
+// replaced returns a reason if the kernel does not connect from a, even if a socket
+// is bound to it, or "".
+func (p *Policy) replaced(a netip.Addr) string {
 	switch {
-	case a.IsUnspecified(), a.Is4() && thisNetwork.Contains(a):
+	case unspecified(a):
 		return "unspecified"
-	case a.IsLoopback():
-		return "loopback"
 	case a.IsMulticast():
 		return "multicast"
 	case a == broadcast:
 		return "broadcast"
+	case p.Replaced != nil && p.Replaced.Contains(a):
+		return "the gateway's own address"
+	}
+	return ""
+}
+
+func unspecified(a netip.Addr) bool { return a.IsUnspecified() || a.Is4() && thisNetwork.Contains(a) }
+
+// class returns the class of addresses that makes a a denied source on any
+// gateway, or "".
+func class(a netip.Addr) string {
+	switch {
+	case a.IsLoopback():
+		return "loopback"
 	case a.IsLinkLocalUnicast():
 		return "link-local"
 	case compatible.Contains(a):
 		return "IPv4-compatible"
 	}
 	return ""
+}
+
+// embeds returns a reason if a contains an IPv4 address that a header must not
+// name, or "".
+func (p *Policy) embeds(a, backend netip.Addr) string {
+	return Embeds(a, func(v4 netip.Addr) bool { return v4 == backend || p.Denies(v4) })
+}
+
+// Denies reports whether an address is one that no header should name, whatever the
+// backend is: it belongs to a special class or to the gateway. It does not consider
+// Allow or what a contains. a must be unmapped.
+func (p *Policy) Denies(a netip.Addr) bool {
+	return p.replaced(a) != "" || class(a) != "" || p.Own != nil && p.Own.Contains(a)
 }
 
 // scoped reports whether the IPv6 address a is ambiguous without a zone.

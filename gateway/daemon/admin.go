@@ -128,6 +128,18 @@ func (d *daemon) sharePort(g *gate) error {
 // adminSocketName is the name of the endpoint's socket when it is handed over.
 func adminSocketName(at admin.Address) string { return "admin " + at.String() }
 
+// listeners returns the TCP socket on which the endpoint listens, if there is one.
+func (e *endpoint) listeners() []forward.OwnListener {
+	if e == nil {
+		return nil
+	}
+	at := admin.AddressOf(e.gate).TCP
+	if !at.IsValid() {
+		return nil
+	}
+	return []forward.OwnListener{{Addr: at, DualStack: true}} // as package net opens wildcards
+}
+
 // attach shows the gateway on the endpoint.
 func (e *endpoint) attach(g admin.Gateway) {
 	if e != nil {

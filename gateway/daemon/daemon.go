@@ -190,6 +190,7 @@ func (d *daemon) open() error {
 	if err != nil {
 		return explainInUse(doctor.This(), err)
 	}
+	g.Reserve(d.admin.listeners()...)
 	d.gateway = g
 	close(d.opened)
 	return nil

@@ -33,13 +33,16 @@ const (
 	upgradeDescriptors = 2 + 1 + 2 + 1 + 1
 	// notifyDescriptors is that of a message to systemd that is under way.
 	notifyDescriptors = 1
+	// addressDescriptors are those of the events about the host's addresses, and of a
+	// list of them.
+	addressDescriptors = 2
 )
 
 // Reserved returns how many file descriptors a daemon needs at most besides those of
 // event loops, listeners, connections and copies of listeners. They must be there at
 // the limit of connections, too.
 func Reserved(a Admin) int {
-	n := upgradeDescriptors + notifyDescriptors + doctor.MaxDescriptors
+	n := upgradeDescriptors + notifyDescriptors + addressDescriptors + doctor.MaxDescriptors
 	if !a.Address.IsZero() {
 		n += admin.Descriptors + PerListener
 	}

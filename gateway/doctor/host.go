@@ -27,8 +27,8 @@ type Host struct {
 	// Options tests the socket options for foreign addresses, for marks, or for
 	// both; see [unproxy/transparent.Check].
 	Options func(foreign, mark bool) error
-	// Addresses returns the addresses of this host.
-	Addresses func() ([]netip.Addr, error)
+	// Addresses returns the prefixes of which this host has every address.
+	Addresses func() ([]netip.Prefix, error)
 	// Lookup resolves a host name.
 	Lookup lookupFunc
 	// Connect opens a connection and closes it at once. It returns the local

@@ -30,7 +30,7 @@ func This() Host {
 		Executable:       executable,
 		FileCapabilities: fileCapabilities("/proc/self/exe"),
 		Options:          testOptions,
-		Addresses:        transparent.HostAddresses,
+		Addresses:        ownAddresses,
 		Lookup:           routing.Resolve,
 		Connect:          connect,
 		Listen:           listen,
@@ -171,4 +171,10 @@ func bind(kind int, at netip.AddrPort, dualStack bool) error {
 		return os.NewSyscallError("bind", errno)
 	}
 	return nil
+}
+
+// ownAddresses returns the addresses that this host accepts packets to.
+func ownAddresses() ([]netip.Prefix, error) {
+	own, _, err := routing.OwnAddresses()
+	return own, err
 }

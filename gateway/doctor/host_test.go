@@ -123,7 +123,7 @@ func (w *world) host() Host {
 	return Host{
 		Files: files, Executable: "/usr/bin/unproxy", FileCapabilities: w.fileCaps,
 		Options:   func(bool, bool) error { return w.optionErr },
-		Addresses: func() ([]netip.Addr, error) { return []netip.Addr{ap("10.9.0.1:0").Addr()}, nil },
+		Addresses: func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}, nil },
 		Lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a := w.names[name]; a != nil {
 				return slices.Clone(a), nil

@@ -28,21 +28,11 @@ func (s *session) caller() Caller {
 // and started is false; wait means that a descriptor or memory is lacking, which may change soon.
 func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 	s.backend, s.source = to, address{}
-	f := s.listener.forward
-	if s.spoof {
-		choice := f.Source.Choose(s.client.unpack(), to.Addr)
-		if choice.Rejection != transparent.None {
-			s.outcome, s.endedBy = record.SourceDenied, record.Gateway
-			s.setReason(choice.Reason)
-			if choice.Rejection == transparent.FamilyMismatched {
-				s.outcome = record.FamilyMismatch
-			}
-			return false, false
-		}
-		s.source = pack(choice.Source)
+	if s.spoof && !s.chooseSource(to.Addr) {
+		return false, false
 	}
 	errno, again := s.connect(l, s.source.unpack())
-	if again && s.source.port != 0 && f.Source.SourcePort == transparent.Prefer {
+	if again && s.source.port != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
 		s.tally.PortFallbacks++
 		s.source.port = 0
 		errno, _ = s.connect(l, s.source.unpack())
@@ -52,6 +42,12 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 		s.explainLimit(l, errno)
 		return false, lacksResources(errno)
 	}
+	if s.source.isValid() && !s.verifySource(l) {
+		s.denySource("the kernel connects from another address")
+		s.source = address{}
+		s.resetSide(l, backend)
+		return false, false
+	}
 	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
 		s.closeBackend(l)
@@ -59,6 +55,26 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 	}
 	s.sides[backend].watchesWrites = true
 	return true, false
+}
+
+// chooseSource sets the source of a transparent connection. It returns false, and sets the outcome,
+// if the policy rejects the client.
+func (s *session) chooseSource(to netip.AddrPort) bool {
+	choice := s.listener.forward.Source.Choose(s.client.unpack(), to)
+	if choice.Rejection == transparent.None {
+		s.source = pack(choice.Source)
+		return true
+	}
+	s.denySource(choice.Reason)
+	if choice.Rejection == transparent.FamilyMismatched {
+		s.outcome = record.FamilyMismatch
+	}
+	return false
+}
+
+func (s *session) denySource(reason string) {
+	s.outcome, s.endedBy = record.SourceDenied, record.Gateway
+	s.setReason(reason)
 }
 
 // explainLimit handles the errors that mean a limit without saying so: no source port is left, or
@@ -179,12 +195,18 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, fa
 	return payload, false, true
 }
 
-// readSourcePort records the source port that the kernel chose, because the backend's own log shows
-// it.
-func (s *session) readSourcePort(l *loop) {
-	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
-		s.source = pack(source)
+// verifySource reports whether the kernel connects from the address that the socket was bound to. It
+// replaces addresses of some types, such as broadcast addresses, with one of the host's own
+// (__inet_bind), of which the policy may not know all. connect(2) sets the address before it sends
+// the SYN, so no payload has been sent yet. verifySource also records the source port, which the
+// kernel may have chosen, because the backend's own log shows it.
+func (s *session) verifySource(l *loop) bool {
+	source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd))
+	if errno != 0 || source.Addr() != s.source.unpack().Addr() {
+		return false
 	}
+	s.source = pack(source)
+	return true
 }
 
 // closeBackend closes the socket to a backend that will not be used.

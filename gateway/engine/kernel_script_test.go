@@ -64,6 +64,7 @@ type plan struct {
 	errno  syscall.Errno // of connect(2) itself
 	result syscall.Errno // of the connection, if connect(2) is in progress
 	waits  int           // Waits until the result arrives; -1: never
+	source netip.Addr    // that connect(2) takes instead of the one that is bound; invalid: none
 }
 
 // dial is an attempt to connect.

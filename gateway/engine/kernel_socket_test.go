@@ -373,6 +373,9 @@ func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: connect(2) assigns the port
 		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
 	}
+	if f.source.IsValid() && f.plan.source.IsValid() { // as __inet_bind does with a broadcast address
+		f.source = netip.AddrPortFrom(f.plan.source, f.source.Port())
+	}
 	if f.plan.errno != 0 {
 		return f.plan.errno
 	}

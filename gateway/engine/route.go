@@ -107,22 +107,24 @@ func (r *Route) denyReason(to netip.AddrPort) string {
 		return "destination address or port is zero" // connect(2) takes 0.0.0.0 as this host
 	case r.receives(to):
 		return "destination is this listener"
+	case r.isOwnListener(to):
+		return "destination is another listener of this gateway"
 	}
-	return ""
+	return transparent.Embeds(to.Addr(), func(v4 netip.Addr) bool {
+		at := netip.AddrPortFrom(v4, to.Port())
+		return r.receives(at) || r.isOwnListener(at) || r.Forward.Source.Denies(v4) && !allowed.Contains(v4)
+	})
 }
 
 // receives reports whether packets to a reach the listener without a packet filter.
 func (r *Route) receives(a netip.AddrPort) bool {
-	at := r.Bound.Addr
-	if !at.IsValid() || a.Port() != at.Port() {
-		return false
-	}
-	if !at.Addr().IsUnspecified() {
-		return a.Addr() == at.Addr()
-	}
-	own := r.Forward.Source.Own
-	return (r.Listener.DualStack || a.Addr().Is4() == at.Addr().Is4()) &&
-		(a.Addr().IsLoopback() || own != nil && own.Contains(a.Addr()))
+	return r.Listener.Own(r.Bound.Addr, r.Forward.Datagrams).Receives(a, r.Forward.Source.Own)
+}
+
+// isOwnListener reports whether packets to a reach any listener of this process without a packet
+// filter.
+func (r *Route) isOwnListener(a netip.AddrPort) bool {
+	return r.Forward.OwnListeners.Receive(a, r.Forward.Datagrams, r.Forward.Source.Own)
 }
 
 // NoTarget returns the outcome, party and reason of a connection for which Targets returned

@@ -271,9 +271,6 @@ func (s *session) connected(l *loop) {
 	s.connectedAt = l.kernel.Now()
 	s.tally.ObserveConnect(time.Duration(s.connectedAt - s.headerAt))
 	s.lastActive = l.now
-	if s.source.isValid() && s.source.port == 0 {
-		s.readSourcePort(l)
-	}
 	s.outcome, s.endedBy, s.failure = record.OK, record.Gateway, nil
 	s.armRelay(l)
 	s.relay(l)

@@ -70,8 +70,11 @@ type Forward struct {
 	Transparent bool
 	Source      transparent.Policy
 	// AllowDestination is the set of destinations that a FromHeader backend may
-	// connect to. A destination never leads back to its own listener.
+	// connect to. A destination never leads to one of OwnListeners.
 	AllowDestination Addresses
+	// OwnListeners are the sockets on which this process listens. The gateway
+	// sets it, and completes it before the first connection; nil is none.
+	OwnListeners *OwnListeners
 	// Mark is the SO_MARK of sockets to the backend; 0 sets none.
 	Mark uint32
 	// ConnectTimeout limits the time for all backends together; 0 is no limit.
