@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
@@ -37,6 +35,7 @@ type worker struct {
 	lastPeer classification
 	draining bool
 	closed   bool
+	phase    phase
 	alarm    int64 // deadline that is set; 0 is none
 
 	traffic  traffic // since the last turn
@@ -60,13 +59,14 @@ func (w *worker) keyOf(f *flow) uint64 {
 	return uint64(f.generation)<<keyBits | uint64(f.index) + uint64(len(w.listeners)) + 1
 }
 
-// Start starts receiving.
+// Start starts receiving. With sockets of the process before this one it waits for
+// [Relay.Serve].
 func (w *worker) Start() {
-	for i, ls := range w.listeners {
-		if errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1); errno != 0 {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: systemError("epoll_ctl", errno)})
-		}
+	if len(w.relay.inherited) > 0 {
+		w.phase = waiting
+		return
 	}
+	w.watchListeners()
 }
 
 // Event serves the socket of a listener or a flow.
@@ -95,8 +95,14 @@ func (w *worker) Rest() {
 func (w *worker) Alarm() {
 	w.readPending()
 	w.alarm = 0
+	if w.phase == suspended || w.phase == waiting {
+		return
+	}
 	w.checkListeners()
 	w.reportDrops()
+	if w.phase == left {
+		return
+	}
 	for _, l := range w.lists {
 		w.expire(l)
 	}
@@ -149,11 +155,15 @@ func (w *worker) StopAccepting() {
 	w.wakeAt(w.host.Now() + 1)
 }
 
-// Cut ends every flow.
+// Cut ends every flow. Those that another process goes on with are forgotten.
 func (w *worker) Cut() {
 	w.readPending()
 	for _, l := range w.lists {
 		for l.first != nil {
+			if w.phase == left || w.phase == waiting {
+				w.leave(l.first)
+				continue
+			}
 			w.endAs(l.first, record.Drained, record.Gateway, "")
 		}
 	}
@@ -170,7 +180,7 @@ func (w *worker) Close() {
 	w.checkListeners()
 	w.reportDrops()
 	for _, ls := range w.listeners {
-		w.kernel.Close(ls.fd)
+		w.closeListener(ls)
 	}
 	if w.batch != nil {
 		w.batch.Close()

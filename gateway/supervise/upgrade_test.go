@@ -63,7 +63,7 @@ func playChild(part string) error {
 	if os.Getenv("LISTEN_FDS")+os.Getenv(upgradeMark)+os.Getenv("WATCHDOG_PID") != "" {
 		return errors.New("the environment speaks of sockets")
 	}
-	if err := in.Parent.Ready(); err != nil {
+	if err := in.Parent.Ready(nil); err != nil {
 		return err
 	}
 	return answerOnce(in.Sockets)
@@ -226,7 +226,7 @@ func TestThisProgramKeepsLinks(t *testing.T) {
 func TestNoParent(t *testing.T) {
 	var p *Parent
 	p.Failed(errors.New("alone"))
-	if err := p.Ready(); err != nil {
+	if err := p.Ready(nil); err != nil {
 		t.Error(err)
 	}
 }
