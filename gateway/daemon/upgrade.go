@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -42,7 +41,8 @@ type upgraded struct {
 }
 
 // mostStill is how long datagrams may wait in the kernel's queues while the successor
-// takes the flows. Thousands of flows take milliseconds.
+// takes the flows, unless --upgrade-timeout is shorter. Thousands of flows take
+// milliseconds.
 const mostStill = 10 * time.Second
 
 // handFlows waits until the child serves, and passes it the flows of UDP. With an error
@@ -51,7 +51,7 @@ func (d *daemon) handFlows(child *supervise.Child) upgraded {
 	if err := child.AwaitReady(d.config.Gateway.UpgradeTimeout); err != nil {
 		return upgraded{err: err}
 	}
-	until := time.Now().Add(mostStill)
+	until := time.Now().Add(min(mostStill, d.config.Gateway.UpgradeTimeout))
 	ctx, cancel := context.WithDeadlineCause(context.Background(), until, errStalled)
 	defer cancel()
 	flows, err := d.gateway.HandOverFlows(ctx, func(message []byte, fds []int) ([]byte, error) {
@@ -59,20 +59,12 @@ func (d *daemon) handFlows(child *supervise.Child) upgraded {
 	})
 	if err != nil {
 		child.End()
-		return upgraded{err: fmt.Errorf("hand over the flows of UDP: %w", childEnded(err))}
+		return upgraded{err: fmt.Errorf("hand over the flows of UDP: %w", err)}
 	}
 	return upgraded{flows: flows}
 }
 
-var errStalled = fmt.Errorf("an event loop did not answer within %v", mostStill)
-
-// childEnded puts the end of the channel into words.
-func childEnded(err error) error {
-	if errors.Is(err, io.EOF) {
-		return errors.New("the new process ended meanwhile")
-	}
-	return err
-}
+var errStalled = errors.New("an event loop did not answer in time")
 
 // noUpgrade returns why there can be no upgrade now, or "".
 func (l *life) noUpgrade() string {

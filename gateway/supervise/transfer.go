@@ -1,8 +1,8 @@
 package supervise
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -18,9 +18,15 @@ const (
 
 // Exchange sends a message with copies of descriptors to the child, and returns its
 // answer. It may follow AwaitReady and come before Commit. At most 253 descriptors and
-// 64 KiB travel in a message. The error is [io.EOF] if the child has ended; after any
-// error only [Child.End] may follow.
+// 64 KiB travel in a message. With an error the child has ended.
 func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
+	if answer, err = c.exchange(message, fds, until); err != nil {
+		return nil, c.end(err, "meanwhile")
+	}
+	return answer, nil
+}
+
+func (c *Child) exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
 	if err := c.channel.SetDeadline(until); err != nil {
 		return nil, fmt.Errorf("talk to the new process: %w", err)
 	}
@@ -29,13 +35,10 @@ func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []b
 	}
 	answer = make([]byte, mostMessage)
 	n, err := c.channel.Read(answer)
-	if err == io.EOF {
-		return nil, io.EOF
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errors.New("the new process did not answer in time")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("wait for the new process to answer: %w", err)
-	}
-	return answer[:n], nil
+	return answer[:n], err
 }
 
 func (c *Child) send(message []byte, fds []int) error {

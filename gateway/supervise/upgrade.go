@@ -164,13 +164,18 @@ func (c *Child) killGroup() {
 // not: what it said itself, how it ended, or that it took longer than patience. With
 // an error the child has ended.
 func (c *Child) AwaitReady(patience time.Duration) error {
-	err := c.hear(patience)
-	if err == nil {
-		return nil
+	if err := c.hear(patience); err != nil {
+		return c.end(err, "before it was ready")
 	}
+	return nil
+}
+
+// end ends the child after an error. If it had ended by itself, and so caused the
+// error, the result says that instead.
+func (c *Child) end(err error, when string) error {
 	c.End()
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the new process ended before it was ready: %v", c.state)
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("the new process ended %s: %v", when, c.state)
 	}
 	return err
 }
