@@ -223,7 +223,8 @@ func (g *Gateway) Started() <-chan struct{} { return g.started }
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
 // Sockets returns copies of the listening sockets, for the process that takes
-// over. Call it only after the start and before the drain.
+// over. The caller owns them, with an error too. Call it only after the start and
+// before the drain.
 func (g *Gateway) Sockets() ([]forward.Socket, error) {
 	streams, err := g.engine.Sockets()
 	if err != nil {

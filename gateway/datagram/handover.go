@@ -243,6 +243,7 @@ func (w *worker) suspend() struct{} {
 	w.Rest()
 	w.checkListeners()
 	w.phase = suspended
+	w.walks++
 	for _, ls := range w.listeners {
 		w.host.Unwatch(ls.fd)
 	}
@@ -311,11 +312,14 @@ func (w *worker) someFlows(number int, visit func(*flow)) (next int) {
 	return end
 }
 
-// eachFlow calls visit for every flow, in several turns of the loop, and then done.
+// eachFlow calls visit for every flow, in several turns of the loop, and then done. It
+// stops when another walk begins, the flows are suspended, or the worker closes.
 func (w *worker) eachFlow(visit func(*worker, *flow), done func()) {
+	w.walks++
+	walk := w.walks
 	var step func(int)
 	step = func(number int) {
-		if w.closed {
+		if w.closed || w.walks != walk {
 			return
 		}
 		next := w.someFlows(number, func(f *flow) { visit(w, f) })

@@ -356,6 +356,58 @@ func TestSuspended(t *testing.T) {
 	r.ended(1, record.OK, record.Timeout)
 }
 
+// An upgrade may begin while the flows of the one before are still being resumed: what
+// is left of that must not take effect later.
+func TestSuspendedAgain(t *testing.T) {
+	r := one(t, plain(server))
+	for i := range stepFlows + 10 {
+		r.from(netip.AddrPortFrom(lb.Addr(), uint16(1000+i)), a+"x")
+	}
+	w, h := r.worker(), r.hosts[0]
+	suspend := func() {
+		w.suspend()
+		for next := 0; next >= 0; next = w.unwatchFrom(next) {
+		}
+	}
+	suspend()
+	w.resume()
+	if len(h.calls) != 1 {
+		t.Fatalf("%d flows are no more than one step", stepFlows+10)
+	}
+	suspend()
+	r.settle()
+	if len(h.watched) != 0 || w.phase != suspended {
+		t.Errorf("%d sockets are watched, in phase %d", len(h.watched), w.phase)
+	}
+	w.resume()
+	r.settle()
+	if len(h.watched) != stepFlows+11 || w.phase != serving {
+		t.Errorf("%d sockets are watched, in phase %d", len(h.watched), w.phase)
+	}
+}
+
+// What the queue of a listener loses is counted by one of the two processes, and once.
+func TestOverflowsAreCountedOnce(t *testing.T) {
+	old, r := one(t, plain(server)), one(t, plain(server))
+	r.worker().phase = waiting
+	old.from(lb, a+"x")
+	lose := func() {
+		old.front(0).drops += 3
+		r.front(0).drops = old.front(0).drops // it is one socket
+	}
+	lose() // the old one knows of these
+	old.worker().suspend()
+	r.relay.begin()
+	r.settle()
+	lose()
+	r.relay.Serve()
+	r.settle()
+	r.from(lb, a+"x")
+	r.pass(2 * time.Second)
+	old.dropped(map[Drop]uint64{ReceiveQueueFull: 3})
+	r.dropped(map[Drop]uint64{ReceiveQueueFull: 3})
+}
+
 // A loop that is stalled ends the handover and not the service.
 func TestHandoverOfAStalledLoop(t *testing.T) {
 	back := namingEcho(t)

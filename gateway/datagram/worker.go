@@ -36,7 +36,8 @@ type worker struct {
 	draining bool
 	closed   bool
 	phase    phase
-	alarm    int64 // deadline that is set; 0 is none
+	walks    uint32 // over all flows that have begun, see eachFlow
+	alarm    int64  // deadline that is set; 0 is none
 
 	traffic  traffic // since the last turn
 	counters counters
