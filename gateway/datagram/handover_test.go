@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -301,8 +302,11 @@ func TestTakenFlowIsCountedAndEnds(t *testing.T) {
 	w := r.worker()
 	w.phase = waiting
 	states := old.flows()
-	for i := range states { // in the opposite order of their activity
-		s := old.worker().stateOf(states[len(states)-1-i])
+	if states[0].lastActive < states[2].lastActive {
+		slices.Reverse(states) // into the opposite order of their activity
+	}
+	for _, f := range states {
+		s := old.worker().stateOf(f)
 		fd, _ := r.Socket(unix.AF_INET)
 		if v := w.takeFlow(&takenFlow{state: s, fd: fd, socket: w.listeners[0]}); v != taken {
 			t.Fatal(v.reason())
@@ -312,6 +316,11 @@ func TestTakenFlowIsCountedAndEnds(t *testing.T) {
 	r.settle()
 	r.from(netip.AddrPortFrom(lb.Addr(), 999), a+"x")
 	r.dropped(map[Drop]uint64{Limit: 1})
+	for _, f := range r.flows() {
+		if !f.counted {
+			t.Errorf("the flow of %v is not counted", f.peer)
+		}
+	}
 	for i, after := range []time.Duration{30 * time.Second, 10 * time.Second, 10 * time.Second} {
 		r.pass(after - time.Second)
 		if len(r.records) != i {
