@@ -463,3 +463,34 @@ func TestUDPUpgradeReloads(t *testing.T) {
 		oneEach(t, streams)
 	})
 }
+
+// A client's address and port still belong to one flow: through another socket of the
+// load balancer its flow ends and the new one has them, as without an upgrade. A second
+// destination of the same client gets another port.
+//
+//	lb :a ──A──▶ gateway ◀── SIGUSR2 ──A's own address──▶ backend
+//	lb :b ──A──▶
+func TestUDPUpgradeKeepsClaims(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		returnPaths(t, 3000)
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		g := startLine(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000",
+			"--trust", "127.0.0.1", "--transparent", "--loops", "2")
+		one, two := lab.ListenUDP(t, "127.0.0.1:0"), lab.ListenUDP(t, "127.0.0.1:0")
+		one.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "one"))
+		backend.Expect(t, "one")
+		g.upgrade()
+		two.Send(t, gatewayUDP, lab.V2Datagram(client4, netip.AddrPortFrom(dest4.Addr(), 444), "elsewhere"))
+		if from := backend.Expect(t, "elsewhere"); from.Addr() != client4.Addr() || from == client4 {
+			t.Errorf("the backend saw %v, want another port of %v", from, client4)
+		}
+		two.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "two"))
+		if from := backend.Expect(t, "two"); from != client4 {
+			t.Errorf("the backend saw %v, want %v", from, client4)
+		}
+		backend.Reply(t, client4, "re two")
+		two.Expect(t, "re two")
+		g.NextConnection(t).Expect(t, "outcome", "ok", "by", "peer", "peer", one.Addr.String(), "datagrams_in", "1")
+	})
+}

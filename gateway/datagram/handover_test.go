@@ -58,18 +58,6 @@ func (l *live) pass(message []byte, fds []int) ([]byte, error) {
 	return l.relay.Take(message, copies), nil
 }
 
-// handOver has next go on with the flows.
-func (l *live) handOver(next *live) *Handover {
-	l.Helper()
-	h, err := l.relay.HandOver(l.Context(), next.pass)
-	if err != nil {
-		l.Fatal(err)
-	}
-	h.Leave()
-	next.relay.Serve()
-	return h
-}
-
 // namingEcho is a backend that answers every datagram with itself and its source.
 func namingEcho(t *testing.T) *net.UDPConn {
 	t.Helper()
