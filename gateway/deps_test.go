@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/readiness",
 		"gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/doctor",
+	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
 		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
 		"gateway/record", "transparent", unix},

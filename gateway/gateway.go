@@ -219,8 +219,16 @@ func (g *Gateway) Started() <-chan struct{} { return g.started }
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
 // Sockets returns copies of the listening sockets, for the process that takes
-// over. Call it only after the start and before the drain.
-func (g *Gateway) Sockets() ([]forward.Socket, error) { return g.engine.Sockets() }
+// over. The caller owns them, with an error too. Call it only after the start and
+// before the drain.
+func (g *Gateway) Sockets() ([]forward.Socket, error) {
+	streams, err := g.engine.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	datagrams, err := g.relay.Sockets()
+	return append(streams, datagrams...), err
+}
 
 // HandOver stops accepting and drains, because another process serves what
 // [Gateway.Sockets] returned. Connections that wait in the listeners' queues are

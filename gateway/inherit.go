@@ -21,7 +21,8 @@ func Adopt(c *config.Config, sockets []supervise.Socket) (left []supervise.Socke
 	a := adoption{sockets: slices.Clone(sockets)}
 	for _, f := range c.Forwards {
 		if f.Datagrams {
-			continue // only stream sockets are handed over
+			a.datagrams(f)
+			continue
 		}
 		var all []forward.Listener
 		for _, l := range f.Listeners {
@@ -66,6 +67,17 @@ func (a *adoption) listener(l forward.Listener) []forward.Listener {
 		return []forward.Listener{l}
 	}
 	return all
+}
+
+// datagrams gives the UDP listeners of f their sockets, which come from the process
+// before this one alone.
+func (a *adoption) datagrams(f *forward.Forward) {
+	for i := range f.Listeners {
+		l := &f.Listeners[i]
+		for s, ok := a.take(l.SharedName(0)); ok; s, ok = a.take(l.SharedName(len(l.Shared))) {
+			l.Shared = append(l.Shared, forward.Socket{Name: s.Name, FD: s.FD})
+		}
+	}
 }
 
 func listeningSocket(s supervise.Socket) *forward.Socket {

@@ -360,19 +360,3 @@ func TestUDPAddressTaken(t *testing.T) {
 		}
 	})
 }
-
-// Flows cannot be handed to another process: the one that has them goes on.
-func TestUDPNoUpgrade(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
-		g := udpGateway(t)
-		g.Signal(syscall.SIGUSR2)
-		if line := g.WaitLog(t, "no upgrade"); !strings.Contains(line.String("reason"), "UDP") {
-			t.Errorf("logged %v", line)
-		}
-		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "hello"))
-		backend.Reply(t, backend.Expect(t, "hello"), "and back")
-		peer.Expect(t, "and back")
-	})
-}

@@ -41,7 +41,7 @@ func (l *loader) connections() {
 				streams+datagrams, l.src.Descriptors), moreDescriptors))
 		return
 	}
-	free -= l.copies(free, streams, datagrams)
+	free -= l.copies(free, streams+datagrams)
 	share := free
 	if streams > 0 && datagrams > 0 {
 		share = max(2, free/2)
@@ -55,23 +55,20 @@ func (l *loader) connections() {
 }
 
 // copies returns how many of the free descriptors are kept back for an upgrade, which
-// copies the listeners. With forwards of UDP there is no upgrade. If there are too
+// copies the listening sockets; those of flows need no copy here. If there are too
 // few, the gateway serves without that reserve.
-func (l *loader) copies(free, streams, datagrams int) int {
-	n := streams * l.src.PerListener
-	switch {
-	case datagrams > 0:
-		return 0
-	case free-n < 2:
-		l.warnings = append(l.warnings, Warning{
-			Message: fmt.Sprintf("%d file descriptors are too few for an upgrade (SIGUSR2) of %d listeners, it copies each",
-				l.src.Descriptors, streams),
-			Hint:  moreDescriptors,
-			About: AboutDescriptors,
-		})
-		return 0
+func (l *loader) copies(free, sockets int) int {
+	n := sockets * l.src.PerListener
+	if free-n >= 2 {
+		return n
 	}
-	return n
+	l.warnings = append(l.warnings, Warning{
+		Message: fmt.Sprintf("%d file descriptors are too few for an upgrade (SIGUSR2) of %d listeners, it copies each",
+			l.src.Descriptors, sockets),
+		Hint:  moreDescriptors,
+		About: AboutDescriptors,
+	})
+	return 0
 }
 
 const (

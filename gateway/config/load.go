@@ -25,8 +25,8 @@ type Source struct {
 	// Descriptors is how many files the process may have open at once, which
 	// limits the number of connections; 0 is unknown. Reserved is how many of
 	// them are not for forwards, such as those of an admin endpoint, and
-	// PerListener how many an upgrade needs for each TCP listener besides the
-	// listener's own.
+	// PerListener how many an upgrade needs for each listening socket besides
+	// its own.
 	Descriptors, Reserved, PerListener int
 	// Activated is how many sockets systemd handed over: a listener systemd:NAME
 	// takes all that have its name.

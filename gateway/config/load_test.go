@@ -349,6 +349,11 @@ func TestMaxFlows(t *testing.T) {
 	if want := 1024 - 20 - 128 - 32 - 8; c.MaxFlows != want || c.MaxConnections != 0 || c.Forwards[0].MaxFlows != 7 {
 		t.Errorf("%d flows, %d of the forward, %d connections; want %d, 7, 0", c.MaxFlows, c.Forwards[0].MaxFlows, c.MaxConnections, want)
 	}
+	src.PerListener = 1
+	if c, _, err := Load(src); err != nil || c.MaxFlows != 1024-2*20-128-32-8 {
+		t.Errorf("with a copy of each socket for an upgrade: %d flows, %v", c.MaxFlows, err)
+	}
+	src.PerListener = 0
 	src.Forwards = append(src.Forwards, ":1-4=127.0.0.1:99")
 	c, _, err = Load(src)
 	if err != nil {

@@ -26,7 +26,7 @@ type life struct {
 	drainTicks <-chan time.Time // nil unless it drains
 
 	successor  *supervise.Child // started by an upgrade, until it is ready or has failed
-	upgraded   chan error       // the result of that upgrade
+	upgraded   chan upgraded    // the result of that upgrade
 	handedOver bool             // the successor serves
 }
 
@@ -34,7 +34,7 @@ func newLife(d *daemon, signals <-chan os.Signal, startDrain context.CancelFunc)
 	return &life{
 		daemon: d, signals: signals, startDrain: startDrain,
 		reloads:  make(chan struct{}, 1),
-		upgraded: make(chan error, 1),
+		upgraded: make(chan upgraded, 1),
 	}
 }
 
@@ -57,8 +57,8 @@ func (l *life) live(exit <-chan struct{}) {
 			l.signal(s)
 		case request := <-l.stopRequests:
 			l.stopOnce(request)
-		case err := <-l.upgraded:
-			l.finishUpgrade(err)
+		case result := <-l.upgraded:
+			l.finishUpgrade(result)
 		case now := <-l.drainTicks:
 			l.systemd.tell(supervise.Status(l.drainStatus(now)))
 		case <-exit:
@@ -76,10 +76,12 @@ func (l *life) ready() {
 		if l.parent == nil {
 			return
 		}
-		if err := l.parent.Ready(); err != nil {
+		err := l.parent.Ready(l.gateway.TakeFlows)
+		l.gateway.ServeFlows()
+		if err != nil {
 			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
 		}
-		l.log.Info().Int("pid", os.Getpid()).Msg("took over from the process before")
+		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the process before")
 	}()
 }
 

@@ -23,7 +23,8 @@ func Descriptors() int {
 	return int(min(limit.Max, math.MaxInt32))
 }
 
-// PerListener is how many file descriptors an upgrade needs for each listener: a copy.
+// PerListener is how many file descriptors an upgrade needs for each
+// listening socket: a copy.
 const PerListener = 1
 
 const (

@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/forward"
+	"unproxy/gateway/datagram"
 	"unproxy/gateway/supervise"
 )
 
@@ -26,8 +30,41 @@ func (l *life) upgrade() {
 	l.log.Info().Str("program", l.program.Path).Int("child", child.PID).
 		Msg("upgrade: started the process that is to take over")
 	l.successor = child
-	go func() { l.upgraded <- child.AwaitReady(l.config.Gateway.UpgradeTimeout) }()
+	go func() { l.upgraded <- l.handFlows(child) }()
 }
+
+// upgraded is the result of an upgrade: the flows of UDP that the successor has, or
+// the error that ended it.
+type upgraded struct {
+	flows *datagram.Handover
+	err   error
+}
+
+// mostStill is how long datagrams may wait in the kernel's queues while the successor
+// takes the flows, unless --upgrade-timeout is shorter. Thousands of flows take
+// milliseconds.
+const mostStill = 10 * time.Second
+
+// handFlows waits until the child serves, and passes it the flows of UDP. With an error
+// the child has ended, and the flows go on here.
+func (d *daemon) handFlows(child *supervise.Child) upgraded {
+	if err := child.AwaitReady(d.config.Gateway.UpgradeTimeout); err != nil {
+		return upgraded{err: err}
+	}
+	until := time.Now().Add(min(mostStill, d.config.Gateway.UpgradeTimeout))
+	ctx, cancel := context.WithDeadlineCause(context.Background(), until, errStalled)
+	defer cancel()
+	flows, err := d.gateway.HandOverFlows(ctx, func(message []byte, fds []int) ([]byte, error) {
+		return child.Exchange(message, fds, until)
+	})
+	if err != nil {
+		child.End()
+		return upgraded{err: fmt.Errorf("hand over the flows of UDP: %w", err)}
+	}
+	return upgraded{flows: flows}
+}
+
+var errStalled = errors.New("an event loop did not answer in time")
 
 // noUpgrade returns why there can be no upgrade now, or "".
 func (l *life) noUpgrade() string {
@@ -38,8 +75,6 @@ func (l *life) noUpgrade() string {
 		return "one is under way"
 	case !l.serving:
 		return "this process is not ready itself"
-	case slices.ContainsFunc(l.config.Gateway.Forwards, func(f *forward.Forward) bool { return f.Datagrams }):
-		return "there are forwards of UDP, whose flows cannot be handed over: restart the gateway"
 	case os.Getpid() == 1:
 		return "this is process 1 of its container, which would end with it: replace the container"
 	}
@@ -73,16 +108,19 @@ func (l *life) copySockets() ([]supervise.Socket, error) {
 }
 
 // finishUpgrade leaves the service to the successor, or goes on serving if that
-// failed with err.
-func (l *life) finishUpgrade(err error) {
+// failed.
+func (l *life) finishUpgrade(result upgraded) {
 	child := l.successor
 	l.successor = nil
 	if l.draining() {
+		if result.flows != nil {
+			result.flows.Resume()
+		}
 		l.log.Warn().Msg("upgrade given up: the gateway drains")
 		return
 	}
-	if err != nil {
-		l.upgradeFailed(err)
+	if result.err != nil {
+		l.upgradeFailed(result.err)
 		return
 	}
 	timeout := l.config.Gateway.DrainTimeout
@@ -91,13 +129,23 @@ func (l *life) finishUpgrade(err error) {
 	l.systemd.tell(supervise.MainPID(child.PID), supervise.Status(fmt.Sprintf("process %d takes over", child.PID)))
 	l.systemd.silence()
 	child.Commit()
+	result.flows.Leave()
 	l.gateway.HandOver()
 	go func() {
 		l.admin.leave()
 		l.admin.close()
 	}()
-	l.log.Info().Int("child", child.PID).Int("active", l.gateway.Counters().Active).Str("timeout", timeout.String()).
-		Msg("handed over; draining")
+	l.logRefused(result.flows)
+	l.log.Info().Int("child", child.PID).Int("active", l.gateway.Counters().Active).Int("flows", result.flows.Taken).
+		Str("timeout", timeout.String()).Msg("handed over; draining")
+}
+
+// logRefused logs how many flows the successor did not take, by the reason.
+func (l *life) logRefused(flows *datagram.Handover) {
+	for _, reason := range slices.Sorted(maps.Keys(flows.Refused)) {
+		l.log.Warn().Int("count", flows.Refused[reason]).Str("reason", reason).
+			Msg("flows were not taken over and end")
+	}
 }
 
 func (l *life) upgradeFailed(err error) {

@@ -36,6 +36,8 @@ type Kernel interface {
 	// Batch prepares for up to n reads, or writes of non-empty datagrams, at
 	// once; nil if the system does not offer it.
 	Batch(n int) kernel.Batch
+	// Duplicate returns a second descriptor of the same open socket.
+	Duplicate(fd int) (int, syscall.Errno)
 	// Overflows returns the number of datagrams that the kernel dropped because
 	// the receive queue was full. It wraps at 2³².
 	Overflows(fd int) uint32

@@ -149,6 +149,17 @@ func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 
 func (k *script) Close(fd int) { k.socket(fd, "close").isOpen = false }
 
+// Duplicate copies the socket, whose queue is then one of its own.
+func (k *script) Duplicate(fd int) (int, syscall.Errno) {
+	s := *k.socket(fd, "dup")
+	if k.limit > 0 && k.open() >= k.limit {
+		return -1, unix.EMFILE
+	}
+	s.fd = len(k.sockets) + 3
+	k.sockets = append(k.sockets, &s)
+	return s.fd, 0
+}
+
 func (k *script) Overflows(fd int) uint32 { return k.socket(fd, "overflows").drops }
 
 // next is the next error of a list, and none when that is over.

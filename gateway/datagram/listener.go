@@ -16,14 +16,15 @@ import (
 // charges much more than the length of a datagram (SO_RCVBUF in socket(7)).
 const queueSize = 4 << 20
 
-// listenerSocket is the socket of a listener on one loop.
+// listenerSocket is a socket of a listener, served by one loop.
 type listenerSocket struct {
 	*engine.Route
 	worker *worker
 	list   *lruList
 	reader reader
 	number uint32 // of the listener
-	fd     int
+	index  uint16 // among the sockets that share the address
+	fd     int    // -1 once it is closed
 	// noGSO: the kernel refused to segment a GSO batch on the way to a peer.
 	noGSO bool
 	// busy: a datagram arrived since the last check of overflows.
@@ -33,12 +34,16 @@ type listenerSocket struct {
 	overflows uint32 // at the last check
 }
 
-// open opens the socket of a listener. The first loop binds without
-// SO_REUSEPORT, so that an address in use is refused; then the other loops' sockets
-// may join it (SO_REUSEPORT in socket(7)), and flows may use its port as a client's,
-// see [transparent.SharePort].
+// open opens the socket of a listener, or takes over those of the process before
+// this one. The first loop binds without SO_REUSEPORT, so that an address in use is
+// refused; then the other loops' sockets may join it (SO_REUSEPORT in socket(7)), and
+// flows may use its port as a client's, see [transparent.SharePort].
 func (w *worker) open(i int, route *engine.Route) error {
-	ls := &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+	if len(route.Listener.Shared) > 0 {
+		return w.inherit(i, route)
+	}
+	ls := w.newSocket(i, route)
+	ls.index = uint16(w.host.Index())
 	at := route.Listener.Endpoint.Addr
 	if w.host.Index() > 0 {
 		at = w.relay.bound[i].Addr
@@ -50,16 +55,52 @@ func (w *worker) open(i int, route *engine.Route) error {
 	ls.fd = fd
 	ls.setBuffers()
 	w.listeners = append(w.listeners, ls)
-	if w.host.Index() > 0 {
+	return w.findBound(ls)
+}
+
+func (w *worker) newSocket(i int, route *engine.Route) *listenerSocket {
+	return &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+}
+
+// inherit takes over the loop's share of a listener's open sockets. The kernel
+// distributes datagrams over all of them, and would distribute them otherwise if there
+// were more or fewer, so all are served whatever the number of loops. With more loops
+// than sockets some loops have none.
+func (w *worker) inherit(i int, route *engine.Route) error {
+	for index := w.host.Index(); index < len(route.Listener.Shared); index += w.host.Loops() {
+		ls := w.newSocket(i, route)
+		ls.index, ls.fd = uint16(index), route.Listener.Shared[index].FD
+		ls.overflows = w.kernel.Overflows(ls.fd)
+		w.listeners = append(w.listeners, ls)
+		if err := w.findBound(ls); err != nil {
+			return err
+		}
+		w.relay.inherited[inheritedSocket{w.relay.bound[i].Addr, ls.index}] = ls
+	}
+	return nil
+}
+
+// findBound finds out where the first socket of a listener is bound, and so all of
+// them.
+func (w *worker) findBound(ls *listenerSocket) error {
+	if ls.index > 0 {
 		return nil
 	}
 	bound, errno := w.kernel.LocalAddr(ls.fd)
 	if errno != 0 {
-		return &engine.ListenError{Name: route.Listener.Name, Err: os.NewSyscallError("getsockname", errno)}
+		return &engine.ListenError{Name: ls.Listener.Name, Err: os.NewSyscallError("getsockname", errno)}
 	}
-	route.Bound = forward.Endpoint{Addr: bound}
-	w.relay.bound[i] = route.Bound
+	ls.Bound = forward.Endpoint{Addr: bound}
+	w.relay.bound[ls.number] = ls.Bound
 	return nil
+}
+
+// closeListener closes the socket of a listener, once.
+func (w *worker) closeListener(ls *listenerSocket) {
+	if ls.fd >= 0 {
+		w.kernel.Close(ls.fd)
+		ls.fd = -1
+	}
 }
 
 // openSocket opens a socket that is bound to an address and returns its

@@ -27,6 +27,7 @@ type live struct {
 	*testing.T
 	*engine.Engine
 	relay   *Relay
+	to      netip.AddrPort // the backend
 	records chan record.Connection
 }
 
@@ -34,7 +35,7 @@ type live struct {
 func start(t *testing.T, f *forward.Forward) *live {
 	t.Helper()
 	leaks.Check(t)
-	l := &live{T: t, records: make(chan record.Connection, 4096)}
+	l := &live{T: t, to: f.Listeners[0].Backends[0].Endpoint.Addr, records: make(chan record.Connection, 4096)}
 	l.relay = New(Config{Report: func(c *record.Connection) { l.records <- *c }})
 	e, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: l.relay.Guest})
 	if err != nil {

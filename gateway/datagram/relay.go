@@ -54,12 +54,13 @@ type Config struct {
 // Relay is the UDP data plane of all loops. Its methods are safe for concurrent
 // use once the engine has been created, except Guest.
 type Relay struct {
-	config   Config
-	forwards map[*forward.Forward]*forwardState
-	bound    []forward.Endpoint // by listener
-	workers  []*worker          // by loop
-	flows    perLoop
-	claims   claims
+	config    Config
+	forwards  map[*forward.Forward]*forwardState
+	bound     []forward.Endpoint // by listener
+	inherited map[inheritedSocket]*listenerSocket
+	workers   []*worker // by loop
+	flows     perLoop
+	claims    claims
 	// clientPorts: a forward connects from the clients' ports.
 	clientPorts bool
 }
@@ -102,6 +103,7 @@ func (r *Relay) Guest(h engine.Host, routes []*engine.Route) (engine.Guest, erro
 func (r *Relay) prepare(loops int, routes []*engine.Route) {
 	r.flows = make(perLoop, loops)
 	r.bound = make([]forward.Endpoint, len(routes))
+	r.inherited = map[inheritedSocket]*listenerSocket{}
 	for _, route := range routes {
 		r.clientPorts = r.clientPorts || route.Forward.UsesClientPort()
 		if r.forwards[route.Forward] == nil {

@@ -103,6 +103,7 @@ type scriptedHost struct {
 	watched map[int]uint64
 	alarm   int64
 	calls   []func()
+	atOnce  bool // calls are made at once
 	held    int
 	ids     uint64
 	tallies map[*forward.Forward]*record.Tally
@@ -112,7 +113,6 @@ func (h *scriptedHost) Index() int               { return h.index }
 func (h *scriptedHost) Loops() int               { return h.loops }
 func (h *scriptedHost) Now() int64               { return h.rig.clock }
 func (h *scriptedHost) Alarm(at int64)           { h.alarm = at }
-func (h *scriptedHost) Call(f func())            { h.calls = append(h.calls, f) }
 func (h *scriptedHost) Hold(*forward.Forward)    { h.held++ }
 func (h *scriptedHost) Release(*forward.Forward) { h.held-- }
 func (h *scriptedHost) NextID() uint64           { h.ids++; return h.ids*uint64(h.loops) + uint64(h.index) }
@@ -134,6 +134,16 @@ func (h *scriptedHost) Watch(fd int, events uint32, key uint64) syscall.Errno {
 	h.watched[fd] = key
 	return 0
 }
+
+func (h *scriptedHost) Call(f func()) {
+	if h.atOnce {
+		f()
+		return
+	}
+	h.calls = append(h.calls, f)
+}
+
+func (h *scriptedHost) Unwatch(fd int) { delete(h.watched, fd) }
 
 // newRig makes a rig, on the scripted kernel of c or one of its own.
 func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *rig {

@@ -2,10 +2,7 @@ package datagram
 
 import (
 	"net/netip"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
@@ -38,8 +35,10 @@ type worker struct {
 	lastPeer classification
 	draining bool
 	closed   bool
-	alarm    int64 // deadline that is set; 0 is none
-	behind   int   // alarms in a row that were postponed
+	phase    phase
+	walks    uint32 // over all flows that have begun, see eachFlow
+	alarm    int64  // deadline that is set; 0 is none
+	behind   int    // alarms in a row that were postponed
 
 	traffic  traffic // since the last turn
 	counters counters
@@ -62,13 +61,14 @@ func (w *worker) keyOf(f *flow) uint64 {
 	return uint64(f.generation)<<keyBits | uint64(f.index) + uint64(len(w.listeners)) + 1
 }
 
-// Start starts receiving.
+// Start starts receiving. With sockets of the process before this one it waits for
+// [Relay.Serve].
 func (w *worker) Start() {
-	for i, ls := range w.listeners {
-		if errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1); errno != 0 {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno)})
-		}
+	if len(w.relay.inherited) > 0 {
+		w.phase = waiting
+		return
 	}
+	w.watchListeners()
 }
 
 // Event serves the socket of a listener or a flow.
@@ -97,12 +97,18 @@ func (w *worker) Rest() {
 func (w *worker) Alarm() {
 	w.readPending()
 	w.alarm = 0
+	if w.phase == suspended || w.phase == waiting {
+		return
+	}
 	if w.postpone() {
 		w.wakeAt(w.host.Now() + 1)
 		return
 	}
 	w.checkListeners()
 	w.reportDrops()
+	if w.phase == left {
+		return
+	}
 	for _, l := range w.lists {
 		w.expire(l)
 	}
@@ -172,11 +178,15 @@ func (w *worker) StopAccepting() {
 	w.wakeAt(w.host.Now() + 1)
 }
 
-// Cut ends every flow.
+// Cut ends every flow. Those that another process goes on with are forgotten.
 func (w *worker) Cut() {
 	w.readPending()
 	for _, l := range w.lists {
 		for l.first != nil {
+			if w.phase == left || w.phase == waiting {
+				w.leave(l.first)
+				continue
+			}
 			w.endAs(l.first, record.Drained, record.Gateway, "")
 		}
 	}
@@ -193,7 +203,7 @@ func (w *worker) Close() {
 	w.checkListeners()
 	w.reportDrops()
 	for _, ls := range w.listeners {
-		w.kernel.Close(ls.fd)
+		w.closeListener(ls)
 	}
 	if w.batch != nil {
 		w.batch.Close()

@@ -41,6 +41,9 @@ type Host interface {
 	// Watch registers a descriptor with epoll for [Guest.Event]. Closing the descriptor removes it.
 	// key is from 1 to [MaxKey].
 	Watch(fd int, events uint32, key uint64) syscall.Errno
+	// Unwatch removes a descriptor from epoll. It is needed before closing one that another process
+	// has, too.
+	Unwatch(fd int)
 	// Alarm sets the guest's single deadline, on the clock of Now; 0 clears it.
 	Alarm(at int64)
 	// Call makes the loop run f soon. Any goroutine may call it.
@@ -91,6 +94,8 @@ func (h host) Alarm(at int64) {
 func (h host) Watch(fd int, events uint32, key uint64) syscall.Errno {
 	return h.kernel.Watch(h.poller, fd, events, uint64(newTag(tagOther, key)))
 }
+
+func (h host) Unwatch(fd int) { h.kernel.Unwatch(h.poller, fd) }
 
 // createGuests creates one guest per loop if there are datagram forwards.
 func (e *Engine) createGuests() error {

@@ -21,6 +21,10 @@ type Listener struct {
 	// Socket is an open listening socket; nil opens one at Endpoint. A listener
 	// with an Activation must have one.
 	Socket *Socket
+	// Shared are the open sockets of a UDP listener: all that share its address, in
+	// the order in which they were bound, by which the kernel distributes datagrams.
+	// nil opens one for each loop.
+	Shared []Socket
 	// Backends are tried in order; [Forward.Transparent] says which of them.
 	Backends []Backend
 }
@@ -36,6 +40,9 @@ func (l *Listener) SocketName() string {
 	}
 	return l.Endpoint.String()
 }
+
+// SharedName is [Listener.SocketName] for the i-th socket of a UDP listener.
+func (l *Listener) SharedName(i int) string { return fmt.Sprintf("udp://%s#%d", l.SocketName(), i) }
 
 // BackendText lists the listener's backends in words, in order.
 func (l *Listener) BackendText() string {

@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -57,10 +56,12 @@ type Child struct {
 	group bool // the process group with its id is there, and ours to kill
 }
 
-// The messages on the channel between the two.
+// The first message of the child on the channel between the two; transfer.go has the
+// others.
 const (
 	saysReady = "ready"
 	saysError = "error "
+	mostSaid  = 4096 // bytes
 )
 
 // Start starts the program again and hands it copies of the sockets. The child and
@@ -111,10 +112,10 @@ func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
 	return &Child{PID: pid, process: process, ended: make(chan struct{}), group: true}, nil
 }
 
-// channel returns the two ends of a stream, close-on-exec. Only ours is non-blocking:
-// the child expects the other one as it expects stdin.
+// channel returns two ends that keep messages apart, close-on-exec. Only ours is
+// non-blocking: the child expects the other one as it expects stdin.
 func channel() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the channel to the new process: %w", os.NewSyscallError("socketpair", err))
 	}
@@ -163,26 +164,36 @@ func (c *Child) killGroup() {
 // not: what it said itself, how it ended, or that it took longer than patience. With
 // an error the child has ended.
 func (c *Child) AwaitReady(patience time.Duration) error {
-	err := c.hear(patience)
-	if err == nil {
-		return nil
+	if err := c.hear(patience); err != nil {
+		return c.end(err, "before it was ready")
 	}
-	c.Kill()
-	<-c.ended
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the new process ended before it was ready: %v", c.state)
+	return nil
+}
+
+// end ends the child after an error. If it had ended by itself, and so caused the
+// error, the result says that instead.
+func (c *Child) end(err error, when string) error {
+	c.End()
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("the new process ended %s: %v", when, c.state)
 	}
 	return err
 }
 
-// hear reads the child's one line. [io.EOF] is an end without one.
+// End is Kill, and waits until the child has ended.
+func (c *Child) End() {
+	c.Kill()
+	<-c.ended
+}
+
+// hear reads the child's first message, a line. [io.EOF] is an end without one.
 func (c *Child) hear(patience time.Duration) error {
 	if err := c.channel.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("wait for the new process: %w", err)
 	}
-	const most = 4096
-	line, err := bufio.NewReader(io.LimitReader(c.channel, most)).ReadString('\n')
-	line = strings.TrimSuffix(line, "\n")
+	said := make([]byte, mostSaid)
+	n, err := c.channel.Read(said)
+	line := strings.TrimSuffix(string(said[:n]), "\n")
 	text, failed := strings.CutPrefix(line, saysError)
 	switch {
 	case line == saysReady:
@@ -223,9 +234,11 @@ type Parent struct {
 }
 
 // Ready tells the parent that this process serves, and waits until the parent leaves
-// the service to it or has ended. Then it joins the parent's process group, where a
-// shell or a supervisor looks for it.
-func (p *Parent) Ready() error {
+// the service to it or has ended. Meanwhile take answers the messages of
+// [Child.Exchange]; it owns the descriptors, and fewer than were sent mean that this
+// process has none left. Then the process joins the parent's group, where a shell or a
+// supervisor looks for it.
+func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) error {
 	if p == nil {
 		return nil
 	}
@@ -234,7 +247,7 @@ func (p *Parent) Ready() error {
 	if _, err := p.channel.WriteString(saysReady + "\n"); err != nil {
 		return nil // it has ended
 	}
-	if _, err := io.Copy(io.Discard, p.channel); err != nil && !errors.Is(err, unix.ECONNRESET) {
+	if err := p.answer(take); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("wait for the process before: %w", err)
 	}
 	return nil
@@ -254,6 +267,7 @@ func (p *Parent) Failed(reason error) {
 		return
 	}
 	text := strings.Join(strings.Fields(reason.Error()), " ")
-	p.channel.WriteString(saysError + text + "\n") // a parent that is gone need not know
+	said := saysError + text
+	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // a parent that is gone need not know
 	p.channel.Close()
 }

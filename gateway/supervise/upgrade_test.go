@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,10 +64,36 @@ func playChild(part string) error {
 	if os.Getenv("LISTEN_FDS")+os.Getenv(upgradeMark)+os.Getenv("WATCHDOG_PID") != "" {
 		return errors.New("the environment speaks of sockets")
 	}
-	if err := in.Parent.Ready(); err != nil {
+	if part != "serves" {
+		return playAnswers(in.Parent, part)
+	}
+	if err := in.Parent.Ready(nil); err != nil {
 		return err
 	}
 	return answerOnce(in.Sockets)
+}
+
+// playAnswers says what each message had, and writes a byte to each descriptor.
+func playAnswers(parent *Parent, part string) error {
+	if part == "answers at its limit" {
+		limit := unix.Rlimit{Cur: 40, Max: 40}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			return err
+		}
+	}
+	return parent.Ready(func(message []byte, fds []int) []byte {
+		switch part {
+		case "ends before its answer":
+			os.Exit(1)
+		case "hangs before its answer":
+			select {}
+		}
+		for _, fd := range fds {
+			unix.Write(fd, []byte("x"))
+			unix.Close(fd)
+		}
+		return fmt.Appendf(nil, "%d bytes, %d descriptors", len(message), len(fds))
+	})
 }
 
 // answerOnce accepts one connection and tells it what was handed over.
@@ -226,7 +253,7 @@ func TestThisProgramKeepsLinks(t *testing.T) {
 func TestNoParent(t *testing.T) {
 	var p *Parent
 	p.Failed(errors.New("alone"))
-	if err := p.Ready(); err != nil {
+	if err := p.Ready(nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -299,6 +326,86 @@ func TestUpgradeEndsTheGroup(t *testing.T) {
 			<-child.ended
 			if _, err := io.ReadAll(held); err != nil { // returns once every writer is gone
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// Messages with as many descriptors as one can carry, and as many bytes, reach the
+// child and are answered. What the child gets are copies of the same open files.
+func TestExchange(t *testing.T) {
+	child, err := program(t, "answers").Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer child.End()
+	if err := child.AwaitReady(await.Patience); err != nil {
+		t.Fatal(err)
+	}
+	pipe, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	for _, row := range []struct{ bytes, fds int }{{1, 0}, {2, 1}, {mostMessage, mostPassed}, {100, 252}, {mostMessage - 1, 0}} {
+		fds := slices.Repeat([]int{int(write.Fd())}, row.fds)
+		answer, err := child.Exchange(make([]byte, row.bytes), fds, await.Deadline(t))
+		if want := fmt.Sprintf("%d bytes, %d descriptors", row.bytes, row.fds); err != nil || string(answer) != want {
+			t.Errorf("the answer is %q, %v; want %q", answer, err, want)
+		}
+	}
+	write.Close()
+	if got, err := io.ReadAll(pipe); err != nil || len(got) != 1+mostPassed+252 {
+		t.Errorf("%d bytes came through the descriptors, %v", len(got), err)
+	}
+}
+
+// A child that is out of descriptors gets those that it has room for.
+func TestExchangeBeyondTheLimit(t *testing.T) {
+	child, err := program(t, "answers at its limit").Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer child.End()
+	if err := child.AwaitReady(await.Patience); err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	answer, err := child.Exchange([]byte("x"), slices.Repeat([]int{int(null.Fd())}, mostPassed), await.Deadline(t))
+	var n int
+	if _, bad := fmt.Sscanf(string(answer), "1 bytes, %d descriptors", &n); err != nil || bad != nil || n < 1 || n >= mostPassed {
+		t.Errorf("the answer is %q, %v", answer, err)
+	}
+}
+
+// A child that ends or hangs instead of answering is gone afterwards.
+func TestExchangeFails(t *testing.T) {
+	for _, row := range []struct {
+		part     string
+		patience time.Duration
+		want     string
+	}{
+		{"ends before its answer", await.Patience, "the new process ended meanwhile: exit status 1"},
+		{"hangs before its answer", 200 * time.Millisecond, "did not answer in time"},
+	} {
+		t.Run(row.part, func(t *testing.T) {
+			child, err := program(t, row.part).Start(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.AwaitReady(await.Patience); err != nil {
+				t.Fatal(err)
+			}
+			_, err = child.Exchange([]byte("x"), nil, time.Now().Add(row.patience))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("the error is %v, want %q", err, row.want)
+			}
+			if err := unix.Kill(child.PID, 0); !errors.Is(err, unix.ESRCH) {
+				t.Errorf("process %d is left: %v", child.PID, err)
 			}
 		})
 	}
