@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/readiness"
 )
 
@@ -29,7 +30,7 @@ func NewClient(at Address) *Client {
 	network, address := at.network()
 	return &Client{at: at, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
+			return kernel.Dial(ctx, net.Dialer{}, network, address)
 		},
 	}}}
 }

@@ -12,6 +12,7 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/transparent"
 )
 
 // client is one that goes by a number, and at is its header.
@@ -226,6 +227,16 @@ func TestListening(t *testing.T) {
 	r = one(t, with(plain(server), wildcard))
 	if s := r.sockets[0]; len(s.order) != 1 {
 		t.Errorf("the only socket: %q, want it not to be shared", s.order)
+	}
+	// Clients may have the port of a listener on all addresses.
+	for port, shared := range map[transparent.SourcePort]int{transparent.Prefer: 1, transparent.Keep: 1, transparent.Any: 0} {
+		r = one(t, with(plain(server), func(f *forward.Forward) {
+			wildcard(f)
+			f.Transparent, f.Source.SourcePort = true, port
+		}))
+		if s := r.sockets[0]; len(s.order) != 1+shared || s.order[0] != "bind" {
+			t.Errorf("the only socket, of transparent clients with source port %v: %q", port, s.order)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/transparent"
 )
 
 // exchange sends a request and a response through the engine, and returns the record.
@@ -207,6 +209,36 @@ func TestRealAbstractSocket(t *testing.T) {
 }
 
 // Accepted sockets inherit the listener's options, and the backend's socket gets the same.
+// A listener on all addresses shares its port with clients whose port it has, if any forward of TCP
+// connects from clients' ports; no other listener does.
+func TestListenerSharesPort(t *testing.T) {
+	const wildcard, one = "0.0.0.0:514", "192.0.2.80:514"
+	for _, tt := range []struct {
+		at   string
+		port transparent.SourcePort
+		kind func(*forward.Forward) // of the other forward
+		want bool
+	}{
+		{wildcard, transparent.Prefer, func(f *forward.Forward) { f.Transparent = true }, true},
+		{wildcard, transparent.Keep, func(f *forward.Forward) { f.Transparent = true }, true},
+		{"[::]:514", transparent.Keep, func(f *forward.Forward) { f.Transparent = true }, true},
+		{wildcard, transparent.Any, func(f *forward.Forward) { f.Transparent = true }, false},
+		{wildcard, transparent.Keep, func(*forward.Forward) {}, false},
+		{wildcard, transparent.Keep, func(f *forward.Forward) { f.Transparent, f.Datagrams = true, true }, false},
+		{one, transparent.Keep, func(f *forward.Forward) { f.Transparent = true }, false},
+	} {
+		f, other := plainForward(serverA), plainForward(serverA)
+		f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort(tt.at)
+		other.Source.SourcePort = tt.port
+		tt.kind(other)
+		r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f, other}})
+		shared := [3]int{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1}
+		if got := slices.Contains(r.listenerSocket(0).options, shared); got != tt.want {
+			t.Errorf("%+v: shared %v", tt, got)
+		}
+	}
+}
+
 func TestRealSocketOptions(t *testing.T) {
 	ln, to := server(t)
 	f := loopback(to)

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"unproxy/gateway/kernel"
 )
 
 // stream is a connection whose sending direction can be closed.
@@ -23,7 +25,7 @@ func (p *plan) run(ctx context.Context) *result {
 	}
 	r := &result{}
 	start := time.Now()
-	conn, err := p.dial(ctx)
+	conn, err := kernel.Dial(ctx, net.Dialer{Timeout: p.timeout}, p.network, p.address)
 	r.connect = time.Since(start)
 	if err != nil {
 		if r.fail(err, nil); r.end == endReset && p.network == "tcp" {

@@ -13,13 +13,14 @@ import (
 
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config/value"
+	"unproxy/gateway/kernel"
 )
 
 // sendDatagram sends header and payload in one datagram, and receives until
 // nothing more comes.
 func (p *plan) sendDatagram(ctx context.Context) *result {
 	r := &result{}
-	conn, err := p.dial(ctx)
+	conn, err := kernel.Dial(ctx, net.Dialer{}, p.network, p.address)
 	if err != nil {
 		r.fail(err, nil)
 		return r
