@@ -17,8 +17,8 @@ import (
 // returns its answer. The descriptors stay the caller's.
 type Exchange func(message []byte, fds []int) (answer []byte, err error)
 
-// Handover is flows that another process has taken, and which wait here until it is
-// certain that it serves them. [Handover.Leave] or [Handover.Resume] must follow.
+// Handover holds the flows that another process has taken. They stay here, suspended,
+// until [Handover.Leave] or [Handover.Resume], one of which must follow.
 type Handover struct {
 	// Taken is how many flows the other process goes on with.
 	Taken int
@@ -37,8 +37,8 @@ type refusedFlow struct {
 	why               verdict
 }
 
-// phase is what a worker does with its sockets. Beside serving it neither receives nor
-// ends a flow for its silence: datagrams and replies wait in the kernel's queues.
+// phase is what a worker does with its sockets. In all phases but serving it does not
+// receive, so datagrams and replies wait in the kernel's queues, and no flow times out.
 type phase uint8
 
 const (
