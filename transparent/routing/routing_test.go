@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -34,6 +35,10 @@ func host(t *testing.T) {
 		netns.IP(t, command)
 	}
 	netns.Sysctl(t, "net.ipv4.conf.br0.forwarding", "1")
+	// The kernel adds the route of an IPv6 address a little later (addrconf_dad_work).
+	await.Until(t, "fd08::1 is local", func() bool {
+		return strings.HasPrefix(netns.IP(t, "-6 route get fd08::1"), "local ")
+	})
 }
 
 func prefix(text string) netip.Prefix {
