@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -93,7 +94,8 @@ executed. Rules and routes that exist already stay as they are.
 Example, in a systemd unit beside that of the gateway, with the same variables:
   ExecStart=unproxy routes apply
   ExecStop=unproxy routes remove`
-	routesRemoveHelp = `Needs CAP_NET_ADMIN. Keeps what other gateways on this host need.
+	routesRemoveHelp = `Needs CAP_NET_ADMIN. Keeps what other gateways on this host need. Also removes what is
+left of earlier addresses of backends that are given by name.
 
 Example:
   unproxy routes remove --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
@@ -147,9 +149,15 @@ func routesApply(ctx *cli.Context, g *given) error {
 		return unresolved
 	}
 	return traced(ctx, func(run context.Context, trace func(string)) error {
-		if err := routing.Apply(run, p, trace); err != nil {
+		err := routing.Apply(run, p, trace)
+		if errors.Is(err, routing.ErrReassembly) {
+			warn(ctx.App.ErrWriter, fmt.Sprintf("%v: apt install nftables, and run this again", err))
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
+		warnStale(ctx, p)
 		return unresolved
 	})
 }
@@ -165,7 +173,8 @@ func routesRemove(ctx *cli.Context, g *given) error {
 		})
 	}
 	p, _, unresolved := plan(ctx, g)
-	if p.Empty() {
+	// Without addresses there are still rules of earlier ones to remove.
+	if p.Empty() && p.Options.Owner == 0 {
 		return unresolved
 	}
 	return traced(ctx, func(run context.Context, trace func(string)) error {
@@ -202,7 +211,12 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if p.Empty() || err != nil {
 		return err
 	}
+	warnStale(ctx, p)
 	missing, err := routing.Missing(ctx.Context, p)
+	if errors.Is(err, routing.ErrNoNFT) && p.Filter.IsOptional() {
+		warn(ctx.App.ErrWriter, fmt.Sprintf("%v: %v", routing.ErrReassembly, err))
+		p.Filter, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -224,6 +238,20 @@ func routesCheck(ctx *cli.Context, g *given) error {
 // warnNotes prints the notes of a plan as warnings.
 func warnNotes(w io.Writer, p returnpath.Plan) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(n.String()))
+		warn(w, n.String())
 	}
+}
+
+// warnStale warns about what an earlier address of a backend has left. Errors are
+// left to the command, which reads the same.
+func warnStale(ctx *cli.Context, p returnpath.Plan) {
+	stale, _ := routing.Stale(ctx.Context, p)
+	for _, command := range stale {
+		warn(ctx.App.ErrWriter, "a backend's name has another address now, and this is left of the earlier one: "+
+			command+": run unproxy routes remove with the same flags, and then apply")
+	}
+}
+
+func warn(w io.Writer, message string) {
+	fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(message))
 }

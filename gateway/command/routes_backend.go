@@ -70,8 +70,8 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 // parseGateway reads ADDR[+ADDR][=MAC] or dev:INTERFACE.
 func parseGateway(word string) (returnpath.Gateway, error) {
 	if device, ok := strings.CutPrefix(word, "dev:"); ok {
-		if device == "" || len(device) > 15 || strings.ContainsAny(device, " /\"\t\n") {
-			return returnpath.Gateway{}, gatewayProblem(word, "is not the name of an interface")
+		if err := returnpath.CheckDevice(device); err != nil {
+			return returnpath.Gateway{}, gatewayProblem(word, "is not usable: "+err.Error())
 		}
 		return returnpath.Gateway{Device: device}, nil
 	}

@@ -23,10 +23,10 @@ const (
 func (r *run) checkReturnPath(ctx context.Context, t *target) []Finding {
 	switch {
 	case t.udp && r.host.deliversReplies(r.plan.For(t.at.Addr()), t):
-		return []Finding{finding(ReturnPath, t.name, OK,
-			"this host's rules deliver replies to the gateway; no datagram was sent")}
+		return r.checkDatagrams(ctx, t, []Finding{finding(ReturnPath, t.name, OK,
+			"this host's rules deliver replies to the gateway; no datagram was sent")})
 	case t.udp:
-		return r.checkRules(ctx, t, "a UDP server need not answer")
+		return r.checkDatagrams(ctx, t, r.checkRules(ctx, t, "a UDP server need not answer"))
 	case r.optionErr != nil:
 		return r.checkRules(ctx, t, "the socket options for the test cannot be set")
 	case t.plain.answer == answered:
@@ -75,10 +75,10 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; cannot read its rules: %v", why, err)}
-	case !missing.Empty() && r.host.deliversReplies(part, t):
+	case !missing.Replies().Empty() && r.host.deliversReplies(part, t):
 		return []Finding{finding(ReturnPath, t.name, Skip,
 			"not tested: %s; rules other than those of unproxy routes deliver its replies", why)}
-	case !missing.Empty():
+	case !missing.Replies().Empty():
 		return []Finding{missingRules(t.name, part, missing, "not tested ("+why+")")}
 	case err != nil:
 		why += "; " + onlyRootReadsFilter
@@ -98,14 +98,15 @@ func (h Host) deliversReplies(part returnpath.Plan, t *target) bool {
 // missingRules returns the finding that a part of the plan is not in force. symptom
 // is the start of the detail.
 func missingRules(name string, part, missing returnpath.Plan, symptom string) Finding {
-	code, what := RulesMissing, fmt.Sprintf("%d of %d rules are missing", len(missing.Rules), len(part.Rules))
+	needed, all := len(missing.Replies().Rules), len(part.Replies().Rules)
+	code, what := RulesMissing, fmt.Sprintf("%d of %d rules are missing", needed, all)
 	switch {
-	case len(missing.Rules) == 0 && missing.Filter != nil:
+	case needed == 0 && missing.Filter != nil:
 		code, what = FilterMissing, "the packet filter has no table for it"
-	case len(missing.Rules) == 0:
+	case needed == 0:
 		code, what = TableEmpty, fmt.Sprintf("its rules are in force, but table %d, which they look up, lacks their route",
-			missing.Routes[0].Table)
-	case len(part.Rules) == 1:
+			part.Routes[0].Table)
+	case all == 1:
 		what = "the rule that delivers its replies to the gateway is missing"
 	}
 	return finding(code, name, Fail, "%s: %s", symptom, what).with(missing.Commands()...)
@@ -155,10 +156,10 @@ func (r *run) destinations(ctx context.Context) []Finding {
 		}
 		missing, err := r.host.Missing(ctx, part)
 		switch {
-		case err != nil && missing.Empty():
+		case err != nil && missing.Replies().Empty():
 			all = append(all, finding(ReturnPath, b.String(), Skip,
 				"not tested: %s; cannot read its rules: %v", headersDecide, err))
-		case !missing.Empty():
+		case !missing.Replies().Empty():
 			f := missingRules(b.String(), part, missing, "not tested ("+headersDecide+")")
 			f.Status = Warn // other rules may deliver the replies
 			all = append(all, f)

@@ -40,6 +40,8 @@ const (
 	DefaultRoute       Code = "default_route"
 	BehindRouter       Code = "behind_router"
 	RepliesLost        Code = "replies_lost"
+	Fragments          Code = "fragments"
+	Failover           Code = "failover"
 	Firewall           Code = "firewall"
 )
 
@@ -110,6 +112,12 @@ var table = []row{
 	{RepliesLost, returnPath,
 		"All rules are in force on this host, but the backend's replies do not arrive.",
 		[]Code{IPv6, Conntrack}},
+	{Fragments, returnPath,
+		"Replies of a UDP backend that exceed the MTU arrive in fragments, which this host must reassemble.",
+		[]Code{IPv6, BackendUnreachable}},
+	{Failover, returnPath,
+		"The gateway learns that a UDP backend is down from ICMP errors, which must reach it.",
+		[]Code{IPv6, BackendUnreachable}},
 	{Firewall, returnPath, "Firewall rules may drop connections from foreign addresses.", []Code{IPv6}},
 }
 

@@ -47,7 +47,7 @@ func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) 
 	switch {
 	case err != nil && !hidden:
 		return []Finding{u.finding(RepliesLost, ", and the rules in force cannot be read: %v", err).with(part.Commands()...)}
-	case !missing.Empty():
+	case !missing.Replies().Empty():
 		if hidden {
 			missing.Filter = part.Filter
 		}
@@ -110,7 +110,7 @@ func (h Host) misrouted(part returnpath.Plan, u unanswered) (Finding, bool) {
 	case errors.Is(err, routing.ErrReversePath):
 		return u.finding(ReversePath,
 			": rp_filter drops the replies that arrive on %s because this host reaches %s through another interface",
-			where.Device, u.at.Addr()).with("sysctl -w net.ipv4.conf." + where.Device + ".rp_filter=2"), true
+			where.Device, u.at.Addr()).with("sysctl -w " + returnpath.Sysctl(where.Device, "rp_filter") + "=2"), true
 	case decision.Local && decision.Table == part.Routes[0].Table:
 		return Finding{}, false
 	case decision.Rule == "" || decision.Preference >= part.Rules[0].Preference:

@@ -47,6 +47,7 @@ type world struct {
 	missingErr   error
 	decision     routing.Decision
 	decisionErr  error
+	lookup       func(routing.Reply) (routing.Decision, error) // replaces decision and decisionErr
 	optionErr    error
 	bind         map[string]error
 	listenErr    error
@@ -149,8 +150,13 @@ func (w *world) host() Host {
 			w.missingCalls++
 			return w.missing(p), w.missingErr
 		},
-		LookupRoute: func(routing.Reply) (routing.Decision, error) { return w.decision, w.decisionErr },
-		Firewall:    func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
+		LookupRoute: func(r routing.Reply) (routing.Decision, error) {
+			if w.lookup != nil {
+				return w.lookup(r)
+			}
+			return w.decision, w.decisionErr
+		},
+		Firewall: func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
 	}
 }
 

@@ -3,6 +3,7 @@ package doctor
 import (
 	"io/fs"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,9 +20,11 @@ const (
 	ssh    = "--forward :2222=127.0.0.1:22 --transparent on"
 	remote = "--forward :2525=10.9.0.2:25 --transparent on"
 
-	sshRule    = "ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700"
+	sshRule    = "ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700 protocol 100; " + sshErrors
+	sshErrors  = "ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100"
 	sshRoute   = "ip route replace local default dev lo table 7700"
-	remoteRule = "ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700"
+	remoteRule = "ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100; " +
+		"ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp lookup 7700 pref 7700 protocol 100"
 )
 
 var (
@@ -30,6 +33,18 @@ var (
 	own    = returnpath.Reach{Place: returnpath.Local, Device: "lo"}
 	ours   = routing.Decision{Local: true, Table: 7700, Preference: 7700}
 )
+
+const (
+	twoDNS    = "--forward udp://:5300=127.0.0.1:53,127.0.0.2:53 --transparent on"
+	remoteDNS = "--forward udp://:5300=10.9.0.2:53 --transparent on"
+)
+
+// onlyFilter is [world.missing] of a host that lacks the packet filter's part.
+func onlyFilter(p returnpath.Plan) returnpath.Plan { return returnpath.Plan{Filter: p.Filter} }
+
+// reassemble is the command for the table of a plan that only reassembles.
+var reassemble = returnpath.New([]returnpath.Backend{{Addr: netip.MustParsePrefix("10.9.0.2/32"),
+	Ports: returnpath.Ports{Low: 53, High: 53}, UDP: true, Reach: link}}, nil, returnpath.Options{}).Filter.Command()
 
 // Each row is a healthy host with one fault, and all findings that are not ok.
 func TestRun(t *testing.T) {
@@ -61,6 +76,40 @@ func TestRun(t *testing.T) {
 			fault: func(w *world) { w.missing, w.decision = allMissing, routing.Decision{} },
 			want: []string{"rules_missing udp://127.0.0.1:53 fail; " + sshRoute + "; " +
 				strings.Replace(sshRule, "tcp sport 22", "udp sport 53", 1)}},
+		// With two backends the gateway has to learn that one is down.
+		{name: "UDP: two backends, everything in force", flags: twoDNS, fault: func(w *world) { w.decision = ours },
+			want: []string{"backend_refused udp://127.0.0.2:53 warn"}},
+		{name: "UDP: ICMP errors do not reach the gateway", flags: twoDNS, fault: func(w *world) {
+			w.lookup = func(r routing.Reply) (routing.Decision, error) { return routing.Decision{Local: !r.ICMP}, nil }
+			w.missing = func(p returnpath.Plan) returnpath.Plan {
+				return returnpath.Plan{Rules: slices.DeleteFunc(slices.Clone(p.Rules), func(r returnpath.Rule) bool { return !r.IsICMP() })}
+			}
+		}, want: []string{"failover udp://127.0.0.1:53 warn; " + sshErrors,
+			"backend_refused udp://127.0.0.2:53 warn",
+			"failover udp://127.0.0.2:53 fail; " + strings.ReplaceAll(sshErrors, "127.0.0.1", "127.0.0.2")}},
+		{name: "UDP: one backend needs no other", flags: "--forward udp://:5300=127.0.0.1:53 --transparent on", fault: func(w *world) {
+			w.lookup = func(r routing.Reply) (routing.Decision, error) { return routing.Decision{Local: !r.ICMP}, nil }
+		}},
+		// Large replies of other hosts.
+		{name: "UDP: fragments are reassembled", flags: remoteDNS, fault: func(w *world) { w.reach["10.9.0.2"], w.decision = link, ours },
+			want: []string{"backend udp://10.9.0.2:53 skip"}},
+		{name: "UDP: nothing reassembles fragments", flags: remoteDNS, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.decision, w.missing = link, ours, onlyFilter
+		}, want: []string{"backend udp://10.9.0.2:53 skip", "fragments udp://10.9.0.2:53 warn; " + reassemble}},
+		{name: "UDP: another table reassembles fragments", flags: remoteDNS, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.decision, w.missing = link, ours, onlyFilter
+			w.ruleset = "table inet filter {\n\tchain input {\n\t\tct state established accept\n\t}\n}\n"
+		}, want: []string{"backend udp://10.9.0.2:53 skip"}},
+		{name: "UDP: a counter called octets reassembles nothing", flags: remoteDNS, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.decision, w.missing = link, ours, onlyFilter
+			w.ruleset = "table inet filter {\n\tcounter ctx {\n\t}\n}\n"
+		}, want: []string{"backend udp://10.9.0.2:53 skip", "fragments udp://10.9.0.2:53 warn; " + reassemble}},
+		{name: "UDP: nft is not installed", flags: remoteDNS, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.decision, w.missingErr = link, ours, exec.ErrNotFound
+		}, want: []string{"backend udp://10.9.0.2:53 skip", "fragments udp://10.9.0.2:53 warn; apt install nftables"}},
+		{name: "UDP: the packet filter cannot be read", flags: remoteDNS, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.decision, w.missingErr = link, ours, unix.EPERM
+		}, want: []string{"backend udp://10.9.0.2:53 skip", "fragments udp://10.9.0.2:53 skip"}},
 		{name: "UDP: bound to 0.0.0.0 (peers.md 4.4)", flags: "--forward udp://:5300=127.0.0.1:54 --transparent on",
 			fault: func(w *world) { w.decision = ours }, want: []string{"backend_wildcard udp://127.0.0.1:54 warn"}},
 		{name: "UDP: bound to 0.0.0.0, not transparent", flags: "--forward udp://:5300=127.0.0.1:54"},
@@ -83,11 +132,11 @@ func TestRun(t *testing.T) {
 		{name: "an earlier rule", flags: ssh, fault: func(w *world) {
 			w.client["127.0.0.1:22"] = timedOut
 			w.decision = routing.Decision{Table: 254, Device: "eth0", Preference: 100, Rule: "100: from 127.0.0.0/8 lookup main"}
-		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.ReplaceAll(sshRule, "pref 7700", "pref 99")}},
 		{name: "an earlier rule prohibits", flags: ssh, fault: func(w *world) {
 			w.client["127.0.0.1:22"], w.decisionErr = timedOut, unix.EACCES
 			w.decision = routing.Decision{Preference: 100, Rule: "100: from 127.0.0.0/8 forbids it"}
-		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.Replace(sshRule, "pref 7700", "pref 99", 1)}},
+		}, want: []string{"rules_shadowed 127.0.0.1:22 fail; " + strings.ReplaceAll(sshRule, "pref 7700", "pref 99")}},
 		{name: "the rule for table local", flags: ssh, fault: func(w *world) {
 			w.client["127.0.0.1:22"] = timedOut
 			w.decision = routing.Decision{Local: true, Table: 255, Preference: 0, Rule: "0: from all lookup local"}
@@ -130,7 +179,7 @@ func TestRun(t *testing.T) {
 			fault: func(w *world) {
 				w.reach["10.9.0.0"] = link
 				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
-			}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
+			}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700 protocol 100"}},
 
 		// Backends.
 		{name: "no server: tested with a listener in its place", flags: ssh,
@@ -208,8 +257,8 @@ func TestRun(t *testing.T) {
 		{name: "redirect rules missing", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000",
 			fault: func(w *world) {
 				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter, p.Routes = nil, nil; return p }
-			}, want: []string{"redirect :2222 warn; ip rule add iif lo fwmark 7701 lookup main pref 7700; " +
-				"ip rule add fwmark 7701 lookup 7700 pref 7701"}},
+			}, want: []string{"redirect :2222 warn; ip rule add iif lo fwmark 7701 lookup main pref 7700 protocol 100; " +
+				"ip rule add fwmark 7701 lookup 7700 pref 7701 protocol 100"}},
 		{name: "redirect rules cannot be read", flags: "--forward :2222=127.0.0.1:22?tproxy=on&redirect=203.0.113.0/24:1000",
 			fault: func(w *world) {
 				w.missingErr = syscall.EPERM

@@ -231,14 +231,15 @@ func TestWatchHint(t *testing.T) {
 	w.missing = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
 	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 "+
 		"--forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
+	label := fmt.Sprintf("protocol %d", watch.Config.Targets().Owner()) // the backend has a name
 	if got := watch.Hint(netip.MustParseAddr("127.0.0.1")); got != "" {
 		t.Errorf("before the first round: %q", got)
 	}
 	watch.round(context.Background())
 	for _, tt := range []struct{ backend, want string }{
-		{"127.0.0.1", sshRoute},                    // of the finding
-		{"10.9.0.2", sshRoute + "; " + remoteRule}, // all of the plan
-		{"10.8.7.6", watch.ApplyCommand},           // needs the packet filter
+		{"127.0.0.1", sshRoute}, // of the finding
+		{"10.9.0.2", sshRoute + "; " + strings.ReplaceAll(remoteRule, "protocol 100", label)}, // all of the plan
+		{"10.8.7.6", watch.ApplyCommand}, // needs the packet filter
 		{"192.0.2.1", ""},
 		{"::1", ""},
 	} {

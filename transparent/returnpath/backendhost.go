@@ -72,7 +72,7 @@ func (h BackendHost) route(w *writer, g Gateway, number uint32) {
 		// If the interface has no address, even the loose filter drops packets
 		// whose reverse route is another one (no_addr in __fib_validate_source).
 		w.line(0, "# The loose reverse-path filter. The tunnel must have an IPv4 address on this host.")
-		w.line(0, "sysctl -w net.ipv4.conf.%s.rp_filter=2", g.Device)
+		w.line(0, "sysctl -w %s=2", Sysctl(g.Device, "rp_filter"))
 	}
 }
 

@@ -45,7 +45,7 @@ func (r Recipe) String() string { return recipes[r] }
 func RecipeNames() []string { return slices.Clone(recipes[:]) }
 
 // Options are the operator's choices for a plan. Zero in any field but Recipe
-// stands for [Default].
+// stands for [Default], and for [DefaultOwner].
 type Options struct {
 	// Table is the routing table in which all addresses are local.
 	Table uint32
@@ -59,6 +59,9 @@ type Options struct {
 	// host itself sends.
 	Mark   uint32
 	Recipe Recipe
+	// Owner labels the plan's rules and its packet filter table; see
+	// [Targets.Owner].
+	Owner uint8
 }
 
 // WithDefaults returns o with zeros replaced by [Default].
@@ -66,6 +69,7 @@ func (o Options) WithDefaults() Options {
 	o.Table = cmp.Or(o.Table, Default)
 	o.Preference = cmp.Or(o.Preference, Default)
 	o.Mark = cmp.Or(o.Mark, Default)
+	o.Owner = cmp.Or(o.Owner, DefaultOwner)
 	return o
 }
 
@@ -80,6 +84,9 @@ type Plan struct {
 	Filter *Filter
 	// Notes list limitations and side effects for the operator.
 	Notes []Note
+	// Options are those that the plan was made with, with defaults. Parts of a
+	// plan have none.
+	Options Options
 }
 
 // Note is a limitation or side effect of a plan.
@@ -100,7 +107,7 @@ func (n Note) String() string { return n.About + ": " + n.Message + ": " + n.Hin
 // repetitions.
 func New(backends []Backend, redirects []Redirect, o Options) Plan {
 	o = o.WithDefaults()
-	b := &builder{options: o, plan: Plan{Backends: merge(backends)}}
+	b := &builder{options: o, plan: Plan{Backends: merge(backends), Options: o}}
 	for _, to := range b.plan.Backends {
 		b.place(to)
 	}
@@ -183,6 +190,38 @@ func (b *builder) rules() {
 	for _, to := range b.ruled {
 		b.rule(Rule{From: to.Addr, In: to.Reach.Device, Protocol: to.protocol(), Ports: to.Ports})
 	}
+	for _, to := range b.ruled {
+		b.errors(to)
+	}
+}
+
+// errors adds the rules for ICMP errors about a backend with rules of its own. Such
+// an error is addressed to the client, and without it the gateway does not learn
+// that a datagram or a connection attempt failed, or how large a packet may be.
+//
+// Of this host's own messages only "destination unreachable" is matched, so that
+// it goes on answering pings. From a device every message of the backend, and of
+// the router to it, is matched: a host that does not forward drops those to other
+// addresses than its own, which table local has already delivered. If the host
+// forwards, the packet filter selects the errors; see [Filter.Ruled].
+func (b *builder) errors(to Backend) {
+	r := Rule{From: to.Addr, In: to.Reach.Device, Protocol: "icmp"}
+	unreachable := uint8(unreachable4)
+	if to.isIPv6() {
+		r.Protocol, unreachable = "ipv6-icmp", unreachable6
+	}
+	switch router := to.Reach.Router; {
+	case to.Reach.Device == "lo":
+		r.Type = unreachable
+		b.rule(r)
+	case to.Reach.Forwards:
+	default:
+		b.rule(r)
+		if router.IsValid() && router.Is6() == to.isIPv6() {
+			r.From = netip.PrefixFrom(router, router.BitLen())
+			b.rule(r)
+		}
+	}
 }
 
 // widen merges the ports of backends on a loopback address of their own. It leaves
@@ -201,7 +240,7 @@ func widen(all []Backend) []Backend {
 
 // marks adds the packet filter table and the rules for marked packets.
 func (b *builder) marks(redirects []Redirect) {
-	f := &Filter{Mark: b.options.Mark, Redirects: slices.Clone(redirects)}
+	f := &Filter{Mark: b.options.Mark, Owner: b.options.Owner, Redirects: slices.Clone(redirects)}
 	for _, to := range b.marked {
 		into, mark := &f.Links, f.linkMark()
 		if to.Reach.Place == Local {
@@ -213,13 +252,22 @@ func (b *builder) marks(redirects []Redirect) {
 		// lo as the input interface (__fib_validate_source).
 		b.rule(Rule{IPv6: to.isIPv6(), In: to.Reach.Device, Mark: mark})
 	}
+	for _, to := range b.ruled {
+		if to.Reach.Device == "lo" || !to.UDP && !to.Reach.Forwards {
+			continue
+		}
+		f.Ruled = append(f.Ruled, to)
+		if to.Reach.Forwards {
+			b.rule(Rule{IPv6: to.isIPv6(), In: to.Reach.Device, Mark: f.linkMark()})
+		}
+	}
 	for _, v6 := range families {
 		if slices.ContainsFunc(redirects, func(r Redirect) bool { return r.hasFamily(v6) }) {
 			b.rule(Rule{IPv6: v6, In: "lo", Mark: f.redirectMark(), Table: mainTable}) // the reverse-path lookup
 			b.rule(Rule{IPv6: v6, Mark: f.redirectMark(), Preference: b.options.Preference + 1})
 		}
 	}
-	if len(f.Links)+len(f.Locals)+len(f.Redirects) > 0 {
+	if len(f.Links)+len(f.Locals)+len(f.Ruled)+len(f.Redirects) > 0 {
 		b.plan.Filter = f
 	}
 }
@@ -230,6 +278,7 @@ func (b *builder) rule(r Rule) {
 	r.IPv6 = r.IPv6 || r.From.Addr().Is6()
 	r.Table = cmp.Or(r.Table, b.options.Table)
 	r.Preference = cmp.Or(r.Preference, b.options.Preference)
+	r.Owner = b.options.Owner
 	b.plan.Rules = appendNew(b.plan.Rules, r)
 	b.plan.Routes = appendNew(b.plan.Routes, Route{IPv6: r.IPv6, Table: b.options.Table})
 }
@@ -243,61 +292,6 @@ func appendNew[T comparable](s []T, v T) []T {
 		return s
 	}
 	return append(s, v)
-}
-
-// Empty reports whether the plan has no routes, rules and filter.
-func (p Plan) Empty() bool { return len(p.Routes)+len(p.Rules) == 0 && p.Filter == nil }
-
-// For returns the part of the plan that returns the replies of the backends at a.
-func (p Plan) For(a netip.Addr) Plan {
-	var part Plan
-	devices := map[string]bool{}
-	for _, b := range p.Backends {
-		if b.Addr.Contains(a) {
-			part.Backends = append(part.Backends, b)
-			devices[b.Reach.Device] = true
-		}
-	}
-	marked := p.Filter != nil && p.Filter.covers(a)
-	for _, r := range p.Rules {
-		own := r.From.IsValid() && r.From.Contains(a)
-		byMark := marked && r.Mark != 0 && r.Mark != p.Filter.redirectMark() && r.IPv6 == a.Is6() && devices[r.In]
-		if own || byMark {
-			part.Rules = append(part.Rules, r)
-		}
-	}
-	for _, r := range p.Routes {
-		if r.IPv6 == a.Is6() && len(part.Rules) > 0 {
-			part.Routes = append(part.Routes, r)
-		}
-	}
-	if marked {
-		part.Filter = p.Filter
-	}
-	return part
-}
-
-// ForRedirects returns the part of the plan that hands connections to the
-// gateway's listeners.
-func (p Plan) ForRedirects() Plan {
-	var part Plan
-	if p.Filter == nil || len(p.Filter.Redirects) == 0 {
-		return part
-	}
-	part.Filter = p.Filter
-	used := map[bool]bool{} // families
-	for _, r := range p.Rules {
-		if r.Mark == p.Filter.redirectMark() {
-			part.Rules = append(part.Rules, r)
-			used[r.IPv6] = true
-		}
-	}
-	for _, r := range p.Routes {
-		if used[r.IPv6] {
-			part.Routes = append(part.Routes, r)
-		}
-	}
-	return part
 }
 
 // merge sorts backends and joins adjacent ranges of ports: ports 21000 to 21999 of

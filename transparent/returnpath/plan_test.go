@@ -49,45 +49,54 @@ func TestPlan(t *testing.T) {
 			backend("[::1]:2222", loopback)}, want: `
 ip -6 route replace local default dev lo table 7700
 ip route replace local default dev lo table 7700
-ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700
-ip -6 rule add from ::1/128 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700`},
+ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700 protocol 100
+ip -6 rule add from ::1/128 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700 protocol 100
+ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100
+ip -6 rule add from ::1/128 iif lo ipproto ipv6-icmp dport 256-271 lookup 7700 pref 7700 protocol 100`},
 		{name: "loopback always uses rules: 127.0.0.0/8 has no output route",
 			options:  returnpath.Options{Recipe: returnpath.Marks},
 			backends: []returnpath.Backend{backend("127.0.0.1:22", loopback)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700`},
+ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700 protocol 100
+ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100`},
 		{name: "container that only the gateway reaches (recipe B)",
 			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("udp 10.9.0.2:53", container)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700
-ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 7700`},
+ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp lookup 7700 pref 7700 protocol 100`,
+			filter: []string{"chain reassemble {\n\t\t# 10.9.0.2 . udp . 53\n\t\tmeta l4proto udp tproxy to :1\n"}},
 		{name: "custom numbers", options: returnpath.Options{Table: 9, Preference: 8, Mark: 7},
 			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 9
-ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8
-ip rule add iif lo fwmark 9 lookup 9 pref 8`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
+ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp lookup 9 pref 8 protocol 100
+ip rule add iif lo fwmark 9 lookup 9 pref 8 protocol 100`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
 		{name: "behind a bridge of a host that forwards: a rule would match replies to others",
 			backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700`,
+ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700 protocol 100`,
 			filter: []string{"172.17.0.2 . tcp . 80,", `iifname "docker0" ip saddr . meta l4proto . th sport @links4 socket transparent 1 socket wildcard 0 meta mark set 7700`}},
 		{name: "another address of this host, to which others talk",
 			backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
 ip -6 route replace local default dev lo table 7700
-ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700`,
+ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700 protocol 100`,
 			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702",
 				"ct direction reply ct mark 7702 meta mark set 7702"}},
 		{name: "another address of this host, rules forced", options: returnpath.Options{Recipe: returnpath.Rules},
 			backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
+ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.0.0.5/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
 		{name: "prefix of destinations and a server within it",
 			backends: []returnpath.Backend{backend("10.1.0.0/16", container), backend("10.1.0.7:25", container)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700`, filter: []string{"10.1.0.0/16 . tcp . 0-65535,"}},
+ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700 protocol 100`, filter: []string{"10.1.0.0/16 . tcp . 0-65535,"}},
 		{name: "behind a router", backends: []returnpath.Backend{backend("10.5.0.2:25", routed)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.5.0.2:25: it is behind the router 10.0.0.254"}},
+ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.5.0.2/32 iif eth0 ipproto icmp lookup 7700 pref 7700 protocol 100
+ip rule add from 10.0.0.254/32 iif eth0 ipproto icmp lookup 7700 pref 7700 protocol 100`, notes: []string{"10.5.0.2:25: it is behind the router 10.0.0.254"}},
 		{name: "no route to it", backends: []returnpath.Backend{backend("[fd55::2]:25", returnpath.Reach{})},
 			notes: []string{"[fd55::2]:25: this host has no route to it"}},
 	} {
@@ -141,9 +150,9 @@ func TestRedirects(t *testing.T) {
 			To: netip.MustParseAddrPort("[fd00::5]:2577")},
 	}, returnpath.Options{})
 	contain(t, strings.Join(p.Commands(), "\n"), []string{
-		"ip rule add iif lo fwmark 7701 lookup main pref 7700\n",
-		"ip rule add fwmark 7701 lookup 7700 pref 7701\n",
-		"ip -6 rule add fwmark 7701 lookup 7700 pref 7701\n",
+		"ip rule add iif lo fwmark 7701 lookup main pref 7700 protocol 100\n",
+		"ip rule add fwmark 7701 lookup 7700 pref 7701 protocol 100\n",
+		"ip -6 rule add fwmark 7701 lookup 7700 pref 7701 protocol 100\n",
 		"iifname != \"lo\" fib daddr type local meta l4proto tcp th dport 25 tproxy to :2577 meta mark set 7701 accept\n",
 		"ip daddr 203.0.113.0/24 meta l4proto tcp th dport 1000-2000 tproxy ip to :2577 meta mark set 7701 accept\n",
 		"ip6 daddr 2001:db8:7::/64 meta l4proto udp tproxy ip6 to [fd00::5]:2577 meta mark set 7701 accept\n",
@@ -179,7 +188,7 @@ func TestFewRules(t *testing.T) {
 		{"many on a shared loopback address", scattered("127.0.0.1", 1000, loopback), 1000, true},
 	} {
 		p := returnpath.New(tt.backends, nil, returnpath.Options{})
-		if len(p.Rules) != tt.rules || (len(p.Notes) > 0) != tt.note {
+		if len(p.Replies().Rules) != tt.rules || (len(p.Notes) > 0) != tt.note {
 			t.Errorf("%s: %d rules and notes %v, want %d", tt.name, len(p.Rules), p.Notes, tt.rules)
 		}
 	}
@@ -204,7 +213,7 @@ func TestMergeCovers(t *testing.T) {
 			cover(want, b.UDP, b.Ports)
 		}
 		got := map[string]bool{}
-		for _, r := range returnpath.New(all, nil, returnpath.Options{}).Rules {
+		for _, r := range returnpath.New(all, nil, returnpath.Options{}).Replies().Rules {
 			for port := range cover(map[string]bool{}, r.Protocol == "udp", r.Ports) {
 				if got[port] {
 					t.Errorf("%v: %s is covered twice", all, port)
@@ -228,15 +237,17 @@ func cover(set map[string]bool, udp bool, p returnpath.Ports) map[string]bool {
 func TestFor(t *testing.T) {
 	p := returnpath.New([]returnpath.Backend{
 		backend("127.0.0.1:22", loopback), backend("10.9.0.2:25", container), backend("172.17.0.2:80", bridged),
-		backend("10.0.0.5:25", local), backend("[::1]:22", loopback),
+		backend("10.0.0.5:25", local), backend("[::1]:22", loopback), backend("10.5.0.2:25", routed),
 	}, nil, returnpath.Options{})
 	for _, tt := range []struct {
 		address string
 		want    []string // prefixes of the commands
 	}{
-		{"127.0.0.1", []string{"ip route replace", "ip rule add from 127.0.0.1/32"}},
-		{"::1", []string{"ip -6 route replace", "ip -6 rule add from ::1/128"}},
-		{"10.9.0.2", []string{"ip route replace", "ip rule add from 10.9.0.2/32 iif veth0"}},
+		{"127.0.0.1", []string{"ip route replace", "ip rule add from 127.0.0.1/32", "ip rule add from 127.0.0.1/32 iif lo ipproto icmp"}},
+		{"::1", []string{"ip -6 route replace", "ip -6 rule add from ::1/128", "ip -6 rule add from ::1/128 iif lo ipproto ipv6-icmp"}},
+		{"10.9.0.2", []string{"ip route replace", "ip rule add from 10.9.0.2/32 iif veth0", "ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp"}},
+		{"10.5.0.2", []string{"ip route replace", "ip rule add from 10.5.0.2/32 iif eth0", "ip rule add from 10.5.0.2/32 iif eth0 ipproto icmp",
+			"ip rule add from 10.0.0.254/32 iif eth0 ipproto icmp"}},
 		{"172.17.0.2", []string{"ip route replace", "ip rule add iif docker0 fwmark", "nft -f"}},
 		{"10.0.0.5", []string{"ip route replace", "ip rule add iif lo fwmark", "nft -f"}},
 		{"192.0.2.1", nil},

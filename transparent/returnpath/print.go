@@ -3,6 +3,7 @@ package returnpath
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Format is a configuration format that makes a plan persist across reboots.
@@ -14,8 +15,8 @@ const (
 	Shell Format = iota
 	// Networkd is a file for systemd-networkd.
 	Networkd
-	// Netplan is a file that complements a netplan configuration, whose own keys
-	// support neither interfaces nor ports in rules.
+	// Netplan is a file for systemd-networkd that complements a netplan
+	// configuration, whose own keys support neither interfaces nor ports in rules.
 	Netplan
 	// Interfaces is a fragment of /etc/network/interfaces.
 	Interfaces
@@ -57,9 +58,9 @@ func (p Plan) Print(f Format) string {
 	case Networkd:
 		p.networkd(&w)
 	case Netplan:
-		w.line(0, "# netplan has no keys for the interface and ports of a rule, but systemd-networkd,")
-		w.line(0, "# which it configures, does: install this file next to netplan's. With the renderer")
-		w.line(0, "# NetworkManager, have a systemd unit run \"unproxy routes apply\" instead.")
+		w.line(0, "# This is a file for systemd-networkd, not YAML for /etc/netplan: netplan has no keys for")
+		w.line(0, "# the interface and ports of a rule. It works next to netplan's files with the renderer")
+		w.line(0, "# networkd. With NetworkManager, have a systemd unit run \"unproxy routes apply\" instead.")
 		p.networkd(&w)
 	case Interfaces:
 		p.interfaces(&w)
@@ -152,10 +153,14 @@ func (r Rule) networkd() []string {
 		all = append(all, "IncomingInterface="+r.In)
 	}
 	if r.Protocol != "" {
-		all = append(all, "IPProtocol="+r.Protocol)
+		// systemd's name of ipv6-icmp is that of IPPROTO_ICMPV6.
+		all = append(all, "IPProtocol="+strings.Replace(r.Protocol, "ipv6-icmp", "icmpv6", 1))
 	}
 	if r.hasPorts() {
 		all = append(all, "SourcePort="+r.Ports.String())
+	}
+	if types, ok := r.types(); ok {
+		all = append(all, "DestinationPort="+types.String())
 	}
 	if r.Mark != 0 {
 		all = append(all, fmt.Sprintf("FirewallMark=%d", r.Mark))

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 
@@ -14,7 +15,8 @@ import (
 
 // Missing returns the part of p that is not in force on this host. Unprivileged
 // users cannot read the packet filter: the error is then an [*Error] that matches
-// [io/fs.ErrPermission], and the result is complete except for the filter.
+// [io/fs.ErrPermission], and the result is complete except for the filter. It
+// matches [ErrNoNFT] if the program nft is not installed.
 func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	part := returnpath.Plan{Backends: p.Backends, Notes: p.Notes}
 	for _, r := range p.Routes {
@@ -27,12 +29,12 @@ func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 		}
 	}
 	for _, v6 := range families {
-		present, err := rulesOf(v6)
+		present, err := hostRulesOf(v6)
 		if err != nil {
 			return part, err
 		}
 		for _, r := range p.Rules {
-			if r.IPv6 == v6 && !slices.Contains(present, normalize(r)) {
+			if r.IPv6 == v6 && !contains(present, r) {
 				part.Rules = append(part.Rules, r)
 			}
 		}
@@ -47,11 +49,22 @@ func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	return part, err
 }
 
+// ErrReassembly is the error of [Apply] if everything is in force except for a
+// table that is optional.
+var ErrReassembly = errors.New("UDP replies that arrive in fragments are lost")
+
 // Apply applies the missing parts of p. It calls trace with the equivalent command
 // before each step. It needs CAP_NET_ADMIN. The order of steps (routes, rules,
 // filter) makes a partially applied plan harmless.
+//
+// Without the program nft it changes nothing, unless p's table is optional: then it
+// applies the rest, and the error matches [ErrReassembly].
 func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	missing, err := Missing(ctx, p)
+	var partial error
+	if errors.Is(err, exec.ErrNotFound) && p.Filter.IsOptional() {
+		err, partial = nil, fmt.Errorf("%w: %w", ErrReassembly, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -63,64 +76,105 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 	}
 	for _, r := range missing.Rules {
 		trace(r.String())
-		// EEXIST: another process has added it meanwhile (rule_exists in fib_rules.c).
-		if err := netlink.RuleAdd(writeRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return failed(r.String(), err)
+		if err := addRule(r); err != nil {
+			return err
 		}
 	}
 	if missing.Filter == nil {
-		return nil
+		return partial
 	}
 	trace(missing.Filter.Command())
 	return addTable(ctx, missing.Filter)
 }
 
-// Remove removes p and calls trace with the equivalent command before each step.
-// Missing parts are not an error. Remove keeps what other gateways use: routes
-// while a rule looks up their table, and rules for marked packets while another
-// nftables table marks packets. It continues after an error and joins all errors.
+// Remove removes p, and what [Stale] returns, and calls trace with the equivalent
+// command before each step. Missing parts are not an error. Remove keeps what other
+// gateways use: routes while a rule looks up their table, and rules for marked
+// packets while another nftables table marks packets. It continues after an error
+// and joins all errors.
 func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	var all []error
+	stale, err := findStale(ctx, p)
+	all = append(all, err)
+	for _, name := range stale.tables {
+		all = append(all, deleteTable(ctx, name, trace))
+	}
 	rules := slices.DeleteFunc(slices.Clone(p.Rules), func(r returnpath.Rule) bool { return r.Mark != 0 })
 	if p.Filter != nil {
-		all = append(all, removeTable(ctx, p.Filter, trace))
-		unused, err := unusedRules(ctx, p)
+		err := removeTable(ctx, p.Filter, trace)
+		if p.Filter.IsOptional() && errors.Is(err, exec.ErrNotFound) {
+			err = nil // without nft the table was not applied
+		}
 		all = append(all, err)
-		rules = append(rules, unused...)
 	}
 	present, err := hostRules()
 	all = append(all, err)
-	for _, r := range rules {
-		if slices.Contains(present, normalize(r)) {
+	if p.Filter != nil || len(stale.tables) > 0 {
+		unused, err := unusedRules(ctx, p, present)
+		all = append(all, err)
+		stale.rules = append(stale.rules, unused...)
+	}
+	unwanted := func(r hostRule) bool {
+		return slices.ContainsFunc(rules, r.is) || slices.ContainsFunc(stale.rules, r.same)
+	}
+	kept := slices.DeleteFunc(slices.Clone(present), unwanted)
+	for _, r := range present {
+		if unwanted(r) && !(r.IsICMP() && neededBy(r, kept, p)) {
 			all = append(all, removeRule(r, trace))
 		}
 	}
-	for _, r := range p.Routes {
+	for _, table := range tablesOf(p) {
 		// An earlier plan may have left a route of the other family in this table.
 		for _, v6 := range families {
-			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: r.Table}, trace))
+			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: table}, trace))
 		}
 	}
 	return errors.Join(all...)
 }
 
+// neededBy reports whether an ICMP rule serves rules of other gateways: those for
+// the same backend, or behind the same router, which is no backend of p.
+func neededBy(icmp hostRule, others []hostRule, p returnpath.Plan) bool {
+	isBackend := slices.ContainsFunc(p.Backends, func(b returnpath.Backend) bool { return b.Addr == icmp.From })
+	return slices.ContainsFunc(others, func(r hostRule) bool {
+		return !r.other && !r.IsICMP() && r.Table == icmp.Table && r.In == icmp.In && r.Mark == 0 &&
+			(r.From == icmp.From || !isBackend && r.owner == icmp.owner && r.From.IsValid())
+	})
+}
+
+// tablesOf returns the routing tables that p, or an earlier plan with its options,
+// has a route in.
+func tablesOf(p returnpath.Plan) []uint32 {
+	var all []uint32
+	for _, r := range p.Routes {
+		all = append(all, r.Table)
+	}
+	if p.Options.Table != 0 {
+		all = append(all, p.Options.Table)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // unusedRules returns the host's rules for marked packets with p's numbers,
 // including those of other gateways, if no nftables table marks packets any more.
-func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, error) {
-	others, err := tables(ctx, returnpath.FilterPrefix(p.Filter.Mark))
+func unusedRules(ctx context.Context, p returnpath.Plan, present []hostRule) ([]hostRule, error) {
+	o := p.Options
+	others, err := tables(ctx, returnpath.FilterPrefix(o.Mark))
+	if errors.Is(err, exec.ErrNotFound) && (p.Filter == nil || p.Filter.IsOptional()) {
+		err = nil // without nft there are no tables
+	}
 	if err != nil || len(others) > 0 {
 		return nil, err
 	}
-	present, err := hostRules()
-	if err != nil {
-		return nil, err
-	}
-	var all []returnpath.Rule
+	var all []hostRule
 	for _, r := range present {
 		sameNumbers := func(own returnpath.Rule) bool {
 			return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
 		}
-		if slices.ContainsFunc(p.Rules, sameNumbers) {
+		// A stale table can have used a rule that p does not need.
+		byOptions := !r.other && r.Table == o.Table && r.Preference == o.Preference && r.Mark == o.Mark
+		if !r.other && slices.ContainsFunc(p.Rules, sameNumbers) || byOptions {
 			all = append(all, r)
 		}
 	}
@@ -130,7 +184,7 @@ func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, err
 // RemoveAll removes everything that a plan with these options can have created: all
 // rules that look up its table, all nftables tables for its mark, and the routes.
 // It cleans up after an earlier configuration, and also removes the rules of other
-// gateways with the same numbers. It continues after an error and joins all
+// gateways with the same numbers, but no rule that no plan can contain. It continues after an error and joins all
 // errors.
 func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command string)) error {
 	var all []error
@@ -143,11 +197,11 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 		all = append(all, deleteTable(ctx, name, trace))
 	}
 	for _, v6 := range families {
-		rules, err := rulesOf(v6)
+		rules, err := hostRulesOf(v6)
 		all = append(all, err)
 		for _, r := range rules {
 			forRedirects := r.Mark == returnpath.RedirectMark(o.Mark) && r.Preference == o.Preference
-			if r.Table == o.Table || forRedirects {
+			if !r.other && (r.Table == o.Table || forRedirects) {
 				all = append(all, removeRule(r, trace))
 			}
 		}
@@ -156,24 +210,13 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 	return errors.Join(all...)
 }
 
-// removeRule removes a rule. It ignores that another process has removed it
-// meanwhile.
-func removeRule(r returnpath.Rule, trace func(string)) error {
-	trace(r.Removal())
-	err := netlink.RuleDel(writeRule(r))
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return failed(r.Removal(), err)
-}
-
 // removeRoute removes a route unless a rule looks up its table.
 func removeRoute(r returnpath.Route, trace func(string)) error {
-	present, err := rulesOf(r.IPv6)
+	present, err := hostRulesOf(r.IPv6)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(present, func(rule returnpath.Rule) bool { return rule.Table == r.Table }) {
+	if slices.ContainsFunc(present, func(rule hostRule) bool { return rule.Table == r.Table }) {
 		return nil
 	}
 	exists, err := hasRoute(r)

@@ -126,6 +126,9 @@ func reach(a netip.Addr) (returnpath.Reach, error) {
 		return returnpath.Reach{}, failed("ip route get "+a.String(), err)
 	}
 	r := returnpath.Reach{Place: returnpath.Link, Device: link.Attrs().Name}
+	if err := returnpath.CheckDevice(r.Device); err != nil {
+		return r, &DeviceError{Address: a, Err: err}
+	}
 	r.Forwards = forwards(r.Device, a.Is6())
 	if router, ok := nextHop(route); ok {
 		r.Place, r.Router = returnpath.Routed, router

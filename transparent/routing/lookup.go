@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"unproxy/transparent/returnpath"
 )
 
 // Reply is a packet from a backend to a client.
@@ -19,6 +21,9 @@ type Reply struct {
 	// family.
 	From, To netip.AddrPort
 	UDP      bool
+	// ICMP stands for a message of the backend's host that the backend is
+	// unreachable. The ports of From and To are then ignored.
+	ICMP bool
 	// Device is the input interface; "lo" for packets that this host sends.
 	Device string
 	// Mark is the packet's mark, 0 for none.
@@ -98,6 +103,31 @@ func query(r Reply) (Decision, error) {
 	return decision, nil
 }
 
+// protocol returns the IP protocol of the packet.
+func (r Reply) protocol() uint8 {
+	switch {
+	case r.ICMP && r.From.Addr().Is6():
+		return unix.IPPROTO_ICMPV6
+	case r.ICMP:
+		return unix.IPPROTO_ICMP
+	case r.UDP:
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// ports returns the ports that the kernel compares with those of rules; see
+// [returnpath.Rule.DestinationPorts] for those of ICMP.
+func (r Reply) ports() (source, destination uint16) {
+	switch {
+	case !r.ICMP:
+		return r.From.Port(), r.To.Port()
+	case r.Device == "lo":
+		return 0, returnpath.Unreachable(r.From.Addr().Is6()).Low
+	}
+	return 0, 0
+}
+
 // request sends the query and returns the reply. netlink.RouteGet does not support
 // ports.
 func (r Reply) request() ([]byte, error) {
@@ -106,15 +136,16 @@ func (r Reply) request() ([]byte, error) {
 	request.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{
 		Family: uint8(family(r.From.Addr().Is6())), Dst_len: bits, Src_len: bits, Flags: unix.RTM_F_LOOKUP_TABLE,
 	}})
-	protocol := uint8(unix.IPPROTO_TCP)
-	if r.UDP {
-		protocol = unix.IPPROTO_UDP
-	}
+	sport, dport := r.ports()
 	request.AddData(nl.NewRtAttr(unix.RTA_DST, r.To.Addr().AsSlice()))
 	request.AddData(nl.NewRtAttr(unix.RTA_SRC, r.From.Addr().AsSlice()))
-	request.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{protocol}))
-	request.AddData(nl.NewRtAttr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, r.From.Port())))
-	request.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, r.To.Port())))
+	request.AddData(nl.NewRtAttr(unix.RTA_IP_PROTO, []byte{r.protocol()}))
+	if sport != 0 {
+		request.AddData(nl.NewRtAttr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, sport)))
+	}
+	if dport != 0 {
+		request.AddData(nl.NewRtAttr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, dport)))
+	}
 	if r.Mark != 0 {
 		request.AddData(nl.NewRtAttr(unix.RTA_MARK, binary.NativeEndian.AppendUint32(nil, r.Mark)))
 	}

@@ -30,16 +30,13 @@ func (r Reply) matches(rule *netlink.Rule) bool {
 	if rule.Mask != nil {
 		mask = *rule.Mask
 	}
-	protocol := unix.IPPROTO_TCP
-	if r.UDP {
-		protocol = unix.IPPROTO_UDP
-	}
+	sport, dport := r.ports()
 	all := (rule.Src == nil || readPrefix(rule.Src).Contains(r.From.Addr())) &&
 		(rule.Dst == nil || readPrefix(rule.Dst).Contains(r.To.Addr())) &&
 		(rule.IifName == "" || rule.IifName == r.Device) && rule.OifName == "" &&
 		(rule.Mark == 0 && rule.Mask == nil || r.Mark&mask == rule.Mark) &&
-		(rule.IPProto == 0 || rule.IPProto == protocol) &&
-		among(rule.Sport, r.From.Port()) && among(rule.Dport, r.To.Port())
+		(rule.IPProto == 0 || rule.IPProto == int(r.protocol())) &&
+		among(rule.Sport, sport) && among(rule.Dport, dport)
 	return all != rule.Invert
 }
 
@@ -70,11 +67,8 @@ func ruleText(r *netlink.Rule) string {
 	if r.IifName != "" {
 		b.WriteString(" iif " + r.IifName)
 	}
-	switch r.IPProto {
-	case unix.IPPROTO_TCP:
-		b.WriteString(" ipproto tcp")
-	case unix.IPPROTO_UDP:
-		b.WriteString(" ipproto udp")
+	if name, ok := protocolNames[byte(r.IPProto)]; ok {
+		b.WriteString(" ipproto " + name)
 	}
 	if r.Sport != nil {
 		fmt.Fprintf(&b, " sport %d-%d", r.Sport.Start, r.Sport.End)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,6 +31,9 @@ func nft(ctx context.Context, input string, args ...string) (string, error) {
 	// nft has no exit code of its own for this error.
 	if strings.Contains(errs.String(), "Operation not permitted") {
 		return "", failed("nft "+strings.Join(args, " "), syscall.EPERM)
+	}
+	if strings.Contains(errs.String(), "Could not process rule: No such file or directory") {
+		return "", failed("nft "+strings.Join(args, " "), fmt.Errorf("%s: %w", firstLine(errs.String()), errModule))
 	}
 	return "", failed("nft "+strings.Join(args, " "), fmt.Errorf("%s: %w", firstLine(errs.String()), err))
 }
@@ -55,7 +59,7 @@ func tables(ctx context.Context, prefix string) ([]string, error) {
 
 func hasTable(ctx context.Context, name string) (bool, error) {
 	all, err := tables(ctx, name)
-	return len(all) > 0, err
+	return slices.Contains(all, name), err
 }
 
 // addTable creates or replaces a table in one transaction. Without the deletion,

@@ -30,6 +30,25 @@ func (e *UnresolvedError) Error() string {
 	return fmt.Sprintf("the backend's name %s does not resolve: %v", e.Host, e.Err)
 }
 
+// DeviceError is an interface whose name cannot be part of a plan.
+type DeviceError struct {
+	Address netip.Addr // is reached through the interface
+	Err     error
+}
+
+// Error says which address is concerned, and what is wrong with the name.
+func (e *DeviceError) Error() string {
+	return fmt.Sprintf("cannot plan a route to %s: %v", e.Address, e.Err)
+}
+
+// Unwrap returns the error about the name.
+func (e *DeviceError) Unwrap() error { return e.Err }
+
+// Hint says what to do about it.
+func (e *DeviceError) Hint() string {
+	return "rename the interface: ip link set dev NAME name NEW, with the interface down"
+}
+
 // Unwrap returns the resolver's error.
 func (e *UnresolvedError) Unwrap() error { return e.Err }
 
@@ -59,6 +78,7 @@ func Plan(ctx context.Context, t returnpath.Targets, s Surroundings) (returnpath
 	if err != nil {
 		return returnpath.Plan{}, err
 	}
+	t.Options.Owner = t.Owner()
 	return returnpath.New(located, t.Redirects, t.Options), unresolved
 }
 

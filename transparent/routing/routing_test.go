@@ -9,10 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -35,10 +35,10 @@ func host(t *testing.T) {
 		netns.IP(t, command)
 	}
 	netns.Sysctl(t, "net.ipv4.conf.br0.forwarding", "1")
-	// A workqueue adds the local route of an IPv6 address (addrconf_dad_work).
-	for !strings.Contains(netns.IP(t, "-6 route show table local"), "local fd08::1 ") {
-		time.Sleep(time.Millisecond)
-	}
+	// The kernel adds the route of an IPv6 address a little later (addrconf_dad_work).
+	await.Until(t, "fd08::1 is local", func() bool {
+		return strings.HasPrefix(netns.IP(t, "-6 route get fd08::1"), "local ")
+	})
 }
 
 func prefix(text string) netip.Prefix {
