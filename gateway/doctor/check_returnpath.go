@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -46,7 +47,7 @@ func (r *run) checkReturnPath(ctx context.Context, t *target) []Finding {
 // testReturnPath connects from a client's address to a target that answers the
 // gateway. how is appended to the detail.
 func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Finding {
-	client := testClient(t.at.Addr().Is6())
+	client := transparent.TestClient(t.at.Addr().Is6())
 	_, err := r.host.try(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
 	switch answerOf(err) {
 	case answered:
@@ -57,7 +58,7 @@ func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Findi
 		return []Finding{finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 	case refused:
 		return []Finding{finding(ReturnPath, t.name, Warn,
-			"the backend answers the gateway but refuses a client in %s", testNetwork(client)).
+			"the backend answers the gateway but refuses a client in %s", transparent.TestNetwork(client.Addr().Is6())).
 			with("# the return path works; does a firewall or an access list of the server reject these addresses?")}
 	case silent, unreachable:
 		return r.host.diagnose(ctx, r.plan, unanswered{t, client, how, r.PrintCommand})
@@ -90,7 +91,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 // this host. It does not take the packet filter into account.
 func (h Host) deliversReplies(part returnpath.Plan, t *target) bool {
 	decision, err := h.LookupRoute(routing.Reply{
-		From: t.at, To: testClient(t.at.Addr().Is6()), UDP: t.udp, Device: reach(part, t.at.Addr()).Device,
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: t.udp, Device: reach(part, t.at.Addr()).Device,
 	})
 	return err == nil && decision.Local
 }

@@ -48,6 +48,8 @@ type Host struct {
 	Missing func(context.Context, returnpath.Plan) (returnpath.Plan, error)
 	// LookupRoute returns the kernel's routing decision; see [routing.Lookup].
 	LookupRoute func(routing.Reply) (routing.Decision, error)
+	// Networks returns the networks that an interface is directly connected to.
+	Networks func(device string) ([]netip.Prefix, error)
 	// Firewall returns the rules of the packet filter as text; see
 	// [routing.Ruleset].
 	Firewall func(context.Context) (string, error)

@@ -45,6 +45,7 @@ func This() Host {
 		},
 		Missing:     routing.Missing,
 		LookupRoute: routing.Lookup,
+		Networks:    networks,
 		Firewall:    routing.Ruleset,
 	}
 }
@@ -54,6 +55,26 @@ func testOptions(foreign, mark bool) error {
 		return transparent.CheckMark()
 	}
 	return transparent.Check(mark)
+}
+
+// networks implements [Host.Networks].
+func networks(device string) ([]netip.Prefix, error) {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", device, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", device, err)
+	}
+	var all []netip.Prefix
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && !p.IsSingleIP() {
+			all = append(all, p.Masked())
+		}
+	}
+	return all, nil
 }
 
 // vfsCaps is struct vfs_ns_cap_data of linux/capability.h, the value of

@@ -37,6 +37,7 @@ type world struct {
 	files map[string]string
 	links map[string]string
 	reach map[string]returnpath.Reach // of backends; loopback if absent
+	nets  map[string][]netip.Prefix   // by interface
 	names map[string][]netip.Addr
 
 	// plain and client are the errors, by address, of connections from the gateway
@@ -148,6 +149,7 @@ func (w *world) host() Host {
 			w.missingCalls++
 			return w.missing(p), w.missingErr
 		},
+		Networks:    func(device string) ([]netip.Prefix, error) { return w.nets[device], nil },
 		LookupRoute: func(routing.Reply) (routing.Decision, error) { return w.decision, w.decisionErr },
 		Firewall:    func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
 	}

@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/readiness"
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 )
 
@@ -81,7 +82,8 @@ func NewWatch(c WatchConfig) *Watch {
 // makes no tests: it builds the hints, calls first and returns.
 func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
 	if interval <= 0 {
-		w.hints.replace(w.plan(ctx, w.resolve(ctx)), nil, w.ApplyCommand)
+		plan := w.plan(ctx, w.resolve(ctx))
+		w.hints.replace(plan, nil, w.Host.linkNetworks(plan), w.ApplyCommand)
 		first()
 		return
 	}
@@ -108,6 +110,17 @@ func jitter(d time.Duration) time.Duration {
 // the configuration does not name the backend. It is safe for concurrent use and
 // neither blocks nor allocates.
 func (w *Watch) Hint(backend netip.Addr) string { return w.hints.find(backend) }
+
+// BypassHint returns how to have a backend's replies to a client return through
+// the gateway if both are in one network, so that the backend may reply to the
+// client directly. Otherwise it returns "". It is safe for concurrent use and does
+// not block.
+func (w *Watch) BypassHint(backend, client netip.Addr) string {
+	if !w.hints.sameNetwork(backend, client) {
+		return ""
+	}
+	return w.PrintCommand + " | ssh root@" + backend.String() + " sh"
+}
 
 // Findings returns the findings of the last round, one for each tested backend, or
 // nil before the first round has ended. The caller must not modify them. It is safe
@@ -174,7 +187,7 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 	}
 	w.known = known
 	w.findings.Store(&all)
-	w.hints.replace(plan, byAddress, w.ApplyCommand)
+	w.hints.replace(plan, byAddress, w.Host.linkNetworks(plan), w.ApplyCommand)
 	w.setReadiness(broken)
 }
 
@@ -224,7 +237,7 @@ type testResult struct {
 // test tests one return path. If it works, the test is a single connection, which
 // the backend's program does not see.
 func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
-	h, client := w.Host, testClient(t.at.Addr().Is6())
+	h, client := w.Host, transparent.TestClient(t.at.Addr().Is6())
 	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
 	works := testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
 	if _, err := h.try(ctx, attempt); err == nil {
