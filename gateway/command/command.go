@@ -97,6 +97,9 @@ func configure(g *given, activated int) (configuration, error) {
 		Activated:   activated,
 		Taken:       taken,
 	})
+	if config != nil {
+		more = append(more, config.LocalhostWarnings()...)
+	}
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)
 }

@@ -51,8 +51,9 @@ func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Findi
 	_, err := r.host.try(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
 	switch answerOf(err) {
 	case answered:
-		missing, err := r.host.Missing(ctx, r.plan.For(t.at.Addr()))
-		if err == nil && !missing.Empty() {
+		part := r.plan.For(t.at.Addr())
+		missing, err := r.host.Missing(ctx, part)
+		if err == nil && !missing.Empty() && !r.host.deliversByTable(part, t) {
 			how += "; the rules are not those of unproxy routes"
 		}
 		return []Finding{finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
@@ -72,7 +73,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	if part.Empty() {
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; unproxy routes has no rules for it", why)}
 	}
-	missing, err := r.host.Missing(ctx, part)
+	missing, err := r.host.missing(ctx, part, t)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; cannot read its rules: %v", why, err)}
@@ -85,6 +86,30 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 		why += "; " + onlyRootReadsFilter
 	}
 	return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; the rules for it are in force", why)}
+}
+
+// missing returns the part of a target's plan that is not in force. Rules that were
+// made for more forwards than those at hand, such as one for a range of ports,
+// count as those of the plan.
+func (h Host) missing(ctx context.Context, part returnpath.Plan, t *target) (returnpath.Plan, error) {
+	missing, err := h.Missing(ctx, part)
+	if len(missing.Rules) > 0 && len(missing.Routes) == 0 && h.deliversByTable(part, t) {
+		missing.Rules = nil
+	}
+	return missing, err
+}
+
+// deliversByTable reports whether the kernel's rules deliver a target's replies to
+// this host by the plan's own table.
+func (h Host) deliversByTable(part returnpath.Plan, t *target) bool {
+	if len(part.Rules) == 0 || len(part.Routes) == 0 {
+		return false
+	}
+	decision, err := h.LookupRoute(routing.Reply{
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: t.udp,
+		Device: reach(part, t.at.Addr()).Device, Mark: part.Rules[0].Mark,
+	})
+	return err == nil && decision.Local && decision.Table == part.Routes[0].Table
 }
 
 // deliversReplies reports whether the kernel's rules deliver a target's replies to

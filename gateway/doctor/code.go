@@ -9,6 +9,7 @@ type Code string
 const (
 	Configuration      Code = "configuration"
 	Trust              Code = "trust"
+	Localhost          Code = "localhost"
 	Descriptors        Code = "descriptors"
 	Backlog            Code = "backlog"
 	NetRaw             Code = "net_raw"
@@ -66,6 +67,7 @@ const (
 var table = []row{
 	{Configuration, configuration, "A setting works but may be unintended.", nil},
 	{Trust, configuration, "A trust rule covers more hosts than the load balancer.", nil},
+	{Localhost, configuration, "Servers on this host see every client of plain mode as localhost.", nil},
 	{Descriptors, process, "Each connection uses two of the files that the process may open.", nil},
 	{Backlog, host, "New connections wait in a queue whose length the kernel limits.", nil},
 	{NetRaw, process, "Transparent connections and marks need the capability CAP_NET_RAW.", nil},
