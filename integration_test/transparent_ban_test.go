@@ -34,6 +34,23 @@ func wantBanned(t *testing.T, g *lab.Gateway, client netip.AddrPort, outcomes ..
 	}
 }
 
+// wantServed sends a request of a client that is served. Before it the backend's
+// program must not have seen a connection from the gateway's own address. It may
+// have seen a test client if the machine was too busy to end that test in time.
+func wantServed(t *testing.T, g *lab.Gateway, b *lab.Backend, client netip.AddrPort) {
+	t.Helper()
+	c := lab.Send(t, g.Address(t, 0), headerOf(client))
+	got := b.Next(t)
+	for ; lab.Peer(got) != client; got = b.Next(t) {
+		if lab.Peer(got).Addr().IsLoopback() {
+			t.Errorf("the backend's program has seen a connection from %v", lab.Peer(got))
+		}
+	}
+	c.CloseWrite()
+	got.Close()
+	g.NextConnection(t).Expect(t, "outcome", "ok", "client", client.String())
+}
+
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25
 //
 // fail2ban drops or rejects the packets of one client. The return path is in
@@ -64,18 +81,9 @@ func TestBannedClientIsNotReportedAsMissingReturnPath(t *testing.T) {
 							g := lab.StartGateway(t, transparentFlags(tt.backend, "--connect-timeout", "300ms",
 								"--self-test-interval", interval)...)
 							wantBanned(t, g, tt.banned, "connect_timeout", "backend_refused", "permission")
-							c := lab.Send(t, g.Address(t, 0), headerOf(tt.served))
-							got := b.Next(t)
-							if lab.Peer(got) != tt.served {
-								t.Errorf("the backend saw %v, want %v", lab.Peer(got), tt.served)
-							}
-							c.CloseWrite()
-							got.Close()
-							g.NextConnection(t).Expect(t, "outcome", "ok", "client", tt.served.String())
+							wantServed(t, g, b, tt.served)
 							wantBanned(t, g, tt.banned, "connect_timeout", "backend_refused", "permission")
-							if n := b.Accepted(); n != 1 {
-								t.Errorf("the backend's program has seen %d connections, want that of the client that is served", n)
-							}
+							wantServed(t, g, b, tt.served)
 						}
 					})
 				})

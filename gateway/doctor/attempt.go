@@ -45,15 +45,26 @@ func answerOf(err error) answer {
 	return failed
 }
 
-// try makes an attempt and waits up to answerTime. If the client's address and
-// port are in use, it retries with others.
+// try makes an attempt and waits up to answerTime.
 func (h Host) try(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	local, err := h.Connect(ctx, a)
-	if a.From.IsValid() && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
-		a.From = transparent.TestClient(a.To.Addr().Is6())
-		local, err = h.Connect(ctx, a)
+	return h.Connect(ctx, a)
+}
+
+// tryClient connects to a target from a client's address, and waits up to
+// answerTime. sent is the address that the connection had when it left this host;
+// see [Host.Connect]. If the client's address and port are in use, it retries with
+// others.
+func (h Host) tryClient(ctx context.Context, t *target) (client, sent netip.AddrPort, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	for range 2 {
+		client = transparent.TestClient(t.at.Addr().Is6())
+		sent, err = h.Connect(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
 	}
-	return local, err
+	return client, sent, err
 }

@@ -47,10 +47,15 @@ func (r *run) checkReturnPath(ctx context.Context, t *target) []Finding {
 // testReturnPath connects from a client's address to a target that answers the
 // gateway. how is appended to the detail.
 func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Finding {
-	client := transparent.TestClient(t.at.Addr().Is6())
-	_, err := r.host.try(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
+	client, sent, err := r.host.tryClient(ctx, t)
 	switch answerOf(err) {
 	case answered:
+		if f, found := r.host.rewritten(ctx, t, client, sent); found {
+			return []Finding{f}
+		}
+		if !sent.IsValid() {
+			how += unseenSource
+		}
 		part := r.plan.For(t.at.Addr())
 		missing, err := r.host.Missing(ctx, part)
 		if err == nil && !missing.Empty() && !r.host.deliversByTable(part, t) {

@@ -29,8 +29,10 @@ type Host struct {
 	Options func(foreign, mark bool) error
 	// Lookup resolves a host name.
 	Lookup lookupFunc
-	// Connect opens a connection and closes it at once. It returns the local
-	// address once the peer has answered.
+	// Connect opens a connection and closes it at once. Once the peer has
+	// answered, it returns the local address. From a foreign address it returns
+	// the source with which the first packet left this host, which a rule may
+	// have rewritten, or the zero AddrPort if that cannot be seen.
 	Connect func(context.Context, Attempt) (netip.AddrPort, error)
 	// Listen listens on the address of a backend until it is closed.
 	Listen func(at netip.AddrPort) (io.Closer, error)

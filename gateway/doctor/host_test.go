@@ -43,6 +43,7 @@ type world struct {
 	// plain and client are the errors, by address, of connections from the gateway
 	// and from a client.
 	plain, client map[string]error
+	sent          map[string]netip.AddrPort // by backend: the source of clients' packets, if not their own
 
 	missing      func(returnpath.Plan) returnpath.Plan // the part of a plan that is not in force
 	missingErr   error
@@ -88,7 +89,7 @@ func healthy() *world {
 			"proc/18/exe": "/usr/bin/unproxy", "proc/18/fd/3": "socket:[4712]", "proc/18/fd/4": "socket:[4713]",
 		},
 		reach: map[string]returnpath.Reach{}, names: map[string][]netip.Addr{},
-		plain: map[string]error{}, client: map[string]error{}, bind: map[string]error{},
+		plain: map[string]error{}, client: map[string]error{}, sent: map[string]netip.AddrPort{}, bind: map[string]error{},
 		missing: func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} },
 	}
 }
@@ -159,11 +160,18 @@ func (w *world) connect(_ context.Context, a Attempt) (netip.AddrPort, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts = append(w.attempts, a)
+	local := ap("10.9.0.1:40000")
+	if a.From.IsValid() {
+		local = a.From
+		if sent, ok := w.sent[a.To.String()]; ok {
+			local = sent
+		}
+	}
 	if w.onConnect != nil {
-		return ap("10.9.0.1:40000"), w.onConnect(a)
+		return local, w.onConnect(a)
 	}
 	if a.From.IsValid() {
-		return a.From, w.client[a.To.String()]
+		return local, w.client[a.To.String()]
 	}
 	if slices.Contains(w.listens, a.To) {
 		return ap("10.9.0.1:40000"), nil

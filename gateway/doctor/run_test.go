@@ -132,6 +132,15 @@ func TestRun(t *testing.T) {
 				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
 			}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700"}},
 
+		{name: "a masquerade rule", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.sent["10.9.0.2:25"] = link, ap("10.9.0.1:40000")
+		}, want: []string{"source_rewritten 10.9.0.2:25 fail; nft 'table inet unproxy_source { chain postrouting " +
+			"{ type nat hook postrouting priority -150; meta skuid 0-4294967294 fib saddr type != local " +
+			"ip daddr 10.9.0.2 tcp dport 25 snat ip to ip saddr; }; }'"}},
+		{name: "packets cannot be seen", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.sent["10.9.0.2:25"] = link, netip.AddrPort{}
+		}},
+
 		// Backends.
 		{name: "no server: tested with a listener in its place", flags: ssh,
 			fault: func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
@@ -316,6 +325,41 @@ func TestRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The doctor says what it cannot see, and quotes the rules that may be the reason.
+func TestRewrittenSource(t *testing.T) {
+	const ruleset = "table ip nat { # handle 3\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" +
+		"\t\toifname \"eth0\" masquerade\n\t\tip daddr 10.0.0.1 accept\n\t}\n\tchain x {\n\t\tcounter packets 3 bytes 180 xt target \"MASQUERADE\"\n" +
+		"\t\tsnat to 10.0.0.7\n\t\tsnat to 10.0.0.8\n"
+	for _, tt := range []struct {
+		name, ruleset string
+		rulesetErr    error
+		sent          netip.AddrPort
+		detail        string
+		hints         []string // the first ones
+	}{
+		{"not seen", "", nil, netip.AddrPort{}, "cannot be seen", nil},
+		{"rewritten", ruleset, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{
+			`# a rule of chain postrouting: oifname "eth0" masquerade`,
+			`# a rule of chain x: counter packets 3 bytes 180 xt target "MASQUERADE"`, "# a rule of chain x: snat to 10.0.0.7",
+			"# exempt the connections"}},
+		{"no nft", "", fs.ErrNotExist, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{"# exempt the connections"}},
+		{"an ordinary user", "", fs.ErrPermission, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:",
+			[]string{"# only root can see which rule does", "# exempt the connections"}},
+	} {
+		w := healthy()
+		w.reach["10.9.0.2"], w.sent["10.9.0.2:25"], w.ruleset, w.rulesetErr = link, tt.sent, tt.ruleset, tt.rulesetErr
+		all := w.run(t, remote).Findings
+		f := all[len(all)-1]
+		ok := strings.Contains(f.Detail, tt.detail) && len(f.Hint) >= len(tt.hints)
+		for i := 0; ok && i < len(tt.hints); i++ {
+			ok = strings.HasPrefix(f.Hint[i], tt.hints[i])
+		}
+		if !ok {
+			t.Errorf("%s: %+v, want %q and %q", tt.name, f, tt.detail, tt.hints)
+		}
 	}
 }
 

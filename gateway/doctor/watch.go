@@ -12,7 +12,6 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/readiness"
-	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 )
 
@@ -41,6 +40,9 @@ const (
 	Works
 	// Broken: a client is not answered, and the gateway is.
 	Broken
+	// Rewritten: a client is answered, but a rule of this host rewrites its address:
+	// the backend sees another one.
+	Rewritten
 )
 
 // WatchConfig configures a [Watch]. All fields must be set.
@@ -48,7 +50,7 @@ type WatchConfig struct {
 	Host   Host
 	Config *config.Config
 	// Readiness has the reason [readiness.ReturnPath] set while a return
-	// path is broken.
+	// path is broken or a client's address is rewritten.
 	Readiness *readiness.State
 	// Notice is called for each event, by the goroutine of [Watch.Run].
 	Notice func(Event)
@@ -180,8 +182,10 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 		}
 		known[t.key()] = r
 		all = append(all, r.finding)
-		if r.state == Broken {
+		if r.state == Broken || r.state == Rewritten {
 			broken = append(broken, r.finding)
+		}
+		if r.state == Broken {
 			byAddress[t.at.Addr()] = r.finding
 		}
 	}
@@ -237,11 +241,9 @@ type testResult struct {
 // test tests one return path. If it works, the test is a single connection, which
 // the backend's program does not see.
 func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
-	h, client := w.Host, transparent.TestClient(t.at.Addr().Is6())
-	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
-	works := testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
-	if _, err := h.try(ctx, attempt); err == nil {
-		return works
+	h := w.Host
+	if client, sent, err := h.tryClient(ctx, t); err == nil {
+		return h.answeredClient(ctx, t, client, sent)
 	}
 	t.plain = h.connectPlain(ctx, t)
 	if t.plain.answer != answered {
@@ -249,12 +251,26 @@ func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testR
 			"the backend does not answer the gateway either: %v", t.plain.err)}
 	}
 	// Retry: the packet may have been lost, or the server may have just started.
-	_, err := h.try(ctx, attempt)
+	client, sent, err := h.tryClient(ctx, t)
 	switch answerOf(err) {
-	case answered, refused: // an RST has come back, too
-		return works
+	case answered:
+		return h.answeredClient(ctx, t, client, sent)
+	case refused: // an RST has come back, too
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
 	case silent, unreachable:
 		return testResult{Broken, h.diagnose(ctx, plan, unanswered{t, client, "", w.PrintCommand})[0]}
 	}
 	return testResult{Untested, finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
+}
+
+// answeredClient returns the result of a test that was answered.
+func (h Host) answeredClient(ctx context.Context, t *target, client, sent netip.AddrPort) testResult {
+	if f, found := h.rewritten(ctx, t, client, sent); found {
+		return testResult{Rewritten, f}
+	}
+	how := ""
+	if !sent.IsValid() {
+		how = unseenSource
+	}
+	return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 }

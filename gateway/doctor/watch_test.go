@@ -32,7 +32,7 @@ func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[
 	return NewWatch(WatchConfig{
 		Host: w.host(), Config: c, Readiness: ready, ApplyCommand: "unproxy routes apply --forward …",
 		Notice: func(e Event) {
-			state := [...]string{Untested: "untested", Works: "works", Broken: "broken"}[e.State]
+			state := [...]string{Untested: "untested", Works: "works", Broken: "broken", Rewritten: "rewritten"}[e.State]
 			if e.First {
 				state = "first " + state
 			}
@@ -43,6 +43,10 @@ func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[
 		},
 	}), ready, events
 }
+
+// exemptSSH exempts connections to 127.0.0.1:22 from source NAT.
+const exemptSSH = "nft 'table inet unproxy_source { chain postrouting { type nat hook postrouting priority -150; " +
+	"meta skuid 0-4294967294 fib saddr type != local ip daddr 127.0.0.1 tcp dport 22 snat ip to ip saddr; }; }'"
 
 func TestWatch(t *testing.T) {
 	const address = "127.0.0.1:22"
@@ -81,6 +85,17 @@ func TestWatch(t *testing.T) {
 				[]string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
 			{"it stops: inconclusive", func(w *world) { down(w); w.client[address] = timedOut }, nil, false},
 			{"it starts again, fixed", fix, []string{"works " + address}, true},
+		}},
+		{"a masquerade rule appears and goes", []round{
+			{"at the start", nil, nil, true},
+			{"it appears", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"later", nil, nil, false},
+			{"packets cannot be seen", func(w *world) { w.sent[address] = netip.AddrPort{} }, []string{"works " + address}, true},
+			{"it appears again", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"the return path breaks", broken, []string{"broken " + address + " " + sshRoute + "; " + sshRule}, false},
+			{"both are fixed", func(w *world) { fix(w); delete(w.sent, address) }, []string{"works " + address}, true},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
