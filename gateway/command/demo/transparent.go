@@ -134,6 +134,8 @@ func (t *transparentStage) playLost(out *screen) (int, error) {
 		what:  "return path removed: replies are lost; the gateway finds out and logs why",
 		parts: then(proxyproto.AppendV1(nil, client, destination4), hello),
 		want:  expectation{logged: [][2]string{{"outcome", "no_return_path"}}},
+
+		tested: true,
 	}
 	return playAll(out, t.on, t.parts[0].server, []scene{lost})
 }
