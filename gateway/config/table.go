@@ -17,6 +17,7 @@ const (
 	ForwardFlag        = "forward"
 	trustFlag          = "trust"
 	redirectFlag       = "redirect"
+	onDemandFlag       = "on-demand"
 	unknownFlag        = "unknown"
 	maxConnectionsFlag = "max-connections"
 	maxFlowsFlag       = "udp-max-flows"
@@ -136,6 +137,9 @@ var backendSettings = []Setting{
 	{Name: "connect-timeout", Group: GroupBackend, Argument: "D", Default: "5s", Needs: NeedsStream,
 		Meaning: "time limit for connecting, all backends together; 0 is off",
 		forward: duration(time.Millisecond, longestWait, func(d *draft) *time.Duration { return &d.ConnectTimeout })},
+	{Name: onDemandFlag, Group: GroupBackend, Argument: "on|off", Switch: true, Default: "off; a range of ports: on",
+		Meaning: "the backend listens on demand, as for passive FTP: doctor and self-test do not expect it to",
+		forward: onOff(func(d *draft) *bool { return &d.OnDemand })},
 }
 
 var datagramSettings = []Setting{

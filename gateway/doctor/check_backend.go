@@ -124,6 +124,9 @@ func (r *run) backend(t *target) Finding {
 	case answered:
 		return finding(Backend, t.name, OK, "answers")
 	case refused:
+		if t.onDemand {
+			return finding(Backend, t.name, Skip, "no program listens now, which is no fault of a backend that listens on demand")
+		}
 		detail := "refuses connections"
 		if t.udp {
 			detail = "no program receives on this address"

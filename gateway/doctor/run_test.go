@@ -193,6 +193,29 @@ func TestRun(t *testing.T) {
 				w.files["proc/sys/net/ipv6/conf/lo/disable_ipv6"] = "1"
 				w.plain["[::1]:22"], w.missing = &netErr{syscall.ENETUNREACH}, allMissing
 			}, want: []string{"ipv6 [::1]:22 fail; sysctl -w net.ipv6.conf.lo.disable_ipv6=0"}},
+		{name: "a range, such as that of passive FTP, without servers", flags: "--forward :2100-2199=10.9.0.2:2100-2199",
+			fault: func(w *world) { w.plain["10.9.0.2:2100"], w.plain["10.9.0.2:2199"] = refusal(), refusal() },
+			want:  []string{"backend 10.9.0.2:2100 skip", "backend 10.9.0.2:2199 skip"}},
+		{name: "a range that has servers all the time", flags: "--forward :2100-2199=10.9.0.2:2100-2199?on-demand=off",
+			fault: func(w *world) { w.plain["10.9.0.2:2199"] = refusal() },
+			want:  []string{"backend_refused 10.9.0.2:2199 fail"}},
+		{name: "a range on a silent host", flags: "--forward :2100-2199=10.9.0.2:2100-2199",
+			fault: func(w *world) { w.plain["10.9.0.2:2199"] = timedOut },
+			want:  []string{"backend_silent 10.9.0.2:2199 fail"}},
+		{name: "on demand", flags: "--forward :25=10.9.0.2:25?on-demand --forward udp://:26=127.0.0.1:99?on-demand=on --forward :27=unix:/run/x?on-demand",
+			fault: func(w *world) { w.plain["10.9.0.2:25"] = refusal() },
+			want:  []string{"backend 10.9.0.2:25 skip", "backend udp://127.0.0.1:99 skip", "backend unix:/run/x skip"}},
+		{name: "one forward of two expects it", flags: "--forward :25=10.9.0.2:25?on-demand --forward :26=10.9.0.2:25",
+			fault: func(w *world) { w.plain["10.9.0.2:25"] = refusal() },
+			want:  []string{"backend_refused 10.9.0.2:25 fail"}},
+		{name: "on demand, transparent: tested with a listener in its place", flags: "--forward :2121=127.0.0.1:2100 --on-demand on --transparent on",
+			fault: func(w *world) { w.plain["127.0.0.1:2100"] = refusal() },
+			want:  []string{"backend 127.0.0.1:2100 skip"}},
+		{name: "on demand, transparent, rules missing", flags: "--forward :2121=127.0.0.1:22 --on-demand on --transparent on",
+			fault: func(w *world) {
+				w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"], w.missing = refusal(), timedOut, allMissing
+			},
+			want: []string{"backend 127.0.0.1:22 skip", "rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
 		{name: "a unix socket without a server", flags: "--forward :25=unix:/run/db.sock",
 			want: []string{"backend_refused unix:/run/db.sock fail"}},
 		{name: "a unix socket with a server", flags: "--forward :25=unix:/run/db.sock", fault: func(w *world) {

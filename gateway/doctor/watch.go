@@ -202,7 +202,7 @@ func (w *Watch) notify(t *target, r testResult) {
 	switch {
 	case known && (r.state == Untested || r.state == before.state):
 		return
-	case !known && r.state == Works:
+	case !known && (r.state == Works || r.state == Untested && t.onDemand):
 		return
 	}
 	e := Event{State: r.state, First: !known || before.state == Untested, Backend: t.name}
@@ -242,8 +242,12 @@ type testResult struct {
 // the backend's program does not see.
 func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
 	h := w.Host
-	if client, sent, err := h.tryClient(ctx, t); err == nil {
+	client, sent, err := h.tryClient(ctx, t)
+	switch a := answerOf(err); {
+	case a == answered:
 		return h.answeredClient(ctx, t, client, sent)
+	case a == refused && t.onDemand: // its RST has come back
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client's connection is refused, and the RST returns")}
 	}
 	t.plain = h.connectPlain(ctx, t)
 	if t.plain.answer != answered {
@@ -251,7 +255,7 @@ func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testR
 			"the backend does not answer the gateway either: %v", t.plain.err)}
 	}
 	// Retry: the packet may have been lost, or the server may have just started.
-	client, sent, err := h.tryClient(ctx, t)
+	client, sent, err = h.tryClient(ctx, t)
 	switch answerOf(err) {
 	case answered:
 		return h.answeredClient(ctx, t, client, sent)

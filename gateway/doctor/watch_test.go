@@ -118,6 +118,28 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A backend that listens on demand is not expected to listen at the start. The RST
+// of its host shows that replies return; without one the test is inconclusive.
+func TestWatchOfBackendOnDemand(t *testing.T) {
+	for _, tt := range []struct {
+		flags  string
+		client error
+		events []string
+	}{
+		{ssh, refusal(), []string{"first untested 127.0.0.1:22"}},
+		{ssh + " --on-demand on", refusal(), nil},
+		{ssh + " --on-demand on", timedOut, nil},
+	} {
+		w := healthy()
+		w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"] = refusal(), tt.client
+		watch, ready, events := watched(t, w, tt.flags)
+		watch.round(context.Background())
+		if !slices.Equal(*events, tt.events) || len(ready.Reasons()) > 0 {
+			t.Errorf("%s, %v: events %q, reasons %v", tt.flags, tt.client, *events, ready.Reasons())
+		}
+	}
+}
+
 // A single lost packet is not a failure.
 func TestWatchRetries(t *testing.T) {
 	w := healthy()
