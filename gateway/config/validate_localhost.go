@@ -57,7 +57,8 @@ func (c *Config) LocalhostWarnings() []Warning {
 	}
 	if len(mismatched) > 0 {
 		all = append(all, Warning{About: AboutLocalhost, Hint: "--family-mismatch map; or " + server,
-			Message: naming(mismatched) + ": with --family-mismatch plain, servers on this host see clients of the other family " + grants})
+			Message: naming(mismatched) + ": with --family-mismatch plain, servers on this host see clients of the other family " +
+				grants})
 	}
 	return all
 }
@@ -77,7 +78,8 @@ func naming(names []string) string {
 // leadsToLoopback reports whether a backend of f is on loopback, or may be because
 // a header names it.
 func leadsToLoopback(f *forward.Forward) bool {
-	return f.AnyBackend(loopback) || f.HasHeaderBackend() && slices.ContainsFunc(Rules(f.AllowDestination), overlapsLoopback)
+	named := f.HasHeaderBackend() && slices.ContainsFunc(Rules(f.AllowDestination), overlapsLoopback)
+	return named || f.AnyBackend(loopback)
 }
 
 func overlapsLoopback(r trust.Rule) bool {

@@ -125,7 +125,7 @@ func (r *run) backend(t *target) Finding {
 		return finding(Backend, t.name, OK, "answers")
 	case refused:
 		if t.onDemand {
-			return finding(Backend, t.name, Skip, "no program listens now, which is no fault of a backend that listens on demand")
+			return finding(Backend, t.name, Skip, "no program listens now; the backend listens on demand")
 		}
 		detail := "refuses connections"
 		if t.udp {

@@ -22,7 +22,8 @@ func (h Host) rewritten(ctx context.Context, t *target, client, sent netip.AddrP
 		return Finding{}, false
 	}
 	f := finding(SourceRewritten, t.name, Fail,
-		"a client is answered, but the backend sees %s: a masquerade or SNAT rule of this host rewrites the client's address",
+		"a client is answered, but the backend sees %s: "+
+			"a masquerade or SNAT rule of this host rewrites the client's address",
 		sent.Addr())
 	return f.with(append(h.rewritingRules(ctx), exemptions(t)...)...), true
 }

@@ -112,7 +112,9 @@ var table = []row{
 		"All rules are in force on this host, but the backend's replies do not arrive.",
 		[]Code{IPv6, Conntrack}},
 	{Firewall, returnPath, "Firewall rules may drop connections from foreign addresses.", []Code{IPv6}},
-	{SourceRewritten, returnPath, "A rule of this host rewrites clients' addresses on the way to the backend.", []Code{IPv6}},
+	{SourceRewritten, returnPath,
+		"A rule of this host rewrites clients' addresses on the way to the backend.",
+		[]Code{IPv6}},
 }
 
 // row returns the code's row, or the zero row if the code is unknown.

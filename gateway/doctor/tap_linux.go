@@ -78,10 +78,16 @@ const (
 // connection to an address, from the network header on.
 func synFilter(to netip.AddrPort) []unix.SockFilter {
 	const (
-		load8, load16, load32  = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		load8x, load16x        = unix.BPF_LD | unix.BPF_B | unix.BPF_IND, unix.BPF_LD | unix.BPF_H | unix.BPF_IND
-		header4, set           = unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, unix.BPF_LDX | unix.BPF_IMM
-		equal, and, shift, ret = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+		load8   = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
+		load32  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		load8x  = unix.BPF_LD | unix.BPF_B | unix.BPF_IND // relative to the end of the network header
+		load16x = unix.BPF_LD | unix.BPF_H | unix.BPF_IND
+		header4 = unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH
+		set     = unix.BPF_LDX | unix.BPF_IMM
+		equal   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		and     = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+		shift   = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
+		ret     = unix.BPF_RET | unix.BPF_K
 	)
 	var p []unix.SockFilter
 	do := func(code uint16, k uint32) { p = append(p, unix.SockFilter{Code: code, K: k}) }
