@@ -212,6 +212,67 @@ func TestRemedyWithoutSelfTest(t *testing.T) {
 	})
 }
 
+// Rules that were made for several forwards are the gateway's own, also for a
+// doctor that is asked about one of them: a rule for a range of ports, a table of
+// the packet filter with more servers. The control is a rule of another origin.
+func TestDoctorKnowsItsOwnRules(t *testing.T) {
+	for _, tt := range []struct{ name, backend, own string }{
+		{"loopback", "127.0.0.1", "apply"},
+		{"loopback, IPv6", "[::1]", "apply"},
+		{"own address", "10.0.0.1", "apply"},
+		{"own address, IPv6", "[fd00::1]", "apply"},
+		{"a rule of another origin", "127.0.0.1", "ip route add local default dev lo table 99; ip rule add from 127.0.0.1 iif lo lookup 99 pref 99"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				lab.Require(t, "nft")
+				outsider(t)
+				flags := func(ports ...string) []string {
+					all := []string{"--trust", "127.0.0.1", "--transparent"}
+					for _, port := range ports {
+						all = append(all, "--forward", "127.0.0.1:20"+port+"="+tt.backend+":"+port)
+					}
+					return all
+				}
+				lab.Listen(t, tt.backend+":22")
+				if tt.own == "apply" {
+					routes(t, "apply", flags("21", "22", "23"))
+				} else {
+					taken(t, tt.own)
+				}
+				foreign := strings.Contains(diagnosed(t, 0, flags("22")...), "not those of unproxy routes")
+				if foreign != (tt.own != "apply") {
+					t.Errorf("the doctor calls the rules those of others: %v", foreign)
+				}
+			})
+		})
+	}
+}
+
+// A server that is not there: the doctor does not name the gateway's own listener
+// on the same port, which would be a loop. The control is another program's.
+//
+//	10.0.0.1:7001 unproxy ──▶ 127.0.0.1:7001, where no program listens
+func TestDoctorDoesNotAdviseALoop(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		netns.IP(t, "address add 10.0.0.1/24 dev lo")
+		netns.IP(t, "address add 10.0.0.2/24 dev lo")
+		flags := []string{"--forward", "10.0.0.1:7001=127.0.0.1:7001", "--trust", "127.0.0.1"}
+		lab.StartGateway(t, flags...)
+		for _, asked := range [][]string{flags, {"--forward", ":2000=127.0.0.1:7001", "--trust", "127.0.0.1"}} {
+			if text := diagnosed(t, 3, asked...); strings.Contains(text, "10.0.0.1:7001\n") || strings.Contains(text, "a program listens") {
+				t.Errorf("the doctor advises a loop:\n%s", text)
+			}
+		}
+		lab.Listen(t, "10.0.0.2:7001")
+		if text := diagnosed(t, 3, flags...); !strings.Contains(text, "; a program listens on 10.0.0.2:7001\n") {
+			t.Errorf("the doctor does not say where the server listens:\n%s", text)
+		}
+	})
+}
+
 // The rules are there, and of no effect: the doctor names what comes before
 // them, and what it prints heals it.
 //

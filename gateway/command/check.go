@@ -38,7 +38,8 @@ Usage: unproxy check [--strict] [flags of unproxy serve]
 Validates flags, environment variables and the files that they name, and prints
 what would be served.
 
-Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict.
+Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict. The warning that
+servers on this host see every client as localhost is not an error with --strict.
 
 Examples:
   unproxy check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8
@@ -72,8 +73,8 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if a := doctor.This().PortAdvice(config.Forwards, localNames); a.Detail != "" {
 		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: hint: %s; reserve them: %s\n", value.OneLine(a.Detail), a.Command)
 	}
-	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usage.Errorf("%s, which --strict treats as errors", value.Plural(len(c.warnings), "warning"))
+	if n := faults(c.warnings); ctx.Bool("strict") && n > 0 {
+		return usage.Errorf("%s, which --strict treats as errors", value.Plural(n, "warning"))
 	}
 	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
 	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
@@ -87,6 +88,19 @@ func localNames(host string) []netip.Addr {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	}
 	return nil
+}
+
+// faults returns the number of warnings that --strict treats as errors. Servers on
+// this host are the normal case of plain mode, and only the operator knows what they
+// grant to localhost.
+func faults(all []config.Warning) int {
+	n := 0
+	for _, w := range all {
+		if w.About != config.AboutLocalhost {
+			n++
+		}
+	}
+	return n
 }
 
 // summarize prints what a forward does.

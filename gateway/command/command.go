@@ -113,6 +113,9 @@ func configure(g *given, activated int) (configuration, error) {
 		Taken:       taken,
 		EmptyHint:   g.emptyHint(),
 	})
+	if config != nil {
+		more = append(more, config.LocalhostWarnings()...)
+	}
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)
 }

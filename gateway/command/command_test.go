@@ -88,7 +88,7 @@ func TestMainExits(t *testing.T) {
 	}{
 		{"version", 0},
 		{"--help", 0},
-		{"check --forward :1=127.0.0.1:2 --trust 10.0.0.0/8", 0},
+		{"check --forward :1=192.0.2.9:2 --trust 10.0.0.0/8", 0},
 		{"", 2},
 		{"--forwrd x", 2},
 		{"chekc", 2},

@@ -79,6 +79,9 @@ func (d *draft) settle(common map[string]bool) {
 	if d.Transparent && !d.given[unknownFlag] && !common[unknownFlag] {
 		d.RejectUnknown = true
 	}
+	if !d.given[onDemandFlag] && !common[onDemandFlag] {
+		d.OnDemand = len(d.Listeners) > 1
+	}
 	if !d.TProxy && !d.given[redirectFlag] {
 		d.Redirect = nil
 	}

@@ -76,6 +76,31 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// A range of ports is on demand unless a flag or a key says otherwise.
+func TestOnDemandByDefault(t *testing.T) {
+	for _, tt := range []struct {
+		forward, flag string
+		want          bool
+	}{
+		{":1=127.0.0.1:2", "", false},
+		{":1=127.0.0.1:2?on-demand", "", true},
+		{":10-11=127.0.0.1:20-21", "", true},
+		{"udp://:10-11=127.0.0.1:20-21", "", true},
+		{":10-10=127.0.0.1:20-20", "", false},
+		{":10-11=127.0.0.1:20-21?on-demand=off", "", false},
+		{":10-11=127.0.0.1:20-21", "on-demand off", false},
+		{":10-11=127.0.0.1:20-21?on-demand=on", "on-demand off", true},
+	} {
+		flags := []string{tt.flag}
+		if tt.flag == "" {
+			flags = nil
+		}
+		if got := mustLoad(t, tt.forward, flags...).OnDemand; got != tt.want {
+			t.Errorf("%s %s: on demand %v, want %v", tt.forward, tt.flag, got, tt.want)
+		}
+	}
+}
+
 // settingRows has a row for every setting: a value as a flag, what it does, and
 // another value as a key that takes its place.
 var settingRows = []struct {
@@ -101,6 +126,7 @@ var settingRows = []struct {
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
+	{"on-demand ", "on-demand=off", func(f *forward.Forward) any { return f.OnDemand }, true, false},
 	{"mark 0x10", "mark=off", func(f *forward.Forward) any { return f.Mark }, uint32(16), uint32(0)},
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *forward.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"idle-timeout 1h", "idle-timeout=off", func(f *forward.Forward) any { return f.IdleTimeout }, time.Hour, time.Duration(0)},

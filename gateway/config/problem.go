@@ -40,6 +40,9 @@ const (
 	AboutSettings Topic = iota
 	AboutTrust
 	AboutDescriptors
+	// AboutLocalhost: a server on this host sees clients as localhost. Whether it
+	// grants localhost anything cannot be known here.
+	AboutLocalhost
 )
 
 // String returns the warning in one line.

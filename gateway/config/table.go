@@ -19,6 +19,7 @@ const (
 	EnvFileFlag        = "env-file"
 	trustFlag          = "trust"
 	redirectFlag       = "redirect"
+	onDemandFlag       = "on-demand"
 	unknownFlag        = "unknown"
 	maxConnectionsFlag = "max-connections"
 	maxFlowsFlag       = "udp-max-flows"
@@ -139,6 +140,9 @@ var backendSettings = []Setting{
 	{Name: "connect-timeout", Group: GroupBackend, Argument: "D", Default: "5s", Needs: NeedsStream,
 		Meaning: "time limit for connecting, all backends together; 0 is off",
 		forward: duration(time.Millisecond, longestWait, func(d *draft) *time.Duration { return &d.ConnectTimeout })},
+	{Name: onDemandFlag, Group: GroupBackend, Argument: "on|off", Switch: true, Default: "off; a range of ports: on",
+		Meaning: "the backend listens on demand, as for passive FTP: doctor and self-test do not expect it to",
+		forward: onOff(func(d *draft) *bool { return &d.OnDemand })},
 }
 
 var datagramSettings = []Setting{

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"unproxy/gateway/forward"
 )
@@ -147,12 +146,6 @@ func morePorts(n int) string {
 		return "; the same is true of 1 more port"
 	}
 	return fmt.Sprintf("; the same is true of %d more ports", n)
-}
-
-// loopback reports whether a backend is certainly on this host.
-func loopback(b forward.Backend) bool {
-	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
-	return b.Endpoint.Addr.Addr().IsLoopback() || name == "localhost"
 }
 
 // covers reports whether a listener accepts connections to addr.

@@ -198,12 +198,30 @@ func (d *daemon) open() error {
 
 // observe passes a finished connection to the log and to the admin endpoint.
 func (d *daemon) observe(c *record.Connection) {
-	if c.Outcome == record.NoReturnPath && d.watch != nil {
-		c.Action = d.watch.Hint(c.Backend.Addr())
+	if d.watch != nil {
+		d.advise(c)
 	}
 	d.access.Connection(c)
 	if d.refusals != nil {
 		d.refusals.Note(c)
+	}
+}
+
+// advise adds how to restore the return path to the record of a connection that
+// lacked it.
+func (d *daemon) advise(c *record.Connection) {
+	switch {
+	case c.Outcome == record.NoReturnPath:
+		c.Action = d.watch.Hint(c.Backend.Addr())
+	case c.AnswersOthers:
+		client := c.Client
+		if c.Source.IsValid() {
+			client = c.Source
+		}
+		if c.Action = d.watch.BypassHint(c.Backend.Addr(), client.Addr()); c.Action != "" {
+			c.Reason = "the backend answers other clients; this one is in the backend's own network, " +
+				"and the backend may reply to it directly"
+		}
 	}
 }
 

@@ -56,6 +56,8 @@ func (d *daemon) logReturnPath(e doctor.Event) {
 	switch {
 	case e.State == doctor.Broken:
 		line, message = d.log.Error(), "return path broken"
+	case e.State == doctor.Rewritten:
+		line, message = d.log.Error(), "client address rewritten"
 	case e.State == doctor.Untested:
 		line, message = d.log.Warn(), "return path not tested"
 	case e.First:

@@ -3,11 +3,12 @@ package doctor
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"syscall"
 	"time"
+
+	"unproxy/transparent"
 )
 
 // answerTime is the time that a backend has to answer. It allows for one
@@ -44,48 +45,26 @@ func answerOf(err error) answer {
 	return failed
 }
 
-// try makes an attempt and waits up to answerTime. If the client's address and
-// port are in use, it retries with others.
+// try makes an attempt and waits up to answerTime.
 func (h Host) try(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	local, err := h.Connect(ctx, a)
-	if a.From.IsValid() && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
-		a.From = testClient(a.To.Addr().Is6())
-		local, err = h.Connect(ctx, a)
-	}
-	return local, err
+	return h.Connect(ctx, a)
 }
 
-// The networks of test clients. They are reserved for documentation (RFC 5737,
-// RFC 3849), so no real client is in them.
-var (
-	testNetwork4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2}), 24)
-	testNetwork6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8}), 32)
-)
-
-// firstTestPort is the lowest port of a test client.
-const firstTestPort = 1 << 15
-
-// testClient returns a random client of the documentation networks.
-func testClient(v6 bool) netip.AddrPort {
-	port := uint16(firstTestPort + rand.IntN(1<<16-firstTestPort))
-	if !v6 {
-		a := testNetwork4.Addr().As4()
-		a[3] = byte(1 + rand.IntN(254)) // without the network and broadcast addresses
-		return netip.AddrPortFrom(netip.AddrFrom4(a), port)
+// tryClient connects to a target from a client's address, and waits up to
+// answerTime. sent is the address that the connection had when it left this host;
+// see [Host.Connect]. If the client's address and port are in use, it retries with
+// others.
+func (h Host) tryClient(ctx context.Context, t *target) (client, sent netip.AddrPort, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	for range 2 {
+		client = transparent.TestClient(t.at.Addr().Is6())
+		sent, err = h.Connect(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
 	}
-	a := testNetwork6.Addr().As16()
-	for i := 8; i < len(a); i++ {
-		a[i] = byte(1 + rand.IntN(255))
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(a), port)
-}
-
-// testNetwork returns the network of a test client.
-func testNetwork(client netip.AddrPort) netip.Prefix {
-	if client.Addr().Is4() {
-		return testNetwork4
-	}
-	return testNetwork6
+	return client, sent, err
 }

@@ -124,6 +124,9 @@ func (r *run) backend(t *target) Finding {
 	case answered:
 		return finding(Backend, t.name, OK, "answers")
 	case refused:
+		if t.onDemand {
+			return finding(Backend, t.name, Skip, "no program listens now; the backend listens on demand")
+		}
 		detail := "refuses connections"
 		if t.udp {
 			detail = "no program receives on this address"
@@ -214,15 +217,16 @@ func (r *run) hasAnswering(l *forward.Listener, except *target) bool {
 	})
 }
 
-// otherSockets names the addresses of this host on which programs listen on a
-// target's port, if the target is on this host.
+// otherSockets names the addresses of this host on which other programs than the
+// gateway listen on a target's port, if the target is on this host. A backend on
+// the gateway's own listener would be a loop.
 func (r *run) otherSockets(t *target) string {
 	if !r.isLocal(t) {
 		return ""
 	}
 	var found []string
 	for _, s := range r.open(t.udp) {
-		if s.at.Port() == t.at.Port() {
+		if s.at.Port() == t.at.Port() && !r.isOwn(s, t.udp) {
 			found = append(found, s.at.String())
 		}
 	}
@@ -230,6 +234,18 @@ func (r *run) otherSockets(t *target) string {
 		return ""
 	}
 	return fmt.Sprintf("; a program listens on %s", strings.Join(found, ", "))
+}
+
+// isOwn reports whether a socket is a listener of the configuration, or of a
+// running gateway.
+func (r *run) isOwn(s socket, udp bool) bool {
+	configured := r.anyForward(func(f *forward.Forward) bool {
+		return f.Datagrams == udp && slices.ContainsFunc(f.Listeners, func(l forward.Listener) bool {
+			at := l.Endpoint.Addr
+			return at == s.at || l.DualStack && at.Port() == s.at.Port() && s.at.Addr().IsUnspecified()
+		})
+	})
+	return configured || r.isGatewaySocket(s)
 }
 
 // isLocal reports whether a target's address belongs to this host.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"unproxy/gateway/forward"
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -77,7 +78,7 @@ func (r *run) failover(t *target, part, missing returnpath.Plan, err error) []Fi
 		return nil
 	}
 	reply := routing.Reply{
-		From: t.at, To: testClient(t.at.Addr().Is6()), UDP: true, ICMP: true, Device: reach(part, t.at.Addr()).Device,
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: true, ICMP: true, Device: reach(part, t.at.Addr()).Device,
 	}
 	for _, rule := range part.Rules {
 		if rule.Mark != 0 && missing.Filter == nil && err == nil {

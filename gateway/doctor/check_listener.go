@@ -113,11 +113,8 @@ func (r *run) open(udp bool) []socket {
 // taken returns the finding about a listener whose address is in use by one of the
 // sockets. It may be the gateway's own.
 func (r *run) taken(name string, inodes []string) Finding {
-	if r.owners == nil {
-		r.owners = r.host.owners()
-	}
 	for _, inode := range inodes {
-		p, found := r.owners[inode]
+		p, found := r.owner(inode)
 		switch {
 		case !found:
 		case r.host.isGateway(p):
@@ -141,6 +138,22 @@ func (r *run) heldByConnection(name string, at netip.AddrPort, udp bool) Finding
 			with("# see: sudo ss -tuanp")
 	}
 	return finding(ListenerTaken, name, Fail, "%s", holder.Text).with(holder.Hint...)
+}
+
+// owner returns the program that has a socket open, if it can be seen. It reads
+// the programs once.
+func (r *run) owner(inode string) (program, bool) {
+	if r.owners == nil {
+		r.owners = r.host.owners()
+	}
+	p, found := r.owners[inode]
+	return p, found
+}
+
+// isGatewaySocket reports whether a gateway has a socket open.
+func (r *run) isGatewaySocket(s socket) bool {
+	p, found := r.owner(s.inode)
+	return found && r.host.isGateway(p)
 }
 
 // unixListener checks the path of a unix socket.

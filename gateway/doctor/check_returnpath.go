@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -46,18 +47,24 @@ func (r *run) checkReturnPath(ctx context.Context, t *target) []Finding {
 // testReturnPath connects from a client's address to a target that answers the
 // gateway. how is appended to the detail.
 func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Finding {
-	client := testClient(t.at.Addr().Is6())
-	_, err := r.host.try(ctx, Attempt{To: t.at, From: client, Mark: t.mark})
+	client, sent, err := r.host.tryClient(ctx, t)
 	switch answerOf(err) {
 	case answered:
-		missing, err := r.host.Missing(ctx, r.plan.For(t.at.Addr()))
-		if err == nil && !missing.Empty() {
+		if f, found := r.host.rewritten(ctx, t, client, sent); found {
+			return []Finding{f}
+		}
+		if !sent.IsValid() {
+			how += unseenSource
+		}
+		part := r.plan.For(t.at.Addr())
+		missing, err := r.host.Missing(ctx, part)
+		if err == nil && !missing.Empty() && !r.host.deliversByTable(part, t) {
 			how += "; the rules are not those of unproxy routes"
 		}
 		return []Finding{finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 	case refused:
 		return []Finding{finding(ReturnPath, t.name, Warn,
-			"the backend answers the gateway but refuses a client in %s", testNetwork(client)).
+			"the backend answers the gateway but refuses a client in %s", transparent.TestNetwork(client.Addr().Is6())).
 			with("# the return path works; does a firewall or an access list of the server reject these addresses?")}
 	case silent, unreachable:
 		return r.host.diagnose(ctx, r.plan, unanswered{t, client, how, r.PrintCommand})
@@ -71,7 +78,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	if part.Empty() {
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; unproxy routes has no rules for it", why)}
 	}
-	missing, err := r.host.Missing(ctx, part)
+	missing, err := r.host.missing(ctx, part, t)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; cannot read its rules: %v", why, err)}
@@ -86,11 +93,35 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; the rules for it are in force", why)}
 }
 
+// missing returns the part of a target's plan that is not in force. Rules that were
+// made for more forwards than those at hand, such as one for a range of ports,
+// count as those of the plan.
+func (h Host) missing(ctx context.Context, part returnpath.Plan, t *target) (returnpath.Plan, error) {
+	missing, err := h.Missing(ctx, part)
+	if len(missing.Rules) > 0 && len(missing.Routes) == 0 && h.deliversByTable(part, t) {
+		missing.Rules = nil
+	}
+	return missing, err
+}
+
+// deliversByTable reports whether the kernel's rules deliver a target's replies to
+// this host by the plan's own table.
+func (h Host) deliversByTable(part returnpath.Plan, t *target) bool {
+	if len(part.Rules) == 0 || len(part.Routes) == 0 {
+		return false
+	}
+	decision, err := h.LookupRoute(routing.Reply{
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: t.udp,
+		Device: reach(part, t.at.Addr()).Device, Mark: part.Rules[0].Mark,
+	})
+	return err == nil && decision.Local && decision.Table == part.Routes[0].Table
+}
+
 // deliversReplies reports whether the kernel's rules deliver a target's replies to
 // this host. It does not take the packet filter into account.
 func (h Host) deliversReplies(part returnpath.Plan, t *target) bool {
 	decision, err := h.LookupRoute(routing.Reply{
-		From: t.at, To: testClient(t.at.Addr().Is6()), UDP: t.udp, Device: reach(part, t.at.Addr()).Device,
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: t.udp, Device: reach(part, t.at.Addr()).Device,
 	})
 	return err == nil && decision.Local
 }

@@ -9,6 +9,7 @@ type Code string
 const (
 	Configuration      Code = "configuration"
 	Trust              Code = "trust"
+	Localhost          Code = "localhost"
 	Descriptors        Code = "descriptors"
 	Backlog            Code = "backlog"
 	NetRaw             Code = "net_raw"
@@ -43,6 +44,7 @@ const (
 	Fragments          Code = "fragments"
 	Failover           Code = "failover"
 	Firewall           Code = "firewall"
+	SourceRewritten    Code = "source_rewritten"
 )
 
 // row describes a code.
@@ -69,6 +71,7 @@ const (
 var table = []row{
 	{Configuration, configuration, "A setting works but may be unintended.", nil},
 	{Trust, configuration, "A trust rule covers more hosts than the load balancer.", nil},
+	{Localhost, configuration, "Servers on this host see every client of plain mode as localhost.", nil},
 	{Descriptors, process, "Each connection uses two of the files that the process may open.", nil},
 	{Backlog, host, "New connections wait in a queue whose length the kernel limits.", nil},
 	{NetRaw, process, "Transparent connections and marks need the capability CAP_NET_RAW.", nil},
@@ -119,6 +122,9 @@ var table = []row{
 		"The gateway learns that a UDP backend is down from ICMP errors, which must reach it.",
 		[]Code{IPv6, BackendUnreachable}},
 	{Firewall, returnPath, "Firewall rules may drop connections from foreign addresses.", []Code{IPv6}},
+	{SourceRewritten, returnPath,
+		"A rule of this host rewrites clients' addresses on the way to the backend.",
+		[]Code{IPv6}},
 }
 
 // row returns the code's row, or the zero row if the code is unknown.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -27,7 +28,7 @@ type unanswered struct {
 
 // symptom returns the start of the detail.
 func (u unanswered) symptom() string {
-	return fmt.Sprintf("a client in %s is not answered%s", testNetwork(u.client), u.how)
+	return fmt.Sprintf("a client in %s is not answered%s", transparent.TestNetwork(u.client.Addr().Is6()), u.how)
 }
 
 // finding returns a failure whose detail starts with the symptom.
@@ -42,7 +43,7 @@ func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) 
 		return []Finding{u.finding(RepliesLost, ", and this host's route to the backend is unknown").
 			with("# see: unproxy routes print, with the same flags")}
 	}
-	missing, err := h.Missing(ctx, part)
+	missing, err := h.missing(ctx, part, u.target)
 	hidden := errors.Is(err, fs.ErrPermission) // only root can read the packet filter
 	switch {
 	case err != nil && !hidden:
@@ -149,7 +150,7 @@ func shadowed(part returnpath.Plan, u unanswered, decision routing.Decision, err
 // conntrack sees one direction only.
 var suspicious = []string{
 	"ct state invalid", "ct state { invalid", "fib saddr", "rpfilter", "iif != \"lo\"",
-	testNetwork4.String(), testNetwork6.String(),
+	transparent.TestNetwork(false).String(), transparent.TestNetwork(true).String(),
 }
 
 // maxFirewallRules is the number of firewall rules that a hint quotes.

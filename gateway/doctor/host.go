@@ -31,8 +31,10 @@ type Host struct {
 	Addresses func() ([]netip.Prefix, error)
 	// Lookup resolves a host name.
 	Lookup lookupFunc
-	// Connect opens a connection and closes it at once. It returns the local
-	// address once the peer has answered.
+	// Connect opens a connection and closes it at once. Once the peer has
+	// answered, it returns the local address. From a foreign address it returns
+	// the source with which the first packet left this host, which a rule may
+	// have rewritten, or the zero AddrPort if that cannot be seen.
 	Connect func(context.Context, Attempt) (netip.AddrPort, error)
 	// Listen listens on the address of a backend until it is closed.
 	Listen func(at netip.AddrPort) (io.Closer, error)
@@ -50,6 +52,8 @@ type Host struct {
 	Missing func(context.Context, returnpath.Plan) (returnpath.Plan, error)
 	// LookupRoute returns the kernel's routing decision; see [routing.Lookup].
 	LookupRoute func(routing.Reply) (routing.Decision, error)
+	// Networks returns the networks that an interface is directly connected to.
+	Networks func(device string) ([]netip.Prefix, error)
 	// Firewall returns the rules of the packet filter as text; see
 	// [routing.Ruleset].
 	Firewall func(context.Context) (string, error)

@@ -18,6 +18,7 @@ import (
 	"unproxy/gateway/kernel"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
+	"unproxy/transparent"
 )
 
 // server is a backend that records the connections that it accepts.
@@ -99,9 +100,9 @@ func TestConnect(t *testing.T) {
 			{to: "[::1]:26", from: plain, want: refused},
 			{to: "198.51.100.1:25", from: plain, want: unreachable},
 			{to: "[2001:db8::1]:25", from: plain, want: unreachable},
-			{to: "127.0.0.1:25", from: testClient(false), want: silent},
-			{to: "[::1]:25", from: testClient(true), want: silent},
-			{to: "127.0.0.1:26", from: testClient(false), want: silent}, // the RST is lost, too
+			{to: "127.0.0.1:25", from: transparent.TestClient(false), want: silent},
+			{to: "[::1]:25", from: transparent.TestClient(true), want: silent},
+			{to: "127.0.0.1:26", from: transparent.TestClient(false), want: silent}, // the RST is lost, too
 		} {
 			if got := try(tt.to, tt.from, tt.mark, tt.want); got != tt.want {
 				t.Errorf("without a return path, to %s from %v: %d, want %d", tt.to, tt.from, got, tt.want)
@@ -112,11 +113,11 @@ func TestConnect(t *testing.T) {
 		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
 		netns.IP(t, "-6 rule add from ::1 lookup 7700")
 		for _, to := range []string{"127.0.0.1:25", "[::1]:25"} {
-			if got := try(to, testClient(ap(to).Addr().Is6()), 0, answered); got != answered {
+			if got := try(to, transparent.TestClient(ap(to).Addr().Is6()), 0, answered); got != answered {
 				t.Errorf("with a return path, to %s: %d, want it answered", to, got)
 			}
 		}
-		if got := try("127.0.0.1:26", testClient(false), 0, refused); got != refused {
+		if got := try("127.0.0.1:26", transparent.TestClient(false), 0, refused); got != refused {
 			t.Errorf("with a return path, to a closed port: %d, want it refused", got)
 		}
 	})
@@ -137,7 +138,7 @@ func TestConnectIsNotSeen(t *testing.T) {
 			s := serverOn(t, address)
 			const times = 10
 			for i := range times {
-				from := testClient(ap(address).Addr().Is6())
+				from := transparent.TestClient(ap(address).Addr().Is6())
 				if i%2 == 0 {
 					from = netip.AddrPort{}
 				}

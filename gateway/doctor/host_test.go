@@ -37,11 +37,13 @@ type world struct {
 	files map[string]string
 	links map[string]string
 	reach map[string]returnpath.Reach // of backends; loopback if absent
+	nets  map[string][]netip.Prefix   // by interface
 	names map[string][]netip.Addr
 
 	// plain and client are the errors, by address, of connections from the gateway
 	// and from a client.
 	plain, client map[string]error
+	sent          map[string]netip.AddrPort // by backend: the source of clients' packets, if not their own
 
 	missing      func(returnpath.Plan) returnpath.Plan // the part of a plan that is not in force
 	missingErr   error
@@ -88,7 +90,7 @@ func healthy() *world {
 			"proc/18/exe": "/usr/bin/unproxy", "proc/18/fd/3": "socket:[4712]", "proc/18/fd/4": "socket:[4713]",
 		},
 		reach: map[string]returnpath.Reach{}, names: map[string][]netip.Addr{},
-		plain: map[string]error{}, client: map[string]error{}, bind: map[string]error{},
+		plain: map[string]error{}, client: map[string]error{}, sent: map[string]netip.AddrPort{}, bind: map[string]error{},
 		missing: func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} },
 	}
 }
@@ -150,6 +152,7 @@ func (w *world) host() Host {
 			w.missingCalls++
 			return w.missing(p), w.missingErr
 		},
+		Networks: func(device string) ([]netip.Prefix, error) { return w.nets[device], nil },
 		LookupRoute: func(r routing.Reply) (routing.Decision, error) {
 			if w.lookup != nil {
 				return w.lookup(r)
@@ -164,11 +167,18 @@ func (w *world) connect(_ context.Context, a Attempt) (netip.AddrPort, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts = append(w.attempts, a)
+	local := ap("10.9.0.1:40000")
+	if a.From.IsValid() {
+		local = a.From
+		if sent, ok := w.sent[a.To.String()]; ok {
+			local = sent
+		}
+	}
 	if w.onConnect != nil {
-		return ap("10.9.0.1:40000"), w.onConnect(a)
+		return local, w.onConnect(a)
 	}
 	if a.From.IsValid() {
-		return a.From, w.client[a.To.String()]
+		return local, w.client[a.To.String()]
 	}
 	if slices.Contains(w.listens, a.To) {
 		return ap("10.9.0.1:40000"), nil

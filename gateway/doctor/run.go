@@ -59,7 +59,7 @@ func Run(ctx context.Context, h Host, s Subject) Report {
 		r.optionErr = h.Options(r.foreign, r.marks)
 	}
 	checks := []func(context.Context) []Finding{
-		r.checkSettings, r.checkLimits, r.checkPrivileges, r.checkKernel,
+		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkKernel,
 		r.checkPorts,
 		r.checkListeners, r.checkRedirects, r.checkPlan, r.checkBackends,
 	}

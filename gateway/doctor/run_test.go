@@ -181,6 +181,15 @@ func TestRun(t *testing.T) {
 				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Filter = nil; return p }
 			}, want: []string{"rules_missing 10.9.0.0/24 warn; " + sshRoute + "; ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700 protocol 100"}},
 
+		{name: "a masquerade rule", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.sent["10.9.0.2:25"] = link, ap("10.9.0.1:40000")
+		}, want: []string{"source_rewritten 10.9.0.2:25 fail; nft 'table inet unproxy_source { chain postrouting " +
+			"{ type nat hook postrouting priority -150; meta skuid 0-4294967294 fib saddr type != local " +
+			"ip daddr 10.9.0.2 tcp dport 25 snat ip to ip saddr; }; }'"}},
+		{name: "packets cannot be seen", flags: remote, fault: func(w *world) {
+			w.reach["10.9.0.2"], w.sent["10.9.0.2:25"] = link, netip.AddrPort{}
+		}},
+
 		// Backends.
 		{name: "no server: tested with a listener in its place", flags: ssh,
 			fault: func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
@@ -233,6 +242,29 @@ func TestRun(t *testing.T) {
 				w.files["proc/sys/net/ipv6/conf/lo/disable_ipv6"] = "1"
 				w.plain["[::1]:22"], w.missing = &netErr{syscall.ENETUNREACH}, allMissing
 			}, want: []string{"ipv6 [::1]:22 fail; sysctl -w net.ipv6.conf.lo.disable_ipv6=0"}},
+		{name: "a range, such as that of passive FTP, without servers", flags: "--forward :2100-2199=10.9.0.2:2100-2199",
+			fault: func(w *world) { w.plain["10.9.0.2:2100"], w.plain["10.9.0.2:2199"] = refusal(), refusal() },
+			want:  []string{"backend 10.9.0.2:2100 skip", "backend 10.9.0.2:2199 skip"}},
+		{name: "a range that has servers all the time", flags: "--forward :2100-2199=10.9.0.2:2100-2199?on-demand=off",
+			fault: func(w *world) { w.plain["10.9.0.2:2199"] = refusal() },
+			want:  []string{"backend_refused 10.9.0.2:2199 fail"}},
+		{name: "a range on a silent host", flags: "--forward :2100-2199=10.9.0.2:2100-2199",
+			fault: func(w *world) { w.plain["10.9.0.2:2199"] = timedOut },
+			want:  []string{"backend_silent 10.9.0.2:2199 fail"}},
+		{name: "on demand", flags: "--forward :25=10.9.0.2:25?on-demand --forward udp://:26=127.0.0.1:99?on-demand=on --forward :27=unix:/run/x?on-demand",
+			fault: func(w *world) { w.plain["10.9.0.2:25"] = refusal() },
+			want:  []string{"backend 10.9.0.2:25 skip", "backend udp://127.0.0.1:99 skip", "backend unix:/run/x skip"}},
+		{name: "one forward of two expects it", flags: "--forward :25=10.9.0.2:25?on-demand --forward :26=10.9.0.2:25",
+			fault: func(w *world) { w.plain["10.9.0.2:25"] = refusal() },
+			want:  []string{"backend_refused 10.9.0.2:25 fail"}},
+		{name: "on demand, transparent: tested with a listener in its place", flags: "--forward :2121=127.0.0.1:2100 --on-demand on --transparent on",
+			fault: func(w *world) { w.plain["127.0.0.1:2100"] = refusal() },
+			want:  []string{"backend 127.0.0.1:2100 skip"}},
+		{name: "on demand, transparent, rules missing", flags: "--forward :2121=127.0.0.1:22 --on-demand on --transparent on",
+			fault: func(w *world) {
+				w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"], w.missing = refusal(), timedOut, allMissing
+			},
+			want: []string{"backend 127.0.0.1:22 skip", "rules_missing 127.0.0.1:22 fail; " + sshRoute + "; " + sshRule}},
 		{name: "a unix socket without a server", flags: "--forward :25=unix:/run/db.sock",
 			want: []string{"backend_refused unix:/run/db.sock fail"}},
 		{name: "a unix socket with a server", flags: "--forward :25=unix:/run/db.sock", fault: func(w *world) {
@@ -380,7 +412,14 @@ func TestRun(t *testing.T) {
 				tt.fault(w)
 			}
 			r := w.run(t, tt.flags)
-			if got := r.lines(false); !slices.Equal(got, tt.want) {
+			got := r.lines(false)
+			// What package config warns of, the doctor does, and what a name resolves to.
+			c, _ := configFor(t, tt.flags)
+			if exposed := len(c.LocalhostWarnings()) > 0 || len(w.names) > 0; exposed != slices.Contains(got, exposedLine) {
+				t.Errorf("servers on this host see clients as localhost: %v; findings %q", exposed, got)
+			}
+			got = slices.DeleteFunc(got, func(line string) bool { return line == exposedLine })
+			if !slices.Equal(got, tt.want) {
 				t.Errorf("findings\n%s\nwant\n%s\nall: %+v", strings.Join(got, "\n"), strings.Join(tt.want, "\n"), r.Findings)
 			}
 			for _, f := range r.Findings {
@@ -392,6 +431,141 @@ func TestRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The doctor says what it cannot see, and quotes the rules that may be the reason.
+func TestRewrittenSource(t *testing.T) {
+	const ruleset = "table ip nat { # handle 3\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" +
+		"\t\toifname \"eth0\" masquerade\n\t\tip daddr 10.0.0.1 accept\n\t}\n\tchain x {\n\t\tcounter packets 3 bytes 180 xt target \"MASQUERADE\"\n" +
+		"\t\tsnat to 10.0.0.7\n\t\tsnat to 10.0.0.8\n"
+	for _, tt := range []struct {
+		name, ruleset string
+		rulesetErr    error
+		sent          netip.AddrPort
+		detail        string
+		hints         []string // the first ones
+	}{
+		{"not seen", "", nil, netip.AddrPort{}, "cannot be seen", nil},
+		{"rewritten", ruleset, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{
+			`# a rule of chain postrouting: oifname "eth0" masquerade`,
+			`# a rule of chain x: counter packets 3 bytes 180 xt target "MASQUERADE"`, "# a rule of chain x: snat to 10.0.0.7",
+			"# exempt the connections"}},
+		{"no nft", "", fs.ErrNotExist, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{"# exempt the connections"}},
+		{"an ordinary user", "", fs.ErrPermission, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:",
+			[]string{"# only root can see which rule does", "# exempt the connections"}},
+	} {
+		w := healthy()
+		w.reach["10.9.0.2"], w.sent["10.9.0.2:25"], w.ruleset, w.rulesetErr = link, tt.sent, tt.ruleset, tt.rulesetErr
+		all := w.run(t, remote).Findings
+		f := all[len(all)-1]
+		ok := strings.Contains(f.Detail, tt.detail) && len(f.Hint) >= len(tt.hints)
+		for i := 0; ok && i < len(tt.hints); i++ {
+			ok = strings.HasPrefix(f.Hint[i], tt.hints[i])
+		}
+		if !ok {
+			t.Errorf("%s: %+v, want %q and %q", tt.name, f, tt.detail, tt.hints)
+		}
+	}
+}
+
+// exposedLine is the finding about servers that see every client as localhost.
+const exposedLine = "localhost plain mode warn"
+
+// Plain forwards to loopback are one finding, which names the setting of each
+// well-known server, of every port of a range and of what a name resolves to.
+func TestServersThatSeeLocalhost(t *testing.T) {
+	for _, tt := range []struct {
+		name, flags string
+		want        []string // the detail, and the hints after the first; nil: no finding
+	}{
+		{"transparent", "--forward :2525=127.0.0.1:25 --transparent on", nil},
+		{"another host", "--forward :25=10.9.0.2:25", nil},
+		{"a unix socket", "--forward :25=unix:/run/smtp.sock", nil},
+		{"a name of another host", "--forward :25=mail.test:25", nil},
+		{"SMTP", "--forward :2525=127.0.0.1:25", []string{"127.0.0.1:25", "# port 25: Postfix: take 127.0.0.0/8"}},
+		{"IPv6", "--forward :2525=[::1]:587", []string{"[::1]:587", "# port 587: Postfix"}},
+		{"all of 127/8", "--forward :1=127.8.9.10:6379", []string{"127.8.9.10:6379", "# port 6379: Redis, Valkey: set a password"}},
+		{"a name", "--forward :1=proxy.test:3128", []string{"127.0.0.1:3128", "# port 3128: squid: http_access deny localhost"}},
+		{"the second backend", "--forward :1=10.9.0.2:5432,127.0.0.1:5432",
+			[]string{"127.0.0.1:5432", "# port 5432: PostgreSQL: in pg_hba.conf"}},
+		{"the middle of a range", "--forward :1000-1010=127.0.0.1:3300-3310", []string{"127.0.0.1:3300", "# port 3306: MySQL"}},
+		{"a range with several", "--forward :1-5500=127.0.0.1:1000-6499",
+			[]string{"127.0.0.1:1000", "# port 3128", "# port 3306", "# port 5432", "# port 5672", "# port 6379"}},
+		{"UDP", "--forward udp://:1=127.0.0.1:11211", []string{"udp://127.0.0.1:11211", "# port 11211: memcached"}},
+		{"a TCP server's port of UDP", "--forward udp://:1=127.0.0.1:6379", []string{"udp://127.0.0.1:6379", "# grant nothing"}},
+		{"a UDP server's port of TCP", "--forward :1=127.0.0.1:161", []string{"127.0.0.1:161", "# grant nothing"}},
+		{"an unknown server", "--forward :1=127.0.0.1:4242", []string{"127.0.0.1:4242", "# grant nothing to 127.0.0.1 and ::1"}},
+		{"clients of the other family", "--forward :1=127.0.0.1:53 --transparent on --family-mismatch plain",
+			[]string{"127.0.0.1:53", "# port 53: BIND"}},
+		{"they have a stand-in", "--forward :1=127.0.0.1:53 --transparent on --family-mismatch map", nil},
+		{"many", "--forward :1=127.0.0.1:41 --forward :2=127.0.0.1:42 --forward :3=127.0.0.1:43 --forward :4=127.0.0.1:44 " +
+			"--forward :5=127.0.0.1:45 --forward :6=127.0.0.1:46 --forward :7=127.0.0.1:22",
+			[]string{"127.0.0.1:41, 127.0.0.1:42, 127.0.0.1:43, 127.0.0.1:44, 127.0.0.1:45 and 2 more", "# port 22: sshd"}},
+	} {
+		w := healthy()
+		w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("10.9.0.2")}
+		w.names["proxy.test"] = []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1")}
+		all := w.run(t, tt.flags).Findings
+		all = slices.DeleteFunc(all, func(f Finding) bool { return f.Code != Localhost })
+		if len(all) != min(1, len(tt.want)) {
+			t.Errorf("%s: %d findings: %+v", tt.name, len(all), all)
+			continue
+		}
+		if len(all) == 0 {
+			continue
+		}
+		f := all[0]
+		ok := len(f.Hint) == len(tt.want) && strings.HasPrefix(f.Detail, "clients are localhost to "+tt.want[0]+", ")
+		for i := 1; ok && i < len(tt.want); i++ {
+			ok = strings.HasPrefix(f.Hint[i], tt.want[i])
+		}
+		if !ok || f.Status != Warn {
+			t.Errorf("%s: %+v; want %q", tt.name, f, tt.want)
+		}
+	}
+}
+
+// A backend that refuses, on a port of the gateway's own listener: the gateway is
+// not the server that was meant, and a forward to itself would be a loop. The
+// control is a listener of another program.
+func TestOwnListenerIsNoServer(t *testing.T) {
+	for _, tt := range []struct {
+		name, flags, backend string
+		udp                  bool
+		sockets              string // lines of the table
+		want                 string // after "refuses connections"
+	}{
+		{"another program", "--forward :2222=127.0.0.1:7001", "127.0.0.1:7001", false,
+			"0: 0500000A:1B59 00000000:0000 0A 0 0 0 0 0 4711", "; a program listens on 10.0.0.5:7001"},
+		{"the configuration's, whose owner cannot be seen", "--forward 10.0.0.5:7001=127.0.0.1:7001", "127.0.0.1:7001", false,
+			"0: 0500000A:1B59 00000000:0000 0A 0 0 0 0 0 1", ""},
+		{"the gateway's, of another configuration", "--forward :2222=127.0.0.1:7001", "127.0.0.1:7001", false,
+			"0: 0500000A:1B59 00000000:0000 0A 0 0 0 0 0 4712", ""},
+		{"both", "--forward 10.0.0.5:7001=127.0.0.1:7001", "127.0.0.1:7001", false,
+			"0: 0500000A:1B59 00000000:0000 0A 0 0 0 0 0 1\n1: 0600000A:1B59 00000000:0000 0A 0 0 0 0 0 4711",
+			"; a program listens on 10.0.0.6:7001"},
+		{"UDP, the configuration's", "--forward udp://10.0.0.5:7001=127.0.0.1:7001", "127.0.0.1:7001", true,
+			"0: 0500000A:1B59 00000000:0000 07 0 0 0 0 0 1", ""},
+		{"UDP, but the listener is TCP", "--forward 10.0.0.5:7001=127.0.0.2:1 --forward udp://:1=127.0.0.1:7001", "127.0.0.1:7001", true,
+			"0: 0500000A:1B59 00000000:0000 07 0 0 0 0 0 1", "; a program listens on 10.0.0.5:7001"},
+	} {
+		w := healthy()
+		w.plain[tt.backend] = refusal()
+		table := "proc/self/net/tcp"
+		if tt.udp {
+			table = "proc/self/net/udp"
+		}
+		w.files[table] = tt.sockets + "\n"
+		i := slices.IndexFunc(w.run(t, tt.flags).Findings, func(f Finding) bool { return f.Code == BackendRefused })
+		if i < 0 {
+			t.Errorf("%s: no finding", tt.name)
+			continue
+		}
+		_, rest, _ := strings.Cut(w.run(t, tt.flags).Findings[i].Detail, ";")
+		if strings.TrimSpace(rest) != strings.TrimPrefix(tt.want, "; ") {
+			t.Errorf("%s: %q, want %q", tt.name, rest, tt.want)
+		}
 	}
 }
 

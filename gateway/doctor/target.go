@@ -31,6 +31,9 @@ type target struct {
 	// familyOnly reports whether clients of the other address family are never
 	// connected to it.
 	familyOnly bool
+	// onDemand reports whether all forwards that lead to it say that it listens on
+	// demand.
+	onDemand bool
 	// listeners are the listeners that lead to it.
 	listeners []*forward.Listener
 	// plain is the result of an attempt from the gateway's own address.
@@ -65,6 +68,7 @@ func appendTarget(all []*target, t *target, from *forward.Listener) []*target {
 	if i < 0 {
 		all, i = append(all, t), len(all)
 	}
+	all[i].onDemand = all[i].onDemand && t.onDemand
 	all[i].listeners = append(all[i].listeners, from)
 	return all
 }
@@ -76,7 +80,7 @@ func targetsOf(f *forward.Forward, b forward.Backend, names map[string]resolved)
 	case b.FromHeader:
 		return nil
 	case b.Endpoint.IsUnix():
-		return []*target{{name: b.Endpoint.String(), path: b.Endpoint.Path}}
+		return []*target{{name: b.Endpoint.String(), path: b.Endpoint.Path, onDemand: f.OnDemand}}
 	case b.Host == "":
 		return []*target{newTarget(f, b.Endpoint.String(), b.Endpoint.Addr)}
 	}
@@ -94,6 +98,7 @@ func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 	}
 	return &target{
 		name: name, at: at, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
+		onDemand:   f.OnDemand,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}
 }

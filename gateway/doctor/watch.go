@@ -40,6 +40,9 @@ const (
 	Works
 	// Broken: a client is not answered, and the gateway is.
 	Broken
+	// Rewritten: a client is answered, but a rule of this host rewrites its address:
+	// the backend sees another one.
+	Rewritten
 )
 
 // WatchConfig configures a [Watch]. All fields must be set.
@@ -47,7 +50,7 @@ type WatchConfig struct {
 	Host   Host
 	Config *config.Config
 	// Readiness has the reason [readiness.ReturnPath] set while a return
-	// path is broken.
+	// path is broken or a client's address is rewritten.
 	Readiness *readiness.State
 	// Notice is called for each event, by the goroutine of [Watch.Run].
 	Notice func(Event)
@@ -81,7 +84,8 @@ func NewWatch(c WatchConfig) *Watch {
 // makes no tests: it builds the hints, calls first and returns.
 func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
 	if interval <= 0 {
-		w.hints.replace(w.plan(ctx, w.resolve(ctx)), nil, w.ApplyCommand)
+		plan := w.plan(ctx, w.resolve(ctx))
+		w.hints.replace(plan, nil, w.Host.linkNetworks(plan), w.ApplyCommand)
 		first()
 		return
 	}
@@ -108,6 +112,17 @@ func jitter(d time.Duration) time.Duration {
 // the configuration does not name the backend. It is safe for concurrent use and
 // neither blocks nor allocates.
 func (w *Watch) Hint(backend netip.Addr) string { return w.hints.find(backend) }
+
+// BypassHint returns how to have a backend's replies to a client return through
+// the gateway if both are in one network, so that the backend may reply to the
+// client directly. Otherwise it returns "". It is safe for concurrent use and does
+// not block.
+func (w *Watch) BypassHint(backend, client netip.Addr) string {
+	if !w.hints.sameNetwork(backend, client) {
+		return ""
+	}
+	return w.PrintCommand + " | ssh root@" + backend.String() + " sh"
+}
 
 // Findings returns the findings of the last round, one for each tested backend, or
 // nil before the first round has ended. The caller must not modify them. It is safe
@@ -167,14 +182,16 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 		}
 		known[t.key()] = r
 		all = append(all, r.finding)
-		if r.state == Broken {
+		if r.state == Broken || r.state == Rewritten {
 			broken = append(broken, r.finding)
+		}
+		if r.state == Broken {
 			byAddress[t.at.Addr()] = r.finding
 		}
 	}
 	w.known = known
 	w.findings.Store(&all)
-	w.hints.replace(plan, byAddress, w.ApplyCommand)
+	w.hints.replace(plan, byAddress, w.Host.linkNetworks(plan), w.ApplyCommand)
 	w.setReadiness(broken)
 }
 
@@ -185,7 +202,7 @@ func (w *Watch) notify(t *target, r testResult) {
 	switch {
 	case known && (r.state == Untested || r.state == before.state):
 		return
-	case !known && r.state == Works:
+	case !known && (r.state == Works || r.state == Untested && t.onDemand):
 		return
 	}
 	e := Event{State: r.state, First: !known || before.state == Untested, Backend: t.name}
@@ -224,11 +241,13 @@ type testResult struct {
 // test tests one return path. If it works, the test is a single connection, which
 // the backend's program does not see.
 func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
-	h, client := w.Host, testClient(t.at.Addr().Is6())
-	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
-	works := testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
-	if _, err := h.try(ctx, attempt); err == nil {
-		return works
+	h := w.Host
+	client, sent, err := h.tryClient(ctx, t)
+	switch a := answerOf(err); {
+	case a == answered:
+		return h.answeredClient(ctx, t, client, sent)
+	case a == refused && t.onDemand: // its RST has come back
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client's connection is refused, and the RST returns")}
 	}
 	t.plain = h.connectPlain(ctx, t)
 	if t.plain.answer != answered {
@@ -236,12 +255,26 @@ func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testR
 			"the backend does not answer the gateway either: %v", t.plain.err)}
 	}
 	// Retry: the packet may have been lost, or the server may have just started.
-	_, err := h.try(ctx, attempt)
+	client, sent, err = h.tryClient(ctx, t)
 	switch answerOf(err) {
-	case answered, refused: // an RST has come back, too
-		return works
+	case answered:
+		return h.answeredClient(ctx, t, client, sent)
+	case refused: // an RST has come back, too
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
 	case silent, unreachable:
 		return testResult{Broken, h.diagnose(ctx, plan, unanswered{t, client, "", w.PrintCommand})[0]}
 	}
 	return testResult{Untested, finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
+}
+
+// answeredClient returns the result of a test that was answered.
+func (h Host) answeredClient(ctx context.Context, t *target, client, sent netip.AddrPort) testResult {
+	if f, found := h.rewritten(ctx, t, client, sent); found {
+		return testResult{Rewritten, f}
+	}
+	how := ""
+	if !sent.IsValid() {
+		how = unseenSource
+	}
+	return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 }

@@ -16,6 +16,7 @@ type hints struct{ current atomic.Pointer[hintTable] }
 type hintTable struct {
 	single   map[netip.Addr]string
 	prefixes []prefixHint
+	networks []netip.Prefix // see hints.sameNetwork
 }
 
 type prefixHint struct {
@@ -40,11 +41,37 @@ func (h *hints) find(a netip.Addr) string {
 	return ""
 }
 
+// sameNetwork reports whether one of the networks that lead to backends contains
+// both addresses.
+func (h *hints) sameNetwork(backend, client netip.Addr) bool {
+	t := h.current.Load()
+	return t != nil && slices.ContainsFunc(t.networks, func(p netip.Prefix) bool {
+		return p.Contains(backend) && p.Contains(client)
+	})
+}
+
+// linkNetworks returns the networks of the interfaces that lead to a plan's
+// backends without a router.
+func (h Host) linkNetworks(p returnpath.Plan) []netip.Prefix {
+	var devices []string
+	var all []netip.Prefix
+	for _, b := range p.Backends {
+		if b.Reach.Place != returnpath.Link || slices.Contains(devices, b.Reach.Device) {
+			continue
+		}
+		devices = append(devices, b.Reach.Device)
+		if networks, err := h.Networks(b.Reach.Device); err == nil { // else the interface is gone
+			all = append(all, networks...)
+		}
+	}
+	return all
+}
+
 // replace builds the hints for a plan's backends: the finding's hint for a broken
 // backend, else the commands of the plan. apply stands for a command that does not
-// fit a line.
-func (h *hints) replace(p returnpath.Plan, broken map[netip.Addr]Finding, apply string) {
-	t := &hintTable{single: make(map[netip.Addr]string, len(p.Backends))}
+// fit a line. networks are those of [Host.linkNetworks].
+func (h *hints) replace(p returnpath.Plan, broken map[netip.Addr]Finding, networks []netip.Prefix, apply string) {
+	t := &hintTable{single: make(map[netip.Addr]string, len(p.Backends)), networks: networks}
 	for _, b := range p.Backends {
 		a := b.Addr.Addr()
 		text := apply

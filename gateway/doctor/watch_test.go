@@ -32,7 +32,7 @@ func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[
 	return NewWatch(WatchConfig{
 		Host: w.host(), Config: c, Readiness: ready, ApplyCommand: "unproxy routes apply --forward …",
 		Notice: func(e Event) {
-			state := [...]string{Untested: "untested", Works: "works", Broken: "broken"}[e.State]
+			state := [...]string{Untested: "untested", Works: "works", Broken: "broken", Rewritten: "rewritten"}[e.State]
 			if e.First {
 				state = "first " + state
 			}
@@ -43,6 +43,10 @@ func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[
 		},
 	}), ready, events
 }
+
+// exemptSSH exempts connections to 127.0.0.1:22 from source NAT.
+const exemptSSH = "nft 'table inet unproxy_source { chain postrouting { type nat hook postrouting priority -150; " +
+	"meta skuid 0-4294967294 fib saddr type != local ip daddr 127.0.0.1 tcp dport 22 snat ip to ip saddr; }; }'"
 
 func TestWatch(t *testing.T) {
 	const address = "127.0.0.1:22"
@@ -82,6 +86,17 @@ func TestWatch(t *testing.T) {
 			{"it stops: inconclusive", func(w *world) { down(w); w.client[address] = timedOut }, nil, false},
 			{"it starts again, fixed", fix, []string{"works " + address}, true},
 		}},
+		{"a masquerade rule appears and goes", []round{
+			{"at the start", nil, nil, true},
+			{"it appears", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"later", nil, nil, false},
+			{"packets cannot be seen", func(w *world) { w.sent[address] = netip.AddrPort{} }, []string{"works " + address}, true},
+			{"it appears again", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"the return path breaks", broken, []string{"broken " + address + " " + sshRoute + "; " + sshRule}, false},
+			{"both are fixed", func(w *world) { fix(w); delete(w.sent, address) }, []string{"works " + address}, true},
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := healthy()
@@ -100,6 +115,28 @@ func TestWatch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A backend that listens on demand is not expected to listen at the start. The RST
+// of its host shows that replies return; without one the test is inconclusive.
+func TestWatchOfBackendOnDemand(t *testing.T) {
+	for _, tt := range []struct {
+		flags  string
+		client error
+		events []string
+	}{
+		{ssh, refusal(), []string{"first untested 127.0.0.1:22"}},
+		{ssh + " --on-demand on", refusal(), nil},
+		{ssh + " --on-demand on", timedOut, nil},
+	} {
+		w := healthy()
+		w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"] = refusal(), tt.client
+		watch, ready, events := watched(t, w, tt.flags)
+		watch.round(context.Background())
+		if !slices.Equal(*events, tt.events) || len(ready.Reasons()) > 0 {
+			t.Errorf("%s, %v: events %q, reasons %v", tt.flags, tt.client, *events, ready.Reasons())
+		}
 	}
 }
 

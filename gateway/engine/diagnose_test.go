@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,66 +11,122 @@ import (
 	"unproxy/transparent"
 )
 
-// A transparent connect that times out is followed by a plain one, which distinguishes an
-// unresponsive backend from a missing return path. The client is reset before that.
+// A transparent connect that times out is followed by one from a test client and, unless that is
+// answered, by a plain one. They distinguish a client that is not answered from a missing return
+// path, and that from a silent backend. The client is reset before that. The backend's program sees
+// neither test: they withhold the last ACK of the handshake, and end with an RST.
 func TestDiagnosis(t *testing.T) {
+	var returned = plan{result: unix.ECONNREFUSED}
 	rows := []struct {
-		name    string
-		plain   plan
-		outcome record.Outcome
+		name          string
+		client, plain plan // of the two tests
+		tests         int
+		outcome       record.Outcome
+		others        bool
 	}{
-		{"answers at once", plan{}, record.NoReturnPath},
-		{"answers", plan{waits: 1}, record.NoReturnPath},
-		{"is silent", silent, record.ConnectTimeout},
-		{"is unreachable", plan{errno: unix.ENETUNREACH}, record.ConnectTimeout},
-		{"becomes unreachable", plan{waits: 1, result: unix.EHOSTUNREACH}, record.ConnectTimeout},
+		{"answers a client at once", plan{}, plan{}, 1, record.ConnectTimeout, true},
+		{"answers a client", plan{waits: 1}, plan{}, 1, record.ConnectTimeout, true},
+		{"refuses a client", returned, plan{}, 1, record.ConnectTimeout, false},
+		{"refuses a client later", plan{waits: 1, result: unix.ECONNREFUSED}, plan{}, 1, record.ConnectTimeout, false},
+		{"answers the gateway at once", silent, plan{}, 2, record.NoReturnPath, false},
+		{"answers the gateway", silent, plan{waits: 1}, 2, record.NoReturnPath, false},
+		{"answers the gateway, no route for clients", plan{errno: unix.ENETUNREACH}, plan{}, 2, record.NoReturnPath, false},
+		{"answers the gateway, clients prohibited", plan{waits: 1, result: unix.EACCES}, plan{}, 2, record.NoReturnPath, false},
+		{"refuses the gateway", silent, returned, 2, record.ConnectTimeout, false},
+		{"is silent", silent, silent, 2, record.ConnectTimeout, false},
+		{"is unreachable", silent, plan{errno: unix.ENETUNREACH}, 2, record.ConnectTimeout, false},
+		{"becomes unreachable", silent, plan{waits: 1, result: unix.EHOSTUNREACH}, 2, record.ConnectTimeout, false},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			r := newForwardRig(t, transparently(plainForward(serverA)))
-			r.plans[serverA] = []plan{silent, row.plain, silent}
+			r.plans[serverA] = []plan{silent, row.client, row.plain, silent}
 			from := r.open(header + "payload")
 			r.advance(6*time.Second + 10*time.Millisecond)
 			if !from.gotRST {
 				t.Error("the client was not reset")
 			}
-			r.advance(time.Second)
+			r.advance(2*time.Second + 20*time.Millisecond)
 			c := r.expectEnd(1, row.outcome, record.Dial, record.Timeout)
-			if !c.Transparent || c.Backend != serverA.Addr {
-				t.Errorf("transparent %v, backend %v", c.Transparent, c.Backend)
+			if !c.Transparent || c.Backend != serverA.Addr || c.AnswersOthers != row.others {
+				t.Errorf("transparent %v, backend %v, answers others %v", c.Transparent, c.Backend, c.AnswersOthers)
 			}
-			if len(r.dials) != 2 || r.dials[0].source != client4 || r.dials[1].source.IsValid() {
+			if len(r.dials) != 1+row.tests || r.dials[0].source != client4 {
 				t.Fatalf("dialled %+v", r.dials)
 			}
-			if got := r.dials[1].far.received; len(got) != 0 {
-				t.Errorf("the plain connection sent %q", got)
+			for i, d := range r.dials[1:] {
+				if want := i == 0; d.source.IsValid() != want || want && !transparent.TestNetwork(false).Contains(d.source.Addr()) {
+					t.Errorf("test %d came from %v", i, d.source)
+				}
+				if len(d.far.received) != 0 {
+					t.Errorf("test %d sent %q", i, d.far.received)
+				}
+				if d.far.connected && (!d.far.gotRST || !slices.Contains(d.far.options, [3]int{unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0})) {
+					t.Errorf("test %d: the backend's program sees it", i)
+				}
 			}
 			r.expectClean()
 		})
 	}
 }
 
-// For five seconds other connections use a diagnosis and make no plain connect of their own.
+// For five seconds other connections use a diagnosis and make no tests of their own.
 func TestDiagnosisIsCached(t *testing.T) {
 	r := newForwardRig(t, transparently(plainForward(serverA)))
-	r.plans[serverA] = []plan{silent, silent, {}, silent}
+	r.plans[serverA] = []plan{silent, silent, silent, {}, silent}
 	r.open(header)
 	r.advance(4 * time.Second)
 	r.open(header)
-	r.advance(2100 * time.Millisecond) // the first is diagnosed
+	r.advance(3100 * time.Millisecond) // the first is diagnosed
 	r.expectEnd(1, record.NoReturnPath, record.Dial, record.Timeout)
 	r.open(header)
-	r.advance(4 * time.Second) // the second uses the cached diagnosis
+	r.advance(3 * time.Second) // the second uses the cached diagnosis
 	r.expectEnd(2, record.NoReturnPath, record.Dial, record.Timeout)
-	if len(r.dials) != 4 {
-		t.Errorf("%d connects, want 4", len(r.dials))
-	}
-	r.advance(5 * time.Second) // the diagnosis has expired, and a plain connect now times out, too
-	r.expectEnd(3, record.ConnectTimeout, record.Dial, record.Timeout)
 	if len(r.dials) != 5 {
 		t.Errorf("%d connects, want 5", len(r.dials))
 	}
+	for range 60 { // the diagnosis expires, and the tests now time out, too
+		r.advance(100 * time.Millisecond)
+	}
+	r.expectEnd(3, record.ConnectTimeout, record.Dial, record.Timeout)
+	if len(r.dials) != 7 {
+		t.Errorf("%d connects, want 7", len(r.dials))
+	}
 	r.expectClean()
+}
+
+// Connections that time out together make the tests of their backend once. If the one that makes
+// them is cut, another one makes them.
+func TestDiagnosisIsShared(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		r := newForwardRig(t, transparently(plainForward(serverA)))
+		r.plans[serverA] = []plan{silent}
+		for range 10 {
+			r.open(header)
+		}
+		r.advance(6*time.Second + 10*time.Millisecond)
+		if len(r.dials) != 11 {
+			t.Fatalf("%d connects, want 10 and one test", len(r.dials))
+		}
+		tests, ended := 2, 10
+		if cut {
+			for s := range r.loop().sessions.live() {
+				if s.sides[backend].fd >= 0 {
+					s.resetByOperator(r.loop())
+					break
+				}
+			}
+			tests = 3
+		}
+		for range 60 {
+			r.advance(100 * time.Millisecond)
+		}
+		if len(r.records) != ended || len(r.dials) != 10+tests {
+			t.Errorf("cut %v: %d connections have ended after %d connects, want %d after %d",
+				cut, len(r.records), len(r.dials), ended, 10+tests)
+		}
+		r.expectClean()
+	}
 }
 
 // Only transparent connections are diagnosed, and only if the last attempt timed out.

@@ -132,6 +132,12 @@ func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno s
 			return errno, false
 		}
 	}
+	if s.state == probing || s.state == diagnosing {
+		// Withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process).
+		if errno := l.kernel.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0); errno != 0 {
+			return errno, false
+		}
+	}
 	if !source.IsValid() {
 		return 0, false
 	}

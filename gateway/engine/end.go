@@ -68,6 +68,8 @@ func (s *session) report(l *loop) {
 		BytesOut:    s.sides[backend].bytes,
 		Duration:    s.duration(l),
 		Details:     s.details,
+
+		AnswersOthers: s.failureDetails().answersOthers,
 	}
 	if s.source.isValid() && s.source != s.client {
 		r.Source = s.source.unpack()
@@ -86,6 +88,8 @@ type failure struct {
 	reason string
 	sample string // the first bytes of the header
 	offset int    // after how many bytes of the header it was rejected
+
+	answersOthers bool // record.Connection.AnswersOthers
 }
 
 // ensureFailure returns the session's failure and allocates it if needed.

@@ -46,13 +46,13 @@ var pauses = []pauseCase{
 	{name: "the plain connect of a diagnosis completes", setting: setTransparent,
 		plans: []plan{connectLater}, begin: func(r *rig) *file {
 			f := r.open(header)
-			r.advance(6*time.Second + 2*time.Duration(tick))
-			if len(r.dials) != 2 {
-				r.Fatalf("%d connects, want 2", len(r.dials))
+			r.advance(7*time.Second + 4*time.Duration(tick)) // the connect and that of a test client time out
+			if len(r.dials) != 3 {
+				r.Fatalf("%d connects, want 3", len(r.dials))
 			}
 			return f
 		},
-		arrives: func(r *rig, f *file) { r.finishDial(1) }, outcome: record.ConnectTimeout, ends: true, as: record.NoReturnPath},
+		arrives: func(r *rig, f *file) { r.finishDial(2) }, outcome: record.ConnectTimeout, ends: true, as: record.NoReturnPath},
 	{name: "the client sends", setting: idleTimeout, begin: openHeader,
 		arrives: func(r *rig, f *file) { f.deliver([]byte("x")) }, outcome: record.IdleTimeout},
 	{name: "the backend sends", setting: idleTimeout, begin: openHeader,

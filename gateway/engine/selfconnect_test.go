@@ -98,7 +98,7 @@ func TestSelfConnectIsNoAnswer(t *testing.T) {
 	for _, self := range []bool{false, true} {
 		f := transparently(plainForward(serverA))
 		k := newScript(t, 0)
-		k.plans[serverA] = []plan{silent, {}}
+		k.plans[serverA] = []plan{silent, silent, {}}
 		k.onDial = func(s *file) {
 			if self && !s.source.IsValid() {
 				s.source = s.to.Addr
@@ -106,7 +106,7 @@ func TestSelfConnectIsNoAnswer(t *testing.T) {
 		}
 		r := newRig(t, k, Config{Forwards: []*forward.Forward{f}, Ephemeral: everyPort})
 		r.open(header)
-		r.advance(8 * time.Second)
+		r.advance(9 * time.Second)
 		want := record.NoReturnPath
 		if self {
 			want = record.ConnectTimeout

@@ -17,7 +17,8 @@ const (
 	reading                 // for the header
 	closing                 // for the peer's FIN after ours
 	dialling                // for the backend
-	diagnosing              // for a plain connect, after a transparent one timed out
+	probing                 // for a connect as a test client, after a transparent one timed out
+	diagnosing              // for a plain connect, after that
 	relaying                // for either side
 )
 
@@ -25,7 +26,7 @@ const (
 func (s state) String() string {
 	return [...]string{
 		free: "free", reading: "header", closing: "closing", dialling: "dialling",
-		diagnosing: "diagnosing", relaying: "relaying",
+		probing: "diagnosing", diagnosing: "diagnosing", relaying: "relaying",
 	}[s]
 }
 

@@ -34,8 +34,8 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 		s.discardInput(l)
 	case dialling:
 		s.dialEvent(l, i, events)
-	case diagnosing:
-		s.finishDiagnosis(l, events&(unix.EPOLLERR|unix.EPOLLHUP) == 0)
+	case probing, diagnosing:
+		s.diagnosisEvent(l, events)
 	case relaying:
 		s.relay(l)
 		if events&unix.EPOLLERR != 0 && s.state == relaying {
@@ -65,8 +65,8 @@ func (s *session) handleTimeout(l *loop) {
 		s.finish(l)
 	case dialling:
 		s.dialTimeout(l)
-	case diagnosing:
-		s.finishDiagnosis(l, false)
+	case probing, diagnosing:
+		s.diagnosisTimeout(l)
 	case relaying:
 		s.armRelay(l)
 	}
@@ -250,8 +250,7 @@ func (s *session) waitForResources(l *loop, payload []byte) bool {
 }
 
 // dialFailed ends a session that found no backend. If the last attempt was a transparent connect
-// that timed out, the peer is reset, and a plain connect finds out whether only the return path is
-// missing.
+// that timed out, the peer is reset, and test connections find out why, see diagnose.go.
 func (s *session) dialFailed(l *loop) {
 	if s.outcome == record.OK {
 		var reason string
@@ -368,7 +367,7 @@ func (s *session) phase() record.Phase {
 	switch s.state {
 	case reading, closing:
 		return record.Header
-	case dialling, diagnosing:
+	case dialling, probing, diagnosing:
 		return record.Dial
 	}
 	return record.Relay

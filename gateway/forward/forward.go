@@ -80,6 +80,11 @@ type Forward struct {
 	// ConnectTimeout limits the time for all backends together; 0 is no limit.
 	ConnectTimeout time.Duration
 
+	// OnDemand says that the backends listen only when they expect connections, as
+	// those of passive FTP do. Only the doctor and the self-test read it: that no
+	// program listens is no fault then.
+	OnDemand bool
+
 	// Datagrams makes the listeners UDP sockets.
 	Datagrams bool
 	// DatagramHeader says which datagrams carry a header.

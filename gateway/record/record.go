@@ -59,6 +59,10 @@ type Connection struct {
 	// the policy's for a denied source, the system's error for a failed dial.
 	// It may be empty.
 	Reason string
+	// AnswersOthers is true if the outcome is [ConnectTimeout] and the backend
+	// answered a test connection from another client's address: its replies to
+	// that client return through the gateway.
+	AnswersOthers bool
 	// Action is a shell command that fixes the cause, or empty. The engine
 	// leaves it empty; an observer may set it before the record is logged.
 	Action string

@@ -22,6 +22,9 @@ type scene struct {
 	// parts are sent one after another, each in a segment of its own.
 	parts [][]byte
 	want  expectation
+	// tested means that the gateway tests the backend. On a busy machine the backend
+	// sees the empty connection of the test.
+	tested bool
 }
 
 // expectation is the expected result of a scene.
@@ -66,7 +69,9 @@ func (s *scene) play(on *stage, server *backend) (*outcome, error) {
 	}
 	select {
 	case v := <-server.visits:
-		o.visit = &v
+		if !s.tested || len(v.payload) > 0 {
+			o.visit = &v
+		}
 	case <-time.After(wait):
 	}
 	return o, nil

@@ -131,9 +131,11 @@ func (t *transparentStage) playLost(out *screen) (int, error) {
 	}
 	client := netip.AddrPortFrom(client4.Addr(), client4.Port()+10) // the port of the first scene may still be in use
 	lost := scene{
-		what:  "return path removed: replies are lost; the gateway tries once from its own address and logs why",
+		what:  "return path removed: replies are lost; the gateway finds out and logs why",
 		parts: then(proxyproto.AppendV1(nil, client, destination4), hello),
-		want:  expectation{seen: "127.0.0.1", logged: [][2]string{{"outcome", "no_return_path"}}},
+		want:  expectation{logged: [][2]string{{"outcome", "no_return_path"}}},
+
+		tested: true,
 	}
 	return playAll(out, t.on, t.parts[0].server, []scene{lost})
 }
