@@ -90,6 +90,24 @@ func TestTransparentPassed(t *testing.T) {
 	}
 }
 
+// If the client's address has no free port left, the flow that was idle longest makes room. If there
+// is none, it is a limit and says so; but for the client's own port it is not.
+func TestNoSourcePortIsALimit(t *testing.T) {
+	for _, row := range []struct {
+		mode transparent.SourcePort
+		want Drop
+	}{{transparent.Any, Limit}, {transparent.Prefer, Limit}, {transparent.Keep, SourcePortBusy}} {
+		r := one(t, with(plain(server), func(f *forward.Forward) {
+			transparently(f)
+			f.Source.SourcePort = row.mode
+		}))
+		r.bindError = func(netip.AddrPort) syscall.Errno { return unix.EADDRINUSE }
+		r.from(lb, a+"x")
+		r.dropped(map[Drop]uint64{row.want: 1})
+		r.clean()
+	}
+}
+
 // Where the client's port cannot be had: prefer takes another and counts it, keep
 // refuses.
 func TestTransparentPortTaken(t *testing.T) {

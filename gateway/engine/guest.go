@@ -36,7 +36,8 @@ type Host interface {
 	Index() int
 	// Loops is the number of loops.
 	Loops() int
-	// Now is a monotonic time in nanoseconds. It is constant during a turn.
+	// Now is a time in nanoseconds. It is monotonic, and constant during a turn, except that in
+	// [Guest.Alarm] it is the time from before which all events have been handled.
 	Now() int64
 	// Watch registers a descriptor with epoll for [Guest.Event]. Closing the descriptor removes it.
 	// key is from 1 to [MaxKey].

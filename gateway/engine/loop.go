@@ -144,15 +144,12 @@ func (l *loop) turn(events []unix.EpollEvent) {
 }
 
 // fireDeadlines handles the deadlines up to the time from before which all events have been handled;
-// for them, that is the present. The loop's own time may be much later, if the process was stopped
+// for those of sessions and guests, that is the present. The loop's own time may be much later, if the process was stopped
 // or another one had the CPU. Data that arrived meanwhile counts before a deadline that passed.
 //
 // A cut of all sessions is such a deadline, too.
 func (l *loop) fireDeadlines() {
-	now := l.now
-	l.now = l.settled
-	l.wheel.advance(l.now, l.fire)
-	l.now = now
+	l.wheel.advance(l.settled, l.fire)
 	if l.cutting && l.crowded == 0 {
 		l.cutting = false
 		l.cutAll()
@@ -228,6 +225,7 @@ func (l *loop) dispatch(events uint32, t tag) {
 
 // fire handles an expired timer.
 func (l *loop) fire(t *timer) {
+	now := l.now
 	switch {
 	case t == &l.pauseTimer:
 		l.retryAccept()
@@ -236,10 +234,13 @@ func (l *loop) fire(t *timer) {
 	case t == &l.waiting.timer:
 		l.makeRoom(minSilence)
 	case t == &l.guestTimer:
+		l.now = l.settled
 		l.guest.Alarm()
 	default:
+		l.now = l.settled
 		t.session.handleTimeout(l)
 	}
+	l.now = now
 }
 
 // requeue puts s on the run queue. s has used up its budget, and edge-triggered descriptors raise
