@@ -11,31 +11,31 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// script returns the first block of commands under a heading of
-// docs/transparent.md.
-func script(t *testing.T, heading string) string {
+// documentedScript returns the first block of commands under a heading of a document
+// in docs.
+func documentedScript(t *testing.T, document, heading string) string {
 	t.Helper()
-	_, section, _ := strings.Cut(string(readFile(t, "../docs/transparent.md")), "# "+heading+"\n")
+	_, section, _ := strings.Cut(string(readFile(t, "../docs/"+document)), "# "+heading+"\n")
 	_, block, _ := strings.Cut(section, "```sh\n")
 	block, _, found := strings.Cut(block, "```")
 	if !found {
-		t.Fatalf("docs/transparent.md has no commands under %q", heading)
+		t.Fatalf("docs/%s has no commands under %q", document, heading)
 	}
 	return block
 }
 
-// documented returns the commands of such a block that are ip's, without the
-// "ip" that each begins with.
-func documented(t *testing.T, heading string) []string {
+// documentedCommands returns the ip(8) commands of such a block, without the word
+// "ip".
+func documentedCommands(t *testing.T, document, heading string) []string {
 	t.Helper()
 	var commands []string
-	for _, line := range strings.Split(script(t, heading), "\n") {
+	for _, line := range strings.Split(documentedScript(t, document, heading), "\n") {
 		if command, ok := strings.CutPrefix(line, "ip "); ok {
 			commands = append(commands, command)
 		}
 	}
 	if len(commands) == 0 {
-		t.Fatalf("docs/transparent.md has no commands of ip under %q", heading)
+		t.Fatalf("docs/%s has no ip commands under %q", document, heading)
 	}
 	return commands
 }
@@ -48,7 +48,7 @@ func TestDocumentedReturnPath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		before := rules(t)
-		for _, command := range documented(t, "Backend on the same host") {
+		for _, command := range documentedCommands(t, "transparent.md", "Backend on the same host") {
 			netns.IP(t, command)
 		}
 		var backends []*lab.Process
@@ -57,7 +57,7 @@ func TestDocumentedReturnPath(t *testing.T) {
 			lab.WaitListening(t, address)
 		}
 		wantClientsSeen(t, backends, "127.0.0.1:22,[::1]:22")
-		for _, command := range documented(t, "Removing it") {
+		for _, command := range documentedCommands(t, "transparent.md", "Removing it") {
 			netns.IP(t, command)
 			netns.IP(t, "-6 "+command)
 		}
@@ -93,7 +93,7 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 		netns.IP(t, "-6 address add fd09::1/64 dev veth0 nodad")
 		netns.IP(t, "link set veth0 up")
 		netns.IP(t, fmt.Sprintf("link set veth1 netns %d", container.PID()))
-		for _, command := range documented(t, "Backend in a container or on a neighbouring host") {
+		for _, command := range documentedCommands(t, "transparent.md", "Backend in a container or on a neighbouring host") {
 			netns.IP(t, command)
 		}
 		container.WaitLine(t, "listening on 10.9.0.2:25")

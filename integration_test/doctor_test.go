@@ -50,12 +50,6 @@ func prescribed(text string) string {
 	return strings.Join(lines, "")
 }
 
-// taken runs what was prescribed; -e: every command must succeed.
-func taken(t *testing.T, commands string) {
-	t.Helper()
-	output(t, "sh", "-ec", commands)
-}
-
 // finding is one of the doctor's, for programs.
 type finding struct {
 	Code      string   `json:"code"`
@@ -108,7 +102,7 @@ func TestDoctorHeals(t *testing.T) {
 						t.Errorf("nothing is said of the way back of %s:\n%s", address, sick)
 					}
 				}
-				taken(t, prescribed(sick))
+				lab.Shell(t, prescribed(sick))
 				healed := diagnosed(t, 0, p.flags()...)
 				if strings.Contains(healed, "other rules") || !strings.Contains(healed, "open: unproxy (process ") {
 					t.Errorf("healed, the doctor says\n%s", healed)
@@ -146,14 +140,14 @@ func TestReadinessDoesNotLie(t *testing.T) {
 			t.Errorf("beside a health check that is well it is not ready for %q", reasons)
 		}
 
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
 		lost := g.NextConnection(t)
 		lost.Expect(t, "outcome", "no_return_path", "action", broken.String("action"))
-		taken(t, lost.String("action"))
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client6), []byte(whoAsk)))
+		lab.Shell(t, lost.String("action"))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client6), []byte(whoAsk)))
 		lost = g.NextConnection(t)
 		lost.Expect(t, "outcome", "no_return_path")
-		taken(t, lost.String("action"))
+		lab.Shell(t, lost.String("action"))
 		becomes("")
 		g.WaitLog(t, "return path works again").Expect(t, "level", "info")
 		wantSeen(t, g)
@@ -161,10 +155,10 @@ func TestReadinessDoesNotLie(t *testing.T) {
 		netns.IP(t, "route flush table 7700")
 		becomes("return_path")
 		await.Until(t, "the log says that it broke again", func() bool {
-			lines := logged(g, "return path broken")
+			lines := g.Logged("return path broken")
 			return len(lines) == 3 && lines[2].String("action") == "ip route replace local default dev lo table 7700"
 		})
-		taken(t, "ip route replace local default dev lo table 7700")
+		lab.Shell(t, "ip route replace local default dev lo table 7700")
 		becomes("")
 		wantSeen(t, g)
 	})
@@ -173,15 +167,10 @@ func TestReadinessDoesNotLie(t *testing.T) {
 // healthCheck sends a LOCAL header and wants the backend's answer.
 func healthCheck(t *testing.T, g *lab.Gateway) {
 	t.Helper()
-	c := lab.Send(t, "127.0.0.1:2000", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), []byte(whoAsk))
+	c := lab.Send(t, "127.0.0.1:2000", lab.Local(), []byte(whoAsk))
 	wantRead(t, c, "HTTP/1.1 200 OK")
 	c.Close()
 	g.NextConnection(t)
-}
-
-// logged returns the lines with a message.
-func logged(g *lab.Gateway, message string) []lab.Line {
-	return slices.DeleteFunc(g.Log(), func(l lab.Line) bool { return l.String("message") != message })
 }
 
 // A gateway that starts before its backend starts, says so, and is ready; and
@@ -203,10 +192,10 @@ func TestRemedyWithoutSelfTest(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
 		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0", "--connect-timeout", "300ms")...)
-		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
+		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
 			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
-		if lines := logged(g, "return path broken"); len(lines) > 0 {
+		if lines := g.Logged("return path broken"); len(lines) > 0 {
 			t.Errorf("tested all the same: %v", lines)
 		}
 	})
@@ -236,7 +225,7 @@ func TestDoctorFindsShadows(t *testing.T) {
 				if !strings.Contains(sick, tt.want) {
 					t.Errorf("the doctor does not say %q:\n%s", tt.want, sick)
 				}
-				taken(t, prescribed(sick))
+				lab.Shell(t, prescribed(sick))
 				diagnosed(t, 0, flags...)
 			})
 		})
@@ -264,7 +253,7 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 			if !strings.Contains(prescribed(sick), "\n#   "+want+"\n") {
 				t.Fatalf("the doctor does not say %q:\n%s", want, sick)
 			}
-			onHost(t, h, strings.Fields(want)...)
+			h.Output(t, strings.Fields(want)...)
 		}
 		diagnosed(t, 0, p.flags()...)
 	})
@@ -289,7 +278,7 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 		if !found {
 			t.Fatalf("the doctor names no command for the backend's host:\n%s", sick)
 		}
-		h.Shell(t, output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
+		h.Shell(t, lab.Output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
 		diagnosed(t, 0, p.flags()...)
 	})
 }
@@ -333,13 +322,13 @@ func TestDoctorHintsAtFirewalls(t *testing.T) {
 		lab.Require(t, "nft")
 		lab.Listen(t, "127.0.0.1:25")
 		returnPath(t, "127.0.0.1:25")
-		output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
+		lab.Output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
 		all := findings(t, lab.Command{}, 3, transparentFlags("127.0.0.1:25")...)
 		last := all[len(all)-1]
 		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" || !strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
 			t.Errorf("found %+v", all)
 		}
-		output(t, "nft", "flush ruleset")
+		lab.Output(t, "nft", "flush ruleset")
 		diagnosed(t, 0, transparentFlags("127.0.0.1:25")...)
 	})
 }
@@ -390,7 +379,7 @@ func TestDoctorNamesTheCause(t *testing.T) {
 				well + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
 		} {
 			if tt.do != "" {
-				taken(t, tt.do)
+				lab.Shell(t, tt.do)
 			}
 			if got := brief(findings(t, lab.Command{}, tt.code, flags(tt.forward)...)); got != tt.want {
 				t.Errorf("%s: found\n%swant\n%s", tt.name, got, tt.want)
@@ -410,7 +399,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 		if err := os.WriteFile(program, readFile(t, lab.Binary(t)), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		output(t, "setcap", "cap_net_raw+ep", program)
+		lab.Output(t, "setcap", "cap_net_raw+ep", program)
 		daemon, err := user.Lookup("daemon")
 		if err != nil {
 			t.Fatal(err)
@@ -458,7 +447,7 @@ func TestDoctorHealsDivertedConnections(t *testing.T) {
 		if !strings.Contains(sick, "listener     :7000") || !strings.Contains(sick, "return path  10.2.0.0/16") {
 			t.Errorf("the doctor says\n%s", sick)
 		}
-		taken(t, prescribed(sick))
+		lab.Shell(t, prescribed(sick))
 		healed := diagnosed(t, 0, flags...)
 		if !strings.Contains(healed, "ok      connections are handed to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
 			t.Errorf("healed, the doctor says\n%s", healed)

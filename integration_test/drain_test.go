@@ -30,7 +30,7 @@ func TestDrain(t *testing.T) {
 		conn.Close()
 		wantClosed(t, behind)
 		behind.Close()
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "ok", "phase", "relay")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "ok", "phase", "relay")
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
@@ -45,16 +45,6 @@ func refuses(address string) bool {
 		conn.Close()
 	}
 	return err != nil
-}
-
-// connectionOf waits for the line of a client's connection, past those of others.
-func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
-	t.Helper()
-	for {
-		if line := g.NextConnection(t); line.String("client") == client {
-			return line
-		}
-	}
 }
 
 // What is left at the end of the drain is cut, which is no failure:
@@ -85,7 +75,7 @@ func TestHurry(t *testing.T) {
 		await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 		g.Signal(syscall.SIGINT)
 		wantReset(t, conn)
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "drained", "phase", "relay")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "drained", "phase", "relay")
 		g.Wait(t)
 	})
 }
@@ -119,7 +109,7 @@ func TestDrainDelay(t *testing.T) {
 func TestDrainUnderLoad(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		delay := 300 * time.Millisecond
 		for gateways := 0; gateways < 5; {
 			if drainUnderLoad(t, delay) {
@@ -138,12 +128,12 @@ func TestDrainUnderLoad(t *testing.T) {
 func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 	t.Helper()
 	g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", delay.String(),
-		"--admin", "127.0.0.1:9180", "--access-log", "off", "--log-level", "info")
+		"--admin", adminAt, "--access-log", "off", "--log-level", "info")
 	load := startLoad(t, "127.0.0.1:2000", 8)
 	load.goesOn()
 	g.Signal(syscall.SIGTERM)
 	var status string
-	await.Until(t, "the gateway is not ready", func() bool { status = readyz("tcp", "127.0.0.1:9180"); return status != "200 OK" })
+	await.Until(t, "the gateway is not ready", func() bool { status = readyz(adminAt); return status != "200 OK" })
 	notReady := load.served.Load()
 	await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 	close(load.done)

@@ -162,7 +162,7 @@ func drip(conn *net.TCPConn, b []byte, pause time.Duration) int {
 func TestHeaderPolicies(t *testing.T) {
 	t.Parallel()
 	v1, v2 := string(lab.V1(client4, dest4)), string(lab.V2(client4, dest4))
-	local := "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+	local := string(lab.Local())
 	long := string(lab.V2(client4, dest4, append([]byte{0xE0, 0, 100}, make([]byte, 100)...)...))
 	unknown := "PROXY UNKNOWN\r\n"
 	nginx := "PROXY TCP6 2001:db8::9 198.51.100.1 4711 443\r\n"
@@ -238,7 +238,7 @@ func TestLocalClose(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--local", "close")
-		conn := lab.Send(t, "127.0.0.1:2000", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"))
+		conn := lab.Send(t, "127.0.0.1:2000", lab.Local())
 		wantClosed(t, conn)
 		conn.Close()
 		g.NextConnection(t).Expect(t, "outcome", "ok", "version", "2", "backend", "")

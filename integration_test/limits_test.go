@@ -19,30 +19,6 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// echo serves a backend that sends back what it receives.
-func echo(t *testing.T, address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				// Hidden from io.Copy, which would hold two pipes for each
-				// pair of TCP connections.
-				io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
-			}()
-		}
-	}()
-}
-
 // Five thousand sessions are held at once, each of two descriptors and little
 // memory:
 //
@@ -52,7 +28,7 @@ func TestManyConnections(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 5000
 		needDescriptors(t, 2*sessions+100)
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		// The race detector's memory is not the gateway's.
 		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
 		conns := make([]net.Conn, 0, sessions)
@@ -129,7 +105,7 @@ func openDescriptors(t *testing.T, pid int) int {
 func TestDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
 			"--max-connections", "1000", "--connect-timeout", "1s")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
@@ -241,7 +217,7 @@ func TestMaxConnectionsPerClient(t *testing.T) {
 func TestMaxWaiting(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1",
 			"--max-waiting", "4", "--max-connections", "10", "--header-timeout", "0")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
@@ -279,7 +255,7 @@ func TestMaxWaiting(t *testing.T) {
 func TestAcceptRate(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--accept-rate", "1/3")
 		header := lab.V2(client4, dest4)
 		first := lab.Send(t, "127.0.0.1:2000", header, []byte("first"))

@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,25 +8,9 @@ import (
 	"syscall"
 	"testing"
 
-	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
-
-// waitReloads waits until the gateway has told of n reloads that ended in the
-// message.
-func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
-	t.Helper()
-	await.Until(t, message, func() bool {
-		told := 0
-		for _, l := range g.Log() {
-			if l.String("message") == message {
-				told++
-			}
-		}
-		return told >= n
-	})
-}
 
 const (
 	reloadedMessage = "lists reloaded; flags are read at the start only"
@@ -40,29 +23,17 @@ func TestReloadByRequest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", "127.0.0.1:9180")
-		reload := func() (int, string) {
-			response, err := http.Post("http://127.0.0.1:9180/-/reload", "", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return response.StatusCode, string(body)
-		}
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", adminAt)
 		rewrite(t, list, "127.0.0.2\n")
-		if code, body := reload(); code != http.StatusOK {
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusOK {
 			t.Errorf("a list that is well: %d %s", code, body)
 		}
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
-		if code, body := reload(); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
 			t.Errorf("a list that is broken: %d %s", code, body)
 		}
-		_, metrics := adminGet(t, "127.0.0.1:9180", "/metrics")
+		_, metrics := adminGet(t, adminAt, "/metrics")
 		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`, `unproxy_trust_reloads_total{result="failure"} 1`} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
 				t.Errorf("there is no %q in the metrics", line)
@@ -89,7 +60,7 @@ func TestReload(t *testing.T) {
 
 		rewrite(t, list, "127.0.0.2\n")
 		g.Signal(syscall.SIGHUP)
-		waitReloads(t, g, reloadedMessage, 1)
+		g.WaitLogs(t, reloadedMessage, 1)
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
 		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, other, header)
@@ -99,7 +70,7 @@ func TestReload(t *testing.T) {
 
 		rewrite(t, list, "127.0.0.1\n127.0.0.0/33\n")
 		g.Signal(syscall.SIGHUP)
-		waitReloads(t, g, failedMessage, 1)
+		g.WaitLogs(t, failedMessage, 1)
 		broken := g.WaitLog(t, "a list is broken")
 		wantMatch(t, broken, "error", "trust:2: ")
 		wantMatch(t, broken, "level", "^error$")
@@ -167,14 +138,14 @@ func TestReloadInterval(t *testing.T) {
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
-		waitReloads(t, g, reloadedMessage, 1)
+		g.WaitLogs(t, reloadedMessage, 1)
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		backend.Next(t)
 
 		publish("v3", "not a list\n")
-		waitReloads(t, g, failedMessage, 1)
+		g.WaitLogs(t, failedMessage, 1)
 		publish("v4", "127.0.0.1\n127.0.0.2\n")
-		waitReloads(t, g, reloadedMessage, 2)
+		g.WaitLogs(t, reloadedMessage, 2)
 		for _, l := range g.Log() {
 			if l.String("message") == reloadedMessage {
 				l.Expect(t, "because", "a file changed")

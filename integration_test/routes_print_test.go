@@ -57,7 +57,7 @@ func useInterfaces(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "up "); ok {
-			output(t, "sh", "-c", command)
+			lab.Output(t, "sh", "-c", command)
 		}
 	}
 	loadFilter(t, text)
@@ -71,7 +71,7 @@ func loadFilter(t *testing.T, text string) {
 		t.Fatalf("there is nothing for nftables in\n%s", text)
 	}
 	_, filter, _ = strings.Cut(filter, "\n")
-	output(t, "nft", "-f", lab.WriteFile(t, "nftables.conf", filter))
+	lab.Output(t, "nft", "-f", lab.WriteFile(t, "nftables.conf", filter))
 }
 
 // useNetworkd has systemd-networkd itself read the file.
@@ -85,7 +85,7 @@ func useNetworkd(t *testing.T, text string) {
 		netns.Directory(t, dir)
 	}
 	// Where it may not write to /sys it waits for no word of udev.
-	output(t, "mount", "-t", "sysfs", "-o", "ro", "none", "/sys")
+	lab.Output(t, "mount", "-t", "sysfs", "-o", "ro", "none", "/sys")
 	for _, dir := range []string{"/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp", "/run/systemd/network"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)

@@ -28,7 +28,7 @@ func published(t *testing.T) {
 			chain output { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport 8080 dnat to 172.17.0.2:80; }
 			chain postrouting { type nat hook postrouting priority 100; ip saddr 127.0.0.1 oifname docker0 masquerade; }
 		}`)
-	output(t, "nft", "-f", path)
+	lab.Output(t, "nft", "-f", path)
 }
 
 // reachesPublished asks the published port.

@@ -22,7 +22,7 @@ import (
 func TestSpin(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1", "--spin", "10ms")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, conn, "first")

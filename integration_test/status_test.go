@@ -36,33 +36,11 @@ func connectionsOf(t *testing.T, query string) (c admin.Connections) {
 	return c
 }
 
-// adminDo sends the admin endpoint a request that changes something, with
-// headers, "NAME: VALUE", and returns the answer's code.
-func adminDo(t *testing.T, method, path string, headers ...string) (code int) {
-	t.Helper()
-	request, err := http.NewRequest(method, "http://localhost"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		request.Header.Set(name, value)
-		if name == "Host" {
-			request.Host = value
-		}
-	}
-	response, err := adminClient(adminAt).Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	return response.StatusCode
-}
-
 // cut resets a connection and returns the answer's code.
 func cut(t *testing.T, id string) int {
 	t.Helper()
-	return adminDo(t, http.MethodDelete, "/connections/"+id)
+	code, _ := adminDo(t, adminClient(adminAt), http.MethodDelete, "/connections/"+id)
+	return code
 }
 
 // The gateway drains when the admin endpoint is asked to, by nobody else's page,
@@ -75,7 +53,7 @@ func TestDrainByRequest(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		g, conn, behind := session(t, "--admin", adminAt, "--drain-timeout", "1h")
 		for _, header := range []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site", "Host: evil.example"} {
-			if code := adminDo(t, http.MethodPost, "/-/drain", header); code != http.StatusForbidden {
+			if code, _ := adminPost(t, "/-/drain", header); code != http.StatusForbidden {
 				t.Errorf("with %s: %d", header, code)
 			}
 		}
@@ -83,7 +61,7 @@ func TestDrainByRequest(t *testing.T) {
 			t.Fatalf("not ready: %q", reasons)
 		}
 		for range 3 {
-			if code := adminDo(t, http.MethodPost, "/-/drain"); code != http.StatusAccepted {
+			if code, _ := adminPost(t, "/-/drain"); code != http.StatusAccepted {
 				t.Errorf("POST /-/drain: %d", code)
 			}
 		}
@@ -197,7 +175,7 @@ func TestQuestionsUnderLoad(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 2000
 		needDescriptors(t, 2*sessions+200)
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
 		stop, asking := make(chan struct{}), make(chan error, 1)
 		go func() {
@@ -268,7 +246,7 @@ func TestFindings(t *testing.T) {
 		if !slices.Equal(found, []string{"rules_missing"}) || !s.Examined.IsZero() {
 			t.Errorf("the test saw %q, examined %v", found, s.Examined)
 		}
-		if code := adminDo(t, http.MethodPost, "/-/examine"); code != http.StatusOK {
+		if code, _ := adminPost(t, "/-/examine"); code != http.StatusOK {
 			t.Errorf("POST /-/examine: %d", code)
 		}
 		found, s = codes()

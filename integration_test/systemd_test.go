@@ -22,35 +22,35 @@ func TestNotify(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment()},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--drain-timeout", "1h")
-		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
+		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
 			t.Errorf("told %q", m)
 		}
 		g.Signal(syscall.SIGHUP)
-		if m := systemd.WaitTold(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
+		if m := systemd.WaitMessage(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
 			t.Errorf("told %q, which a service of type notify-reload must not", m)
 		}
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
 		g.Signal(syscall.SIGHUP)
-		systemd.WaitTold(t, "RELOADING=1")
-		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
+		systemd.WaitMessage(t, "RELOADING=1")
+		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
 			t.Errorf("told %q of a broken list", m)
 		}
 
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		g.Signal(syscall.SIGTERM)
-		stopping := systemd.WaitTold(t, "STOPPING=1")
+		stopping := systemd.WaitMessage(t, "STOPPING=1")
 		if !strings.Contains(stopping, "draining: 1 connection left") || !strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
 			t.Errorf("told %q", stopping)
 		}
-		systemd.WaitTold(t, "STATUS=draining: 1 connection left, cut in 59m")
+		systemd.WaitMessage(t, "STATUS=draining: 1 connection left, cut in 59m")
 		conn.Close()
 		behind.Close()
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
-		for _, m := range systemd.Told()[len(systemd.Told())-1:] {
+		for _, m := range systemd.Messages()[len(systemd.Messages())-1:] {
 			if strings.Contains(m, "READY=1") {
 				t.Errorf("told %q at the end", m)
 			}
@@ -75,16 +75,16 @@ func TestWatchdog(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		for range 3 {
-			systemd.WaitTold(t, "WATCHDOG=1")
+			systemd.WaitMessage(t, "WATCHDOG=1")
 		}
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		backend.Next(t)
 		g.Signal(syscall.SIGTERM)
-		systemd.WaitTold(t, "STOPPING=1")
+		systemd.WaitMessage(t, "STOPPING=1")
 		for range 3 {
-			systemd.WaitTold(t, "WATCHDOG=1")
+			systemd.WaitMessage(t, "WATCHDOG=1")
 		}
 		g.Signal(syscall.SIGTERM)
 		g.Wait(t)

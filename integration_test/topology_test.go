@@ -174,7 +174,7 @@ func wantSeenAt(t *testing.T, g *lab.Gateway, listener string) {
 func wantLost(t *testing.T, g *lab.Gateway) {
 	t.Helper()
 	for _, client := range []netip.AddrPort{client4, client6} {
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "client", client.String())
 	}
 }
@@ -231,17 +231,7 @@ func TestTopologies(t *testing.T) {
 func policy(t *testing.T) string {
 	t.Helper()
 	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") + netns.IP(t, "route show table all default type local") +
-		netns.IP(t, "-6 route show table all default type local") + output(t, "nft", "list", "ruleset")
-}
-
-// output runs a program, which must succeed.
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	text, code := lab.Run(t, lab.Command{Name: name, Args: args})
-	if code != 0 {
-		t.Fatalf("%s %s: exit code %d: %s", name, strings.Join(args, " "), code, text)
-	}
-	return text
+		netns.IP(t, "-6 route show table all default type local") + lab.Output(t, "nft", "list", "ruleset")
 }
 
 // Backends in several places behind one gateway: their rules do not meet.

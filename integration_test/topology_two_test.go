@@ -43,18 +43,8 @@ func mac(t *testing.T, h *lab.Host) string {
 func gatewayOn(t *testing.T, h *lab.Host, backends string) *lab.Gateway {
 	t.Helper()
 	flags := []string{"--forward", ":2000=" + backends, "--trust", "10.9.0.254", "--transparent", "--connect-timeout", "700ms"}
-	onHost(t, h, append([]string{lab.Binary(t), "routes", "apply"}, flags...)...)
+	h.Output(t, append([]string{lab.Binary(t), "routes", "apply"}, flags...)...)
 	return lab.StartGatewayOn(t, h, flags...)
-}
-
-// onHost runs a program on a host, which must succeed.
-func onHost(t *testing.T, h *lab.Host, words ...string) string {
-	t.Helper()
-	text, code := lab.Run(t, h.On(lab.Command{Name: words[0], Args: words[1:]}))
-	if code != 0 {
-		t.Fatalf("%s: exit code %d: %s", strings.Join(words, " "), code, text)
-	}
-	return text
 }
 
 // gateways 10.9.0.5 and 10.9.0.6, router 10.9.0.1, backend 10.9.0.2; the peer is
@@ -89,10 +79,10 @@ func TestTwoGateways(t *testing.T) {
 			return ok
 		})
 		for i, g := range gateways {
-			expectClosed(t, lab.Send(t, fmt.Sprintf("10.9.0.%d:2000", 5+i), headerOf(client4), []byte("lost")))
+			wantEnd(t, lab.Send(t, fmt.Sprintf("10.9.0.%d:2000", 5+i), headerOf(client4), []byte("lost")))
 			g.NextConnection(t).Expect(t, "outcome", "no_return_path")
 		}
-		script := onHost(t, hosts[0], lab.Binary(t), "routes", "print", "--backend-host",
+		script := hosts[0].Output(t, lab.Binary(t), "routes", "print", "--backend-host",
 			"--gateway", "10.9.0.5+fd09::5", "--gateway", "10.9.0.6+fd09::6="+mac(t, hosts[1]),
 			"--forward", ":2000="+backends, "--trust", "10.9.0.254", "--transparent")
 		for range 2 { // a second run must do no harm
@@ -110,7 +100,7 @@ func TestTwoGateways(t *testing.T) {
 			}
 		}
 		sessions := throughBoth(t)
-		onHost(t, router, lab.Binary(t), "probe", "--to", "10.9.0.2:25", "--no-header", "--timeout", await.Patience.String())
+		router.Output(t, lab.Binary(t), "probe", "--to", "10.9.0.2:25", "--no-header", "--timeout", await.Patience.String())
 		hosts[0].IP(t, "link set eth0 down")
 		for i, c := range sessions {
 			if i%2 == 1 { // through gateway 6
@@ -159,7 +149,7 @@ func TestTwoGatewaysByTunnel(t *testing.T) {
 			h.IP(t, "-6 route add fd07::2/128 dev tunnel")
 			gatewayOn(t, h, backends)
 			if number == 6 {
-				script := onHost(t, h, lab.Binary(t), "routes", "print", "--backend-host", "--gateway", "dev:to5", "--gateway", "dev:to6",
+				script := h.Output(t, lab.Binary(t), "routes", "print", "--backend-host", "--gateway", "dev:to5", "--gateway", "dev:to6",
 					"--forward", ":2000="+backends, "--trust", "10.9.0.254", "--transparent")
 				backend.Shell(t, script)
 			}

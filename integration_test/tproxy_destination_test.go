@@ -31,8 +31,8 @@ func TestTProxyOriginalDestination(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 1000)
-		shell(t, tproxyRules(t))
-		const local, unknown = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "PROXY UNKNOWN\r\n"
+		lab.Shell(t, tproxyRules(t))
+		local, unknown := string(lab.Local()), "PROXY UNKNOWN\r\n"
 		trust := []string{"--trust", "10.1.0.2", "--trust", "fd01::2"}
 		pass := []string{"--trust", "192.0.2.1", "--untrusted", "pass"}
 		for _, tt := range []struct {
@@ -72,7 +72,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 1000)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		const denied, loop = "not in --allow-destination", "leads back to this listener"
 		name := func(to string) []byte { return lab.V2(client4, netip.MustParseAddrPort(to)) }
 		for _, tt := range []struct {
@@ -129,7 +129,7 @@ func TestTProxyUnderLoad(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		const workers, each = 16, 60
 		s := newTProxyScene(t)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		ports := []int{1000, 1001, 1500, 2000}
 		s.servers.Do(t, func() {
 			for _, port := range ports {

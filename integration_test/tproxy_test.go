@@ -69,16 +69,7 @@ func tproxyRules(t *testing.T) string {
 	if documentation := string(readFile(t, "../docs/transparent.md")); !strings.Contains(documentation, "'"+tproxyListener+"'") {
 		t.Fatalf("docs/transparent.md sets up another listener than %s", tproxyListener)
 	}
-	return script(t, "Rules for the listener")
-}
-
-// shell runs a script on the gateway's host.
-func shell(t *testing.T, script string) {
-	t.Helper()
-	output, code := lab.Run(t, lab.Command{Name: "sh", Args: []string{"-ec", "PATH=$PATH:/usr/sbin:/sbin\n" + script}})
-	if code != 0 {
-		t.Fatalf("exit code %d: %s", code, output)
-	}
+	return documentedScript(t, "transparent.md", "Rules for the listener")
 }
 
 // listen starts a server on a port of all of the servers' addresses.
@@ -154,7 +145,7 @@ func TestTProxy(t *testing.T) {
 		for _, row := range rows {
 			s.refuses(t, row.sent) // without the rules it goes past the gateway
 		}
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		for i, row := range rows {
 			to, client := netip.MustParseAddrPort(row.to), netip.AddrPortFrom(client4.Addr(), uint16(5000+i))
 			if to.Addr().Is6() {
@@ -208,7 +199,7 @@ func TestTProxyReversePath(t *testing.T) {
 		}
 		for _, prepare := range []func(){
 			func() { routes(t, "apply", flags) },
-			func() { routes(t, "remove", flags); shell(t, tproxyRules(t)) },
+			func() { routes(t, "remove", flags); lab.Shell(t, tproxyRules(t)) },
 		} {
 			prepare()
 			for i := range 12 {
@@ -246,11 +237,11 @@ func TestTProxyRulesRemoved(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		before := rules(t)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		if rules(t) == before {
 			t.Error("there are no rules to be removed")
 		}
-		shell(t, script(t, "Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
+		lab.Shell(t, documentedScript(t, "transparent.md", "Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
 		if after := rules(t); after != before {
 			t.Errorf("the rules were\n%sand are\n%s", before, after)
 		}
@@ -268,7 +259,7 @@ func TestTProxyToLoopback(t *testing.T) {
 		g := lab.StartGateway(t, "--trust", "10.1.0.2", "--trust", "fd01::2", "--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16",
 			"--forward", "127.0.0.1:7000=header?tproxy&redirect=203.0.113.0/24:1000-2000",
 			"--forward", "[::1]:7000=header?tproxy&redirect=[2001:db8:113::/48]:1000-2000")
-		shell(t, strings.NewReplacer(
+		lab.Shell(t, strings.NewReplacer(
 			"tproxy ip to :7000", "tproxy ip to 127.0.0.1:7000",
 			"tproxy ip6 to :7000", "tproxy ip6 to [::1]:7000",
 			"fib daddr type local tcp dport 20000-29999 tproxy to :7000", "meta nfproto ipv4 fib daddr type local tcp dport 20000-29999 tproxy ip to 127.0.0.1:7000",

@@ -28,14 +28,14 @@ func TestTransparentNoReturnPath(t *testing.T) {
 			t.Run(tt.backend, func(t *testing.T) {
 				b := lab.Listen(t, tt.backend)
 				g := lab.StartGateway(t, transparentFlags(tt.backend, "--connect-timeout", "300ms")...)
-				expectClosed(t, lab.Send(t, g.Address(t, 0), append(headerOf(tt.client), "payload"...)))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), append(headerOf(tt.client), "payload"...)))
 				g.NextConnection(t).Expect(t, "outcome", "no_return_path", "phase", "dial", "client", tt.client.String(),
 					"backend", tt.backend)
 				returnPath(t, tt.backend)
 				lab.Send(t, g.Address(t, 0), headerOf(tt.client), []byte("payload"))
 				c := b.Next(t)
 				for lab.Peer(c).Addr().IsLoopback() { // the diagnosis connects, but carries nothing
-					expectClosed(t, c)
+					wantEnd(t, c)
 					c = b.Next(t)
 				}
 				if got := lab.Peer(c); got != tt.client {
@@ -56,7 +56,7 @@ func TestTransparentSilentBackend(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.1/32 dev lo")
 		netns.IP(t, "route add 192.0.2.80/32 dev lo src 198.51.100.1") // comes back as a martian, and is dropped
 		g := lab.StartGateway(t, transparentFlags("192.0.2.80:25", "--connect-timeout", "300ms")...)
-		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
+		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "connect_timeout", "phase", "dial", "by", "timeout")
 	})
 }
@@ -66,7 +66,7 @@ func TestTransparentRefusingBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g := transparentGateway(t, "127.0.0.1:25")
-		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
+		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "backend_refused", "phase", "dial", "by", "backend")
 	})
 }
@@ -155,7 +155,7 @@ func TestTransparentWithoutClient(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		b := lab.Listen(t, "127.0.0.1:25")
-		unknown, local := []byte("PROXY UNKNOWN\r\n"), []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+		unknown, local := []byte("PROXY UNKNOWN\r\n"), lab.Local()
 		for _, tt := range []struct {
 			name    string
 			header  []byte

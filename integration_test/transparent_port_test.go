@@ -49,7 +49,7 @@ func TestTransparentSamePortTwice(t *testing.T) {
 					t.Errorf("the backend saw %v, want %v", got, other)
 				}
 				before := b.Accepted()
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(other)))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(other)))
 				g.NextConnection(t).Expect(t, "client", other.String(), "outcome", "source_port_busy", "phase", "dial")
 				if n := b.Accepted() - before; n != 0 {
 					t.Errorf("the backend was contacted %d times by a refused connection", n)
@@ -94,7 +94,7 @@ func TestTransparentNetRawAlone(t *testing.T) {
 			}
 
 			g = lab.StartGatewayAs(t, privileges, transparentFlags(tt.backend, "--source-port", "keep")...)
-			expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(low)))
+			wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(low)))
 			g.NextConnection(t).Expect(t, "client", low.String(), "outcome", "permission", "phase", "dial")
 
 			g = transparentGateway(t, tt.backend, "--source-port", "keep")

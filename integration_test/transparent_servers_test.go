@@ -167,7 +167,7 @@ func TestTransparentRedisProtected(t *testing.T) {
 		g.NextConnection(t).Expect(t, "client", client4.String(), "transparent", "true")
 		for _, source := range []string{"127.0.0.1:4711", "0.0.0.0:4711", "224.0.0.1:4711", "255.255.255.255:4711"} {
 			c := lab.Send(t, g.Address(t, 0), append(headerOf(netip.MustParseAddrPort(source)), "PING\r\n"...))
-			expectClosed(t, c)
+			wantEnd(t, c)
 			g.NextConnection(t).Expect(t, "client", source, "outcome", "source_denied")
 		}
 	})

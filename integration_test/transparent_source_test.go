@@ -70,7 +70,7 @@ func TestTransparentDeniedSources(t *testing.T) {
 			// A gateway each: it would sample so many refusals.
 			g := transparentGateway(t, backendFor(tt.client))
 			c := lab.Send(t, g.Address(t, 0), append(tt.header, "payload"...))
-			expectClosed(t, c)
+			wantEnd(t, c)
 			g.NextConnection(t).Expect(t, "client", tt.client, "outcome", "source_denied", "reason", tt.reason,
 				"phase", "dial", "by", "gateway", "bytes_in", "0", "bytes_out", "0")
 		}
@@ -106,7 +106,7 @@ func TestTransparentAllowedSources(t *testing.T) {
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok")
 
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(source(tt.denied))))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(source(tt.denied))))
 				g.NextConnection(t).Expect(t, "client", source(tt.denied).String(), "outcome", "source_denied")
 			})
 		}
@@ -131,7 +131,7 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				b := lab.Listen(t, tt.backend)
 
 				g := transparentGateway(t, tt.backend)
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(tt.client)))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(tt.client)))
 				g.NextConnection(t).Expect(t, "outcome", "family_mismatch", "phase", "dial", "client", tt.client.String())
 
 				g = transparentGateway(t, tt.backend, "--family-mismatch", "plain")
@@ -143,7 +143,7 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "false", "client", tt.client.String(),
 					"source", "", "mapped", "")
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(source("127.0.0.1"))))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(source("127.0.0.1"))))
 				g.NextConnection(t).Expect(t, "outcome", "source_denied")
 
 				g = transparentGateway(t, tt.backend, "--family-mismatch", "map")

@@ -28,9 +28,9 @@ func TestDNS(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "dnsdist", "dnsmasq")
-		client := clientHost(t)
+		client := container(t)
 		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000", "127.0.0.1:3000", "[::1]:3000")
 		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000",
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
 		lab.Dnsdist(t, `
@@ -53,7 +53,7 @@ func TestDNS(t *testing.T) {
 				if code != 0 || !strings.Contains(output, `\xc0\x00\x027`) {
 					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, way.to, code, output)
 				}
-				seen := connectionOfHost(t, g, way.client)
+				seen := g.ConnectionOf(t, way.client)
 				source := seen.AddrPort("client")
 				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", way.client, source.Port(), way.client))
 				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", way.to, "version", "2")
@@ -65,28 +65,6 @@ func TestDNS(t *testing.T) {
 	})
 }
 
-// clientHost is a host of its own, 10.9.0.2 and fd09::2; this one is 10.9.0.1 and
-// fd09::1 there.
-func clientHost(t *testing.T) *lab.Host {
-	t.Helper()
-	h := lab.NewHost(t, "veth0", "10.9.0.2/24", "fd09::2/64")
-	netns.IP(t, "address add 10.9.0.1/24 dev veth0")
-	netns.IP(t, "-6 address add fd09::1/64 dev veth0 nodad")
-	return h
-}
-
-// returnPaths brings the replies of backends at a port of loopback back to the
-// gateway.
-func returnPaths(t *testing.T, port int) {
-	t.Helper()
-	for _, family := range []struct{ flag, backend string }{{"-4", "127.0.0.1/32"}, {"-6", "::1/128"}} {
-		netns.IP(t, family.flag+" route replace local default dev lo table 7700")
-		for _, protocol := range []string{"udp", "tcp"} {
-			netns.IP(t, fmt.Sprintf("%s rule add from %s iif lo ipproto %s sport %d lookup 7700 pref 7700", family.flag, family.backend, protocol, port))
-		}
-	}
-}
-
 // escaped writes bytes as probe takes them.
 func escaped(s string) string {
 	var b strings.Builder
@@ -94,15 +72,4 @@ func escaped(s string) string {
 		fmt.Fprintf(&b, `\x%02x`, c)
 	}
 	return b.String()
-}
-
-// connectionOfHost waits for the line of a connection or flow of a client of that
-// address, past those of others.
-func connectionOfHost(t *testing.T, g *lab.Gateway, host string) lab.Line {
-	t.Helper()
-	for {
-		if line := g.NextConnection(t); line.AddrPort("client").Addr().String() == host {
-			return line
-		}
-	}
 }

@@ -312,7 +312,7 @@ func TestUDPDrain(t *testing.T) {
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "ok", "by", "timeout")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "ok", "by", "timeout")
 	})
 }
 

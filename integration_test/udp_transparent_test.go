@@ -16,7 +16,7 @@ import (
 func TestUDPTransparent(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()},
 			"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
@@ -31,7 +31,7 @@ func TestUDPTransparent(t *testing.T) {
 			}
 			backend.Reply(t, way.client, "and back")
 			peer.Expect(t, "and back")
-			connectionOf(t, g, way.client.String()).Expect(t, "outcome", "ok", "transparent", "true", "source", "",
+			g.ConnectionOf(t, way.client.String()).Expect(t, "outcome", "ok", "transparent", "true", "source", "",
 				"backend", way.backend, "protocol", "udp", "datagrams_out", "1", "reason", "")
 		}
 	})
@@ -66,7 +66,7 @@ func TestUDPTransparentSourceDenied(t *testing.T) {
 func TestUDPTransparentPeerChangesPort(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
 		g := udpGateway(t, "--transparent", "--loops", "2")
 		for i := range 6 { // on either loop
@@ -90,7 +90,7 @@ func TestUDPTransparentPeerChangesPort(t *testing.T) {
 func TestUDPTransparentTrap(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		backend := lab.ListenUDP(t, "0.0.0.0:3000")
 		g := udpGateway(t, "--transparent", "--udp-idle-timeout", "1s")
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
@@ -108,18 +108,8 @@ func TestUDPTransparentTrap(t *testing.T) {
 func TestDocumentedReturnPathOfUDP(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		_, section, _ := strings.Cut(string(readFile(t, "../docs/udp.md")), "\n## Transparent mode\n")
-		_, block, _ := strings.Cut(section, "```sh\n")
-		block, _, _ = strings.Cut(block, "```")
-		commands := 0
-		for _, line := range strings.Split(block, "\n") {
-			if command, ok := strings.CutPrefix(line, "ip "); ok {
-				netns.IP(t, command)
-				commands++
-			}
-		}
-		if commands != 2 {
-			t.Fatalf("docs/udp.md has %d commands", commands)
+		for _, command := range documentedCommands(t, "udp.md", "Transparent mode") {
+			netns.IP(t, command)
 		}
 		backend := lab.ListenUDP(t, "127.0.0.1:5353")
 		lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:5353", "--trust", "127.0.0.1", "--transparent", "--drain-timeout", "100ms")
@@ -145,7 +135,7 @@ func TestDoctorOfUDP(t *testing.T) {
 				t.Errorf("the doctor does not say %q:\n%s", want, sick)
 			}
 		}
-		taken(t, prescribed(diagnosed(t, 3, flags...)))
+		lab.Shell(t, prescribed(diagnosed(t, 3, flags...)))
 		backend.Close()
 		backend = lab.ListenUDP(t, "127.0.0.1:3000")
 		healed := brief(findings(t, lab.Command{}, 0, flags...))

@@ -1,12 +1,10 @@
 package integration_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,7 +76,7 @@ func (l *line) upgrade() {
 	l.Helper()
 	l.signal(syscall.SIGUSR2)
 	l.taken++
-	waitReloads(l.T, l.Gateway, tookOver, l.taken)
+	l.Gateway.WaitLogs(l.T, tookOver, l.taken)
 	pids := l.pids()
 	l.pid = pids[len(pids)-1]
 }
@@ -190,7 +188,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	for _, how := range []string{"its own socket", "systemd's socket"} {
 		t.Run(how, func(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
-				echo(t, "127.0.0.1:3000")
+				lab.Echo(t, "127.0.0.1:3000")
 				listen, c := "127.0.0.1:2000", lab.Command{}
 				if how == "systemd's socket" {
 					listen = "systemd:web"
@@ -227,14 +225,14 @@ func TestUpgrade(t *testing.T) {
 		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
 		anyPort := g.Address(t, 2)
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		first := g.pid
 		g.upgrade()
-		systemd.WaitTold(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
-		systemd.WaitTold(t, "READY=1") // of the new process
-		systemd.WaitTold(t, "WATCHDOG=1")
+		systemd.WaitMessage(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
+		systemd.WaitMessage(t, "READY=1") // of the new process
+		systemd.WaitMessage(t, "WATCHDOG=1")
 		for _, address := range []string{"127.0.0.1:2000", anyPort} {
 			fresh := lab.Send(t, address, lab.V2(client4, dest4), []byte("fresh"))
 			wantRead(t, backend.Next(t), "fresh")
@@ -252,13 +250,13 @@ func TestUpgrade(t *testing.T) {
 		write(t, unix, append(lab.V2(client4, dest4), "local"...))
 		wantRead(t, backend.Next(t), "local")
 		unix.Close()
-		for _, m := range systemd.Told() {
+		for _, m := range systemd.Messages() {
 			if strings.Contains(m, "STOPPING=1") || strings.Contains(m, "draining") {
 				t.Errorf("the old process told systemd %q", m)
 			}
 		}
 		g.signal(syscall.SIGTERM)
-		systemd.WaitTold(t, "STOPPING=1")
+		systemd.WaitMessage(t, "STOPPING=1")
 		g.signal(syscall.SIGTERM)
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
@@ -398,14 +396,14 @@ func (s *failedUpgrades) fails(name, want string) {
 	s.Helper()
 	s.signal(syscall.SIGUSR2)
 	s.count++
-	waitReloads(s.T, s.Gateway, upgradeFailed, s.count)
-	lines := logged(s.Gateway, upgradeFailed)
+	s.Gateway.WaitLogs(s.T, upgradeFailed, s.count)
+	lines := s.Gateway.Logged(upgradeFailed)
 	last := lines[len(lines)-1]
 	last.Expect(s.T, "level", "error")
 	if got := last.String("error"); !strings.Contains(got, want) {
 		s.Errorf("%s: the error is %q, want %q", name, got, want)
 	}
-	s.systemd.WaitTold(s.T, "the last upgrade failed: ")
+	s.systemd.WaitMessage(s.T, "the last upgrade failed: ")
 	conn := lab.Send(s.T, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
 	wantRead(s.T, s.backend.Next(s.T), "hello")
 	conn.Close()
@@ -454,11 +452,11 @@ func TestUpgradeWithAdmin(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				backend := lab.Listen(t, "127.0.0.1:3000")
 				path := filepath.Join(t.TempDir(), "admin")
-				flag, address := "unix:"+path, path
+				address := "unix:" + path
 				if network == "tcp" {
-					flag, address = "127.0.0.1:9180", "127.0.0.1:9180"
+					address = adminAt
 				}
-				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", flag, "--drain-timeout", "1h")
+				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", address, "--drain-timeout", "1h")
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
@@ -471,7 +469,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 							return
 						default:
 						}
-						if got := readyz(network, address); got != "200 OK" {
+						if got := readyz(address); got != "200 OK" {
 							asked <- got
 							return
 						}
@@ -493,27 +491,6 @@ func TestUpgradeWithAdmin(t *testing.T) {
 			})
 		})
 	}
-}
-
-// readyz asks the admin endpoint over a connection of its own, and returns the
-// status or the error.
-func readyz(network, address string) string {
-	client := http.Client{Timeout: await.Patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return net.DialTimeout(network, address, await.Patience)
-		},
-	}}
-	host := "unproxy"
-	if network == "tcp" {
-		host = address
-	}
-	response, err := client.Get("http://" + host + "/readyz")
-	if err != nil {
-		return err.Error()
-	}
-	response.Body.Close()
-	return response.Status
 }
 
 // As the first process of a container it does not go: the container would end
