@@ -40,8 +40,8 @@ func documentedCommands(t *testing.T, document, heading string) []string {
 	return commands
 }
 
-// The commands of the documentation bring the answers back on the same host,
-// and those for removing them leave nothing behind:
+// The documented commands set up the return path on the same host, and those to remove
+// it leave nothing behind:
 //
 //	peer ──header──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:22, [::1]:22
 func TestDocumentedReturnPath(t *testing.T) {
@@ -62,13 +62,13 @@ func TestDocumentedReturnPath(t *testing.T) {
 			netns.IP(t, "-6 "+command)
 		}
 		if after := rules(t); after != before {
-			t.Errorf("the rules were\n%sand are\n%s", before, after)
+			t.Errorf("rules and routes before:\n%sand after:\n%s", before, after)
 		}
 	})
 }
 
-// The same with a backend in another network namespace, as a container's is,
-// whose way out leads through this host:
+// The same with a backend in another network namespace, such as a container, whose
+// default route leads through this host:
 //
 //	peer ──header──▶ gateway 127.0.0.1:2000 ── veth0 10.9.0.1 ══ veth1 10.9.0.2:25
 //	                                                 fd09::1           [fd09::2]:25
@@ -83,7 +83,7 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 			ip route add default via 10.9.0.1
 			ip -6 route add default via fd09::1
 			exec ` + lab.Binary(t) + ` probe --listen 10.9.0.2:25`}})
-		await.Until(t, "the container has a network of its own", func() bool {
+		await.Until(t, "the container has its own network namespace", func() bool {
 			own, _ := os.Readlink("/proc/self/ns/net")
 			other, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", container.PID()))
 			return other != "" && other != own
@@ -104,8 +104,8 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 	})
 }
 
-// wantClientsSeen starts a transparent gateway before the backends, one of each
-// family, and wants each to see a client of its own.
+// wantClientsSeen starts a transparent gateway in front of two backends, one of each
+// family, and checks that each sees a client of its family.
 func wantClientsSeen(t *testing.T, backends []*lab.Process, addresses string) {
 	t.Helper()
 	g := lab.StartGateway(t, "--forward", "127.0.0.1:2000="+addresses, "--trust", "127.0.0.1", "--transparent")
@@ -119,6 +119,7 @@ func wantClientsSeen(t *testing.T, backends []*lab.Process, addresses string) {
 	}
 }
 
+// rules returns all rules and routes.
 func rules(t *testing.T) string {
 	t.Helper()
 	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") + netns.IP(t, "route show table all") + netns.IP(t, "-6 route show table all")

@@ -18,7 +18,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// diagnosed runs the doctor with the flags, and wants its exit code.
+// diagnosed runs the doctor with the flags and checks its exit code.
 func diagnosed(t *testing.T, want int, flags ...string) string {
 	t.Helper()
 	return diagnosedAs(t, lab.Command{}, want, flags...)
@@ -38,8 +38,7 @@ func diagnosedAs(t *testing.T, c lab.Command, want int, flags ...string) string 
 	return text
 }
 
-// prescribed returns what the doctor printed below its findings, as it is to be
-// given to a shell.
+// prescribed returns the commands below the doctor's findings, for a shell.
 func prescribed(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -50,7 +49,7 @@ func prescribed(text string) string {
 	return strings.Join(lines, "")
 }
 
-// finding is one of the doctor's, for programs.
+// finding is a finding in the doctor's JSON.
 type finding struct {
 	Code      string   `json:"code"`
 	Component string   `json:"component"`
@@ -60,8 +59,8 @@ type finding struct {
 	Action    []string `json:"action,omitempty"`
 }
 
-// findings runs the doctor and returns what it finds, but for what depends on
-// the machine that the tests run on.
+// findings runs the doctor and returns its findings, except those that depend on the
+// machine.
 func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding {
 	t.Helper()
 	text := diagnosedAs(t, c, want, append([]string{"--json"}, flags...)...)
@@ -78,7 +77,7 @@ func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding 
 	})
 }
 
-// brief writes findings in a line each.
+// brief formats each finding as a line.
 func brief(all []finding) string {
 	var b strings.Builder
 	for _, f := range all {
@@ -87,25 +86,25 @@ func brief(all []finding) string {
 	return b.String()
 }
 
-// Every place, IPv4 and IPv6: without routes the doctor says so, and what it
-// prints, run by a shell, heals it.
-func TestDoctorHeals(t *testing.T) {
+// In every place, for IPv4 and IPv6: without the routes the doctor says so, and the
+// commands that it prints fix it.
+func TestDoctorFixes(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				_, g := stage(t, p.flags(), p)
 				wantLost(t, g)
-				sick := diagnosed(t, 3, p.flags()...)
+				broken := diagnosed(t, 3, p.flags()...)
 				for _, address := range p.backends {
-					if !strings.Contains(sick, "return path  "+address) {
-						t.Errorf("nothing is said of the way back of %s:\n%s", address, sick)
+					if !strings.Contains(broken, "return path  "+address) {
+						t.Errorf("no finding about the return path of %s:\n%s", address, broken)
 					}
 				}
-				lab.Shell(t, prescribed(sick))
-				healed := diagnosed(t, 0, p.flags()...)
-				if strings.Contains(healed, "other rules") || !strings.Contains(healed, "open: unproxy (process ") {
-					t.Errorf("healed, the doctor says\n%s", healed)
+				lab.Shell(t, prescribed(broken))
+				fixed := diagnosed(t, 0, p.flags()...)
+				if strings.Contains(fixed, "other rules") || !strings.Contains(fixed, "open: unproxy (process ") {
+					t.Errorf("after the fix the doctor says\n%s", fixed)
 				}
 				wantSeen(t, g)
 			})
@@ -115,10 +114,10 @@ func TestDoctorHeals(t *testing.T) {
 
 // test ──LOCAL──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:25, [::1]:25
 //
-// The health check of a load balancer stays green while every client times out.
-// /readyz and the log tell the truth, and the line of a lost connection has the
-// command that heals it.
-func TestReadinessDoesNotLie(t *testing.T) {
+// The health check of a load balancer succeeds while every client times out. /readyz
+// and the log report it, and the line of a lost connection has the command that fixes
+// it.
+func TestReadinessReportsTheReturnPath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
@@ -128,7 +127,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 			append(p.flags(), "--admin", adminAt, "--self-test-interval", "1s")...)
 		becomes := func(want string) {
 			t.Helper()
-			await.Until(t, fmt.Sprintf("the gateway is not ready for %q", want), func() bool {
+			await.Until(t, fmt.Sprintf("the reasons in /readyz are %q", want), func() bool {
 				return strings.Join(notReady(t, adminAt), " ") == want
 			})
 		}
@@ -137,7 +136,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 		broken.Expect(t, "level", "error", "backend", "127.0.0.1:25", "forward", "127.0.0.1:2000")
 		healthCheck(t, g)
 		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "return_path" {
-			t.Errorf("beside a health check that is well it is not ready for %q", reasons)
+			t.Errorf("with a successful health check the reasons are %q", reasons)
 		}
 
 		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
@@ -154,7 +153,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 
 		netns.IP(t, "route flush table 7700")
 		becomes("return_path")
-		await.Until(t, "the log says that it broke again", func() bool {
+		await.Until(t, "the log reports it broken again", func() bool {
 			lines := g.Logged("return path broken")
 			return len(lines) == 3 && lines[2].String("action") == "ip route replace local default dev lo table 7700"
 		})
@@ -173,8 +172,8 @@ func healthCheck(t *testing.T, g *lab.Gateway) {
 	g.NextConnection(t)
 }
 
-// A gateway that starts before its backend starts, says so, and is ready; and
-// says when the backend is there that it is well.
+// A gateway that starts before its backend logs that the return path is untested, and
+// is ready. When the backend is up, it logs that the return path works.
 func TestGatewayBeforeBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -186,8 +185,8 @@ func TestGatewayBeforeBackend(t *testing.T) {
 	})
 }
 
-// A remedy is at hand also where nothing is tested.
-func TestRemedyWithoutSelfTest(t *testing.T) {
+// The log has the commands that fix the return path also without a self-test.
+func TestFixWithoutSelfTest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
@@ -196,16 +195,16 @@ func TestRemedyWithoutSelfTest(t *testing.T) {
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
 			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
 		if lines := g.Logged("return path broken"); len(lines) > 0 {
-			t.Errorf("tested all the same: %v", lines)
+			t.Errorf("tested although the self-test is off: %v", lines)
 		}
 	})
 }
 
-// The rules are there, and of no effect: the doctor names what comes before
-// them, and what it prints heals it.
+// The rules exist but another one precedes them: the doctor names it, and the commands
+// that it prints fix it.
 //
-//	the gateway's host ── net0 ══ the outsider, whom the default route leads to
-func TestDoctorFindsShadows(t *testing.T) {
+//	the gateway's host ── net0 ══ the outsider, the default gateway
+func TestDoctorFindsPrecedingRules(t *testing.T) {
 	for _, tt := range []struct{ name, rule, backend, want string }{
 		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
 		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
@@ -221,23 +220,23 @@ func TestDoctorFindsShadows(t *testing.T) {
 				flags := transparentFlags(tt.backend)
 				diagnosed(t, 0, flags...)
 				netns.IP(t, tt.rule)
-				sick := diagnosed(t, 3, flags...)
-				if !strings.Contains(sick, tt.want) {
-					t.Errorf("the doctor does not say %q:\n%s", tt.want, sick)
+				broken := diagnosed(t, 3, flags...)
+				if !strings.Contains(broken, tt.want) {
+					t.Errorf("the doctor does not say %q:\n%s", tt.want, broken)
 				}
-				lab.Shell(t, prescribed(sick))
+				lab.Shell(t, prescribed(broken))
 				diagnosed(t, 0, flags...)
 			})
 		})
 	}
 }
 
-// the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's, which has no
-// way back to clients, and drops what comes from where it has no way to
+// the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's host, which has no
+// route to clients and so drops packets from them
 //
-// All is in force on the gateway's host. The doctor says what the backend's host
-// must do, and that heals it.
-func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
+// The gateway's host is set up. The doctor says which commands the backend's host
+// needs, and these fix it.
+func TestDoctorOnTheBackendsHost(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx")
@@ -246,12 +245,12 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 		h.IP(t, "-6 route del default")
 		p := places[3]
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "the backends answer the gateway's host", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
-		sick := diagnosed(t, 3, p.flags()...)
+		broken := diagnosed(t, 3, p.flags()...)
 		for _, want := range []string{"ip route replace default via 10.9.0.1", "ip -6 route replace default via fd09::1"} {
-			if !strings.Contains(prescribed(sick), "\n#   "+want+"\n") {
-				t.Fatalf("the doctor does not say %q:\n%s", want, sick)
+			if !strings.Contains(prescribed(broken), "\n#   "+want+"\n") {
+				t.Fatalf("the doctor does not say %q:\n%s", want, broken)
 			}
 			h.Output(t, strings.Fields(want)...)
 		}
@@ -259,9 +258,9 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 	})
 }
 
-// The same with a default route that leads elsewhere and is to stay: the command
-// that the doctor names, run on either host, has the gateway's replies return.
-func TestDoctorSparesTheBackendsHost(t *testing.T) {
+// The same with a default route that leads elsewhere and must stay: the command that
+// the doctor prints routes the replies to the gateway.
+func TestDoctorKeepsTheDefaultRoute(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
@@ -270,20 +269,20 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 		h.IP(t, "route replace default dev lo")
 		h.IP(t, "-6 route replace default dev lo")
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "the backends answer the gateway's host", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
-		sick := diagnosed(t, 3, p.flags()...)
-		_, rest, _ := strings.Cut(prescribed(sick), "#   unproxy routes print --backend-host")
+		broken := diagnosed(t, 3, p.flags()...)
+		_, rest, _ := strings.Cut(prescribed(broken), "#   unproxy routes print --backend-host")
 		command, _, found := strings.Cut(rest, " | ssh root@")
 		if !found {
-			t.Fatalf("the doctor names no command for the backend's host:\n%s", sick)
+			t.Fatalf("the doctor prints no command for the backend's host:\n%s", broken)
 		}
 		h.Shell(t, lab.Output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
 		diagnosed(t, 0, p.flags()...)
 	})
 }
 
-// Without a default route the kernel drops replies before anybody can mark them.
+// Without a default route the kernel drops replies before a rule can mark them.
 func TestDoctorMissesDefaultRoute(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -300,7 +299,7 @@ func TestDoctorMissesDefaultRoute(t *testing.T) {
 	})
 }
 
-// wantCause wants the doctor to find that one thing fails, and its code.
+// wantCause checks that exactly one finding fails, and its code.
 func wantCause(t *testing.T, code string, flags []string) {
 	t.Helper()
 	var failed []string
@@ -314,8 +313,8 @@ func wantCause(t *testing.T, code string, flags []string) {
 	}
 }
 
-// Everything is in force, and a firewall drops what looks spoofed: the doctor
-// shows the rule.
+// The routes are set up, but a firewall drops packets with the clients' addresses: the
+// doctor shows the rule.
 func TestDoctorHintsAtFirewalls(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -333,8 +332,8 @@ func TestDoctorHintsAtFirewalls(t *testing.T) {
 	})
 }
 
-// What programs read, of one that is well and one without routes. The actions
-// are an interface: scripts run them.
+// The JSON for one backend that works and one without routes. The actions are an
+// interface: scripts run them.
 func TestDoctorJSON(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -352,8 +351,8 @@ func TestDoctorJSON(t *testing.T) {
 	})
 }
 
-// The table flushed by a network manager, a backend that is away, a listener of
-// somebody else's: each is told of, and nothing that only follows from it.
+// Each cause is reported, such as a table flushed by a network manager, a backend that
+// is down, or another program's listener. Consequences of a cause are not.
 func TestDoctorNamesTheCause(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -362,21 +361,21 @@ func TestDoctorNamesTheCause(t *testing.T) {
 		flags := func(forward string) []string {
 			return []string{"--forward", forward, "--trust", "127.0.0.1", "--transparent"}
 		}
-		const well = "net_raw capabilities ok\nclient_ports client ports ok\n"
+		const ok = "net_raw capabilities ok\nclient_ports client ports ok\n"
 		for _, tt := range []struct {
 			name, do, forward string
 			code              int
 			want              string
 		}{
-			{"well", "", "127.0.0.1:2000=127.0.0.1:25", 0, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
-			{"somebody listens there", "", "127.0.0.1:25=127.0.0.2:25", 3, well + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
-			{"nobody listens", "", "127.0.0.1:2000=127.0.0.1:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
-			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
-			{"there is no way to it", "", "127.0.0.1:2000=203.0.113.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
-			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
-			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3, well + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
+			{"all is set up", "", "127.0.0.1:2000=127.0.0.1:25", 0, ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+			{"another program listens there", "", "127.0.0.1:25=127.0.0.2:25", 3, ok + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
+			{"no listener", "", "127.0.0.1:2000=127.0.0.1:26", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
+			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
+			{"no route to it", "", "127.0.0.1:2000=203.0.113.1:25", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
+			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3, ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
+			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3, ok + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
 			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1", "127.0.0.1:2000=127.0.0.1:25", 0,
-				well + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+				ok + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
 		} {
 			if tt.do != "" {
 				lab.Shell(t, tt.do)
@@ -388,8 +387,8 @@ func TestDoctorNamesTheCause(t *testing.T) {
 	})
 }
 
-// Why the capability is missing. An ordinary user is told what could not be
-// looked at, and the missing routes all the same.
+// The doctor says why the capability is missing. For an ordinary user it reports what
+// it could not examine, and the missing routes.
 func TestDoctorWithoutCapability(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -404,15 +403,14 @@ func TestDoctorWithoutCapability(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Root, but without the powers that come with the number 0: the second
-		// setpriv has none any more, as an ordinary user.
+		// The second setpriv is root without capabilities, so it is like an ordinary user.
 		as := func(words ...string) lab.Command {
 			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot", "--inh-caps", "-all", "setpriv"}, words, []string{program})}
 		}
 		for _, tt := range []struct {
 			name   string
 			as     lab.Command
-			detail string // of what is missing; "" where nothing is
+			detail string // of the finding; "" if it is ok
 		}{
 			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
 			{"ordinary user", lab.Command{User: daemon}, "this user has none"},
@@ -432,10 +430,10 @@ func TestDoctorWithoutCapability(t *testing.T) {
 	})
 }
 
-// Destinations that headers name, and connections that the packet filter hands
-// over, cannot be tried: the doctor goes by the rules, warns, and what it prints
-// is enough for both.
-func TestDoctorHealsDivertedConnections(t *testing.T) {
+// Destinations that headers name and connections that the packet filter diverts cannot
+// be tested. The doctor checks the rules and warns. The commands that it prints set up
+// both.
+func TestDoctorFixesDivertedConnections(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
@@ -443,14 +441,14 @@ func TestDoctorHealsDivertedConnections(t *testing.T) {
 		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2", "--transparent", "--allow-destination", "10.2.0.0/16"}
 		g := lab.StartGateway(t, flags...)
 		s.refuses(t, "203.0.113.7:1000")
-		sick := diagnosed(t, 0, flags...)
-		if !strings.Contains(sick, "listener     :7000") || !strings.Contains(sick, "return path  10.2.0.0/16") {
-			t.Errorf("the doctor says\n%s", sick)
+		broken := diagnosed(t, 0, flags...)
+		if !strings.Contains(broken, "listener     :7000") || !strings.Contains(broken, "return path  10.2.0.0/16") {
+			t.Errorf("the doctor says\n%s", broken)
 		}
-		lab.Shell(t, prescribed(sick))
-		healed := diagnosed(t, 0, flags...)
-		if !strings.Contains(healed, "ok      connections are handed to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
-			t.Errorf("healed, the doctor says\n%s", healed)
+		lab.Shell(t, prescribed(broken))
+		fixed := diagnosed(t, 0, flags...)
+		if !strings.Contains(fixed, "ok      connections are handed to it") || !strings.Contains(fixed, "ok      the rules for it are in force") {
+			t.Errorf("after the fix the doctor says\n%s", fixed)
 		}
 		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))
 		converse(t, from, server.Next(t))

@@ -12,8 +12,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// On SIGTERM the listener closes, running sessions come to their end, and the
-// gateway leaves with 0:
+// On SIGTERM the listener closes, established sessions continue, and the gateway exits
+// with 0 when they have ended:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM
 //	                    └──▶ behind :3000
@@ -37,8 +37,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// refuses reports whether nobody listens on the address. Connections that are
-// taken are closed at once.
+// refuses reports whether the address has no listener. A connection that is accepted
+// is closed at once.
 func refuses(address string) bool {
 	conn, err := net.Dial("tcp", address)
 	if err == nil {
@@ -47,7 +47,7 @@ func refuses(address string) bool {
 	return err != nil
 }
 
-// What is left at the end of the drain is cut, which is no failure:
+// At the end of the drain the remaining connections are reset. The exit code is still 0:
 //
 //	conn ──header──▶ gateway :2000, --drain-timeout 200ms ◀── SIGTERM
 func TestDrainTimeout(t *testing.T) {
@@ -80,7 +80,7 @@ func TestHurry(t *testing.T) {
 	})
 }
 
-// During the drain delay, in which a load balancer learns to stay away, new
+// During the drain delay, in which the load balancer's health check fails, new
 // connections are served as before. Then the listener closes:
 //
 //	peer ──header──▶ gateway :2000, --drain-delay 1h; :2001, --drain-delay 200ms ◀── SIGTERM

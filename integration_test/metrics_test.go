@@ -66,7 +66,7 @@ func TestMetrics(t *testing.T) {
 		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.1\r\n"))
 		lab.Send(t, "127.0.0.1:2001", lab.V1(client4, dest4)) // nobody behind
 		netns.IP(t, "address add 127.0.0.2/8 dev lo")
-		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2002", nil)
+		wantRejected(t, "127.0.0.2", "127.0.0.1:2002", nil)
 		closed := func(outcome, phase string) string {
 			return fmt.Sprintf("unproxy_connections_closed_total{%s,outcome=%q,phase=%q} 1", forward, outcome, phase)
 		}

@@ -28,7 +28,7 @@ func TestReloadByRequest(t *testing.T) {
 		if code, body := adminPost(t, "/-/reload"); code != http.StatusOK {
 			t.Errorf("a list that is well: %d %s", code, body)
 		}
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
 		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
 			t.Errorf("a list that is broken: %d %s", code, body)
@@ -56,12 +56,12 @@ func TestReload(t *testing.T) {
 		header := lab.V2(client4, dest4)
 		before := lab.Send(t, "127.0.0.1:2000", header)
 		behind := backend.Next(t)
-		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2000", header)
+		wantRejected(t, "127.0.0.2", "127.0.0.1:2000", header)
 
 		rewrite(t, list, "127.0.0.2\n")
 		g.Signal(syscall.SIGHUP)
 		g.WaitLogs(t, reloadedMessage, 1)
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", header)
 		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, other, header)
 		backend.Next(t)
@@ -74,7 +74,7 @@ func TestReload(t *testing.T) {
 		broken := g.WaitLog(t, "a list is broken")
 		wantMatch(t, broken, "error", "trust:2: ")
 		wantMatch(t, broken, "level", "^error$")
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", header)
 		again := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, again, header)
 		backend.Next(t)
@@ -136,7 +136,7 @@ func TestReloadInterval(t *testing.T) {
 		link("..data/list", "list")
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
 		g.WaitLogs(t, reloadedMessage, 1)
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))

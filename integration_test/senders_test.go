@@ -54,7 +54,7 @@ listen v6
 				} {
 					conn := dialFrom(t, path.client, path.entry)
 					if body := fetch(t, func() net.Conn { return conn }); !bytes.Equal(body, content) {
-						t.Errorf("the file came as %d other bytes", len(body))
+						t.Errorf("the file arrived as %d other bytes", len(body))
 					}
 					uniqueID := ""
 					if test.uniqueID {
@@ -125,7 +125,7 @@ listen inner
 			"-b", "127.0.0.9", "-p", "1000", "-N", "-L", "127.0.0.1:5000:127.0.0.1:4000", "127.0.0.1"}})
 		lab.WaitListening(t, "127.0.0.1:5000")
 		if body := fetch(t, func() net.Conn { return lab.Dial(t, "127.0.0.1:5000") }); !bytes.Equal(body, content) {
-			t.Errorf("the file came as %d other bytes", len(body))
+			t.Errorf("the file arrived as %d other bytes", len(body))
 		}
 		tunnel.Signal(os.Interrupt)
 		line := g.NextConnection(t)
@@ -299,7 +299,7 @@ func TestCurlSends(t *testing.T) {
 			t.Fatalf("curl: exit code %d: %s", code, output)
 		}
 		if got := readFile(t, file); !bytes.Equal(got, content) {
-			t.Errorf("the file came as %d other bytes", len(got))
+			t.Errorf("the file arrived as %d other bytes", len(got))
 		}
 		line := g.NextConnection(t)
 		line.Expect(t, "outcome", "ok", "phase", "relay", "version", "1", "destination", "127.0.0.1:2000")

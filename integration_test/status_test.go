@@ -138,7 +138,7 @@ func TestStatus(t *testing.T) {
 		dialFrom(t, "127.0.0.2", "127.0.0.1:2000").Write([]byte("GET / HTTP/1.1\r\n"))
 		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
 		for range 3 {
-			wantTurnedAway(t, "127.0.0.3", "127.0.0.1:2000", nil)
+			wantRejected(t, "127.0.0.3", "127.0.0.1:2000", nil)
 			g.NextConnection(t).Expect(t, "outcome", "untrusted")
 		}
 		var s admin.Status

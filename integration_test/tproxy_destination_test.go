@@ -119,7 +119,7 @@ func (s *tproxyScene) turnedAway(t *testing.T, address string, header []byte) {
 	if netip.MustParseAddrPort(address).Addr().Is6() {
 		source = "fd01::2"
 	}
-	s.balancer.Do(t, func() { wantTurnedAway(t, source, address, header) })
+	s.balancer.Do(t, func() { wantRejected(t, source, address, header) })
 }
 
 // Many connections at once, to as many addresses and ports: each arrives where

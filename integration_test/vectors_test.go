@@ -100,7 +100,7 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
@@ -128,7 +128,7 @@ func TestTruncated(t *testing.T) {
 			}
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
