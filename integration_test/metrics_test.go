@@ -13,8 +13,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// wantMetrics scrapes the gateway until all lines are there: a connection is
-// counted a moment after the other side has seen its end.
+// wantMetrics scrapes the gateway until it reports all lines. A connection is counted
+// shortly after the other side sees its end.
 func wantMetrics(t *testing.T, lines ...string) {
 	t.Helper()
 	var text string
@@ -24,7 +24,7 @@ func wantMetrics(t *testing.T, lines ...string) {
 			t.Logf("without %q:\n%s", missing, text)
 		}
 	}()
-	await.Until(t, "the metrics are as they ought to be", func() bool {
+	await.Until(t, "the metrics have the lines", func() bool {
 		code, body := adminGet(t, adminAt, "/metrics")
 		if code != http.StatusOK {
 			t.Fatal(code, body)
@@ -35,10 +35,9 @@ func wantMetrics(t *testing.T, lines ...string) {
 	})
 }
 
-// Connections are counted while they live and when they have ended, by forward
-// and not by listener:
+// Active and finished connections are counted by forward, not by listener:
 //
-//	conn, bad, stranger ──▶ gateway :2000-2009 ──▶ backends :3000-3009
+//	conn, bad, untrusted ──▶ gateway :2000-2009 ──▶ backends :3000-3009
 //	                        └ admin :9180 ◀── /metrics
 func TestMetrics(t *testing.T) {
 	t.Parallel()
@@ -64,7 +63,7 @@ func TestMetrics(t *testing.T) {
 		conn.Close()
 		behind.Close()
 		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.1\r\n"))
-		lab.Send(t, "127.0.0.1:2001", lab.V1(client4, dest4)) // nobody behind
+		lab.Send(t, "127.0.0.1:2001", lab.V1(client4, dest4)) // no backend
 		netns.IP(t, "address add 127.0.0.2/8 dev lo")
 		wantRejected(t, "127.0.0.2", "127.0.0.1:2002", nil)
 		closed := func(outcome, phase string) string {
@@ -80,8 +79,8 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// docs/metrics.md has a row for each metric, with its type, its labels and its
-// meaning, word by word, and no other.
+// docs/metrics.md has a row for each metric, with its type, labels and help text, and no
+// others.
 func TestMetricsTable(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -101,8 +100,7 @@ func TestMetricsTable(t *testing.T) {
 	})
 }
 
-// labelsOf returns the labels of a metric as the document writes them, sorted
-// as they are there: in the order in which they are told apart.
+// labelsOf returns the labels of a metric in the form and order of the document.
 func labelsOf(text, name string) (labels string) {
 	line := regexp.MustCompile(`(?m)^` + name + `(?:_count)?\{(.*)\} `).FindStringSubmatch(text)
 	if line == nil {

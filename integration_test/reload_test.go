@@ -17,8 +17,7 @@ const (
 	failedMessage   = "reload failed: the lists from before stay in force"
 )
 
-// POST /-/reload does what SIGHUP does, and answers what came of it; the metrics
-// count it.
+// POST /-/reload does the same as SIGHUP and returns the result. The metrics count it.
 func TestReloadByRequest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -26,24 +25,24 @@ func TestReloadByRequest(t *testing.T) {
 		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", adminAt)
 		rewrite(t, list, "127.0.0.2\n")
 		if code, body := adminPost(t, "/-/reload"); code != http.StatusOK {
-			t.Errorf("a list that is well: %d %s", code, body)
+			t.Errorf("with a valid list: %d %s", code, body)
 		}
 		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
 		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
-			t.Errorf("a list that is broken: %d %s", code, body)
+			t.Errorf("with a broken list: %d %s", code, body)
 		}
 		_, metrics := adminGet(t, adminAt, "/metrics")
 		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`, `unproxy_trust_reloads_total{result="failure"} 1`} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
-				t.Errorf("there is no %q in the metrics", line)
+				t.Errorf("the metrics lack %q", line)
 			}
 		}
 	})
 }
 
-// SIGHUP reads the trust file anew. A peer that is trusted no more keeps the
-// connection that it has; a broken file changes nothing:
+// SIGHUP reloads the trust file. Connections of a peer that is no longer trusted stay
+// open. A broken file changes nothing:
 //
 //	127.0.0.1 ──header──▶ gateway :2000, --trust-file ◀── SIGHUP
 //	127.0.0.2 ──header──▶     └──▶ behind :3000
@@ -65,8 +64,8 @@ func TestReload(t *testing.T) {
 		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, other, header)
 		backend.Next(t)
-		write(t, before, []byte("unharmed"))
-		wantRead(t, behind, "unharmed")
+		write(t, before, []byte("still here"))
+		wantRead(t, behind, "still here")
 
 		rewrite(t, list, "127.0.0.1\n127.0.0.0/33\n")
 		g.Signal(syscall.SIGHUP)
@@ -81,7 +80,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// With --cut-untrusted the connection is reset, with the reason in its line:
+// With --cut-untrusted such a connection is reset, and its log line has the reason:
 //
 //	127.0.0.1 ──header──▶ gateway :2000, --cut-untrusted ◀── SIGHUP
 //	127.0.0.2 ──header──▶     └──▶ behind :3000
@@ -102,13 +101,13 @@ func TestCutUntrusted(t *testing.T) {
 		wantReset(t, gone)
 		wantReset(t, behindGone)
 		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "the peer is not trusted any more")
-		write(t, stays, []byte("unharmed"))
-		wantRead(t, behindStays, "unharmed")
+		write(t, stays, []byte("still here"))
+		wantRead(t, behindStays, "still here")
 	})
 }
 
-// Without a signal the change of a ConfigMap is seen, whose files are links into
-// a directory that is swapped:
+// The gateway finds changes of a ConfigMap without a signal. The files of a ConfigMap
+// are links into a directory that is replaced:
 //
 //	list ─▶ ..data ─▶ v1, v2/     gateway :2000, --reload-interval
 func TestReloadInterval(t *testing.T) {

@@ -16,8 +16,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// HAProxy names the client, and a web server that knows nothing of it serves
-// a file:
+// HAProxy sends the header, and a web server without the PROXY protocol serves a file:
 //
 //	client 127.0.0.9 ──▶ haproxy 127.0.0.1:1000 ──header──▶ gateway 127.0.0.1:2000 ──▶ nginx :3000
 //	client fd00::9   ──▶ haproxy [::1]:1000     ──header──▶ gateway [::1]:2000     ──▶ nginx :3000
@@ -68,7 +67,7 @@ listen v6
 	}
 }
 
-// HAProxy ends TLS and tells who the client is by its certificate:
+// HAProxy terminates TLS and reports the name in the client's certificate:
 //
 //	client, CN=alice ══TLS, SNI mail.test══▶ haproxy :1000 ──header, TLVs──▶ gateway :2000 ──▶ redis :3000
 func TestHAProxySendsTLS(t *testing.T) {
@@ -99,8 +98,8 @@ listen tls
 	})
 }
 
-// The client survives two HAProxies, and an SSH session behind them carries a
-// file from a web server that only it can reach:
+// The client's address passes through two HAProxies. An SSH session behind them
+// tunnels a file from a web server:
 //
 //	ssh 127.0.0.9 ──▶ haproxy :1000 ──v2──▶ haproxy :1001 ──v2──▶ gateway :2000 ──▶ sshd :3000 ──▶ nginx :4000
 func TestHAProxyChain(t *testing.T) {
@@ -136,13 +135,12 @@ listen inner
 	})
 }
 
-// HAProxy checks the gateway's health, and finds it up; what the checks leave
-// in the log is no complaint:
+// HAProxy's health checks of the gateway succeed, and do not cause warnings in the log:
 //
 //	haproxy ──check──▶ gateway :2000 ──▶ nginx :3000
 func TestHAProxyChecks(t *testing.T) {
 	tests := []struct{ name, check string }{
-		// The check of a server with send-proxy sends HAProxy's own addresses.
+		// With send-proxy the check sends HAProxy's own addresses.
 		{"version 1", "server s 127.0.0.1:2000 check inter 200ms send-proxy"},
 		// With send-proxy-v2 it sends LOCAL.
 		{"version 2 local", "server s 127.0.0.1:2000 check inter 200ms send-proxy-v2"},
@@ -168,9 +166,9 @@ func TestHAProxyChecks(t *testing.T) {
 	}
 }
 
-// A check of a port sends no header unless it is told to. HAProxy takes back
-// a connection that it only wanted to see accepted before the gateway hears
-// of it; a checker that does not leaves a line at debug level:
+// A check of another port sends no header by default. HAProxy resets such a connection
+// before the gateway accepts it. The connection of another checker is logged at debug
+// level:
 //
 //	haproxy ──check, no header──▶ gateway :2000 ──▶ nginx :3000
 //	checker ──connect, close────▶
@@ -192,8 +190,8 @@ func TestChecksWithoutHeader(t *testing.T) {
 	})
 }
 
-// checkingHAProxy starts a HAProxy with one server, web/s, and returns the path
-// of the socket for its statistics.
+// checkingHAProxy starts HAProxy with one server, web/s, and returns the path of its
+// statistics socket.
 func checkingHAProxy(t *testing.T, server string) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "stats")
@@ -202,13 +200,12 @@ func checkingHAProxy(t *testing.T, server string) string {
 	return socket
 }
 
-// wantUp waits until HAProxy's checks find the server up: "UP" in the status
-// column of "show stat" (management.txt, section 9.1), after "UP 1/3" while
-// they are not sure.
+// wantUp waits until HAProxy's checks find the server up: the status column of "show
+// stat" (management.txt, section 9.1) is "UP". Before, it may be "UP 1/3".
 func wantUp(t *testing.T, socket string) {
 	t.Helper()
 	const status, checks = 17, 36 // check_status is "L4OK" and the like once a check has run
-	await.Until(t, "haproxy finds the server up", func() bool {
+	await.Until(t, "the server is up for haproxy", func() bool {
 		for _, line := range strings.Split(ask(t, socket, "show stat\n"), "\n") {
 			fields := strings.Split(line, ",")
 			if len(fields) > checks && fields[0] == "web" && fields[1] == "s" {
@@ -226,8 +223,7 @@ func wantMatch(t *testing.T, line lab.Line, key, pattern string) {
 	}
 }
 
-// A client on a unix socket has no address that HAProxy could send: the header
-// is "PROXY UNKNOWN" then.
+// A client on a unix socket has no address, so HAProxy sends "PROXY UNKNOWN".
 //
 //	client ──unix──▶ haproxy ──UNKNOWN──▶ gateway :2000 ──▶ redis :3000
 func TestHAProxyUnknown(t *testing.T) {
@@ -255,7 +251,7 @@ func TestHAProxyUnknown(t *testing.T) {
 	}
 }
 
-// nginx's stream module speaks version 1:
+// nginx's stream module sends version 1:
 //
 //	client 127.0.0.9 ──▶ nginx stream 127.0.0.1:1000 ──v1──▶ gateway :2000 ──▶ redis :3000
 //	client fd00::9   ──▶ nginx stream [::1]:1000     ──v1──▶ gateway :2000 ──▶ redis :3000
@@ -282,7 +278,7 @@ func TestNginxSends(t *testing.T) {
 	}
 }
 
-// curl is its own load balancer:
+// curl sends the header itself:
 //
 //	curl 127.0.0.9 ──v1──▶ gateway :2000 ──▶ nginx :3000
 func TestCurlSends(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// A loop that spins does not sleep between the messages of a ping-pong, but after
-// the last one:
+// With --spin a loop does not sleep between the messages of a ping-pong, but after the
+// last one:
 //
 //	conn ──header, 1000 × "ball" in turn──▶ gateway :2000, --spin 10ms ──▶ echo :3000
 func TestSpin(t *testing.T) {
@@ -28,7 +28,7 @@ func TestSpin(t *testing.T) {
 		wantRead(t, conn, "first")
 		const exchanges = 1000
 		b := make([]byte, 4)
-		// On a busy machine the loop may wait for longer than it spins.
+		// On a busy machine the next message may take longer than the loop spins.
 		await.Until(t, fmt.Sprintf("the gateway sleeps less than %d times in as many exchanges", exchanges), func() bool {
 			before := sleeps(t, g.PID())
 			for range exchanges {
@@ -37,7 +37,7 @@ func TestSpin(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// The gateway's other threads sleep, too, but not once for each message.
+			// The gateway's other threads sleep too, but not once per message.
 			n := sleeps(t, g.PID()) - before
 			t.Logf("slept %d times in %d exchanges", n, exchanges)
 			return n <= exchanges
@@ -46,8 +46,8 @@ func TestSpin(t *testing.T) {
 	})
 }
 
-// sleeps returns how often the threads of a process have slept so far
-// (voluntary_ctxt_switches of proc_pid_status(5)).
+// sleeps returns how many times the threads of a process have slept
+// (voluntary_ctxt_switches in proc_pid_status(5)).
 func sleeps(t *testing.T, pid int) (total int) {
 	t.Helper()
 	for _, count := range threads(t, pid, `voluntary_ctxt_switches:\s+(\d+)`) {
@@ -63,8 +63,8 @@ func asleep(t *testing.T, pid int) bool {
 	return !slices.ContainsFunc(threads(t, pid, `State:\s+(\S)`), func(state string) bool { return state != "S" })
 }
 
-// threads returns what the first group of pattern matches in the status of each
-// thread of a process.
+// threads returns the match of the first group of pattern in the status of each thread
+// of a process.
 func threads(t *testing.T, pid int, pattern string) (all []string) {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
@@ -74,7 +74,7 @@ func threads(t *testing.T, pid int, pattern string) (all []string) {
 	line := regexp.MustCompile("(?m)^" + pattern)
 	for _, file := range files {
 		status, _ := os.ReadFile(file)
-		if m := line.FindSubmatch(status); m != nil { // the thread has not ended
+		if m := line.FindSubmatch(status); m != nil { // nil if the thread has ended
 			all = append(all, string(m[1]))
 		}
 	}

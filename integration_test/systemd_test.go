@@ -11,7 +11,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// What systemd hears of a service's life, in order:
+// The messages to systemd during the life of the service, in order:
 //
 //	systemd ◀── READY, RELOADING, READY, STOPPING, STATUS ── gateway :2000
 func TestNotify(t *testing.T) {
@@ -23,18 +23,18 @@ func TestNotify(t *testing.T) {
 		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment()},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--drain-timeout", "1h")
 		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
-			t.Errorf("told %q", m)
+			t.Errorf("systemd received %q", m)
 		}
 		g.Signal(syscall.SIGHUP)
 		if m := systemd.WaitMessage(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
-			t.Errorf("told %q, which a service of type notify-reload must not", m)
+			t.Errorf("systemd received %q, which a service of type notify-reload must not send", m)
 		}
 		systemd.WaitMessage(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
 		g.Signal(syscall.SIGHUP)
 		systemd.WaitMessage(t, "RELOADING=1")
 		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
-			t.Errorf("told %q of a broken list", m)
+			t.Errorf("after a broken list systemd received %q", m)
 		}
 
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
@@ -42,7 +42,7 @@ func TestNotify(t *testing.T) {
 		g.Signal(syscall.SIGTERM)
 		stopping := systemd.WaitMessage(t, "STOPPING=1")
 		if !strings.Contains(stopping, "draining: 1 connection left") || !strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
-			t.Errorf("told %q", stopping)
+			t.Errorf("systemd received %q", stopping)
 		}
 		systemd.WaitMessage(t, "STATUS=draining: 1 connection left, cut in 59m")
 		conn.Close()
@@ -52,7 +52,7 @@ func TestNotify(t *testing.T) {
 		}
 		for _, m := range systemd.Messages()[len(systemd.Messages())-1:] {
 			if strings.Contains(m, "READY=1") {
-				t.Errorf("told %q at the end", m)
+				t.Errorf("the last message to systemd is %q", m)
 			}
 		}
 	})
@@ -65,7 +65,7 @@ func rewrite(t *testing.T, path, text string) {
 	}
 }
 
-// The watchdog is fed while the loops come round, in the drain too:
+// The gateway sends watchdog messages while its event loops run, also during a drain:
 //
 //	systemd ◀── WATCHDOG=1 ── gateway :2000
 func TestWatchdog(t *testing.T) {
@@ -91,8 +91,8 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
-// Sockets that systemd hands over are served, by name; the service that is
-// started next finds in their queues what came while there was none:
+// The gateway serves the sockets that systemd passes, by name. The next service process
+// accepts the connections that arrived while there was none:
 //
 //	conn ──header──▶ "tcp" 127.0.0.1:2000 ─┐
 //	conn ──header──▶ "local" unix socket  ─┴▶ gateway, and the next one ──▶ backend :3000
@@ -136,7 +136,7 @@ func TestActivation(t *testing.T) {
 	})
 }
 
-// What is not as it must be is refused, with what to write instead.
+// Inherited sockets that do not fit are rejected, with a hint.
 func TestActivationRefused(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -168,13 +168,13 @@ func TestActivationRefused(t *testing.T) {
 		}
 		output, code := lab.RunGateway(t, "check", "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1")
 		if code != 0 || !strings.Contains(output, "systemd:web -> 127.0.0.1:3000") {
-			t.Errorf("check, which opens nothing: exit code %d:\n%s", code, output)
+			t.Errorf("check, which opens no socket: exit code %d:\n%s", code, output)
 		}
 	})
 }
 
-// systemd's own tool starts the gateway at the first connection, which is the
-// first that it serves:
+// systemd-socket-activate starts the gateway at the first connection, which the gateway
+// then serves:
 //
 //	conn ──header──▶ systemd-socket-activate :2000 ──▶ gateway ──▶ backend :3000
 func TestSocketActivate(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// switched joins hosts by a switch, br0, which is in the test's own network; the
-// test has the addresses 10.9.0.254 and fd09::fe on it.
+// switched makes a switch for hosts, br0, in the test's own network. The test has the
+// addresses 10.9.0.254 and fd09::fe on it.
 func switched(t *testing.T) {
 	t.Helper()
 	netns.IP(t, "link add br0 type bridge")
@@ -22,7 +22,7 @@ func switched(t *testing.T) {
 	netns.IP(t, "link set br0 up")
 }
 
-// plugged returns a host on the switch, with a number for its addresses.
+// plugged returns a host on the switch. The number is the last part of its addresses.
 func plugged(t *testing.T, number int) *lab.Host {
 	t.Helper()
 	name := fmt.Sprintf("port%d", number)
@@ -47,17 +47,17 @@ func gatewayOn(t *testing.T, h *lab.Host, backends string) *lab.Gateway {
 	return lab.StartGatewayOn(t, h, flags...)
 }
 
-// gateways 10.9.0.5 and 10.9.0.6, router 10.9.0.1, backend 10.9.0.2; the peer is
-// the test, 10.9.0.254. All have IPv6 as well.
+// Two gateways, 10.9.0.5 and 10.9.0.6, a router, 10.9.0.1, and a backend, 10.9.0.2. The
+// peer is the test, 10.9.0.254. All have IPv6 addresses too.
 //
 //	peer ═╦═ gateway 5
 //	      ╠═ gateway 6
-//	      ╠═ router       whom the backend's default route leads to
+//	      ╠═ router       the backend's default gateway
 //	      ╚═ backend
 //
-// The replies of each connection return through the gateway that it came from,
-// whoever the client is. When one gateway goes away the sessions of the other go
-// on. Who comes by the router is not touched.
+// The replies of each connection return through the gateway that opened it, for any
+// client. When one gateway fails, the sessions of the other continue. Connections
+// through the router are not affected.
 func TestTwoGateways(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestTwoGateways(t *testing.T) {
 		echoOn(t, backend, "10.9.0.2:25", "[fd09::2]:25")
 		const backends = "10.9.0.2:25,[fd09::2]:25"
 		gateways := []*lab.Gateway{gatewayOn(t, hosts[0], backends), gatewayOn(t, hosts[1], backends)}
-		await.Until(t, "the routers and gateways have IPv6 neighbours", func() bool {
+		await.Until(t, "the backend answers the router and the gateways", func() bool {
 			ok := true
 			for _, h := range append(hosts, router) {
 				_, code := lab.Run(t, h.On(lab.Command{Name: lab.Binary(t), Args: []string{"probe", "--to", "[fd09::2]:25", "--no-header", "--timeout", "1s"}}))
@@ -85,7 +85,7 @@ func TestTwoGateways(t *testing.T) {
 		script := hosts[0].Output(t, lab.Binary(t), "routes", "print", "--backend-host",
 			"--gateway", "10.9.0.5+fd09::5", "--gateway", "10.9.0.6+fd09::6="+mac(t, hosts[1]),
 			"--forward", ":2000="+backends, "--trust", "10.9.0.254", "--transparent")
-		for range 2 { // a second run must do no harm
+		for range 2 { // a second run must change nothing
 			lab.Run(t, backend.On(lab.Command{Name: "sh", Args: []string{"-c", script}}))
 		}
 		for _, filter := range []string{"0", "1", "2"} {
@@ -104,14 +104,14 @@ func TestTwoGateways(t *testing.T) {
 		hosts[0].IP(t, "link set eth0 down")
 		for i, c := range sessions {
 			if i%2 == 1 { // through gateway 6
-				write(t, c, []byte("still there"))
-				wantRead(t, c, "still there")
+				write(t, c, []byte("still here"))
+				wantRead(t, c, "still here")
 			}
 		}
 	})
 }
 
-// echoOn starts backends on a host that say who connects and send everything back.
+// echoOn starts backends on a host that print who connects and echo all data.
 func echoOn(t *testing.T, h *lab.Host, addresses ...string) {
 	t.Helper()
 	for _, address := range addresses {
@@ -120,8 +120,8 @@ func echoOn(t *testing.T, h *lab.Host, addresses ...string) {
 	}
 }
 
-// The same with a tunnel from each gateway to the backend's host, which has
-// addresses of its own, 10.7.0.2 and fd07::2, and a strict reverse-path filter.
+// The same with a tunnel from each gateway to the backend's host. It has the addresses
+// 10.7.0.2 and fd07::2 and a strict reverse path filter.
 //
 //	peer ═╦═ gateway 5 ──tunnel to5──╖
 //	      ╠═ gateway 6 ──tunnel to6──╢

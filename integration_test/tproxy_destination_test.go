@@ -14,8 +14,9 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// inlineFlags let a listener lead to half of the addresses that are diverted to
-// it, and to the gateway's own: it stands in the way to the servers.
+// inlineFlags returns the flags of a gateway in the path to the servers. Its listener
+// may connect to half of the addresses that are diverted to it, and to the gateway's
+// own.
 func inlineFlags(flags ...string) []string {
 	all := []string{"--forward", tproxyListener}
 	for _, rule := range []string{"203.0.113.0/25", "2001:db8:113::/49", "10.0.0.0/8", "fd01::/16", "127.0.0.0/8"} {
@@ -24,8 +25,7 @@ func inlineFlags(flags ...string) []string {
 	return append(all, flags...)
 }
 
-// Where no header says where to, a connection goes where it was sent; where one
-// does, it goes there.
+// Without a destination from a header, a connection goes to its original destination.
 func TestTProxyOriginalDestination(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestTProxyOriginalDestination(t *testing.T) {
 			name   string
 			flags  []string
 			header string
-			from   [2]string // whom the server sees, of each family; "" is the balancer
+			from   [2]string // the address that the server sees, for each family; "" is the balancer's
 		}{
 			{"no header", append(pass, "--transparent"), "", [2]string{"", ""}},
 			{"no header, plain", pass, "", [2]string{"10.2.0.1", "fd02::1"}},
@@ -54,7 +54,7 @@ func TestTProxyOriginalDestination(t *testing.T) {
 				want := tt.from[i]
 				if got := lab.Peer(behind); reached(behind).String() != sent || want != "" && got.Addr().String() != want ||
 					want == "" && got.String() != from.LocalAddr().String() {
-					t.Errorf("%s to %s: %v came to %v", tt.name, sent, got, reached(behind))
+					t.Errorf("%s to %s: %v arrived at %v", tt.name, sent, got, reached(behind))
 				}
 				converse(t, from, behind)
 				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent, "backend", sent)
@@ -64,7 +64,7 @@ func TestTProxyOriginalDestination(t *testing.T) {
 	})
 }
 
-// Nothing leads where it must not, nor back to the listener:
+// Destinations that are not allowed, or are the listener itself, are rejected:
 //
 //	balancer ──▶ 10.1.0.1:7000 the listener ──✗ 10.1.0.1:7000
 func TestTProxyForbiddenDestinations(t *testing.T) {
@@ -77,7 +77,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 		name := func(to string) []byte { return lab.V2(client4, netip.MustParseAddrPort(to)) }
 		for _, tt := range []struct {
 			sent   string
-			header []byte // nil: the peer is let through
+			header []byte // nil: an untrusted peer that passes
 			reason string
 		}{
 			{"203.0.113.177:1000", nil, denied},
@@ -94,7 +94,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 				flags = []string{"--trust", "10.1.0.2"}
 			}
 			g := lab.StartGateway(t, inlineFlags(flags...)...)
-			s.turnedAway(t, tt.sent, tt.header)
+			s.rejected(t, tt.sent, tt.header)
 			line := g.NextConnection(t)
 			line.Expect(t, "outcome", "destination_denied", "phase", "dial", "by", "gateway", "reason", tt.reason, "backend", "")
 			if tt.header == nil {
@@ -105,15 +105,15 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 		if n := server.Accepted(); n != 0 {
 			t.Errorf("the server was contacted %d times", n)
 		}
-		// Without tproxy a connection says nothing of where it was to go.
+		// Without tproxy the original destination is unknown.
 		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass", "--allow-destination", "10.0.0.0/8")
-		s.turnedAway(t, "10.1.0.1:7000", nil)
+		s.rejected(t, "10.1.0.1:7000", nil)
 		g.NextConnection(t).Expect(t, "outcome", "no_address", "destination", "")
 	})
 }
 
-// turnedAway wants a connection of the balancer's to be reset.
-func (s *tproxyScene) turnedAway(t *testing.T, address string, header []byte) {
+// rejected checks that a connection from the balancer is reset.
+func (s *tproxyScene) rejected(t *testing.T, address string, header []byte) {
 	t.Helper()
 	source := "10.1.0.2"
 	if netip.MustParseAddrPort(address).Addr().Is6() {
@@ -122,8 +122,8 @@ func (s *tproxyScene) turnedAway(t *testing.T, address string, header []byte) {
 	s.balancer.Do(t, func() { wantRejected(t, source, address, header) })
 }
 
-// Many connections at once, to as many addresses and ports: each arrives where
-// it was sent.
+// Many concurrent connections to different addresses and ports: each arrives at its
+// original destination.
 func TestTProxyUnderLoad(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -156,8 +156,7 @@ func TestTProxyUnderLoad(t *testing.T) {
 	})
 }
 
-// tellAddresses starts a server that tells each client who it is and whom it has
-// reached.
+// tellAddresses starts a server that returns the client's address and its own.
 func tellAddresses(t *testing.T, address string) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -176,8 +175,7 @@ func tellAddresses(t *testing.T, address string) {
 	}()
 }
 
-// askWho fails the test unless such a server answers at address, and sees who
-// asks.
+// askWho checks that such a server answers at address and sees the caller's address.
 func askWho(t *testing.T, address netip.AddrPort) {
 	c, err := net.DialTimeout("tcp", address.String(), await.Patience)
 	if err != nil {

@@ -12,12 +12,10 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25, whose replies nobody
-// routes back
+// test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25, without a return path
 //
-// The commonest mistake with transparent mode shows as nothing but a timeout. It
-// must have a name, differ from that of a backend which is really silent, and
-// end when the rules are there.
+// The most common mistake with transparent mode causes a timeout. Its outcome must differ
+// from that of a silent backend, and with the rules connections must work.
 func TestTransparentNoReturnPath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -34,7 +32,7 @@ func TestTransparentNoReturnPath(t *testing.T) {
 				returnPath(t, tt.backend)
 				lab.Send(t, g.Address(t, 0), headerOf(tt.client), []byte("payload"))
 				c := b.Next(t)
-				for lab.Peer(c).Addr().IsLoopback() { // the diagnosis connects, but carries nothing
+				for lab.Peer(c).Addr().IsLoopback() { // the diagnosis connects, but sends nothing
 					wantEnd(t, c)
 					c = b.Next(t)
 				}
@@ -47,9 +45,9 @@ func TestTransparentNoReturnPath(t *testing.T) {
 	})
 }
 
-// test ──header──▶ unproxy ──▶ 192.0.2.80:25, to which packets are dropped
+// test ──header──▶ unproxy ──▶ 192.0.2.80:25, packets to it are dropped
 //
-// A backend that answers nobody is no matter of the return path.
+// A backend that never answers is not a problem of the return path.
 func TestTransparentSilentBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -61,7 +59,7 @@ func TestTransparentSilentBackend(t *testing.T) {
 	})
 }
 
-// test ──header──▶ unproxy ──▶ 127.0.0.1:25, where nobody listens
+// test ──header──▶ unproxy ──▶ 127.0.0.1:25, no listener
 func TestTransparentRefusingBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -71,8 +69,8 @@ func TestTransparentRefusingBackend(t *testing.T) {
 	})
 }
 
-// unproxy without capabilities: it must not start, and say what is missing and
-// how to give it.
+// Without capabilities unproxy must not start, and must say what is missing and how to
+// grant it.
 func TestTransparentWithoutCapability(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -92,24 +90,24 @@ func TestTransparentWithoutCapability(t *testing.T) {
 			}
 			for _, want := range []string{"unproxy: error: ", tt.want, "CAP_NET_RAW", "unproxy: hint: ", "AmbientCapabilities=CAP_NET_RAW"} {
 				if !strings.Contains(output, want) {
-					t.Errorf("%s: %q does not say %q", tt.name, output, want)
+					t.Errorf("%s: the output lacks %q: %s", tt.name, want, output)
 				}
 			}
 		}
-		// Plain forwarding needs none.
+		// Plain mode needs no capability.
 		lab.StartGatewayAs(t, lab.Command{Limit: true}, "--forward", "127.0.0.1:0=127.0.0.1:25", "--trust", "127.0.0.1")
 	})
 }
 
 // test ──header──▶ unproxy --mark 7 ──▶ test 127.0.0.2:25
 //
-// Only packets with mark 7 find the way to the backend.
+// Only packets with mark 7 have a route to the backend.
 func TestMark(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "rule add to 127.0.0.2 fwmark 7 lookup local pref 100")
 		netns.IP(t, "rule add to 127.0.0.2 type unreachable pref 101")
-		netns.IP(t, "rule add lookup local pref 200") // which has 0, before everything else
+		netns.IP(t, "rule add lookup local pref 200") // moved behind the others, from 0
 		netns.IP(t, "rule del pref 0")
 		b := lab.Listen(t, "127.0.0.2:25")
 		for _, tt := range []struct {
@@ -131,7 +129,7 @@ func TestMark(t *testing.T) {
 	})
 }
 
-// unproxy with every capability but CAP_NET_RAW
+// unproxy with CAP_NET_ADMIN instead of CAP_NET_RAW
 func TestTransparentNetAdmin(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -148,9 +146,8 @@ func TestTransparentNetAdmin(t *testing.T) {
 
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25
 //
-// A header without a client leaves nobody to come from: UNKNOWN is refused
-// unless the operator says otherwise, a balancer's own LOCAL comes from the
-// gateway.
+// A header without a client: UNKNOWN is rejected unless --unknown relay is given. LOCAL,
+// from the balancer itself, comes from the gateway's address.
 func TestTransparentWithoutClient(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// transparentGateway starts a gateway in transparent mode in front of backend,
-// whose replies are routed back to it.
+// transparentGateway starts a transparent gateway in front of backend and sets up the
+// return path.
 func transparentGateway(t *testing.T, backend string, flags ...string) *lab.Gateway {
 	t.Helper()
 	returnPath(t, backend)
@@ -40,7 +40,7 @@ func returnPath(t *testing.T, backends ...string) {
 	}
 }
 
-// headerOf returns a header that names client, of version 2.
+// headerOf returns a version 2 header with the client.
 func headerOf(client netip.AddrPort) []byte {
 	if client.Addr().Is6() {
 		return lab.V2(client, dest6)
