@@ -160,8 +160,8 @@ func TestTwoGatewaysByTunnel(t *testing.T) {
 	})
 }
 
-// throughBoth opens connections for an IPv4 and an IPv6 client through either
-// gateway in turn, and wants each to carry something there and back.
+// throughBoth opens connections for IPv4 and IPv6 clients through each gateway in turn,
+// and checks that each carries data in both directions.
 func throughBoth(t *testing.T) []net.Conn {
 	t.Helper()
 	var all []net.Conn

@@ -10,15 +10,15 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// query is a DNS query for the A record of www.example.test, and answer what its
-// reply holds.
+// query is a DNS query for the A record of www.example.test, and answer the address in
+// the response.
 const (
 	query  = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x04test\x00\x00\x01\x00\x01"
 	answer = "192.0.2.55"
 )
 
-// The name server, which has never heard of the protocol, logs the clients of the
-// balancer, whose health checks it answers as well:
+// A name server without the PROXY protocol logs the clients of the balancer, and answers
+// the balancer's health checks:
 //
 //	client                        this host
 //	10.9.0.2 ═════════ 10.9.0.1  dnsdist :53 ──v2 in each datagram, and on TCP──▶ gateway 127.0.0.1:2000
@@ -40,10 +40,10 @@ func TestDNS(t *testing.T) {
 			newServer({address='127.0.0.1:2000', useProxyProtocol=true, tcpRecvTimeout=60,
 				checkInterval=1, checkTimeout=60000, checkName='www.example.test.', checkType='A'})
 		`, "10.9.0.1:53", "[fd09::1]:53")
-		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // dnsdist's own: LOCAL is the gateway's
-		for _, way := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
+		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // a health check of dnsdist: LOCAL, from the gateway's address
+		for _, path := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
 			for _, protocol := range []string{"udp", "tcp"} {
-				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", way.to, "--no-header", "--send", escaped(query)}
+				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", path.to, "--no-header", "--send", escaped(query)}
 				if protocol == "udp" {
 					ask = append(ask, "--udp")
 				} else {
@@ -51,12 +51,12 @@ func TestDNS(t *testing.T) {
 				}
 				output, code := lab.Run(t, client.On(lab.Command{Name: lab.Binary(t), Args: ask}))
 				if code != 0 || !strings.Contains(output, `\xc0\x00\x027`) {
-					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, way.to, code, output)
+					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, path.to, code, output)
 				}
-				seen := g.ConnectionOf(t, way.client)
+				seen := g.ConnectionOf(t, path.client)
 				source := seen.AddrPort("client")
-				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", way.client, source.Port(), way.client))
-				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", way.to, "version", "2")
+				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", path.client, source.Port(), path.client))
+				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", path.to, "version", "2")
 				if protocol == "udp" {
 					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)), "by", "timeout")
 				}
@@ -65,7 +65,7 @@ func TestDNS(t *testing.T) {
 	})
 }
 
-// escaped writes bytes as probe takes them.
+// escaped formats bytes for the flag --send of unproxy probe.
 func escaped(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {

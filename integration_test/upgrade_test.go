@@ -25,16 +25,16 @@ const (
 	upgradeFailed = "upgrade failed: this process goes on serving"
 )
 
-// line is a gateway and the processes that take over from it, one after the
-// other. All of them write to one log.
+// line is a gateway and the processes that take over from it, one after the other. All
+// write to one log.
 type line struct {
 	*testing.T
 	*lab.Gateway
-	pid   int // who serves now
-	taken int // upgrades that went well
+	pid      int // the process that serves
+	upgrades int // successful ones
 }
 
-// startLine starts the first process. What is left of the line ends with the test.
+// startLine starts the first process. All processes end with the test.
 func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	t.Helper()
 	if !slices.Contains(flags, "--upgrade-timeout") {
@@ -52,7 +52,7 @@ func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	return l
 }
 
-// pids returns every process that ever became ready.
+// pids returns all processes that became ready.
 func (l *line) pids() []int {
 	var all []int
 	for _, entry := range l.Log() {
@@ -63,7 +63,7 @@ func (l *line) pids() []int {
 	return all
 }
 
-// signal sends a signal to the process that serves now.
+// signal sends a signal to the process that serves.
 func (l *line) signal(s syscall.Signal) {
 	l.Helper()
 	if err := syscall.Kill(l.pid, s); err != nil {
@@ -71,17 +71,17 @@ func (l *line) signal(s syscall.Signal) {
 	}
 }
 
-// upgrade waits until another process serves, after a SIGUSR2.
+// upgrade sends SIGUSR2 and waits until another process serves.
 func (l *line) upgrade() {
 	l.Helper()
 	l.signal(syscall.SIGUSR2)
-	l.taken++
-	l.Gateway.WaitLogs(l.T, tookOver, l.taken)
+	l.upgrades++
+	l.Gateway.WaitLogs(l.T, tookOver, l.upgrades)
 	pids := l.pids()
 	l.pid = pids[len(pids)-1]
 }
 
-// end drains the last process, and so ends the line.
+// end drains the last process and waits for all.
 func (l *line) end() {
 	l.Helper()
 	l.signal(syscall.SIGTERM)
@@ -95,8 +95,8 @@ func (l *line) end() {
 	}
 }
 
-// load makes connections, one after the other on each of several goroutines,
-// each with a header, a request and its answer, and counts what goes wrong.
+// load opens connections, one after the other in each of several goroutines, with a
+// header, a request and a response, and records failures.
 type load struct {
 	*testing.T
 	address  string
@@ -116,7 +116,7 @@ func startLoad(t *testing.T, address string, goroutines int) *load {
 }
 
 func (l *load) run() {
-	// Bounded whatever becomes of the test.
+	// Bounded even if the test does not stop it.
 	for range 200_000 {
 		select {
 		case <-l.done:
@@ -147,7 +147,7 @@ func (l *load) once() error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(await.Deadline(l))
-	const request = "are you there?"
+	const request = "request"
 	if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
 		return err
 	}
@@ -156,13 +156,13 @@ func (l *load) once() error {
 		return err
 	}
 	if string(answer) != request {
-		return fmt.Errorf("the answer is %q", answer)
+		return fmt.Errorf("the response is %q", answer)
 	}
-	// A reset spares the namespace's ports the wait of a minute.
+	// With a reset the port is free again at once, without TIME_WAIT.
 	return conn.(*net.TCPConn).SetLinger(0)
 }
 
-// stop ends the load and wants that nothing went wrong.
+// stop ends the load and fails the test if a connection failed.
 func (l *load) stop() {
 	l.Helper()
 	close(l.done)
@@ -178,8 +178,8 @@ func (l *load) stop() {
 	}
 }
 
-// Ten upgrades in a row under load: not one connection is refused or reset, and
-// no process is left behind:
+// During ten upgrades under load no connection is refused or reset, and no process
+// remains:
 //
 //	8 × (conn ──header, request──▶ gateway :2000 ◀── SIGUSR2, 10 ×)
 //	                                  └──▶ echo :3000
@@ -211,8 +211,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
-// What was established before stays with the old process and comes to its end
-// there; systemd hears who the service is now, and nothing more of the old one:
+// Connections stay with the old process until they end. systemd learns the new main
+// process, and gets no more messages from the old one:
 //
 //	systemd ◀── MAINPID ── gateway :2000, unix socket ◀── SIGUSR2
 //	conn ──header──▶ old ──▶ behind :3000 ◀── new ◀──header── conn
@@ -228,7 +228,7 @@ func TestUpgrade(t *testing.T) {
 		systemd.WaitMessage(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
-		first := g.pid
+		oldPID := g.pid
 		g.upgrade()
 		systemd.WaitMessage(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
 		systemd.WaitMessage(t, "READY=1") // of the new process
@@ -240,19 +240,19 @@ func TestUpgrade(t *testing.T) {
 		}
 		write(t, old, []byte("still here"))
 		wantRead(t, behind, "still here")
-		if g.ended(first) {
+		if g.ended(oldPID) {
 			t.Error("the old process ended with a connection open")
 		}
 		old.Close()
 		behind.Close()
-		lab.Gone(t, first)
+		lab.Gone(t, oldPID)
 		unix := dialUnix(t, path)
 		write(t, unix, append(lab.V2(client4, dest4), "local"...))
 		wantRead(t, backend.Next(t), "local")
 		unix.Close()
 		for _, m := range systemd.Messages() {
 			if strings.Contains(m, "STOPPING=1") || strings.Contains(m, "draining") {
-				t.Errorf("the old process told systemd %q", m)
+				t.Errorf("the old process sent systemd %q", m)
 			}
 		}
 		g.signal(syscall.SIGTERM)
@@ -269,7 +269,7 @@ func TestUpgrade(t *testing.T) {
 
 func (l *line) ended(pid int) bool { return syscall.Kill(pid, 0) != nil }
 
-// linked returns a path that leads to the gateway, to be started and replaced.
+// linked returns the path of a link to the gateway, which a test can replace.
 func linked(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "unproxy")
@@ -279,8 +279,7 @@ func linked(t *testing.T) string {
 	return path
 }
 
-// replace puts a script in the place of the program, in which $UNPROXY is the
-// gateway.
+// replace replaces the program by a script. In it $UNPROXY is the gateway.
 func replace(t *testing.T, path, script string) {
 	t.Helper()
 	text := fmt.Sprintf("#!/bin/sh\nUNPROXY=%s\n%s\n", lab.Binary(t), script)
@@ -298,8 +297,8 @@ func restore(t *testing.T, path string) {
 	replace(t, path, `exec $UNPROXY "$@"`)
 }
 
-// The program at the path that was started takes over, whatever it is by then.
-// Forwards that it does not have are closed, and new ones opened:
+// The program that is at the path at the time of the upgrade takes over. Forwards that it
+// lacks are closed, and new ones opened:
 //
 //	:2000, :2001, unix a, port 0 ──▶ gateway ◀── SIGUSR2
 //	:2000, :2002, unix b         ──▶ the next one
@@ -315,7 +314,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
 		g.upgrade()
 		for _, address := range []string{"127.0.0.1:2001", anyPort} {
-			await.Until(t, "nobody listens on "+address, func() bool { return refuses(address) })
+			await.Until(t, address+" has no listener", func() bool { return refuses(address) })
 		}
 		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2002"} {
 			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
@@ -323,7 +322,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			conn.Close()
 		}
 		dialUnix(t, b).Close()
-		await.Until(t, "the file of the socket that is gone is removed", func() bool {
+		await.Until(t, "the file of the closed unix socket is removed", func() bool {
 			_, err := os.Stat(a)
 			return errors.Is(err, os.ErrNotExist)
 		})
@@ -358,7 +357,7 @@ func TestUpgradeFails(t *testing.T) {
 	})
 }
 
-// A new process that does not become ready in time is given up:
+// A new process that is not ready in time is killed:
 //
 //	conn ──header──▶ gateway :2000, unix socket, --upgrade-timeout 1s ◀── SIGUSR2
 func TestUpgradeHangs(t *testing.T) {
@@ -371,8 +370,8 @@ func TestUpgradeHangs(t *testing.T) {
 	})
 }
 
-// failedUpgrades is a gateway whose program can be replaced, and what must go on
-// working when an upgrade fails.
+// failedUpgrades is a gateway whose program can be replaced. It must keep serving when an
+// upgrade fails.
 type failedUpgrades struct {
 	*line
 	systemd *lab.Systemd
@@ -391,7 +390,7 @@ func newFailedUpgrades(t *testing.T, flags ...string) *failedUpgrades {
 	return s
 }
 
-// fails asks for an upgrade that must fail with an error that contains want.
+// fails starts an upgrade, which must fail with an error that contains want.
 func (s *failedUpgrades) fails(name, want string) {
 	s.Helper()
 	s.signal(syscall.SIGUSR2)
@@ -410,8 +409,8 @@ func (s *failedUpgrades) fails(name, want string) {
 	dialUnix(s.T, s.local).Close()
 }
 
-// While one upgrade is under way there is no other, and none once the gateway
-// drains; a drain gives up the one that is under way:
+// Only one upgrade runs at a time, and none during a drain. A drain cancels the one that
+// runs:
 //
 //	gateway ◀── SIGUSR2, SIGUSR2, SIGTERM, SIGUSR2
 func TestUpgradeOneAtATime(t *testing.T) {
@@ -431,8 +430,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 		g.WaitLog(t, "upgrade given up: the gateway drains")
 		g.signal(syscall.SIGUSR2)
 		g.WaitLine(t, `"reason":"the gateway drains"`)
-		write(t, conn, []byte("unharmed"))
-		wantRead(t, behind, "unharmed")
+		write(t, conn, []byte("still here"))
+		wantRead(t, behind, "still here")
 		conn.Close()
 		behind.Close()
 		if code := g.Wait(t); code != 0 {
@@ -441,8 +440,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint goes along: whoever asks it is answered by the process that
-// serves, on TCP and on a unix socket, and the file is removed by the last one:
+// The admin endpoint moves to the new process, on TCP and on a unix socket. The last
+// process removes the socket file:
 //
 //	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
 func TestUpgradeWithAdmin(t *testing.T) {
@@ -457,7 +456,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 					address = adminAt
 				}
 				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", address, "--drain-timeout", "1h")
-				// With a session the old process stays, and must not answer.
+				// With a session the old process remains, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
 				asking, asked := make(chan struct{}), make(chan string, 1)
@@ -480,21 +479,21 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				}
 				close(asking)
 				if got, failed := <-asked; failed {
-					t.Errorf("in the course of the upgrades /readyz answered %q", got)
+					t.Errorf("during the upgrades /readyz answered %q", got)
 				}
 				conn.Close()
 				behind.Close()
 				g.end()
 				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("the file of the admin socket is left: %v", err)
+					t.Errorf("the file of the admin socket remains: %v", err)
 				}
 			})
 		})
 	}
 }
 
-// As the first process of a container it does not go: the container would end
-// with it.
+// As process 1 of a container the gateway does not upgrade: the container would end with
+// it.
 func TestUpgradeOfProcessOne(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -511,7 +510,7 @@ func TestUpgradeOfProcessOne(t *testing.T) {
 		}
 		p.WaitLine(t, "process 1 of its container")
 		if refuses("127.0.0.1:2000") {
-			t.Error("it serves no more")
+			t.Error("the gateway stopped serving")
 		}
 	})
 }
