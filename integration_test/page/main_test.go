@@ -1,7 +1,6 @@
-// Package page_test shows the status page in a real browser, Chromium, driven by
-// its debugging protocol. It is a package of its own because the protocol is
-// large to compile and link. Everything stays in network namespaces that the
-// tests make themselves.
+// Package page_test tests the status page in a real browser, Chromium, by its debugging
+// protocol. It is a separate package because the protocol takes long to compile and link.
+// All traffic stays in network namespaces of the tests.
 package page_test
 
 import (
