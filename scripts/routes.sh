@@ -1,18 +1,18 @@
 #!/bin/sh
-# What "unproxy routes apply" does, for people who want to read it before they
-# run it: it brings the replies of transparent backends back to the gateway.
+# The same as "unproxy routes apply", as a script to read before running it: it
+# routes the replies of transparent backends to the gateway.
 #
-#   routes.sh apply  BACKEND...    puts rules and routes into force; again changes nothing
-#   routes.sh check  BACKEND...    says what is missing
-#   routes.sh remove BACKEND...    takes them away
+#   routes.sh apply  BACKEND...    add rules and routes; a second run changes nothing
+#   routes.sh check  BACKEND...    print what is missing
+#   routes.sh remove BACKEND...    remove them
 #
-# BACKEND is ADDRESS:PORT or ADDRESS:LOW-HIGH, with brackets for IPv6, just as the
-# gateway dials it: 127.0.0.1:22 '[::1]:22' 10.9.0.2:21000-21010
+# BACKEND is ADDRESS:PORT or ADDRESS:LOW-HIGH, with brackets for IPv6, as in the
+# gateway's --forward: 127.0.0.1:22 '[::1]:22' 10.9.0.2:21000-21010
 #
 #   PROTO=udp          for UDP (default tcp)
-#   TABLE PREF MARK    other numbers than 7700; of marks MARK+2 is used as well
+#   TABLE PREF MARK    numbers to use instead of 7700; MARK+2 is used as well
 #
-# Exit code: 0 well, 1 something failed, 2 usage, 3 check found something missing.
+# Exit code: 0 success, 1 failure, 2 usage, 3 check found something missing.
 set -eu
 
 TABLE=${TABLE:-7700} PREF=${PREF:-7700} MARK=${MARK:-7700} PROTO=${PROTO:-tcp}
@@ -29,7 +29,7 @@ run() {
 	"$@"
 }
 
-# want THERE COMMAND...: has COMMAND carried out unless its work is done.
+# want THERE COMMAND...: runs COMMAND unless THERE says that its work is done.
 want() {
 	there=$1
 	shift
@@ -40,7 +40,7 @@ want() {
 	esac
 }
 
-# split BACKEND: sets address, ports, and ip and family for it.
+# split BACKEND: sets address and ports, and ip and family for the address.
 split() {
 	ports=${1##*:} address=${1%:*} ip='ip -4' family=4
 	case $address in
@@ -50,10 +50,10 @@ split() {
 	[ -n "$address" ] && [ "$ports" != "$1" ] || usage
 }
 
-# find: sets dev, the interface that the backend's packets come from, and recipe.
-# A rule is right where nobody else talks to the backend: on loopback, and on a
-# link from which this host forwards nothing. Elsewhere a rule would take away
-# the replies to others, so the packet filter has to tell them apart.
+# find: sets dev, the interface that receives the backend's packets, and recipe.
+# A rule suffices where all traffic of the backend is the gateway's: on loopback, and
+# on a link from which this host forwards nothing. Elsewhere a rule would divert the
+# replies to other clients too, so the packet filter must mark those for the gateway.
 find() {
 	route=$($ip route get "$address")
 	case $route in
@@ -70,7 +70,7 @@ find() {
 	esac
 }
 
-# rule WORDS: a rule, in the words in which ip prints it.
+# rule WORDS: a rule, in the form in which ip prints it.
 rule() {
 	there=no
 	if $ip rule show pref "$PREF" | sed 's/^[0-9]*:\t//; s/ *$//; s/ \[detached\]//' | grep -qxF "$*"; then there=yes; fi
@@ -81,7 +81,7 @@ rule() {
 	fi
 }
 
-# route: in our table every address is local. It goes with the last rule.
+# route: in our table every address is local. It is removed with the last rule.
 route() {
 	there=no
 	if $ip route show table "$TABLE" 2>/dev/null | grep -q '^local default '; then there=yes; fi
@@ -92,28 +92,28 @@ route() {
 	fi
 }
 
-# backend: a rule of its own, or an element of a set and a rule for what is marked.
+# backend: a separate rule, or an element of a set and a rule for marked packets.
 backend() {
 	case $recipe in
 	rule) rule from "$address" iif "$dev" ipproto "$PROTO" sport "$ports" lookup "$TABLE" ;;
 	*)
 		eval "$recipe$family=\"\$$recipe$family $address . $PROTO . $ports,\""
 		mark=$MARK
-		[ $recipe = links ] || mark=$LOCAL # else src_valid_mark would have the check of senders meet this rule
+		[ $recipe = links ] || mark=$LOCAL # otherwise, with src_valid_mark, source validation would use this rule
 		rule from all fwmark "$(printf '0x%x' "$mark")" iif "$dev" lookup "$TABLE"
 		;;
 	esac
 }
 
-# sets and chains are the packet filter's table: the replies of backends on a
-# link that belong to a transparent socket are marked, and so are those of
-# connections that a transparent socket made to an address of this host.
+# sets and chains make up the packet filter's table. It marks replies from backends on
+# a link to a transparent socket, and replies on connections of a transparent socket to
+# an address of this host.
 sets() {
 	for name in links4 links6 locals4 locals6; do
 		eval "elements=\$$name"
 		type=ipv4_addr
 		case $name in *6) type=ipv6_addr ;; esac
-		# An empty set is fine, an empty list of elements is not.
+		# A set can be empty, but a list of elements cannot.
 		echo "set $name { type $type . inet_proto . inet_service; flags interval; ${elements:+elements = { $elements \}; }}"
 	done
 }
@@ -150,7 +150,7 @@ filter() {
 	want $there load_table "$FILTER"
 }
 
-# each DO: for every backend.
+# each DO: calls DO for each backend.
 each() {
 	for b in $backends; do
 		split "$b"

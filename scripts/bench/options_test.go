@@ -40,12 +40,12 @@ func TestDefaults(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for args, want := range map[string]string{
-		"--mode none":     "none of plain, transparent, both",
-		"--section none":  "none of pingpong",
-		"--rounds 0":      "at least 1",
-		"--duration -1s":  "at least 1",
+		"--mode none":     "not plain, transparent or both",
+		"--section none":  "not one of pingpong",
+		"--rounds 0":      "the minimum is 1",
+		"--duration -1s":  "the minimum is 1",
 		"--match (":       "missing closing",
-		"pingpong":        "no flag",
+		"pingpong":        "not a flag",
 		"--no-such-thing": "not defined",
 	} {
 		if _, err := parse("bench", strings.Fields(args), io.Discard); err == nil || !strings.Contains(err.Error(), want) {

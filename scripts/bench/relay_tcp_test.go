@@ -50,8 +50,7 @@ func TestReadHeader(t *testing.T) {
 	}
 }
 
-// The relay takes the header off and passes on the rest, and the end of each
-// direction by itself.
+// The relay strips the header and forwards the rest, and a FIN for each direction.
 func TestRelay(t *testing.T) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,7 +77,7 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// throughRelay sends bytes and a FIN through the relay, and returns the answer.
+// throughRelay sends bytes and a FIN through the relay, and returns the response.
 func throughRelay(t *testing.T, backend string, b []byte) string {
 	t.Helper()
 	front, err := net.Listen("tcp", "127.0.0.1:0")

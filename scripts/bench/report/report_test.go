@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// runsOf makes runs of a section's first row, one for each round, with one metric.
+// runsOf returns runs of a section, one per round, with one metric.
 func runsOf(section, program string, m Metric, values ...float64) (all []Run) {
 	for i, v := range values {
 		all = append(all, Run{Section: section, Row: "64 B", Mode: "plain", Program: program, Round: i + 1, Values: map[Metric]float64{m: v}})
@@ -44,7 +44,7 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// Ratios are of the same round of the same file, and of runs that count.
+// Ratios are computed for the same round of the same file, if both runs count.
 func TestRatios(t *testing.T) {
 	base := runsOf("bulk", Base, CPU, 2, 4, 6)
 	other := runsOf("bulk", "other", CPU, 1, 8, 2)
@@ -117,7 +117,7 @@ does not count, 1 of 1 runs: broken, 64 B: 3 errors, the first: reset
 	}
 }
 
-// Every section can be printed, names its metrics once, and compares what it has.
+// Every section can be printed, has each metric once, and compares metrics that it has.
 func TestSections(t *testing.T) {
 	names := map[string]bool{}
 	for _, s := range Sections() {
@@ -164,8 +164,7 @@ func TestCharts(t *testing.T) {
 	}
 }
 
-// readSVG returns the text of a picture, which must be well-formed and have a title
-// before all else.
+// readSVG returns the text of a picture, which must be well-formed and begin with a title.
 func readSVG(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -192,7 +191,7 @@ func readSVG(t *testing.T, path string) string {
 		t.Errorf("%s begins with %v", path, elements[:min(3, len(elements))])
 	}
 	if bytes.Contains(content, []byte("NaN")) || bytes.Contains(content, []byte("Inf")) {
-		t.Errorf("%s has a place that is no number", path)
+		t.Errorf("%s has a position that is not a number", path)
 	}
 	return strings.Join(text, "\n")
 }

@@ -1,12 +1,12 @@
 package report
 
-// Section is loads of one kind, and a table.
+// Section is a kind of load, with its own table.
 type Section struct {
 	Name, Title string
-	// About says what is measured, in a sentence.
+	// About describes what is measured.
 	About   string
 	Columns []Column
-	// Rate and CPU are what the charts compare; a section without is in none.
+	// Rate and CPU are the metrics in charts. A section without them is in no chart.
 	Rate, CPU Metric
 }
 
