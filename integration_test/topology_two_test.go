@@ -42,7 +42,8 @@ func mac(t *testing.T, h *lab.Host) string {
 // gatewayOn starts a transparent gateway on a host, in front of the backends.
 func gatewayOn(t *testing.T, h *lab.Host, backends string) *lab.Gateway {
 	t.Helper()
-	flags := []string{"--forward", ":2000=" + backends, "--trust", "10.9.0.254", "--transparent", "--connect-timeout", "700ms"}
+	flags := []string{"--forward", ":2000=" + backends, "--trust", "10.9.0.254", "--transparent", "--connect-timeout", "700ms",
+		"--drain-timeout", "100ms"} // a host may be down at the end
 	h.Output(t, append([]string{lab.Binary(t), "routes", "apply"}, flags...)...)
 	return lab.StartGatewayOn(t, h, flags...)
 }

@@ -512,5 +512,6 @@ func TestUpgradeOfProcessOne(t *testing.T) {
 		if refuses("127.0.0.1:2000") {
 			t.Error("the gateway stopped serving")
 		}
+		p.Signal(syscall.SIGKILL) // unshare ignores SIGTERM; the gateway ends with it
 	})
 }
