@@ -99,7 +99,8 @@ func notReady(t *testing.T, address string) (reasons []string) {
 	for _, r := range answer.Reasons {
 		reasons = append(reasons, r.Reason)
 	}
-	if ready := code == http.StatusOK; ready != answer.Ready || ready != (len(reasons) == 0) || !ready && code != http.StatusServiceUnavailable {
+	if ready := code == http.StatusOK; ready != answer.Ready || ready != (len(reasons) == 0) ||
+		!ready && code != http.StatusServiceUnavailable {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
 	return reasons
@@ -157,7 +158,7 @@ func TestNotReadyWithoutDescriptors(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		g := plainGateway(t, "--admin", adminAt)
 		client := adminClient(adminAt)
 		client.Transport.(*http.Transport).DisableKeepAlives = false // a new connection would need a descriptor
 		wantReady := func(code int, text string) {

@@ -33,7 +33,8 @@ func TestBackendDown(t *testing.T) {
 		}
 		for _, test := range tests {
 			t.Run(test.backend, func(t *testing.T) {
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1", "--connect-timeout", "2s")
+				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1",
+					"--connect-timeout", "2s")
 				conn := lab.Send(t, g.Address(t, 0), lab.V2(client4, dest4))
 				wantReset(t, conn)
 				g.NextConnection(t).Expect(t, "outcome", test.outcome, "phase", "dial", "by", test.by, "client", client4.String())
@@ -70,7 +71,8 @@ func TestFailover(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		lab.Redis(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3001,[::1]:3002,127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3001,[::1]:3002,127.0.0.1:3000",
+			"--trust", "127.0.0.1")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		redisCarries(t, conn, 100)
 		conn.Close()
@@ -90,7 +92,8 @@ func TestBackendName(t *testing.T) {
 			t.Fatal(err)
 		}
 		six, four := lab.Listen(t, "[::1]:3000"), lab.Listen(t, "127.0.0.1:3001")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=backend.test:3000", "--forward", "127.0.0.1:2001=localhost:3001", "--trust", "127.0.0.1")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=backend.test:3000",
+			"--forward", "127.0.0.1:2001=localhost:3001", "--trust", "127.0.0.1")
 		for _, c := range []struct {
 			address string
 			backend *lab.Backend
@@ -116,7 +119,8 @@ func TestUnixSockets(t *testing.T) {
 		in, out := filepath.Join(t.TempDir(), "in"), filepath.Join(t.TempDir(), "out")
 		lab.Redis(t, "127.0.0.1:3000", "--unixsocket", out)
 		g := lab.StartGateway(t, "--forward", "unix:"+in+"=unix:"+out, "--trust", "192.0.2.1")
-		lab.HAProxy(t, haproxyPreamble+"listen in\n  bind 127.0.0.1:1000\n  server s unix@"+in+" send-proxy-v2\n", "127.0.0.1:1000")
+		lab.HAProxy(t, haproxyPreamble+"listen in\n  bind 127.0.0.1:1000\n  server s unix@"+in+" send-proxy-v2\n",
+			"127.0.0.1:1000")
 		conn := dialFrom(t, "127.0.0.9", "127.0.0.1:1000")
 		redisCarries(t, conn, 1<<20)
 		conn.Close()
@@ -182,7 +186,8 @@ func TestBackendFromHeader(t *testing.T) {
 		lab.Require(t, "nginx")
 		content := webServer(t, 1000, "127.0.0.2:3000")
 		denied := lab.Listen(t, "127.0.0.4:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=header", "--trust", "127.0.0.1", "--allow-destination", "127.0.0.0/30")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=header", "--trust", "127.0.0.1",
+			"--allow-destination", "127.0.0.0/30")
 		to := func(address string) *net.TCPConn {
 			return lab.Send(t, "127.0.0.1:2000", lab.V2(client4, netip.MustParseAddrPort(address)))
 		}

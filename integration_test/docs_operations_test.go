@@ -41,7 +41,8 @@ func TestOperationsReadiness(t *testing.T) {
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
 		readiness.Set(word, "")
 	}
-	want := []string{gateway.NotReadyStarting, gateway.NotReadyDraining, gateway.NotReadyDescriptors, gateway.NotReadyReturnPath}
+	want := []string{gateway.NotReadyStarting, gateway.NotReadyDraining, gateway.NotReadyDescriptors,
+		gateway.NotReadyReturnPath}
 	var got []string
 	for _, r := range readiness.Reasons() {
 		got = append(got, r.Reason)
@@ -54,7 +55,8 @@ func TestOperationsReadiness(t *testing.T) {
 // The flags and files that the documents name exist.
 func TestDocumentedFlagsAndUnits(t *testing.T) {
 	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart"} // flags of other programs and of scripts/bench
-	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"}, {"check", "--help"},
+	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"},
+		{"check", "--help"},
 		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
 		{"routes", "print", "--help"}, {"routes", "remove", "--help"}} {
 		help, code := lab.RunGateway(t, command...)
@@ -80,7 +82,8 @@ func TestDocumentedFlagsAndUnits(t *testing.T) {
 			}
 		}
 	}
-	for _, unit := range names(string(readFile(t, "../docs/operations.md")), "(?m)^\\| `([a-z-]+\\.(?:service|socket|conf))` \\|") {
+	for _, unit := range names(string(readFile(t, "../docs/operations.md")),
+		"(?m)^\\| `([a-z-]+\\.(?:service|socket|conf))` \\|") {
 		if _, err := os.Stat(filepath.Join("../scripts/systemd", unit)); err != nil {
 			t.Error(err)
 		}

@@ -53,7 +53,8 @@ func TestDocumentedReturnPath(t *testing.T) {
 		}
 		var backends []*lab.Process
 		for _, address := range []string{"127.0.0.1:22", "[::1]:22"} {
-			backends = append(backends, lab.Start(t, lab.Command{Name: lab.Binary(t), Args: []string{"probe", "--listen", address}}))
+			backends = append(backends, lab.Start(t, lab.Command{Name: lab.Binary(t),
+				Args: []string{"probe", "--listen", address}}))
 			lab.WaitListening(t, address)
 		}
 		wantClientsSeen(t, backends, "127.0.0.1:22,[::1]:22")
@@ -122,5 +123,6 @@ func wantClientsSeen(t *testing.T, backends []*lab.Process, addresses string) {
 // rules returns all rules and routes.
 func rules(t *testing.T) string {
 	t.Helper()
-	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") + netns.IP(t, "route show table all") + netns.IP(t, "-6 route show table all")
+	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") +
+		netns.IP(t, "route show table all") + netns.IP(t, "-6 route show table all")
 }

@@ -190,7 +190,8 @@ func TestFixWithoutSelfTest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
-		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0", "--connect-timeout", "300ms")...)
+		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0",
+			"--connect-timeout", "300ms")...)
 		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
 			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
@@ -207,9 +208,12 @@ func TestFixWithoutSelfTest(t *testing.T) {
 func TestDoctorFindsPrecedingRules(t *testing.T) {
 	for _, tt := range []struct{ name, rule, backend, want string }{
 		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
-		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
-		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25", "sends them out by net0: 90: from fd51::/16 lookup main"},
-		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25", "90: from 198.51.100.5/32 ipproto tcp forbids it"},
+		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25",
+			"sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
+		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25",
+			"sends them out by net0: 90: from fd51::/16 lookup main"},
+		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25",
+			"90: from 198.51.100.5/32 ipproto tcp forbids it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -324,7 +328,8 @@ func TestDoctorHintsAtFirewalls(t *testing.T) {
 		lab.Output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
 		all := findings(t, lab.Command{}, 3, transparentFlags("127.0.0.1:25")...)
 		last := all[len(all)-1]
-		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" || !strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
+		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" ||
+			!strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
 			t.Errorf("found %+v", all)
 		}
 		lab.Output(t, "nft", "flush ruleset")
@@ -367,14 +372,22 @@ func TestDoctorNamesTheCause(t *testing.T) {
 			code              int
 			want              string
 		}{
-			{"all is set up", "", "127.0.0.1:2000=127.0.0.1:25", 0, ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
-			{"another program listens there", "", "127.0.0.1:25=127.0.0.2:25", 3, ok + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
-			{"no listener", "", "127.0.0.1:2000=127.0.0.1:26", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
-			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
-			{"no route to it", "", "127.0.0.1:2000=203.0.113.1:25", 3, ok + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
-			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3, ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
-			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3, ok + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
-			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1", "127.0.0.1:2000=127.0.0.1:25", 0,
+			{"all is set up", "", "127.0.0.1:2000=127.0.0.1:25", 0,
+				ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+			{"another program listens there", "", "127.0.0.1:25=127.0.0.2:25", 3,
+				ok + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
+			{"no listener", "", "127.0.0.1:2000=127.0.0.1:26", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
+			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
+			{"no route to it", "", "127.0.0.1:2000=203.0.113.1:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
+			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
+			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
+			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1",
+				"127.0.0.1:2000=127.0.0.1:25", 0,
 				ok + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
 		} {
 			if tt.do != "" {
@@ -405,7 +418,8 @@ func TestDoctorWithoutCapability(t *testing.T) {
 		}
 		// The second setpriv is root without capabilities, so it is like an ordinary user.
 		as := func(words ...string) lab.Command {
-			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot", "--inh-caps", "-all", "setpriv"}, words, []string{program})}
+			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot",
+				"--inh-caps", "-all", "setpriv"}, words, []string{program})}
 		}
 		for _, tt := range []struct {
 			name   string
@@ -438,7 +452,8 @@ func TestDoctorFixesDivertedConnections(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)
-		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2", "--transparent", "--allow-destination", "10.2.0.0/16"}
+		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2",
+			"--transparent", "--allow-destination", "10.2.0.0/16"}
 		g := lab.StartGateway(t, flags...)
 		s.refuses(t, "203.0.113.7:1000")
 		broken := diagnosed(t, 0, flags...)
@@ -447,11 +462,13 @@ func TestDoctorFixesDivertedConnections(t *testing.T) {
 		}
 		lab.Shell(t, prescribed(broken))
 		fixed := diagnosed(t, 0, flags...)
-		if !strings.Contains(fixed, "ok      connections are handed to it") || !strings.Contains(fixed, "ok      the rules for it are in force") {
+		if !strings.Contains(fixed, "ok      connections are handed to it") ||
+			!strings.Contains(fixed, "ok      the rules for it are in force") {
 			t.Errorf("after the fix the doctor says\n%s", fixed)
 		}
 		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))
 		converse(t, from, server.Next(t))
-		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", "10.2.1.7:25", "transparent", "true")
+		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", "10.2.1.7:25",
+			"transparent", "true")
 	})
 }

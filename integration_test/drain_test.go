@@ -89,8 +89,9 @@ func TestDrainDelay(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		lab.Redis(t, "127.0.0.1:3000")
-		long := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "1h")
-		short := lab.StartGateway(t, "--forward", "127.0.0.1:2001=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "200ms")
+		long := plainGateway(t, "--drain-delay", "1h")
+		short := lab.StartGateway(t, "--forward", "127.0.0.1:2001=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--drain-delay", "200ms")
 		for _, g := range []*lab.Gateway{long, short} {
 			g.Signal(syscall.SIGTERM)
 			g.WaitLine(t, "drain")
@@ -127,7 +128,7 @@ func TestDrainUnderLoad(t *testing.T) {
 // to be not ready and to serve connections all the same.
 func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 	t.Helper()
-	g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", delay.String(),
+	g := plainGateway(t, "--drain-delay", delay.String(),
 		"--admin", adminAt, "--access-log", "off", "--log-level", "info")
 	load := startLoad(t, "127.0.0.1:2000", 8)
 	load.goesOn()
@@ -143,7 +144,8 @@ func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 			t.Fatalf("a connection failed with %v, want it refused", err)
 		}
 	}
-	t.Logf("%d served, %d of them while not ready, %d refused", load.served.Load(), load.served.Load()-notReady, len(load.failures))
+	t.Logf("%d served, %d of them while not ready, %d refused", load.served.Load(), load.served.Load()-notReady,
+		len(load.failures))
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}

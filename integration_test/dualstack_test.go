@@ -72,12 +72,15 @@ func TestPlainFamilyMismatch(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		four, six := lab.Listen(t, "127.0.0.1:3000"), lab.Listen(t, "[::1]:3000")
-		g := lab.StartGateway(t, "--forward", ":2000=127.0.0.1:3000", "--forward", ":2001=[::1]:3000", "--trust", "127.0.0.1", "--trust", "::1")
+		g := lab.StartGateway(t, "--forward", ":2000=127.0.0.1:3000", "--forward", ":2001=[::1]:3000", "--trust", "127.0.0.1",
+			"--trust", "::1")
 		for _, balancer := range []netip.AddrPort{client4, client6} {
 			converse(t, lab.Send(t, in(balancer, 2000), lab.V1(client6, dest6)), four.Next(t))
-			g.NextConnection(t).Expect(t, "outcome", "ok", "client", client6.String(), "backend", four.Addr, "transparent", "false", "mapped", "")
+			g.NextConnection(t).Expect(t, "outcome", "ok", "client", client6.String(), "backend", four.Addr,
+				"transparent", "false", "mapped", "")
 			converse(t, lab.Send(t, in(balancer, 2001), lab.V1(client4, dest4)), six.Next(t))
-			g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", six.Addr, "transparent", "false", "mapped", "")
+			g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", six.Addr,
+				"transparent", "false", "mapped", "")
 		}
 	})
 }
@@ -124,7 +127,8 @@ func TestWithoutIPv6(t *testing.T) {
 			} {
 				from := lab.Send(t, in(client4, row.port), row.header)
 				behind := server.Next(t)
-				if got := lab.Peer(behind); row.sees != "" && got.String() != row.sees || row.sees == "" && !got.Addr().IsLoopback() {
+				if got := lab.Peer(behind); row.sees != "" && got.String() != row.sees ||
+					row.sees == "" && !got.Addr().IsLoopback() {
 					t.Errorf("%s, port %d: the backend saw %v, want %s", tt.name, row.port, got, row.sees)
 				}
 				converse(t, from, behind)
@@ -139,7 +143,8 @@ func TestWithoutIPv6(t *testing.T) {
 		if code != 1 {
 			t.Errorf("an IPv6-only listener: exit code %d, %s", code, output)
 		}
-		wantMatch(t, lab.Line{"output": output}, "output", "(?s)listen on .*::1.*:2000: address family not supported.*hint: this host has no IPv6")
+		wantMatch(t, lab.Line{"output": output}, "output",
+			"(?s)listen on .*::1.*:2000: address family not supported.*hint: this host has no IPv6")
 	})
 }
 

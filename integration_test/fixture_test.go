@@ -27,6 +27,14 @@ var (
 	dest6   = netip.MustParseAddrPort("[2001:db8::1]:443")
 )
 
+// plainGateway starts a gateway from 127.0.0.1:2000 to 127.0.0.1:3000 that trusts
+// 127.0.0.1, with more flags.
+func plainGateway(t *testing.T, flags ...string) *lab.Gateway {
+	t.Helper()
+	all := []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1"}
+	return lab.StartGateway(t, append(all, flags...)...)
+}
+
 // dialFrom connects from source, an address in the namespace. A deadline bounds all
 // reads and writes.
 func dialFrom(t *testing.T, source, address string) *net.TCPConn {

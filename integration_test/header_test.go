@@ -61,7 +61,7 @@ func TestUntrustedPass(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--untrusted", "pass")
+		g := plainGateway(t, "--untrusted", "pass")
 		conn := dialFrom(t, "127.0.0.66", "127.0.0.1:2000")
 		forged := string(lab.V1(client4, dest4))
 		write(t, conn, []byte(forged))
@@ -81,8 +81,9 @@ func TestNoHeader(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "0")
-		for _, first := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x02\x00", "SSH-2.0-OpenSSH\r\n", "\n", "\r\n"} {
+		g := plainGateway(t, "--header-timeout", "0")
+		for _, first := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x02\x00",
+			"SSH-2.0-OpenSSH\r\n", "\n", "\r\n"} {
 			conn := lab.Dial(t, "127.0.0.1:2000")
 			conn.Write([]byte(first))
 			if first == "\r\n" { // the beginning of a version 2 header
@@ -109,7 +110,7 @@ func TestHeaderTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "2s")
+		g := plainGateway(t, "--header-timeout", "2s")
 		timely := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 
@@ -176,14 +177,16 @@ func TestHeaderPolicies(t *testing.T) {
 		{"v1 where v2 is accepted", v1, []string{"--accept", "v2"}, "unsupported", "v1 not accepted", ""},
 		{"v2 where v2 is accepted", v2, []string{"--accept", "v2"}, "ok", "", client4.String()},
 		{"v2 where v1 is accepted", v2, []string{"--accept", "v1"}, "unsupported", "v2 not accepted", ""},
-		{"v2 without the checksum that is required", v2, []string{"--require-checksum"}, "bad_checksum", "CRC32C missing", ""},
+		{"v2 without the checksum that is required", v2, []string{"--require-checksum"}, "bad_checksum", "CRC32C missing",
+			""},
 		{"v1 where a checksum is required of v2", v1, []string{"--require-checksum"}, "ok", "", client4.String()},
 		{"an IPv4 address in a TCP6 line", nginx, nil, "malformed", "ipv4 address in a TCP6 line", ""},
 		{"an IPv4 address in a TCP6 line, allowed", nginx, []string{"--v1-ipv4-in-tcp6"}, "ok", "", "[2001:db8::9]:4711"},
 		{"131 bytes", long, []string{"--max-header", "131"}, "ok", "", client4.String()},
 		{"131 bytes, one too many", long, []string{"--max-header", "130"}, "too_long", "header longer than allowed", ""},
 		{"two headers of two", v1 + v2, []string{"--headers", "2"}, "ok", "", client4.String()},
-		{"the second of two names the client", string(lab.V2(client6, dest6)) + v1, []string{"--headers", "2"}, "ok", "", client4.String()},
+		{"the second of two names the client", string(lab.V2(client6, dest6)) + v1, []string{"--headers", "2"}, "ok", "",
+			client4.String()},
 		{"two headers, the second bad", v1 + "GET /\r\n", []string{"--headers", "2"}, "not_proxy", "no PROXY signature", ""},
 		{"LOCAL", local, nil, "ok", "", "peer"},
 		{"UNKNOWN", unknown, nil, "ok", "", "peer"},
@@ -237,7 +240,7 @@ func TestLocalClose(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--local", "close")
+		g := plainGateway(t, "--local", "close")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.Local())
 		wantClosed(t, conn)
 		conn.Close()
@@ -289,7 +292,7 @@ func TestDetails(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		const authority = "a\n{\"\x00\x1b[31m\xff"
 		tlvs := tlv(0x02, authority)
 		tlvs = append(tlvs, tlv(0xEA, "\x01vpce-08d2bf15fac5001c9")...)

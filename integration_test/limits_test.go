@@ -29,7 +29,8 @@ func TestManyConnections(t *testing.T) {
 		needDescriptors(t, 2*sessions+100)
 		lab.Echo(t, "127.0.0.1:3000")
 		// The race detector needs memory of its own.
-		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--trust", "127.0.0.1")
 		conns := make([]net.Conn, 0, sessions)
 		open := func(n int) {
 			for range n {
@@ -105,7 +106,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		g := plainGateway(t,
 			"--max-connections", "1000", "--connect-timeout", "1s")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, first, "first")
@@ -189,7 +190,7 @@ func TestMaxConnectionsPerClient(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--max-connections-per-client", "1")
+		g := plainGateway(t, "--max-connections-per-client", "1")
 		header := func(client string) []byte { return lab.V2(netip.MustParseAddrPort(client), dest4) }
 		first := lab.Send(t, "127.0.0.1:2000", header("192.0.2.9:1"))
 		backend.Next(t)
@@ -217,7 +218,7 @@ func TestMaxWaiting(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1",
+		g := plainGateway(t, "--loops", "1",
 			"--max-waiting", "4", "--max-connections", "10", "--header-timeout", "0")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, first, "first")
@@ -255,7 +256,8 @@ func TestAcceptRate(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--accept-rate", "1/3")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8",
+			"--accept-rate", "1/3")
 		header := lab.V2(client4, dest4)
 		first := lab.Send(t, "127.0.0.1:2000", header, []byte("first"))
 		wantRead(t, first, "first")

@@ -30,7 +30,8 @@ func wantMetrics(t *testing.T, lines ...string) {
 			t.Fatal(code, body)
 		}
 		text = "\n" + body
-		missing = slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return strings.Contains(text, "\n"+line+"\n") })
+		missing = slices.DeleteFunc(slices.Clone(lines),
+			func(line string) bool { return strings.Contains(text, "\n"+line+"\n") })
 		return len(missing) == 0
 	})
 }
@@ -43,7 +44,8 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3004")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000-2009=127.0.0.1:3000-3009", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000-2009=127.0.0.1:3000-3009", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		conn := lab.Send(t, "127.0.0.1:2004", lab.V2(client4, dest4), []byte("hello"))
 		behind := backend.Next(t)
 		wantRead(t, behind, "hello")
@@ -70,7 +72,8 @@ func TestMetrics(t *testing.T) {
 			return fmt.Sprintf("unproxy_connections_closed_total{%s,outcome=%q,phase=%q} 1", forward, outcome, phase)
 		}
 		wantMetrics(t,
-			closed("ok", "relay"), closed("not_proxy", "header"), closed("backend_refused", "dial"), closed("untrusted", "trust"),
+			closed("ok", "relay"), closed("not_proxy", "header"), closed("backend_refused", "dial"),
+			closed("untrusted", "trust"),
 			`unproxy_connections_accepted_total{`+forward+`} 4`,
 			`unproxy_connections_active{`+forward+`} 0`,
 			`unproxy_headers_total{command="proxy",`+forward+`,version="1"} 1`,
@@ -84,7 +87,8 @@ func TestMetrics(t *testing.T) {
 func TestMetricsTable(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000",
+			"--trust", "127.0.0.1", "--admin", adminAt)
 		_, text := adminGet(t, adminAt, "/metrics")
 		var existing []string
 		for _, help := range regexp.MustCompile(`(?m)^# HELP (unproxy_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1) {
@@ -95,7 +99,8 @@ func TestMetricsTable(t *testing.T) {
 		slices.Sort(existing)
 		slices.Sort(documented)
 		if len(existing) < 15 || !slices.Equal(documented, existing) {
-			t.Errorf("docs/metrics.md has\n%s\nand the gateway\n%s", strings.Join(documented, "\n"), strings.Join(existing, "\n"))
+			t.Errorf("docs/metrics.md has\n%s\nand the gateway\n%s", strings.Join(documented, "\n"),
+				strings.Join(existing, "\n"))
 		}
 	})
 }

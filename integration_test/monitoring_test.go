@@ -66,7 +66,8 @@ func TestRefusedMeansTheSame(t *testing.T) {
 		}
 	}
 	want := `outcome!~"` + strings.Join(served, "|") + `"`
-	for _, file := range []string{"../scripts/monitoring/alerts.yml", "../scripts/monitoring/dashboard.json", "../docs/metrics.md"} {
+	for _, file := range []string{"../scripts/monitoring/alerts.yml", "../scripts/monitoring/dashboard.json",
+		"../docs/metrics.md"} {
 		text := strings.ReplaceAll(string(readFile(t, file)), `\"`, `"`)
 		for _, selector := range names(text, `(outcome!~"[^"]*")`) {
 			if selector != want {

@@ -23,7 +23,7 @@ import (
 func session(t *testing.T, flags ...string) (g *lab.Gateway, conn, behind *net.TCPConn) {
 	t.Helper()
 	backend := lab.Listen(t, "127.0.0.1:3000")
-	g = lab.StartGateway(t, append([]string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1"}, flags...)...)
+	g = plainGateway(t, flags...)
 	conn = lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 	return g, conn, backend.Next(t)
 }
@@ -131,7 +131,8 @@ func TestBulk(t *testing.T) {
 				t.Errorf("%s: the bytes that arrived differ from those that were sent, or %v", r.way, r.err)
 			}
 		}
-		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(float64(size)), "bytes_out", fmt.Sprint(float64(size)))
+		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(float64(size)),
+			"bytes_out", fmt.Sprint(float64(size)))
 	})
 }
 
@@ -188,7 +189,8 @@ func TestIdleTimeout(t *testing.T) {
 				write(t, busy, []byte("x"))
 			}
 		}
-		g.NextConnection(t).Expect(t, "outcome", "idle_timeout", "phase", "relay", "by", "timeout", "client", client4.String())
+		g.NextConnection(t).Expect(t, "outcome", "idle_timeout", "phase", "relay", "by", "timeout",
+			"client", client4.String())
 		write(t, busy, []byte("x"))
 		reset(t, busy)
 		g.NextConnection(t).Expect(t, "outcome", "reset", "client", client6.String())

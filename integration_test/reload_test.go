@@ -29,11 +29,13 @@ func TestReloadByRequest(t *testing.T) {
 		}
 		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
-		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError ||
+			!strings.Contains(body, "trust:2: ") {
 			t.Errorf("with a broken list: %d %s", code, body)
 		}
 		_, metrics := adminGet(t, adminAt, "/metrics")
-		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`, `unproxy_trust_reloads_total{result="failure"} 1`} {
+		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`,
+			`unproxy_trust_reloads_total{result="failure"} 1`} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
 				t.Errorf("the metrics lack %q", line)
 			}
@@ -100,7 +102,8 @@ func TestCutUntrusted(t *testing.T) {
 		g.Signal(syscall.SIGHUP)
 		wantReset(t, gone)
 		wantReset(t, behindGone)
-		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "the peer is not trusted any more")
+		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway",
+			"reason", "the peer is not trusted any more")
 		write(t, stays, []byte("still here"))
 		wantRead(t, behindStays, "still here")
 	})
@@ -134,7 +137,8 @@ func TestReloadInterval(t *testing.T) {
 		publish("v1", "127.0.0.2\n")
 		link("..data/list", "list")
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"),
+			"--reload-interval", "100ms")
 		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
 		g.WaitLogs(t, reloadedMessage, 1)

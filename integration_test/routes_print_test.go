@@ -86,13 +86,15 @@ func useNetworkd(t *testing.T, text string) {
 	}
 	// With a read-only /sys it does not wait for udev.
 	lab.Output(t, "mount", "-t", "sysfs", "-o", "ro", "none", "/sys")
-	for _, dir := range []string{"/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp", "/run/systemd/network"} {
+	for _, dir := range []string{"/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp",
+		"/run/systemd/network"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	network, _, _ := strings.Cut(text, "# /etc/nftables.conf")
-	if err := os.WriteFile(filepath.Join("/etc/systemd/network", "50-unproxy.network"), []byte(network), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join("/etc/systemd/network", "50-unproxy.network"), []byte(network),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	lab.Start(t, lab.Command{Name: networkd})

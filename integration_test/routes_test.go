@@ -99,7 +99,8 @@ func TestRoutesApplyKilled(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		outsider(t)
-		flags := []string{"--forward", "127.0.0.1:2000=[::1]:25,10.0.0.1:25,[fd00::1]:25", "--trust", "127.0.0.1", "--transparent"}
+		flags := []string{"--forward", "127.0.0.1:2000=[::1]:25,10.0.0.1:25,[fd00::1]:25", "--trust", "127.0.0.1",
+			"--transparent"}
 		for port := range 20 {
 			flags = append(flags, "--forward", fmt.Sprintf("127.0.0.1:%d=127.0.0.1:%d", 3000+port, 4000+2*port))
 		}

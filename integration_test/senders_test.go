@@ -28,7 +28,8 @@ func TestHAProxySends(t *testing.T) {
 	}{
 		{"version 1", "send-proxy", "1", nil, false},
 		{"version 2", "send-proxy-v2", "2", nil, false},
-		{"version 2 with a checksum and a unique id", "send-proxy-v2 proxy-v2-options crc32c,unique-id", "2", []string{"--require-checksum"}, true},
+		{"version 2 with a checksum and a unique id", "send-proxy-v2 proxy-v2-options crc32c,unique-id", "2",
+			[]string{"--require-checksum"}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestHAProxySendsTLS(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "haproxy", "redis-server")
 		lab.Redis(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--require-checksum")
+		g := plainGateway(t, "--require-checksum")
 		ca := newAuthority(t)
 		lab.HAProxy(t, haproxyPreamble+fmt.Sprintf(`
 listen tls
@@ -108,7 +109,7 @@ func TestHAProxyChain(t *testing.T) {
 		lab.Require(t, "haproxy", "nginx", "sshd", "ssh", "curl")
 		content := webServer(t, 1<<20, "127.0.0.1:4000")
 		sshd := lab.StartSSHD(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		lab.HAProxy(t, haproxyPreamble+`
 listen outer
   bind 127.0.0.1:1000
@@ -153,7 +154,7 @@ func TestHAProxyChecks(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				lab.Require(t, "haproxy", "nginx")
 				webServer(t, 10, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+				g := plainGateway(t)
 				socket := checkingHAProxy(t, test.check)
 				for range 3 {
 					line := g.NextConnection(t)
@@ -177,7 +178,7 @@ func TestChecksWithoutHeader(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "haproxy", "nginx")
 		webServer(t, 10, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		wantUp(t, checkingHAProxy(t, "server s 127.0.0.1:2000 check inter 50ms port 2000 send-proxy-v2"))
 		for _, end := range []func(*net.TCPConn){
 			func(c *net.TCPConn) { c.Close() },
@@ -233,7 +234,7 @@ func TestHAProxyUnknown(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				lab.Require(t, "haproxy", "redis-server")
 				lab.Redis(t, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--unknown", policy)
+				g := plainGateway(t, "--unknown", policy)
 				entry := filepath.Join(t.TempDir(), "entry")
 				lab.HAProxy(t, haproxyPreamble+"listen in\n  bind unix@"+entry+"\n  server s 127.0.0.1:2000 send-proxy\n")
 				conn := dialUnix(t, entry)
@@ -266,7 +267,7 @@ func TestNginxSends(t *testing.T) {
 				lab.Require(t, "nginx", "redis-server")
 				netns.IP(t, "-6 address add fd00::9/128 dev lo nodad")
 				lab.Redis(t, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+				g := plainGateway(t)
 				nginxStream(t, path.entry, "127.0.0.1:2000")
 				conn := dialFrom(t, path.client, path.entry)
 				redisCarries(t, conn, 1<<20)

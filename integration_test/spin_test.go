@@ -31,7 +31,7 @@ func TestSpin(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				lab.Echo(t, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1", "--spin", row.flag)
+				g := plainGateway(t, "--loops", "1", "--spin", row.flag)
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				slept, exchanges := sleepsOfTheLoop(t, g.PID(), func() {
 					write(t, conn, []byte("ball"))

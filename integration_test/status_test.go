@@ -88,7 +88,7 @@ func TestCutByTheOperator(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		g := plainGateway(t, "--admin", adminAt)
 		var conns, behind []*net.TCPConn
 		for i := range 3 {
 			client := netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i))
@@ -106,7 +106,8 @@ func TestCutByTheOperator(t *testing.T) {
 			t.Fatalf("found %+v", found)
 		}
 		c := found.Connections[0]
-		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" || c.Forward != "127.0.0.1:2000" ||
+		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" ||
+			c.Forward != "127.0.0.1:2000" ||
 			c.Peer != conns[2].LocalAddr().String() || c.State != "relaying" || c.BytesIn != 300 || c.Version != 2 {
 			t.Errorf("the connection is listed as %+v", c)
 		}
@@ -115,7 +116,8 @@ func TestCutByTheOperator(t *testing.T) {
 		}
 		wantReset(t, conns[2])
 		wantReset(t, behind[2])
-		g.NextConnection(t).Expect(t, "id", c.ID, "outcome", "reset", "by", "gateway", "phase", "relay", "reason", "cut by the operator")
+		g.NextConnection(t).Expect(t, "id", c.ID, "outcome", "reset", "by", "gateway", "phase", "relay",
+			"reason", "cut by the operator")
 		if code := cut(t, c.ID); code != http.StatusNotFound {
 			t.Errorf("DELETE again: %d", code)
 		}
@@ -156,8 +158,10 @@ func TestStatus(t *testing.T) {
 		if fmt.Sprint(hits) != "map[127.0.0.1:1 127.0.0.2:1 cloudflare:0]" {
 			t.Errorf("hits %v", hits)
 		}
-		if len(s.Refusals) != 2 || s.Refusals[0].Outcome != "untrusted" || s.Refusals[0].Peer != "127.0.0.3" || s.Refusals[0].Count != 3 ||
-			s.Refusals[1].Outcome != "not_proxy" || s.Refusals[1].Sample != `"GET / HTTP/1.1\r\n"` || s.Refusals[1].Remedy == "" {
+		if len(s.Refusals) != 2 || s.Refusals[0].Outcome != "untrusted" || s.Refusals[0].Peer != "127.0.0.3" ||
+			s.Refusals[0].Count != 3 ||
+			s.Refusals[1].Outcome != "not_proxy" || s.Refusals[1].Sample != `"GET / HTTP/1.1\r\n"` ||
+			s.Refusals[1].Remedy == "" {
 			t.Errorf("refusals %+v", s.Refusals)
 		}
 	})
@@ -174,7 +178,7 @@ func TestListUnderLoad(t *testing.T) {
 		const sessions = 2000
 		needDescriptors(t, 2*sessions+200)
 		lab.Echo(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		plainGateway(t, "--admin", adminAt)
 		stop, asking := make(chan struct{}), make(chan error, 1)
 		go func() {
 			client := adminClient(adminAt)
@@ -216,7 +220,8 @@ func TestFindings(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		codes := func() (all []string, s admin.Status) {
 			t.Helper()
 			adminJSON(t, "/status.json", &s)

@@ -33,7 +33,8 @@ func TestNotify(t *testing.T) {
 		rewrite(t, list, "nobody at all\n")
 		g.Signal(syscall.SIGHUP)
 		systemd.WaitMessage(t, "RELOADING=1")
-		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
+		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "the last reload failed") ||
+			!strings.Contains(m, list+":1") {
 			t.Errorf("after a broken list systemd received %q", m)
 		}
 
@@ -41,7 +42,8 @@ func TestNotify(t *testing.T) {
 		behind := backend.Next(t)
 		g.Signal(syscall.SIGTERM)
 		stopping := systemd.WaitMessage(t, "STOPPING=1")
-		if !strings.Contains(stopping, "draining: 1 connection left") || !strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
+		if !strings.Contains(stopping, "draining: 1 connection left") ||
+			!strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
 			t.Errorf("systemd received %q", stopping)
 		}
 		systemd.WaitMessage(t, "STATUS=draining: 1 connection left, cut in 59m")
@@ -101,7 +103,8 @@ func TestActivation(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
-		tcp, local, spare := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path), lab.Socket(t, "tcp", "127.0.0.1:2001")
+		tcp, local, spare := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path),
+			lab.Socket(t, "tcp", "127.0.0.1:2001")
 		service := func() *lab.Gateway {
 			return lab.StartGatewayAs(t, lab.Activated(t, "tcp:local:spare", tcp, local, spare),
 				"--forward", "systemd:local=127.0.0.1:3000", "--forward", "systemd:tcp=127.0.0.1:3000", "--trust", "127.0.0.1")
@@ -111,7 +114,8 @@ func TestActivation(t *testing.T) {
 			t.Errorf("listening on %s", a)
 		}
 		first.WaitLog(t, "a socket was handed over that no forward takes").
-			Expect(t, "level", "warn", "socket", "systemd:spare", "hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
+			Expect(t, "level", "warn", "socket", "systemd:spare",
+				"hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, backend.Next(t), "first")
 		conn.Close()
@@ -182,8 +186,9 @@ func TestSocketActivate(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "systemd-socket-activate")
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		p := lab.Start(t, lab.Command{Name: "systemd-socket-activate", Args: []string{"--listen=127.0.0.1:2000", "--fdname=web",
-			lab.Binary(t), "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
+		p := lab.Start(t, lab.Command{Name: "systemd-socket-activate",
+			Args: []string{"--listen=127.0.0.1:2000", "--fdname=web",
+				lab.Binary(t), "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
 		lab.WaitListening(t, "127.0.0.1:2000")
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("wake up"))
 		wantRead(t, backend.Next(t), "wake up")

@@ -40,8 +40,10 @@ var places = []place{
 	{name: "dedicated address", backends: [2]string{"198.51.100.5:25", "[fd51::5]:25"}},
 	{name: "own address", backends: [2]string{"10.0.0.1:25", "[fd00::1]:25"}, outsiders: true},
 	{name: "container", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container},
-	{name: "container behind a router", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container, forwards: true, outsiders: true},
-	{name: "container on a bridge", backends: [2]string{"172.17.0.2:25", "[fd17::2]:25"}, host: bridged, forwards: true, outsiders: true},
+	{name: "container behind a router", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container,
+		forwards: true, outsiders: true},
+	{name: "container on a bridge", backends: [2]string{"172.17.0.2:25", "[fd17::2]:25"}, host: bridged, forwards: true,
+		outsiders: true},
 }
 
 // outsider sets up the network of the gateway's host and returns the outsider.
@@ -120,8 +122,8 @@ func (p place) machine(t *testing.T) *lab.Host {
 
 // flags returns the flags of a gateway in front of the place.
 func (p place) flags() []string {
-	return []string{"--forward", "127.0.0.1:2000=" + p.backends[0] + "," + p.backends[1], "--trust", "127.0.0.1", "--transparent",
-		"--connect-timeout", "700ms"}
+	return []string{"--forward", "127.0.0.1:2000=" + p.backends[0] + "," + p.backends[1], "--trust", "127.0.0.1",
+		"--transparent", "--connect-timeout", "700ms"}
 }
 
 // stage sets up the network of the gateway's host, the backends of the places, and one
@@ -163,7 +165,8 @@ func wantSeenAt(t *testing.T, g *lab.Gateway, listener string) {
 		c := lab.Send(t, listener, headerOf(client), []byte(whoAsk))
 		reply, err := io.ReadAll(c)
 		c.Close()
-		if want := fmt.Sprintf("hello %s port %d\n", client.Addr(), client.Port()); err != nil || !strings.HasSuffix(string(reply), want) {
+		if want := fmt.Sprintf("hello %s port %d\n", client.Addr(), client.Port()); err != nil ||
+			!strings.HasSuffix(string(reply), want) {
 			t.Errorf("the backend answered %q, %v; want %q", reply, err, want)
 		}
 		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client.String(), "transparent", "true")
@@ -295,7 +298,8 @@ func TestRoutesScript(t *testing.T) {
 // neighbour takes a moment.
 func answers(t *testing.T, p place) bool {
 	for _, address := range p.backends {
-		if _, code := lab.RunGateway(t, "probe", "--to", address, "--no-header", "--send", whoAsk, "--timeout", "1s"); code != 0 {
+		if _, code := lab.RunGateway(t, "probe", "--to", address, "--no-header", "--send", whoAsk,
+			"--timeout", "1s"); code != 0 {
 			return false
 		}
 	}

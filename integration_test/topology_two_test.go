@@ -42,7 +42,8 @@ func mac(t *testing.T, h *lab.Host) string {
 // gatewayOn starts a transparent gateway on a host, in front of the backends.
 func gatewayOn(t *testing.T, h *lab.Host, backends string) *lab.Gateway {
 	t.Helper()
-	flags := []string{"--forward", ":2000=" + backends, "--trust", "10.9.0.254", "--transparent", "--connect-timeout", "700ms",
+	flags := []string{"--forward", ":2000=" + backends, "--trust", "10.9.0.254",
+		"--transparent", "--connect-timeout", "700ms",
 		"--drain-timeout", "100ms"} // a host may be down at the end
 	h.Output(t, append([]string{lab.Binary(t), "routes", "apply"}, flags...)...)
 	return lab.StartGatewayOn(t, h, flags...)
@@ -74,7 +75,8 @@ func TestTwoGateways(t *testing.T) {
 		await.Until(t, "the backend answers the router and the gateways", func() bool {
 			ok := true
 			for _, h := range append(hosts, router) {
-				_, code := lab.Run(t, h.On(lab.Command{Name: lab.Binary(t), Args: []string{"probe", "--to", "[fd09::2]:25", "--no-header", "--timeout", "1s"}}))
+				_, code := lab.Run(t, h.On(lab.Command{Name: lab.Binary(t),
+					Args: []string{"probe", "--to", "[fd09::2]:25", "--no-header", "--timeout", "1s"}}))
 				ok = ok && code == 0
 			}
 			return ok
@@ -150,7 +152,8 @@ func TestTwoGatewaysByTunnel(t *testing.T) {
 			h.IP(t, "-6 route add fd07::2/128 dev tunnel")
 			gatewayOn(t, h, backends)
 			if number == 6 {
-				script := h.Output(t, lab.Binary(t), "routes", "print", "--backend-host", "--gateway", "dev:to5", "--gateway", "dev:to6",
+				script := h.Output(t, lab.Binary(t), "routes", "print", "--backend-host", "--gateway", "dev:to5",
+					"--gateway", "dev:to6",
 					"--forward", ":2000="+backends, "--trust", "10.9.0.254", "--transparent")
 				backend.Shell(t, script)
 			}

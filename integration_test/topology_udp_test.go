@@ -54,7 +54,8 @@ func TestTopologiesUDP(t *testing.T) {
 					for _, filter := range []string{"0", "1", "2"} {
 						for _, mark := range []string{"0", "1"} {
 							reversePath(t, filter, mark)
-							await.Until(t, fmt.Sprintf("rp_filter %s, src_valid_mark %s: %s answers %v", filter, mark, p.backends[i], client),
+							await.Until(t, fmt.Sprintf("rp_filter %s, src_valid_mark %s: %s answers %v", filter, mark, p.backends[i],
+								client),
 								func() bool { return exchange(t, client, p.backends[i]) })
 						}
 					}

@@ -57,7 +57,8 @@ func TestTProxyOriginalDestination(t *testing.T) {
 					t.Errorf("%s to %s: %v arrived at %v", tt.name, sent, got, reached(behind))
 				}
 				converse(t, from, behind)
-				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent, "backend", sent)
+				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent,
+					"backend", sent)
 			}
 			stop(t, g)
 		}
@@ -106,7 +107,8 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 			t.Errorf("the server was contacted %d times", n)
 		}
 		// Without tproxy the original destination is unknown.
-		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass", "--allow-destination", "10.0.0.0/8")
+		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass",
+			"--allow-destination", "10.0.0.0/8")
 		s.rejected(t, "10.1.0.1:7000", nil)
 		g.NextConnection(t).Expect(t, "outcome", "no_address", "destination", "")
 	})
@@ -136,7 +138,8 @@ func TestTProxyUnderLoad(t *testing.T) {
 				tellAddresses(t, fmt.Sprintf(":%d", port))
 			}
 		})
-		lab.StartGateway(t, inlineFlags("--trust", "192.0.2.1", "--untrusted", "pass", "--transparent", "--access-log", "off")...)
+		lab.StartGateway(t, inlineFlags("--trust", "192.0.2.1", "--untrusted", "pass",
+			"--transparent", "--access-log", "off")...)
 		var running sync.WaitGroup
 		for worker := range workers {
 			random := rand.New(rand.NewPCG(uint64(worker), 1))

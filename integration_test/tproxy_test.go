@@ -65,7 +65,8 @@ const tproxyListener = ":7000=header?tproxy&redirect=203.0.113.0/24:1000-2000&re
 // tproxyRules returns the documented rules that divert connections to tproxyListener.
 func tproxyRules(t *testing.T) string {
 	t.Helper()
-	if documentation := string(readFile(t, "../docs/transparent.md")); !strings.Contains(documentation, "'"+tproxyListener+"'") {
+	if documentation := string(readFile(t, "../docs/transparent.md")); !strings.Contains(documentation,
+		"'"+tproxyListener+"'") {
 		t.Fatalf("docs/transparent.md does not have the listener %s", tproxyListener)
 	}
 	return documentedScript(t, "transparent.md", "Rules for the listener")
@@ -155,7 +156,8 @@ func TestTProxy(t *testing.T) {
 				t.Errorf("sent to %s, for %v: %v arrived at %v, want %v", row.sent, to, lab.Peer(server), got, client)
 			}
 			converse(t, from, server)
-			g.NextConnection(t).Expect(t, "outcome", "ok", "forward", ":7000", "peer", from.LocalAddr().String(), "client", client.String(),
+			g.NextConnection(t).Expect(t, "outcome", "ok", "forward", ":7000", "peer", from.LocalAddr().String(),
+				"client", client.String(),
 				"destination", row.to, "backend", row.to, "transparent", "true", "source", "", "mapped", "")
 		}
 		for _, address := range []string{
@@ -239,7 +241,8 @@ func TestTProxyRulesRemoved(t *testing.T) {
 		if rules(t) == before {
 			t.Error("the script did not add rules")
 		}
-		lab.Shell(t, documentedScript(t, "transparent.md", "Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
+		lab.Shell(t, documentedScript(t, "transparent.md",
+			"Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
 		if after := rules(t); after != before {
 			t.Errorf("the rules before:\n%sand after:\n%s", before, after)
 		}
@@ -254,13 +257,15 @@ func TestTProxyToLoopback(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)
-		g := lab.StartGateway(t, "--trust", "10.1.0.2", "--trust", "fd01::2", "--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16",
+		g := lab.StartGateway(t, "--trust", "10.1.0.2", "--trust", "fd01::2", "--allow-destination", "10.2.0.0/16",
+			"--allow-destination", "fd02::/16",
 			"--forward", "127.0.0.1:7000=header?tproxy&redirect=203.0.113.0/24:1000-2000",
 			"--forward", "[::1]:7000=header?tproxy&redirect=[2001:db8:113::/48]:1000-2000")
 		lab.Shell(t, strings.NewReplacer(
 			"tproxy ip to :7000", "tproxy ip to 127.0.0.1:7000",
 			"tproxy ip6 to :7000", "tproxy ip6 to [::1]:7000",
-			"fib daddr type local tcp dport 20000-29999 tproxy to :7000", "meta nfproto ipv4 fib daddr type local tcp dport 20000-29999 tproxy ip to 127.0.0.1:7000",
+			"fib daddr type local tcp dport 20000-29999 tproxy to :7000",
+			"meta nfproto ipv4 fib daddr type local tcp dport 20000-29999 tproxy ip to 127.0.0.1:7000",
 		).Replace(tproxyRules(t)))
 		for _, row := range []struct{ sent, to, forward string }{
 			{"203.0.113.7:1000", "10.2.1.7:25", "127.0.0.1:7000"},

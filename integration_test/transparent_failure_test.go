@@ -81,14 +81,17 @@ func TestTransparentWithoutCapability(t *testing.T) {
 		}{
 			{"transparent", transparentFlags("127.0.0.1:25"), "IP_TRANSPARENT"},
 			{"mark", []string{"--forward", "127.0.0.1:0=127.0.0.1:25", "--trust", "127.0.0.1", "--mark", "7"}, "SO_MARK"},
-			{"tproxy alone", []string{"--forward", "127.0.0.1:2000=127.0.0.1:25", "--trust", "127.0.0.1", "--tproxy", "--redirect", ":25"}, "IP_TRANSPARENT"},
-			{"transparent by key", []string{"--forward", "127.0.0.1:0=127.0.0.1:25?transparent=on", "--trust", "127.0.0.1"}, "IP_TRANSPARENT"},
+			{"tproxy alone", []string{"--forward", "127.0.0.1:2000=127.0.0.1:25", "--trust", "127.0.0.1",
+				"--tproxy", "--redirect", ":25"}, "IP_TRANSPARENT"},
+			{"transparent by key", []string{"--forward", "127.0.0.1:0=127.0.0.1:25?transparent=on", "--trust", "127.0.0.1"},
+				"IP_TRANSPARENT"},
 		} {
 			output, code := lab.Run(t, lab.Command{Name: lab.Binary(t), Args: tt.flags, Limit: true})
 			if code != 1 && code != 2 {
 				t.Errorf("%s: exit code %d, want 1 or 2", tt.name, code)
 			}
-			for _, want := range []string{"unproxy: error: ", tt.want, "CAP_NET_RAW", "unproxy: hint: ", "AmbientCapabilities=CAP_NET_RAW"} {
+			for _, want := range []string{"unproxy: error: ", tt.want, "CAP_NET_RAW", "unproxy: hint: ",
+				"AmbientCapabilities=CAP_NET_RAW"} {
 				if !strings.Contains(output, want) {
 					t.Errorf("%s: the output lacks %q: %s", tt.name, want, output)
 				}
@@ -136,7 +139,8 @@ func TestTransparentNetAdmin(t *testing.T) {
 		const backend = "127.0.0.1:25"
 		b := lab.Listen(t, backend)
 		returnPath(t, backend)
-		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_ADMIN}}, transparentFlags(backend)...)
+		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_ADMIN}},
+			transparentFlags(backend)...)
 		lab.Send(t, g.Address(t, 0), headerOf(client4))
 		if got := lab.Peer(b.Next(t)); got != client4 {
 			t.Errorf("the backend saw %v, want %v", got, client4)

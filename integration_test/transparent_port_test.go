@@ -28,7 +28,8 @@ func TestTransparentSamePortTwice(t *testing.T) {
 					wantRead(t, c, "payload")
 					got := lab.Peer(c)
 					if got.Addr() != tt.client.Addr() || (got == tt.client) != (i == 0) {
-						t.Errorf("connection %d: the backend saw %v; the first must have port %d, the second another one", i, got, tt.client.Port())
+						t.Errorf("connection %d: the backend saw %v; the first must have port %d, the second another one", i, got,
+							tt.client.Port())
 					}
 					if i == 1 {
 						from.Close()

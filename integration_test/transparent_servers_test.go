@@ -41,7 +41,8 @@ func TestTransparentNginx(t *testing.T) {
 			g := transparentGateway(t, a.backend+":80")
 			c := lab.Send(t, g.Address(t, 0), headerOf(a.client), []byte("GET /path HTTP/1.0\r\n\r\n"))
 			reply, err := io.ReadAll(c)
-			if want := fmt.Sprintf("\r\n\r\nhello %s\n", a.client.Addr()); err != nil || !strings.HasSuffix(string(reply), want) {
+			if want := fmt.Sprintf("\r\n\r\nhello %s\n", a.client.Addr()); err != nil ||
+				!strings.HasSuffix(string(reply), want) {
 				t.Errorf("reply %q, %v; want one that ends in %q", reply, err, want)
 			}
 			c.Close()
@@ -75,7 +76,8 @@ func TestTransparentSSH(t *testing.T) {
 			if !strings.HasPrefix(output, "SSH-2.0-OpenSSH") {
 				t.Errorf("through ssh came %q, want the banner of the server", output)
 			}
-			server.WaitLine(t, fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2", server.User, a.client.Addr(), a.client.Port()))
+			server.WaitLine(t, fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2", server.User, a.client.Addr(),
+				a.client.Port()))
 		}
 	})
 }

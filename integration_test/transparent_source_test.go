@@ -122,8 +122,10 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 			standIn    netip.AddrPort
 			familyName string
 		}{
-			{"127.0.0.1:25", client6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddrPort("244.171.149.255:4711"), "IPv6 client"},
-			{"[::1]:25", client4, netip.MustParseAddr("::1"), netip.MustParseAddrPort("[64:ff9b::192.0.2.9]:4711"), "IPv4 client"},
+			{"127.0.0.1:25", client6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddrPort("244.171.149.255:4711"),
+				"IPv6 client"},
+			{"[::1]:25", client4, netip.MustParseAddr("::1"), netip.MustParseAddrPort("[64:ff9b::192.0.2.9]:4711"),
+				"IPv4 client"},
 		} {
 			t.Run(tt.familyName, func(t *testing.T) {
 				b := lab.Listen(t, tt.backend)

@@ -32,7 +32,8 @@ func TestDNS(t *testing.T) {
 		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
 		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000", "127.0.0.1:3000", "[::1]:3000")
 		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000",
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1",
+			"--transparent", "--udp-idle-timeout", idle)
 		lab.Dnsdist(t, `
 			setLocal('10.9.0.1:53')
 			addLocal('[fd09::1]:53')
@@ -43,7 +44,8 @@ func TestDNS(t *testing.T) {
 		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // a health check of dnsdist: LOCAL, from the gateway's address
 		for _, path := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
 			for _, protocol := range []string{"udp", "tcp"} {
-				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", path.to, "--no-header", "--send", escaped(query)}
+				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", path.to,
+					"--no-header", "--send", escaped(query)}
 				if protocol == "udp" {
 					ask = append(ask, "--udp")
 				} else {
@@ -58,7 +60,8 @@ func TestDNS(t *testing.T) {
 				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", path.client, source.Port(), path.client))
 				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", path.to, "version", "2")
 				if protocol == "udp" {
-					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)), "by", "timeout")
+					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)),
+						"by", "timeout")
 				}
 			}
 		}

@@ -20,7 +20,8 @@ var other4 = netip.MustParseAddrPort("192.0.2.10:4712")
 // short unless the flags set another.
 func udpGateway(t *testing.T, flags ...string) *lab.Gateway {
 	t.Helper()
-	g := lab.StartGateway(t, append([]string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-timeout", "100ms"}, flags...)...)
+	g := lab.StartGateway(t, append([]string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		"--drain-timeout", "100ms"}, flags...)...)
 	lab.WaitReceiving(t, "127.0.0.1:2000")
 	return g
 }
@@ -104,7 +105,8 @@ func TestUDPFirst(t *testing.T) {
 		}
 		// A stream without a first header; and a header that is the client's payload.
 		lab.ListenUDP(t, "127.0.0.1:0").Send(t, gatewayUDP, []byte("no header"))
-		streams[0].Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("203.0.113.1:1"), dest4, "another client"), []byte("dropped"))
+		streams[0].Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("203.0.113.1:1"), dest4, "another client"),
+			[]byte("dropped"))
 		streams[1].Send(t, gatewayUDP, []byte("still here"))
 		backend.Expect(t, "still here")
 		backend.Empty(t)
@@ -257,7 +259,8 @@ func playRound(peer *lab.Datagrams, socket, clients, round int) error {
 	for c := range clients {
 		text := fmt.Sprintf("%d/%d/%d %s", socket, c, round, strings.Repeat("x", c))
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(socket), byte(c)}), 4711)
-		if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text), netip.MustParseAddrPort(gatewayUDP)); err != nil {
+		if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text),
+			netip.MustParseAddrPort(gatewayUDP)); err != nil {
 			return err
 		}
 		waiting[text] = true
@@ -342,7 +345,8 @@ func TestUDPMaxFlows(t *testing.T) {
 			backend.Expect(t, "hello")
 		}
 		for i := range 5 {
-			g.NextConnection(t).Expect(t, "outcome", "limit", "client", netip.AddrPortFrom(client4.Addr(), uint16(1000+i)).String())
+			g.NextConnection(t).Expect(t, "outcome", "limit",
+				"client", netip.AddrPortFrom(client4.Addr(), uint16(1000+i)).String())
 		}
 	})
 }
@@ -352,8 +356,10 @@ func TestUDPAddressTaken(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		udpGateway(t, "--loops", "2")
-		output, code := lab.RunGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "2")
-		if code != 1 || !strings.Contains(output, "listen on udp://127.0.0.1:2000") || !strings.Contains(output, "another program listens there") {
+		output, code := lab.RunGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--loops", "2")
+		if code != 1 || !strings.Contains(output, "listen on udp://127.0.0.1:2000") ||
+			!strings.Contains(output, "another program listens there") {
 			t.Errorf("exit code %d: %s", code, output)
 		}
 	})

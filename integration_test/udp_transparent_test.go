@@ -18,7 +18,8 @@ func TestUDPTransparent(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()},
-			"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
+			"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1",
+			"--transparent", "--udp-idle-timeout", idle)
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
 		for _, path := range []struct {
 			backend             string
@@ -43,7 +44,8 @@ func TestUDPTransparentSourceDenied(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
 		g := udpGateway(t, "--transparent")
-		for _, client := range []string{"127.0.0.1:53", "0.0.0.0:53", "224.0.0.1:53", "255.255.255.255:53", "169.254.1.1:53"} {
+		for _, client := range []string{"127.0.0.1:53", "0.0.0.0:53", "224.0.0.1:53", "255.255.255.255:53",
+			"169.254.1.1:53"} {
 			peer.Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort(client), dest4, "let me in"))
 		}
 		peer.Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("[::ffff:127.0.0.1]:53"), dest6, "let me in"))
@@ -112,7 +114,8 @@ func TestDocumentedReturnPathOfUDP(t *testing.T) {
 			netns.IP(t, command)
 		}
 		backend := lab.ListenUDP(t, "127.0.0.1:5353")
-		lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:5353", "--trust", "127.0.0.1", "--transparent", "--drain-timeout", "100ms")
+		lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:5353", "--trust", "127.0.0.1",
+			"--transparent", "--drain-timeout", "100ms")
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "hello"))
 		backend.Reply(t, backend.Expect(t, "hello"), "and back")
@@ -130,7 +133,8 @@ func TestDoctorOfUDP(t *testing.T) {
 		flags := []string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--transparent"}
 		backend := lab.ListenUDP(t, "0.0.0.0:3000")
 		broken := brief(findings(t, lab.Command{}, 3, flags...))
-		for _, want := range []string{"backend_wildcard udp://127.0.0.1:3000 warn", "rules_missing udp://127.0.0.1:3000 fail"} {
+		for _, want := range []string{"backend_wildcard udp://127.0.0.1:3000 warn",
+			"rules_missing udp://127.0.0.1:3000 fail"} {
 			if !strings.Contains(broken, want) {
 				t.Errorf("the doctor does not find %q:\n%s", want, broken)
 			}
@@ -139,7 +143,8 @@ func TestDoctorOfUDP(t *testing.T) {
 		backend.Close()
 		backend = lab.ListenUDP(t, "127.0.0.1:3000")
 		fixed := brief(findings(t, lab.Command{}, 0, flags...))
-		if strings.Contains(fixed, "fail") || strings.Contains(fixed, "warn") || !strings.Contains(fixed, "return_path udp://127.0.0.1:3000 ok") {
+		if strings.Contains(fixed, "fail") || strings.Contains(fixed, "warn") ||
+			!strings.Contains(fixed, "return_path udp://127.0.0.1:3000 ok") {
 			t.Errorf("after the fix the doctor finds\n%s", fixed)
 		}
 		lab.StartGateway(t, append(flags, "--drain-timeout", "100ms")...)

@@ -194,7 +194,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 					listen = "systemd:web"
 					c = lab.Activated(t, "web", lab.Socket(t, "tcp", "127.0.0.1:2000"))
 				}
-				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off", "--log-level", "info")
+				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off",
+					"--log-level", "info")
 				load := startLoad(t, "127.0.0.1:2000", 8)
 				for range 10 {
 					load.goesOn()
@@ -223,7 +224,8 @@ func TestUpgrade(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
 		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000",
+			"--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
 		anyPort := g.Address(t, 2)
 		systemd.WaitMessage(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
@@ -308,7 +310,8 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path, a, b := linked(t), filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
 		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-			"--forward", "127.0.0.1:2001=127.0.0.1:3000", "--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
+			"--forward", "127.0.0.1:2001=127.0.0.1:3000", "--forward", "unix:"+a+"=127.0.0.1:3000",
+			"--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 3)
 		replace(t, path, "exec $UNPROXY --trust 127.0.0.1 --log-format json --forward 127.0.0.1:2000=127.0.0.1:3000 "+
 			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
@@ -418,7 +421,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := linked(t)
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--drain-timeout", "1h")
+		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--drain-timeout", "1h")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		replace(t, path, "exec sleep 60")
@@ -455,7 +459,8 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				if network == "tcp" {
 					address = adminAt
 				}
-				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--admin", address, "--drain-timeout", "1h")
+				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+					"--admin", address, "--drain-timeout", "1h")
 				// With a session the old process remains, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)

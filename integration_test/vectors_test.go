@@ -146,7 +146,7 @@ func TestGoodHeaders(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		g := plainGateway(t,
 			"--max-header", "65551")
 		for _, v := range vectors(t, "proxy", "local", "unknown") {
 			header, payload := v.bytes()[:v.Expect.Consumed], v.bytes()[v.Expect.Consumed:]

@@ -146,7 +146,8 @@ func inTable(a netip.AddrPort, protocol, state string) bool {
 func Dnsdist(t testing.TB, config string, addresses ...string) *Process {
 	t.Helper()
 	path := WriteFile(t, "dnsdist.conf", "setSecurityPollSuffix('')\n"+config)
-	return startServer(t, Command{Name: "dnsdist", Args: []string{"--supervised", "--disable-syslog", "-C", path}}, addresses)
+	return startServer(t, Command{Name: "dnsdist", Args: []string{"--supervised", "--disable-syslog", "-C", path}},
+		addresses)
 }
 
 // Dnsmasq starts dnsmasq on the addresses, which must have the same port. It

@@ -101,7 +101,8 @@ func Redis(t testing.TB, address string, args ...string) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
+	args = append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()},
+		args...)
 	return startServer(t, Command{Name: "redis-server", Args: args}, []string{address})
 }
 

@@ -69,7 +69,8 @@ func TestPage(t *testing.T) {
 		lab.Send(t, "127.0.0.1:2000", []byte(markup))
 		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
 		b.eventually("three connections are listed", "document.querySelectorAll('#connections tr').length === 3")
-		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB", markup+`\u{202e}`)
+		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB",
+			markup+`\u{202e}`)
 		b.wantText("#forwards", "127.0.0.1:2000", "127.0.0.1:3000")
 		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "switch it on there")
 		b.wantText("#trust", "127.0.0.1", "--trust", "4")
@@ -88,10 +89,12 @@ func TestPage(t *testing.T) {
 		b.do(chromedp.Focus(chromedp.CSS(first)), chromedp.KeyEvent(kb.Enter))
 		b.wantText("#cut", "203.0.113.8:2222", "Keep it")
 		b.do(chromedp.KeyEvent(kb.Escape))
-		b.eventually("the dialog is closed and the focus is back", fmt.Sprintf("!document.getElementById('cut').open && document.activeElement === document.querySelector(%q)", first))
+		b.eventually("the dialog is closed and the focus is back",
+			fmt.Sprintf("!document.getElementById('cut').open && document.activeElement === document.querySelector(%q)", first))
 		b.do(chromedp.Click(chromedp.CSS(first)), chromedp.Click(chromedp.CSS("#cut .danger")))
 		b.eventually("the page reports the cut", "document.getElementById('said').innerText.startsWith('Cut the connection')")
-		if line := g.NextConnection(t); line.String("client") != "203.0.113.8:2222" || line.String("reason") != "cut by the operator" {
+		if line := g.NextConnection(t); line.String("client") != "203.0.113.8:2222" ||
+			line.String("reason") != "cut by the operator" {
 			t.Errorf("the wrong connection was cut: %v", line)
 		}
 		b.eventually("one matching connection remains", "document.querySelectorAll('#connections tr').length === 1")
@@ -136,7 +139,8 @@ func TestPageOutlivesTheGateway(t *testing.T) {
 		b.eventually("it is not reachable", "document.getElementById('state').textContent === 'not reachable'")
 		b.wantText("#trouble", "not reachable since", "Try now")
 		b.wantText("#forwards", "127.0.0.1:3000")
-		b.eventually("the interval between requests grows", "/in (8|16) s/.test(document.querySelector('#trouble button').textContent)")
+		b.eventually("the interval between requests grows",
+			"/in (8|16) s/.test(document.querySelector('#trouble button').textContent)")
 		lab.StartGateway(t, gatewayFlags()...)
 		b.do(chromedp.Click(chromedp.CSS("#trouble button")))
 		b.eventually("it is ready again", "document.getElementById('state').textContent === 'ready'")
@@ -159,7 +163,8 @@ func TestPageShowsProblems(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, program)
 		lab.Listen(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		b := open(t, origin)
 		b.eventually("the return path was tested", "document.getElementById('reasons').innerText.includes('return_path')")
 		b.wantText("#state", "not ready")
@@ -183,7 +188,8 @@ func (b *browser) wantNoRequestsWhileHidden() {
 		document.querySelector('#trouble button').click(); // which requests at once otherwise
 		return ` + asked + `;
 	}`
-	b.eventually("the page waits between two requests", asked+" > 0 && performance.now() - performance.getEntriesByType('resource').at(-1).responseEnd > 100")
+	b.eventually("the page waits between two requests",
+		asked+" > 0 && performance.now() - performance.getEntriesByType('resource').at(-1).responseEnd > 100")
 	before := evaluate[int](b, asked)
 	evaluate[int](b, "("+hide+")(true)")
 	if after := evaluate[int](b, "new Promise((done) => setTimeout(() => done("+asked+"), 2500))"); after != before {
@@ -246,7 +252,8 @@ func (b *browser) wantKeyboard() {
 			b.Errorf("the focus is not visible at %.80q", at)
 		}
 	}
-	for _, place := range []string{"Skip to the status", "client", "forward", "sort", "limit", "Cut", "examine", "Copy", "metrics"} {
+	for _, place := range []string{"Skip to the status", "client", "forward", "sort", "limit", "Cut", "examine", "Copy",
+		"metrics"} {
 		if !slices.Contains(visited, place) {
 			b.Errorf("the Tab key does not reach %q, only %.40q", place, visited)
 		}

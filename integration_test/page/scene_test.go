@@ -47,7 +47,8 @@ func play(t *testing.T, long bool) *scene {
 		answer(t, a)
 	}
 	lab.StartGateway(t, "--admin", adminAt, "--trust", "10.0.0.2", "--trust", "10.0.0.3", "--trust", "cloudflare",
-		"--forward", listeners[0]+"="+backends[0]+"?transparent=on", "--forward", listeners[1]+"="+backends[1], "--forward", listeners[2]+"="+backends[2]+",127.0.0.1:5434")
+		"--forward", listeners[0]+"="+backends[0]+"?transparent=on", "--forward", listeners[1]+"="+backends[1],
+		"--forward", listeners[2]+"="+backends[2]+",127.0.0.1:5434")
 	s := &scene{long: long, ended: make(chan struct{})}
 	for i := range 6 { // clients that stay connected
 		s.traffic.Go(func() { s.converse(i%3, i, s.ended) })
@@ -119,7 +120,8 @@ func call(from string, forward int, text []byte) net.Conn {
 func header(forward, client int) []byte {
 	if client == longest {
 		from := netip.MustParseAddrPort("[2001:db8:1234:5678:9abc:def0:1234:5678]:45678")
-		return lab.V2(from, netip.MustParseAddrPort("[2001:db8::1]:443"), authority(strings.Repeat("a-long-name.", 8)+"example")...)
+		return lab.V2(from, netip.MustParseAddrPort("[2001:db8::1]:443"),
+			authority(strings.Repeat("a-long-name.", 8)+"example")...)
 	}
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + client%250)}), uint16(40000+client))
 	return lab.V2(from, destination, authority(hosts[forward])...)

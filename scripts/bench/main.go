@@ -1,7 +1,7 @@
 // Bench compares the gateway with its alternatives on this machine: the gateway runs on
 // core 0, load and backend on core 1, on loopback in a separate network namespace. The
 // programs take turns, so other activity of the machine affects all of them. Each run
-// starts its program anew.
+// starts a new process of its program.
 //
 //	go run ./scripts/bench                        # everything; it prints how long it takes
 //	go run ./scripts/bench --quick                # half a minute, to see that it works

@@ -49,7 +49,8 @@ func (b *batch) receive(fd int) (int, error) {
 		b.headers[i].Namelen = unix.SizeofSockaddrInet4
 		b.headers[i].Controllen = 64
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])), uintptr(len(b.headers)), unix.MSG_WAITFORONE, 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])),
+		uintptr(len(b.headers)), unix.MSG_WAITFORONE, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -68,7 +69,8 @@ func (b *batch) to(i int, address unix.RawSockaddrInet4, from [4]byte) {
 		unix.Cmsghdr
 		unix.Inet4Pktinfo
 	})(unsafe.Pointer(&b.controls[i]))
-	c.Cmsghdr = unix.Cmsghdr{Len: unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo, Level: unix.IPPROTO_IP, Type: unix.IP_PKTINFO}
+	c.Cmsghdr = unix.Cmsghdr{Len: unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo, Level: unix.IPPROTO_IP,
+		Type: unix.IP_PKTINFO}
 	c.Inet4Pktinfo = unix.Inet4Pktinfo{Spec_dst: from}
 	b.headers[i].Controllen = 32
 }
@@ -77,7 +79,8 @@ func (b *batch) to(i int, address unix.RawSockaddrInet4, from [4]byte) {
 // kernel does not accept are dropped.
 func (b *batch) send(fd, n int) {
 	for sent := 0; sent < n; {
-		got, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[sent])), uintptr(n-sent), 0, 0, 0)
+		got, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[sent])),
+			uintptr(n-sent), 0, 0, 0)
 		if errno != 0 {
 			got = 1
 		}

@@ -66,7 +66,8 @@ func route() error {
 		return err
 	}
 	for _, protocol := range []string{"tcp", "udp"} {
-		if err := ip(fmt.Sprintf("rule add from %v iif lo ipproto %s sport %d lookup 7700 pref 7700", backendAddress.Addr(), protocol, backendAddress.Port())); err != nil {
+		if err := ip(fmt.Sprintf("rule add from %v iif lo ipproto %s sport %d lookup 7700 pref 7700", backendAddress.Addr(),
+			protocol, backendAddress.Port())); err != nil {
 			return err
 		}
 	}

@@ -69,7 +69,8 @@ func parse(name string, args []string, out io.Writer) (o options, err error) {
 	f.StringVar(&o.peer.command, "peer", "", "another `command` to measure, see above")
 	f.StringVar(&o.peer.name, "peer-name", "peer", "`name` of the --peer in the tables")
 	f.BoolVar(&o.peer.headers, "peer-headers", false, "the --peer expects PROXY headers")
-	f.BoolVar(&o.peer.transparent, "peer-transparent", false, "the --peer connects from the client's address: measure it in transparent instead of plain mode")
+	f.BoolVar(&o.peer.transparent, "peer-transparent", false,
+		"the --peer connects from the client's address: measure it in transparent instead of plain mode")
 	expression(f, &o.match, "match", "measure only loads whose name matches this `regexp`")
 	expression(f, &o.only, "programs", "measure only programs whose name matches this `regexp`")
 	list(f, &o.sections, "section", "measure only this `section`, repeatable: "+strings.Join(sectionNames(), ", "))

@@ -16,11 +16,13 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 3 || o.duration != time.Second || !o.peer.headers || !matches(o.match, "64 B") || matches(o.match, "4 KiB, 64") {
+	if o.rounds != 3 || o.duration != time.Second || !o.peer.headers || !matches(o.match, "64 B") ||
+		matches(o.match, "4 KiB, 64") {
 		t.Errorf("%+v", o)
 	}
 	for _, row := range []struct{ got, want []string }{
-		{o.modes(), []string{plain}}, {o.sections, []string{"bulk", "udp"}}, {o.from, []string{"a", "b"}}, {o.unproxy, []string{"x", "y"}},
+		{o.modes(), []string{plain}}, {o.sections, []string{"bulk", "udp"}}, {o.from, []string{"a", "b"}},
+		{o.unproxy, []string{"x", "y"}},
 	} {
 		if !reflect.DeepEqual(row.got, row.want) {
 			t.Errorf("%v, not %v", row.got, row.want)
@@ -58,7 +60,8 @@ func TestParseRefuses(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var b strings.Builder
 	parse("bench", []string{"--help"}, &b)
-	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}", "--peer-headers"} {
+	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}",
+		"--peer-headers"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("help does not say %s", want)
 		}

@@ -199,7 +199,8 @@ func listening(protocol string, port uint16) func() (bool, error) {
 		state = " 0A" // TCP_LISTEN
 	}
 	return func() (bool, error) {
-		for table, anybody := range map[string]string{protocol: "00000000", protocol + "6": "00000000000000000000000000000000"} {
+		for table, anybody := range map[string]string{protocol: "00000000",
+			protocol + "6": "00000000000000000000000000000000"} {
 			text, err := os.ReadFile("/proc/self/net/" + table)
 			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return false, err

@@ -46,7 +46,8 @@ func TestProcess(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	log := filepath.Join(t.TempDir(), "log")
 	never := func() (bool, error) { return false, nil }
-	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil || !strings.Contains(err.Error(), "the program ended") || !strings.Contains(err.Error(), "no such flag") {
+	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil ||
+		!strings.Contains(err.Error(), "the program ended") || !strings.Contains(err.Error(), "no such flag") {
 		t.Errorf("a process that ends: %v", err)
 	}
 	// When it prints, it has started two others.

@@ -106,7 +106,9 @@ func lookPath(name string) (string, error) {
 // version returns the first two numbers in the output of -v: "HAProxy version
 // 2.6.12-1 ...", "nginx version: nginx/1.22.1".
 func version(said string) string {
-	for word := range strings.FieldsFuncSeq(said, func(r rune) bool { return r == ' ' || r == '/' || r == '\n' || r == '-' }) {
+	for word := range strings.FieldsFuncSeq(said, func(r rune) bool {
+		return r == ' ' || r == '/' || r == '\n' || r == '-'
+	}) {
 		if word[0] >= '0' && word[0] <= '9' {
 			numbers := strings.Split(word, ".")
 			return strings.Join(numbers[:min(2, len(numbers))], ".")
@@ -149,7 +151,8 @@ func (c *catalogue) tcp(mode string) (all []program, err error) {
 // udp lists the programs for UDP in a mode.
 func (c *catalogue) udp(mode string) (all []program, err error) {
 	for _, e := range c.unproxy {
-		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
+		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress),
+			"--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
 		if mode == transparent {
 			command = append(command, "--transparent")
 		}
@@ -192,6 +195,7 @@ func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
 
 // other returns the program of --peer.
 func (c *catalogue) other(protocol string) program {
-	with := strings.NewReplacer("{listen}", gatewayAddress.String(), "{backend}", backendAddress.String(), "{protocol}", protocol)
+	with := strings.NewReplacer("{listen}", gatewayAddress.String(), "{backend}", backendAddress.String(), "{protocol}",
+		protocol)
 	return program{c.peer.name, strings.Fields(with.Replace(c.peer.command)), c.peer.headers}
 }

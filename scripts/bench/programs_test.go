@@ -39,8 +39,9 @@ func text(t *testing.T, p program) string {
 func TestModes(t *testing.T) {
 	c := testCatalogue(t)
 	for program, word := range map[string]string{
-		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip", "HAProxy 3.5": "usesrc clientip",
-		"nginx 1.22": "proxy_bind $proxy_protocol_addr transparent", "goroutines": " transparent",
+		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip",
+		"HAProxy 3.5": "usesrc clientip",
+		"nginx 1.22":  "proxy_bind $proxy_protocol_addr transparent", "goroutines": " transparent",
 	} {
 		for _, mode := range []string{plain, transparent} {
 			all, err := c.tcp(mode)
@@ -86,7 +87,8 @@ func TestPrograms(t *testing.T) {
 					t.Errorf("%s has %s twice", section, p.name)
 				}
 				seen[p.name] = true
-				if said := text(t, p); p.command != nil && p.command[0] != c.self && !strings.Contains(said, gatewayAddress.String()) {
+				if said := text(t, p); p.command != nil && p.command[0] != c.self &&
+					!strings.Contains(said, gatewayAddress.String()) {
 					t.Errorf("%s in %s does not listen on %v: %s", p.name, section, gatewayAddress, said)
 				}
 			}
@@ -96,7 +98,8 @@ func TestPrograms(t *testing.T) {
 
 func TestPeer(t *testing.T) {
 	c := testCatalogue(t)
-	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true, transparent: true}
+	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true,
+		transparent: true}
 	all, err := c.tcp(transparent)
 	if err != nil {
 		t.Fatal(err)

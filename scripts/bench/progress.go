@@ -20,7 +20,8 @@ type progress struct {
 
 func newProgress(out *os.File, total int, duration time.Duration) progress {
 	_, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS)
-	return progress{out: out, terminal: err == nil, total: total, guess: duration*5/4 + 300*time.Millisecond, start: time.Now()}
+	return progress{out: out, terminal: err == nil, total: total, guess: duration*5/4 + 300*time.Millisecond,
+		start: time.Now()}
 }
 
 // next prints what is measured next. On a terminal it replaces the previous line.

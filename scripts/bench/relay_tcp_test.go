@@ -29,7 +29,8 @@ func testHeaders(t *testing.T) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string][]byte{"v1": proxyproto.AppendV1(nil, testClient, testDestination), "v2": v2, "v2 with a TLV": withTLV}
+	return map[string][]byte{"v1": proxyproto.AppendV1(nil, testClient, testDestination), "v2": v2,
+		"v2 with a TLV": withTLV}
 }
 
 func TestReadHeader(t *testing.T) {

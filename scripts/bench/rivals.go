@@ -60,7 +60,8 @@ func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
 // nginxUDP configures nginx's stream proxy without headers, which it does not support for
 // UDP.
 func (c *catalogue) nginxUDP(e executable) (program, error) {
-	return c.nginxWith(e, "udp", fmt.Sprintf("listen %v udp rcvbuf=4m sndbuf=4m; proxy_pass %v; proxy_timeout 60s;", gatewayAddress, backendAddress), false)
+	return c.nginxWith(e, "udp", fmt.Sprintf("listen %v udp rcvbuf=4m sndbuf=4m; proxy_pass %v; proxy_timeout 60s;",
+		gatewayAddress, backendAddress), false)
 }
 
 func (c *catalogue) nginxWith(e executable, name, server string, headers bool) (program, error) {

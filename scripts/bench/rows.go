@@ -36,7 +36,8 @@ func rowsOf(section string, most int) []row {
 	case "bulk":
 		rows = bulkRows()
 	case "idle":
-		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000), idleRow("as many as descriptors allow", most)}
+		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000),
+			idleRow("as many as descriptors allow", most)}
 	case "fairness":
 		beside := load.Group{Work: load.PingPong, Connections: 16, Size: 64}
 		rows = []row{
@@ -45,7 +46,8 @@ func rowsOf(section string, most int) []row {
 		}
 	case "mixed":
 		rows = []row{{name: "32 + 16 + 2", groups: []load.Group{
-			{Work: load.PingPong, Connections: 32, Size: 4096}, {Work: load.Connect, Connections: 16, Size: 64}, {Work: load.Down, Connections: 2},
+			{Work: load.PingPong, Connections: 32, Size: 4096}, {Work: load.Connect, Connections: 16, Size: 64},
+			{Work: load.Down, Connections: 2},
 		}}}
 	case "growth":
 		rows = growthRows(most)
@@ -124,7 +126,8 @@ func growthRows(most int) (rows []row) {
 		rows = append(rows, row{name: fmt.Sprintf("%d open, %d active", open, active), groups: groups})
 	}
 	for _, open := range []int{100, 1000} { // with fewer connections all are active anyway
-		rows = append(rows, row{name: fmt.Sprintf("%d open, all active", open), groups: []load.Group{{Work: load.PingPong, Connections: open, Size: 64}}})
+		rows = append(rows, row{name: fmt.Sprintf("%d open, all active", open),
+			groups: []load.Group{{Work: load.PingPong, Connections: open, Size: 64}}})
 	}
 	return rows
 }

@@ -49,7 +49,8 @@ func TestRowsOfFewDescriptors(t *testing.T) {
 }
 
 func TestRough(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0 s", 90 * time.Second: "90 s", 150 * time.Second: "2 min", 2 * time.Hour: "120 min"} {
+	for d, want := range map[time.Duration]string{0: "0 s", 90 * time.Second: "90 s", 150 * time.Second: "2 min",
+		2 * time.Hour: "120 min"} {
 		if got := rough(d); got != want {
 			t.Errorf("%v: %s, not %s", d, got, want)
 		}
@@ -73,7 +74,8 @@ func TestSane(t *testing.T) {
 		{report.Run{Program: "a", Values: map[report.Metric]float64{report.CPU: 1}}, ""},
 		{report.Run{Program: "a", Values: map[report.Metric]float64{report.CPUPerGB: 1}}, ""},
 		{report.Run{Program: report.Direct}, ""},
-		{report.Run{Program: "a", Values: map[report.Metric]float64{report.OperationsPerSecond: 1}}, "the gateway used no processor time"},
+		{report.Run{Program: "a", Values: map[report.Metric]float64{report.OperationsPerSecond: 1}},
+			"the gateway used no processor time"},
 		{report.Run{Program: "a", Failure: "reset"}, "reset"},
 		{report.Run{Program: report.Direct, Failure: "reset"}, "reset"},
 	} {

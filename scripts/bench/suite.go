@@ -72,7 +72,8 @@ func mostConnections(descriptors int) int { return (descriptors - 2*spliced - 14
 func (s *suite) tasks() (tasks []task, err error) {
 	for _, mode := range s.options.modes() {
 		for _, section := range report.Sections() {
-			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) || s.options.quick && !quickly(section.Name, mode) {
+			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) ||
+				s.options.quick && !quickly(section.Name, mode) {
 				continue
 			}
 			programs, err := s.catalogue.programs(section.Name, mode)
@@ -138,7 +139,8 @@ func (s *suite) measure(ctx context.Context, tasks []task) error {
 
 // one does one run.
 func (s *suite) one(t task, p program, round int) error {
-	s.progress.next(fmt.Sprintf("%s, %s, %s mode: %s, round %d of %d", t.row.section, t.row.name, t.mode, p.name, round, s.options.rounds))
+	s.progress.next(fmt.Sprintf("%s, %s, %s mode: %s, round %d of %d", t.row.section, t.row.name, t.mode, p.name, round,
+		s.options.rounds))
 	gone := [3]string{t.row.section, t.mode, p.name}
 	if s.gone[gone] {
 		return nil

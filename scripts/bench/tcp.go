@@ -26,7 +26,8 @@ type bench struct {
 
 // measureTCP runs a program and a backend under a row's load for d.
 func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
-	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend", listening("tcp", backendAddress.Port()))
+	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend",
+		listening("tcp", backendAddress.Port()))
 	if err != nil {
 		return nil, err
 	}

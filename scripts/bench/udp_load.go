@@ -102,7 +102,8 @@ func heads(flows int, headers bool) [][]byte {
 	for i := range heads {
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 4711)
 		heads[i], _ = proxyproto.AppendV2(nil, &proxyproto.Message{
-			Command: proxyproto.CommandProxy, Source: client, Destination: netip.MustParseAddrPort("198.51.100.1:53"), Datagram: true,
+			Command: proxyproto.CommandProxy, Source: client, Destination: netip.MustParseAddrPort("198.51.100.1:53"),
+			Datagram: true,
 		})
 	}
 	return heads

@@ -41,7 +41,8 @@ func (c *catalogue) logging(mode string) []program {
 	return []program{
 		with(variant{}),
 		with(variant{name: ", log", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json"}}),
-		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json", "--admin", "127.0.0.1:9180"}}),
+		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info",
+			"--log-format", "json", "--admin", "127.0.0.1:9180"}}),
 	}
 }
 

@@ -77,12 +77,14 @@ func listen(at netip.AddrPort) (int32, error) {
 // accept accepts the waiting connections while descriptors are available.
 func (b *backend) accept() {
 	for {
-		r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(b.listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(b.listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0,
+			0)
 		if errno != 0 {
 			return
 		}
 		fd := int32(r)
-		if setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) != nil || b.poll.control(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN, fd) != nil {
+		if setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) != nil ||
+			b.poll.control(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN, fd) != nil {
 			closeDescriptor(fd)
 			continue
 		}

@@ -169,7 +169,8 @@ func (l *Load) turn() error {
 		}
 	}
 	if l.errors > mostErrors {
-		return fmt.Errorf("%d connections are ready, more than %d others failed, the first: %w", l.ready, mostErrors, l.failure)
+		return fmt.Errorf("%d connections are ready, more than %d others failed, the first: %w", l.ready, mostErrors,
+			l.failure)
 	}
 	return nil
 }

@@ -48,7 +48,9 @@ const (
 // ratioChart draws bars with the ratios of unproxy to each other program, for all compared
 // rows.
 func ratioChart(mode string, own selection) (string, bool) {
-	others := slices.DeleteFunc(own.programs(), func(p string) bool { return p == Base || p == Direct || !own.compared(p) })
+	others := slices.DeleteFunc(own.programs(), func(p string) bool {
+		return p == Base || p == Direct || !own.compared(p)
+	})
 	if len(others) == 0 {
 		return "", false
 	}

@@ -47,7 +47,8 @@ func growthChart(mode string, own selection) (string, bool) {
 	for at := 1.0; at <= math.Pow(10, math.Ceil(math.Log10(most))); at *= 10 {
 		d.text("note", x(at), growthBottom+18, "middle", fmt.Sprintf("%.0f", at))
 	}
-	d.text("note", (growthLeft+growthRight)/2, growthBottom+36, "middle", "open connections, of which at most 64 are active")
+	d.text("note", (growthLeft+growthRight)/2, growthBottom+36, "middle",
+		"open connections, of which at most 64 are active")
 	for i, line := range lines {
 		d.line(i, line, x, y)
 	}

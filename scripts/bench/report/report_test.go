@@ -16,7 +16,8 @@ import (
 // runsOf returns runs of a section, one per round, with one metric.
 func runsOf(section, program string, m Metric, values ...float64) (all []Run) {
 	for i, v := range values {
-		all = append(all, Run{Section: section, Row: "64 B", Mode: "plain", Program: program, Round: i + 1, Values: map[Metric]float64{m: v}})
+		all = append(all, Run{Section: section, Row: "64 B", Mode: "plain", Program: program, Round: i + 1,
+			Values: map[Metric]float64{m: v}})
 	}
 	return all
 }
@@ -72,7 +73,8 @@ func TestRatios(t *testing.T) {
 }
 
 func TestJSONRoundTrip(t *testing.T) {
-	want := append(runsOf("bulk", Base, GigabitsPerSecond, 12.5, 13), Run{Section: "udp", Row: "a", Mode: "plain", Program: "b", Round: 7, Failure: `it said "no"`})
+	want := append(runsOf("bulk", Base, GigabitsPerSecond, 12.5, 13),
+		Run{Section: "udp", Row: "a", Mode: "plain", Program: "b", Round: 7, Failure: `it said "no"`})
 	var b bytes.Buffer
 	for _, r := range want {
 		if err := Write(&b, r); err != nil {
@@ -97,8 +99,10 @@ func TestJSONRoundTrip(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	all := append(runsOf("bulk", "rival 1.2", GigabitsPerSecond, 10, 20, 10), runsOf("bulk", Base, GigabitsPerSecond, 20, 30, 40)...)
-	all = append(all, Run{Section: "bulk", Row: "64 B", Mode: "plain", Program: "broken", Round: 1, Failure: "3 errors, the first: reset"})
+	all := append(runsOf("bulk", "rival 1.2", GigabitsPerSecond, 10, 20, 10),
+		runsOf("bulk", Base, GigabitsPerSecond, 20, 30, 40)...)
+	all = append(all, Run{Section: "bulk", Row: "64 B", Mode: "plain", Program: "broken", Round: 1,
+		Failure: "3 errors, the first: reset"})
 	var b strings.Builder
 	if err := Table(&b, all); err != nil {
 		t.Fatal(err)
@@ -139,12 +143,15 @@ func TestSections(t *testing.T) {
 }
 
 func TestCharts(t *testing.T) {
-	all := append(runsOf("pingpong", Base, OperationsPerSecond, 30, 31), runsOf("pingpong", `a <rival> & "more"`, OperationsPerSecond, 20, 1)...)
+	all := append(runsOf("pingpong", Base, OperationsPerSecond, 30, 31),
+		runsOf("pingpong", `a <rival> & "more"`, OperationsPerSecond, 20, 1)...)
 	all = append(all, runsOf("pingpong", Direct, OperationsPerSecond, 90, 90)...)
 	for i, open := range []float64{1, 1000} {
-		all = append(all, Run{Section: "growth", Row: string(rune('a' + i)), Mode: "plain", Program: Base, Round: 1, Values: map[Metric]float64{Held: open, CPU: 12}})
+		all = append(all, Run{Section: "growth", Row: string(rune('a' + i)), Mode: "plain", Program: Base, Round: 1,
+			Values: map[Metric]float64{Held: open, CPU: 12}})
 	}
-	all = append(all, Run{Section: "growth", Row: "1000 open, all active", Mode: "plain", Program: Base, Round: 1, Values: map[Metric]float64{Held: 1000, CPU: 99}})
+	all = append(all, Run{Section: "growth", Row: "1000 open, all active", Mode: "plain", Program: Base, Round: 1,
+		Values: map[Metric]float64{Held: 1000, CPU: 99}})
 	folder := filepath.Join(t.TempDir(), "new")
 	files, err := Charts(folder, all)
 	if err != nil || !reflect.DeepEqual(files, []string{"bench-growth-plain.svg", "bench-plain.svg"}) {
@@ -159,7 +166,8 @@ func TestCharts(t *testing.T) {
 	if strings.Contains(ratio, Direct) {
 		t.Error("the chart compares with no gateway at all")
 	}
-	if growth := readSVG(t, filepath.Join(folder, "bench-growth-plain.svg")); !strings.Contains(growth, "unproxy") || strings.Contains(growth, "100 µs") {
+	if growth := readSVG(t, filepath.Join(folder, "bench-growth-plain.svg")); !strings.Contains(growth, "unproxy") ||
+		strings.Contains(growth, "100 µs") {
 		t.Errorf("the chart of growth has what is all active:\n%s", growth)
 	}
 }

@@ -22,11 +22,13 @@ type palette struct {
 const colours = 6
 
 func light() palette {
-	return palette{"#ffffff", "#1f2328", "#57606a", "#d0d7de", [...]string{"#0969da", "#1a7f37", "#bc4c00", "#8250df", "#bf3989", "#4d6069"}}
+	return palette{"#ffffff", "#1f2328", "#57606a", "#d0d7de",
+		[...]string{"#0969da", "#1a7f37", "#bc4c00", "#8250df", "#bf3989", "#4d6069"}}
 }
 
 func dark() palette {
-	return palette{"#0d1117", "#e6edf3", "#9198a1", "#3d444d", [...]string{"#4493f8", "#3fb950", "#f0883e", "#ab7df8", "#db61a2", "#8c9ea8"}}
+	return palette{"#0d1117", "#e6edf3", "#9198a1", "#3d444d",
+		[...]string{"#4493f8", "#3fb950", "#f0883e", "#ab7df8", "#db61a2", "#8c9ea8"}}
 }
 
 // style returns the CSS classes of a palette.
@@ -61,7 +63,8 @@ func (d *drawing) file(height int, title, description string) string {
 
 // text writes a line; anchor is start, middle or end.
 func (d *drawing) text(class string, x, y float64, anchor, line string) {
-	fmt.Fprintf(&d.shapes, "  <text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", class, x, y, anchor, html.EscapeString(line))
+	fmt.Fprintf(&d.shapes, "  <text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", class, x, y,
+		anchor, html.EscapeString(line))
 }
 
 // path draws a line along a path of SVG, "M10 10 H50".
@@ -70,7 +73,8 @@ func (d *drawing) path(class, path string) {
 }
 
 func (d *drawing) bar(class string, x, y, width, height float64) {
-	fmt.Fprintf(&d.shapes, "  <rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class, x, y, width, height)
+	fmt.Fprintf(&d.shapes, "  <rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class, x, y,
+		width, height)
 }
 
 // legend draws the colours of the programs, from x on at y.

@@ -105,7 +105,8 @@ func (s Section) failures(b *strings.Builder, own selection) {
 		counts[k]++
 	}
 	for _, k := range order {
-		fmt.Fprintf(b, "does not count, %d of %d runs: %s, %s: %s\n", counts[k], len(own.row(k.row).program(k.program)), k.program, k.row, k.failure)
+		fmt.Fprintf(b, "does not count, %d of %d runs: %s, %s: %s\n", counts[k], len(own.row(k.row).program(k.program)),
+			k.program, k.row, k.failure)
 	}
 }
 
