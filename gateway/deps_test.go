@@ -14,28 +14,51 @@ import (
 // module is the import path of the module, without which nothing here works.
 const module = "unproxy"
 
-// allowed says what of the module and of other modules each package may
-// import. Tests are free. A package that is not listed is a failure: it must
-// find its place first.
+// allowed lists, for each package, the packages of this module and of other modules
+// that it may import. Tests may import anything. A package that is not listed is a
+// failure: it must first get its place.
 //
-//	command -> gateway -> datagram -> engine -> proxyproto, record
-//	                   -> trust, transparent (never each other, never gateway)
-//	        -> doctor -> gateway
+//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
+//	                  -> admin, doctor -> config, readiness
+//	                     config -> trust, transparent (never each other, never gateway)
+//
+// No package but command and daemon imports gateway.
 var allowed = map[string][]string{
-	"":                   {"gateway/command"},
-	"gateway":            {"gateway/datagram", "gateway/engine", "gateway/proxyproto", "gateway/record", "gateway/settings", "trust", "transparent", "transparent/returnpath", "transparent/routing", sockaddr + "/template"},
-	"gateway/accesslog":  {"gateway/record", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin":      {"gateway", "gateway/datagram", "gateway/engine", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
-	"gateway/datagram":   {"gateway/engine", "gateway/proxyproto", "gateway/record", "transparent", unix},
-	"gateway/doctor":     {"gateway", "gateway/engine", "transparent", "transparent/returnpath", "transparent/routing", unix},
-	"gateway/engine":     {"gateway/proxyproto", "gateway/record", "transparent", unix},
+	"": {"gateway/command"},
+	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
+		"gateway/supervise", "transparent", "transparent/routing"},
+	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
+		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
+	"gateway/config/value": {},
+	"gateway/readiness":    {},
+	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
+	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel",
+		"gateway/readiness", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
+		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
+	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
+		"gateway/record", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/readiness",
+		"transparent", "transparent/returnpath", "transparent/routing", unix},
+	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
+		"transparent", unix},
+	"gateway/forward": {"gateway/proxyproto", "transparent"},
+	"gateway/kernel":  {"transparent", unix},
+	"gateway/limit":   {"gateway/forward"},
+	// The verbs. None imports command, which imports them all.
+	"gateway/command/decode": {"gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/proxyproto", cli},
+	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
+		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
+		"gateway/kernel", "gateway/proxyproto", cli},
+	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
+
 	"gateway/proxyproto": {},
 	"gateway/record":     {},
-	"gateway/settings":   {},
-	"gateway/supervise":  {unix},
+	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
-	// The way back: what it takes, and what this host has of it.
+	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
 }
@@ -43,28 +66,32 @@ var allowed = map[string][]string{
 const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
+	cli      = "github.com/urfave/cli/v2"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
 
-// kept says in which packages alone a dependency may stand, command apart from
-// where it is listed: replacing it must stay the work of one package.
+// kept lists the only packages that may import a dependency, so that replacing the
+// dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command"},
-	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command"},
-	"github.com/hashicorp":           {"gateway", "trust"},
+	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
+	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
 	"github.com/prometheus":          {"gateway/admin"},
+	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
-	"github.com/chromedp":            {}, // a browser for tests
+	"github.com/chromedp":            {}, // a browser for tests, in a module of its own
+	"github.com/mattn/go-isatty":     {"gateway/accesslog"},
+	"golang.org/x/term":              {"gateway/command"},
 	"net/http":                       {"gateway/admin", "gateway/command"},
-	"os/exec":                        {"gateway/command", "gateway/supervise", "transparent/routing"},
+	"os/exec":                        {"gateway/command/demo", "gateway/supervise", "transparent/routing"},
 }
 
-// free are the packages that may import whatever kept lets them: command, which
-// knows everything, and what is for tests and development.
+// free reports whether a package may import everything that kept allows it: command,
+// and the packages for tests and development.
 func free(name string) bool {
 	return name == "gateway/command" || strings.HasPrefix(name, "scripts") || strings.HasPrefix(name, "integration_test")
 }
@@ -142,13 +169,14 @@ func modulePackages(t *testing.T) []goPackage {
 }
 
 // TestPureCore holds the packages that do no I/O to it, through everything
-// they depend on: proxyproto decodes, record and settings name things.
+// they depend on: proxyproto decodes, value reads words, record and readiness
+// name things.
 func TestPureCore(t *testing.T) {
 	byPath := map[string]goPackage{}
 	for _, p := range modulePackages(t) {
 		byPath[p.ImportPath] = p
 	}
-	for _, name := range []string{"gateway/proxyproto", "gateway/record", "gateway/settings", "transparent/returnpath"} {
+	for _, name := range []string{"gateway/config/value", "gateway/proxyproto", "gateway/readiness", "gateway/record", "transparent/returnpath"} {
 		p, ok := byPath[module+"/"+name]
 		if !ok {
 			t.Errorf("there is no package %s", name)

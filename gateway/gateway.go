@@ -1,3 +1,6 @@
+// Package gateway is the life of a gateway: it opens the listeners of a
+// configuration, serves, hands its sockets over to a process that replaces it,
+// and drains.
 package gateway
 
 import (
@@ -7,49 +10,70 @@ import (
 	"sync"
 	"time"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/record"
 	"unproxy/transparent"
+	"unproxy/transparent/routing"
 )
 
-// ownEvery is how often the host's own addresses are listed anew: no header may
-// name one of them in transparent mode, nor lead back to the gateway through one.
-const ownEvery = 10 * time.Second
+// portsEvery is how often the host's ephemeral ports are read.
+const portsEvery = 10 * time.Second
 
 // Gateway is a running gateway, or one about to run. Its methods may be called
 // from any goroutine.
 type Gateway struct {
-	config Config
+	config config.Config
+	notice func(engine.Notice)
 	engine *engine.Engine
-	relay  *datagram.Relay           // of the forwards of datagrams
-	own    *transparent.OwnAddresses // nil where no forward has to know them
+	relay  *datagram.Relay // of the forwards of datagrams
+
+	own       *transparent.OwnAddresses // nil where no forward has to know them
+	watch     *routing.AddressWatch     // of own, from its beginning
+	ownEvery  time.Duration             // how often own is listed without an event
+	listeners forward.OwnListeners      // of this process, if own is set
+	ports     *kernel.LivePorts
 
 	started chan struct{} // closed when connections are accepted
-	handed  event         // another process has the sockets
-	hurry   event         // the drain is to end
-	reloads reloads
+	handed  signal        // another process has the sockets
+	hurry   signal        // the drain is to end
 }
 
-// event is something that happens once, however often it is told.
-type event struct {
-	happened chan struct{}
-	once     sync.Once
+// signal is a one-shot signal.
+type signal struct {
+	sent chan struct{} // closed when it is
+	send func()
 }
 
-func newEvent() event { return event{happened: make(chan struct{})} }
+func newSignal() signal {
+	sent := make(chan struct{})
+	return signal{sent, sync.OnceFunc(func() { close(sent) })}
+}
 
-func (e *event) tell() { e.once.Do(func() { close(e.happened) }) }
+// Observer receives what a gateway reports. A nil function discards it.
+type Observer struct {
+	// Connection receives each finished connection. It is called on an event
+	// loop, from several at once, and must neither block nor keep its argument.
+	Connection func(*record.Connection)
+	// Notice receives the rare events that belong to no connection. It may be
+	// called from any goroutine.
+	Notice func(engine.Notice)
+}
 
-// New opens every listener, so that what cannot be served is known before
-// anything is. Where a forward is transparent, or takes what was sent to other
-// addresses, it first makes sure that the kernel lets it; the error is then a [transparent.OptionError]. Of a
-// listener that cannot be opened it is an [engine.ListenError], and of a
-// configuration that is wrong those of [Config.Validate].
-func New(c Config) (*Gateway, error) {
+// New opens every listener, so that configuration errors surface before the first
+// connection. For transparent and tproxy forwards it first checks that the kernel
+// permits them; the error is then a [transparent.OptionError]. For a listener
+// that cannot be opened it is an [engine.ListenError], and for an invalid
+// configuration those of [config.Config.Validate]. The configuration must not
+// change afterwards.
+func New(c *config.Config, o Observer) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{config: c, started: make(chan struct{}), handed: newEvent(), hurry: newEvent(), reloads: reloads{now: time.Now}}
+	g := &Gateway{config: *c, notice: o.Notice, started: make(chan struct{}), handed: newSignal(), hurry: newSignal()}
 	if err := g.checkCapabilities(); err != nil {
 		return nil, err
 	}
@@ -60,21 +84,29 @@ func New(c Config) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
-	g.relay = datagram.New(datagram.Config{MaxFlows: c.MaxFlows, Report: c.Observe, Notice: c.Notice})
+	g.ports = kernel.NewLivePorts()
+	g.relay = datagram.New(datagram.Config{
+		MaxFlows: c.MaxFlows, Ephemeral: g.ports, Report: o.Connection, Notice: o.Notice,
+	})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
 		Loops:          loops,
 		Spin:           c.Spin,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
+		Ephemeral:      g.ports,
 		Guest:          g.relay.Guest,
-		Report:         c.Observe,
-		Notice:         c.Notice,
+		Report:         o.Connection,
+		Notice:         o.Notice,
 	})
 	if err != nil {
+		if g.watch != nil {
+			g.watch.Close()
+		}
 		return nil, err
 	}
 	g.engine = e
+	g.learnOwnListeners()
 	return g, nil
 }
 
@@ -94,37 +126,20 @@ func (g *Gateway) checkCapabilities() error {
 	return nil
 }
 
-// learnOwnAddresses has the forwards know the host's own addresses: those that
-// must not be connected from, and those where a header could lead in a circle.
-func (g *Gateway) learnOwnAddresses() error {
-	for _, f := range g.config.Forwards {
-		if !f.Transparent && !leadsAnywhere(f) {
-			continue
-		}
-		if g.own == nil {
-			own, err := transparent.NewOwnAddresses(nil)
-			if err != nil {
-				return err
-			}
-			g.own = own
-		}
-		f.Source.Own = g.own
-	}
-	return nil
-}
-
-// Addrs returns the addresses that the listeners are bound to, in the order of
-// the configuration's forwards and their listeners.
-func (g *Gateway) Addrs() []engine.Endpoint {
-	var all []engine.Endpoint
+// Bound returns the open listeners, in the order of the configuration's forwards
+// and their listeners.
+func (g *Gateway) Bound() []forward.Bound {
+	var all []forward.Bound
 	streams, datagrams := g.engine.Bound(), g.relay.Bound()
 	for _, f := range g.config.Forwards {
-		n, bound := len(f.Listeners), &streams
+		addrs := &streams
 		if f.Datagrams {
-			bound = &datagrams
+			addrs = &datagrams
 		}
-		all = append(all, (*bound)[:n]...)
-		*bound = (*bound)[n:]
+		for i, l := range f.Listeners {
+			all = append(all, forward.Bound{Forward: f, Listener: l, Addr: (*addrs)[i]})
+		}
+		*addrs = (*addrs)[len(f.Listeners):]
 	}
 	return all
 }
@@ -132,7 +147,7 @@ func (g *Gateway) Addrs() []engine.Endpoint {
 // Counters returns how many connections there are.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 
-// EachSession calls visit for every connection that goes on; see
+// EachSession calls visit for every open connection; see
 // [engine.Engine.EachSession].
 func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) error {
 	return g.engine.EachSession(ctx, visit)
@@ -144,16 +159,16 @@ func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) 
 }
 
 // Tallies returns what was counted of each forward since the start.
-func (g *Gateway) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
-// Datagrams returns what was counted so far of datagrams.
+// Datagrams returns the counters of UDP.
 func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }
 
-// Run serves until ctx is done and then drains: it goes on for DrainDelay,
-// stops accepting, lets the connections that it has finish for DrainTimeout and
-// cuts the rest. It returns nil after that. Run may be called once. After
+// Run serves until ctx is done and then drains: it keeps accepting for DrainDelay,
+// lets existing connections finish for DrainTimeout and cuts the rest. It returns
+// nil after that. Run may be called once. After
 // [Gateway.HandOver] it drains without the delay.
 func (g *Gateway) Run(ctx context.Context) error {
 	if g.engine == nil {
@@ -164,6 +179,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if g.own != nil {
 		go g.watchOwnAddresses(watching)
 	}
+	go g.watchPorts(watching)
 	g.engine.Start()
 	defer g.engine.Close()
 	close(g.started)
@@ -171,7 +187,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.wait(g.config.DrainDelay, nil)
 		g.engine.StopAccepting()
-	case <-g.handed.happened:
+	case <-g.handed.sent:
 		g.engine.Release()
 	}
 	g.wait(g.config.DrainTimeout, g.engine.Idle())
@@ -189,41 +205,46 @@ func (g *Gateway) wait(d time.Duration, done <-chan struct{}) {
 	select {
 	case <-timer.C:
 	case <-done:
-	case <-g.hurry.happened:
+	case <-g.hurry.sent:
 	}
 }
 
-// Hurry ends the drain at once: what is left is cut.
-func (g *Gateway) Hurry() { g.hurry.tell() }
+// Hurry ends the drain: the remaining connections are cut.
+func (g *Gateway) Hurry() { g.hurry.send() }
 
 // Started is closed when Run has begun to accept connections.
 func (g *Gateway) Started() <-chan struct{} { return g.started }
 
-// Alive is closed when all event loops have come round; see [engine.Engine.Alive].
+// Alive is closed once every event loop has run a turn; see [engine.Engine.Alive].
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
-// Sockets returns copies of the listening sockets, for the process that is to
-// take over. It is for a gateway that has started and does not drain.
-func (g *Gateway) Sockets() ([]engine.Socket, error) { return g.engine.Sockets() }
+// Sockets returns copies of the listening sockets, for the process that takes
+// over. The caller owns them, with an error too. Call it only after the start and
+// before the drain.
+func (g *Gateway) Sockets() ([]forward.Socket, error) {
+	streams, err := g.engine.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	datagrams, err := g.relay.Sockets()
+	return append(streams, datagrams...), err
+}
 
-// HandOver stops accepting, because another process serves what [Gateway.Sockets]
-// returned: what waits in the queues is left to it. The connections that are
-// here drain.
-func (g *Gateway) HandOver() { g.handed.tell() }
+// HandOver stops accepting and drains, because another process serves what
+// [Gateway.Sockets] returned. Connections that wait in the listeners' queues are
+// left to it.
+func (g *Gateway) HandOver() { g.handed.send() }
 
-// watchOwnAddresses keeps the host's addresses fresh. A list that cannot be had
-// leaves the last one in force.
-func (g *Gateway) watchOwnAddresses(ctx context.Context) {
-	ticker := time.NewTicker(ownEvery)
+// watchPorts keeps the host's ephemeral ports current.
+func (g *Gateway) watchPorts(ctx context.Context) {
+	ticker := time.NewTicker(portsEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := g.own.Refresh(); err != nil && g.config.Notice != nil {
-				g.config.Notice(engine.Notice{Event: "addresses_unknown", Err: err})
-			}
+			g.ports.Refresh()
 		}
 	}
 }

@@ -6,30 +6,31 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/config"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/supervise"
 )
 
-// handed is a socket that was handed over by a name, bound to an address or a
-// path.
-func handed(name string, fd int, bound string) Inherited {
-	s := Inherited{Socket: engine.Socket{Name: name, FD: fd}}
+// handed is an inherited socket with a name, bound to an address or a path.
+func handed(name string, fd int, bound string) supervise.Socket {
+	s := supervise.Socket{Name: name, FD: fd}
 	if a, err := netip.ParseAddrPort(bound); err == nil {
-		s.Bound.Addr = a
+		s.Addr = a
 	} else {
-		s.Bound.Path = bound
+		s.Path = bound
 	}
 	return s
 }
 
-func faulty(name, fault string) Inherited {
-	return Inherited{Socket: engine.Socket{Name: name}, Fault: fault, Mend: "Accept=no"}
+func faulty(name, fault string) supervise.Socket {
+	return supervise.Socket{Name: name, Fault: fault, Hint: "Accept=no"}
 }
 
 func TestAdopt(t *testing.T) {
 	rows := []struct {
 		name     string
 		forwards []string
-		sockets  []Inherited
+		sockets  []supervise.Socket
 		fds      []int    // of each listener, 0: opens its own
 		left     []string // names
 		fails    string
@@ -37,34 +38,34 @@ func TestAdopt(t *testing.T) {
 	}{
 		{name: "nothing to adopt", forwards: []string{":1=127.0.0.1:9"}, fds: []int{0}},
 		{name: "systemd's", forwards: []string{"systemd:web=127.0.0.1:9"},
-			sockets: []Inherited{handed("systemd:web", 3, "0.0.0.0:80")}, fds: []int{3}},
+			sockets: []supervise.Socket{handed("systemd:web", 3, "0.0.0.0:80")}, fds: []int{3}},
 		{name: "several of one name make several listeners", forwards: []string{"systemd:web=127.0.0.1:9"},
-			sockets: []Inherited{handed("systemd:web", 3, "0.0.0.0:80"), handed("systemd:web", 4, "/run/web")}, fds: []int{3, 4}},
+			sockets: []supervise.Socket{handed("systemd:web", 3, "0.0.0.0:80"), handed("systemd:web", 4, "/run/web")}, fds: []int{3, 4}},
 		{name: "by name, not by place", forwards: []string{"systemd:b=127.0.0.1:9", ":1=127.0.0.1:9", "systemd:a=127.0.0.1:9"},
-			sockets: []Inherited{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{4, 0, 3}},
-		{name: "nobody takes one", forwards: []string{"systemd:a=127.0.0.1:9"},
-			sockets: []Inherited{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{3}, left: []string{"systemd:b"}},
+			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{4, 0, 3}},
+		{name: "one is not taken", forwards: []string{"systemd:a=127.0.0.1:9"},
+			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80"), handed("systemd:b", 4, "0.0.0.0:81")}, fds: []int{3}, left: []string{"systemd:b"}},
 		{name: "an address is no name", forwards: []string{"0.0.0.0:80=127.0.0.1:9"},
-			sockets: []Inherited{handed("systemd:a", 3, "0.0.0.0:80")}, fds: []int{0}, left: []string{"systemd:a"}},
+			sockets: []supervise.Socket{handed("systemd:a", 3, "0.0.0.0:80")}, fds: []int{0}, left: []string{"systemd:a"}},
 		{name: "those of the process before", forwards: []string{":1=127.0.0.1:9", "127.0.0.1:0=127.0.0.1:9", "127.0.0.1:0=127.0.0.1:8", "unix:/s=127.0.0.1:9"},
-			sockets: []Inherited{handed("127.0.0.1:0", 4, "127.0.0.1:4711"), handed("dual-stack [::]:1", 5, "[::]:1"), handed("127.0.0.1:0", 6, "127.0.0.1:4712"), handed("unix:/s", 7, "/s")},
+			sockets: []supervise.Socket{handed("127.0.0.1:0", 4, "127.0.0.1:4711"), handed("dual-stack [::]:1", 5, "[::]:1"), handed("127.0.0.1:0", 6, "127.0.0.1:4712"), handed("unix:/s", 7, "/s")},
 			fds:     []int{5, 4, 6, 7}},
 		{name: "a forward that is new, and one that is gone", forwards: []string{":2=127.0.0.1:9"},
-			sockets: []Inherited{handed("dual-stack [::]:1", 4, "[::]:1")}, fds: []int{0}, left: []string{"dual-stack [::]:1"}},
+			sockets: []supervise.Socket{handed("dual-stack [::]:1", 4, "[::]:1")}, fds: []int{0}, left: []string{"dual-stack [::]:1"}},
 		{name: "one family is not both", forwards: []string{"[::]:1=127.0.0.1:9", "0.0.0.0:1=127.0.0.1:9"},
-			sockets: []Inherited{handed("dual-stack [::]:1", 4, "[::]:1")}, fds: []int{0, 0}, left: []string{"dual-stack [::]:1"}},
+			sockets: []supervise.Socket{handed("dual-stack [::]:1", 4, "[::]:1")}, fds: []int{0, 0}, left: []string{"dual-stack [::]:1"}},
 		{name: "not started by a socket unit", forwards: []string{"systemd:web=127.0.0.1:9"},
 			fails: "hands over no socket of that name", hint: "FileDescriptorName=web"},
-		{name: "another name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []Inherited{handed("systemd:www", 3, "0.0.0.0:80")},
+		{name: "another name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:www", 3, "0.0.0.0:80")},
 			fails: "listener systemd:web: systemd hands over no socket", hint: "hands over www: write systemd:www"},
 		// systemd.socket(5): the name is that of the unit unless it is set.
-		{name: "no name was set", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []Inherited{handed("systemd:unproxy.socket", 3, "0.0.0.0:80")},
+		{name: "no name was set", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:unproxy.socket", 3, "0.0.0.0:80")},
 			fails: "hands over no socket", hint: "write FileDescriptorName=web in the .socket unit"},
-		{name: "the wrong type", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []Inherited{faulty("systemd:web", "is a connection and not a listener")},
+		{name: "the wrong type", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is a connection and not a listener")},
 			fails: `the socket "web" that systemd hands over is a connection and not a listener`, hint: "Accept=no"},
-		{name: "an abstract name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []Inherited{handed("systemd:web", 3, "@web")},
-			fails: "is in the abstract name space", hint: "ListenStream=/run/unproxy/NAME.sock"},
-		{name: "of the wrong type, but nobody wants it", forwards: []string{":1=127.0.0.1:9"}, sockets: []Inherited{faulty("systemd:web", "is no socket")},
+		{name: "an abstract name", forwards: []string{"systemd:web=127.0.0.1:9"}, sockets: []supervise.Socket{handed("systemd:web", 3, "@web")},
+			fails: "is in the abstract namespace", hint: "ListenStream=/run/unproxy/NAME.sock"},
+		{name: "of the wrong type, but not wanted", forwards: []string{":1=127.0.0.1:9"}, sockets: []supervise.Socket{faulty("systemd:web", "is not a socket")},
 			fds: []int{0}, left: []string{"systemd:web"}},
 	}
 	for _, row := range rows {
@@ -73,10 +74,10 @@ func TestAdopt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			left, err := c.Adopt(row.sockets)
+			left, err := Adopt(c, row.sockets)
 			if row.fails != "" {
-				var p *Problem
-				if !errors.As(err, &p) || !strings.Contains(p.Message, row.fails) || !strings.Contains(p.Remedy, row.hint) {
+				var p *config.Problem
+				if !errors.As(err, &p) || !strings.Contains(p.Error(), row.fails) || !strings.Contains(p.Hint(), row.hint) {
 					t.Errorf("the problem is %v (%+v), want %q with %q", err, p, row.fails, row.hint)
 				}
 				return
@@ -101,9 +102,9 @@ func TestAdopt(t *testing.T) {
 }
 
 // adopted checks which socket each listener has.
-func adopted(t *testing.T, c *Config, fds []int) {
+func adopted(t *testing.T, c *config.Config, fds []int) {
 	t.Helper()
-	var all []engine.Listener
+	var all []forward.Listener
 	for _, f := range c.Forwards {
 		all = append(all, f.Listeners...)
 	}
@@ -122,19 +123,19 @@ func adopted(t *testing.T, c *Config, fds []int) {
 	}
 }
 
-// Without a trust rule nothing but a unix socket is served: what systemd hands
-// over is known only then.
+// Without a trust rule only a unix socket is served. What systemd hands over is known
+// only when it is adopted.
 func TestActivationWithoutTrust(t *testing.T) {
-	src := Source{Forwards: []string{"systemd:web=127.0.0.1:9"}}
+	src := config.Source{Forwards: []string{"systemd:web=127.0.0.1:9"}}
 	for _, row := range []struct {
 		bound string
 		fails bool
 	}{{"/run/web", false}, {"0.0.0.0:80", true}} {
-		c, warnings, err := Load(src)
-		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "only a unix socket will do") {
+		c, warnings, err := config.Load(src)
+		if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].Message, "only a unix socket can be served") {
 			t.Fatalf("%v, %v", warnings, err)
 		}
-		if _, err := c.Adopt([]Inherited{handed("systemd:web", 3, row.bound)}); err != nil {
+		if _, err := Adopt(c, []supervise.Socket{handed("systemd:web", 3, row.bound)}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Validate(); (err != nil) != row.fails {

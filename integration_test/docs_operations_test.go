@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/integration_test/lab"
 )
 
@@ -37,15 +37,14 @@ func TestOperationsRequests(t *testing.T) {
 func TestOperationsReadiness(t *testing.T) {
 	_, table, _ := strings.Cut(string(readFile(t, "../docs/operations.md")), "### /readyz")
 	table, _, _ = strings.Cut(table, "\n### ")
-	var readiness gateway.Readiness
+	var state readiness.State
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
-		readiness.Set(word, "")
+		state.Set(word, "")
 	}
-	want := []string{gateway.NotReadyStarting, gateway.NotReadyDraining, gateway.NotReadyDescriptors,
-		gateway.NotReadyReturnPath}
+	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath}
 	var got []string
-	for _, r := range readiness.Reasons() {
-		got = append(got, r.Reason)
+	for _, r := range state.Reasons() {
+		got = append(got, r.Word)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("docs/operations.md has the reasons %q, want %q", got, want)
@@ -87,5 +86,14 @@ func TestDocumentedFlagsAndUnits(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("../scripts/systemd", unit)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The example of the service's settings has no fault, and as many forwards as the
+// documentation says.
+func TestExampleOfSettings(t *testing.T) {
+	out, code := lab.RunGateway(t, "check", "--strict", "--env-file", "../docs/examples/unproxy.env")
+	if code != 0 || !strings.Contains(out, "ok: 50 forwards, 0 warnings") {
+		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }

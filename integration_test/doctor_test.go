@@ -103,8 +103,8 @@ func TestDoctorFixes(t *testing.T) {
 				}
 				lab.Shell(t, prescribed(broken))
 				fixed := diagnosed(t, 0, p.flags()...)
-				if strings.Contains(fixed, "other rules") || !strings.Contains(fixed, "open: unproxy (process ") {
-					t.Errorf("after the fix the doctor says\n%s", fixed)
+				if strings.Contains(fixed, "not those of unproxy routes") || !strings.Contains(fixed, "open: unproxy (process ") {
+					t.Errorf("fixed, the doctor says\n%s", fixed)
 				}
 				wantSeen(t, g)
 			})
@@ -201,19 +201,77 @@ func TestFixWithoutSelfTest(t *testing.T) {
 	})
 }
 
-// The rules exist but another one precedes them: the doctor names it, and the commands
-// that it prints fix it.
+// Rules that were made for several forwards are the gateway's own, also for a
+// doctor that is asked about one of them: a rule for a range of ports, a table of
+// the packet filter with more servers. The control is a rule of another origin.
+func TestDoctorKnowsItsOwnRules(t *testing.T) {
+	for _, tt := range []struct{ name, backend, own string }{
+		{"loopback", "127.0.0.1", "apply"},
+		{"loopback, IPv6", "[::1]", "apply"},
+		{"own address", "10.0.0.1", "apply"},
+		{"own address, IPv6", "[fd00::1]", "apply"},
+		{"a rule of another origin", "127.0.0.1", "ip route add local default dev lo table 99; ip rule add from 127.0.0.1 iif lo lookup 99 pref 99"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				lab.Require(t, "nft")
+				outsider(t)
+				flags := func(ports ...string) []string {
+					all := []string{"--trust", "127.0.0.1", "--transparent"}
+					for _, port := range ports {
+						all = append(all, "--forward", "127.0.0.1:20"+port+"="+tt.backend+":"+port)
+					}
+					return all
+				}
+				lab.Listen(t, tt.backend+":22")
+				if tt.own == "apply" {
+					routes(t, "apply", flags("21", "22", "23"))
+				} else {
+					lab.Shell(t, tt.own)
+				}
+				foreign := strings.Contains(diagnosed(t, 0, flags("22")...), "not those of unproxy routes")
+				if foreign != (tt.own != "apply") {
+					t.Errorf("the doctor calls the rules those of others: %v", foreign)
+				}
+			})
+		})
+	}
+}
+
+// A server that is not there: the doctor does not name the gateway's own listener
+// on the same port, which would be a loop. The control is another program's.
+//
+//	10.0.0.1:7001 unproxy ──▶ 127.0.0.1:7001, where no program listens
+func TestDoctorDoesNotAdviseALoop(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		netns.IP(t, "address add 10.0.0.1/24 dev lo")
+		netns.IP(t, "address add 10.0.0.2/24 dev lo")
+		flags := []string{"--forward", "10.0.0.1:7001=127.0.0.1:7001", "--trust", "127.0.0.1"}
+		lab.StartGateway(t, flags...)
+		for _, asked := range [][]string{flags, {"--forward", ":2000=127.0.0.1:7001", "--trust", "127.0.0.1"}} {
+			if text := diagnosed(t, 3, asked...); strings.Contains(text, "10.0.0.1:7001\n") || strings.Contains(text, "a program listens") {
+				t.Errorf("the doctor advises a loop:\n%s", text)
+			}
+		}
+		lab.Listen(t, "10.0.0.2:7001")
+		if text := diagnosed(t, 3, flags...); !strings.Contains(text, "; a program listens on 10.0.0.2:7001\n") {
+			t.Errorf("the doctor does not say where the server listens:\n%s", text)
+		}
+	})
+}
+
+// The rules are there, and of no effect: the doctor names what comes before
+// them, and what it prints heals it.
 //
 //	the gateway's host ── net0 ══ the outsider, the default gateway
 func TestDoctorFindsPrecedingRules(t *testing.T) {
 	for _, tt := range []struct{ name, rule, backend, want string }{
 		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
-		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25",
-			"sends them out by net0: 90: from 198.51.100.0/24 lookup main"},
-		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25",
-			"sends them out by net0: 90: from fd51::/16 lookup main"},
-		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25",
-			"90: from 198.51.100.5/32 ipproto tcp forbids it"},
+		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out on net0: 90: from 198.51.100.0/24 lookup main"},
+		{"dedicated address, IPv6", "-6 rule add from fd51::/16 lookup main pref 90", "[fd51::5]:25", "sends them out on net0: 90: from fd51::/16 lookup main"},
+		{"prohibited", "rule add from 198.51.100.5 ipproto tcp prohibit pref 90", "198.51.100.5:25", "90: from 198.51.100.5/32 ipproto tcp forbids it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -429,7 +487,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
 			{"ordinary user", lab.Command{User: daemon}, "this user has none"},
 			{"file capabilities", as("--inh-caps", "-all"), ""},
-			{"file capabilities under no_new_privs", as("--no-new-privs"), "void under no_new_privs"},
+			{"file capabilities under no_new_privs", as("--no-new-privs"), "no effect under no_new_privs"},
 		} {
 			all := findings(t, tt.as, 3, transparentFlags("127.0.0.1:25")...)
 			want := "net_raw capabilities fail\nlistener 127.0.0.1:0 ok\nbackend 127.0.0.1:25 ok\nrules_missing 127.0.0.1:25 fail\n"
@@ -462,9 +520,8 @@ func TestDoctorFixesDivertedConnections(t *testing.T) {
 		}
 		lab.Shell(t, prescribed(broken))
 		fixed := diagnosed(t, 0, flags...)
-		if !strings.Contains(fixed, "ok      connections are handed to it") ||
-			!strings.Contains(fixed, "ok      the rules for it are in force") {
-			t.Errorf("after the fix the doctor says\n%s", fixed)
+		if !strings.Contains(fixed, "ok      the packet filter hands connections to it") || !strings.Contains(fixed, "ok      the rules for it are in force") {
+			t.Errorf("fixed, the doctor says\n%s", fixed)
 		}
 		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))
 		converse(t, from, server.Next(t))

@@ -12,8 +12,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// On SIGTERM the listener closes, established sessions continue, and the gateway exits
-// with 0 when they have ended:
+// On SIGTERM the listener closes, connections finish, and the gateway exits with 0:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM
 //	                    └──▶ behind :3000
@@ -37,8 +36,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// refuses reports whether the address has no listener. A connection that is accepted
-// is closed at once.
+// refuses reports whether connections to the address are refused. It closes those that
+// are accepted.
 func refuses(address string) bool {
 	conn, err := net.Dial("tcp", address)
 	if err == nil {
@@ -47,7 +46,7 @@ func refuses(address string) bool {
 	return err != nil
 }
 
-// At the end of the drain the remaining connections are reset. The exit code is still 0:
+// Connections that outlast the drain are cut, and the exit code is 0:
 //
 //	conn ──header──▶ gateway :2000, --drain-timeout 200ms ◀── SIGTERM
 func TestDrainTimeout(t *testing.T) {
@@ -80,8 +79,8 @@ func TestHurry(t *testing.T) {
 	})
 }
 
-// During the drain delay, in which the load balancer's health check fails, new
-// connections are served as before. Then the listener closes:
+// During --drain-delay, in which load balancers notice, new connections are served as
+// before:
 //
 //	peer ──header──▶ gateway :2000, --drain-delay 1h; :2001, --drain-delay 200ms ◀── SIGTERM
 func TestDrainDelay(t *testing.T) {
@@ -101,9 +100,8 @@ func TestDrainDelay(t *testing.T) {
 	})
 }
 
-// Under load no accepted connection is lost: during the delay all are served,
-// though /readyz says to stay away, and after it all are refused, never reset.
-// Five gateways in a row:
+// Under load no accepted connection is lost. During the delay all are served although
+// /readyz answers 503; after it they are refused, never reset. Five gateways in a row:
 //
 //	8 × (conn ──header, request──▶ gateway :2000, --drain-delay ◀── SIGTERM)
 //	                                  └──▶ echo :3000

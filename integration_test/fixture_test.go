@@ -139,13 +139,19 @@ defaults
 // version 1 header.
 func nginxStream(t *testing.T, listen, target string) {
 	t.Helper()
+	lab.Nginx(t, `load_module `+streamModule(t)+`;
+events {}
+stream { server { listen `+listen+`; proxy_pass `+target+`; proxy_protocol on; } }`, listen)
+}
+
+// streamModule returns the path of nginx's stream module.
+func streamModule(t *testing.T) string {
+	t.Helper()
 	const module = "/usr/lib/nginx/modules/ngx_stream_module.so"
 	if _, err := os.Stat(module); err != nil {
 		t.Skip("nginx's stream module is not installed")
 	}
-	lab.Nginx(t, `load_module `+module+`;
-events {}
-stream { server { listen `+listen+`; proxy_pass `+target+`; proxy_protocol on; } }`, listen)
+	return module
 }
 
 // webServer starts nginx on the address. It serves /file with size random bytes, which

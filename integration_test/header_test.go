@@ -177,16 +177,17 @@ func TestHeaderPolicies(t *testing.T) {
 		{"v1 where v2 is accepted", v1, []string{"--accept", "v2"}, "unsupported", "v1 not accepted", ""},
 		{"v2 where v2 is accepted", v2, []string{"--accept", "v2"}, "ok", "", client4.String()},
 		{"v2 where v1 is accepted", v2, []string{"--accept", "v1"}, "unsupported", "v2 not accepted", ""},
-		{"v2 without the checksum that is required", v2, []string{"--require-checksum"}, "bad_checksum", "CRC32C missing",
-			""},
-		{"v1 where a checksum is required of v2", v1, []string{"--require-checksum"}, "ok", "", client4.String()},
+		{"v2 without the checksum that is required", v2, []string{"--require-checksum"}, "bad_checksum", "CRC32C missing", ""},
+		{"v1 where a checksum is required", v1, []string{"--require-checksum"}, "bad_checksum", "CRC32C required, and v1 has none", ""},
 		{"an IPv4 address in a TCP6 line", nginx, nil, "malformed", "ipv4 address in a TCP6 line", ""},
-		{"an IPv4 address in a TCP6 line, allowed", nginx, []string{"--v1-ipv4-in-tcp6"}, "ok", "", "[2001:db8::9]:4711"},
+		{"the same where it is allowed", nginx, []string{"?v1-ipv4-in-tcp6"}, "ok", "", "[2001:db8::9]:4711"},
+		{"a source of another family than its line", "PROXY TCP4 ::1 192.0.2.9 1 2\r\n", []string{"--v1-mixed-families"}, "malformed", "ipv4 syntax", ""},
 		{"131 bytes", long, []string{"--max-header", "131"}, "ok", "", client4.String()},
 		{"131 bytes, one too many", long, []string{"--max-header", "130"}, "too_long", "header longer than allowed", ""},
 		{"two headers of two", v1 + v2, []string{"--headers", "2"}, "ok", "", client4.String()},
-		{"the second of two names the client", string(lab.V2(client6, dest6)) + v1, []string{"--headers", "2"}, "ok", "",
-			client4.String()},
+		{"the second of two names the client", string(lab.V2(client6, dest6)) + v1, []string{"--headers", "2"}, "ok", "", client4.String()},
+		{"LOCAL of two", local, []string{"--headers", "2"}, "ok", "", "peer"},
+		{"UNKNOWN of two", unknown + v1, []string{"--headers", "2"}, "ok", "", client4.String()},
 		{"two headers, the second bad", v1 + "GET /\r\n", []string{"--headers", "2"}, "not_proxy", "no PROXY signature", ""},
 		{"LOCAL", local, nil, "ok", "", "peer"},
 		{"UNKNOWN", unknown, nil, "ok", "", "peer"},
@@ -297,14 +298,17 @@ func TestDetails(t *testing.T) {
 		tlvs := tlv(0x02, authority)
 		tlvs = append(tlvs, tlv(0xEA, "\x01vpce-08d2bf15fac5001c9")...)
 		tlvs = append(tlvs, tlv(0xEE, "\x01\x04\x03\x02\x01")...)
+		tlvs = append(tlvs, tlv(0x05, "\x00\x01\xfe\xff")...)
+		tlvs = append(tlvs, tlv(0x05, "another")...)
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4, tlvs...), []byte("x"))
 		behind := backend.Next(t)
 		wantRead(t, behind, "x")
 		conn.Close()
 		behind.Close()
 		line := g.NextConnection(t)
-		line.Expect(t, "aws_vpce", "vpce-08d2bf15fac5001c9", "azure_link", fmt.Sprint(float64(0x01020304)))
-		// Bytes that could confuse a terminal or a parser are quoted.
+		line.Expect(t, "aws_vpce", "vpce-08d2bf15fac5001c9", "azure_link", fmt.Sprint(float64(0x01020304)),
+			"unique_id", "0001feff")
+		// What a terminal or a parser might stumble over is quoted.
 		if got := line.String("authority"); got != strconv.Quote(authority) {
 			t.Errorf("authority %s, want it quoted", got)
 		}

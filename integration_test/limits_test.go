@@ -285,3 +285,38 @@ func TestAcceptRate(t *testing.T) {
 		wantRead(t, first, "still here")
 	})
 }
+
+// If no source port is left towards a backend, the next backend is tried, and without one it is a
+// limit. Other backends are not concerned:
+//
+//	conn ──header──▶ gateway :2000, two source ports ──▶ [127.0.0.1|::1]:3000
+//	                                                 ──▶ :3001
+func TestNoSourcePortIsLeft(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		t.Run(host, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				first, second := lab.Listen(t, host+":3000"), lab.Listen(t, host+":3001")
+				g := lab.StartGateway(t, "--trust", "127.0.0.1", "--header-timeout", "0",
+					"--forward", fmt.Sprintf("127.0.0.1:2000=%s:3000", host),
+					"--forward", fmt.Sprintf("127.0.0.1:2001=%[1]s:3000,%[1]s:3001", host))
+				var conns []*net.TCPConn // they have their ports before there are few
+				for _, to := range []string{"127.0.0.1:2000", "127.0.0.1:2000", "127.0.0.1:2000", "127.0.0.1:2001"} {
+					conns = append(conns, lab.Dial(t, to))
+				}
+				netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45000 45001")
+				for _, conn := range conns[:2] {
+					write(t, conn, lab.V2(client4, dest4))
+					first.Next(t)
+				}
+				write(t, conns[2], lab.V2(client4, dest4))
+				wantReset(t, conns[2])
+				line := g.NextConnection(t)
+				line.Expect(t, "outcome", "limit", "phase", "dial", "by", "gateway")
+				wantMatch(t, line, "reason", "^no source port is left towards the backend")
+				write(t, conns[3], lab.V2(client4, dest4))
+				second.Next(t)
+			})
+		})
+	}
+}

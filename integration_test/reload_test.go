@@ -17,7 +17,8 @@ const (
 	failedMessage   = "reload failed: the lists from before stay in force"
 )
 
-// POST /-/reload does the same as SIGHUP and returns the result. The metrics count it.
+// POST /-/reload reloads as SIGHUP does and answers with the result. The metrics count
+// it.
 func TestReloadByRequest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -25,17 +26,18 @@ func TestReloadByRequest(t *testing.T) {
 		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", adminAt)
 		rewrite(t, list, "127.0.0.2\n")
 		if code, body := adminPost(t, "/-/reload"); code != http.StatusOK {
-			t.Errorf("with a valid list: %d %s", code, body)
+			t.Errorf("a correct list: %d %s", code, body)
 		}
 		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
-		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError ||
-			!strings.Contains(body, "trust:2: ") {
-			t.Errorf("with a broken list: %d %s", code, body)
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
+			t.Errorf("a broken list: %d %s", code, body)
 		}
 		_, metrics := adminGet(t, adminAt, "/metrics")
-		for _, line := range []string{`unproxy_trust_reloads_total{result="success"} 1`,
-			`unproxy_trust_reloads_total{result="failure"} 1`} {
+		for _, line := range []string{
+			`unproxy_trust_reloads_total{result="success"} 1`,
+			`unproxy_trust_reloads_total{result="failure"} 1`,
+		} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
 				t.Errorf("the metrics lack %q", line)
 			}
@@ -43,8 +45,42 @@ func TestReloadByRequest(t *testing.T) {
 	})
 }
 
-// SIGHUP reloads the trust file. Connections of a peer that is no longer trusted stay
-// open. A broken file changes nothing:
+// A FIFO in place of the trust file is an error and not a wait for its writer: the old
+// list stays in force, and the next good list is read. So it is by signal, by request
+// and by interval.
+func TestReloadOfAFIFO(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list,
+			"--admin", adminAt, "--reload-interval", "100ms", "--log-level", "info")
+		if err := syscall.Mkfifo(list+".fifo", 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(list+".fifo", list); err != nil {
+			t.Fatal(err)
+		}
+		g.WaitLogs(t, failedMessage, 1) // by interval
+		g.Signal(syscall.SIGHUP)
+		g.WaitLogs(t, failedMessage, 2)
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "FIFO") {
+			t.Errorf("POST /-/reload: %d %s", code, body)
+		}
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+		wantRead(t, backend.Next(t), "hello") // the old list is in force
+		conn.Close()
+		if err := os.Remove(list); err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, list, "127.0.0.2\n")
+		g.WaitLogs(t, reloadedMessage, 1)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+	})
+}
+
+// SIGHUP reads the trust file again. A peer that is no longer trusted keeps its
+// connections; a broken file changes nothing:
 //
 //	127.0.0.1 ──header──▶ gateway :2000, --trust-file ◀── SIGHUP
 //	127.0.0.2 ──header──▶     └──▶ behind :3000
@@ -102,15 +138,14 @@ func TestCutUntrusted(t *testing.T) {
 		g.Signal(syscall.SIGHUP)
 		wantReset(t, gone)
 		wantReset(t, behindGone)
-		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway",
-			"reason", "the peer is not trusted any more")
-		write(t, stays, []byte("still here"))
-		wantRead(t, behindStays, "still here")
+		g.NextConnection(t).Expect(t, "outcome", "untrusted", "phase", "relay", "by", "gateway", "reason", "peer is no longer trusted")
+		write(t, stays, []byte("unharmed"))
+		wantRead(t, behindStays, "unharmed")
 	})
 }
 
-// The gateway finds changes of a ConfigMap without a signal. The files of a ConfigMap
-// are links into a directory that is replaced:
+// --reload-interval notices when a ConfigMap changes, whose files are links into a
+// directory that is swapped:
 //
 //	list ─▶ ..data ─▶ v1, v2/     gateway :2000, --reload-interval
 func TestReloadInterval(t *testing.T) {
@@ -137,8 +172,8 @@ func TestReloadInterval(t *testing.T) {
 		publish("v1", "127.0.0.2\n")
 		link("..data/list", "list")
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", filepath.Join(dir, "list"),
-			"--reload-interval", "100ms")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
 		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
 		g.WaitLogs(t, reloadedMessage, 1)

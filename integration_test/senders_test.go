@@ -68,35 +68,60 @@ listen v6
 	}
 }
 
-// HAProxy terminates TLS and reports the name in the client's certificate:
+// HAProxy ends TLS and tells who the client is by its certificate, which counts
+// only if HAProxy has verified it:
 //
 //	client, CN=alice ══TLS, SNI mail.test══▶ haproxy :1000 ──header, TLVs──▶ gateway :2000 ──▶ redis :3000
 func TestHAProxySendsTLS(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		lab.Require(t, "haproxy", "redis-server")
-		lab.Redis(t, "127.0.0.1:3000")
-		g := plainGateway(t, "--require-checksum")
-		ca := newAuthority(t)
-		lab.HAProxy(t, haproxyPreamble+fmt.Sprintf(`
+	const optional = "verify optional ca-ignore-err all crt-ignore-err all"
+	for _, test := range []struct {
+		name, verify string
+		certificate  func(ours, theirs *authority) []tls.Certificate
+		want         []string
+	}{
+		{"verified", "verify required", func(ours, _ *authority) []tls.Certificate { return []tls.Certificate{ours.issue("alice")} },
+			[]string{"tls_verified", "true", "tls_verify_error", "", "tls_cn", "alice", "tls_cn_unverified", ""}},
+		{"of another authority", optional, func(_, theirs *authority) []tls.Certificate { return []tls.Certificate{theirs.issue("alice")} },
+			[]string{"tls_verified", "false", "tls_verify_error", "21", "tls_cn", "", "tls_cn_unverified", "alice"}},
+		{"none", optional, func(_, _ *authority) []tls.Certificate { return nil },
+			[]string{"tls_verified", "", "tls_verify_error", "", "tls_cn", "", "tls_cn_unverified", ""}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) {
+				lab.Require(t, "haproxy", "redis-server")
+				lab.Redis(t, "127.0.0.1:3000")
+				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--require-checksum")
+				ca := newAuthority(t)
+				lab.HAProxy(t, haproxyPreamble+fmt.Sprintf(`
 listen tls
-  bind 127.0.0.1:1000 ssl crt %s ca-file %s verify required alpn redis
+  bind 127.0.0.1:1000 ssl crt %s ca-file %s %s alpn redis
   server s 127.0.0.1:2000 send-proxy-v2-ssl-cn proxy-v2-options ssl,cert-cn,ssl-cipher,cert-sig,cert-key,authority,crc32c,unique-id
-`, writePair(t, ca.issue("mail.test")), ca.write()), "127.0.0.1:1000")
+`, writePair(t, ca.issue("mail.test")), ca.write(), test.verify), "127.0.0.1:1000")
 
-		tcp := dialFrom(t, "127.0.0.9", "127.0.0.1:1000")
-		conn := tls.Client(tcp, &tls.Config{
-			ServerName:   "mail.test",
-			RootCAs:      ca.pool(),
-			Certificates: []tls.Certificate{ca.issue("alice")},
-			NextProtos:   []string{"redis"},
+				certificates := test.certificate(ca, newAuthority(t))
+				tcp := dialFrom(t, "127.0.0.9", "127.0.0.1:1000")
+				conn := tls.Client(tcp, &tls.Config{
+					ServerName: "mail.test",
+					RootCAs:    ca.pool(),
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+						if len(certificates) == 0 {
+							return &tls.Certificate{}, nil
+						}
+						return &certificates[0], nil // of whichever authority
+					},
+					NextProtos: []string{"redis"},
+				})
+				redisCarries(t, conn, 1<<20)
+				conn.Close()
+				line := g.NextConnection(t)
+				line.Expect(t, "outcome", "ok", "phase", "relay", "version", "2", "client", tcp.LocalAddr().String(),
+					"authority", "mail.test", "alpn", "redis", "tls_version", "TLSv1.3",
+					"unique_id", "id-127.0.0.9-"+portOf(tcp.LocalAddr()))
+				line.Expect(t, test.want...)
+			})
 		})
-		redisCarries(t, conn, 1<<20)
-		conn.Close()
-		g.NextConnection(t).Expect(t, "outcome", "ok", "phase", "relay", "version", "2", "client", tcp.LocalAddr().String(),
-			"authority", "mail.test", "alpn", "redis", "tls_version", "TLSv1.3", "tls_cn", "alice",
-			"unique_id", "id-127.0.0.9-"+portOf(tcp.LocalAddr()))
-	})
+	}
 }
 
 // The client's address passes through two HAProxies. An SSH session behind them

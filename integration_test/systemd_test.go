@@ -11,7 +11,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// The messages to systemd during the life of the service, in order:
+// The messages to systemd in the life of a service, in order:
 //
 //	systemd ◀── READY, RELOADING, READY, STOPPING, STATUS ── gateway :2000
 func TestNotify(t *testing.T) {
@@ -27,7 +27,7 @@ func TestNotify(t *testing.T) {
 		}
 		g.Signal(syscall.SIGHUP)
 		if m := systemd.WaitMessage(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
-			t.Errorf("systemd received %q, which a service of type notify-reload must not send", m)
+			t.Errorf("told %q without the time, which Type=notify-reload needs", m)
 		}
 		systemd.WaitMessage(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
@@ -67,7 +67,7 @@ func rewrite(t *testing.T, path, text string) {
 	}
 }
 
-// The gateway sends watchdog messages while its event loops run, also during a drain:
+// The watchdog is fed while the loops answer, during the drain too:
 //
 //	systemd ◀── WATCHDOG=1 ── gateway :2000
 func TestWatchdog(t *testing.T) {
@@ -93,8 +93,8 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
-// The gateway serves the sockets that systemd passes, by name. The next service process
-// accepts the connections that arrived while there was none:
+// Sockets that systemd hands over are served by their names. Connections that come
+// while there is no service wait in their queues for the next one:
 //
 //	conn ──header──▶ "tcp" 127.0.0.1:2000 ─┐
 //	conn ──header──▶ "local" unix socket  ─┴▶ gateway, and the next one ──▶ backend :3000
@@ -103,8 +103,8 @@ func TestActivation(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
-		tcp, local, spare := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path),
-			lab.Socket(t, "tcp", "127.0.0.1:2001")
+		tcp, local := lab.Socket(t, "tcp", "127.0.0.1:2000"), lab.Socket(t, "unix", path)
+		spare := lab.Socket(t, "tcp", "127.0.0.1:2001")
 		service := func() *lab.Gateway {
 			return lab.StartGatewayAs(t, lab.Activated(t, "tcp:local:spare", tcp, local, spare),
 				"--forward", "systemd:local=127.0.0.1:3000", "--forward", "systemd:tcp=127.0.0.1:3000", "--trust", "127.0.0.1")
@@ -140,7 +140,7 @@ func TestActivation(t *testing.T) {
 	})
 }
 
-// Inherited sockets that do not fit are rejected, with a hint.
+// Sockets and names that do not fit are errors, with a hint.
 func TestActivationRefused(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -177,8 +177,8 @@ func TestActivationRefused(t *testing.T) {
 	})
 }
 
-// systemd-socket-activate starts the gateway at the first connection, which the gateway
-// then serves:
+// systemd-socket-activate starts the gateway at the first connection, and the gateway
+// serves that one:
 //
 //	conn ──header──▶ systemd-socket-activate :2000 ──▶ gateway ──▶ backend :3000
 func TestSocketActivate(t *testing.T) {

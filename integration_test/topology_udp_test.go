@@ -7,13 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
-	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -80,33 +78,7 @@ func echoDatagrams(c *net.UDPConn) {
 // it is echoed soon. On a busy machine it may be late.
 func exchange(t *testing.T, client netip.AddrPort, backend string) bool {
 	t.Helper()
-	to := netip.MustParseAddrPort(backend)
-	domain, peer := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
-	if to.Addr().Is4() {
-		domain, peer = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(os.NewSyscallError("socket", err))
-	}
-	f := os.NewFile(uintptr(fd), "client")
-	defer f.Close()
-	if client.IsValid() {
-		if errno := transparent.Bind(transparent.System{}, fd, client); errno != 0 {
-			t.Fatalf("bind to %v: %v", client, errno)
-		}
-	}
-	if err := unix.Connect(fd, peer); err != nil {
-		t.Fatal(os.NewSyscallError("connect", err))
-	}
-	c, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(300 * time.Millisecond))
-	write(t, c, []byte("datagram"))
-	n, err := c.Read(make([]byte, 100))
+	n, err := datagramFrom(t, client, backend, []byte("datagram"))
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatal(err)
 	}

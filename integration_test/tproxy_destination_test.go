@@ -74,7 +74,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 1000)
 		lab.Shell(t, tproxyRules(t))
-		const denied, loop = "not in --allow-destination", "leads back to this listener"
+		const denied, loop = "destination not allowed", "destination is this listener"
 		name := func(to string) []byte { return lab.V2(client4, netip.MustParseAddrPort(to)) }
 		for _, tt := range []struct {
 			sent   string

@@ -30,11 +30,11 @@ const (
 type line struct {
 	*testing.T
 	*lab.Gateway
-	pid      int // the process that serves
+	pid      int // of the process that serves now
 	upgrades int // successful ones
 }
 
-// startLine starts the first process. All processes end with the test.
+// startLine starts the first process. All processes of the line end with the test.
 func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	t.Helper()
 	if !slices.Contains(flags, "--upgrade-timeout") {
@@ -81,7 +81,7 @@ func (l *line) upgrade() {
 	l.pid = pids[len(pids)-1]
 }
 
-// end drains the last process and waits for all.
+// end drains the last process and waits for all of them.
 func (l *line) end() {
 	l.Helper()
 	l.signal(syscall.SIGTERM)
@@ -95,8 +95,8 @@ func (l *line) end() {
 	}
 }
 
-// load opens connections, one after the other in each of several goroutines, with a
-// header, a request and a response, and records failures.
+// load makes connections, one after the other in each of several goroutines, each
+// with a header, a request and its answer, and collects the errors.
 type load struct {
 	*testing.T
 	address  string
@@ -116,7 +116,7 @@ func startLoad(t *testing.T, address string, goroutines int) *load {
 }
 
 func (l *load) run() {
-	// Bounded even if the test does not stop it.
+	// Bounded, in case that the test never stops it.
 	for range 200_000 {
 		select {
 		case <-l.done:
@@ -158,11 +158,11 @@ func (l *load) once() error {
 	if string(answer) != request {
 		return fmt.Errorf("the response is %q", answer)
 	}
-	// With a reset the port is free again at once, without TIME_WAIT.
+	// A reset frees the port at once, without TIME_WAIT.
 	return conn.(*net.TCPConn).SetLinger(0)
 }
 
-// stop ends the load and fails the test if a connection failed.
+// stop ends the load and fails the test on any error.
 func (l *load) stop() {
 	l.Helper()
 	close(l.done)
@@ -194,8 +194,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 					listen = "systemd:web"
 					c = lab.Activated(t, "web", lab.Socket(t, "tcp", "127.0.0.1:2000"))
 				}
-				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--access-log", "off",
-					"--log-level", "info")
+				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1",
+					"--access-log", "off", "--log-level", "info")
 				load := startLoad(t, "127.0.0.1:2000", 8)
 				for range 10 {
 					load.goesOn()
@@ -212,8 +212,8 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
-// Connections stay with the old process until they end. systemd learns the new main
-// process, and gets no more messages from the old one:
+// Established connections stay with the old process until they end. systemd learns
+// the new main process, and hears nothing more from the old one:
 //
 //	systemd ◀── MAINPID ── gateway :2000, unix socket ◀── SIGUSR2
 //	conn ──header──▶ old ──▶ behind :3000 ◀── new ◀──header── conn
@@ -223,9 +223,9 @@ func TestUpgrade(t *testing.T) {
 		systemd := lab.NewSystemd(t)
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := filepath.Join(t.TempDir(), "s")
-		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
+		g := startLine(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")}, "--trust", "127.0.0.1",
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000",
-			"--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1")
+			"--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 2)
 		systemd.WaitMessage(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
@@ -281,7 +281,7 @@ func linked(t *testing.T) string {
 	return path
 }
 
-// replace replaces the program by a script. In it $UNPROXY is the gateway.
+// replace puts a script in the place of the program. In it $UNPROXY is the gateway.
 func replace(t *testing.T, path, script string) {
 	t.Helper()
 	text := fmt.Sprintf("#!/bin/sh\nUNPROXY=%s\n%s\n", lab.Binary(t), script)
@@ -299,8 +299,8 @@ func restore(t *testing.T, path string) {
 	replace(t, path, `exec $UNPROXY "$@"`)
 }
 
-// The program that is at the path at the time of the upgrade takes over. Forwards that it
-// lacks are closed, and new ones opened:
+// The program at the path that was started takes over, whatever it is now. Listeners
+// that it does not have are closed, and new ones opened:
 //
 //	:2000, :2001, unix a, port 0 ──▶ gateway ◀── SIGUSR2
 //	:2000, :2002, unix b         ──▶ the next one
@@ -309,15 +309,15 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path, a, b := linked(t), filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-			"--forward", "127.0.0.1:2001=127.0.0.1:3000", "--forward", "unix:"+a+"=127.0.0.1:3000",
-			"--forward", "127.0.0.1:0=127.0.0.1:3000")
+		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1",
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "127.0.0.1:2001=127.0.0.1:3000",
+			"--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 3)
 		replace(t, path, "exec $UNPROXY --trust 127.0.0.1 --log-format json --forward 127.0.0.1:2000=127.0.0.1:3000 "+
 			"--forward 127.0.0.1:2002=127.0.0.1:3000 --forward unix:"+b+"=127.0.0.1:3000")
 		g.upgrade()
 		for _, address := range []string{"127.0.0.1:2001", anyPort} {
-			await.Until(t, address+" has no listener", func() bool { return refuses(address) })
+			await.Until(t, "the listener on "+address+" is closed", func() bool { return refuses(address) })
 		}
 		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2002"} {
 			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
@@ -325,7 +325,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 			conn.Close()
 		}
 		dialUnix(t, b).Close()
-		await.Until(t, "the file of the closed unix socket is removed", func() bool {
+		await.Until(t, "the file of the closed socket is removed", func() bool {
 			_, err := os.Stat(a)
 			return errors.Is(err, os.ErrNotExist)
 		})
@@ -333,8 +333,8 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	})
 }
 
-// A failed upgrade changes nothing, and the log says why it failed. The unix
-// socket's file still belongs to the old process:
+// A successor that never serves changes nothing, and the log says why. The old process
+// keeps the file of its unix socket:
 //
 //	conn ──header──▶ gateway :2000, unix socket ◀── SIGUSR2, again and again
 func TestUpgradeFails(t *testing.T) {
@@ -412,8 +412,8 @@ func (s *failedUpgrades) fails(name, want string) {
 	dialUnix(s.T, s.local).Close()
 }
 
-// Only one upgrade runs at a time, and none during a drain. A drain cancels the one that
-// runs:
+// There is one upgrade at a time, and none while the gateway drains. A drain gives up
+// an upgrade that is under way:
 //
 //	gateway ◀── SIGUSR2, SIGUSR2, SIGTERM, SIGUSR2
 func TestUpgradeOneAtATime(t *testing.T) {
@@ -421,8 +421,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path := linked(t)
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-			"--drain-timeout", "1h")
+		g := startLine(t, lab.Command{Name: path},
+			"--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--drain-timeout", "1h")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		replace(t, path, "exec sleep 60")
@@ -444,8 +444,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint moves to the new process, on TCP and on a unix socket. The last
-// process removes the socket file:
+// The admin endpoint is handed over: the process that serves answers every request, on
+// TCP and on a unix socket, and the last process removes the file:
 //
 //	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
 func TestUpgradeWithAdmin(t *testing.T) {
@@ -461,7 +461,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				}
 				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
 					"--admin", address, "--drain-timeout", "1h")
-				// With a session the old process remains, and must not answer.
+				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
 				asking, asked := make(chan struct{}), make(chan string, 1)
@@ -497,8 +497,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 	}
 }
 
-// As process 1 of a container the gateway does not upgrade: the container would end with
-// it.
+// As process 1 of a container it refuses: the container would end with it.
 func TestUpgradeOfProcessOne(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -515,7 +514,7 @@ func TestUpgradeOfProcessOne(t *testing.T) {
 		}
 		p.WaitLine(t, "process 1 of its container")
 		if refuses("127.0.0.1:2000") {
-			t.Error("the gateway stopped serving")
+			t.Error("it no longer serves")
 		}
 		p.Signal(syscall.SIGKILL) // unshare ignores SIGTERM; the gateway ends with it
 	})

@@ -122,7 +122,11 @@ func TestTruncated(t *testing.T) {
 					outcome = "empty"
 				}
 				t.Log(v.Name)
-				g.NextConnection(t).Expect(t, "outcome", outcome, "phase", "header", "by", "peer")
+				line := g.NextConnection(t)
+				line.Expect(t, "outcome", outcome, "phase", "header", "by", "peer")
+				if outcome == "truncated" {
+					line.Expect(t, "offset", strconv.Itoa(len(v.bytes())))
+				}
 			}
 		}
 		if n := backend.Accepted(); n != 0 {

@@ -19,7 +19,7 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// client is a socket of the gateway's towards a backend.
+// client is a socket of the gateway to a backend.
 type client struct {
 	t  *testing.T
 	fd int
@@ -57,8 +57,8 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// connectFrom binds a new socket to source and connects it, and fails the test
-// if either does.
+// connectFrom binds a new socket to source and connects it. It fails the test if
+// either call fails.
 func connectFrom(t *testing.T, source, backend netip.AddrPort) {
 	t.Helper()
 	c := newClient(t, source)
@@ -70,14 +70,14 @@ func connectFrom(t *testing.T, source, backend netip.AddrPort) {
 	}
 }
 
-// listener is a backend that says whom it takes a connection to come from.
+// listener is a backend that reports the source of connections.
 type listener struct {
 	t    *testing.T
 	l    net.Listener
 	addr netip.AddrPort
 }
 
-// listen starts a backend for whose replies there is a way back.
+// listen starts a backend with a return path.
 func listen(t *testing.T, address string) listener {
 	t.Helper()
 	l := listenWithoutReturn(t, address)
@@ -127,7 +127,7 @@ func TestBind(t *testing.T) {
 			policy  policy
 			client  string
 			backend listener
-			want    string // port 0: any but the client's and 0
+			want    string // port 0: any except 0 and the client's
 		}{
 			{policy{}, "203.0.113.9:4711", v4, "203.0.113.9:4711"},
 			{policy{}, "[2001:db8::9]:4711", v6, "[2001:db8::9]:4711"},
@@ -175,17 +175,18 @@ func TestConnectCollision(t *testing.T) {
 			}
 			errno := second.connect(l.addr)
 			if errno != syscall.EADDRNOTAVAIL || !transparent.RetryConnect(errno) {
-				t.Errorf("second connect from %v: %v, want %v, to be tried again", source, errno, syscall.EADDRNOTAVAIL)
+				t.Errorf("second connect from %v: %v, want %v, with a retry", source, errno, syscall.EADDRNOTAVAIL)
 			}
 			connectFrom(t, netip.AddrPortFrom(source.Addr(), 0), l.addr)
-			if got := [2]netip.AddrPort{l.seen(), l.seen()}; got[0] != source || got[1].Addr() != source.Addr() || got[1].Port() == source.Port() {
+			if got := [2]netip.AddrPort{l.seen(), l.seen()}; got[0] != source || got[1].Addr() != source.Addr() ||
+				got[1].Port() == source.Port() {
 				t.Errorf("the backend saw %v, want %v and another port", got, source)
 			}
 		}
 	})
 }
 
-// lo:  somebody holds 203.0.113.9:4711 and does not share it
+// lo:  a socket without SO_REUSEADDR is bound to 203.0.113.9:4711
 func TestBindCollision(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		for _, s := range []string{"203.0.113.9:4711", "[2001:db8::9]:4711"} {
@@ -196,10 +197,66 @@ func TestBindCollision(t *testing.T) {
 			}
 			errno := transparent.Bind(transparent.System{}, newClient(t, source).fd, source)
 			if errno != syscall.EADDRINUSE || !transparent.RetryBind(errno) {
-				t.Errorf("bind to %v: %v, want %v, to be tried again", source, errno, syscall.EADDRINUSE)
+				t.Errorf("bind to %v: %v, want %v, with a retry", source, errno, syscall.EADDRINUSE)
 			}
 		}
 	})
+}
+
+// A socket on all addresses has the port of foreign ones, unless [SharePort] was
+// called for it. The rows cite TCP (inet_bind_conflict) and UDP
+// (udp_lib_lport_inuse); those without share are the control.
+func TestBindBesideWildcard(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		for _, wildcard := range []string{"0.0.0.0:514", "[::]:514"} {
+			for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+				for _, share := range []bool{false, true} {
+					for _, source := range []string{"203.0.113.9:514", "[2001:db8::9]:514"} {
+						errno := bindBeside(t, ap(wildcard), ap(source), kind, share)
+						conflicts := !share && (ap(wildcard).Addr().Is6() || ap(source).Addr().Is4())
+						if conflicts != (errno == syscall.EADDRINUSE) || !conflicts && errno != 0 {
+							t.Errorf("bind to %s beside %s, kind %d, shared %v: %v", source, wildcard, kind, share, errno)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// bindBeside binds a socket to source while another one is bound to wildcard, which
+// listens if it is of TCP.
+func bindBeside(t *testing.T, wildcard, source netip.AddrPort, kind int, share bool) syscall.Errno {
+	t.Helper()
+	open := func(a netip.AddrPort) int {
+		domain := unix.AF_INET
+		if a.Addr().Is6() {
+			domain = unix.AF_INET6
+		}
+		fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(os.NewSyscallError("socket", err))
+		}
+		return fd
+	}
+	listener := open(wildcard)
+	defer unix.Close(listener)
+	if err := unix.Bind(listener, sockaddr(wildcard)); err != nil {
+		t.Fatal(os.NewSyscallError("bind", err))
+	}
+	if kind == unix.SOCK_STREAM {
+		if err := unix.Listen(listener, 1); err != nil {
+			t.Fatal(os.NewSyscallError("listen", err))
+		}
+	}
+	if share {
+		if errno := transparent.SharePort(transparent.System{}, listener); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	fd := open(source)
+	defer unix.Close(fd)
+	return transparent.Bind(transparent.System{}, fd, source)
 }
 
 // unshared is the kernel without SO_REUSEADDR.
@@ -228,14 +285,14 @@ func TestBindNotTransparent(t *testing.T) {
 			source := ap(s)
 			errno := transparent.Bind(opaque{}, newClient(t, source).fd, source)
 			if errno != syscall.EADDRNOTAVAIL || transparent.RetryBind(errno) {
-				t.Errorf("bind to %v without IP_TRANSPARENT: %v, want %v, not to be tried again", source, errno, syscall.EADDRNOTAVAIL)
+				t.Errorf("bind to %v without IP_TRANSPARENT: %v, want %v, no retry", source, errno, syscall.EADDRNOTAVAIL)
 			}
 		}
 	})
 }
 
-// The ephemeral range has two ports, and one client comes to three backends
-// twice each: only ports chosen at connect(2) are enough.
+// The ephemeral range has two ports, and one client connects twice to each of
+// three backends: that works only if ports are chosen at connect(2).
 //
 // lo:  backends 127.0.0.1:25-27, [::1]:25-27
 func TestBindChoosesPortLate(t *testing.T) {
@@ -267,19 +324,28 @@ func TestBindChoosesPortLate(t *testing.T) {
 	})
 }
 
-// TestKernelFillsInLoopback is the reason for the denied sources: it shows what
-// a backend would take them for.
+// TestKernelFillsInLoopback is the reason for the denied sources: it shows which
+// source the backend sees.
 //
 // lo:  backends 127.0.0.1:25, [::1]:25; own network 198.51.100.5/24
+// br0: own network 10.77.0.1/24, whose broadcast address is 10.77.0.99
 func TestKernelFillsInLoopback(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.5/24 broadcast + dev lo")
 		v4, v6 := listen(t, "127.0.0.1:25"), listen(t, "[::1]:25")
-		own, err := transparent.NewOwnAddresses(nil)
+		netns.IP(t, "link add br0 type bridge")
+		netns.IP(t, "link set br0 up")
+		netns.IP(t, "address add 10.77.0.1/24 broadcast 10.77.0.99 dev br0")
+		netns.IP(t, "route add broadcast 10.78.0.9 dev br0 table local")
+		netns.IP(t, "route add multicast 10.78.0.10 dev br0 table local")
+		own, err := transparent.NewOwnAddresses(func() (h transparent.HostAddresses, err error) {
+			h.Own, h.Replaced, err = routing.OwnAddresses()
+			return h, err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := transparent.Policy{Own: own}
+		p := transparent.Policy{Own: own, Replaced: own.Replaced()}
 		for _, tt := range []struct {
 			source  string
 			backend listener
@@ -289,6 +355,10 @@ func TestKernelFillsInLoopback(t *testing.T) {
 			{"224.0.0.1:4712", v4, "127.0.0.1:4712"},
 			{"255.255.255.255:4713", v4, "127.0.0.1:4713"},
 			{"198.51.100.255:4714", v4, "127.0.0.1:4714"},
+			{"10.77.0.99:4721", v4, "127.0.0.1:4721"},
+			{"10.77.0.255:4722", v4, "127.0.0.1:4722"}, // the kernel's own, besides the configured one
+			{"10.78.0.9:4723", v4, "127.0.0.1:4723"},
+			{"10.78.0.10:4724", v4, "127.0.0.1:4724"},
 			{"127.0.0.1:4715", v4, "127.0.0.1:4715"},
 			{"[::]:4716", v6, "[::1]:4716"},
 			{"[::1]:4717", v6, "[::1]:4717"},
@@ -298,20 +368,20 @@ func TestKernelFillsInLoopback(t *testing.T) {
 			if got := tt.backend.seen(); got != ap(tt.want) {
 				t.Errorf("bound to %v the backend saw %v, want %v", source, got, tt.want)
 			}
-			if got := p.Choose(source, tt.backend.addr); got.Refusal != transparent.SourceDenied {
+			if got := p.Choose(source, tt.backend.addr); got.Rejection != transparent.SourceDenied {
 				t.Errorf("Choose(%v, %v) = %+v, want it denied", source, tt.backend.addr, got)
 			}
 		}
 	})
 }
 
-// with runs f on a thread that has these capabilities only.
+// with runs f on a thread with these capabilities only.
 func with(t *testing.T, capabilities []int, f func()) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		defer close(done)      // also if f ends the goroutine
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		defer close(done)      // even if f ends the goroutine
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
 		var data [2]unix.CapUserData
 		for _, c := range capabilities {
 			data[c/32].Effective |= 1 << (c % 32)
@@ -347,7 +417,7 @@ func TestCapabilities(t *testing.T) {
 			connectFrom(t, ap("[2001:db8::9]:4711"), v6.addr)
 			for _, s := range []string{"203.0.113.9:80", "[2001:db8::9]:80"} {
 				if errno := bind(ap(s)); errno != syscall.EACCES || !transparent.RetryBind(errno) {
-					t.Errorf("bind to %s with CAP_NET_RAW alone: %v, want %v, to be tried again", s, errno, syscall.EACCES)
+					t.Errorf("bind to %s with CAP_NET_RAW alone: %v, want %v, with a retry", s, errno, syscall.EACCES)
 				}
 			}
 		})
@@ -372,7 +442,7 @@ func TestCapabilities(t *testing.T) {
 			}
 			for _, way := range []string{"AmbientCapabilities=CAP_NET_RAW", "--cap-add NET_RAW", "setcap", "no_new_privs"} {
 				if !strings.Contains(option.Hint(), way) {
-					t.Errorf("hint %q does not speak of %s", option.Hint(), way)
+					t.Errorf("hint %q does not mention %s", option.Hint(), way)
 				}
 			}
 		})

@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OptionError is a socket option that transparent connections need and that
-// cannot be set.
+// OptionError reports a socket option that transparent connections need and the
+// kernel rejects.
 type OptionError struct {
-	// Option is its name, "IP_TRANSPARENT".
+	// Option is the name of the option, such as "IP_TRANSPARENT".
 	Option string
-	// Err is what the system call said; errors.Is finds the errno and, for a
-	// missing capability, fs.ErrPermission.
+	// Err is the error of setsockopt(2). It matches the errno and, if a
+	// capability is missing, fs.ErrPermission.
 	Err error
 }
 
-// Error names the option, and the capability where that is what is missing.
+// Error names the option and, for EPERM, the missing capability.
 func (e *OptionError) Error() string {
 	if errors.Is(e.Err, syscall.EPERM) {
 		return fmt.Sprintf("set %s: CAP_NET_RAW is missing: %v", e.Option, e.Err)
@@ -30,31 +30,30 @@ func (e *OptionError) Error() string {
 // Unwrap returns Err.
 func (e *OptionError) Unwrap() error { return e.Err }
 
-// Hint says in a sentence how to mend it.
+// Hint returns how to fix it, on one line.
 func (e *OptionError) Hint() string {
 	if !errors.Is(e.Err, syscall.EPERM) {
-		return "this kernel, or the sandbox that stands for it, does not know " + e.Option + ": transparent mode cannot work here"
+		return "this kernel, or the sandbox that emulates it, does not support " + e.Option +
+			": transparent mode cannot work here"
 	}
-	hint := "give it CAP_NET_RAW: AmbientCapabilities=CAP_NET_RAW in a systemd unit, --cap-add NET_RAW for a container, " +
-		"else setcap cap_net_raw+ep on the program, which is void under no_new_privs"
+	hint := "grant CAP_NET_RAW: AmbientCapabilities=CAP_NET_RAW in a systemd unit, --cap-add NET_RAW for a container, " +
+		"or setcap cap_net_raw+ep on the program, which has no effect under no_new_privs"
 	if e.Option == "SO_MARK" {
-		hint += "; kernels before 5.17 want CAP_NET_ADMIN for marks"
+		hint += "; kernels before 5.17 need CAP_NET_ADMIN for marks"
 	}
 	return hint
 }
 
-// Check tells whether this process may make transparent connections, by trying
-// the options on sockets that are closed again at once: IP_TRANSPARENT and
-// IPV6_TRANSPARENT, and SO_MARK if mark is set. A host without one of the two
-// families passes for that family.
+// Check tests whether this process may make transparent connections. It sets
+// IP_TRANSPARENT and IPV6_TRANSPARENT, and SO_MARK if mark is true, on temporary
+// sockets. It skips an address family that the host does not support.
 //
-// What the kernel refuses is an [*OptionError], which comes with a hint. The
-// capability counts in the user namespace that owns the network namespace
-// (sk_ns_capable), so a process may have it and yet be refused.
+// If the kernel rejects an option, the error is an [*OptionError]. The kernel
+// checks the capability in the user namespace that owns the network namespace
+// (sk_ns_capable), so it can reject a process whose capability sets contain it.
 func Check(mark bool) error { return check(System{}, true, mark) }
 
-// CheckMark is [Check] for a process that sets SO_MARK on plain connections
-// only.
+// CheckMark is [Check] for SO_MARK alone.
 func CheckMark() error { return check(System{}, false, true) }
 
 func check(k Sockets, foreign, mark bool) error {

@@ -10,41 +10,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refuser is a kernel that refuses one option.
-type refuser struct {
+// rejecter is a kernel that rejects one option.
+type rejecter struct {
 	level, name int
 	errno       syscall.Errno
 }
 
-func (r refuser) SetOption(_, level, name, _ int) syscall.Errno {
+func (r rejecter) SetOption(_, level, name, _ int) syscall.Errno {
 	if level == r.level && name == r.name {
 		return r.errno
 	}
 	return 0
 }
 
-func (refuser) Bind(int, netip.AddrPort) syscall.Errno { return 0 }
+func (rejecter) Bind(int, netip.AddrPort) syscall.Errno { return 0 }
 
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
-		kernel        refuser
+		kernel        rejecter
 		foreign, mark bool
 		error         string // "": none
 		hint          string
 	}{
-		{refuser{}, true, true, "", ""},
-		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, true, false,
-			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "AmbientCapabilities=CAP_NET_RAW"},
-		{refuser{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, true, false,
+		{rejecter{}, true, true, "", ""},
+		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, true, false,
+			"set IP_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted",
+			"AmbientCapabilities=CAP_NET_RAW"},
+		{rejecter{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, true, false,
 			"set IPV6_TRANSPARENT: CAP_NET_RAW is missing: setsockopt: operation not permitted", "--cap-add NET_RAW"},
-		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, true, false,
-			"set IP_TRANSPARENT: setsockopt: protocol not available", "does not know IP_TRANSPARENT"},
-		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, true,
+		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.ENOPROTOOPT}, true, false,
+			"set IP_TRANSPARENT: setsockopt: protocol not available", "does not support IP_TRANSPARENT"},
+		{rejecter{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, true,
 			"set SO_MARK: CAP_NET_RAW is missing: setsockopt: operation not permitted", "5.17"},
-		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, false, true,
+		{rejecter{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, false, true,
 			"set SO_MARK: CAP_NET_RAW is missing: setsockopt: operation not permitted", "5.17"},
-		{refuser{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, false, "", ""},
-		{refuser{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, false, true, "", ""},
+		{rejecter{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, false, "", ""},
+		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, false, true, "", ""},
 	} {
 		err := check(tt.kernel, tt.foreign, tt.mark)
 		if tt.error == "" {
@@ -59,7 +60,7 @@ func TestCheck(t *testing.T) {
 		}
 		option, ok := errors.AsType[*OptionError](err)
 		if !ok || !strings.Contains(option.Hint(), tt.hint) || strings.Contains(option.Hint(), "\n") {
-			t.Errorf("hint of %v: %q, want a line that says %q", err, option.Hint(), tt.hint)
+			t.Errorf("hint of %v: %q, want one line with %q", err, option.Hint(), tt.hint)
 		}
 	}
 }

@@ -1,19 +1,19 @@
 // Package transparent connects to a backend from the client's own address, so
-// that the backend's getpeername(2), its logs and its access rules see the
-// client although the gateway opened the socket.
+// that the backend's getpeername(2), logs and access rules see the client
+// instead of the gateway.
 //
-// It answers two questions, each on its own:
+// It has two independent parts:
 //
-//   - From which address? [Policy.Choose] is a pure function of client and
-//     backend. It refuses the sources that must never be named by a header:
-//     Linux turns several of them into 127.0.0.1.
-//   - How is a socket bound to it? [Bind] sets the options and binds;
-//     [RetryBind] and [RetryConnect] say which errors another source port
-//     would mend; [Check] tells at start whether the process may do it at all.
+//   - Choosing the source address. [Policy.Choose] is a pure function of client
+//     and backend. It rejects sources that a header must never name: Linux turns
+//     several of them into 127.0.0.1.
+//   - Binding a socket to it. [Bind] sets the options and binds; [RetryBind] and
+//     [RetryConnect] classify the errors that another source port avoids; [Check]
+//     tests at startup whether the process has the privileges.
 //
-// How the replies come back is a matter of the host's routes, not of the socket:
-// see packages returnpath and routing.
+// The return path of the backend's replies depends on the host's routes, not on
+// the socket; see packages returnpath and routing.
 //
-// CAP_NET_RAW is enough, but for client ports below 1024, which take
-// CAP_NET_BIND_SERVICE to be kept.
+// Transparent connections need CAP_NET_RAW. Keeping a client port below 1024
+// also needs CAP_NET_BIND_SERVICE.
 package transparent

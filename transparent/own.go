@@ -1,91 +1,103 @@
 package transparent
 
 import (
+	"cmp"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
-// OwnAddresses is the set of the host's own addresses as of the last
-// [OwnAddresses.Refresh]. It is safe for concurrent use.
-type OwnAddresses struct {
-	list func() ([]netip.Addr, error)
-	set  atomic.Pointer[map[netip.Addr]struct{}]
+// HostAddresses says what a host does with addresses.
+type HostAddresses struct {
+	// Own are the addresses that the host accepts packets to.
+	Own []netip.Prefix
+	// Replaced are the addresses that the kernel replaces with one of the host's
+	// own if a socket that is bound to them connects: those of broadcast and
+	// multicast routes (__inet_bind).
+	Replaced []netip.Prefix
 }
 
-// NewOwnAddresses returns the set of what list lists, refreshed once. A nil
-// list is [HostAddresses]. It fails if list does.
-func NewOwnAddresses(list func() ([]netip.Addr, error)) (*OwnAddresses, error) {
-	if list == nil {
-		list = HostAddresses
-	}
+// OwnAddresses is the set of the host's own addresses as of the last
+// [OwnAddresses.Refresh]. It is safe for concurrent use, and its lookups neither
+// lock nor allocate.
+type OwnAddresses struct {
+	list          func() (HostAddresses, error)
+	own, replaced ranges
+}
+
+// NewOwnAddresses returns the set of the addresses that list returns now, or the
+// error of list.
+func NewOwnAddresses(list func() (HostAddresses, error)) (*OwnAddresses, error) {
 	o := &OwnAddresses{list: list}
 	return o, o.Refresh()
 }
 
-// Contains reports whether a, unmapped, is in the set. It does not allocate.
-func (o *OwnAddresses) Contains(a netip.Addr) bool {
-	set := o.set.Load()
-	if set == nil {
-		return false
-	}
-	_, ok := (*set)[a.Unmap().WithZone("")]
-	return ok
-}
+// Contains reports whether a, unmapped and without its zone, is one of the host's
+// own addresses.
+func (o *OwnAddresses) Contains(a netip.Addr) bool { return o.own.Contains(a) }
 
-// Refresh lists the addresses anew. If that fails the set stays as it is.
+// Replaced returns the set of [HostAddresses.Replaced], which Refresh updates.
+func (o *OwnAddresses) Replaced() Addresses { return &o.replaced }
+
+// Refresh lists the addresses again. If that fails, the set remains unchanged.
 func (o *OwnAddresses) Refresh() error {
 	all, err := o.list()
 	if err != nil {
 		return fmt.Errorf("list the host's addresses: %w", err)
 	}
-	set := make(map[netip.Addr]struct{}, len(all))
-	for _, a := range all {
-		set[a.Unmap().WithZone("")] = struct{}{}
-	}
-	o.set.Store(&set)
+	o.own.replace(all.Own)
+	o.replaced.replace(all.Replaced)
 	return nil
 }
 
-// HostAddresses lists the addresses of the host's interfaces, unmapped and
-// without zones, and with each IPv4 network's first and last address.
-//
-// Those two are broadcast addresses of the host: the kernel takes them for a
-// source as little as 255.255.255.255, and would connect from an address of
-// the host instead (__inet_bind, RTN_BROADCAST).
-func HostAddresses() ([]netip.Addr, error) {
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	all := make([]netip.Addr, 0, len(list))
-	for _, a := range list {
-		n, ok := a.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		addr, ok := netip.AddrFromSlice(n.IP)
-		if !ok {
-			continue
-		}
-		ones, _ := n.Mask.Size()
-		all = appendNetwork(all, netip.PrefixFrom(addr.Unmap(), ones))
-	}
-	return all, nil
+// ranges is a set of prefixes whose content can be replaced.
+type ranges struct {
+	// prefixes are sorted, and none contains another.
+	prefixes atomic.Pointer[[]netip.Prefix]
 }
 
-// appendNetwork appends p's address and, for IPv4, its network's broadcast
-// addresses. Networks of one or two addresses have none (RFC 3021).
-func appendNetwork(all []netip.Addr, p netip.Prefix) []netip.Addr {
-	all = append(all, p.Addr())
-	if !p.Addr().Is4() || p.Bits() > 30 {
-		return all
+// Contains reports whether a prefix contains a, unmapped and without its zone.
+func (r *ranges) Contains(a netip.Addr) bool {
+	prefixes := r.prefixes.Load()
+	if prefixes == nil {
+		return false
 	}
-	first := p.Masked().Addr()
-	last := first.As4()
-	for i := p.Bits(); i < 32; i++ {
-		last[i/8] |= 0x80 >> (i % 8)
+	a = a.Unmap().WithZone("")
+	// Of disjoint prefixes, the last one that begins at a or before it decides.
+	begin := func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) }
+	i, found := slices.BinarySearchFunc(*prefixes, a, begin)
+	if found {
+		return true
 	}
-	return append(all, first, netip.AddrFrom4(last))
+	return i > 0 && (*prefixes)[i-1].Contains(a)
+}
+
+// replace replaces the content. It ignores invalid prefixes, and zones.
+func (r *ranges) replace(prefixes []netip.Prefix) {
+	var sorted []netip.Prefix
+	for _, p := range prefixes {
+		if p = unmapPrefix(p); p.IsValid() {
+			sorted = append(sorted, p)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	var disjoint []netip.Prefix
+	for _, p := range sorted {
+		if n := len(disjoint); n == 0 || !disjoint[n-1].Contains(p.Addr()) {
+			disjoint = append(disjoint, p)
+		}
+	}
+	r.prefixes.Store(&disjoint)
+}
+
+// unmapPrefix returns p as a prefix of IPv4 if its addresses are IPv4-mapped, with
+// the bits behind it zero.
+func unmapPrefix(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
 }

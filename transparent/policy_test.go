@@ -16,7 +16,7 @@ var (
 	ap   = netip.MustParseAddrPort
 )
 
-// set is an Addresses of a few.
+// set is an Addresses by linear search.
 type set []netip.Addr
 
 func (s set) Contains(a netip.Addr) bool { return slices.Contains(s, a) }
@@ -26,21 +26,20 @@ const (
 	backend6 = "[2001:db8::80]:25"
 )
 
-// hostile are the sources that no header may name unless it is allowed to, and
-// the reason that is given. "seen" is what a backend on loopback took the
-// connection to come from with gateways that let them pass.
+// hostile are the sources that are denied by default, with the reason. "seen as"
+// is the source that a backend on loopback sees behind gateways that accept them.
 var hostile = []struct{ source, reason string }{
 	{"0.0.0.0", "unspecified"}, // seen as 127.0.0.1
 	{"0.0.0.1", "unspecified"}, // RFC 791, "this network"
 	{"0.255.255.255", "unspecified"},
 	{"127.0.0.1", "loopback"},
-	{"127.0.0.53", "loopback"}, // systemd-resolved's
+	{"127.0.0.53", "loopback"}, // systemd-resolved
 	{"127.255.255.255", "loopback"},
 	{"224.0.0.1", "multicast"}, // seen as 127.0.0.1
 	{"239.255.255.255", "multicast"},
 	{"255.255.255.255", "broadcast"}, // seen as 127.0.0.1
 	{"169.254.0.1", "link-local"},
-	{"169.254.169.254", "link-local"}, // metadata services of clouds
+	{"169.254.169.254", "link-local"}, // cloud metadata services
 	{"::", "unspecified"},             // seen as ::1
 	{"::1", "loopback"},
 	{"ff02::1", "multicast"},
@@ -51,12 +50,18 @@ var hostile = []struct{ source, reason string }{
 	{"2001:db8::9%eth0", "address with a zone"},
 	{"::127.0.0.1", "IPv4-compatible"}, // RFC 4291 2.5.5.1
 	{"::2", "IPv4-compatible"},
-	{"::ffff:127.0.0.1", "loopback"}, // unmapped before it is looked at
+	{"::ffff:127.0.0.1", "loopback"}, // unmapped first
 	{"::ffff:0.0.0.0", "unspecified"},
 	{"::ffff:224.0.0.1", "multicast"},
 	{"::ffff:255.255.255.255", "broadcast"},
 	{"::ffff:169.254.1.1", "link-local"},
-	{"::ffff:127.0.0.1%lo", "loopback"}, // unmapping drops the zone
+	{"::ffff:127.0.0.1%lo", "loopback"},         // unmapping drops the zone
+	{"10.77.0.99", "the gateway's own address"}, // seen as 127.0.0.1
+	{"::ffff:10.77.0.99", "the gateway's own address"},
+	{"2001:db8::99", "the gateway's own address"},
+	{"64:ff9b::127.0.0.1", "NAT64 form of a denied IPv4 address"},
+	{"64:ff9b::10.77.0.99", "NAT64 form of a denied IPv4 address"},
+	{"64:ff9b::192.0.2.1", "NAT64 form of a denied IPv4 address"}, // the gateway's
 	{"192.0.2.1", "the gateway's own address"},
 	{"::ffff:192.0.2.1", "the gateway's own address"},
 	{"2001:db8::1", "the gateway's own address"},
@@ -65,7 +70,10 @@ var hostile = []struct{ source, reason string }{
 	{"2001:db8::80", "the backend's own address"},
 }
 
-var own = set{addr("192.0.2.1"), addr("2001:db8::1")}
+var (
+	own      = set{addr("192.0.2.1"), addr("2001:db8::1")}
+	replaced = set{addr("10.77.0.99"), addr("2001:db8::99")}
+)
 
 func backends() []netip.AddrPort {
 	return []netip.AddrPort{ap(backend4), ap(backend6), ap("[::ffff:192.0.2.80]:25"), {}}
@@ -79,9 +87,9 @@ func TestChooseDenies(t *testing.T) {
 				continue
 			}
 			for m := transparent.Reject; m <= transparent.Map; m++ {
-				p := transparent.Policy{FamilyMismatch: m, Own: own}
+				p := transparent.Policy{FamilyMismatch: m, Own: own, Replaced: replaced}
 				got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
-				want := transparent.Choice{Refusal: transparent.SourceDenied, Reason: tt.reason}
+				want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: tt.reason}
 				if got != want {
 					t.Errorf("%v: Choose(%v, %v) = %+v, want %+v", m, source, backend, got, want)
 				}
@@ -90,6 +98,11 @@ func TestChooseDenies(t *testing.T) {
 	}
 }
 
+// neverUsed are the reasons for denying addresses that no kernel connects from, even
+// if a socket is bound to them.
+var neverUsed = []string{"unspecified", "multicast", "broadcast"}
+
+// Allow permits denied sources, except those of which the kernel would make 127.0.0.1.
 func TestChooseAllow(t *testing.T) {
 	for _, tt := range hostile {
 		source := addr(tt.source)
@@ -97,14 +110,16 @@ func TestChooseAllow(t *testing.T) {
 		if source.Unmap().Is6() {
 			backend = ap(backend6)
 		}
-		p := transparent.Policy{Own: own, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
+		p := transparent.Policy{Own: own, Replaced: replaced, Allow: set{source.Unmap(), source.Unmap().WithZone("")}}
 		got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
 		want := transparent.Choice{Source: netip.AddrPortFrom(source.Unmap(), 4711), Transparent: true}
 		switch {
 		case source.Unmap().Zone() != "":
-			want = transparent.Choice{Refusal: transparent.SourceDenied, Reason: "address with a zone"}
-		case netip.MustParsePrefix("fe80::/10").Contains(source), netip.MustParsePrefix("ff02::/16").Contains(source):
-			want = transparent.Choice{Refusal: transparent.SourceDenied, Reason: "needs an interface"}
+			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: "address with a zone"}
+		case slices.Contains(neverUsed, tt.reason), replaced.Contains(source.Unmap()):
+			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: tt.reason}
+		case netip.MustParsePrefix("fe80::/10").Contains(source):
+			want = transparent.Choice{Rejection: transparent.SourceDenied, Reason: "needs an interface"}
 		}
 		if got != want {
 			t.Errorf("allowed: Choose(%v, %v) = %+v, want %+v", source, backend, got, want)
@@ -112,9 +127,25 @@ func TestChooseAllow(t *testing.T) {
 	}
 }
 
+// A connection from the backend's own address and port would be one to itself
+// (RFC 9293, section 3.5), allowed or not; other ports of the address are allowed.
+func TestChooseBackendItself(t *testing.T) {
+	for _, backend := range []string{backend4, backend6} {
+		to := ap(backend)
+		p := transparent.Policy{Allow: set{to.Addr()}}
+		want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the backend's own address and port"}
+		if got := p.Choose(to, to); got != want {
+			t.Errorf("Choose(%v, itself) = %+v, want %+v", to, got, want)
+		}
+		if got := p.Choose(netip.AddrPortFrom(to.Addr(), to.Port()+1), to); !got.Transparent {
+			t.Errorf("another port: %+v", got)
+		}
+	}
+}
+
 func TestChooseInvalid(t *testing.T) {
 	p := transparent.Policy{Allow: set{{}}}
-	want := transparent.Choice{Refusal: transparent.SourceDenied, Reason: "invalid address"}
+	want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: "invalid address"}
 	if got := p.Choose(netip.AddrPort{}, ap(backend4)); got != want {
 		t.Errorf("Choose = %+v, want %+v", got, want)
 	}
@@ -122,8 +153,8 @@ func TestChooseInvalid(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	type policy = transparent.Policy
-	refused := func(reason string) transparent.Choice {
-		return transparent.Choice{Refusal: transparent.FamilyMismatched, Reason: reason}
+	rejected := func(reason string) transparent.Choice {
+		return transparent.Choice{Rejection: transparent.FamilyMismatched, Reason: reason}
 	}
 	from := func(s string) transparent.Choice {
 		return transparent.Choice{Source: ap(s), Transparent: true}
@@ -139,19 +170,19 @@ func TestChoose(t *testing.T) {
 	}{
 		{"IPv4", policy{}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
 		{"IPv6", policy{}, "[2001:db8::9]:4711", backend6, from("[2001:db8::9]:4711")},
-		{"neighbours of the denied ranges", policy{}, "1.0.0.0:1", backend4, from("1.0.0.0:1")},
-		{"neighbours of the denied ranges", policy{}, "126.255.255.255:1", backend4, from("126.255.255.255:1")},
-		{"neighbours of the denied ranges", policy{}, "128.0.0.0:1", backend4, from("128.0.0.0:1")},
-		{"neighbours of the denied ranges", policy{}, "169.253.255.255:1", backend4, from("169.253.255.255:1")},
-		{"neighbours of the denied ranges", policy{}, "223.255.255.255:1", backend4, from("223.255.255.255:1")},
-		{"neighbours of the denied ranges", policy{}, "240.0.0.0:1", backend4, from("240.0.0.0:1")},
-		{"neighbours of the denied ranges", policy{}, "255.255.255.254:1", backend4, from("255.255.255.254:1")},
-		{"neighbours of the denied ranges", policy{}, "[::1:0:0]:1", backend6, from("[::1:0:0]:1")},
-		{"neighbours of the denied ranges", policy{}, "[fec0::]:1", backend6, from("[fec0::]:1")},
-		{"private addresses are clients like others", policy{}, "10.0.0.9:1", backend4, from("10.0.0.9:1")},
+		{"next to a denied range", policy{}, "1.0.0.0:1", backend4, from("1.0.0.0:1")},
+		{"next to a denied range", policy{}, "126.255.255.255:1", backend4, from("126.255.255.255:1")},
+		{"next to a denied range", policy{}, "128.0.0.0:1", backend4, from("128.0.0.0:1")},
+		{"next to a denied range", policy{}, "169.253.255.255:1", backend4, from("169.253.255.255:1")},
+		{"next to a denied range", policy{}, "223.255.255.255:1", backend4, from("223.255.255.255:1")},
+		{"next to a denied range", policy{}, "240.0.0.0:1", backend4, from("240.0.0.0:1")},
+		{"next to a denied range", policy{}, "255.255.255.254:1", backend4, from("255.255.255.254:1")},
+		{"next to a denied range", policy{}, "[::1:0:0]:1", backend6, from("[::1:0:0]:1")},
+		{"next to a denied range", policy{}, "[fec0::]:1", backend6, from("[fec0::]:1")},
+		{"private address", policy{}, "10.0.0.9:1", backend4, from("10.0.0.9:1")},
 		{"4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend4, from("203.0.113.9:4711")},
 		{"4-in-6 backend", policy{}, "203.0.113.9:4711", "[::ffff:192.0.2.80]:25", from("203.0.113.9:4711")},
-		{"backend's port does not matter", policy{}, "203.0.113.9:25", backend4, from("203.0.113.9:25")},
+		{"port of the backend", policy{}, "203.0.113.9:25", backend4, from("203.0.113.9:25")},
 
 		{"prefer keeps 0", policy{}, "203.0.113.9:0", backend4, from("203.0.113.9:0")},
 		{"keep", policy{SourcePort: transparent.Keep}, "203.0.113.9:80", backend4, from("203.0.113.9:80")},
@@ -160,19 +191,21 @@ func TestChoose(t *testing.T) {
 		{"any, mapped", policy{SourcePort: transparent.Any, FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6,
 			mapped("[64:ff9b::203.0.113.9]:0")},
 
-		{"reject", policy{}, "203.0.113.9:4711", backend6, refused("IPv4 client, IPv6 backend")},
-		{"reject", policy{}, "[2001:db8::9]:4711", backend4, refused("IPv6 client, IPv4 backend")},
-		{"reject, 4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend6, refused("IPv4 client, IPv6 backend")},
+		{"reject", policy{}, "203.0.113.9:4711", backend6, rejected("IPv4 client, IPv6 backend")},
+		{"reject", policy{}, "[2001:db8::9]:4711", backend4, rejected("IPv6 client, IPv4 backend")},
+		{"reject, 4-in-6 client", policy{}, "[::ffff:203.0.113.9]:4711", backend6, rejected("IPv4 client, IPv6 backend")},
 		{"plain", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend6, transparent.Choice{}},
-		{"plain, families agree", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"plain, same family", policy{FamilyMismatch: transparent.Plain}, "203.0.113.9:4711", backend4,
+			from("203.0.113.9:4711")},
 		{"map", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6, mapped("[64:ff9b::203.0.113.9]:4711")},
 		{"map", policy{FamilyMismatch: transparent.Map}, "[2001:db8::9]:4711", backend4, mapped("244.171.149.255:4711")},
-		{"map, families agree", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
-		{"stand-in is the gateway's", policy{FamilyMismatch: transparent.Map, Own: set{addr("64:ff9b::203.0.113.9")}},
+		{"map, same family", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"stand-in is the gateway's address", policy{FamilyMismatch: transparent.Map, Own: set{addr("64:ff9b::203.0.113.9")}},
 			"203.0.113.9:4711", backend6,
-			transparent.Choice{Refusal: transparent.SourceDenied, Reason: "the gateway's own address"}},
-		{"stand-in is the backend's", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", "[64:ff9b::203.0.113.9]:25",
-			transparent.Choice{Refusal: transparent.SourceDenied, Reason: "the backend's own address"}},
+			transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the gateway's own address"}},
+		{"stand-in is the backend's address", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711",
+			"[64:ff9b::203.0.113.9]:25",
+			transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the backend's own address"}},
 	} {
 		if got := tt.policy.Choose(ap(tt.client), ap(tt.backend)); got != tt.want {
 			t.Errorf("%s: Choose(%s, %s) = %+v, want %+v", tt.name, tt.client, tt.backend, got, tt.want)
@@ -181,28 +214,33 @@ func TestChoose(t *testing.T) {
 }
 
 func TestChooseInvalidBackend(t *testing.T) {
-	for m, want := range map[transparent.FamilyMismatch]transparent.Refusal{
+	for m, want := range map[transparent.FamilyMismatch]transparent.Rejection{
 		transparent.Reject: transparent.FamilyMismatched,
 		transparent.Plain:  transparent.None,
 		transparent.Map:    transparent.FamilyMismatched,
 	} {
 		p := transparent.Policy{FamilyMismatch: m}
 		for _, client := range []string{"203.0.113.9:1", "[2001:db8::9]:1"} {
-			if got := p.Choose(ap(client), netip.AddrPort{}); got.Refusal != want || got.Transparent {
-				t.Errorf("%v: Choose(%s, invalid) = %+v, want refusal %d", m, client, got, want)
+			if got := p.Choose(ap(client), netip.AddrPort{}); got.Rejection != want || got.Transparent {
+				t.Errorf("%v: Choose(%s, invalid) = %+v, want rejection %d", m, client, got, want)
 			}
 		}
 	}
 }
 
 func TestChooseDoesNotAllocate(t *testing.T) {
-	o, err := transparent.NewOwnAddresses(func() ([]netip.Addr, error) { return own, nil })
+	o, err := transparent.NewOwnAddresses(func() (transparent.HostAddresses, error) {
+		return transparent.HostAddresses{Own: prefixes("192.0.2.1/32", "2001:db8::1/128")}, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o}
+	p := transparent.Policy{FamilyMismatch: transparent.Map, Own: o, Replaced: o.Replaced()}
 	var clients []netip.AddrPort
-	for _, s := range []string{"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1"} {
+	for _, s := range []string{
+		"203.0.113.9:1", "[2001:db8::9]:1", "[::ffff:203.0.113.9]:1", "127.0.0.1:1", "192.0.2.1:1",
+		"[64:ff9b::127.0.0.1]:1", "[64:ff9b:1::203.0.113.9]:1",
+	} {
 		clients = append(clients, ap(s))
 	}
 	backends := backends()
@@ -218,8 +256,8 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestStandIn pins stand-ins: operators put them in lists, so a release must
-// not change them.
+// TestStandIn pins the stand-ins: operators put them in access lists, so a
+// release must not change them.
 func TestStandIn(t *testing.T) {
 	for client, want := range map[string]string{
 		"203.0.113.9":          "64:ff9b::cb00:7109", // RFC 6052, 2.4
@@ -228,7 +266,7 @@ func TestStandIn(t *testing.T) {
 		"2001:db8::a":          "244.171.216.22",
 		"2606:4700:4700::1111": "250.117.241.196",
 		"2001:db8::2f:f668":    "255.255.255.254",
-		"2001:db8::75b:9cf0":   "255.255.255.254", // its hash is the broadcast address's
+		"2001:db8::75b:9cf0":   "255.255.255.254", // its hash is the broadcast address
 	} {
 		if got := transparent.StandIn(addr(client)); got != addr(want) {
 			t.Errorf("StandIn(%s) = %v, want %s", client, got, want)
@@ -236,7 +274,7 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// standInByLibrary is StandIn for IPv6 with the library's hash.
+// standInByLibrary is StandIn for IPv6 with package hash/fnv.
 func standInByLibrary(a netip.Addr) netip.Addr {
 	h := fnv.New64a()
 	b := a.As16()
@@ -250,8 +288,8 @@ func standInByLibrary(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4(v4)
 }
 
-// FuzzChoose holds that no denied source comes out of any policy that does not
-// allow it, and that whatever comes out can be bound.
+// FuzzChoose checks that no policy without Allow returns a denied source, and that
+// every source returned can be bound.
 func FuzzChoose(f *testing.F) {
 	for _, tt := range hostile {
 		a := addr(tt.source)
@@ -269,21 +307,22 @@ func FuzzChoose(f *testing.F) {
 			SourcePort:     transparent.SourcePort(ports % 3),
 			FamilyMismatch: transparent.FamilyMismatch(mismatch % 3),
 			Own:            own,
+			Replaced:       replaced,
 		}
 		got := p.Choose(netip.AddrPortFrom(client, port), backend)
 		if got != p.Choose(netip.AddrPortFrom(client.Unmap(), port), backend) {
 			t.Errorf("Choose(%v) differs from Choose(%v)", client, client.Unmap())
 		}
-		if mustDeny(client.Unmap(), backend.Addr()) != (got.Refusal == transparent.SourceDenied) {
+		if mustDeny(client.Unmap(), backend.Addr()) != (got.Rejection == transparent.SourceDenied) {
 			t.Errorf("Choose(%v, %v) = %+v", client, backend, got)
 		}
-		if got.Refusal != transparent.None && (got.Reason == "" || got.Transparent) {
-			t.Errorf("Choose(%v, %v) = %+v: a refusal with a reason and nothing else", client, backend, got)
+		if got.Rejection != transparent.None && (got.Reason == "" || got.Transparent) {
+			t.Errorf("Choose(%v, %v) = %+v: a rejection has a reason and nothing else", client, backend, got)
 		}
 		source := got.Source.Addr()
 		if !got.Transparent {
 			if got.Source.IsValid() || got.Mapped {
-				t.Errorf("Choose(%v, %v) = %+v: a source without transparency", client, backend, got)
+				t.Errorf("Choose(%v, %v) = %+v: a source, but not transparent", client, backend, got)
 			}
 			return
 		}
@@ -291,14 +330,17 @@ func FuzzChoose(f *testing.F) {
 			t.Errorf("Choose(%v, %v) = %+v", client, backend, got)
 		}
 		if got.Mapped && source.Is4() && source != standInByLibrary(client) {
-			t.Errorf("stand-in of %v is %v, by the library %v", client, source, standInByLibrary(client))
+			t.Errorf("StandIn(%v) = %v, by the library %v", client, source, standInByLibrary(client))
 		}
 	})
 }
 
-// mustDeny says the same as Policy.denied by prefixes alone.
+// mustDeny is Policy.denied by prefixes alone.
 func mustDeny(a, backend netip.Addr) bool {
-	if !a.IsValid() || a == backend || own.Contains(a) {
+	if !a.IsValid() || a == backend || own.Contains(a) || replaced.Contains(a) {
+		return true
+	}
+	if slices.ContainsFunc(embedded(a), func(v4 netip.Addr) bool { return mustDeny(v4, backend) }) {
 		return true
 	}
 	for _, p := range []string{
@@ -312,26 +354,8 @@ func mustDeny(a, backend netip.Addr) bool {
 	return false
 }
 
-func TestParse(t *testing.T) {
-	for _, s := range []transparent.SourcePort{transparent.Prefer, transparent.Keep, transparent.Any} {
-		if got, err := transparent.ParseSourcePort(s.String()); got != s || err != nil {
-			t.Errorf("ParseSourcePort(%q) = %v, %v", s.String(), got, err)
-		}
-	}
-	for _, m := range []transparent.FamilyMismatch{transparent.Reject, transparent.Plain, transparent.Map} {
-		if got, err := transparent.ParseFamilyMismatch(m.String()); got != m || err != nil {
-			t.Errorf("ParseFamilyMismatch(%q) = %v, %v", m.String(), got, err)
-		}
-	}
-	_, err := transparent.ParseSourcePort("Keep")
-	if want := `source port "Keep" is none of prefer, keep, any`; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
-	_, err = transparent.ParseFamilyMismatch("")
-	if want := `family mismatch "" is none of reject, plain, map`; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
+func TestInvalidString(t *testing.T) {
 	if got := transparent.SourcePort(7).String(); got != "invalid(7)" {
-		t.Errorf("String of no source port: %q", got)
+		t.Errorf("SourcePort(7).String() = %q", got)
 	}
 }

@@ -5,39 +5,41 @@ import (
 	"fmt"
 )
 
-// ErrNoRule is the error of [Load] when neither a rule nor a file was given.
-var ErrNoRule = errors.New("no trust rule is given")
+// ErrNoRule is the error that [Load] returns for a [Source] with neither rules
+// nor files.
+var ErrNoRule = errors.New("no trust rule given")
 
-// Error is one fault in one rule or file. [Load] joins all it finds with
-// [errors.Join].
+// Error is one problem with one rule or file. [Load] joins all problems that it
+// finds with [errors.Join].
 type Error struct {
-	// Origin is where the rule was written: a flag, "--trust", a line of a
-	// file, "trust.txt:12", or a file as a whole.
+	// Origin is where the rule was written: a flag ("--trust"), a line of a file
+	// ("trust.txt:12"), or the path of a file when the whole file is affected.
 	Origin string
-	// Problem says what is wrong, and quotes the rule if it concerns one.
+	// Problem says what is wrong and quotes the rule, if there is one.
 	Problem string
-	// Mend says how to put it right; empty where that is not known.
-	Mend string
-	// Err is the error behind it, if there is one.
+	// Err is the underlying error, or nil.
 	Err error
+
+	hint string
 }
 
 // Error returns the origin and the problem.
 func (e *Error) Error() string { return e.Origin + ": " + e.Problem }
 
-// Hint returns how to put it right, or the empty string.
-func (e *Error) Hint() string { return e.Mend }
+// Hint returns how to fix the problem, or "" if no fix is known.
+func (e *Error) Hint() string { return e.hint }
 
-// Unwrap returns the error behind it, such as that of opening a file.
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Warning is something about a rule that works and yet may not be meant.
+// Warning describes a valid rule that may trust more than the operator intends.
 type Warning struct {
 	// Origin is where the rule was written, as in [Error].
 	Origin string
-	// Rule is the rule as it was written.
+	// Rule is the rule as written.
 	Rule string
-	// Message says what there is to know.
+	// Message describes the risk. It follows the rule in a sentence:
+	// "trusts every host: …".
 	Message string
 }
 

@@ -5,38 +5,42 @@ import (
 	"sync/atomic"
 )
 
-// shards is how many counters each rule has; asking for more of them than that
-// makes some of them shared, which costs time and nothing else.
+// shards is the number of counter shards. Callers with shard numbers that are
+// equal modulo shards contend for the same cache lines; counts stay correct.
 const shards = 64
 
-// hits counts how often each rule of a set was the one that admitted an
-// address. Event loops count in shards of their own, made when they are first
-// used, so that no two of them write to the same memory.
+// minShardCounters keeps the counters of a small set from sharing a cache line,
+// or the adjacent line that the hardware prefetches, with those of another shard.
+const minShardCounters = 128 / 8 // two lines of 64 bytes, in counters of 8 bytes
+
+// hits counts, for each rule of a set, how many addresses it admitted. Each
+// event loop counts in a shard of its own, allocated on first use, so that loops
+// do not write to the same cache line.
 type hits [shards]atomic.Pointer[[]atomic.Uint64]
 
-// add counts one for a rule, of a set of n.
-func (h *hits) add(shard, rule, n int) {
+// add increments the counter of a rule. rules is the size of the set.
+func (h *hits) add(shard, rule, rules int) {
 	counts := h[shard%shards].Load()
 	if counts == nil {
-		counts = h.grow(shard%shards, n)
+		counts = h.allocate(shard%shards, rules)
 	}
 	(*counts)[rule].Add(1)
 }
 
-// grow makes a shard, unless somebody else just did.
-func (h *hits) grow(shard, n int) *[]atomic.Uint64 {
-	const line = 128 / 8 // counters of small sets must not share a cache line, nor the one beside it
-	counts := make([]atomic.Uint64, max(n, line))
+// allocate creates a shard, or returns the one that another goroutine created
+// first.
+func (h *hits) allocate(shard, rules int) *[]atomic.Uint64 {
+	counts := make([]atomic.Uint64, max(rules, minShardCounters))
 	if h[shard].CompareAndSwap(nil, &counts) {
 		return &counts
 	}
 	return h[shard].Load()
 }
 
-// Admit is [Set.Contains] and counts the rule that [Set.Lookup] gives. Any
-// goroutine may call it, with any shard that is not negative; callers of which
-// each keeps to a shard of its own do not slow each other down. Only the first
-// call with a shard allocates.
+// Admit reports whether a is trusted, as [Set.Contains] does, and counts a hit
+// for the rule that [Set.Lookup] returns. shard must not be negative; callers
+// with different shards, up to 64 of them, do not slow each other down. Admit is
+// safe for concurrent use. Only the first call with a shard allocates.
 func (s *Set) Admit(a netip.Addr, shard int) bool {
 	if s == nil || a.Zone() != "" {
 		return false
@@ -48,14 +52,15 @@ func (s *Set) Admit(a netip.Addr, shard int) bool {
 	return ok
 }
 
-// RuleHits is a rule and how often it was the one that admitted an address.
+// RuleHits is a rule and the number of addresses it admitted.
 type RuleHits struct {
 	Rule
 	Hits uint64
 }
 
-// Hits returns each of [Set.Rules] and how often [Set.Admit] said yes because
-// of it. The caller owns the slice.
+// Hits returns all [Set.Rules], each with the number of [Set.Admit] calls that
+// it answered. Counts of concurrent calls may be missing. The caller owns the
+// slice.
 func (s *Set) Hits() []RuleHits {
 	if s == nil {
 		return nil

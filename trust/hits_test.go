@@ -8,27 +8,27 @@ import (
 	"testing"
 )
 
-// TestHitsMatchTwin counts by looking at every rule, and has several callers
-// count in shards of their own and in a shared one.
-func TestHitsMatchTwin(t *testing.T) {
+// TestHitsMatchScan compares the counters with a linear scan, for callers with
+// shards of their own and a shared one.
+func TestHitsMatchScan(t *testing.T) {
 	rules := randomRules(rand.New(rand.NewPCG(3, 4)), 200)
-	rules = append(rules, rules[0]) // says nothing new, and counts nothing
+	rules = append(rules, rules[0]) // redundant: never counts
 	set := NewSet(rules)
 	const callers = 4
 	var all sync.WaitGroup
-	twins := [callers][]uint64{}
+	counted := [callers][]uint64{}
 	for caller := range callers {
-		twins[caller] = make([]uint64, len(rules))
+		counted[caller] = make([]uint64, len(rules))
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(5, uint64(caller)))
 			for i := range 5000 {
 				a := randomAddr(r)
-				want, trusted := twin(rules, a)
+				want, trusted := lookupByScan(rules, a)
 				if set.Admit(a, caller*(i%2)+shards*(i%3)) != trusted {
-					t.Errorf("%v is admitted: %v", a, !trusted)
+					t.Errorf("Admit(%v) = %v", a, !trusted)
 				}
 				if trusted {
-					twins[caller][slices.IndexFunc(rules, func(r Rule) bool { return r.Prefix == want.Prefix })]++
+					counted[caller][slices.IndexFunc(rules, func(r Rule) bool { return r.Prefix == want.Prefix })]++
 				}
 			}
 		})
@@ -37,7 +37,7 @@ func TestHitsMatchTwin(t *testing.T) {
 	want := make([]RuleHits, len(rules))
 	for i, r := range set.Rules() {
 		want[i].Rule = r
-		for _, counts := range twins {
+		for _, counts := range counted {
 			want[i].Hits += counts[i]
 		}
 	}
@@ -46,11 +46,11 @@ func TestHitsMatchTwin(t *testing.T) {
 	}
 }
 
-func TestHitsOfNobody(t *testing.T) {
+func TestHitsOfNilSet(t *testing.T) {
 	var none *Set
 	a := netip.MustParseAddr("192.0.2.1")
 	if none.Admit(a, 0) || none.Hits() != nil {
-		t.Error("a nil set admits")
+		t.Error("a nil set admits an address")
 	}
 	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("fe80::/10")}})
 	if set.Admit(netip.MustParseAddr("fe80::1%eth0"), 0) || set.Admit(a, 0) || set.Hits()[0].Hits != 0 {

@@ -3,53 +3,55 @@ package trust
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 )
 
 // Source is where the rules of a set come from.
 type Source struct {
-	// Rules are the values of the flag. Each is a rule, or several parted by
-	// commas or spaces, as an environment variable needs.
+	// Rules are the values of a flag. Each holds one rule, or several separated
+	// by commas or spaces, as in an environment variable.
 	Rules []string
-	// Files are paths of lists: one rule a line, "#" begins a comment.
+	// Files are paths of rule files: one rule per line, "#" starts a comment.
 	Files []string
-	// Flag is the name of the flag that Rules stand for, such as "--trust":
-	// the origin of its rules, errors and warnings.
+	// Reader reads the files; nil uses a new one. One that is shared limits how
+	// many reads may hang.
+	Reader *Files
+	// Nearest returns the name that a misspelled word probably means, or ""; nil
+	// suggests none.
+	Nearest func(word string, names []string) string
+	// Flag is the name of the flag that Rules belong to, such as "--trust". It
+	// becomes the origin of their rules, errors and warnings.
 	Flag string
 }
 
-// The limits on what one file may be. They keep a wrong path, such as a log
-// or a device, from taking the memory or flooding the terminal.
-const (
-	maxFile     = 16 << 20 // bytes
-	maxProblems = 20       // that are told of one file
-)
-
-// Load reads all rules and makes a set of them. Templates are evaluated on
-// this host, which may start ip(8) to learn the default route.
+// Load parses all rules of src and returns the set of their prefixes. It
+// evaluates templates on this host, which may run ip(8) to find the default
+// route.
 //
-// All problems are found at once: the error joins them, each an [*Error]. With
-// any problem there is no set. A file that holds no rule is a problem, and so
-// is a source without any rule or file, which is [ErrNoRule]. Warnings are of
-// rules that work but may not be meant; they come with a set and without.
+// Load reports all problems at once: the error joins an [*Error] for each, and
+// the set is nil if there is any. A file without rules is a problem; a source
+// without rules and files is [ErrNoRule]. Warnings are returned with or without
+// a set.
 func Load(src Source) (*Set, []Warning, error) {
-	return newParser().load(src)
+	p := newParser()
+	p.nearest = src.Nearest
+	return p.load(src)
 }
 
-// load does what [Load] says, for the parser's host.
+// load is [Load] with the parser's presets and template evaluator.
 func (p *parser) load(src Source) (*Set, []Warning, error) {
 	if len(src.Rules) == 0 && len(src.Files) == 0 {
 		return nil, nil, ErrNoRule
 	}
-	c := &collector{parser: p}
+	c := &collector{parser: p, files: src.Reader}
+	if c.files == nil {
+		c.files = new(Files)
+	}
 	for _, value := range src.Rules {
 		items := splitRules(value)
 		if len(items) == 0 {
-			c.add("", src.Flag)
+			c.add("", src.Flag) // reports the empty value
 		}
 		for _, text := range items {
 			c.add(text, src.Flag)
@@ -65,15 +67,16 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 	return NewSet(slices.Concat(c.entries...)), c.warnings, nil
 }
 
-// collector gathers what the rules of a source come to.
+// collector accumulates the rules, warnings and errors of a source.
 type collector struct {
 	*parser
-	entries  [][]Rule // what each rule of the operator's came to
+	files    *Files
+	entries  [][]Rule // one entry per rule as written; a preset has several prefixes
 	warnings []Warning
 	errs     []error
 }
 
-// add takes one rule in.
+// add parses one rule.
 func (c *collector) add(text, origin string) {
 	rules, warnings, err := c.rule(text, origin)
 	c.entries = append(c.entries, rules)
@@ -83,20 +86,21 @@ func (c *collector) add(text, origin string) {
 	}
 }
 
-// fault takes in a problem with a whole file.
-func (c *collector) fault(name, problem, mend string, err error) {
-	c.errs = append(c.errs, &Error{Origin: name, Problem: problem, Mend: mend, Err: err})
+// fail records a problem with a whole file.
+func (c *collector) fail(name, problem, hint string) {
+	c.errs = append(c.errs, &Error{Origin: name, Problem: problem, hint: hint})
 }
 
-// file takes in all rules of a file.
+// file parses all rules of a file.
 func (c *collector) file(name string) {
-	text, err := readFile(name)
+	text, err := c.files.read(name)
 	if err != nil {
-		c.fault(name, fmt.Sprintf("cannot read the trust file: %v", reason(err)), "", err)
+		problem := fmt.Sprintf("cannot read the trust file: %v", withoutPath(err))
+		c.errs = append(c.errs, &Error{Origin: name, Problem: problem, Err: err})
 		return
 	}
 	before, found := len(c.errs), false
-	text = strings.TrimPrefix(text, "\ufeff") // Windows editors begin UTF-8 with it
+	text = strings.TrimPrefix(text, "\ufeff") // Windows editors write a byte order mark
 	for i, line := range strings.Split(text, "\n") {
 		rule := strings.TrimSpace(stripComment(line))
 		if rule == "" {
@@ -104,54 +108,32 @@ func (c *collector) file(name string) {
 		}
 		found = true
 		c.line(rule, fmt.Sprintf("%s:%d", name, i+1))
-		if len(c.errs)-before > maxProblems {
-			c.errs = c.errs[:before+maxProblems]
-			c.fault(name, "there are more broken lines", "is this a list of trust rules, one a line?", nil)
+		if len(c.errs)-before > maxFileProblems {
+			c.errs = c.errs[:before+maxFileProblems]
+			c.fail(name, "more lines are invalid", "check that this file is a list of trust rules, one per line")
 			return
 		}
 	}
 	if !found {
-		c.fault(name, "the trust file holds no rule", "write one rule a line, such as 10.0.0.0/8", nil)
+		c.fail(name, "the trust file contains no rule", "write one rule per line, such as 10.0.0.0/8")
 	}
 }
 
-// line takes in the rule of a line, which may be only one.
+// line parses a line of a file, which holds exactly one rule.
 func (c *collector) line(text, origin string) {
 	if !strings.Contains(text, "{{") && strings.ContainsAny(text, " \t,") {
-		c.errs = append(c.errs, &Error{Origin: origin, Problem: quote(text) + " is more than one rule", Mend: "write one rule a line, comments after #"})
+		c.errs = append(c.errs, &Error{
+			Origin:  origin,
+			Problem: quote(text) + " is more than one rule",
+			hint:    "write one rule per line, comments after #",
+		})
 		return
 	}
 	c.add(text, origin)
 }
 
-// readFile reads a file that is not too long to be a list of rules.
-func readFile(name string) (string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(b) > maxFile {
-		return "", fmt.Errorf("it is longer than %d MiB", maxFile>>20)
-	}
-	return string(b), nil
-}
-
-// reason returns the error without the path, which the message names already.
-func reason(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
-}
-
-// stripComment cuts a line at the "#" of a comment. Inside a template "#" is a
-// character like others.
+// stripComment cuts a line at the "#" of a comment. A "#" inside a template is
+// not a comment.
 func stripComment(line string) string {
 	end := strings.LastIndex(line, "}}")
 	if start := strings.Index(line, "{{"); start < 0 || end < start || strings.Contains(line[:start], "#") {
@@ -163,7 +145,8 @@ func stripComment(line string) string {
 	return line
 }
 
-// splitRules parts a flag's value into rules, and leaves templates whole.
+// splitRules splits a flag's value into rules. A value with a template is one
+// rule.
 func splitRules(value string) []string {
 	if strings.Contains(value, "{{") {
 		return []string{strings.TrimSpace(value)}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// write writes a trust file and returns its path.
+// write creates a trust file and returns its path.
 func write(t testing.TB, text string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "trust.txt")
@@ -27,14 +27,15 @@ func TestLoadFile(t *testing.T) {
 		want       []string // line number and prefix
 	}{
 		{"plain", "10.0.0.0/8\n192.0.2.1\n", []string{"1 10.0.0.0/8", "2 192.0.2.1/32"}},
-		{"no end of line", "10.0.0.0/8", []string{"1 10.0.0.0/8"}},
-		{"comments and blank lines", "# ours\n\n  10.0.0.0/8\t# the balancers\n   # end\n192.0.2.1#one\n", []string{"3 10.0.0.0/8", "5 192.0.2.1/32"}},
+		{"no final newline", "10.0.0.0/8", []string{"1 10.0.0.0/8"}},
+		{"comments and blank lines", "# ours\n\n  10.0.0.0/8\t# the balancers\n   # end\n192.0.2.1#one\n",
+			[]string{"3 10.0.0.0/8", "5 192.0.2.1/32"}},
 		{"CRLF", "10.0.0.0/8\r\n\r\n192.0.2.1 # one\r\n", []string{"1 10.0.0.0/8", "3 192.0.2.1/32"}},
 		{"byte order mark", "\ufeff10.0.0.0/8\n", []string{"1 10.0.0.0/8"}},
 		{"byte order mark before a comment", "\ufeff# ours\n10.0.0.0/8\n", []string{"2 10.0.0.0/8"}},
 		{"preset", "loopback # this host\n", []string{"1 127.0.0.0/8", "1 ::1/128"}},
 		{"template", `{{ "10.0.0.1" }} # mine`, []string{"1 10.0.0.1/32"}},
-		{"template with a sharp", `{{ slice "#10.0.0.1" 1 }} # mine`, []string{"1 10.0.0.1/32"}},
+		{"# inside a template", `{{ slice "#10.0.0.1" 1 }} # mine`, []string{"1 10.0.0.1/32"}},
 		{"template in a comment", "10.0.0.1 # was {{ GetPrivateIP }}", []string{"1 10.0.0.1/32"}},
 	}
 	for _, tt := range tests {
@@ -59,17 +60,17 @@ func TestLoadFile(t *testing.T) {
 	}
 }
 
-func TestLoadFileRefused(t *testing.T) {
+func TestLoadFileRejected(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"empty", "", "trust.txt: the trust file holds no rule"},
-		{"only comments", "# nothing\n\n  # here\n", "trust.txt: the trust file holds no rule"},
-		{"only a byte order mark", "\ufeff", "trust.txt: the trust file holds no rule"},
+		{"empty", "", "trust.txt: the trust file contains no rule"},
+		{"only comments", "# nothing\n\n  # here\n", "trust.txt: the trust file contains no rule"},
+		{"only a byte order mark", "\ufeff", "trust.txt: the trust file contains no rule"},
 		{"broken line", "10.0.0.0/8\n# fine\n10.0.0.1/8\n", `trust.txt:3: "10.0.0.1/8" has host bits set`},
 		{"two rules in a line", "10.0.0.0/8, 192.0.2.1\n", `trust.txt:1: "10.0.0.0/8, 192.0.2.1" is more than one rule`},
-		{"old Mac's ends of line", "10.0.0.0/8\r192.0.2.1\r", "trust.txt:1: "},
+		{"CR line ends", "10.0.0.0/8\r192.0.2.1\r", "trust.txt:1: "},
 		{"UTF-16", "\xff\xfe1\x000\x00", "trust.txt:1: "},
-		{"another comment sign", "10.0.0.0/8 ; ours\n", "trust.txt:1: "},
-		{"control characters are not shown raw", "10.0.0.0/8\x1b[31m", `\x1b[31m`},
+		{"; is not a comment", "10.0.0.0/8 ; ours\n", "trust.txt:1: "},
+		{"control characters are escaped", "10.0.0.0/8\x1b[31m", `\x1b[31m`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,14 +86,15 @@ func TestLoadUnreadable(t *testing.T) {
 	dir := t.TempDir()
 	_, _, err := Load(Source{Files: []string{filepath.Join(dir, "none.txt"), dir}})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "none.txt: cannot read the trust file") {
-		t.Errorf("no such file: %v", err)
+		t.Errorf("missing file: %v", err)
 	}
 	if !strings.Contains(err.Error(), dir+": cannot read the trust file: is a directory") {
-		t.Errorf("a directory: %v", err)
+		t.Errorf("directory: %v", err)
 	}
-	long := write(t, strings.Repeat("#", maxFile+1))
-	if _, _, err := Load(Source{Files: []string{long}}); err == nil || !strings.Contains(err.Error(), "longer than 16 MiB") {
-		t.Errorf("a file that is too long: %v", err)
+	long := write(t, strings.Repeat("#", maxFileBytes+1))
+	if _, _, err := Load(Source{Files: []string{long}}); err == nil ||
+		!strings.Contains(err.Error(), "longer than 16 MiB") {
+		t.Errorf("file over the size limit: %v", err)
 	}
 }
 
@@ -102,9 +104,10 @@ func TestLoadNothing(t *testing.T) {
 	}
 }
 
-func TestLoadTellsAllProblems(t *testing.T) {
+func TestLoadReportsAllProblems(t *testing.T) {
 	name := write(t, "10.0.0.1/8\n10.0.0.0/8\nlb.example.com\n")
-	set, _, err := Load(Source{Rules: []string{"10.0.0.1:80", "192.0.2.1", "nobody"}, Files: []string{name, name + ".none"}, Flag: "--trust"})
+	set, _, err := Load(Source{Rules: []string{"10.0.0.1:80", "192.0.2.1", "nobody"},
+		Files: []string{name, name + ".none"}, Flag: "--trust"})
 	if set != nil || err == nil {
 		t.Fatalf("Load = %v, %v; want no set and errors", set, err)
 	}
@@ -120,17 +123,17 @@ func TestLoadTellsAllProblems(t *testing.T) {
 	}
 }
 
-// A wrong path, such as that of a log, must not fill the terminal.
-func TestLoadCutsProblemsOfOneFile(t *testing.T) {
+// A wrong path, such as a log file, must not flood the terminal.
+func TestLoadLimitsProblemsPerFile(t *testing.T) {
 	name := write(t, strings.Repeat("GET / HTTP/1.1\n", 1000))
 	_, _, err := Load(Source{Files: []string{name}})
 	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != maxProblems+1 || !strings.Contains(lines[maxProblems], "more broken lines") {
-		t.Errorf("%d problems, want %d and one that says that there are more:\n%v", len(lines), maxProblems, err)
+	if len(lines) != maxFileProblems+1 || !strings.Contains(lines[maxFileProblems], "more lines are invalid") {
+		t.Errorf("%d problems, want %d and a note about more:\n%v", len(lines), maxFileProblems, err)
 	}
-	_, _, err = Load(Source{Files: []string{write(t, strings.Repeat("x y\n", maxProblems))}})
-	if lines := strings.Split(err.Error(), "\n"); len(lines) != maxProblems {
-		t.Errorf("%d problems, want all %d", len(lines), maxProblems)
+	_, _, err = Load(Source{Files: []string{write(t, strings.Repeat("x y\n", maxFileProblems))}})
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != maxFileProblems {
+		t.Errorf("%d problems, want all %d", len(lines), maxFileProblems)
 	}
 }
 
@@ -145,10 +148,13 @@ func TestLoadLongList(t *testing.T) {
 	}
 }
 
-// FuzzFile checks that no file makes a set that trusts more or fewer than its
-// lines say one by one.
+// FuzzFile checks that a file loads if and only if it yields rules, and that each
+// rule comes from its text.
 func FuzzFile(f *testing.F) {
-	for _, s := range []string{"10.0.0.0/8\n", "\ufeff# x\r\n10.0.0.1 # y\r\nrfc1918", "{{ # }}", "# {{\n}}", "a b\n10.0.0.1/8"} {
+	for _, s := range []string{
+		"10.0.0.0/8\n", "\ufeff# x\r\n10.0.0.1 # y\r\nrfc1918", "{{ # }}", "# {{\n}}",
+		"a b\n10.0.0.1/8",
+	} {
 		f.Add(s)
 	}
 	p := newParser()
@@ -164,7 +170,7 @@ func FuzzFile(f *testing.F) {
 		}
 		for _, r := range set.Rules() {
 			if !strings.Contains(text, r.Text) || !set.Contains(r.Prefix.Addr()) {
-				t.Errorf("%q has the rule %+v", text, r)
+				t.Errorf("file %q yields rule %+v", text, r)
 			}
 		}
 	})

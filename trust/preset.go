@@ -12,22 +12,23 @@ import (
 	sockaddr "github.com/hashicorp/go-sockaddr"
 )
 
-// Preset is a named list of prefixes that a provider or a standard gives.
-// Nothing is fetched at run time: a preset is as old as its date.
+// Preset is a named list of prefixes that a provider or a standard publishes.
+// Presets are compiled in and never updated at run time; Date says how old they
+// are.
 type Preset struct {
-	// Name is what an operator writes as a rule.
+	// Name is the word that an operator writes as a rule.
 	Name string
-	// Date is when the prefixes were taken from the source, as YYYY-MM-DD; of
-	// a standard, when it was published, as YYYY-MM.
+	// Date is the day on which the prefixes were copied from the source, as
+	// YYYY-MM-DD; for a standard, its month of publication, as YYYY-MM.
 	Date string
-	// Source is where they come from, a URL or the standard.
+	// Source is the URL or the standard that lists the prefixes.
 	Source string
-	// Status says how the prefixes were confirmed, and what was not.
+	// Status says how the prefixes were verified and what was not verified.
 	Status string
-	// Warning says what trusting them means.
+	// Warning says which hosts the operator trusts by using the preset.
 	Warning string
-	// Shared says that the prefixes are not the operator's alone: others can
-	// open connections from them.
+	// Shared reports whether hosts of other organizations can connect from the
+	// prefixes.
 	Shared bool
 	// Prefixes are masked, and none is 4-in-6.
 	Prefixes []netip.Prefix
@@ -36,8 +37,7 @@ type Preset struct {
 //go:embed presets/*.txt
 var presetFiles embed.FS
 
-// Presets returns every preset in the order of the names. The caller owns
-// what it gets.
+// Presets returns all presets, sorted by name. The caller owns the slices.
 func Presets() []Preset {
 	entries, err := presetFiles.ReadDir("presets")
 	if err != nil {
@@ -59,7 +59,7 @@ func Presets() []Preset {
 	return all
 }
 
-// FindPreset returns the preset of that name.
+// FindPreset returns the preset with a name, and whether it exists.
 func FindPreset(name string) (Preset, bool) {
 	for _, p := range Presets() {
 		if p.Name == name {
@@ -69,7 +69,8 @@ func FindPreset(name string) (Preset, bool) {
 	return Preset{}, false
 }
 
-// note returns how old the preset is, or which standard it is of.
+// note returns the origin of the prefixes for [Rule.Note]: the standard's name
+// or the date of the preset.
 func (p Preset) note() string {
 	if standard, _, _ := strings.Cut(p.Source, ","); strings.HasPrefix(standard, "RFC ") {
 		return standard
@@ -77,13 +78,14 @@ func (p Preset) note() string {
 	return "preset of " + p.Date
 }
 
-// parsePreset reads a preset's file: first "# key: value" lines, a value going
-// on in "#   more" lines, then one canonical prefix a line.
+// parsePreset parses a preset's file: "# key: value" lines, which "#   " lines
+// continue, followed by one canonical prefix per line.
 func parsePreset(name, text string) (Preset, error) {
 	p := Preset{Name: name}
-	fields := map[string]*string{"date": &p.Date, "source": &p.Source, "status": &p.Status, "warning": &p.Warning}
 	var shared string
-	fields["shared"] = &shared
+	fields := map[string]*string{
+		"date": &p.Date, "source": &p.Source, "status": &p.Status, "warning": &p.Warning, "shared": &shared,
+	}
 	var last *string
 	for i, line := range strings.Split(text, "\n") {
 		comment, isComment := strings.CutPrefix(line, "#")
@@ -104,7 +106,7 @@ func parsePreset(name, text string) (Preset, error) {
 		}
 		key, value, _ := strings.Cut(strings.TrimSpace(comment), ": ")
 		if last = fields[key]; last == nil {
-			return Preset{}, fmt.Errorf("%s.txt:%d: unknown header %q", name, i+1, key)
+			return Preset{}, fmt.Errorf("%s.txt:%d: unknown key %q", name, i+1, key)
 		}
 		*last = strings.TrimSpace(value)
 	}
@@ -115,8 +117,8 @@ func parsePreset(name, text string) (Preset, error) {
 	return p, nil
 }
 
-// standardPresets returns the presets that standards give, their prefixes
-// taken from go-sockaddr's registry.
+// standardPresets returns the presets that standards define, with the prefixes
+// of go-sockaddr's registry.
 func standardPresets() []Preset {
 	const status = "prefixes of the standard as go-sockaddr lists them"
 	return []Preset{{
@@ -133,8 +135,10 @@ func standardPresets() []Preset {
 		Prefixes: known(6598, isRouted),
 	}, {
 		Name: "rfc6890", Date: "2013-04", Source: "RFC 6890, section 2.2", Shared: true,
-		Status:   status + "; 2001::/16 of that list narrowed to the standard's 2001::/23, and ::ffff:0:0/96 left out, which would be all of IPv4",
-		Warning:  "very wide, and not only private: hosts of the public Internet appear as 2002::/16 (6to4), 2001::/32 (Teredo) and 64:ff9b::/96 (NAT64)",
+		Status: status + "; 2001::/16 of that list narrowed to the standard's 2001::/23, " +
+			"and ::ffff:0:0/96 left out, which would be all of IPv4",
+		Warning: "very wide, and not only private: hosts of the public Internet appear as 2002::/16 (6to4), " +
+			"2001::/32 (Teredo) and 64:ff9b::/96 (NAT64)",
 		Prefixes: known(6890, isRouted),
 	}, {
 		Name: "loopback", Date: "2006-02", Source: "RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3", Status: status,
@@ -143,7 +147,8 @@ func standardPresets() []Preset {
 	}}
 }
 
-// known returns the prefixes of go-sockaddr's list for an RFC that keep takes.
+// known returns the prefixes of go-sockaddr's list for an RFC for which keep
+// returns true.
 func known(rfc uint, keep func(netip.Prefix) bool) []netip.Prefix {
 	tooWide := netip.MustParsePrefix("2001::/16")
 	var out []netip.Prefix
@@ -154,8 +159,8 @@ func known(rfc uint, keep func(netip.Prefix) bool) []netip.Prefix {
 		}
 		p := prefixOf(ip)
 		if p == tooWide {
-			// The list has a whole registry's space, in which ordinary public
-			// hosts live, for the IETF's 2001::/23 (RFC 6890, table 23).
+			// go-sockaddr lists the whole space of a registry, which contains
+			// ordinary public hosts, for 2001::/23 (RFC 6890, table 23).
 			p = netip.PrefixFrom(p.Addr(), 23)
 		}
 		if keep(p) {
@@ -165,8 +170,8 @@ func known(rfc uint, keep func(netip.Prefix) bool) []netip.Prefix {
 	return out
 }
 
-// isRouted leaves out the 4-in-6 range: as a rule it would be all of IPv4.
+// isRouted excludes the IPv4-mapped range, which would match all of IPv4.
 func isRouted(p netip.Prefix) bool { return !p.Addr().Is4In6() }
 
-// isLoopback picks the loopback ranges from lists that hold others too.
+// isLoopback selects the loopback ranges from lists that contain others.
 func isLoopback(p netip.Prefix) bool { return p.Addr().IsLoopback() }

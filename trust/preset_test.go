@@ -11,7 +11,7 @@ func TestPresets(t *testing.T) {
 	presets := Presets()
 	for _, name := range strings.Fields("alibaba-clb azure-probe cloudflare fastly gcp-lb huawei-elb linode loopback ovh-iplb rfc1918 rfc4193 rfc6598 rfc6890") {
 		if _, ok := FindPreset(name); !ok {
-			t.Errorf("there is no preset %s", name)
+			t.Errorf("no preset %s", name)
 		}
 	}
 	for i, p := range presets {
@@ -29,16 +29,16 @@ func TestPresets(t *testing.T) {
 		seen := make(map[netip.Prefix]bool)
 		for _, prefix := range p.Prefixes {
 			if prefix != prefix.Masked() || prefix.Addr().Is4In6() || prefix.Bits() < 4 || seen[prefix] {
-				t.Errorf("preset %s: %v is not canonical, far too wide or there twice", p.Name, prefix)
+				t.Errorf("preset %s: %v is not canonical, too wide or duplicate", p.Name, prefix)
 			}
 			seen[prefix] = true
 		}
 	}
 }
 
-// Each row is an address with the preset's verdict on it, from the provider's
-// documents or the standard.
-func TestPresetsHold(t *testing.T) {
+// Each row is an address and whether the preset contains it according to the
+// provider's documentation or the standard.
+func TestPresetsContain(t *testing.T) {
 	tests := []struct {
 		preset, addr string
 		want         bool
@@ -57,17 +57,17 @@ func TestPresetsHold(t *testing.T) {
 		{"rfc6598", "100.127.255.255", true},
 		{"loopback", "127.1.2.3", true},
 		{"loopback", "::1", true},
-		// go-sockaddr lists 0.0.0.0/8 beside 127.0.0.0/8 for RFC 1122, and
-		// much more than ::1 for RFC 4291.
+		// go-sockaddr lists 0.0.0.0/8 as well as 127.0.0.0/8 for RFC 1122, and
+		// more than ::1 for RFC 4291.
 		{"loopback", "0.0.0.1", false},
 		{"loopback", "::2", false},
 		{"loopback", "fe80::1", false},
 		{"rfc6890", "10.1.2.3", true},
 		{"rfc6890", "2001:1ff::1", true},
-		// go-sockaddr lists 2001::/16 for RFC 6890, which has 2001::/23: a
-		// public resolver is in the one and not in the other.
+		// go-sockaddr lists 2001::/16 for RFC 6890's 2001::/23; this public
+		// resolver is only in the former.
 		{"rfc6890", "2001:4860:4860::8888", false},
-		// Its ::ffff:0:0/96 would be all of IPv4 as a rule.
+		// RFC 6890's ::ffff:0:0/96 would match all of IPv4.
 		{"rfc6890", "8.8.8.8", false},
 		{"rfc6890", "::ffff:8.8.8.8", false},
 	}
@@ -77,13 +77,16 @@ func TestPresetsHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := set.Contains(netip.MustParseAddr(tt.addr)); got != tt.want {
-			t.Errorf("%s holds %s: %v, want %v", tt.preset, tt.addr, got, tt.want)
+			t.Errorf("preset %s contains %s: %v, want %v", tt.preset, tt.addr, got, tt.want)
 		}
 	}
 }
 
 func TestPresetNote(t *testing.T) {
-	for rule, want := range map[string]string{"cloudflare": "preset of 2026-08-22", "rfc1918": "RFC 1918", "10.0.0.0/8": ""} {
+	for rule, want := range map[string]string{
+		"cloudflare": "preset of 2026-08-22", "rfc1918": "RFC 1918",
+		"10.0.0.0/8": "",
+	} {
 		set, _, err := loadRules(rule)
 		if err != nil || set.Rules()[0].Note != want {
 			t.Errorf("rule %s: note %q, %v; want %q", rule, set.Rules()[0].Note, err, want)
@@ -91,7 +94,7 @@ func TestPresetNote(t *testing.T) {
 	}
 }
 
-func TestParsePresetRefuses(t *testing.T) {
+func TestParsePresetRejects(t *testing.T) {
 	const head = "# date: 2026-01-01\n# source: a page\n# status: confirmed\n# shared: no\n# warning: a\n#   b\n"
 	if p, err := parsePreset("x", head+"10.0.0.0/8\n"); err != nil || p.Warning != "a b" || p.Shared {
 		t.Errorf("parsePreset = %+v, %v", p, err)
@@ -101,7 +104,7 @@ func TestParsePresetRefuses(t *testing.T) {
 		"4-in-6":         head + "::ffff:10.0.0.0/104\n",
 		"no prefix":      head,
 		"no date":        "# source: a page\n# status: confirmed\n# shared: no\n10.0.0.0/8\n",
-		"unknown header": head + "# colour: blue\n10.0.0.0/8\n",
+		"unknown key":    head + "# colour: blue\n10.0.0.0/8\n",
 		"shared unclear": strings.Replace(head, "no", "perhaps", 1) + "10.0.0.0/8\n",
 	} {
 		if p, err := parsePreset("x", text); err == nil {

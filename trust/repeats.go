@@ -6,15 +6,15 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// maxRepeats is the number of warnings of rules that say nothing new: beside
-// a very wide rule that may be all others.
+// maxRepeats limits the warnings about redundant rules: a very wide rule can make
+// all others redundant.
 const maxRepeats = 10
 
-// repeats warns of rules that say nothing new: every prefix of theirs is also
-// that of an earlier rule, or within that of another one. Each entry is what
-// one rule of the operator's came to.
+// repeats warns about redundant rules: each prefix of such a rule equals, or is
+// within, a prefix of another rule. An entry holds the prefixes of one rule as
+// written. Of equal rules the first one is not redundant.
 func repeats(entries [][]Rule) []Warning {
-	first := new(bart.Table[int]) // prefix to the first entry that has it
+	first := new(bart.Table[int]) // prefix to its first entry
 	for i, rules := range entries {
 		for _, r := range rules {
 			if _, taken := first.Get(r.Prefix); !taken {
@@ -34,16 +34,17 @@ func repeats(entries [][]Rule) []Warning {
 			continue
 		}
 		other := entries[by][0]
-		out = append(out, Warning{rules[0].Origin, rules[0].Text, fmt.Sprintf("says nothing new: %q (%s) covers it", other.Text, other.Origin)})
+		message := fmt.Sprintf("is redundant: %q (%s) covers it", other.Text, other.Origin)
+		out = append(out, Warning{rules[0].Origin, rules[0].Text, message})
 	}
 	if more > 0 {
-		out[len(out)-1].Message += fmt.Sprintf("; so it is with %d more rules", more)
+		out[len(out)-1].Message += fmt.Sprintf("; %d more rules are redundant", more)
 	}
 	return out
 }
 
-// coveredBy returns an entry other than self that covers the first of rules,
-// provided that each of them is covered by such an entry; otherwise -1.
+// coveredBy returns the index of an entry other than self that covers the first
+// of rules, if other entries cover all of rules, and -1 otherwise.
 func coveredBy(first *bart.Table[int], rules []Rule, self int) int {
 	by := -1
 	for i, r := range rules {

@@ -10,29 +10,35 @@ import (
 	"github.com/hashicorp/go-sockaddr/template"
 )
 
-// Any is the rule that trusts every address of both families.
+// Any is the rule that trusts every IPv4 and IPv6 address.
 const Any = "any"
 
-// parser turns the text of rules into rules.
+// mappedBits is the length of ::ffff:0:0/96, the IPv4-mapped range (RFC 4291,
+// section 2.5.5.2).
+const mappedBits = 96
+
+// parser parses rules.
 type parser struct {
 	presets []Preset
-	// evaluate resolves a go-sockaddr template on this host.
+	// evaluate evaluates a go-sockaddr template.
 	evaluate func(text string) (string, error)
+	// nearest is [Source.Nearest].
+	nearest func(word string, names []string) string
 }
 
-// newParser returns a parser for this host.
+// newParser returns a parser that evaluates templates on this host.
 func newParser() *parser {
 	return &parser{presets: Presets(), evaluate: template.Parse}
 }
 
-// rule parses one rule that was written at origin. Its error is an [*Error].
+// rule parses one rule. Its error is an [*Error].
 func (p *parser) rule(text, origin string) ([]Rule, []Warning, error) {
 	if text == Any {
 		rules := []Rule{
 			{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Text: text, Origin: origin},
 			{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Text: text, Origin: origin},
 		}
-		return rules, []Warning{{origin, text, "trusts every host: whoever can connect may name any client"}}, nil
+		return rules, []Warning{{origin, text, "trusts every host: anyone who can connect may name any client"}}, nil
 	}
 	if strings.Contains(text, "{{") {
 		return p.template(text, origin)
@@ -47,15 +53,15 @@ func (p *parser) rule(text, origin string) ([]Rule, []Warning, error) {
 	}
 	if masked := prefix.Masked(); masked != prefix {
 		return nil, nil, &Error{
-			Origin:  origin,
-			Problem: fmt.Sprintf("%s has host bits set", quote(text)),
-			Mend:    fmt.Sprintf("write %s for the network or %s for the one address", masked, netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())),
+			Origin: origin, Problem: quote(text) + " has host bits set",
+			hint: fmt.Sprintf("write %s for the network or %s for the single address",
+				masked, netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())),
 		}
 	}
 	return []Rule{{Prefix: prefix, Text: text, Origin: origin}}, wide(prefix, text, origin), nil
 }
 
-// preset looks up a rule that can only be a name.
+// preset parses a rule that can only be the name of a preset.
 func (p *parser) preset(text, origin string) ([]Rule, []Warning, error) {
 	for _, s := range p.presets {
 		if s.Name != text {
@@ -73,11 +79,11 @@ func (p *parser) preset(text, origin string) ([]Rule, []Warning, error) {
 	return nil, nil, p.unknown(text, origin)
 }
 
-// unknown is the error for a name that is no preset's.
+// unknown returns the error for a name that no preset has.
 func (p *parser) unknown(text, origin string) *Error {
 	e := &Error{Origin: origin, Problem: fmt.Sprintf("%s is not a prefix, an address or a preset", quote(text))}
 	if text == "" {
-		e.Problem = "an empty rule"
+		e.Problem = "empty rule"
 	}
 	names := []string{Any}
 	for _, s := range p.presets {
@@ -85,17 +91,23 @@ func (p *parser) unknown(text, origin string) *Error {
 	}
 	for _, name := range names {
 		if strings.EqualFold(name, text) {
-			e.Mend = "write " + name
+			e.hint = "write " + name
 			return e
 		}
 	}
-	e.Mend = "write a prefix such as 10.0.0.0/8, an address, or one of " + strings.Join(names[1:], ", ")
+	if p.nearest != nil {
+		if near := p.nearest(strings.ToLower(text), names); near != "" {
+			e.hint = "did you mean " + near + "?"
+			return e
+		}
+	}
+	e.hint = "write a prefix such as 10.0.0.0/8, an address, or one of " + strings.Join(names[1:], ", ")
 	return e
 }
 
-// template evaluates a go-sockaddr template. Its values come from interfaces,
-// whose addresses are written with the prefix of their network, "10.0.0.5/24":
-// there, and only there, host bits are taken off.
+// template evaluates a go-sockaddr template. It clears host bits, which are an
+// error elsewhere: go-sockaddr writes an interface's address with the length of
+// its network's prefix, "10.0.0.5/24".
 func (p *parser) template(text, origin string) ([]Rule, []Warning, error) {
 	value, err := p.evaluate(text)
 	if err != nil {
@@ -118,24 +130,24 @@ func (p *parser) template(text, origin string) ([]Rule, []Warning, error) {
 		return nil, nil, &Error{
 			Origin:  origin,
 			Problem: fmt.Sprintf("template %s matches no address of this host", quote(text)),
-			Mend:    "write the prefix itself",
+			hint:    "write the prefix itself",
 		}
 	}
 	return rules, warnings, nil
 }
 
-// splitList returns the items of a list parted by spaces or commas.
+// splitList splits a list separated by white space or commas.
 func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '\n' || r == '\r' })
 }
 
-// parsePrefix parses a prefix or a bare address, which is a prefix of its full
-// length. It keeps host bits, and turns 4-in-6 into IPv4.
+// parsePrefix parses a prefix, or an address as a prefix of full length. It keeps
+// host bits and converts IPv4-mapped IPv6 to IPv4. Its error has no origin.
 //
-// go-sockaddr parses, but only what [screen] lets through: it takes a port for
-// a part of an address, reads a netmask in hexadecimal as no mask at all, asks
-// the DNS for names, and makes 10.0.0.0/8 of ::ffff:10.0.0.0/8, which means
-// nearly every address there is (CVE-2026-90711 is that slip elsewhere).
+// go-sockaddr parses only text that [screen] has accepted. On its own it ignores
+// a port, ignores a hexadecimal netmask, resolves names by DNS, and reads
+// ::ffff:10.0.0.0/8, which covers nearly every address, as 10.0.0.0/8 (compare
+// CVE-2026-90711).
 func parsePrefix(text string) (netip.Prefix, *Error) {
 	if err := screen(text); err != nil {
 		return netip.Prefix{}, err
@@ -147,41 +159,42 @@ func parsePrefix(text string) (netip.Prefix, *Error) {
 	return prefixOf(ip), nil
 }
 
-// screen refuses whatever is not plainly ADDRESS or ADDRESS/BITS. The origin
-// of its error is the caller's to fill in.
+// screen rejects any text that is not exactly ADDRESS or ADDRESS/LENGTH. Its
+// error has no origin.
 func screen(text string) *Error {
-	fault := func(problem, mend string) *Error {
-		return &Error{Problem: quote(text) + " " + problem, Mend: mend}
+	fault := func(problem, hint string) *Error {
+		return &Error{Problem: quote(text) + " " + problem, hint: hint}
 	}
 	host, length, hasLength := strings.Cut(text, "/")
 	if a, err := netip.ParseAddrPort(host); err == nil {
-		return fault("carries a port", "write "+a.Addr().String()+": trust goes by address alone")
+		return fault("contains a port", "write "+a.Addr().String()+": trust rules match addresses, not ports")
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		return fault("is not a prefix or an address", mendAddress(host))
+		return fault("is not a prefix or an address", addressHint(host))
 	}
 	if a.Zone() != "" {
-		return fault("carries a zone", "trust the peer by an address that is not link-local")
+		return fault("contains a zone", "trust an address of the peer that is not link-local")
 	}
 	if !hasLength {
 		return nil
 	}
 	n, err := strconv.Atoi(length)
 	if err != nil || strconv.Itoa(n) != length || n < 0 {
-		return fault("does not end in a number of bits", mendLength(a, length))
+		return fault("does not end in a prefix length", lengthHint(a, length))
 	}
 	if n > a.BitLen() {
-		return fault(fmt.Sprintf("has more bits than the %d of its address", a.BitLen()), "")
+		return fault(fmt.Sprintf("has a prefix length above %d", a.BitLen()), "")
 	}
-	if a.Is4In6() && n < 96 {
-		return fault("reaches beyond the IPv4 addresses that ::ffff:0:0/96 holds", "write the IPv4 prefix itself, such as "+a.Unmap().String()+"/32")
+	if a.Is4In6() && n < mappedBits {
+		return fault("is wider than ::ffff:0:0/96, the IPv4-mapped range",
+			"write the IPv4 prefix itself, such as "+a.Unmap().String()+"/32")
 	}
 	return nil
 }
 
-// mendAddress returns a hint for a host that is not an address, or "".
-func mendAddress(host string) string {
+// addressHint returns a hint for a host that is not an address, or "".
+func addressHint(host string) string {
 	inner := strings.Trim(host, "[]")
 	if a, err := netip.ParseAddr(inner); err == nil && inner != host {
 		return "write " + a.String() + " without brackets"
@@ -196,14 +209,13 @@ func mendAddress(host string) string {
 		return "write four numbers from 0 to 255 without leading zeros, such as 10.0.0.0/8"
 	}
 	if strings.Contains(host, ".") && !strings.Contains(host, ":") {
-		return "names are not resolved here: write the peer's addresses"
+		return "names are not resolved: write the peer's addresses"
 	}
 	return ""
 }
 
-// mendLength returns a hint for a netmask that stands where a number of bits
-// belongs, or "".
-func mendLength(a netip.Addr, length string) string {
+// lengthHint returns a hint for a netmask in place of a prefix length, or "".
+func lengthHint(a netip.Addr, length string) string {
 	mask, err := netip.ParseAddr(length)
 	if err != nil || mask.BitLen() != a.BitLen() {
 		return ""
@@ -217,7 +229,7 @@ func mendLength(a netip.Addr, length string) string {
 	return ""
 }
 
-// allOnes returns the address of a's family whose bits are all set.
+// allOnes returns the address of a's family with all bits set.
 func allOnes(a netip.Addr) netip.Addr {
 	b := a.AsSlice()
 	for i := range b {
@@ -227,32 +239,39 @@ func allOnes(a netip.Addr) netip.Addr {
 	return ones
 }
 
-// prefixOf converts what go-sockaddr parsed. It keeps host bits.
+// prefixOf converts a go-sockaddr address. It keeps host bits.
 func prefixOf(ip sockaddr.IPAddr) netip.Prefix {
 	a, _ := netip.AddrFromSlice(*ip.NetIP())
 	return netip.PrefixFrom(a, ip.Maskbits())
 }
 
-// wide warns of a prefix that holds more than any one operator has: IPv4 up to
-// /7, IPv6 up to /15, for the registries give out no larger blocks than /8 and
-// /16.
+// The longest prefixes that wide warns about. The registries assign no blocks
+// wider than a /8 of IPv4 and a /16 of IPv6.
+const (
+	wideBits4 = 7
+	wideBits6 = 15
+)
+
+// wide warns about a prefix that is wider than any single operator's network.
 func wide(p netip.Prefix, text, origin string) []Warning {
-	limit := 7
+	limit := wideBits4
 	if p.Addr().Is6() {
-		limit = 15
+		limit = wideBits6
 	}
 	if p.Bits() > limit {
 		return nil
 	}
-	return []Warning{{origin, text, "is wider than any one network: every host in it may name any client"}}
+	return []Warning{{origin, text, "is wider than any single network: every host in it may name any client"}}
 }
 
-// quote quotes a rule for a message, cut short: a file that is not a list of
-// rules at all may have very long lines.
+// maxQuoted is the number of bytes of a rule that a message quotes: the lines of
+// a file that is not a list of rules may be very long.
+const maxQuoted = 80
+
+// quote quotes a rule for a message.
 func quote(text string) string {
-	const most = 80
-	if len(text) > most {
-		return strconv.QuoteToASCII(text[:most]) + "…"
+	if len(text) > maxQuoted {
+		return strconv.QuoteToASCII(text[:maxQuoted]) + "…"
 	}
 	return strconv.QuoteToASCII(text)
 }

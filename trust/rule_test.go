@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,16 +15,44 @@ func loadRules(rules ...string) (*Set, []Warning, error) {
 	return Load(Source{Rules: rules, Flag: "--trust"})
 }
 
+// A misspelled preset is suggested, by whatever finds the nearest name; without that, and
+// for a word that is near to none, the presets are listed.
+func TestUnknownRuleSuggests(t *testing.T) {
+	near := func(word string, names []string) string {
+		if word == "cloudflrae" && slices.Contains(names, "cloudflare") && slices.Contains(names, Any) {
+			return "cloudflare"
+		}
+		return ""
+	}
+	for _, row := range []struct {
+		rule    string
+		nearest func(string, []string) string
+		want    string
+	}{
+		{"cloudflrae", near, "did you mean cloudflare?"},
+		{"CloudFlrae", near, "did you mean cloudflare?"},
+		{"Cloudflare", near, "write cloudflare"},
+		{"cloudflrae", nil, "or one of "},
+		{"something", near, "or one of "},
+	} {
+		_, _, err := Load(Source{Rules: []string{row.rule}, Nearest: row.nearest})
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(e.Hint(), row.want) {
+			t.Errorf("%s: %v, want the hint %q", row.rule, err, row.want)
+		}
+	}
+}
+
 func TestRuleAccepted(t *testing.T) {
 	tests := []struct{ name, rule, want string }{
 		{"prefix", "10.0.0.0/8", "10.0.0.0/8"},
 		{"IPv6 prefix", "2001:db8::/32", "2001:db8::/32"},
 		{"address", "10.0.0.1", "10.0.0.1/32"},
 		{"IPv6 address", "2001:DB8::1", "2001:db8::1/128"},
-		{"all of IPv6, mask of no bits", "::/0", "::/0"},
+		{"all of IPv6", "::/0", "::/0"},
 		{"all of IPv4", "0.0.0.0/0", "0.0.0.0/0"},
 		{"full length", "2001:db8::1/128", "2001:db8::1/128"},
-		{"the longest 4-in-6 prefix", "::ffff:10.0.0.1/128", "10.0.0.1/32"},
+		{"full length, 4-in-6", "::ffff:10.0.0.1/128", "10.0.0.1/32"},
 		{"4-in-6 address", "::ffff:10.0.0.1", "10.0.0.1/32"},
 		{"4-in-6 prefix", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
 		{"4-in-6 in hexadecimal", "::ffff:a00:0/104", "10.0.0.0/8"},
@@ -31,7 +60,7 @@ func TestRuleAccepted(t *testing.T) {
 		{"preset", "rfc1918", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16"},
 		{"preset of both families", "loopback", "127.0.0.0/8 ::1/128"},
 		{"list, for an environment variable", "10.0.0.0/8, rfc4193 192.0.2.1", "10.0.0.0/8 fc00::/7 192.0.2.1/32"},
-		// In a template's value the prefix is that of an interface's address.
+		// go-sockaddr writes an interface's address with the length of its network.
 		{"template of a prefix", `{{ printf "%s/%d" "10.0.0.5" 24 }}`, "10.0.0.0/24"},
 		{"template of a list", `{{ "10.0.0.1, 10.0.0.2 2001:db8::1" }}`, "10.0.0.1/32 10.0.0.2/32 2001:db8::1/128"},
 	}
@@ -55,33 +84,33 @@ func TestRuleAccepted(t *testing.T) {
 	}
 }
 
-func TestRuleRefused(t *testing.T) {
+func TestRuleRejected(t *testing.T) {
 	tests := []struct{ name, rule, problem, hint string }{
 		{"empty", "", "empty rule", "10.0.0.0/8"},
 		{"blank", " \t", "empty rule", "10.0.0.0/8"},
-		// go-sockaddr v1.0.7 takes a port and forgets it.
-		{"port", "10.0.0.1:80", "carries a port", "write 10.0.0.1:"},
-		{"IPv6 with a port", "[2001:db8::1]:80", "carries a port", "write 2001:db8::1:"},
-		{"prefix with a port", "10.0.0.0:80/8", "carries a port", ""},
+		// go-sockaddr v1.0.7 ignores a port.
+		{"port", "10.0.0.1:80", "contains a port", "write 10.0.0.1:"},
+		{"IPv6 with a port", "[2001:db8::1]:80", "contains a port", "write 2001:db8::1:"},
+		{"prefix with a port", "10.0.0.0:80/8", "contains a port", ""},
 		// CVE-2026-90711: a 4-in-6 prefix read as one of IPv4 with that length.
-		{"short 4-in-6", "::ffff:10.0.0.0/8", "reaches beyond", "10.0.0.0/32"},
-		{"nearly long enough 4-in-6", "::ffff:10.0.0.0/95", "reaches beyond", ""},
-		{"zone", "fe80::1%eth0", "carries a zone", "not link-local"},
-		{"zone and length", "fe80::%eth0/64", "carries a zone", ""},
+		{"short 4-in-6", "::ffff:10.0.0.0/8", "wider than ::ffff:0:0/96", "10.0.0.0/32"},
+		{"4-in-6, one bit short", "::ffff:10.0.0.0/95", "wider than ::ffff:0:0/96", ""},
+		{"zone", "fe80::1%eth0", "contains a zone", "not link-local"},
+		{"zone and length", "fe80::%eth0/64", "contains a zone", ""},
 		{"host bits", "10.0.0.1/8", "host bits set", "write 10.0.0.0/8 for the network or 10.0.0.1/32"},
 		{"host bits of IPv6", "2001:db8::1/32", "host bits set", "write 2001:db8::/32 for the network or 2001:db8::1/128"},
 		{"host bits of 4-in-6", "::ffff:10.0.0.1/104", "host bits set", "write 10.0.0.0/8"},
-		{"netmask", "10.0.0.0/255.255.0.0", "number of bits", "write 10.0.0.0/16"},
-		{"netmask with holes", "10.0.0.0/255.0.255.0", "number of bits", ""},
-		// go-sockaddr v1.0.7 cuts this mask off, which leaves one address.
-		{"hexadecimal mask", "10.0.0.0/ff000000", "number of bits", ""},
-		{"hexadecimal mask of zeros first", "10.0.0.0/00ffffff", "number of bits", ""},
-		{"too many bits", "10.0.0.0/33", "more bits than the 32", ""},
-		{"too many bits of IPv6", "2001:db8::/129", "more bits than the 128", ""},
-		{"negative bits", "10.0.0.0/-1", "number of bits", ""},
-		{"leading zero in the bits", "10.0.0.0/08", "number of bits", ""},
-		{"no bits", "10.0.0.0/", "number of bits", ""},
-		{"two lengths", "10.0.0.0/8/8", "number of bits", ""},
+		{"netmask", "10.0.0.0/255.255.0.0", "prefix length", "write 10.0.0.0/16"},
+		{"netmask with holes", "10.0.0.0/255.0.255.0", "prefix length", ""},
+		// go-sockaddr v1.0.7 ignores this mask, which leaves a single address.
+		{"hexadecimal mask", "10.0.0.0/ff000000", "prefix length", ""},
+		{"inverted hexadecimal mask", "10.0.0.0/00ffffff", "prefix length", ""},
+		{"too many bits", "10.0.0.0/33", "length above 32", ""},
+		{"too many bits of IPv6", "2001:db8::/129", "length above 128", ""},
+		{"negative bits", "10.0.0.0/-1", "prefix length", ""},
+		{"leading zero in the bits", "10.0.0.0/08", "prefix length", ""},
+		{"no length", "10.0.0.0/", "prefix length", ""},
+		{"two lengths", "10.0.0.0/8/8", "prefix length", ""},
 		{"short form", "10/8", "not a prefix", "four numbers"},
 		// inet_aton(3) reads a leading zero as octal: 8.0.0.1, others 10.0.0.1.
 		{"leading zero", "010.0.0.1", "not a prefix", "leading zeros"},
@@ -115,16 +144,20 @@ func TestRuleRefused(t *testing.T) {
 	}
 }
 
-// go-sockaddr resolves names on its way to an address. A look-up would hold up
-// the start, and let whoever answers it choose whom to trust.
-func TestRuleAsksNoNameServer(t *testing.T) {
+// go-sockaddr resolves names. A lookup would delay the start and let the name
+// server decide which peers are trusted.
+func TestRuleDoesNotResolveNames(t *testing.T) {
 	before := net.DefaultResolver
 	defer func() { net.DefaultResolver = before }()
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(_ context.Context, network, address string) (net.Conn, error) {
-		t.Errorf("a name server is asked: %s %s", network, address)
-		return nil, errors.New("no network in tests")
-	}}
-	for _, rule := range []string{"lb.example.com", "lb.example.com:80", "lb:80", "abc:http", "cafe.be:80", "[lb.example.com]:80", ":80", "10.0.0.1:http"} {
+	net.DefaultResolver = &net.Resolver{PreferGo: true,
+		Dial: func(_ context.Context, network, address string) (net.Conn, error) {
+			t.Errorf("DNS query to %s %s", network, address)
+			return nil, errors.New("no network in tests")
+		}}
+	for _, rule := range []string{
+		"lb.example.com", "lb.example.com:80", "lb:80", "abc:http", "cafe.be:80",
+		"[lb.example.com]:80", ":80", "10.0.0.1:http",
+	} {
 		if set, _, err := loadRules(rule); err == nil {
 			t.Errorf("rule %q = %v, want an error", rule, set.Rules())
 		}
@@ -137,19 +170,20 @@ func TestRuleWarnings(t *testing.T) {
 		rules      []string
 	}{
 		{"any", "trusts every host", []string{"any"}},
-		{"all of IPv4", "wider than any one network", []string{"0.0.0.0/0"}},
-		{"half of IPv4 as 4-in-6", "wider than any one network", []string{"::ffff:0:0/97"}},
-		{"the first too wide", "wider than any one network", []string{"10.0.0.0/7"}},
-		{"the last that is not", "", []string{"10.0.0.0/8"}},
-		{"the first too wide of IPv6", "wider than any one network", []string{"2000::/15"}},
-		{"the last that is not of IPv6", "", []string{"2001::/16"}},
-		{"template", "wider than any one network", []string{`{{ "0.0.0.0/0" }}`}},
+		{"all of IPv4", "wider than any single network", []string{"0.0.0.0/0"}},
+		{"half of IPv4 as 4-in-6", "wider than any single network", []string{"::ffff:0:0/97"}},
+		{"/7 is too wide", "wider than any single network", []string{"10.0.0.0/7"}},
+		{"/8 is not", "", []string{"10.0.0.0/8"}},
+		{"IPv6 /15 is too wide", "wider than any single network", []string{"2000::/15"}},
+		{"IPv6 /16 is not", "", []string{"2001::/16"}},
+		{"template", "wider than any single network", []string{`{{ "0.0.0.0/0" }}`}},
 		{"shared preset", "every customer", []string{"cloudflare"}},
 		{"standard", "private IPv4", []string{"rfc1918"}},
-		{"twice", `nothing new: "10.0.0.0/8" (--trust)`, []string{"10.0.0.0/8", "10.0.0.0/8"}},
-		{"covered by a later one", `"10.1.0.0/16" says nothing new: "10.0.0.0/8"`, []string{"10.1.0.0/16", "10.0.0.0/8"}},
-		{"preset covered", `"rfc1918" says nothing new: "any"`, []string{"rfc1918", "any"}},
-		{"preset covered by two rules", `"loopback" says nothing new: "127.0.0.0/8"`, []string{"127.0.0.0/8", "::/8", "loopback"}},
+		{"twice", `is redundant: "10.0.0.0/8" (--trust)`, []string{"10.0.0.0/8", "10.0.0.0/8"}},
+		{"covered by a later one", `"10.1.0.0/16" is redundant: "10.0.0.0/8"`, []string{"10.1.0.0/16", "10.0.0.0/8"}},
+		{"preset covered", `"rfc1918" is redundant: "any"`, []string{"rfc1918", "any"}},
+		{"preset covered by two rules", `"loopback" is redundant: "127.0.0.0/8"`,
+			[]string{"127.0.0.0/8", "::/8", "loopback"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -163,39 +197,40 @@ func TestRuleWarnings(t *testing.T) {
 			}
 			got := strings.Join(all, "\n")
 			if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
-				t.Errorf("%q warns %q, want %q", tt.rules, got, tt.want)
+				t.Errorf("%q: warnings %q, want %q", tt.rules, got, tt.want)
 			}
 		})
 	}
-	// A preset that covers parts of itself, and one that a rule covers in part.
+	// A preset whose prefixes overlap, and one that another rule covers in part.
 	for _, rules := range [][]string{{"rfc6890"}, {"10.0.0.0/8", "rfc1918"}} {
 		_, warnings, _ := loadRules(rules...)
 		for _, w := range warnings {
-			if strings.Contains(w.Message, "nothing new") {
-				t.Errorf("%q warns %v", rules, w)
+			if strings.Contains(w.Message, "redundant") {
+				t.Errorf("%q: warning %v", rules, w)
 			}
 		}
 	}
 }
 
-func TestRepeatsAreCut(t *testing.T) {
+func TestRepeatsAreLimited(t *testing.T) {
 	rules := []string{"10.0.0.0/8"}
 	for range maxRepeats + 5 {
 		rules = append(rules, "10.1.0.0/16")
 	}
 	_, warnings, err := loadRules(rules...)
 	if err != nil || len(warnings) != maxRepeats || !strings.Contains(warnings[maxRepeats-1].Message, "5 more rules") {
-		t.Errorf("%d warnings, %v; want %d, the last of which counts 5 more: %v", len(warnings), err, maxRepeats, warnings)
+		t.Errorf("%d warnings, %v; want %d, the last with a count of 5 more: %v", len(warnings), err, maxRepeats, warnings)
 	}
 }
 
-// FuzzRule holds the parser against net/netip, which is another one: a rule
-// that is neither a name nor a template is taken only if netip takes it too,
-// and then means the same.
+// FuzzRule compares the parser with net/netip: a rule that is neither a name nor
+// a template is accepted only if netip accepts it, with the same meaning.
 func FuzzRule(f *testing.F) {
 	for _, s := range []string{
-		"10.0.0.0/8", "10.0.0.1/8", "10.0.0.1:80", "::ffff:10.0.0.0/104", "::ffff:10.0.0.0/8", "2001:db8::/32", "::/0", "0.0.0.0/0",
-		"fe80::1%eth0", "[::1]:80", "10.0.0.0/ff000000", "10.0.0.0/255.0.0.0", "rfc1918", "any", "lb.example.com:80", "::ffff:a00:0/104", "{{10.0.0.5/24}}", "{{10.0.0.1,::1 x}}",
+		"10.0.0.0/8", "10.0.0.1/8", "10.0.0.1:80", "::ffff:10.0.0.0/104", "::ffff:10.0.0.0/8", "2001:db8::/32", "::/0",
+		"0.0.0.0/0",
+		"fe80::1%eth0", "[::1]:80", "10.0.0.0/ff000000", "10.0.0.0/255.0.0.0", "rfc1918", "any", "lb.example.com:80",
+		"::ffff:a00:0/104", "{{10.0.0.5/24}}", "{{10.0.0.1,::1 x}}",
 	} {
 		f.Add(s)
 	}
@@ -208,7 +243,7 @@ func FuzzRule(f *testing.F) {
 		}
 		for _, r := range rules {
 			if !r.Prefix.IsValid() || r.Prefix != r.Prefix.Masked() || r.Prefix.Addr().Is4In6() {
-				t.Errorf("rule %q = %v, which is not canonical", text, r.Prefix)
+				t.Errorf("rule %q = %v, not canonical", text, r.Prefix)
 			}
 		}
 		if err != nil || strings.Contains(text, "{{") || !strings.ContainsAny(text, ".:/") {
@@ -218,7 +253,7 @@ func FuzzRule(f *testing.F) {
 		if bad != nil {
 			a, bad := netip.ParseAddr(text)
 			if bad != nil {
-				t.Fatalf("rule %q = %v, which netip does not take: %v", text, rules, bad)
+				t.Fatalf("rule %q = %v, netip rejects it: %v", text, rules, bad)
 			}
 			want = netip.PrefixFrom(a, a.BitLen())
 		}

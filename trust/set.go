@@ -1,10 +1,3 @@
-// Package trust says who may speak for a client: which peers' PROXY headers
-// are believed. An operator's rules become an immutable [Set] of prefixes that
-// is asked once for each connection.
-//
-// Nothing here is lenient. A rule that might mean two things is refused with
-// the two spellings that are clear, a list with one broken line is refused
-// whole, and a set without a rule trusts nobody.
 package trust
 
 import (
@@ -15,32 +8,31 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// Rule is one prefix that is trusted, and why.
+// Rule is one trusted prefix and its origin.
 type Rule struct {
-	// Prefix holds the trusted addresses. It is masked, and never 4-in-6.
+	// Prefix is masked and never IPv4-mapped IPv6.
 	Prefix netip.Prefix
 	// Text is the rule as the operator wrote it: a prefix, an address, the
 	// name of a preset, "any", or a template.
 	Text string
-	// Origin is where it was written: a flag, "--trust", or a line of a
-	// file, "trust.txt:12".
+	// Origin is where the rule was written: a flag ("--trust") or a line of a
+	// file ("trust.txt:12").
 	Origin string
-	// Note says more of where the prefix comes from, such as "preset of
-	// 2026-08-22"; it is empty for a prefix or address that was typed.
+	// Note says where the prefix comes from, such as "preset of 2026-08-22";
+	// it is "" when Text is the prefix or address itself.
 	Note string
 }
 
-// Set is the addresses that are trusted. It never changes but for the counters
-// of its rules, and any number of goroutines may ask it. The zero value, and
-// nil, trust nobody.
+// Set is an immutable set of trusted prefixes with a hit counter per rule. It is
+// safe for concurrent use. The zero value and nil trust no address.
 type Set struct {
-	table bart.Table[int32] // prefix to the first of rules that has it
+	table bart.Table[int32] // prefix to the index of its first rule
 	rules []Rule
 	hits  hits
 }
 
-// NewSet returns the set of all rules' prefixes. Prefixes that are not valid
-// are left out.
+// NewSet returns the set of the rules' prefixes. It skips rules whose prefix is
+// invalid.
 func NewSet(rules []Rule) *Set {
 	s := &Set{rules: make([]Rule, 0, len(rules))}
 	for _, r := range rules {
@@ -56,9 +48,10 @@ func NewSet(rules []Rule) *Set {
 	return s
 }
 
-// Contains reports whether a is trusted. A 4-in-6 address counts as the IPv4
-// address in it; an address with a zone is never trusted, because the same
-// link-local address may be another host on each link. It does not allocate.
+// Contains reports whether a is trusted. An IPv4-mapped address counts as the
+// IPv4 address. An address with a zone is never trusted: the same link-local
+// address can belong to another host on another link (RFC 4007, section 6).
+// Contains does not allocate.
 func (s *Set) Contains(a netip.Addr) bool {
 	if s == nil || a.Zone() != "" {
 		return false
@@ -66,9 +59,8 @@ func (s *Set) Contains(a netip.Addr) bool {
 	return s.table.Contains(a.Unmap())
 }
 
-// Lookup returns the most specific rule that admits a, and of several with
-// the same prefix the one that was given first. It reports false exactly where
-// [Set.Contains] does.
+// Lookup returns the most specific rule that contains a, the first one given if
+// several have that prefix. It reports false if and only if [Set.Contains] does.
 func (s *Set) Lookup(a netip.Addr) (Rule, bool) {
 	if s == nil || a.Zone() != "" {
 		return Rule{}, false
@@ -80,11 +72,10 @@ func (s *Set) Lookup(a netip.Addr) (Rule, bool) {
 	return s.rules[i], true
 }
 
-// Nearest returns the rule of a's family whose prefix shares the most leading
-// bits with a; of several, the one that lacks the fewest bits. It is for
-// telling why a is not trusted: the rule that comes closest is often the one
-// with the slip in it. It reports false when no rule is of a's family. It
-// looks at every rule: it is not for the data path.
+// Nearest returns the rule whose prefix shares the most leading bits with a, the
+// shortest prefix if several do. It explains why a is not trusted: the nearest
+// rule is often the mistyped one. It reports false if no rule has a's address
+// family. It scans all rules, so it is not meant for the data path.
 func (s *Set) Nearest(a netip.Addr) (Rule, bool) {
 	if s == nil || !a.IsValid() {
 		return Rule{}, false
@@ -107,8 +98,8 @@ func (s *Set) Nearest(a netip.Addr) (Rule, bool) {
 	return s.rules[best], true
 }
 
-// Rules returns all rules in the order in which they were given, those that
-// say nothing new among them. The caller owns the slice.
+// Rules returns all rules, including redundant ones, in the order in which they
+// were given. The caller owns the slice.
 func (s *Set) Rules() []Rule {
 	if s == nil {
 		return nil
@@ -116,7 +107,7 @@ func (s *Set) Rules() []Rule {
 	return slices.Clone(s.rules)
 }
 
-// Len returns the number of rules that [Set.Rules] returns.
+// Len returns the length of [Set.Rules].
 func (s *Set) Len() int {
 	if s == nil {
 		return 0
@@ -124,8 +115,8 @@ func (s *Set) Len() int {
 	return len(s.rules)
 }
 
-// sharedBits returns the number of leading bits that a and b, both of one
-// family and without a zone, have in common.
+// sharedBits returns the number of leading bits that a and b have in common. They
+// must be of the same family.
 func sharedBits(a, b netip.Addr) int {
 	x, y := a.As16(), b.As16()
 	skip := 128 - a.BitLen()

@@ -8,8 +8,8 @@ import (
 	"unproxy/integration_test/allocations"
 )
 
-// randomAddr returns an address that often lies near others: few of its
-// leading bytes vary much.
+// randomAddr returns an address close to others: its leading bytes take few
+// values.
 func randomAddr(r *rand.Rand) netip.Addr {
 	narrow := func() byte { return byte(r.IntN(4)) << 6 }
 	switch r.IntN(5) {
@@ -34,7 +34,7 @@ func randomRules(r *rand.Rand, n int) []Rule {
 	for i := range rules {
 		a := randomAddr(r).Unmap()
 		p, _ := a.Prefix(r.IntN(a.BitLen() + 1))
-		if p.Bits() < 3 && n > 1 { // else a set of many holds everything
+		if p.Bits() < 3 && n > 1 { // else large sets contain everything
 			p, _ = a.Prefix(3 + r.IntN(a.BitLen()-2))
 		}
 		rules[i] = Rule{Prefix: p, Text: p.String()}
@@ -42,8 +42,8 @@ func randomRules(r *rand.Rand, n int) []Rule {
 	return rules
 }
 
-// twin is what Lookup says, found by looking at every rule.
-func twin(rules []Rule, a netip.Addr) (Rule, bool) {
+// lookupByScan is Lookup by linear scan.
+func lookupByScan(rules []Rule, a netip.Addr) (Rule, bool) {
 	var best Rule
 	found := false
 	for _, r := range rules {
@@ -54,7 +54,7 @@ func twin(rules []Rule, a netip.Addr) (Rule, bool) {
 	return best, found
 }
 
-func TestSetMatchesTwin(t *testing.T) {
+func TestSetMatchesScan(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	hits := 0
 	for round := range 300 {
@@ -62,10 +62,10 @@ func TestSetMatchesTwin(t *testing.T) {
 		set := NewSet(rules)
 		for range 100 {
 			a := randomAddr(r)
-			if r.IntN(3) == 0 { // the edges of a prefix, where a slip would show
+			if r.IntN(3) == 0 { // the edges of a prefix
 				a = edge(r, rules[r.IntN(len(rules))].Prefix)
 			}
-			want, in := twin(rules, a)
+			want, in := lookupByScan(rules, a)
 			if got := set.Contains(a); got != in {
 				t.Fatalf("round %d: Contains(%v) = %v among %v", round, a, got, rules)
 			}
@@ -78,7 +78,7 @@ func TestSetMatchesTwin(t *testing.T) {
 		}
 	}
 	if hits < 1000 || hits > 29000 {
-		t.Errorf("%d of 30000 addresses are in their set: the draw shows little", hits)
+		t.Errorf("%d of 30000 addresses are in their set: the sample is too one-sided", hits)
 	}
 }
 
@@ -98,13 +98,13 @@ func edge(r *rand.Rand, p netip.Prefix) netip.Addr {
 	return first
 }
 
-func TestSetNearestMatchesTwin(t *testing.T) {
+func TestSetNearestMatchesScan(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {
 		rules := randomRules(r, 1+r.IntN(12))
 		a := randomAddr(r)
 		got, ok := NewSet(rules).Nearest(a)
-		// The longest prefix of a's that some rule shares, bit by bit.
+		// shared counts common leading bits, one by one.
 		shared := func(p netip.Prefix) int {
 			for n := p.Bits(); n >= 0; n-- {
 				if netip.PrefixFrom(p.Addr(), n).Contains(a.Unmap()) {
@@ -119,14 +119,15 @@ func TestSetNearestMatchesTwin(t *testing.T) {
 			any = any || rule.Prefix.Addr().BitLen() == a.Unmap().BitLen()
 		}
 		if ok != any || ok && shared(got.Prefix) != best {
-			t.Fatalf("Nearest(%v) = %v, %v among %v; want one that shares %d bits", a, got, ok, rules, best)
+			t.Fatalf("Nearest(%v) = %v, %v among %v; want one with %d bits in common", a, got, ok, rules, best)
 		}
 	}
 }
 
-// Of two rules that share equally many bits the wider one lacks fewer.
-func TestSetNearestOfEquals(t *testing.T) {
-	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.128.0.0/24")}, {Prefix: netip.MustParsePrefix("10.128.0.0/16")}, {Prefix: netip.MustParsePrefix("10.129.0.0/20")}})
+// Of two rules with equally many common bits, the shorter prefix is nearer.
+func TestSetNearestTie(t *testing.T) {
+	set := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.128.0.0/24")},
+		{Prefix: netip.MustParsePrefix("10.128.0.0/16")}, {Prefix: netip.MustParsePrefix("10.129.0.0/20")}})
 	if got, _ := set.Nearest(netip.MustParseAddr("10.0.0.1")); got.Prefix != netip.MustParsePrefix("10.128.0.0/16") {
 		t.Errorf("Nearest = %v, want 10.128.0.0/16", got.Prefix)
 	}
@@ -142,17 +143,17 @@ func TestSetEdges(t *testing.T) {
 		addr netip.Addr
 		want bool
 	}{
-		{"nil trusts nobody", nil, netip.MustParseAddr("10.0.0.1"), false},
-		{"zero trusts nobody", &Set{}, netip.MustParseAddr("10.0.0.1"), false},
-		{"zero trusts nobody of IPv6", &Set{}, netip.MustParseAddr("::1"), false},
-		{"no address", all, netip.Addr{}, false},
+		{"nil", nil, netip.MustParseAddr("10.0.0.1"), false},
+		{"zero value", &Set{}, netip.MustParseAddr("10.0.0.1"), false},
+		{"zero value, IPv6", &Set{}, netip.MustParseAddr("::1"), false},
+		{"invalid address", all, netip.Addr{}, false},
 		{"4-in-6 is IPv4", four, netip.MustParseAddr("::ffff:10.0.0.1"), true},
 		{"4-in-6 is not IPv6", six, netip.MustParseAddr("::ffff:10.0.0.1"), false},
 		{"IPv4-compatible is not IPv4", four, netip.MustParseAddr("::10.0.0.1"), false},
 		{"IPv4 is not IPv6", six, netip.MustParseAddr("10.0.0.1"), false},
-		// RFC 4007, section 6: the same address on another link is another host.
+		// RFC 4007, section 6: zones tell hosts with equal addresses apart.
 		{"a zone is never trusted", all, netip.MustParseAddr("fe80::1%eth0"), false},
-		{"not even in 4-in-6", all, netip.MustParseAddr("::ffff:10.0.0.1%eth0"), false},
+		{"a zone on 4-in-6", all, netip.MustParseAddr("::ffff:10.0.0.1%eth0"), false},
 	}
 	for _, tt := range tests {
 		if got := tt.set.Contains(tt.addr); got != tt.want {
@@ -168,12 +169,12 @@ func TestSetKeepsTheFirstOfEqualRules(t *testing.T) {
 	p := netip.MustParsePrefix("10.0.0.0/8")
 	set := NewSet([]Rule{{Prefix: p, Text: "first"}, {}, {Prefix: p, Text: "second"}})
 	if got, _ := set.Lookup(p.Addr()); got.Text != "first" || set.Len() != 2 {
-		t.Errorf("Lookup = %q of %d rules, want the first of 2", got.Text, set.Len())
+		t.Errorf("Lookup = %q among %d rules, want the first of 2", got.Text, set.Len())
 	}
 	rules := set.Rules()
 	rules[0].Text = "changed"
 	if set.Rules()[0].Text != "first" {
-		t.Error("the set changes with the slice that Rules returned")
+		t.Error("Rules returns the set's own slice")
 	}
 }
 
@@ -191,13 +192,12 @@ func TestSetDoesNotAllocate(t *testing.T) {
 		set.Admit(addrs[i%len(addrs)], 0)
 		i++
 	}); n != 0 {
-		t.Errorf("%v allocations for a look-up, want none", n)
+		t.Errorf("%v allocations per lookup, want none", n)
 	}
 }
 
-// BenchmarkContains looks up addresses, half of them trusted, among 10 000
-// random prefixes of realistic lengths, in a set and in one that can be
-// replaced; "counted" is what the data path asks.
+// BenchmarkContains looks up addresses, half of them trusted, among 10 000 random
+// prefixes of realistic lengths. The data path uses "live,counted".
 func BenchmarkContains(b *testing.B) {
 	for _, family := range []struct {
 		name        string

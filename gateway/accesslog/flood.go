@@ -7,18 +7,19 @@ import (
 	"unproxy/gateway/record"
 )
 
-// perSecond is the number of lines of one outcome that are written in a
-// second. It is enough to see what is going on, and few enough for a disk.
+// perSecond is the number of lines per second that are written for one outcome:
+// enough to diagnose a problem, and few enough for any disk.
 const perSecond = 10
 
-// flood thins out the lines of one outcome.
+// flood limits the rate of the lines of one outcome. It may be used from any
+// number of goroutines.
 type flood struct {
-	window atomic.Uint64 // the second in the upper half, its lines in the lower
-	left   atomic.Uint64 // lines left out and not yet told of
+	window  atomic.Uint64 // upper half: the current second; lower half: its lines
+	leftOut atomic.Uint64 // lines left out and not reported yet
 }
 
-// admit reports whether a line of this moment may be written, and counts it as
-// left out otherwise.
+// admit reports whether a line may be written now. If not, it counts the line as
+// left out.
 func (f *flood) admit(now time.Time) bool {
 	second := uint64(uint32(now.Unix())) << 32
 	for {
@@ -30,7 +31,7 @@ func (f *flood) admit(now time.Time) bool {
 			continue
 		}
 		if uint32(w) >= perSecond {
-			f.left.Add(1)
+			f.leftOut.Add(1)
 			return false
 		}
 		if f.window.CompareAndSwap(w, w+1) {
@@ -39,7 +40,7 @@ func (f *flood) admit(now time.Time) bool {
 	}
 }
 
-// isThinned reports whether lines of an outcome are thinned out. Connections
-// that did their work are not: an access log that leaves out some of them is
-// none.
-func isThinned(o record.Outcome) bool { return o.Severity() >= record.Warn }
+// isLimited reports whether the lines of an outcome are limited in their rate.
+// Connections that were served always have a line: an access log must be
+// complete.
+func isLimited(o record.Outcome) bool { return o.Refused() }

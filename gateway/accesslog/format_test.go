@@ -29,14 +29,15 @@ func TestParse(t *testing.T) {
 			t.Errorf("ParseLevel(%s) = %v, %v", l, got, err)
 		}
 	}
-	if _, err := ParseFormat("logfmt"); err == nil || !strings.Contains(err.Error(), `"logfmt" is none of auto, json, console`) {
-		t.Errorf("ParseFormat(logfmt): %v", err)
+	const want = `"logfmt" is not one of auto, json, console`
+	if _, err := ParseFormat("logfmt"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("ParseFormat(logfmt): %v, want %s", err, want)
 	}
 	if _, err := ParseLevel(""); err == nil {
-		t.Error("ParseLevel of nothing has no error")
+		t.Error("ParseLevel of an empty word has no error")
 	}
 	if (Level(0)) != Info || (Format(0)) != Auto || (Mode(0)) != All {
-		t.Error("the zero values are not the defaults of the command line")
+		t.Error("the zero values are not the defaults of the flags")
 	}
 }
 
@@ -46,21 +47,27 @@ func TestConsoleLine(t *testing.T) {
 	l.Connection(finished())
 	l.Connection(refused())
 	l.Logger().Error().Err(fmt.Errorf("listen :25: %w", os.ErrPermission)).Str("forward", ":25").Msg("cannot start")
-	want := `2026-11-22T12:00:00.123Z INF connection id=c8f3-2a forward=0.0.0.0:8443 peer=10.0.0.5:40112 client=203.0.113.9:4711 destination=198.51.100.7:443 backend=127.0.0.1:22 transparent=true version=2 outcome=ok phase=relay by=client bytes_in=1832 bytes_out=90211 header_ms=0.412 connect_ms=20.300 duration_ms=5007.123 authority=ssh.example.com unique_id=0A000005:9CB0
-2026-11-22T12:00:00.123Z WRN connection id=c8f3-2b forward=:25 peer=[2001:db8::5]:40112 client= destination= backend= transparent=false version=0 outcome=not_proxy phase=header by=gateway reason="no signature" offset=1 bytes_in=0 bytes_out=0 header_ms=0.001 connect_ms=0.000 duration_ms=2.000 sample="\"EHLO \\x1b[31m\\r\\n\""
-2026-11-22T12:00:00.123Z ERR cannot start forward=:25 error="listen :25: permission denied"
-`
+	const at = "2026-11-22T12:00:00.123Z"
+	want := at + ` INF connection id=c8f3-2a forward=0.0.0.0:8443 peer=10.0.0.5:40112 client=203.0.113.9:4711` +
+		` destination=198.51.100.7:443 backend=127.0.0.1:22 transparent=true version=2` +
+		` outcome=ok phase=relay by=client bytes_in=1832 bytes_out=90211` +
+		` header_ms=0.412 connect_ms=20.300 duration_ms=5007.123 authority=ssh.example.com unique_id=0A000005:9CB0` + "\n" +
+		at + ` WRN connection id=c8f3-2b forward=:25 peer=[2001:db8::5]:40112 client=` +
+		` destination= backend= transparent=false version=0` +
+		` outcome=not_proxy phase=header by=gateway reason="no signature" offset=1 bytes_in=0 bytes_out=0` +
+		` header_ms=0.001 connect_ms=0.000 duration_ms=2.000 sample="\"EHLO \\x1b[31m\\r\\n\""` + "\n" +
+		at + ` ERR cannot start forward=:25 error="listen :25: permission denied"` + "\n"
 	if got := out.String(); got != want {
-		t.Errorf("console\n%swant\n%s", got, want)
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 
-// terminal returns a terminal and what can be read of it.
+// terminal returns a terminal and a function that reads what was written to it.
 func terminal(t *testing.T) (tty *os.File, read func() string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		t.Skipf("cannot open a terminal: %v", err)
 	}
 	t.Cleanup(func() { master.Close() })
 	raw, err := master.SyscallConn()
@@ -77,7 +84,7 @@ func terminal(t *testing.T) (tty *os.File, read func() string) {
 	}
 	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		t.Skipf("cannot open a terminal: %v", err)
 	}
 	t.Cleanup(func() { tty.Close() })
 	return tty, func() string {
@@ -93,7 +100,7 @@ func terminal(t *testing.T) (tty *os.File, read func() string) {
 	}
 }
 
-func TestAutoFollowsTheWriter(t *testing.T) {
+func TestFormatOfWriter(t *testing.T) {
 	tests := []struct {
 		name            string
 		noColor         string
@@ -102,10 +109,10 @@ func TestAutoFollowsTheWriter(t *testing.T) {
 		console, colour bool
 	}{
 		{"terminal", "", Auto, true, true, true},
-		{"terminal without colour, no-color.org", "1", Auto, true, true, false},
+		{"terminal with NO_COLOR (no-color.org)", "1", Auto, true, true, false},
 		{"JSON on a terminal", "", JSON, true, false, false},
-		{"no terminal", "", Auto, false, false, false},
-		{"console elsewhere", "", Console, false, true, false},
+		{"pipe", "", Auto, false, false, false},
+		{"console on a pipe", "", Console, false, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -134,7 +141,7 @@ func TestAutoFollowsTheWriter(t *testing.T) {
 			}
 			got := read()
 			if strings.HasPrefix(got, "{") == tt.console || strings.Contains(got, "\x1b[") != tt.colour {
-				t.Errorf("%q is written, want console: %v, colour: %v", got, tt.console, tt.colour)
+				t.Errorf("wrote %q, want console %v, colour %v", got, tt.console, tt.colour)
 			}
 		})
 	}

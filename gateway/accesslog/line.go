@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"encoding/hex"
 	"net/netip"
 	"strconv"
 	"time"
@@ -12,10 +13,11 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Connection writes the line of a finished connection. It keeps nothing of c,
-// does not block, and allocates nothing but the copy that waits to be written.
+// Connection writes the line of a finished connection, unless the mode, the
+// level or the rate limit leaves it out. It does not retain c and does not
+// block. It allocates nothing but the copy of the line that waits in the ring.
 func (l *Log) Connection(c *record.Connection) {
-	if l.mode == Off || l.mode == Errors && (c.Outcome == record.OK || c.Outcome == record.Empty) {
+	if l.mode.leavesOut(c.Outcome) {
 		return
 	}
 	level := severityLevel(c.Outcome.Severity())
@@ -23,7 +25,7 @@ func (l *Log) Connection(c *record.Connection) {
 		return
 	}
 	now := l.now()
-	if isThinned(c.Outcome) && !l.floods[c.Outcome].admit(now) {
+	if isLimited(c.Outcome) && !l.floods[c.Outcome].admit(now) {
 		return
 	}
 	e := l.lines.WithLevel(level)
@@ -39,7 +41,7 @@ func (l *Log) Connection(c *record.Connection) {
 	e.Msg("connection")
 }
 
-// addParties adds who spoke with whom.
+// addParties adds the ID, the listener, and the addresses of all parties.
 func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	var buf [96]byte
 	e.Bytes("id", record.AppendID(buf[:0], l.instance, c.ID))
@@ -68,15 +70,14 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
 }
 
-// addEnd adds how the connection ended, how much it carried and how long it
-// took.
+// addEnd adds how the connection ended, how much it carried, and its times.
 func addEnd(e *zerolog.Event, c *record.Connection) {
 	e.Str("outcome", c.Outcome.String()).Str("phase", c.Phase.String()).Str("by", c.By.String())
 	if c.Reason != "" {
 		e.Str("reason", printable(c.Reason))
 	}
 	addText(e, "action", c.Action)
-	if c.Outcome >= record.NotProxy && c.Outcome <= record.HeaderTimeout {
+	if hasOffset(c.Outcome) {
 		e.Int("offset", c.Offset)
 	}
 	e.Int64("bytes_in", c.BytesIn).Int64("bytes_out", c.BytesOut)
@@ -88,13 +89,16 @@ func addEnd(e *zerolog.Event, c *record.Connection) {
 	addMillis(e, "duration_ms", c.Duration)
 }
 
+// hasOffset reports whether an outcome is the fault of a header, whose line has
+// the offset of the fault.
+func hasOffset(o record.Outcome) bool { return o >= record.NotProxy && o <= record.HeaderTimeout }
+
 // addDetails adds what the header said beyond the addresses.
 func addDetails(e *zerolog.Event, d *record.Details) {
 	addText(e, "authority", d.Authority)
 	addText(e, "alpn", d.ALPN)
-	addText(e, "unique_id", d.UniqueID)
-	addText(e, "tls_version", d.TLSVersion)
-	addText(e, "tls_cn", d.TLSCommonName)
+	addUniqueID(e, d.UniqueID)
+	addTLS(e, d)
 	addText(e, "aws_vpce", d.AWSVPCEndpoint)
 	if d.HasAzureLink {
 		e.Uint32("azure_link", d.AzureLink)
@@ -104,14 +108,45 @@ func addDetails(e *zerolog.Event, d *record.Details) {
 	}
 }
 
-// addText adds a text that somebody else may have chosen, if there is one.
+// addTLS adds what the header said about the client's TLS. The common name has a
+// key of its own unless the load balancer verified the certificate: whoever wrote
+// the certificate chose it.
+func addTLS(e *zerolog.Event, d *record.Details) {
+	addText(e, "tls_version", d.TLSVersion)
+	if d.HasTLSVerify {
+		e.Bool("tls_verified", d.TLSVerified)
+	}
+	if d.TLSVerify != 0 {
+		e.Uint32("tls_verify_error", d.TLSVerify)
+	}
+	if d.TLSVerified {
+		addText(e, "tls_cn", d.TLSCommonName)
+		return
+	}
+	addText(e, "tls_cn_unverified", d.TLSCommonName)
+}
+
+// addUniqueID adds an id as text, or as hex if it is not printable: bytes in hex
+// can be searched for in the sender's log.
+func addUniqueID(e *zerolog.Event, id string) {
+	switch {
+	case id == "":
+	case isPrintable(id):
+		e.Str("unique_id", id)
+	default:
+		var buf [2 * record.MaxDetail]byte
+		e.Bytes("unique_id", hex.AppendEncode(buf[:0], []byte(id)))
+	}
+}
+
+// addText adds a text from the network, unless it is empty.
 func addText(e *zerolog.Event, key, text string) {
 	if text != "" {
 		e.Str(key, printable(text))
 	}
 }
 
-// addAddrPort adds an address and port, or the empty string for none.
+// addAddrPort adds an address and port, or the empty string if a is invalid.
 func addAddrPort(e *zerolog.Event, key string, a netip.AddrPort) {
 	if !a.IsValid() {
 		e.Str(key, "")
@@ -121,9 +156,9 @@ func addAddrPort(e *zerolog.Event, key string, a netip.AddrPort) {
 	e.Bytes(key, a.AppendTo(buf[:0]))
 }
 
-// addMillis adds a duration in milliseconds with three decimals. It is the
-// text of a fixed-point number because shortest-float formatting costs more
-// than the rest of the line.
+// addMillis adds a duration in milliseconds with three decimals. It formats a
+// fixed-point number because formatting a float costs more than the rest of the
+// line.
 func addMillis(e *zerolog.Event, key string, d time.Duration) {
 	us := max(d.Microseconds(), 0)
 	var buf [24]byte
@@ -131,29 +166,37 @@ func addMillis(e *zerolog.Event, key string, d time.Duration) {
 	e.RawJSON(key, appendDigits(append(b, '.'), int(us%1000), 3))
 }
 
-// printable returns s as it is if that is safe to show on any terminal, and
-// else as a quoted Go string. JSON's own escapes are not enough for that: they
-// leave the control characters above U+007F and the marks that turn the
-// direction of text as they are, and make all invalid bytes one character.
+// printable returns s unchanged if it is safe to show on any terminal, and as a
+// quoted Go string otherwise. JSON's own escapes are not enough: they keep the
+// control characters above U+007F and the marks that change the direction of
+// text, and they replace every invalid byte by the same character.
 func printable(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
-			return printableUnicode(s)
-		}
+	if !isPrintable(s) {
+		return strconv.Quote(s)
 	}
 	return s
 }
 
-// printableUnicode does what [printable] says for a string with bytes beyond
-// printable ASCII.
-func printableUnicode(s string) string {
+// isPrintable reports whether s is safe to show on any terminal.
+func isPrintable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf || s[i] < ' ' || s[i] == 0x7f {
+			return isPrintableUnicode(s)
+		}
+	}
+	return true
+}
+
+// isPrintableUnicode is [isPrintable] for a string with bytes outside printable
+// ASCII.
+func isPrintableUnicode(s string) bool {
 	if !utf8.ValidString(s) {
-		return strconv.Quote(s)
+		return false
 	}
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
-			return strconv.Quote(s)
+			return false
 		}
 	}
-	return s
+	return true
 }

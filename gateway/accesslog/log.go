@@ -1,12 +1,18 @@
-// Package accesslog writes one line for each finished connection, and the
-// daemon's other lines beside them.
+// Package accesslog writes one line for each finished connection, and all other
+// lines of the daemon.
 //
-// Writing a line never waits: not for a lock, not for a terminal that was
-// stopped, not for a full disk. A line goes into a ring from which one
-// goroutine writes; what the ring cannot hold is dropped, counted, and told of
-// in the log itself once it flows again. Refusals come in floods, whenever
-// somebody scans the port or a backend is down: of each outcome the first few
-// of a second are written and the others counted.
+//	l, err := accesslog.New(accesslog.Config{Writer: os.Stderr})
+//	...
+//	defer l.Close()
+//	l.Logger().Info().Msg("ready")
+//	l.Connection(c) // on the event loop
+//
+// Writing a line never waits for a lock, a stopped terminal or a full disk. A
+// line goes into a ring, and one goroutine writes the ring to the writer. If the
+// ring is full, lines are dropped and counted, and the log reports the count
+// once the writer takes lines again. Port scans and broken backends cause
+// floods of refusals, so the lines of refusals are limited to a few per second
+// for each outcome; the log reports how many were left out.
 package accesslog
 
 import (
@@ -15,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"sync"
 	"time"
 
@@ -24,24 +29,24 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Config says where a [Log] goes and what is in it.
+// Config says where a [Log] goes and what it contains. Only Writer is required.
 type Config struct {
-	// Writer takes whole lines, one a call, from one goroutine. It may block
-	// or fail. Lines are lost then and nothing else is. The log does not
+	// Writer takes whole lines, one per call, from one goroutine. If it blocks
+	// or fails, lines are lost and nothing else happens. The log does not
 	// close it.
 	Writer io.Writer
 	Format Format
 	Level  Level
 	Mode   Mode
-	// Instance begins each connection's id, so that ids of two processes
-	// differ. Empty takes a few random digits.
+	// Instance is the prefix of connection IDs, see [record.AppendID]. It makes
+	// the IDs of two processes differ. Empty means random digits.
 	Instance string
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
 }
 
-// Log is an open log. Its methods may be called from any number of goroutines
-// and do not block, save Close.
+// Log is an open log. Its methods may be called from any number of goroutines.
+// Only Close blocks.
 type Log struct {
 	mode  Mode
 	level Level
@@ -50,78 +55,78 @@ type Log struct {
 	instance string
 
 	ring   *ring
-	lines  zerolog.Logger // of connections, which bring their own time
-	others zerolog.Logger
-	floods []flood // by outcome
-	stray  *stray
+	lines  zerolog.Logger // for connections; addTime sets their time
+	others zerolog.Logger // for all other lines
+	floods []flood        // by outcome
+
+	libraries libraryLines
 
 	stop, stopped chan struct{}
 	close         sync.Once
-	closed        error
+	closeErr      error
 }
 
 // closeWait is how long Close waits for a writer that does not take the last
 // lines.
 const closeWait = time.Second
 
-// New opens a log. It also takes over what the standard library's package log
-// is told, such as the complaints of an HTTP server, until Close: those lines
-// would otherwise go to stderr, past the ring, and could block their caller.
+// instanceSize is the number of random bytes in an instance.
+const instanceSize = 4
+
+// New opens a log and starts its goroutines, which [Log.Close] stops. It returns
+// an error if there is no writer, or no randomness for an instance.
 func New(c Config) (*Log, error) {
 	if c.Writer == nil {
-		return nil, errors.New("open the log: there is no writer")
+		return nil, errors.New("open the log: no writer given")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.Instance == "" {
-		random := make([]byte, 4)
+		random := make([]byte, instanceSize)
 		if _, err := rand.Read(random); err != nil {
-			return nil, fmt.Errorf("open the log: %w", err)
+			return nil, fmt.Errorf("open the log: random instance: %w", err)
 		}
 		c.Instance = hex.EncodeToString(random)
 	}
 	l := &Log{
 		mode: c.Mode, level: c.Level, instance: c.Instance, now: c.Now,
-		floods: make([]flood, len(record.Outcomes())),
-		stop:   make(chan struct{}), stopped: make(chan struct{}),
+		floods: make([]flood, record.NumOutcomes), libraries: make(libraryLines, librariesRoom),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	l.ring = newRing(c)
 	l.lines = zerolog.New(l.ring).Level(c.Level.zerolog())
 	l.others = l.lines.Hook(clock{c.Now})
-	l.stray = newStray(log.Writer())
-	log.SetOutput(l.stray)
 	go l.watch()
 	return l, nil
 }
 
-// Logger returns the logger for all lines that are not of a connection. It
-// stays the same.
+// Logger returns the logger for all lines other than those of connections. It is
+// the same for the life of the log.
 func (l *Log) Logger() *zerolog.Logger { return &l.others }
 
-// Instance returns what begins each connection's id.
+// Instance returns the prefix of connection IDs.
 func (l *Log) Instance() string { return l.instance }
 
-// Dropped returns the number of lines that were lost because the writer was
-// too slow or failed. It only grows. While several goroutines overrun a slow
-// writer it may count a few too many.
+// Dropped returns the number of lines that were lost because the writer was too
+// slow or failed. It never decreases. While several goroutines overrun a slow
+// writer, it may be a few too high.
 func (l *Log) Dropped() uint64 { return l.ring.dropped() }
 
-// Close writes what is still to be written, for at most a second if the writer
-// does not take it. Lines that come later are lost. Only the first call does
-// anything; all return its error.
+// Close writes the lines that wait in the ring. If the writer does not take them
+// within a second, Close gives up and returns an error. Later lines are lost.
+// Only the first call does anything; all calls return its error.
 func (l *Log) Close() error {
 	l.close.Do(func() {
-		log.SetOutput(l.stray.before)
 		close(l.stop)
 		<-l.stopped
-		l.closed = l.ring.flush(closeWait)
+		l.closeErr = l.ring.flush(closeWait)
 	})
-	return l.closed
+	return l.closeErr
 }
 
-// watch tells once a second what was left out of floods, and passes on what
-// the standard library's logger was told.
+// watch logs once per second how many lines floods have left out, and logs the
+// lines of libraries as they arrive.
 func (l *Log) watch() {
 	defer close(l.stopped)
 	second := time.NewTicker(time.Second)
@@ -129,21 +134,21 @@ func (l *Log) watch() {
 	for {
 		select {
 		case <-l.stop:
-			l.tellFloods()
+			l.reportFloods()
 			return
 		case <-second.C:
-			l.tellFloods()
-		case text := <-l.stray.lines:
-			l.others.Warn().Str("detail", printable(text)).Msg("message of a library")
+			l.reportFloods()
+		case text := <-l.libraries:
+			l.others.Warn().Str("detail", printable(text)).Msg("message from a library")
 		}
 	}
 }
 
-// tellFloods writes a line for each outcome of which lines were left out since
-// it was called last.
-func (l *Log) tellFloods() {
+// reportFloods writes a line for each outcome whose lines were left out since
+// the last call.
+func (l *Log) reportFloods() {
 	for i := range l.floods {
-		n := l.floods[i].left.Swap(0)
+		n := l.floods[i].leftOut.Swap(0)
 		if n == 0 {
 			continue
 		}
@@ -153,21 +158,21 @@ func (l *Log) tellFloods() {
 	}
 }
 
-// clock puts the time on lines that are not of a connection.
+// clock is a zerolog hook that adds the time to a line.
 type clock struct{ now func() time.Time }
 
-// Run adds the time to an event.
+// Run implements [zerolog.Hook].
 func (c clock) Run(e *zerolog.Event, _ zerolog.Level, _ string) { addTime(e, c.now()) }
 
-// addTime adds the time to an event. It stands for zerolog's own time field,
-// whose format is a variable of that package.
+// addTime adds the time to an event. It replaces zerolog's own time field, whose
+// format is a variable of that package.
 func addTime(e *zerolog.Event, t time.Time) {
 	var buf [24]byte
 	e.Bytes(zerolog.TimestampFieldName, appendTime(buf[:0], t))
 }
 
-// appendTime appends t as RFC 3339 has it, in UTC with milliseconds. Doing so
-// with a layout takes a quarter of the time of the whole line.
+// appendTime appends t in UTC in the format of RFC 3339, with milliseconds.
+// Formatting it by a layout would take a quarter of the time of the whole line.
 func appendTime(b []byte, t time.Time) []byte {
 	t = t.UTC()
 	year, month, day := t.Date()

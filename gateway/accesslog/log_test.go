@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"log"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,15 +16,15 @@ import (
 	"unproxy/gateway/record"
 )
 
-// paper is a writer that tests read, stop and break. All of it is guarded by
-// mu but gate, which a write waits for if there is one.
+// paper is a writer that tests can read, block and break. If gate is not nil,
+// every write waits for it to close.
 type paper struct {
 	gate chan struct{}
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the fields below
 	text bytes.Buffer
-	fail error // what writes answer
-	half bool  // a failing write still takes half of the line
+	fail error // returned by writes
+	half bool  // the next failing write still takes half of the line
 }
 
 func (p *paper) Write(b []byte) (int, error) {
@@ -44,21 +44,21 @@ func (p *paper) Write(b []byte) (int, error) {
 	return 0, p.fail
 }
 
-// breakWith lets writes fail with err from now on; nil mends them.
+// breakWith makes writes fail with err from now on, or succeed if err is nil.
 func (p *paper) breakWith(err error, half bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fail, p.half = err, half
 }
 
-// entry is what tests look at in a line.
+// entry has the keys of a line that tests check.
 type entry struct {
 	Level, Message, Outcome, ID, Detail, Time string
 	Count                                     uint64
 }
 
-// entries returns the lines with a message. It fails the test for any line
-// that is not JSON, of which broken are expected.
+// entries returns the lines with a message. The test fails if more than the given
+// number of lines are not JSON.
 func (p *paper) entries(t *testing.T, message string, broken int) []entry {
 	t.Helper()
 	p.mu.Lock()
@@ -79,7 +79,8 @@ func (p *paper) entries(t *testing.T, message string, broken int) []entry {
 	return out
 }
 
-// open opens a log that is closed with the test.
+// open opens a log that is closed at the end of the test. Tests that close a log run in a
+// synctest bubble, where the time limit of Close cannot expire while lines are written.
 func open(t *testing.T, c Config) *Log {
 	t.Helper()
 	l, err := New(c)
@@ -91,70 +92,75 @@ func open(t *testing.T, c Config) *Log {
 }
 
 func TestCloseWritesEverything(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Instance: "c8f3"})
-	for range 100 {
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Instance: "c8f3"})
+		for range 100 {
+			l.Connection(finished())
+		}
+		l.Logger().Info().Msg("stopped")
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(p.entries(t, "connection", 0)); n != 100 || len(p.entries(t, "stopped", 0)) != 1 || l.Dropped() != 0 {
+			t.Errorf("%d of 100 lines written, %d dropped:\n%s", n, l.Dropped(), p.text.String())
+		}
+		if l.Close() != nil {
+			t.Error("the second Close returned an error")
+		}
 		l.Connection(finished())
-	}
-	l.Logger().Info().Msg("stopped")
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(p.entries(t, "connection", 0)); n != 100 || len(p.entries(t, "stopped", 0)) != 1 || l.Dropped() != 0 {
-		t.Errorf("%d lines of 100 and %d dropped:\n%s", n, l.Dropped(), p.text.String())
-	}
-	if l.Close() != nil {
-		t.Error("the second Close has an error")
-	}
-	l.Connection(finished())
-	if l.Dropped() != 1 {
-		t.Errorf("%d lines dropped after one line to a closed log, want 1", l.Dropped())
-	}
+		if l.Dropped() != 1 {
+			t.Errorf("%d lines dropped after a line to a closed log, want 1", l.Dropped())
+		}
+	})
 }
 
 func TestInstances(t *testing.T) {
-	var one, two paper
-	a, b := open(t, Config{Writer: &one}), open(t, Config{Writer: &two})
-	a.Connection(finished())
-	b.Connection(finished())
-	a.Close()
-	b.Close()
-	x, y := one.entries(t, "connection", 0)[0].ID, two.entries(t, "connection", 0)[0].ID
-	if x == y || len(x) != len("01234567-2a") || !strings.HasSuffix(x, "-2a") {
-		t.Errorf("the ids of two processes are %q and %q", x, y)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var one, two paper
+		a, b := open(t, Config{Writer: &one}), open(t, Config{Writer: &two})
+		a.Connection(finished())
+		b.Connection(finished())
+		a.Close()
+		b.Close()
+		x, y := one.entries(t, "connection", 0)[0].ID, two.entries(t, "connection", 0)[0].ID
+		if x == y || len(x) != len("01234567-2a") || !strings.HasSuffix(x, "-2a") {
+			t.Errorf("IDs of two processes: %q and %q, want different prefixes", x, y)
+		}
+	})
 }
 
-func TestNewRefusesNoWriter(t *testing.T) {
+func TestNewWithoutWriter(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
-		t.Error("New without a writer has no error")
+		t.Error("New without a writer returned no error")
 	}
 }
 
-// A terminal that was stopped with Ctrl-S, or a pipe that nobody reads.
+// The writer is a terminal that was stopped with Ctrl-S, or a pipe without a
+// reader.
 func TestStuckWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &paper{gate: make(chan struct{})}
 		l := open(t, Config{Writer: p})
 		const lines = 1 + ringSize + 1000
 		l.Connection(finished())
-		time.Sleep(time.Second) // that one is in the writer's hands now
+		time.Sleep(time.Second) // the writer has that line now
 		for range lines - 1 {
 			l.Connection(finished())
 		}
-		time.Sleep(time.Second) // the writer takes none in all that time
+		time.Sleep(time.Second) // the writer takes none meanwhile
 		before := l.Dropped()
 		if before != 1000 {
-			t.Errorf("%d lines dropped while the writer is stuck, want 1000", before)
+			t.Errorf("%d lines dropped while the writer was stuck, want 1000", before)
 		}
 		close(p.gate)
 		time.Sleep(time.Second)
-		written, told := p.entries(t, "connection", 0), p.entries(t, "log lines dropped", 0)
+		written, reports := p.entries(t, "connection", 0), p.entries(t, "log lines dropped", 0)
 		if l.Dropped() < before || uint64(len(written))+l.Dropped() != lines {
-			t.Errorf("%d lines written and %d dropped (%d before), want %d together", len(written), l.Dropped(), before, lines)
+			t.Errorf("%d lines written and %d dropped (%d before), want %d in total", len(written), l.Dropped(), before, lines)
 		}
-		if len(told) != 1 || told[0].Count != l.Dropped() || told[0].Level != "warn" {
-			t.Errorf("the log tells of drops as %+v, want once with a count of %d", told, l.Dropped())
+		if len(reports) != 1 || reports[0].Count != l.Dropped() || reports[0].Level != "warn" {
+			t.Errorf("drops are reported as %+v, want one report of %d", reports, l.Dropped())
 		}
 		l.Close()
 	})
@@ -167,13 +173,13 @@ func TestCloseDoesNotWaitForAStuckWriter(t *testing.T) {
 		l.Connection(finished())
 		start := time.Now()
 		if err := l.Close(); err == nil || time.Since(start) != closeWait {
-			t.Errorf("Close of a stuck log: %v after %v, want an error after %v", err, time.Since(start), closeWait)
+			t.Errorf("Close with a stuck writer: %v after %v, want an error after %v", err, time.Since(start), closeWait)
 		}
 		close(p.gate)
 	})
 }
 
-// A disk that becomes full in the middle of a line, and has room again later.
+// The disk becomes full in the middle of a line, and has room again later.
 func TestFailingWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p paper
@@ -192,27 +198,28 @@ func TestFailingWriter(t *testing.T) {
 		l.Connection(finished())
 		l.Connection(finished())
 		time.Sleep(time.Second)
-		told := p.entries(t, "log lines dropped", 1)
-		if len(p.entries(t, "connection", 1)) != 3 || len(told) != 1 || told[0].Count != 5 {
-			t.Errorf("after the disk has room again:\n%s", p.text.String())
+		reports := p.entries(t, "log lines dropped", 1)
+		if len(p.entries(t, "connection", 1)) != 3 || len(reports) != 1 || reports[0].Count != 5 {
+			t.Errorf("after the disk had room again:\n%s", p.text.String())
 		}
 		l.Close()
 	})
 }
 
-func TestWriterThatTakesLessIsAFailure(t *testing.T) {
+func TestShortWriteIsAnError(t *testing.T) {
 	s := newSink(Config{Writer: shortWriter{}, Format: JSON, Now: time.Now})
 	if _, err := s.Write([]byte("{}\n")); err == nil || s.lost.Load() != 1 {
-		t.Errorf("a line that was cut short: %v, %d lost", err, s.lost.Load())
+		t.Errorf("short write: error %v, %d lines lost", err, s.lost.Load())
 	}
 }
 
-// shortWriter takes one byte, against the rules of [io.Writer] in silence.
+// shortWriter writes one byte and returns no error, against the rules of
+// [io.Writer].
 type shortWriter struct{}
 
 func (shortWriter) Write([]byte) (int, error) { return 1, nil }
 
-func TestFloodIsThinned(t *testing.T) {
+func TestFloodIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p paper
 		l := open(t, Config{Writer: &p})
@@ -226,71 +233,75 @@ func TestFloodIsThinned(t *testing.T) {
 			l.Connection(untrusted)
 			time.Sleep(time.Second)
 		}
-		time.Sleep(2 * time.Second) // the flood just stops
+		time.Sleep(2 * time.Second) // the flood is over
 		count := make(map[string]int)
 		for _, e := range p.entries(t, "connection", 0) {
 			count[e.Outcome]++
 		}
 		if count["ok"] != 3000 || count["not_proxy"] != 3*perSecond || count["untrusted"] != 3 {
-			t.Errorf("lines by outcome %v, want all 3000 of ok, %d of not_proxy, all 3 of untrusted", count, 3*perSecond)
+			t.Errorf("lines by outcome: %v, want 3000 ok, %d not_proxy, 3 untrusted", count, 3*perSecond)
 		}
-		left := uint64(0)
+		leftOut := uint64(0)
 		for _, e := range p.entries(t, "connections left out", 0) {
 			if e.Outcome != "not_proxy" || e.Level != "warn" {
-				t.Errorf("left out: %+v", e)
+				t.Errorf("report of lines left out: %+v", e)
 			}
-			left += e.Count
+			leftOut += e.Count
 		}
-		if left != 3*(1000-perSecond) {
-			t.Errorf("%d lines are said to be left out, want %d", left, 3*(1000-perSecond))
+		if leftOut != 3*(1000-perSecond) {
+			t.Errorf("%d lines reported as left out, want %d", leftOut, 3*(1000-perSecond))
 		}
 		l.Close()
 	})
 }
 
-func TestCloseTellsOfAFlood(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
-	for range perSecond + 7 {
-		l.Connection(refused())
-	}
-	l.Close()
-	told := p.entries(t, "connections left out", 0)
-	if len(told) != 1 || told[0].Count != 7 || told[0].Time != "2026-11-22T12:00:00.123Z" {
-		t.Errorf("left out: %+v, want 7 at noon", told)
-	}
+func TestCloseReportsAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
+		for range perSecond + 7 {
+			l.Connection(refused())
+		}
+		l.Close()
+		reports := p.entries(t, "connections left out", 0)
+		if len(reports) != 1 || reports[0].Count != 7 || reports[0].Time != "2026-11-22T12:00:00.123Z" {
+			t.Errorf("reports %+v, want one of 7 lines at noon", reports)
+		}
+	})
 }
 
-// Several event loops at once: nothing is lost and nothing counted twice.
+// With several event loops, no line is lost and none counted twice.
 func TestConcurrentLoops(t *testing.T) {
-	var p paper
-	l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
-	const loops, each = 4, 1000
-	var wg sync.WaitGroup
-	for range loops {
-		wg.Go(func() {
-			for range each {
-				l.Connection(finished())
-				l.Connection(refused())
-			}
-		})
-	}
-	wg.Wait()
-	l.Close()
-	count := make(map[string]int)
-	for _, e := range p.entries(t, "connection", 0) {
-		count[e.Outcome]++
-	}
-	left := 0
-	for _, e := range p.entries(t, "connections left out", 0) { // one for each second that this took
-		left += int(e.Count)
-	}
-	if count["not_proxy"] != perSecond || left != loops*each-perSecond {
-		t.Errorf("%d refusals written and %d left out, want %d of %d", count["not_proxy"], left, perSecond, loops*each)
-	}
-	if uint64(count["ok"])+l.Dropped() != loops*each {
-		t.Errorf("%d lines of ok and %d dropped, want %d together", count["ok"], l.Dropped(), loops*each)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p paper
+		l := open(t, Config{Writer: &p, Now: func() time.Time { return noon }})
+		const loops, each = 4, 1000
+		var wg sync.WaitGroup
+		for range loops {
+			wg.Go(func() {
+				for range each {
+					l.Connection(finished())
+					l.Connection(refused())
+				}
+			})
+		}
+		wg.Wait()
+		l.Close()
+		count := make(map[string]int)
+		for _, e := range p.entries(t, "connection", 0) {
+			count[e.Outcome]++
+		}
+		leftOut := 0
+		for _, e := range p.entries(t, "connections left out", 0) { // one per second of this test
+			leftOut += int(e.Count)
+		}
+		if count["not_proxy"] != perSecond || leftOut != loops*each-perSecond {
+			t.Errorf("%d refusals written and %d left out, want %d of %d", count["not_proxy"], leftOut, perSecond, loops*each)
+		}
+		if uint64(count["ok"])+l.Dropped() != loops*each {
+			t.Errorf("%d ok lines and %d dropped, want %d in total", count["ok"], l.Dropped(), loops*each)
+		}
+	})
 }
 
 func TestAdmit(t *testing.T) {
@@ -315,46 +326,55 @@ func TestAdmit(t *testing.T) {
 			t.Errorf("%v: %d of %d admitted, want %d", step.at, got, step.n, step.want)
 		}
 	}
-	if want := uint64(5 + 100 - perSecond + 100 - perSecond + 3); f.left.Load() != want {
-		t.Errorf("%d left out, want %d", f.left.Load(), want)
+	if want := uint64(5 + 100 - perSecond + 100 - perSecond + 3); f.leftOut.Load() != want {
+		t.Errorf("%d lines left out, want %d", f.leftOut.Load(), want)
 	}
 }
 
-// An HTTP server complains to the standard library's logger, and so does the
-// ring when two writers meet in it.
-func TestStandardLoggerIsTakenOver(t *testing.T) {
-	before := log.Writer()
+// Loggers of libraries print to Standard, and the ring itself does so through the
+// standard logger.
+func TestStandard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p paper
 		l := open(t, Config{Writer: &p})
-		log.Println("http: TLS handshake error \x1b[31m")
-		log.Println("Diode set collision: consider using a larger diode")
+		library := log.New(l.Standard(), "", 0)
+		library.Println("http: TLS handshake error \x1b[31m")
+		library.Println("Diode set collision: consider using a larger diode")
 		time.Sleep(time.Second)
-		got := p.entries(t, "message of a library", 0)
-		if len(got) != 1 || !strings.Contains(got[0].Detail, `handshake error \x1b[31m`) {
-			t.Errorf("the log has %+v", got)
+		got := p.entries(t, "message from a library", 0)
+		if len(got) != 1 || got[0].Detail != `"http: TLS handshake error \x1b[31m"` || got[0].Level != "warn" {
+			t.Errorf("the log has %+v, want one quoted line at level warn", got)
 		}
 		l.Close()
 	})
+}
+
+// New must not change the standard logger, which belongs to the process.
+func TestStandardLoggerIsLeftAlone(t *testing.T) {
+	before := log.Writer()
+	open(t, Config{Writer: io.Discard})
 	if log.Writer() != before {
-		t.Error("the standard library's logger is not given back")
+		t.Error("New changed the output of the standard logger")
 	}
 }
 
-// Its caller holds a lock that every other caller waits for.
-func TestStrayDoesNotBlock(t *testing.T) {
-	s := newStray(os.Stderr)
-	for range 2 * cap(s.lines) {
-		if n, err := s.Write([]byte("line\n")); n != 5 || err != nil {
-			t.Fatalf("Write = %d, %v", n, err)
+// Writers to Standard may be event loops: a full or closed log must not block them.
+func TestStandardDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Config{Writer: io.Discard})
+		l.Close()
+		for range 2 * librariesRoom {
+			if n, err := l.Standard().Write([]byte("line\n")); n != 5 || err != nil {
+				t.Fatalf("Write = %d, %v", n, err)
+			}
 		}
-	}
-	if len(s.lines) != cap(s.lines) {
-		t.Errorf("%d lines wait, want %d", len(s.lines), cap(s.lines))
-	}
+		if len(l.libraries) != librariesRoom {
+			t.Errorf("%d lines wait, want %d", len(l.libraries), librariesRoom)
+		}
+	})
 }
 
-func TestLineWriterKeepsLinesApart(t *testing.T) {
+func TestLineAfterATornLine(t *testing.T) {
 	p := &paper{fail: syscall.ENOSPC, half: true}
 	w := &lineWriter{w: p}
 	if _, err := w.Write([]byte("abcd\n")); !errors.Is(err, syscall.ENOSPC) {
@@ -370,6 +390,6 @@ func TestLineWriterKeepsLinesApart(t *testing.T) {
 		}
 	}
 	if got := p.text.String(); got != "ab\nwhole\nwhole\n" {
-		t.Errorf("%q is written", got)
+		t.Errorf("wrote %q", got)
 	}
 }

@@ -6,22 +6,22 @@ import (
 	"strconv"
 	"strings"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
-// Address is where an admin endpoint listens: on TCP or on a unix socket. The
-// zero value is nowhere.
+// Address is the address of an admin endpoint: TCP or a unix socket. The zero
+// value means that there is no endpoint.
 type Address struct {
 	TCP netip.AddrPort
-	// Path is that of a unix socket; one that begins with @ is of the
-	// abstract namespace (unix(7)), which has no modes.
+	// Path is the path of a unix socket. A path that begins with @ is in the
+	// abstract namespace (unix(7)), where sockets have no file mode.
 	Path string
 }
 
-// IsZero reports whether a is nowhere.
+// IsZero reports whether a is the zero value.
 func (a Address) IsZero() bool { return a == Address{} }
 
-// String returns the address as it is written on the command line.
+// String returns the address as [ParseAddress] takes it.
 func (a Address) String() string {
 	if a.Path != "" {
 		return "unix:" + a.Path
@@ -29,7 +29,7 @@ func (a Address) String() string {
 	return a.TCP.String()
 }
 
-// network returns the words that package net takes.
+// network returns a in the terms of package net.
 func (a Address) network() (network, address string) {
 	if a.Path != "" {
 		return "unix", a.Path
@@ -37,20 +37,27 @@ func (a Address) network() (network, address string) {
 	return "tcp", a.TCP.String()
 }
 
-// IsLocal reports whether only this host can reach a.
-func (a Address) IsLocal() bool { return a.Path != "" || a.TCP.Addr().IsLoopback() }
+// Exposure says who can connect to a beyond what its operator expects: "from
+// other hosts", or "by every user of this host" for an abstract unix socket, which has no
+// file mode. It is "" for a loopback address and for a socket with a path.
+func (a Address) Exposure() string {
+	switch {
+	case strings.HasPrefix(a.Path, "@"):
+		return "by every user of this host"
+	case a.Path == "" && !a.TCP.Addr().IsLoopback():
+		return "from other hosts"
+	}
+	return ""
+}
 
-// ParseAddress reads the value of the flag --admin: HOST:PORT with an address
-// for its host, or unix:PATH. Whoever reaches the endpoint may cut connections,
-// so that anything but this host itself takes insecure. The error is a
-// [*gateway.Problem].
+// ParseAddress parses the value of the flag --admin: HOST:PORT, with an IP address
+// as host, or unix:PATH. The endpoint has no authentication, so an address with an
+// [Address.Exposure] is an error unless insecure is true. The error is a
+// [*config.Problem].
 func ParseAddress(text string, insecure bool) (Address, error) {
 	a, problem := parse(text)
-	if problem == nil && !a.IsLocal() && !insecure {
-		problem = &gateway.Problem{
-			Message: fmt.Sprintf("--admin %q can be reached from other hosts, and whoever reaches it may cut connections", text),
-			Remedy:  fmt.Sprintf("keep it to this host, --admin 127.0.0.1:%d or --admin unix:/run/unproxy/admin.sock; if it is meant, add --admin-insecure", a.TCP.Port()),
-		}
+	if problem == nil && a.Exposure() != "" && !insecure {
+		problem = a.exposed(text)
 	}
 	if problem != nil {
 		return Address{}, problem
@@ -58,39 +65,59 @@ func ParseAddress(text string, insecure bool) (Address, error) {
 	return a, nil
 }
 
-// parse reads an address wherever it may be.
-func parse(text string) (Address, *gateway.Problem) {
-	fault := func(why, remedy string) (Address, *gateway.Problem) {
-		return Address{}, &gateway.Problem{Message: fmt.Sprintf("--admin %.120q %s", text, why), Remedy: remedy}
+// exposed returns the problem of an address with an exposure.
+func (a Address) exposed(text string) *config.Problem {
+	message := fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text)
+	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s", a.TCP.Port(), exampleSocket)
+	if a.Path != "" {
+		message = fmt.Sprintf("--admin %q is an abstract socket, reachable by every user of this host, who could then cut connections", text)
+		hint = "use a socket with a path, whose mode restricts it: --admin " + exampleSocket
+	}
+	return config.NewProblem(message, hint+"; or allow it with --admin-insecure")
+}
+
+// exampleSocket is the unix socket that hints suggest.
+const exampleSocket = "unix:/run/unproxy/admin.sock"
+
+// maxSocketPath is the maximum length of a unix socket's path: sun_path holds 108
+// bytes, including a zero at the end (unix(7)).
+const maxSocketPath = 107
+
+// parse parses an address, whether or not other hosts can reach it.
+func parse(text string) (Address, *config.Problem) {
+	fault := func(why, hint string) (Address, *config.Problem) {
+		return Address{}, config.NewProblem(fmt.Sprintf("--admin %.120q %s", text, why), hint)
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
-		const longest = 107 // sun_path holds 108 bytes with the zero at its end (unix(7))
 		switch {
 		case path == "" || path == "@":
-			return fault("has no path", "--admin unix:/run/unproxy/admin.sock")
-		case len(path) > longest:
-			return fault(fmt.Sprintf("is longer than the %d bytes that a unix socket's path may have", longest), "--admin unix:/run/unproxy/admin.sock")
+			return fault("has no path", "for example --admin "+exampleSocket)
+		case len(path) > maxSocketPath:
+			return fault(fmt.Sprintf("has a path of more than %d bytes, the maximum for a unix socket", maxSocketPath),
+				"for example --admin "+exampleSocket)
 		}
 		return Address{Path: path}, nil
 	}
 	host, port, found := cutPort(text)
 	if !found {
-		return fault("is not HOST:PORT or unix:PATH", "such as --admin 127.0.0.1:9180")
+		return fault("is not HOST:PORT or unix:PATH", "for example --admin 127.0.0.1:9180")
 	}
 	switch host {
 	case "":
-		host = "[::]" // both families, as everywhere
+		host = "[::]" // both address families, as for all other flags
 	case "localhost":
-		return fault("is a name", fmt.Sprintf("write the address: --admin 127.0.0.1:%d", port))
+		return fault("has a name instead of an IP address", fmt.Sprintf("for example --admin 127.0.0.1:%d", port))
 	}
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	if err != nil || addr.Zone() != "" || addr.Is6() != strings.HasPrefix(host, "[") {
-		return fault("has no IP address for its host", fmt.Sprintf("such as --admin 127.0.0.1:%d, or --admin [::1]:%d", port, port))
+		return fault("has no IP address as host",
+			fmt.Sprintf("for example --admin 127.0.0.1:%d, or --admin [::1]:%d", port, port))
 	}
 	return Address{TCP: netip.AddrPortFrom(addr.Unmap(), port)}, nil
 }
 
-// cutPort cuts a port off, or takes all for it.
+// cutPort splits HOST:PORT at the last colon. found is false if there is no valid
+// port.
 func cutPort(text string) (host string, port uint16, found bool) {
 	i := strings.LastIndexByte(text, ':')
 	if i < 0 {

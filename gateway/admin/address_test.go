@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -15,8 +15,8 @@ func TestParseAddress(t *testing.T) {
 		text     string
 		insecure bool
 		want     Address
-		wrong    string // part of the problem
-		hint     string // part of its hint
+		wrong    string // part of the message
+		hint     string // part of the hint
 	}{
 		{text: "127.0.0.1:9180", want: Address{TCP: ap("127.0.0.1:9180")}},
 		{text: "127.9.9.9:1", want: Address{TCP: ap("127.9.9.9:1")}}, // all of 127/8 is loopback (RFC 1122, 3.2.1.3)
@@ -24,7 +24,8 @@ func TestParseAddress(t *testing.T) {
 		{text: "[::ffff:127.0.0.1]:9180", want: Address{TCP: ap("127.0.0.1:9180")}}, // 4-in-6
 		{text: "127.0.0.1:0", want: Address{TCP: ap("127.0.0.1:0")}},
 		{text: "unix:/run/a.sock", want: Address{Path: "/run/a.sock"}},
-		{text: "unix:@unproxy", want: Address{Path: "@unproxy"}},
+		{text: "unix:@unproxy", wrong: "every user of this host", hint: "--admin unix:/run/unproxy/admin.sock"},
+		{text: "unix:@unproxy", insecure: true, want: Address{Path: "@unproxy"}},
 
 		{text: "10.0.0.1:9180", wrong: "other hosts", hint: "--admin 127.0.0.1:9180"},
 		{text: "10.0.0.1:9180", insecure: true, want: Address{TCP: ap("10.0.0.1:9180")}},
@@ -38,9 +39,9 @@ func TestParseAddress(t *testing.T) {
 		{text: "127.0.0.1", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
 		{text: "127.0.0.1:http", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
 		{text: "127.0.0.1:99999", wrong: "not HOST:PORT", hint: "127.0.0.1:9180"},
-		{text: "localhost:80", wrong: "is a name", hint: "127.0.0.1:80"},
+		{text: "localhost:80", wrong: "a name instead", hint: "127.0.0.1:80"},
 		{text: "admin.internal:80", insecure: true, wrong: "no IP address", hint: "127.0.0.1:80"},
-		{text: "::1:9180", wrong: "no IP address", hint: "[::1]:9180"}, // it would be ::1 or ::1:9180
+		{text: "::1:9180", wrong: "no IP address", hint: "[::1]:9180"}, // ambiguous: ::1 or ::1:9180
 		{text: "[127.0.0.1]:80", wrong: "no IP address", hint: "127.0.0.1:80"},
 		{text: "[fe80::1%eth0]:80", insecure: true, wrong: "no IP address", hint: "127.0.0.1:80"},
 		{text: "unix:", wrong: "has no path", hint: "unix:/run"},
@@ -53,9 +54,13 @@ func TestParseAddress(t *testing.T) {
 			}
 			continue
 		}
-		var problem *gateway.Problem
-		if !errors.As(err, &problem) || !strings.Contains(problem.Message, tt.wrong) || !strings.Contains(problem.Remedy, tt.hint) {
-			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, err, tt.wrong, tt.hint)
+		var problem *config.Problem
+		if !errors.As(err, &problem) {
+			t.Errorf("%q: error %v; want a problem with %q", tt.text, err, tt.wrong)
+			continue
+		}
+		if !strings.Contains(problem.Error(), tt.wrong) || !strings.Contains(problem.Hint(), tt.hint) {
+			t.Errorf("%q: %+v; want %q and the hint %q", tt.text, problem, tt.wrong, tt.hint)
 		}
 	}
 }

@@ -9,33 +9,33 @@ import (
 	"net/http"
 	"net/netip"
 
-	"unproxy/gateway"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/readiness"
 )
 
-// maxAnswer bounds what a client reads of one answer: the listing of the most
+// maxAnswer is how many bytes of an answer a client reads. The longest list of
 // connections takes a tenth of it.
 const maxAnswer = 64 << 20
 
-// Client asks an endpoint. It may be used from several goroutines.
+// Client queries an endpoint. It may be used from any number of goroutines.
 type Client struct {
 	at   Address
 	http http.Client
 }
 
-// NewClient returns a client of the endpoint at an address; it connects to
-// nothing yet.
+// NewClient returns a client of the endpoint at an address. It does not connect
+// yet. If the address is unspecified (0.0.0.0 or [::]), it uses loopback.
 func NewClient(at Address) *Client {
 	at.TCP = reachable(at.TCP)
 	network, address := at.network()
 	return &Client{at: at, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
+			return kernel.Dial(ctx, net.Dialer{}, network, address)
 		},
 	}}}
 }
 
-// reachable returns where to connect to for a listener: one on all addresses is
-// on loopback, too.
+// reachable returns the address to connect to for a listener at a.
 func reachable(a netip.AddrPort) netip.AddrPort {
 	switch a.Addr() {
 	case netip.IPv4Unspecified():
@@ -46,42 +46,45 @@ func reachable(a netip.AddrPort) netip.AddrPort {
 	return a
 }
 
-// Readiness returns why no new connections are welcome; nothing if they are.
-func (c *Client) Readiness(ctx context.Context) ([]gateway.NotReady, error) {
-	var answer readiness
+// Readiness returns the reasons why the gateway is not ready; none if it is ready.
+// The error is an [*UnreachableError] if the endpoint did not answer.
+func (c *Client) Readiness(ctx context.Context) ([]readiness.Reason, error) {
+	var answer readyzAnswer
 	code, err := c.get(ctx, "/readyz", &answer)
 	if err != nil {
 		return nil, err
 	}
 	if answer.Ready != (code == http.StatusOK) || answer.Ready != (len(answer.Reasons) == 0) {
-		return nil, fmt.Errorf("ask %s for /readyz: the answer, %d, is not that of unproxy", c.at, code)
+		return nil, fmt.Errorf("GET /readyz from %s: the answer, status %d, is not from unproxy", c.at, code)
 	}
 	return answer.Reasons, nil
 }
 
-// Status returns the whole status.
+// Status returns the answer of /status.json. The error is an [*UnreachableError] if
+// the endpoint did not answer.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status
 	return &s, c.want(ctx, "/status.json", &s)
 }
 
-// Connections returns the connections that a query asks for: the part of the
-// URL behind the question mark.
+// Connections returns the answer of /connections.json for a query, the part of the
+// URL after the question mark. The error is an [*UnreachableError] if the endpoint
+// did not answer.
 func (c *Client) Connections(ctx context.Context, query string) (*Connections, error) {
 	var all Connections
 	return &all, c.want(ctx, "/connections.json?"+query, &all)
 }
 
-// want gets a path whose answer must be 200.
+// want gets a path whose status must be 200.
 func (c *Client) want(ctx context.Context, path string, into any) error {
 	code, err := c.get(ctx, path, into)
 	if err == nil && code != http.StatusOK {
-		err = fmt.Errorf("ask %s for %s: %d %s", c.at, path, code, http.StatusText(code))
+		err = fmt.Errorf("GET %s from %s: status %d %s", path, c.at, code, http.StatusText(code))
 	}
 	return err
 }
 
-// get asks for a path and decodes the answer, whatever its code is.
+// get gets a path and decodes the answer, whatever its status.
 func (c *Client) get(ctx context.Context, path string, into any) (code int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
@@ -93,26 +96,27 @@ func (c *Client) get(ctx context.Context, path string, into any) (code int, err 
 	}
 	defer response.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
-		return 0, fmt.Errorf("ask %s for %s: the answer, %d, is not that of unproxy: %w", c.at, path, response.StatusCode, err)
+		return 0, fmt.Errorf("GET %s from %s: the answer, status %d, is not from unproxy: %w",
+			path, c.at, response.StatusCode, err)
 	}
 	return response.StatusCode, nil
 }
 
-// UnreachableError says that there is no endpoint at an address, or none that
-// answers.
+// UnreachableError means that the endpoint at an address did not answer.
 type UnreachableError struct {
 	Address Address
 	Err     error
 }
 
+// Error names the address once, and the cause.
 func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("no answer from the admin endpoint at %s: %v", e.Address, cause(e.Err))
 }
 
-// Unwrap returns the error behind it.
+// Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Hint returns what may mend it.
+// Hint says what to check.
 func (e *UnreachableError) Hint() string {
-	return "does the gateway run, and with --admin " + e.Address.String() + "?"
+	return "check that the gateway is running with --admin " + e.Address.String()
 }

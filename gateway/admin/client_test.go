@@ -6,15 +6,17 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 )
 
-// served is a client of an endpoint that listens, on TCP and on a unix socket.
-func served(t *testing.T, c Config) []*Client {
+// serveClients starts endpoints on TCP and on a unix socket, and returns a client of
+// each.
+func serveClients(t *testing.T, c Config) []*Client {
 	t.Helper()
 	var clients []*Client
 	for _, at := range []Address{
@@ -33,15 +35,16 @@ func served(t *testing.T, c Config) []*Client {
 
 func TestClient(t *testing.T) {
 	config := quiet()
-	for _, c := range served(t, config) {
+	for _, c := range serveClients(t, config) {
 		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 0 {
 			t.Errorf("ready: %v, %v", reasons, err)
 		}
-		config.Readiness.Set(gateway.NotReadyDraining, "because")
-		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 1 || reasons[0] != (gateway.NotReady{Reason: "draining", Detail: "because"}) {
-			t.Errorf("not ready: %v, %v", reasons, err)
+		config.Readiness.Set(readiness.Draining, "because")
+		want := []readiness.Reason{{Word: "draining", Detail: "because"}}
+		if reasons, err := c.Readiness(t.Context()); err != nil || !slices.Equal(reasons, want) {
+			t.Errorf("draining: %v, %v; want %v", reasons, err, want)
 		}
-		config.Readiness.Clear(gateway.NotReadyDraining)
+		config.Readiness.Clear(readiness.Draining)
 		if s, err := c.Status(t.Context()); err != nil || !s.Ready {
 			t.Errorf("status: %+v, %v", s, err)
 		}
@@ -49,44 +52,51 @@ func TestClient(t *testing.T) {
 			t.Errorf("connections: %+v, %v", all, err)
 		}
 		if _, err := c.Connections(t.Context(), "limit=none"); err == nil || !strings.Contains(err.Error(), "400") {
-			t.Errorf("a query that is wrong: %v", err)
+			t.Errorf("invalid query: %v, want status 400", err)
 		}
 	}
 }
 
-// An endpoint on all addresses is asked on loopback.
+// A client uses loopback if the endpoint listens on all addresses.
 func TestReachable(t *testing.T) {
-	for listens, want := range map[string]string{"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "10.0.0.5:1": "10.0.0.5:1", "[::1]:1": "[::1]:1"} {
-		if got := NewClient(Address{TCP: netip.MustParseAddrPort(listens)}).at.TCP.String(); got != want {
-			t.Errorf("%s is asked at %s; want %s", listens, got, want)
+	for listener, want := range map[string]string{
+		"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "10.0.0.5:1": "10.0.0.5:1", "[::1]:1": "[::1]:1",
+	} {
+		if got := NewClient(Address{TCP: netip.MustParseAddrPort(listener)}).at.TCP.String(); got != want {
+			t.Errorf("client of %s connects to %s; want %s", listener, got, want)
 		}
 	}
 }
 
-func TestNobodyAnswers(t *testing.T) {
+func TestUnreachable(t *testing.T) {
 	at := Address{Path: filepath.Join(t.TempDir(), "none")}
 	_, err := NewClient(at).Readiness(t.Context())
 	var unreachable *UnreachableError
-	if !errors.As(err, &unreachable) || !errors.Is(err, syscall.ENOENT) || !strings.Contains(unreachable.Hint(), "--admin "+at.String()) {
-		t.Errorf("%v", err)
+	if !errors.As(err, &unreachable) || !errors.Is(err, syscall.ENOENT) {
+		t.Fatalf("%v; want an UnreachableError for ENOENT", err)
+	}
+	if !strings.Contains(unreachable.Hint(), "--admin "+at.String()) {
+		t.Errorf("hint %q does not name the address", unreachable.Hint())
 	}
 	if text := err.Error(); strings.Count(text, at.Path) != 1 {
-		t.Errorf("the error names the address more than once: %s", text)
+		t.Errorf("the error does not name the address exactly once: %s", text)
 	}
 }
 
-// Something else may listen there. Its answer is not taken for ours.
-func TestAnotherServerAnswers(t *testing.T) {
+// Another program may listen at the address. The client must not accept its answers.
+func TestAnswerOfAnotherServer(t *testing.T) {
 	for _, body := range []string{"hello", "{}", `{"ready":false}`, `{"ready":false,"reasons":[{"reason":"x"}]}`} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		other := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(body)) })}
+		answer := func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(body)) }
+		other := http.Server{Handler: http.HandlerFunc(answer)}
 		go other.Serve(l)
 		t.Cleanup(func() { other.Close() })
-		if _, err := NewClient(AddressOf(l)).Readiness(t.Context()); err == nil || !strings.Contains(err.Error(), "not that of unproxy") {
-			t.Errorf("%s: %v", body, err)
+		_, err = NewClient(AddressOf(l)).Readiness(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "not from unproxy") {
+			t.Errorf("answer %s: %v, want an error", body, err)
 		}
 	}
 }

@@ -12,19 +12,21 @@ import (
 	"strings"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
-// How many connections /connections.json lists: so many if it is not told, and
-// at most so many.
+// How many connections /connections.json lists without a limit in the query, and
+// the highest limit.
 const (
-	usualConnections = 100
-	mostConnections  = 10_000
+	defaultLimit = 100
+	maxLimit     = 10_000
 )
 
-// Connection is one that goes on.
+// Connection is one open connection. Addresses are in the form of the log, and
+// empty if they are not known yet.
 type Connection struct {
-	// ID is the same as in the log.
+	// ID is the ID in the log, which DELETE /connections/ID takes.
 	ID string `json:"id"`
 	// Forward is the listener, as in the log.
 	Forward     string `json:"forward"`
@@ -33,42 +35,73 @@ type Connection struct {
 	Destination string `json:"destination"`
 	Backend     string `json:"backend"`
 	Transparent bool   `json:"transparent"`
-	Version     uint8  `json:"version"`
-	// Authority is the host name that the client asked for, of its own choice.
-	Authority   string  `json:"authority,omitempty"`
-	State       string  `json:"state"` // see engine.Session
-	BytesIn     int64   `json:"bytes_in"`
-	BytesOut    int64   `json:"bytes_out"`
+	// Version is the version of the header, 0 if none was read.
+	Version uint8 `json:"version"`
+	// Authority is the host name that the client asked for. The client chose
+	// it: it may hold any text.
+	Authority string `json:"authority,omitempty"`
+	State     string `json:"state"` // see engine.Session
+	// BytesIn and BytesOut are the payload to the backend and back, in bytes.
+	BytesIn  int64 `json:"bytes_in"`
+	BytesOut int64 `json:"bytes_out"`
+	// AgeSeconds is the time since accept, IdleSeconds since the last byte.
 	AgeSeconds  float64 `json:"age_seconds"`
 	IdleSeconds float64 `json:"idle_seconds"`
 }
 
 // Connections is the answer of /connections.json.
 type Connections struct {
-	// Matched is how many there are; the first of them are listed.
+	// Matched is the number of connections that match the query. Connections
+	// lists them up to the limit.
 	Matched     int          `json:"matched"`
 	Connections []Connection `json:"connections"`
 }
 
-// query says which connections are asked for, and in which order.
+// query selects connections and their order.
 type query struct {
-	client  func(netip.Addr) bool // nil takes all
-	forward string                // "" takes all
+	client  func(netip.Addr) bool // nil matches all
+	forward string                // "" matches all
 	limit   int
-	order   func(a, b *engine.Session) int
+	order   order
 }
 
-// orders are the values of sort.
-var orders = map[string]func(a, b *engine.Session) int{
-	"age":   func(a, b *engine.Session) int { return cmp.Compare(b.Age, a.Age) },
-	"bytes": func(a, b *engine.Session) int { return cmp.Compare(b.BytesIn+b.BytesOut, a.BytesIn+a.BytesOut) },
-	"idle":  func(a, b *engine.Session) int { return cmp.Compare(b.Idle, a.Idle) },
+// order compares two connections; the lower one is listed first.
+type order func(a, b *engine.Session) int
+
+func oldestFirst(a, b *engine.Session) int { return cmp.Compare(b.Age, a.Age) }
+
+func mostBytesFirst(a, b *engine.Session) int {
+	return cmp.Compare(b.BytesIn+b.BytesOut, a.BytesIn+a.BytesOut)
 }
 
-// parseQuery reads client=, forward=, limit= and sort=. What it does not know
-// is an error: a filter that does nothing would be believed.
+func longestIdleFirst(a, b *engine.Session) int { return cmp.Compare(b.Idle, a.Idle) }
+
+// parseOrder parses the value of the parameter sort.
+func parseOrder(word string) (order, error) {
+	switch word {
+	case "age":
+		return oldestFirst, nil
+	case "bytes":
+		return mostBytesFirst, nil
+	case "idle":
+		return longestIdleFirst, nil
+	}
+	return nil, fmt.Errorf("sort %.120q is not one of age, bytes, idle", word)
+}
+
+// parseLimit parses the value of the parameter limit.
+func parseLimit(text string) (int, error) {
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > maxLimit {
+		return 0, fmt.Errorf("limit %.120q is not a number from 1 to %d", text, maxLimit)
+	}
+	return limit, nil
+}
+
+// parseQuery parses the parameters client, forward, limit and sort. Any other one
+// is an error: the caller would take the answer for a filtered one.
 func parseQuery(values url.Values) (query, error) {
-	q := query{limit: usualConnections, order: orders["age"]}
+	q := query{limit: defaultLimit, order: oldestFirst}
 	for key := range values {
 		value := values.Get(key)
 		var err error
@@ -78,23 +111,21 @@ func parseQuery(values url.Values) (query, error) {
 		case "forward":
 			q.forward = value
 		case "limit":
-			q.limit, err = strconv.Atoi(value)
-			if err != nil || q.limit < 1 || q.limit > mostConnections {
-				return q, fmt.Errorf("limit %q is not a number from 1 to %d", value, mostConnections)
-			}
+			q.limit, err = parseLimit(value)
 		case "sort":
-			if q.order = orders[value]; q.order == nil {
-				return q, fmt.Errorf("sort %q is none of age, bytes, idle", value)
-			}
+			q.order, err = parseOrder(value)
 		default:
-			return q, fmt.Errorf("unknown parameter %q; there are client, forward, limit, sort", key)
+			err = fmt.Errorf("unknown parameter %.120q; use client, forward, limit, sort", key)
+		}
+		if err != nil {
+			return query{}, err
 		}
 	}
 	return q, nil
 }
 
-// matchClient reads a filter for clients: a prefix, a whole address, or the
-// beginning of the text of one, "203.0.".
+// matchClient returns the filter for a prefix, an address, or the beginning of an
+// address, such as "203.0.". It is nil for an empty text.
 func matchClient(text string) func(netip.Addr) bool {
 	if text == "" {
 		return nil
@@ -102,8 +133,8 @@ func matchClient(text string) func(netip.Addr) bool {
 	if p, err := netip.ParsePrefix(text); err == nil {
 		return p.Contains
 	}
-	if whole, err := netip.ParseAddr(text); err == nil {
-		return func(a netip.Addr) bool { return a == whole.Unmap() }
+	if want, err := netip.ParseAddr(text); err == nil {
+		return func(a netip.Addr) bool { return a == want.Unmap() }
 	}
 	return func(a netip.Addr) bool { return a.IsValid() && strings.HasPrefix(a.String(), text) }
 }
@@ -115,17 +146,17 @@ func (q *query) matches(s *engine.Session) bool {
 	return q.client == nil || q.client(s.Client.Addr())
 }
 
-// find returns the sessions that q asks for, and how many match. It keeps no
-// more of them than twice the limit, however many there are.
+// find returns the sessions that match q, in order and up to its limit, and how
+// many match. It never keeps more than twice the limit.
 func (q *query) find(ctx context.Context, g Gateway) (found []*engine.Session, matched int, err error) {
 	byOrder := func(a, b *engine.Session) int { return cmp.Or(q.order(a, b), cmp.Compare(a.ID, b.ID)) }
-	var worst *engine.Session // of those that would be listed, once there are enough
+	var last *engine.Session // last of those listed so far, once the limit is reached
 	err = g.EachSession(ctx, func(s *engine.Session) {
 		if !q.matches(s) {
 			return
 		}
 		matched++
-		if worst != nil && byOrder(s, worst) > 0 {
+		if last != nil && byOrder(s, last) > 0 {
 			return
 		}
 		kept := *s
@@ -133,7 +164,7 @@ func (q *query) find(ctx context.Context, g Gateway) (found []*engine.Session, m
 		if len(found) == 2*q.limit {
 			slices.SortFunc(found, byOrder)
 			found = found[:q.limit]
-			worst = found[q.limit-1]
+			last = found[q.limit-1]
 		}
 	})
 	slices.SortFunc(found, byOrder)
@@ -144,7 +175,7 @@ func (q *query) find(ctx context.Context, g Gateway) (found []*engine.Session, m
 func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 	q, err := parseQuery(r.URL.Query())
 	if err != nil {
-		writeProblem(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	g := s.gateway()
@@ -152,63 +183,63 @@ func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, Connections{Connections: []Connection{}})
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), askTime, errStuck)
+	ctx, cancel := loopContext(r.Context())
 	defer cancel()
 	found, matched, err := q.find(ctx, g)
 	if err != nil {
-		writeProblem(w, http.StatusServiceUnavailable, err.Error())
+		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	answer := Connections{Matched: matched, Connections: make([]Connection, len(found))}
-	for i, of := range found {
-		answer.Connections[i] = s.connection(of)
+	for i, session := range found {
+		answer.Connections[i] = s.connection(session)
 	}
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// connection describes a session.
-func (s *Server) connection(of *engine.Session) Connection {
+// connection returns a session in the form of the answer.
+func (s *Server) connection(from *engine.Session) Connection {
 	c := Connection{
-		ID:          string(record.AppendID(nil, s.config.Instance, of.ID)),
-		Forward:     of.Listener,
+		ID:          string(record.AppendID(nil, s.config.Instance, from.ID)),
+		Forward:     from.Listener,
 		Peer:        "unix",
-		Client:      text(of.Client),
-		Destination: text(of.Destination),
-		Transparent: of.Transparent,
-		Version:     of.Version,
-		Authority:   of.Authority,
-		State:       of.State,
-		BytesIn:     of.BytesIn,
-		BytesOut:    of.BytesOut,
-		AgeSeconds:  of.Age.Seconds(),
-		IdleSeconds: of.Idle.Seconds(),
+		Client:      text(from.Client),
+		Destination: text(from.Destination),
+		Transparent: from.Transparent,
+		Version:     from.Version,
+		Authority:   from.Authority,
+		State:       from.State,
+		BytesIn:     from.BytesIn,
+		BytesOut:    from.BytesOut,
+		AgeSeconds:  from.Age.Seconds(),
+		IdleSeconds: from.Idle.Seconds(),
 	}
-	if of.Peer.IsValid() {
-		c.Peer = of.Peer.String()
+	if from.Peer.IsValid() {
+		c.Peer = from.Peer.String()
 	}
-	if of.Backend != (engine.Endpoint{}) {
-		c.Backend = of.Backend.String()
+	if from.Backend != (forward.Endpoint{}) {
+		c.Backend = from.Backend.String()
 	}
 	return c
 }
 
-// cut answers DELETE /connections/ID: it resets a connection.
+// cut answers DELETE /connections/ID: it resets a connection on both sides.
 func (s *Server) cut(w http.ResponseWriter, r *http.Request) {
 	id, ok := record.ParseID(r.PathValue("id"), s.config.Instance)
 	g := s.gateway()
 	if !ok || g == nil {
-		writeProblem(w, http.StatusNotFound, "there is no such connection")
+		writeError(w, http.StatusNotFound, "no such connection")
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), askTime, errStuck)
+	ctx, cancel := loopContext(r.Context())
 	defer cancel()
 	found, err := g.Reset(ctx, id)
 	if err != nil {
-		writeProblem(w, http.StatusServiceUnavailable, err.Error())
+		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	if !found {
-		writeProblem(w, http.StatusNotFound, "there is no such connection, or it has ended")
+		writeError(w, http.StatusNotFound, "no such connection, or it has ended")
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
-// crowd is a busy endpoint with a few connections.
+// crowd returns a busy endpoint whose gateway has six connections.
 func crowd() (*Server, *fake) {
 	s, g := busy()
 	client := func(i int, from string) {
@@ -26,19 +27,21 @@ func crowd() (*Server, *fake) {
 	for i, from := range []string{"203.0.113.9", "203.0.113.99", "198.51.100.7", "2001:db8::9", "203.0.12.1"} {
 		client(i+1, from)
 	}
-	g.sessions = append(g.sessions, engine.Session{ID: 6, Forward: "unix:/s", Listener: "unix:/s", State: "header", Age: time.Minute})
+	g.sessions = append(g.sessions, engine.Session{
+		ID: 6, Forward: "unix:/s", Listener: "unix:/s", State: "header", Age: time.Minute,
+	})
 	return s, g
 }
 
 func TestConnections(t *testing.T) {
 	for _, tt := range []struct {
 		query   string
-		want    string // the ids in order
+		want    string // the IDs in order
 		matched int
 	}{
 		{"", "654321", 6},
 		{"sort=age", "654321", 6},
-		{"sort=bytes", "253416", 6}, // of equal ones the older id first
+		{"sort=bytes", "253416", 6}, // equal ones by ID
 		{"sort=idle", "123456", 6},
 		{"limit=2", "65", 6},
 		{"limit=1", "6", 6},
@@ -50,7 +53,7 @@ func TestConnections(t *testing.T) {
 		{"client=2001:", "4", 1},
 		{"client=::ffff:203.0.113.9", "1", 1}, // 4-in-6
 		{"client=", "654321", 6},
-		{"client=nobody", "", 0},
+		{"client=none", "", 0},
 		{"forward=:3", "3", 1},
 		{"forward=:1-9", "54321", 5},
 		{"forward=:1-9&client=203.0.113.0/24&limit=1&sort=bytes", "2", 2},
@@ -75,22 +78,26 @@ func TestConnectionInJSON(t *testing.T) {
 	s, g := crowd()
 	g.sessions = []engine.Session{{
 		ID: 0x2a, Forward: ":1-9", Listener: ":2", Peer: peer(1), Client: netip.MustParseAddrPort("203.0.113.9:4711"),
-		Destination: netip.MustParseAddrPort("[2001:db8::1]:443"), Backend: engine.Endpoint{Path: "/run/db"}, Transparent: true,
-		Version: 2, State: "relaying", BytesIn: 1, BytesOut: 2, Age: 1500 * time.Millisecond, Idle: time.Millisecond,
+		Destination: netip.MustParseAddrPort("[2001:db8::1]:443"), Backend: forward.Endpoint{Path: "/run/db"},
+		Transparent: true, Version: 2, State: "relaying", BytesIn: 1, BytesOut: 2,
+		Age: 1500 * time.Millisecond, Idle: time.Millisecond,
 	}, {ID: 1, Listener: "unix:/s", State: "header"}}
 	const want = `{"matched":2,"connections":[` +
-		`{"id":"c0ffee-2a","forward":":2","peer":"10.0.0.1:1001","client":"203.0.113.9:4711","destination":"[2001:db8::1]:443","backend":"unix:/run/db",` +
-		`"transparent":true,"version":2,"state":"relaying","bytes_in":1,"bytes_out":2,"age_seconds":1.5,"idle_seconds":0.001},` +
+		`{"id":"c0ffee-2a","forward":":2","peer":"10.0.0.1:1001","client":"203.0.113.9:4711",` +
+		`"destination":"[2001:db8::1]:443","backend":"unix:/run/db",` +
+		`"transparent":true,"version":2,"state":"relaying","bytes_in":1,"bytes_out":2,` +
+		`"age_seconds":1.5,"idle_seconds":0.001},` +
 		`{"id":"c0ffee-1","forward":"unix:/s","peer":"unix","client":"","destination":"","backend":"",` +
-		`"transparent":false,"version":0,"state":"header","bytes_in":0,"bytes_out":0,"age_seconds":0,"idle_seconds":0}]}` + "\n"
+		`"transparent":false,"version":0,"state":"header","bytes_in":0,"bytes_out":0,` +
+		`"age_seconds":0,"idle_seconds":0}]}` + "\n"
 	if w := ask(s, "GET", "/connections.json"); w.Body.String() != want {
 		t.Errorf("got  %swant %s", w.Body, want)
 	}
 }
 
-// A filter that is not understood is refused: its answer would be taken for what
-// was asked.
-func TestConnectionsRefused(t *testing.T) {
+// An unknown or invalid filter is an error: the caller would take the answer for a
+// filtered one.
+func TestInvalidQuery(t *testing.T) {
 	for query, want := range map[string]string{
 		"limit=0":      "limit",
 		"limit=10001":  "10000",
@@ -100,24 +107,24 @@ func TestConnectionsRefused(t *testing.T) {
 	} {
 		s, _ := crowd()
 		w := ask(s, "GET", "/connections.json?"+query)
-		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), want) || !strings.HasPrefix(w.Body.String(), `{"error":`) {
-			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		body := w.Body.String()
+		if w.Code != http.StatusBadRequest || !strings.Contains(body, want) || !strings.HasPrefix(body, `{"error":`) {
+			t.Errorf("%s: %d %s; want 400 with %q", query, w.Code, body, want)
 		}
 	}
 }
 
-// However many connections there are, few are kept while the rest is looked at,
-// and they are the right ones.
-func TestTheFirstOfMany(t *testing.T) {
+// A query over many connections keeps few of them in memory, and the right ones.
+func TestFirstOfMany(t *testing.T) {
 	_, g := crowd()
 	g.sessions = nil
 	for i := range 5000 {
 		g.sessions = append(g.sessions, engine.Session{ID: uint64(i), Age: time.Duration(i * 7919 % 5000)})
 	}
-	q := query{limit: 10, order: orders["age"]}
+	q := query{limit: 10, order: oldestFirst}
 	found, matched, err := q.find(t.Context(), g)
 	if err != nil || matched != 5000 || len(found) != 10 || cap(found) > 64 {
-		t.Fatalf("%d of %d, room for %d, %v", len(found), matched, cap(found), err)
+		t.Fatalf("found %d of %d with capacity %d, %v; want 10 of 5000", len(found), matched, cap(found), err)
 	}
 	ages := make([]int, 0, 10)
 	for _, s := range found {
@@ -146,24 +153,27 @@ func TestCut(t *testing.T) {
 		}
 	}
 	if !slices.Equal(g.reset, []uint64{3}) {
-		t.Errorf("cut %v; want connection 3 alone", g.reset)
+		t.Errorf("cut %v; want only connection 3", g.reset)
 	}
 	if w := ask(s, "POST", "/connections/c0ffee-3"); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", w.Code)
 	}
-	g.err = errors.New("stuck")
-	for _, request := range [][2]string{{"DELETE", "/connections/c0ffee-3"}, {"GET", "/connections.json"}, {"GET", "/status.json"}} {
-
-		if w := ask(s, request[0], request[1]); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stuck") {
-			t.Errorf("%s %s of a stuck loop: %d %s", request[0], request[1], w.Code, w.Body)
+	g.err = errors.New("stalled")
+	for _, request := range [][2]string{
+		{"DELETE", "/connections/c0ffee-3"}, {"GET", "/connections.json"}, {"GET", "/status.json"},
+	} {
+		w := ask(s, request[0], request[1])
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stalled") {
+			t.Errorf("%s %s with a stalled loop: %d %s", request[0], request[1], w.Code, w.Body)
 		}
 	}
 }
 
-func TestBeforeTheGateway(t *testing.T) {
+func TestBeforeAttach(t *testing.T) {
 	s := newServer(quiet(), nearby)
-	if w := ask(s, "GET", "/connections.json"); w.Code != http.StatusOK || w.Body.String() != `{"matched":0,"connections":[]}`+"\n" {
-		t.Errorf("connections: %d %s", w.Code, w.Body)
+	const none = `{"matched":0,"connections":[]}` + "\n"
+	if w := ask(s, "GET", "/connections.json"); w.Code != http.StatusOK || w.Body.String() != none {
+		t.Errorf("connections: %d %s; want %s", w.Code, w.Body, none)
 	}
 	if w := ask(s, "DELETE", "/connections/-1"); w.Code != http.StatusNotFound {
 		t.Errorf("cut: %d %s", w.Code, w.Body)

@@ -9,58 +9,58 @@ import (
 	"time"
 )
 
-// examineTime is how long an examination of the host may take: less than an
-// answer.
-const examineTime = 20 * time.Second
+// examineTimeout is how long the host checks may take. It is less than
+// answerTimeout, so that the client gets an answer.
+const examineTimeout = 20 * time.Second
 
-// drain answers POST /-/drain: the gateway stops, as with SIGTERM. To ask again
-// does nothing more.
+// drain answers POST /-/drain: the gateway drains and stops, as with SIGTERM.
+// Further requests have no effect.
 func (s *Server) drain(w http.ResponseWriter, _ *http.Request) {
 	if s.config.Drain == nil {
-		writeProblem(w, http.StatusNotImplemented, "this gateway cannot be drained from here")
+		writeError(w, http.StatusNotImplemented, "this gateway does not offer draining")
 		return
 	}
 	s.config.Drain()
 	writeJSON(w, http.StatusAccepted, map[string]bool{"draining": true})
 }
 
-// reload answers POST /-/reload.
+// reload answers POST /-/reload, after the reload.
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	if s.config.Reload == nil {
-		writeProblem(w, http.StatusNotImplemented, "this gateway reads its configuration at the start only")
+		writeError(w, http.StatusNotImplemented, "this gateway does not offer reloading")
 		return
 	}
 	if err := s.config.Reload(r.Context()); err != nil {
-		writeProblem(w, http.StatusInternalServerError, err.Error())
+		writeError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"reloaded": true})
 }
 
-// examine answers POST /-/examine.
+// examine answers POST /-/examine, after the host checks.
 func (s *Server) examine(w http.ResponseWriter, r *http.Request) {
 	if s.config.Examine == nil || s.config.Findings == nil {
-		writeProblem(w, http.StatusNotImplemented, "this gateway cannot examine its host")
+		writeError(w, http.StatusNotImplemented, "this gateway does not offer host checks")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), examineTime)
+	ctx, cancel := context.WithTimeout(r.Context(), examineTimeout)
 	defer cancel()
 	s.config.Examine(ctx)
 	if err := ctx.Err(); err != nil {
-		writeProblem(w, http.StatusServiceUnavailable, fmt.Sprintf("the examination did not end within %v", examineTime))
+		writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("host checks did not finish within %v", examineTimeout))
 		return
 	}
 	findings, examined := s.config.Findings()
-	writeJSON(w, http.StatusOK, examination{findings, examined})
+	writeJSON(w, http.StatusOK, examineAnswer{findings, examined})
 }
 
-// examination is the answer of /-/examine, as in [Status].
-type examination struct {
+// examineAnswer is the answer of /-/examine. Its fields are those of [Status].
+type examineAnswer struct {
 	Findings json.RawMessage `json:"findings"`
 	Examined time.Time       `json:"examined"`
 }
 
-// addProfiles serves what go tool pprof asks for.
+// addProfiles adds the endpoints of go tool pprof.
 func addProfiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

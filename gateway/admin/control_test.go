@@ -40,16 +40,17 @@ func TestControl(t *testing.T) {
 		{able, "POST", "/-/reload", http.StatusOK, `"reloaded":true`},
 		{able, "POST", "/-/reload", http.StatusInternalServerError, "lb.txt:3"},
 	} {
-		if w := ask(newServer(tt.config, nearby), tt.method, tt.path); w.Code != tt.code || !strings.Contains(w.Body.String(), tt.text) {
+		w := ask(newServer(tt.config, nearby), tt.method, tt.path)
+		if w.Code != tt.code || !strings.Contains(w.Body.String(), tt.text) {
 			t.Errorf("%s %s: %d %s; want %d %s", tt.method, tt.path, w.Code, w.Body, tt.code, tt.text)
 		}
 	}
 	if drained != 1 || reloaded != 2 || examined != 1 {
-		t.Errorf("drained %d times, reloaded %d times, examined %d times", drained, reloaded, examined)
+		t.Errorf("drained %d times, reloaded %d, examined %d; want 1, 2, 1", drained, reloaded, examined)
 	}
 }
 
-// Profiles are there only where they are asked for.
+// Profiles are served only if the configuration says so.
 func TestProfiles(t *testing.T) {
 	on := quiet()
 	on.Profiles = true
@@ -63,14 +64,15 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
-// A loop that does not come round is not alive.
-func TestHealthOfAStuckLoop(t *testing.T) {
+// A gateway with a stalled event loop is not healthy.
+func TestHealthOfAStalledLoop(t *testing.T) {
 	s, g := busy()
 	if w := ask(s, "GET", "/healthz"); w.Code != http.StatusOK {
 		t.Errorf("healthy: %d %s", w.Code, w.Body)
 	}
-	g.err = errors.New("stuck")
-	if w := ask(s, "GET", "/healthz"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stuck") {
-		t.Errorf("stuck: %d %s", w.Code, w.Body)
+	g.err = errors.New("stalled")
+	if w := ask(s, "GET", "/healthz"); w.Code != http.StatusServiceUnavailable ||
+		!strings.Contains(w.Body.String(), "stalled") {
+		t.Errorf("stalled: %d %s", w.Code, w.Body)
 	}
 }

@@ -4,28 +4,32 @@ import (
 	"slices"
 
 	"unproxy/gateway/datagram"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 )
 
-// The metrics of UDP, of all forwards together. They are missing where there is
-// no forward of UDP.
+// The metrics of UDP, for all UDP forwards together. They are absent if there is no
+// UDP forward.
 var (
-	descFlows         = metric("udp_flows_active", "UDP flows that have not ended.")
-	descFlowsOpened   = metric("udp_flows_total", "UDP flows begun.")
-	descFlowsEvicted  = metric("udp_flows_evicted_total", "UDP flows that gave way to newer ones.")
-	descFlowsLimit    = metric("udp_flows_limit", "UDP flows at which the one that was silent the longest gives way; 0 is no limit.")
-	descDatagrams     = metric("udp_datagrams_total", "Datagrams passed on, in: from client to backend, out: back.", "direction")
-	descDatagramBytes = metric("udp_transferred_bytes_total", "Bytes of datagrams passed on, without headers.", "direction")
-	descDropped       = metric("udp_datagrams_dropped_total", "Datagrams that did not arrive, by why.", "reason")
-	descUDPFallbacks  = metric("udp_source_port_fallbacks_total", "Transparent UDP flows from another port than the client's.")
+	descFlows        = metric("udp_flows_active", "Open UDP flows.")
+	descFlowsOpened  = metric("udp_flows_total", "UDP flows opened.")
+	descFlowsEvicted = metric("udp_flows_evicted_total", "UDP flows evicted in favour of newer ones.")
+	descFlowsLimit   = metric("udp_flows_limit",
+		"UDP flows at which the one that was idle for longest is evicted; 0 is no limit.")
+	descDatagrams = metric("udp_datagrams_total",
+		"Datagrams forwarded; in: from client to backend, out: from backend to client.", "direction")
+	descDatagramBytes = metric("udp_transferred_bytes_total",
+		"Payload of forwarded datagrams, without headers.", "direction")
+	descDropped      = metric("udp_datagrams_dropped_total", "Datagrams dropped.", "reason")
+	descUDPFallbacks = metric("udp_source_port_fallbacks_total",
+		"Transparent UDP flows from a port other than the client's.")
 )
 
-// ofDatagrams reports whether there is anything to tell of UDP.
-func (c collector) ofDatagrams() bool {
-	return slices.ContainsFunc(c.config.Gateway.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+// hasDatagrams reports whether there is a UDP forward.
+func (c collector) hasDatagrams() bool {
+	return slices.ContainsFunc(c.config.Gateway.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 }
 
-// datagrams emits what was counted of UDP.
+// datagrams emits the counters of UDP; limit is the maximum number of flows.
 func (e emitter) datagrams(c *datagram.Counters, limit int) {
 	e.gauge(descFlows, float64(c.Flows))
 	e.gauge(descFlowsLimit, float64(limit))

@@ -10,12 +10,12 @@ import (
 	"unproxy/gateway/datagram"
 )
 
-// Where there is a forward of UDP its metrics are there, every reason from the
-// start; where there is none they are missing.
+// The metrics of UDP are present if there is a UDP forward, with a series for every
+// reason from the start, and absent otherwise.
 func TestMetricsOfDatagrams(t *testing.T) {
 	s, g := busy()
 	if _, text := scrape(s); strings.Contains(text, "unproxy_udp_") {
-		t.Error("there are metrics of UDP without a forward of it")
+		t.Error("metrics of UDP without a UDP forward")
 	}
 	s.config.Gateway.Forwards[0].Datagrams, s.config.Gateway.MaxFlows = true, 500
 	g.datagrams = datagram.Counters{

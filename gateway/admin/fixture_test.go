@@ -6,31 +6,32 @@ import (
 	"net/netip"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/trust"
 )
 
-// fake is a gateway of which all is known.
+// fake is a gateway with fixed answers.
 type fake struct {
 	counters engine.Counters
-	reloads  gateway.ReloadState
-	tallies  []engine.ForwardTally
-	bound    []engine.Endpoint
+	reloads  config.ReloadState
+	tallies  []record.ForwardTally
+	bound    []forward.Bound
 	sessions []engine.Session
-	reset    []uint64 // the ids of those that were
-	err      error
+	reset    []uint64 // IDs passed to Reset
+	err      error    // of methods that wait for event loops
 
 	datagrams datagram.Counters
 }
 
-func (f *fake) Addrs() []engine.Endpoint { return f.bound }
+func (f *fake) Bound() []forward.Bound { return f.bound }
 
 func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error {
 	for _, s := range f.sessions {
-		visit(&s) // which is the visitor's until the next
+		visit(&s) // valid during the call only
 		s = engine.Session{}
 	}
 	return f.err
@@ -51,21 +52,21 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 
 func (f *fake) Counters() engine.Counters { return f.counters }
 
-func (f *fake) Reloads() gateway.ReloadState { return f.reloads }
+func (f *fake) Reloads() config.ReloadState { return f.reloads }
 
 func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
-func (f *fake) Tallies(context.Context) ([]engine.ForwardTally, error) { return f.tallies, f.err }
+func (f *fake) Tallies(context.Context) ([]record.ForwardTally, error) { return f.tallies, f.err }
 
-// nearby is where the tests' endpoints are: on a unix socket, on which a request
-// may be for any host.
+// nearby is the address of the tests' endpoints: a unix socket, where requests may
+// have any Host field.
 var nearby = Address{Path: "/run/admin.sock"}
 
-// noon is where the tests' clocks stand.
+// noon is the time of the tests' clocks.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// busy is an endpoint of a gateway with two forwards, one of them twice, and
-// some connections.
+// busy returns an endpoint whose gateway has three forwards, two of them with the
+// same name, and counters.
 func busy() (*Server, *fake) {
 	c := quiet()
 	c.Now = func() time.Time { return noon }
@@ -78,22 +79,26 @@ func busy() (*Server, *fake) {
 		{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Text: "192.0.2.7", Origin: "lb.txt:3"},
 	})
 	set.Admit(netip.MustParseAddr("10.1.2.3"), 0)
-	c.Gateway = &gateway.Config{MaxConnections: 100, Forwards: []*engine.Forward{
+	c.Gateway = &config.Config{MaxConnections: 100, Forwards: []*forward.Forward{
 		{Name: ":8443", Trust: set, Transparent: true},
 		{Name: "127.0.0.1:0", Trust: set},
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}
 	g := &fake{counters: engine.Counters{Active: 3, Waiting: 1, PerLoop: []int{2, 1}}}
-	g.reloads = gateway.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
+	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none
-			f.Listeners = append(f.Listeners, engine.Listener{Name: fmt.Sprintf("%d/%d", i, j), Backends: []engine.Backend{{Host: "db", Port: 5432}}})
-			g.bound = append(g.bound, engine.Endpoint{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))})
+			l := forward.Listener{
+				Name: fmt.Sprintf("%d/%d", i, j), Backends: []forward.Backend{{Host: "db", Port: 5432}},
+			}
+			f.Listeners = append(f.Listeners, l)
+			at := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(100*i+j))
+			g.bound = append(g.bound, forward.Bound{Forward: f, Listener: l, Addr: forward.Endpoint{Addr: at}})
 		}
-		t := engine.ForwardTally{Name: f.Name, Active: 1}
+		t := record.ForwardTally{Name: f.Name, Active: 1}
 		t.Accepted = uint64(10 * (i + 1))
 		t.Closed[record.OK][record.Relay] = uint64(i + 1)
-		t.Headers[engine.V2Local] = 4
+		t.Headers[record.V2Local] = 4
 		t.Bytes = [2]uint64{1000, 2000}
 		t.PortFallbacks = 5
 		t.HeaderTime.Counts[0], t.HeaderTime.Counts[14], t.HeaderTime.Seconds = 3, 1, 60.5
@@ -101,7 +106,7 @@ func busy() (*Server, *fake) {
 		g.tallies = append(g.tallies, t)
 	}
 	s := newServer(c, nearby)
-	var serving Gateway = g
-	s.serving.Store(&serving) // as Attach does, without the sampling
+	var attached Gateway = g
+	s.attached.Store(&attached) // like Attach, but without sampling
 	return s, g
 }

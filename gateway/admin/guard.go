@@ -8,19 +8,18 @@ import (
 	"strings"
 )
 
-// guarded keeps web pages of others from using the endpoint through the browser
-// of somebody who can reach it.
+// guarded protects the endpoint against web pages of other origins in the browser
+// of a user who can reach it.
 //
-// A page cannot read the answers to what it asks of another origin, but it can
-// ask; so requests that change something are refused when the browser says that
-// they come from elsewhere. And it can be of our own origin in the browser's
-// eyes, by a name that first led to its server and then to 127.0.0.1 (DNS
-// rebinding); so where only this host can reach the endpoint, a request must be
-// for this host.
+// A page cannot read answers from another origin, but it can send requests.
+// Requests that change something are therefore refused if the browser marks them
+// as cross-origin. With DNS rebinding, a page can make its own host name resolve
+// to 127.0.0.1, so that the browser takes the endpoint for the page's origin. On
+// a loopback address the Host field must therefore name loopback.
 func guarded(next http.Handler, at Address) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeProblem(w, http.StatusForbidden, "a page of another origin may not do this")
+		writeError(w, http.StatusForbidden, "cross-origin request refused")
 	}))
 	next = protection.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -30,14 +29,16 @@ func guarded(next http.Handler, at Address) http.Handler {
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if at.TCP.Addr().IsLoopback() && !isThisHost(r.Host) {
-			writeProblem(w, http.StatusForbidden, fmt.Sprintf("the request is for %q, and this is %s: use that, or localhost", shorten(r.Host), at))
+			writeError(w, http.StatusForbidden,
+				fmt.Sprintf("host %.100q is not this endpoint: use %s or localhost", r.Host, at))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// isThisHost reports whether the value of a Host field means loopback.
+// isThisHost reports whether the value of a Host field is localhost or a loopback
+// address, with or without a port.
 func isThisHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -49,6 +50,3 @@ func isThisHost(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return err == nil && a.Unmap().IsLoopback()
 }
-
-// shorten keeps a text of the client's within bounds.
-func shorten(s string) string { return s[:min(len(s), 100)] }

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// A page of somebody else's can make a browser ask, and by DNS rebinding it can
-// make it think that we are its own server.
+// A web page of another origin can make a browser send requests. With DNS rebinding
+// it can make the browser take the endpoint for its own origin.
 func TestGuard(t *testing.T) {
 	loopback := Address{TCP: netip.MustParseAddrPort("127.0.0.1:9180")}
 	public := Address{TCP: netip.MustParseAddrPort("10.0.0.5:9180")}
 	requests := map[string]struct {
 		path string
-		code int // when it is allowed
+		code int // if allowed
 	}{
 		"GET":    {"/connections.json", http.StatusOK},
 		"POST":   {"/-/drain", http.StatusAccepted},
@@ -26,7 +26,7 @@ func TestGuard(t *testing.T) {
 		at      Address
 		method  string
 		host    string
-		headers string // NAME: VALUE, parted by |
+		headers string // NAME: VALUE, separated by |
 		allowed bool
 	}{
 		{"curl", loopback, "DELETE", "127.0.0.1:9180", "", true},
@@ -34,31 +34,36 @@ func TestGuard(t *testing.T) {
 		{"curl by name without a port", loopback, "GET", "LOCALHOST", "", true},
 		{"IPv6", loopback, "DELETE", "[::1]:9180", "", true},
 		{"IPv6 without a port", loopback, "GET", "[::1]", "", true},
-		{"another address of loopback", loopback, "GET", "127.0.0.2:9180", "", true},
+		{"another loopback address", loopback, "GET", "127.0.0.2:9180", "", true},
 		{"through a forwarded port", loopback, "DELETE", "localhost:1234", "", true},
-		{"our own page", loopback, "DELETE", "127.0.0.1:9180", "Origin: http://127.0.0.1:9180|Sec-Fetch-Site: same-origin", true},
+		{"our own page", loopback, "DELETE", "127.0.0.1:9180",
+			"Origin: http://127.0.0.1:9180|Sec-Fetch-Site: same-origin", true},
 		{"our own page in an old browser", loopback, "POST", "127.0.0.1:9180", "Origin: http://127.0.0.1:9180", true},
 
 		{"rebinding", loopback, "GET", "evil.example", "Sec-Fetch-Site: same-origin", false},
-		{"rebinding to change", loopback, "POST", "evil.example:9180", "Origin: http://evil.example:9180|Sec-Fetch-Site: same-origin", false},
-		{"a name that begins well", loopback, "GET", "localhost.evil.example", "", false},
+		{"rebinding with POST", loopback, "POST", "evil.example:9180",
+			"Origin: http://evil.example:9180|Sec-Fetch-Site: same-origin", false},
+		{"a name that begins with localhost", loopback, "GET", "localhost.evil.example", "", false},
 		{"a name that looks like an address", loopback, "GET", "127.0.0.1.evil.example", "", false},
 		{"no host", loopback, "GET", "", "", false},
 		{"another address of the host", loopback, "GET", "10.0.0.5:9180", "", false},
-		{"another site", loopback, "DELETE", "127.0.0.1:9180", "Origin: https://evil.example|Sec-Fetch-Site: cross-site", false},
-		{"another port of the host", loopback, "POST", "127.0.0.1:9180", "Origin: http://127.0.0.1:8080|Sec-Fetch-Site: same-site", false},
+		{"another site", loopback, "DELETE", "127.0.0.1:9180",
+			"Origin: https://evil.example|Sec-Fetch-Site: cross-site", false},
+		{"another port of the host", loopback, "POST", "127.0.0.1:9180",
+			"Origin: http://127.0.0.1:8080|Sec-Fetch-Site: same-site", false},
 		{"another site in an old browser", loopback, "POST", "127.0.0.1:9180", "Origin: https://evil.example", false},
 		{"a sandboxed page", loopback, "POST", "127.0.0.1:9180", "Origin: null", false},
 
-		{"a unix socket, whatever the host", nearby, "DELETE", "unproxy", "", true},
-		{"an address of any name", public, "DELETE", "gateway.internal:9180", "", true},
-		{"another site on that", public, "DELETE", "gateway.internal:9180", "Origin: https://evil.example|Sec-Fetch-Site: cross-site", false},
+		{"unix socket, any host", nearby, "DELETE", "unproxy", "", true},
+		{"public address, any name", public, "DELETE", "gateway.internal:9180", "", true},
+		{"another site on a public address", public, "DELETE", "gateway.internal:9180",
+			"Origin: https://evil.example|Sec-Fetch-Site: cross-site", false},
 	} {
 		whole, g := crowd()
 		drained := false
 		whole.config.Drain = func() { drained = true }
 		s := newServer(whole.config, tt.at)
-		s.serving.Store(whole.serving.Load())
+		s.attached.Store(whole.attached.Load())
 		r := httptest.NewRequest(tt.method, requests[tt.method].path, nil)
 		r.Host = tt.host
 		for _, h := range strings.Split(tt.headers, "|") {
@@ -73,10 +78,11 @@ func TestGuard(t *testing.T) {
 			want = requests[tt.method].code
 		}
 		if w.Code != want {
-			t.Errorf("%s: %s for %q with %s: %d %s; want %d", tt.name, tt.method, tt.host, tt.headers, w.Code, w.Body, want)
+			t.Errorf("%s: %s, host %q, %s: %d %s; want %d",
+				tt.name, tt.method, tt.host, tt.headers, w.Code, w.Body, want)
 		}
-		if did := drained || len(g.reset) > 0; did != (tt.allowed && tt.method != "GET") {
-			t.Errorf("%s: it was done: %v", tt.name, did)
+		if acted := drained || len(g.reset) > 0; acted != (tt.allowed && tt.method != "GET") {
+			t.Errorf("%s: the request took effect: %v", tt.name, acted)
 		}
 	}
 }

@@ -7,26 +7,28 @@ import (
 	"sync"
 	"time"
 
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
-// How the last minutes are remembered.
+// The history covers the last five minutes, and current rates shorter spans.
 const (
-	sampleEvery = 5 * time.Second
-	samplesKept = 60 // and one more, from which the first differs
+	sampleEvery  = 5 * time.Second
+	stepsKept    = 60 // differences between samples: one less than samples
+	rateSpan     = 10 * time.Second
+	quantileSpan = time.Minute
 )
 
-// Maybe is a number, or none: NaN, which is null in JSON.
+// Maybe is a number or none. None is NaN here and null in JSON. The zero value is
+// the number 0.
 type Maybe float64
 
-// None is the Maybe that is no number.
+// None returns the Maybe without a number.
 func None() Maybe { return Maybe(math.NaN()) }
 
-// IsNone reports whether m is no number.
+// IsNone reports whether m has no number.
 func (m Maybe) IsNone() bool { return math.IsNaN(float64(m)) }
 
-// MarshalJSON writes the number, or null.
+// MarshalJSON implements [json.Marshaler].
 func (m Maybe) MarshalJSON() ([]byte, error) {
 	if m.IsNone() {
 		return []byte("null"), nil
@@ -34,7 +36,7 @@ func (m Maybe) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(m))
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (m *Maybe) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		*m = None()
@@ -43,8 +45,8 @@ func (m *Maybe) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*float64)(m))
 }
 
-// History is what happened in the last minutes, in steps of IntervalSeconds, the
-// latest last. All lists are of one length.
+// History is the activity of the last minutes in steps of IntervalSeconds, the
+// latest step last. All lists have the same length, at most 60.
 type History struct {
 	IntervalSeconds   float64   `json:"interval_seconds"`
 	Active            []float64 `json:"active"` // at the end of the step
@@ -52,15 +54,16 @@ type History struct {
 	RefusedPerSecond  []float64 `json:"refused_per_second"`
 	BytesInPerSecond  []float64 `json:"bytes_in_per_second"`
 	BytesOutPerSecond []float64 `json:"bytes_out_per_second"`
-	// Of a hundred connections that got so far in the step 50, or 99, did within:
+	// Quantiles of the time from accept to the last byte of the header, and from
+	// there until the backend accepted; none if the step had no such event.
 	HeaderP50  []Maybe `json:"header_p50_seconds"`
 	HeaderP99  []Maybe `json:"header_p99_seconds"`
 	ConnectP50 []Maybe `json:"connect_p50_seconds"`
 	ConnectP99 []Maybe `json:"connect_p99_seconds"`
 }
 
-// Rates are what happens now: the mean of the last ten seconds, and quantiles of
-// the last minute.
+// Rates is the current activity: means over the last ten seconds, and quantiles, as
+// in [History], over the last minute.
 type Rates struct {
 	AcceptedPerSecond float64 `json:"accepted_per_second"`
 	RefusedPerSecond  float64 `json:"refused_per_second"`
@@ -72,23 +75,23 @@ type Rates struct {
 	ConnectP99        Maybe   `json:"connect_p99_seconds"`
 }
 
-// sample is the part of a tally that is remembered.
+// sample is the part of a tally that the history needs.
 type sample struct {
 	active            int
 	accepted, refused uint64
 	bytes             [2]uint64
-	header, connect   engine.Histogram
+	header, connect   record.Histogram
 }
 
-func sampleOf(t *engine.ForwardTally) sample {
+func sampleOf(t *record.ForwardTally) sample {
 	return sample{
 		active: t.Active, accepted: t.Accepted, refused: refused(&t.Tally), bytes: t.Bytes,
 		header: t.HeaderTime, connect: t.ConnectTime,
 	}
 }
 
-// refused is how many connections of a tally were not served.
-func refused(t *engine.Tally) (n uint64) {
+// refused returns the number of connections of a tally that were not served.
+func refused(t *record.Tally) (n uint64) {
 	for _, o := range record.Outcomes() {
 		if !o.Refused() {
 			continue
@@ -100,38 +103,40 @@ func refused(t *engine.Tally) (n uint64) {
 	return n
 }
 
-// memory remembers samples of each forward, by name, and of all together. Its
-// methods may be called from any goroutine.
-type memory struct {
+// recorder keeps the latest samples of each forward, and of all forwards together.
+// The zero value is empty. Its methods may be called from any goroutine.
+type recorder struct {
 	mu    sync.Mutex
 	times []time.Time
-	of    map[string][]sample // of one length with times, the oldest first; "" is all together
+	// byForward holds a sample for each of times, the oldest first. The key is
+	// a forward's name, or "" for all forwards together.
+	byForward map[string][]sample
 }
 
-// add takes in what was counted by a moment.
-func (m *memory) add(at time.Time, tallies []*engine.ForwardTally) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.of == nil {
-		m.of = map[string][]sample{}
+// add adds a sample of the tallies at a time.
+func (r *recorder) add(at time.Time, tallies []*record.ForwardTally) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byForward == nil {
+		r.byForward = map[string][]sample{}
 	}
-	m.times = pushed(m.times, at)
+	r.times = appendSample(r.times, at)
 	for _, t := range tallies {
-		m.of[t.Name] = pushed(m.of[t.Name], sampleOf(t))
+		r.byForward[t.Name] = appendSample(r.byForward[t.Name], sampleOf(t))
 	}
-	m.of[""] = pushed(m.of[""], sampleOf(together(tallies)))
+	r.byForward[""] = appendSample(r.byForward[""], sampleOf(sum(tallies)))
 }
 
-// pushed returns a list with one more at its end, and without the first where
-// that makes too many.
-func pushed[T any](list []T, last T) []T {
-	kept := list[max(0, len(list)-samplesKept):]
+// appendSample returns a copy of list with last appended, and without its first
+// element if there are too many.
+func appendSample[T any](list []T, last T) []T {
+	kept := list[max(0, len(list)-stepsKept):]
 	return append(slices.Clone(kept), last)
 }
 
-// together adds tallies up.
-func together(tallies []*engine.ForwardTally) *engine.ForwardTally {
-	var all engine.ForwardTally
+// sum adds tallies up.
+func sum(tallies []*record.ForwardTally) *record.ForwardTally {
+	var all record.ForwardTally
 	for _, t := range tallies {
 		all.Active += t.Active
 		all.Add(&t.Tally)
@@ -139,52 +144,60 @@ func together(tallies []*engine.ForwardTally) *engine.ForwardTally {
 	return &all
 }
 
-// history returns the last minutes of a forward.
-func (m *memory) history(name string) History {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// newHistory returns a history without steps: its lists are empty but not nil, so
+// that they are lists in JSON.
+func newHistory(capacity int) History {
 	h := History{IntervalSeconds: sampleEvery.Seconds()}
-	steps := max(0, len(m.times)-1)
-	for _, list := range []*[]float64{&h.Active, &h.AcceptedPerSecond, &h.RefusedPerSecond, &h.BytesInPerSecond, &h.BytesOutPerSecond} {
-		*list = make([]float64, 0, steps)
+	for _, list := range []*[]float64{
+		&h.Active, &h.AcceptedPerSecond, &h.RefusedPerSecond, &h.BytesInPerSecond, &h.BytesOutPerSecond,
+	} {
+		*list = make([]float64, 0, capacity)
 	}
 	for _, list := range []*[]Maybe{&h.HeaderP50, &h.HeaderP99, &h.ConnectP50, &h.ConnectP99} {
-		*list = make([]Maybe, 0, steps)
-	}
-	samples := m.of[name]
-	for i := 1; i < len(samples); i++ {
-		r := ratesBetween(&samples[i-1], &samples[i], m.times[i].Sub(m.times[i-1]))
-		h.Active = append(h.Active, float64(samples[i].active))
-		h.AcceptedPerSecond = append(h.AcceptedPerSecond, r.AcceptedPerSecond)
-		h.RefusedPerSecond = append(h.RefusedPerSecond, r.RefusedPerSecond)
-		h.BytesInPerSecond = append(h.BytesInPerSecond, r.BytesInPerSecond)
-		h.BytesOutPerSecond = append(h.BytesOutPerSecond, r.BytesOutPerSecond)
-		h.HeaderP50, h.HeaderP99 = append(h.HeaderP50, r.HeaderP50), append(h.HeaderP99, r.HeaderP99)
-		h.ConnectP50, h.ConnectP99 = append(h.ConnectP50, r.ConnectP50), append(h.ConnectP99, r.ConnectP99)
+		*list = make([]Maybe, 0, capacity)
 	}
 	return h
 }
 
-// rates returns what a forward does now.
-func (m *memory) rates(name string) Rates {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	samples := m.of[name]
+// history returns the history of a forward.
+func (r *recorder) history(name string) History {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	samples := r.byForward[name]
+	h := newHistory(max(0, len(samples)-1))
+	for i := 1; i < len(samples); i++ {
+		step := ratesBetween(&samples[i-1], &samples[i], r.times[i].Sub(r.times[i-1]))
+		h.Active = append(h.Active, float64(samples[i].active))
+		h.AcceptedPerSecond = append(h.AcceptedPerSecond, step.AcceptedPerSecond)
+		h.RefusedPerSecond = append(h.RefusedPerSecond, step.RefusedPerSecond)
+		h.BytesInPerSecond = append(h.BytesInPerSecond, step.BytesInPerSecond)
+		h.BytesOutPerSecond = append(h.BytesOutPerSecond, step.BytesOutPerSecond)
+		h.HeaderP50, h.HeaderP99 = append(h.HeaderP50, step.HeaderP50), append(h.HeaderP99, step.HeaderP99)
+		h.ConnectP50, h.ConnectP99 = append(h.ConnectP50, step.ConnectP50), append(h.ConnectP99, step.ConnectP99)
+	}
+	return h
+}
+
+// rates returns the current rates of a forward.
+func (r *recorder) rates(name string) Rates {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	samples := r.byForward[name]
 	last := len(samples) - 1
 	if last < 1 {
 		return Rates{HeaderP50: None(), HeaderP99: None(), ConnectP50: None(), ConnectP99: None()}
 	}
-	between := func(span time.Duration) Rates {
+	over := func(span time.Duration) Rates {
 		from := max(0, last-int(span/sampleEvery))
-		return ratesBetween(&samples[from], &samples[last], m.times[last].Sub(m.times[from]))
+		return ratesBetween(&samples[from], &samples[last], r.times[last].Sub(r.times[from]))
 	}
-	r, minute := between(10*time.Second), between(time.Minute)
-	r.HeaderP50, r.HeaderP99 = minute.HeaderP50, minute.HeaderP99
-	r.ConnectP50, r.ConnectP99 = minute.ConnectP50, minute.ConnectP99
-	return r
+	now, quantiles := over(rateSpan), over(quantileSpan)
+	now.HeaderP50, now.HeaderP99 = quantiles.HeaderP50, quantiles.HeaderP99
+	now.ConnectP50, now.ConnectP99 = quantiles.ConnectP50, quantiles.ConnectP99
+	return now
 }
 
-// ratesBetween returns what happened from a to b.
+// ratesBetween returns the rates between two samples that are d apart.
 func ratesBetween(a, b *sample, d time.Duration) Rates {
 	perSecond := func(from, to uint64) float64 {
 		if d <= 0 {
@@ -192,19 +205,19 @@ func ratesBetween(a, b *sample, d time.Duration) Rates {
 		}
 		return float64(to-from) / d.Seconds()
 	}
-	header, connect := since(&a.header, &b.header), since(&a.connect, &b.connect)
+	header, connect := difference(&a.header, &b.header), difference(&a.connect, &b.connect)
 	return Rates{
 		AcceptedPerSecond: perSecond(a.accepted, b.accepted),
 		RefusedPerSecond:  perSecond(a.refused, b.refused),
-		BytesInPerSecond:  perSecond(a.bytes[engine.In], b.bytes[engine.In]),
-		BytesOutPerSecond: perSecond(a.bytes[engine.Out], b.bytes[engine.Out]),
+		BytesInPerSecond:  perSecond(a.bytes[record.In], b.bytes[record.In]),
+		BytesOutPerSecond: perSecond(a.bytes[record.Out], b.bytes[record.Out]),
 		HeaderP50:         quantile(&header, 0.5), HeaderP99: quantile(&header, 0.99),
 		ConnectP50: quantile(&connect, 0.5), ConnectP99: quantile(&connect, 0.99),
 	}
 }
 
-// since returns what was counted after a and up to b.
-func since(a, b *engine.Histogram) engine.Histogram {
+// difference returns the events of b that a does not have.
+func difference(a, b *record.Histogram) record.Histogram {
 	d := *b
 	for i := range d.Counts {
 		d.Counts[i] -= a.Counts[i]
@@ -212,10 +225,10 @@ func since(a, b *engine.Histogram) engine.Histogram {
 	return d
 }
 
-// quantile returns the duration in seconds within which the part q of those in h
-// were, as Prometheus's histogram_quantile does: evenly spread between two
-// bounds, and the last bound for what is beyond all.
-func quantile(h *engine.Histogram, q float64) Maybe {
+// quantile estimates the quantile q of h in seconds, as Prometheus's
+// histogram_quantile does: it interpolates linearly within a bucket, and returns
+// the highest bound for the bucket beyond it. It returns none if h is empty.
+func quantile(h *record.Histogram, q float64) Maybe {
 	var total uint64
 	for _, n := range h.Counts {
 		total += n
@@ -223,7 +236,7 @@ func quantile(h *engine.Histogram, q float64) Maybe {
 	if total == 0 {
 		return None()
 	}
-	bounds := engine.ShortBounds()
+	bounds := record.ShortBounds()
 	rank, below := q*float64(total), 0.0
 	for i, bound := range bounds {
 		n := float64(h.Counts[i])

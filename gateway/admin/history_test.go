@@ -8,14 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 )
 
-// grown is a tally some steps on: each step two connections are accepted, one
-// refused, and 10 bytes go in and 30 out.
-func grown(name string, steps int) *engine.ForwardTally {
-	t := &engine.ForwardTally{Name: name, Active: steps}
+// tallyAfter returns the tally after a number of steps. Each step accepts two
+// connections, refuses one, and forwards 10 bytes in and 30 out.
+func tallyAfter(name string, steps int) *record.ForwardTally {
+	t := &record.ForwardTally{Name: name, Active: steps}
 	n := uint64(steps)
 	t.Accepted, t.Bytes = 2*n, [2]uint64{10 * n, 30 * n}
 	t.Closed[record.Untrusted][record.Trust] = n
@@ -25,15 +24,15 @@ func grown(name string, steps int) *engine.ForwardTally {
 }
 
 func TestHistory(t *testing.T) {
-	var m memory
-	if h, r := m.history(""), m.rates(""); len(h.Active) != 0 || r.AcceptedPerSecond != 0 || !r.ConnectP99.IsNone() {
-		t.Errorf("at first: %+v, %+v", h, r)
+	var all recorder
+	if h, r := all.history(""), all.rates(""); len(h.Active) != 0 || r.AcceptedPerSecond != 0 || !r.ConnectP99.IsNone() {
+		t.Errorf("empty: %+v, %+v", h, r)
 	}
 	for i := range 100 {
-		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i), grown("b", 2*i)})
+		all.add(noon.Add(time.Duration(i)*sampleEvery), []*record.ForwardTally{tallyAfter("a", i), tallyAfter("b", 2*i)})
 	}
 	for name, factor := range map[string]float64{"a": 1, "b": 2, "": 3} {
-		h, r := m.history(name), m.rates(name)
+		h, r := all.history(name), all.rates(name)
 		for what, list := range map[string]struct {
 			got  []float64
 			want float64
@@ -41,23 +40,24 @@ func TestHistory(t *testing.T) {
 			"accepted": {h.AcceptedPerSecond, 0.4}, "refused": {h.RefusedPerSecond, 0.2},
 			"bytes in": {h.BytesInPerSecond, 2}, "bytes out": {h.BytesOutPerSecond, 6},
 		} {
-			if want := slices.Repeat([]float64{list.want * factor}, samplesKept); !about(list.got, want) {
+			if want := slices.Repeat([]float64{list.want * factor}, stepsKept); !about(list.got, want) {
 				t.Errorf("%q %s: %v; want %v", name, what, list.got, want)
 			}
 		}
-		if n := len(h.Active); n != samplesKept || h.Active[n-1] != 99*factor || h.Active[0] != 40*factor {
+		if n := len(h.Active); n != stepsKept || h.Active[n-1] != 99*factor || h.Active[0] != 40*factor {
 			t.Errorf("%q active: %v", name, h.Active)
 		}
 		if !about([]float64{r.AcceptedPerSecond, r.RefusedPerSecond, r.BytesInPerSecond, r.BytesOutPerSecond},
 			[]float64{0.4 * factor, 0.2 * factor, 2 * factor, 6 * factor}) {
 			t.Errorf("%q rates: %+v", name, r)
 		}
-		if p := float64(r.ConnectP50); p < 0.0005 || p > 0.001 || !r.HeaderP99.IsNone() || len(h.ConnectP50) != samplesKept || len(h.HeaderP99) != samplesKept {
+		if p := float64(r.ConnectP50); p < 0.0005 || p > 0.001 || !r.HeaderP99.IsNone() ||
+			len(h.ConnectP50) != stepsKept || len(h.HeaderP99) != stepsKept {
 			t.Errorf("%q latencies: %+v", name, r)
 		}
 	}
-	if h := m.history("nobody"); len(h.Active) != 0 {
-		t.Errorf("of a forward that there is not: %+v", h)
+	if h := all.history("none"); len(h.Active) != 0 {
+		t.Errorf("history of an unknown forward: %+v", h)
 	}
 }
 
@@ -65,23 +65,23 @@ func about(got, want []float64) bool {
 	return slices.EqualFunc(got, want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 })
 }
 
-// The rates are of the last ten seconds, not of the mean since the start.
-func TestRatesAreOfNow(t *testing.T) {
-	var m memory
+// Rates are means over the last ten seconds, not since the start.
+func TestRatesAreCurrent(t *testing.T) {
+	var all recorder
 	for i := range 20 {
-		m.add(noon.Add(time.Duration(i)*sampleEvery), []*engine.ForwardTally{grown("a", i*i)})
+		all.add(noon.Add(time.Duration(i)*sampleEvery), []*record.ForwardTally{tallyAfter("a", i*i)})
 	}
-	if r := m.rates("a"); !about([]float64{r.AcceptedPerSecond}, []float64{float64(2*(19*19-17*17)) / 10}) {
+	if r := all.rates("a"); !about([]float64{r.AcceptedPerSecond}, []float64{float64(2*(19*19-17*17)) / 10}) {
 		t.Errorf("rates: %+v", r)
 	}
 }
 
-// A quantile lies in the bucket in which the naive one is.
-func TestQuantileMatchesTwin(t *testing.T) {
+// A quantile lies in the bucket of the exact quantile of the sorted values.
+func TestQuantileAgainstSort(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	bounds := engine.ShortBounds()
+	bounds := record.ShortBounds()
 	for range 300 {
-		var h engine.Histogram
+		var h record.Histogram
 		all := make([]time.Duration, 1+r.IntN(100))
 		for i := range all {
 			all[i] = time.Duration(math.Pow(10, r.Float64()*6)) * time.Microsecond
@@ -101,8 +101,8 @@ func TestQuantileMatchesTwin(t *testing.T) {
 			}
 		}
 	}
-	if !quantile(&engine.Histogram{}, 0.5).IsNone() {
-		t.Error("of nothing there is a quantile")
+	if !quantile(&record.Histogram{}, 0.5).IsNone() {
+		t.Error("an empty histogram has a quantile")
 	}
 }
 

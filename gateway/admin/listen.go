@@ -11,20 +11,20 @@ import (
 	"syscall"
 )
 
-// socketMode is that of a unix socket: its owner alone may connect.
+// socketMode is the file mode of a unix socket: only the owner may connect.
 const socketMode = 0o600
 
-// maxConnections is how many connections an endpoint serves at once; the next
-// ones wait.
+// maxConnections is how many connections an endpoint serves at a time. Further
+// ones wait in the kernel's queue.
 const maxConnections = 16
 
-// Descriptors is how many file descriptors an endpoint may hold: they must be
-// kept back from the data path.
+// Descriptors is how many file descriptors an endpoint may hold: connections, the
+// listener, and one for the accept in progress. The gateway reserves them.
 const Descriptors = maxConnections + 2
 
-// Listen opens the listener of an endpoint. A unix socket is there with mode
-// 0600 or not at all; one that a crash left behind is replaced, one on which
-// somebody listens is not. The error is a [*ListenError].
+// Listen opens the listener of an endpoint. The file of a unix socket has mode
+// 0600 from the moment it exists. Listen replaces a socket that a crash left
+// behind, but not one that a process listens on. The error is a [*ListenError].
 func Listen(a Address) (net.Listener, error) {
 	l, err := listen(a)
 	if errors.Is(err, syscall.EADDRINUSE) && isStale(a.Path) && os.Remove(a.Path) == nil {
@@ -36,7 +36,7 @@ func Listen(a Address) (net.Listener, error) {
 	return l, nil
 }
 
-// AddressOf returns where a listener is bound.
+// AddressOf returns the address that a listener is bound to.
 func AddressOf(l net.Listener) Address {
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok {
 		return Address{TCP: tcp.AddrPort()}
@@ -54,16 +54,15 @@ func listen(a Address) (net.Listener, error) {
 	return config.Listen(context.Background(), network, address)
 }
 
-// restrict sets the mode of a socket that is not bound yet, which the file gets
-// with its name (unix_bind in net/unix/af_unix.c): it is never there with
-// another.
+// restrict sets the mode of a socket before bind, which creates the file with that
+// mode (unix_bind in net/unix/af_unix.c). The file never has another mode.
 func restrict(_, _ string, raw syscall.RawConn) error {
-	var failed error
-	err := raw.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), socketMode) })
-	return errors.Join(err, os.NewSyscallError("fchmod", failed))
+	var chmodErr error
+	err := raw.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), socketMode) })
+	return errors.Join(err, os.NewSyscallError("fchmod", chmodErr))
 }
 
-// isStale reports whether path is a socket on which nobody listens.
+// isStale reports whether path is a socket that no process listens on.
 func isStale(path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
@@ -76,18 +75,18 @@ func isStale(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// ListenError says why the listener of an endpoint could not be opened.
+// ListenError means that the listener of an endpoint could not be opened.
 type ListenError struct {
 	Address Address
 	Err     error
 }
 
+// Error names the address once, and the cause.
 func (e *ListenError) Error() string {
 	return fmt.Sprintf("open the admin endpoint on %s: %v", e.Address, cause(e.Err))
 }
 
-// cause returns what is behind an error of package net, whose words name the
-// address once more.
+// cause unwraps an error of package net, whose text would repeat the address.
 func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -96,68 +95,68 @@ func cause(err error) error {
 	return err
 }
 
-// Unwrap returns the error behind it.
+// Unwrap returns the cause.
 func (e *ListenError) Unwrap() error { return e.Err }
 
-// Hint returns what may mend it, or "".
+// Hint says how to fix it, or is empty.
 func (e *ListenError) Hint() string {
 	isPath := e.Address.Path != "" && !strings.HasPrefix(e.Address.Path, "@")
 	switch {
 	case errors.Is(e.Err, syscall.EADDRINUSE) && isPath:
 		return "another program listens there, or the file is not a socket: see ss -lxp"
 	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "another program listens there: see ss -ltnp"
+		return "another socket has the port, listening or connected: see ss -tanp"
 	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
-		return "the address is not one of this host's: see ip address"
+		return "the address is not assigned to this host: see ip address"
 	case isPath && (errors.Is(e.Err, syscall.EACCES) || errors.Is(e.Err, syscall.ENOENT)):
-		return "the directory must be there and writable"
+		return "the directory must exist and be writable"
 	}
 	return ""
 }
 
-// narrow is a listener of which at most so many connections are open at once as
-// its channel has room for.
-type narrow struct {
+// limitListener is a listener with a limit on the number of open connections.
+type limitListener struct {
 	net.Listener
-	open   chan struct{}
+	open   chan struct{} // one value per open connection
 	closed chan struct{}
 	once   sync.Once
 }
 
-func newNarrow(l net.Listener, most int) *narrow {
-	return &narrow{Listener: l, open: make(chan struct{}, most), closed: make(chan struct{})}
+func newLimitListener(l net.Listener, limit int) *limitListener {
+	return &limitListener{Listener: l, open: make(chan struct{}, limit), closed: make(chan struct{})}
 }
 
-// Accept waits until there is room for a connection, and for one.
-func (n *narrow) Accept() (net.Conn, error) {
+// Accept waits until the number of open connections is below the limit, and then
+// for a connection.
+func (l *limitListener) Accept() (net.Conn, error) {
 	select {
-	case n.open <- struct{}{}:
-	case <-n.closed:
+	case l.open <- struct{}{}:
+	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := n.Listener.Accept()
+	c, err := l.Listener.Accept()
 	if err != nil {
-		<-n.open
+		<-l.open
 		return nil, err
 	}
-	return &counted{Conn: c, leave: func() { <-n.open }}, nil
+	return &limitConn{Conn: c, release: func() { <-l.open }}, nil
 }
 
-// Close closes the listener.
-func (n *narrow) Close() error {
-	n.once.Do(func() { close(n.closed) })
-	return n.Listener.Close()
+// Close closes the listener. It does not close connections.
+func (l *limitListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
 }
 
-// counted is a connection that makes room when it is closed.
-type counted struct {
+// limitConn is a connection of a limitListener.
+type limitConn struct {
 	net.Conn
-	leave func()
-	once  sync.Once
+	release func()
+	once    sync.Once
 }
 
 // Close closes the connection.
-func (c *counted) Close() error {
-	c.once.Do(c.leave)
+func (c *limitConn) Close() error {
+	c.once.Do(c.release)
 	return c.Conn.Close()
 }

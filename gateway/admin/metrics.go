@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,84 +12,103 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
-// registry returns the metrics of an endpoint: the gateway's own, and those
-// that every Go program and process has.
+// maxScrapes is how many scrapes run at a time. A further one is answered with
+// status 503.
+const maxScrapes = 2
+
+// registry returns the metrics of an endpoint: the gateway's own, and those of the
+// Go runtime and the process.
 func (s *Server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	r.MustRegister(collector{s}, collectors.NewGoCollector(), process)
 	return r
 }
 
-// metrics answers a scrape. Two at once are enough; a third waits for neither.
+// metrics returns the handler of GET /metrics.
 func (s *Server) metrics() http.Handler {
 	return promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
 		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: 2,
+		MaxRequestsInFlight: maxScrapes,
 	})
 }
 
-// metric describes one metric; its name goes without the prefix.
+// metric describes a metric; name is without the prefix "unproxy_".
 func metric(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("unproxy_"+name, help, labels, nil)
 }
 
-// The metrics. Connections are counted by forward, never by address: addresses
-// are chosen by strangers, and there is no end of them.
+// The metrics. Labels hold forwards but never addresses: strangers choose those,
+// and their number is unlimited.
 var (
-	descBuildInfo = metric("build_info", "Which program this is; always 1.", "version", "revision", "goversion")
-	descReady     = metric("ready", "Whether new connections are welcome: what /readyz says.")
-	descDraining  = metric("draining", "Whether the gateway was told to stop and lets connections finish.")
+	descBuildInfo = metric("build_info", "The program's version; always 1.", "version", "revision", "goversion")
+	descReady     = metric("ready", "1 if the gateway is ready for new connections, as /readyz says, else 0.")
+	descDraining  = metric("draining", "1 while the gateway drains, else 0.")
 
-	descAccepted  = metric("connections_accepted_total", "Connections accepted.", "forward")
-	descActive    = metric("connections_active", "Connections that have not ended.", "forward")
-	descClosed    = metric("connections_closed_total", "Connections that ended, by how and in which phase.", "forward", "outcome", "phase")
-	descLimit     = metric("connections_limit", "Connections, of all forwards together, at which new ones wait in the kernel's queue; 0 is no limit.")
-	descWaiting   = metric("connections_waiting", "Connections that wait for their header, see --max-waiting.")
-	descPerLoop   = metric("loop_connections", "Connections that an event loop serves.", "loop")
-	descHeaders   = metric("headers_total", "Whole PROXY headers that were read; of stacked ones the last.", "forward", "version", "command")
-	descBytes     = metric("transferred_bytes_total", "Bytes relayed without headers, in: from client to backend, out: back.", "forward", "direction")
-	descFallbacks = metric("source_port_fallbacks_total", "Transparent connections made from another port than the client's.", "forward")
+	descAccepted = metric("connections_accepted_total", "Connections accepted.", "forward")
+	descActive   = metric("connections_active", "Open connections.", "forward")
+	descClosed   = metric("connections_closed_total",
+		"Closed connections, by outcome and by the phase in which they ended.", "forward", "outcome", "phase")
+	descLimit = metric("connections_limit",
+		"Open connections of all forwards at which new ones wait in the kernel's queue; 0 is no limit.")
+	descWaiting = metric("connections_waiting", "Connections that wait for their header, see --max-waiting.")
+	descPerLoop = metric("loop_connections", "Open connections of an event loop.", "loop")
+	descHeaders = metric("headers_total",
+		"Complete PROXY headers; only the last of stacked headers counts.", "forward", "version", "command")
+	descBytes = metric("transferred_bytes_total",
+		"Payload forwarded, without headers; in: from client to backend, out: from backend to client.",
+		"forward", "direction")
+	descFallbacks = metric("source_port_fallbacks_total",
+		"Transparent connections from a port other than the client's.", "forward")
 
-	descHeaderTime  = metric("header_duration_seconds", "Time from accept to the header's last byte.", "forward")
-	descConnectTime = metric("backend_connect_duration_seconds", "Time from the header to the backend's acceptance.", "forward")
-	descDuration    = metric("connection_duration_seconds", "Time from accept to the end of a connection.", "forward")
+	descHeaderTime  = metric("header_duration_seconds", "Time from accept to the last byte of the header.", "forward")
+	descConnectTime = metric("backend_connect_duration_seconds",
+		"Time from the header until the backend accepted.", "forward")
+	descDuration = metric("connection_duration_seconds",
+		"Time from accept to the end of the connection.", "forward")
 
-	descTransparent  = metric("transparent", "Whether backends see the client's address.", "forward")
-	descTrustRules   = metric("trust_rules", "Rules that say which peers may name a client.", "forward")
-	descReloads      = metric("trust_reloads_total", "Times that the lists of addresses were read anew; after a failure the old ones stay.", "result")
-	descReloaded     = metric("trust_last_reload_success_timestamp_seconds", "When that succeeded last; 0 is never.")
-	descLinesDropped = metric("log_lines_dropped_total", "Lines of the log that were lost because the writer was too slow or failed.")
+	descTransparent = metric("transparent", "1 if backends see the client's address, else 0.", "forward")
+	descTrustRules  = metric("trust_rules", "Rules that say which peers are trusted.", "forward")
+	descReloads     = metric("trust_reloads_total",
+		"Reloads of the address lists; after a failure the previous lists stay in force.", "result")
+	descReloaded = metric("trust_last_reload_success_timestamp_seconds",
+		"Unix time of the last successful reload; 0 if there was none.")
+	descLinesDropped = metric("log_lines_dropped_total",
+		"Log lines lost because the writer was too slow or failed.")
 )
 
-// collector reads the gateway when it is scraped.
+// collector reads the gateway's counters when it is scraped.
 type collector struct{ *Server }
 
-// Describe describes all metrics.
+// Describe implements [prometheus.Collector].
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descBuildInfo, descReady, descDraining, descAccepted, descActive, descClosed, descLimit, descPerLoop, descHeaders, descBytes, descFallbacks,
-		descHeaderTime, descConnectTime, descDuration, descTransparent, descTrustRules, descReloads, descReloaded, descWaiting, descLinesDropped,
-		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit, descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
+		descBuildInfo, descReady, descDraining,
+		descAccepted, descActive, descClosed, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
+		descHeaderTime, descConnectTime, descDuration,
+		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
+		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
+		descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
 	} {
 		to <- d
 	}
 }
 
-// Collect reads all metrics. Those of connections are missing until there is a
-// gateway. A loop that does not answer makes the scrape fail, which Prometheus
-// shows as a target that is down.
+// Collect implements [prometheus.Collector]. The metrics of connections are absent
+// until a gateway is attached. If an event loop does not answer, the scrape fails,
+// and Prometheus shows the target as down.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	e := emitter(to)
 	v := c.config.Version
 	e.gauge(descBuildInfo, 1, v.Version, v.Revision, v.Go)
 	reasons := c.config.Readiness.Reasons()
-	e.gauge(descReady, truth(len(reasons) == 0))
-	e.gauge(descDraining, truth(isDraining(reasons)))
+	e.gauge(descReady, zeroOrOne(len(reasons) == 0))
+	e.gauge(descDraining, zeroOrOne(isDraining(reasons)))
 	if c.config.LogDropped != nil {
 		e.counter(descLinesDropped, c.config.LogDropped())
 	}
@@ -97,9 +117,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	c.collectForwards(e)
-	if c.ofDatagrams() {
-		counted := g.Datagrams()
-		e.datagrams(&counted, c.config.Gateway.MaxFlows)
+	if c.hasDatagrams() {
+		datagrams := g.Datagrams()
+		e.datagrams(&datagrams, c.config.Gateway.MaxFlows)
 	}
 	collectReloads(e, g.Reloads())
 	counters := g.Counters()
@@ -107,7 +127,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for i, n := range counters.PerLoop {
 		e.gauge(descPerLoop, float64(n), strconv.Itoa(i))
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), askTime, errStuck)
+	ctx, cancel := loopContext(context.Background())
 	defer cancel()
 	tallies, err := g.Tallies(ctx)
 	if err != nil {
@@ -119,7 +139,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-func collectReloads(e emitter, r gateway.ReloadState) {
+func collectReloads(e emitter, r config.ReloadState) {
 	e.counter(descReloads, r.Succeeded, "success")
 	e.counter(descReloads, r.Failed, "failure")
 	last := 0.0
@@ -129,7 +149,7 @@ func collectReloads(e emitter, r gateway.ReloadState) {
 	e.gauge(descReloaded, last)
 }
 
-// collectForwards emits what the configuration says.
+// collectForwards emits the metrics that depend on the configuration alone.
 func (c collector) collectForwards(e emitter) {
 	e.gauge(descLimit, float64(c.config.Gateway.MaxConnections))
 	seen := map[string]bool{}
@@ -139,16 +159,16 @@ func (c collector) collectForwards(e emitter) {
 			continue
 		}
 		seen[name] = true
-		e.gauge(descTransparent, truth(f.Transparent), name)
+		e.gauge(descTransparent, zeroOrOne(f.Transparent), name)
 		e.gauge(descTrustRules, float64(len(rulesOf(f))), name)
 	}
 }
 
-// byName adds the tallies of forwards that have the same name together: two of
-// them that listen on port 0, say. The order is that of the first ones.
-func byName(all []engine.ForwardTally) []*engine.ForwardTally {
-	var merged []*engine.ForwardTally
-	index := map[string]*engine.ForwardTally{}
+// byName merges the tallies of forwards with the same name, for example of two that
+// listen on port 0. The order is that of the first of each name. It modifies all.
+func byName(all []record.ForwardTally) []*record.ForwardTally {
+	var merged []*record.ForwardTally
+	index := map[string]*record.ForwardTally{}
 	for i := range all {
 		t := &all[i]
 		t.Name = label(t.Name)
@@ -163,26 +183,22 @@ func byName(all []engine.ForwardTally) []*engine.ForwardTally {
 	return merged
 }
 
-// label makes a name fit to be a label's value, which must be UTF-8.
+// label returns a name as the value of a label, which must be valid UTF-8.
 func label(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
-func isDraining(reasons []gateway.NotReady) bool {
-	for _, r := range reasons {
-		if r.Reason == gateway.NotReadyDraining {
-			return true
-		}
-	}
-	return false
+func isDraining(reasons []readiness.Reason) bool {
+	return slices.ContainsFunc(reasons, func(r readiness.Reason) bool { return r.Word == readiness.Draining })
 }
 
-func truth(b bool) float64 {
+// zeroOrOne returns the value of a gauge for a condition.
+func zeroOrOne(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// emitter takes metrics.
+// emitter sends the metrics of one scrape.
 type emitter chan<- prometheus.Metric
 
 func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
@@ -193,7 +209,7 @@ func (e emitter) counter(d *prometheus.Desc, n uint64, labels ...string) {
 	e <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 }
 
-func (e emitter) histogram(d *prometheus.Desc, h *engine.Histogram, bounds []time.Duration, labels ...string) {
+func (e emitter) histogram(d *prometheus.Desc, h *record.Histogram, bounds []time.Duration, labels ...string) {
 	buckets := make(map[float64]uint64, len(bounds))
 	count := uint64(0)
 	for i, n := range h.Counts {
@@ -205,10 +221,10 @@ func (e emitter) histogram(d *prometheus.Desc, h *engine.Histogram, bounds []tim
 	e <- prometheus.MustNewConstHistogram(d, count, h.Seconds, buckets, labels...)
 }
 
-// tally emits what was counted of a forward. Every outcome is there from the
-// start, in the phases in which it is possible: a rate over a series that
-// appears with its first event misses that event.
-func (e emitter) tally(t *engine.ForwardTally) {
+// tally emits the counters of a forward. Every possible pair of outcome and phase
+// has a series from the start, because a rate over a series that appears with its
+// first event misses that event.
+func (e emitter) tally(t *record.ForwardTally) {
 	e.counter(descAccepted, t.Accepted, t.Name)
 	e.gauge(descActive, float64(t.Active), t.Name)
 	for _, o := range record.Outcomes() {
@@ -219,13 +235,13 @@ func (e emitter) tally(t *engine.ForwardTally) {
 			}
 		}
 	}
-	for kind := range engine.NumHeaderKinds {
+	for kind := range record.NumHeaderKinds {
 		e.counter(descHeaders, t.Headers[kind], t.Name, kind.Version(), kind.Command())
 	}
-	e.counter(descBytes, t.Bytes[engine.In], t.Name, "in")
-	e.counter(descBytes, t.Bytes[engine.Out], t.Name, "out")
+	e.counter(descBytes, t.Bytes[record.In], t.Name, "in")
+	e.counter(descBytes, t.Bytes[record.Out], t.Name, "out")
 	e.counter(descFallbacks, t.PortFallbacks, t.Name)
-	e.histogram(descHeaderTime, &t.HeaderTime, engine.ShortBounds(), t.Name)
-	e.histogram(descConnectTime, &t.ConnectTime, engine.ShortBounds(), t.Name)
-	e.histogram(descDuration, &t.Duration, engine.LongBounds(), t.Name)
+	e.histogram(descHeaderTime, &t.HeaderTime, record.ShortBounds(), t.Name)
+	e.histogram(descConnectTime, &t.ConnectTime, record.ShortBounds(), t.Name)
+	e.histogram(descDuration, &t.Duration, record.LongBounds(), t.Name)
 }

@@ -2,13 +2,14 @@ package admin
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -18,7 +19,7 @@ func scrape(s *Server) (code int, text string) {
 	return w.Code, w.Body.String()
 }
 
-// The names follow Prometheus's rules (its naming guide, as promlint has it).
+// Names and help texts follow Prometheus's naming guide, which promlint checks.
 func TestMetricsLint(t *testing.T) {
 	s, _ := busy()
 	problems, err := testutil.GatherAndLint(s.registry())
@@ -47,7 +48,7 @@ func TestMetrics(t *testing.T) {
 		`unproxy_loop_connections{loop="0"} 2`,
 		`unproxy_loop_connections{loop="1"} 1`,
 		`unproxy_connections_accepted_total{forward=":8443"} 10`,
-		`unproxy_connections_accepted_total{forward="127.0.0.1:0"} 50`, // two of that name
+		`unproxy_connections_accepted_total{forward="127.0.0.1:0"} 50`, // two forwards
 		`unproxy_connections_active{forward="127.0.0.1:0"} 2`,
 		`unproxy_connections_closed_total{forward=":8443",outcome="ok",phase="relay"} 1`,
 		`unproxy_connections_closed_total{forward=":8443",outcome="not_proxy",phase="header"} 0`,
@@ -76,61 +77,70 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	if !strings.Contains(text, "\ngo_goroutines ") || !strings.Contains(text, "\nprocess_open_fds ") {
-		t.Error("the metrics of Go and of the process are missing")
+		t.Error("the metrics of the Go runtime or of the process are missing")
 	}
 }
 
-// Every outcome has its series before it has happened.
-func TestEveryOutcomeIsThereFromTheStart(t *testing.T) {
+// Every possible outcome has a series from the start.
+func TestSeriesOfAllOutcomes(t *testing.T) {
 	s, _ := busy()
 	_, text := scrape(s)
 	for _, o := range record.Outcomes() {
 		found := false
 		for p := range record.NumPhases {
-			series := `unproxy_connections_closed_total{forward=":8443",outcome="` + o.String() + `",phase="` + record.Phase(p).String() + `"} `
+			phase := record.Phase(p)
+			series := fmt.Sprintf(`unproxy_connections_closed_total{forward=":8443",outcome="%v",phase="%v"} `, o, phase)
 			has := strings.Contains(text, series)
 			found = found || has
-			if has != o.Possible(record.Phase(p)) {
-				t.Errorf("%s: %v", series, has)
+			if has != o.Possible(phase) {
+				t.Errorf("%s: present %v, want %v", series, has, o.Possible(phase))
 			}
 		}
 		if !found {
-			t.Errorf("there is no series of %v", o)
+			t.Errorf("no series for %v", o)
 		}
 	}
 }
 
-// What the table of phases does not foresee is counted all the same.
-func TestUnforeseenPhase(t *testing.T) {
+// A pair of outcome and phase that the table calls impossible is still counted.
+func TestUnexpectedPhase(t *testing.T) {
+	if record.Empty.Possible(record.Relay) {
+		t.Fatal("the pair is possible")
+	}
 	s, g := busy()
-	g.tallies[0].Closed[record.Untrusted][record.Relay] = 9
-	if _, text := scrape(s); !strings.Contains(text, `{forward=":8443",outcome="untrusted",phase="relay"} 9`) {
-		t.Error("it is not counted")
+	g.tallies[0].Closed[record.Empty][record.Relay] = 9
+	if _, text := scrape(s); !strings.Contains(text, `{forward=":8443",outcome="empty",phase="relay"} 9`) {
+		t.Error("the connections are not counted")
 	}
 }
 
-func TestMetricsBeforeTheGateway(t *testing.T) {
+func TestMetricsBeforeAttach(t *testing.T) {
 	c := quiet()
-	c.Readiness.Set(gateway.NotReadyStarting, "")
-	c.Readiness.Set(gateway.NotReadyDraining, "")
+	c.Readiness.Set(readiness.Starting, "")
+	c.Readiness.Set(readiness.Draining, "")
 	code, text := scrape(newServer(c, nearby))
-	if code != http.StatusOK || !strings.Contains(text, "\nunproxy_ready 0\n") || !strings.Contains(text, "\nunproxy_draining 1\n") {
-		t.Errorf("%d %.300s", code, text)
+	if code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	for _, line := range []string{"unproxy_ready 0", "unproxy_draining 1"} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
 	}
 }
 
-// A loop that does not answer makes the scrape fail: half of the counters would
-// look like a fall.
-func TestMetricsOfAStuckLoop(t *testing.T) {
+// If an event loop is stalled, the scrape fails: without its counters, the totals
+// would appear to decrease.
+func TestMetricsOfAStalledLoop(t *testing.T) {
 	s, g := busy()
-	g.err = errors.New("stuck")
-	if code, text := scrape(s); code != http.StatusInternalServerError || !strings.Contains(text, "stuck") {
+	g.err = errors.New("stalled")
+	if code, text := scrape(s); code != http.StatusInternalServerError || !strings.Contains(text, "stalled") {
 		t.Errorf("%d %.300s", code, text)
 	}
 }
 
-// A path in a forward's name may be of any bytes; a label may not.
-func TestForwardThatIsNotUTF8(t *testing.T) {
+// A path in a forward's name may hold any bytes, but a label must be UTF-8.
+func TestForwardNotUTF8(t *testing.T) {
 	s, g := busy()
 	g.tallies[0].Name = "unix:/run/\xff"
 	if code, text := scrape(s); code != http.StatusOK || !strings.Contains(text, "{forward=\"unix:/run/\uFFFD\"}") {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The page consists of files of the endpoint, and each says what it may do.
+// All files of the page are served, with their content type and the policy.
 func TestPage(t *testing.T) {
 	s := newServer(quiet(), nearby)
 	document := ask(s, "GET", "/")
@@ -28,7 +28,7 @@ func TestPage(t *testing.T) {
 		}
 	}
 	if len(wanted) < 8 {
-		t.Errorf("the page has only %v", wanted)
+		t.Errorf("the page has only the files %v", wanted)
 	}
 	for path, kind := range wanted {
 		w := ask(s, "GET", path)
@@ -36,7 +36,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s: %d %s, %d bytes", path, w.Code, w.Header().Get("Content-Type"), w.Body.Len())
 		}
 		policy := strings.Split(w.Header().Get("Content-Security-Policy"), "; ")
-		for _, directive := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"} {
+		for _, directive := range []string{
+			"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'",
+			"frame-ancestors 'none'", "require-trusted-types-for 'script'",
+		} {
 			if !slices.Contains(policy, directive) {
 				t.Errorf("%s: the policy %q lacks %q", path, policy, directive)
 			}
@@ -52,10 +55,11 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// Nothing on the page can turn text into markup, and nothing is of elsewhere.
-func TestPageIsPlain(t *testing.T) {
-	forbidden := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|https?://|//[a-z]+\.`)
-	names := regexp.MustCompile(`http://www\.w3\.org/2000/svg`) // which names a language, and is not fetched
+// No file of the page turns text into markup or refers to another host.
+func TestPageIsSelfContained(t *testing.T) {
+	forbidden := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|` +
+		`\beval\b|new Function|https?://|//[a-z]+\.`)
+	namespace := regexp.MustCompile(`http://www\.w3\.org/2000/svg`) // a name, never fetched
 	files, err := page.ReadDir("page")
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +69,7 @@ func TestPageIsPlain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := forbidden.Find(names.ReplaceAll(content, nil)); found != nil {
+		if found := forbidden.Find(namespace.ReplaceAll(content, nil)); found != nil {
 			t.Errorf("%s has %q", f.Name(), found)
 		}
 	}

@@ -11,19 +11,19 @@ import (
 	"unproxy/gateway/record"
 )
 
-// refusalsKept is how many groups of refusals are remembered of each outcome.
+// refusalsKept is how many groups of refusals are kept for each outcome.
 const refusalsKept = 32
 
-// Refusals remembers who was refused lately, and why: one group for each peer,
-// forward and reason. There is room for a few groups of each outcome, so that
-// the rare ones are still there when a common one floods. Its methods may be
+// Refusals keeps the latest refused connections, grouped by peer, forward and
+// reason. Each outcome has room for a few groups of its own, so that a flood of
+// one outcome does not displace rare ones. Its memory is fixed. Its methods may be
 // called from any goroutine.
 type Refusals struct {
-	now func() time.Time
-	of  [record.NumOutcomes]refusalRing
+	now       func() time.Time
+	byOutcome [record.NumOutcomes]refusalRing
 }
 
-// NewRefusals returns an empty memory; now is the clock, nil is [time.Now].
+// NewRefusals returns an empty Refusals. now is the clock; nil means [time.Now].
 func NewRefusals(now func() time.Time) *Refusals {
 	if now == nil {
 		now = time.Now
@@ -31,7 +31,7 @@ func NewRefusals(now func() time.Time) *Refusals {
 	return &Refusals{now: now}
 }
 
-// refusalRing is the memory of one outcome.
+// refusalRing keeps the groups of one outcome. The lock guards groups and used.
 type refusalRing struct {
 	sync.Mutex
 	groups [refusalsKept]refusalGroup
@@ -39,26 +39,28 @@ type refusalRing struct {
 	missed atomic.Uint64
 }
 
-// refusalGroup is what is remembered of one group.
+// refusalGroup is a number of refusals of one peer on one forward for one reason.
 type refusalGroup struct {
 	peer            netip.Addr
 	forward, reason string
-	action          string // of the last one
 	count           uint64
 	first, last     time.Time
-	client          netip.AddrPort // of the last one
-	sample          [32]byte       // likewise
-	sampled         int
+
+	// These are of the last connection.
+	action  string
+	client  netip.AddrPort
+	sample  [record.MaxSample]byte
+	sampled int // bytes of sample
 }
 
-// Note takes a finished connection in. It is for event loops: it keeps nothing
-// of c, does not allocate, and does not wait. If another loop is noting the
-// same outcome just then, the connection is only counted as missed.
+// Note adds a finished connection, if it was refused. It is made for event loops:
+// it does not retain c, allocate or block. If another loop adds a connection with
+// the same outcome at that moment, the connection is only counted as missed.
 func (r *Refusals) Note(c *record.Connection) {
 	if !c.Outcome.Refused() {
 		return
 	}
-	ring := &r.of[c.Outcome]
+	ring := &r.byOutcome[c.Outcome]
 	if !ring.TryLock() {
 		ring.missed.Add(1)
 		return
@@ -67,7 +69,8 @@ func (r *Refusals) Note(c *record.Connection) {
 	ring.Unlock()
 }
 
-// note takes a connection in; the oldest group makes room for a new one.
+// note adds a connection to its group. A new group replaces the oldest one if there
+// is no room.
 func (r *refusalRing) note(c *record.Connection, now time.Time) {
 	peer := c.Peer.Addr()
 	oldest := 0
@@ -96,35 +99,36 @@ func (g *refusalGroup) add(c *record.Connection, now time.Time) {
 	g.sampled = copy(g.sample[:], c.Sample)
 }
 
-// Refusal is one group of connections that were refused for the same reason.
+// Refusal is a group of connections of one peer that were refused for the same
+// reason.
 type Refusal struct {
-	// Peer is an address, or "unix".
+	// Peer is an address, or "unix" for a peer on a unix socket.
 	Peer    string `json:"peer"`
 	Forward string `json:"forward"` // the listener, as in the log
 	Outcome string `json:"outcome"`
 	Reason  string `json:"reason,omitempty"`
-	// Client is whom the last of them named.
+	// Client is the client that the last header named, if any.
 	Client string `json:"client,omitempty"`
-	// Count is how many there were from First to Last.
+	// Count is the number of connections from First to Last.
 	Count uint64    `json:"count"`
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	// Meaning and Remedy are the outcome's, see docs/outcomes.md.
+	// Meaning and Hint are those of the outcome, see docs/outcomes.md.
 	Meaning string `json:"meaning"`
-	Remedy  string `json:"remedy"`
-	// Action is a command that mends it, where one is known.
+	Hint    string `json:"remedy"`
+	// Action is a shell command that fixes the cause, if one is known.
 	Action string `json:"action,omitempty"`
-	// Sample is the beginning of the last refused header, quoted. It may be a
-	// user's data.
+	// Sample is the beginning of the last refused header, quoted. It may hold
+	// user data.
 	Sample string `json:"sample,omitempty"`
 }
 
-// List returns what is remembered, the latest first, and how many connections
-// were missed.
+// List returns all groups, the latest first, and the number of connections that
+// were missed. The caller owns the slice.
 func (r *Refusals) List() (all []Refusal, missed uint64) {
 	all = []Refusal{}
 	for _, o := range record.Outcomes() {
-		ring := &r.of[o]
+		ring := &r.byOutcome[o]
 		missed += ring.missed.Load()
 		ring.Lock()
 		for i := range ring.groups[:ring.used] {
@@ -139,7 +143,7 @@ func (r *Refusals) List() (all []Refusal, missed uint64) {
 func (g *refusalGroup) refusal(o record.Outcome) Refusal {
 	r := Refusal{
 		Peer: "unix", Forward: g.forward, Outcome: o.String(), Reason: g.reason, Client: text(g.client),
-		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Remedy: o.Remedy(), Action: g.action,
+		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Hint: o.Hint(), Action: g.action,
 	}
 	if g.peer.IsValid() {
 		r.Peer = g.peer.String()
@@ -150,7 +154,7 @@ func (g *refusalGroup) refusal(o record.Outcome) Refusal {
 	return r
 }
 
-// text writes an address, "" for none.
+// text returns an address as text, or "" if it is invalid.
 func text(a netip.AddrPort) string {
 	if !a.IsValid() {
 		return ""

@@ -11,7 +11,7 @@ import (
 	"unproxy/integration_test/allocations"
 )
 
-// peer is the n-th load balancer.
+// peer returns the address of the n-th load balancer.
 func peer(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), uint16(1000+n))
 }
@@ -20,13 +20,14 @@ func TestRefusals(t *testing.T) {
 	clock := noon
 	r := NewRefusals(func() time.Time { clock = clock.Add(time.Second); return clock })
 	client := netip.MustParseAddrPort("203.0.113.9:4711")
+	otherPort := netip.AddrPortFrom(peer(1).Addr(), 9)
 	for _, c := range []record.Connection{
-		{Outcome: record.OK, Peer: peer(1)}, // none of our business
+		{Outcome: record.OK, Peer: peer(1)}, // not a refusal, like the next one
 		{Outcome: record.Reset, Peer: peer(1)},
 		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":25", Reason: "no PROXY signature", Sample: "GET / HTTP/1.1\r\n"},
 		{Outcome: record.NotProxy, Peer: peer(1), Forward: ":26", Reason: "no PROXY signature"},
 		{Outcome: record.BackendRefused, Peer: peer(2), Client: client, Action: "systemctl start db"},
-		{Outcome: record.NotProxy, Peer: netip.AddrPortFrom(peer(1).Addr(), 9), Forward: ":25", Reason: "no PROXY signature", Sample: "EHLO"},
+		{Outcome: record.NotProxy, Peer: otherPort, Forward: ":25", Reason: "no PROXY signature", Sample: "EHLO"},
 		{Outcome: record.Limit, Forward: "unix:/s"},
 	} {
 		r.Note(&c)
@@ -34,26 +35,30 @@ func TestRefusals(t *testing.T) {
 	at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
 	want := []Refusal{
 		{Peer: "unix", Forward: "unix:/s", Outcome: "limit", Count: 1, First: at(5), Last: at(5)},
-		{Peer: "10.0.0.1", Forward: ":25", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, First: at(1), Last: at(4), Sample: `"EHLO"`},
-		{Peer: "10.0.0.2", Outcome: "backend_refused", Action: "systemctl start db", Client: "203.0.113.9:4711", Count: 1, First: at(3), Last: at(3)},
-		{Peer: "10.0.0.1", Forward: ":26", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 1, First: at(2), Last: at(2)},
+		{Peer: "10.0.0.1", Forward: ":25", Outcome: "not_proxy", Reason: "no PROXY signature",
+			Count: 2, First: at(1), Last: at(4), Sample: `"EHLO"`},
+		{Peer: "10.0.0.2", Outcome: "backend_refused", Action: "systemctl start db",
+			Client: "203.0.113.9:4711", Count: 1, First: at(3), Last: at(3)},
+		{Peer: "10.0.0.1", Forward: ":26", Outcome: "not_proxy", Reason: "no PROXY signature",
+			Count: 1, First: at(2), Last: at(2)},
 	}
 	got, missed := r.List()
 	if len(got) != len(want) || missed != 0 {
-		t.Fatalf("listed %+v, missed %d", got, missed)
+		t.Fatalf("listed %+v, missed %d; want %d groups", got, missed, len(want))
 	}
 	for i := range want {
-		if got[i].Meaning == "" || got[i].Remedy == "" {
-			t.Errorf("%+v does not say what to do", got[i])
+		if got[i].Meaning == "" || got[i].Hint == "" {
+			t.Errorf("%+v has no meaning or no hint", got[i])
 		}
-		got[i].Meaning, got[i].Remedy = "", ""
+		got[i].Meaning, got[i].Hint = "", ""
 		if got[i] != want[i] {
 			t.Errorf("%d: %+v\nwant %+v", i, got[i], want[i])
 		}
 	}
 }
 
-// A flood of one kind leaves the others alone, and memory stays bounded.
+// A flood of one outcome displaces only groups of that outcome, and memory is
+// bounded.
 func TestFloodOfRefusals(t *testing.T) {
 	clock := noon
 	r := NewRefusals(func() time.Time { clock = clock.Add(time.Millisecond); return clock })
@@ -63,33 +68,35 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 	got, _ := r.List()
 	if len(got) != refusalsKept+1 {
-		t.Fatalf("%d groups are kept", len(got))
+		t.Fatalf("%d groups, want %d", len(got), refusalsKept+1)
 	}
 	if last := got[len(got)-1]; last.Outcome != "no_return_path" {
-		t.Errorf("the rare one has gone; the oldest is %+v", last)
+		t.Errorf("the rare outcome is lost; the oldest group is %+v", last)
 	}
 	for i, g := range got[:refusalsKept] {
 		if want := peer(9999 - i).Addr().String(); g.Peer != want {
-			t.Errorf("group %d is of %s; want %s", i, g.Peer, want)
+			t.Errorf("group %d has peer %s; want %s", i, g.Peer, want)
 		}
 	}
 }
 
-func TestNotingAllocatesNothing(t *testing.T) {
+func TestNoteDoesNotAllocate(t *testing.T) {
 	r := NewRefusals(nil)
 	const sample = "GET / HTTP/1.1\r\n"
 	i := 0
 	if n := allocations.PerRun(1000, func() {
 		i++
-		r.Note(&record.Connection{Outcome: record.NotProxy, Peer: peer(i % 100), Reason: "no PROXY signature", Sample: sample})
+		r.Note(&record.Connection{
+			Outcome: record.NotProxy, Peer: peer(i % 100), Reason: "no PROXY signature", Sample: sample,
+		})
 		r.Note(&record.Connection{Outcome: record.OK})
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("%v allocations, want 0", n)
 	}
 }
 
-// Whatever is noted at the same time is counted in one way or the other.
-func TestNotingConcurrently(t *testing.T) {
+// Connections noted concurrently are counted in a group or as missed.
+func TestNoteConcurrently(t *testing.T) {
 	r := NewRefusals(nil)
 	var all sync.WaitGroup
 	const each = 2000
@@ -111,12 +118,12 @@ func TestNotingConcurrently(t *testing.T) {
 		counted += g.Count
 	}
 	if counted != 4*each {
-		t.Errorf("%d of %d are counted", counted, 4*each)
+		t.Errorf("%d of %d connections are counted", counted, 4*each)
 	}
 }
 
-// BenchmarkNote is what a refusal costs an event loop beyond its log line, when
-// they all come from one peer and when each comes from another.
+// BenchmarkNote measures the cost of a refusal for an event loop beyond its log
+// line, with one peer and with many.
 func BenchmarkNote(b *testing.B) {
 	for _, peers := range []int{1, 1000} {
 		b.Run(fmt.Sprint(peers), func(b *testing.B) {

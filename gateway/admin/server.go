@@ -1,9 +1,16 @@
-// Package admin is what a gateway tells of itself over HTTP, to monitoring, to
-// orchestrators and to its operator, and what it can be told there.
+// Package admin is the gateway's HTTP endpoint for monitoring, orchestrators and
+// operators: health, metrics, a status page, and control. docs/operations.md
+// describes its paths.
 //
-// It stands beside the data path and cannot hold it up: it has goroutines of
-// its own, few connections, and a time limit on everything. It has neither
-// passwords nor encryption: who can reach it is decided by where it listens.
+//	l, err := admin.Listen(address)
+//	...
+//	s := admin.Serve(l, admin.Config{Gateway: config, Readiness: &readiness})
+//	defer s.Close()
+//	s.Attach(gateway) // once it is there
+//
+// The endpoint does not affect the data path: it has its own goroutines, few
+// connections, and time limits on every request. It has neither authentication
+// nor encryption: its address decides who can reach it.
 package admin
 
 import (
@@ -11,118 +18,131 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
+	"unproxy/gateway/record"
 )
 
-// The limits on one request. Answers are short; a reader that is slower than
-// this has gone away.
+// The limits on a request. Answers are short, so a client that takes longer is
+// gone.
 const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	answerTimeout = 30 * time.Second
 	idleTimeout   = time.Minute
-	maxHeader     = 16 << 10
-	// closeTimeout is how long Close lets answers be finished.
+	maxHeader     = 16 << 10 // bytes
+	// closeTimeout is how long Close waits for answers in progress.
 	closeTimeout = time.Second
-	// askTime is how long a request waits for the loops.
-	askTime = 5 * time.Second
+	// loopTimeout is how long a request waits for the event loops.
+	loopTimeout = 5 * time.Second
 )
 
-// errStuck is why a question to the loops was given up.
-var errStuck = fmt.Errorf("an event loop does not answer within %v", askTime)
+// loopContext returns a context for a call that waits for the event loops. Its
+// cause says that a loop is stalled.
+func loopContext(parent context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(parent, loopTimeout,
+		fmt.Errorf("event loop is stalled: no answer within %v", loopTimeout))
+}
 
-// Config is what an endpoint tells of. All of it may be asked from several
-// goroutines.
+// Config is what an endpoint serves. Gateway and Readiness are required. Functions
+// are called from several goroutines at a time.
 type Config struct {
-	// Version is the program's.
+	// Version is the version of the program.
 	Version Version
-	// Gateway is the configuration of the gateway.
-	Gateway *gateway.Config
-	// Readiness is what /readyz asks.
-	Readiness *gateway.Readiness
-	// Instance begins the ids of connections in the log.
+	// Gateway is the configuration of the gateway. The endpoint only reads it.
+	Gateway *config.Config
+	// Readiness is the source of /readyz.
+	Readiness *readiness.State
+	// Instance is the prefix of connection IDs, see [record.AppendID].
 	Instance string
-	// Refusals is what the gateway's finished connections are noted in; nil
-	// where they are not.
+	// Refusals has the refused connections that the status lists; nil lists
+	// none. The caller adds the gateway's finished connections to it.
 	Refusals *Refusals
-	// LogDropped returns how many lines of the log were lost; nil is unknown.
+	// LogDropped returns the number of lost log lines; nil means 0, and no
+	// metric.
 	LogDropped func() uint64
-	// Findings returns what is known to be wrong or well with this host, as a
-	// list in JSON, and when all of it was last looked at, zero for never; nil
-	// knows nothing.
+	// ErrorLog takes errors that the HTTP server cannot report to a client,
+	// such as panics; nil means the standard logger.
+	ErrorLog *log.Logger
+	// Findings returns the findings of the host checks as a JSON list, and the
+	// time of the last complete run, zero if there was none. nil means that
+	// there are no findings.
 	Findings func() (list json.RawMessage, examined time.Time)
-	// Examine looks at the host anew, which may take seconds; nil cannot.
+	// Examine runs the host checks, which may take seconds. nil means that the
+	// endpoint does not offer it, as for Drain and Reload.
 	Examine func(context.Context)
-	// Drain has the gateway stop and let connections finish; it returns at
-	// once. nil cannot.
+	// Drain makes the gateway drain and stop. It returns at once.
 	Drain func()
-	// Reload reads anew what can be read while the gateway runs; nil cannot.
+	// Reload reloads the address lists. It returns after the reload.
 	Reload func(context.Context) error
-	// Profiles serves profiles of the program, which cost time to make.
+	// Profiles adds /debug/pprof/. Taking a profile costs CPU time.
 	Profiles bool
-	// Now is the clock; nil is [time.Now].
+	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
 }
 
-// Version says which program this is.
+// Version is the version of the program.
 type Version struct {
 	Version  string `json:"version"`
-	Revision string `json:"revision,omitempty"`
-	Go       string `json:"go"`
+	Revision string `json:"revision,omitempty"` // of the source
+	Go       string `json:"go"`                 // of the compiler
 }
 
-// Gateway is what an endpoint asks of a running gateway. [*gateway.Gateway] is
-// one.
+// Gateway is a running gateway. [*gateway.Gateway] implements it. Methods may be
+// called from several goroutines; those with a context wait for the event loops.
 type Gateway interface {
-	Addrs() []engine.Endpoint
+	Bound() []forward.Bound
 	Counters() engine.Counters
-	Reloads() gateway.ReloadState
+	Reloads() config.ReloadState
 	Datagrams() datagram.Counters
-	Tallies(context.Context) ([]engine.ForwardTally, error)
+	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
 	Reset(ctx context.Context, id uint64) (found bool, err error)
 }
 
-// Server is a running endpoint.
+// Server is a running endpoint. Its methods may be called from any goroutine.
 type Server struct {
-	config  Config
-	now     func() time.Time
-	started time.Time
-	serving atomic.Pointer[Gateway]
-	memory  memory
-	http    http.Server
-	served  chan error
+	config   Config
+	now      func() time.Time
+	started  time.Time
+	attached atomic.Pointer[Gateway]
+	recorder recorder
+	http     http.Server
+	failed   chan error
 
-	// The goroutine that samples what is counted.
+	// The goroutine of Attach, which samples the counters.
 	stop     context.CancelFunc
 	stopping context.Context
 	sampling sync.WaitGroup
 }
 
-// Serve starts to answer on l, which it closes in the end, and returns at once.
+// Serve starts to serve requests on l and returns at once. It takes ownership of l.
+// The caller must call [Server.Close].
 func Serve(l net.Listener, c Config) *Server {
 	s := newServer(c, AddressOf(l))
 	go func() {
-		err := s.http.Serve(newNarrow(l, maxConnections))
+		err := s.http.Serve(newLimitListener(l, maxConnections))
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}
-		s.served <- err
+		s.failed <- err
 	}()
 	return s
 }
 
-// newServer makes a server for requests that come to an address.
+// newServer returns a server for an endpoint at an address. It does not listen.
 func newServer(c Config, at Address) *Server {
-	s := &Server{config: c, now: c.Now, served: make(chan error, 1)}
+	s := &Server{config: c, now: c.Now, failed: make(chan error, 1)}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -135,14 +155,15 @@ func newServer(c Config, at Address) *Server {
 		WriteTimeout:      answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          c.ErrorLog,
 	}
 	return s
 }
 
-// Attach tells the endpoint of the gateway once there is one. It may be called
-// once, and not after Close.
+// Attach gives the endpoint its gateway. Until then the endpoint answers without
+// connections and forwards. Attach may be called once, and not after Close.
 func (s *Server) Attach(g Gateway) {
-	s.serving.Store(&g)
+	s.attached.Store(&g)
 	s.sampling.Go(func() {
 		ticker := time.NewTicker(sampleEvery)
 		defer ticker.Stop()
@@ -157,29 +178,30 @@ func (s *Server) Attach(g Gateway) {
 	})
 }
 
-// sample remembers what is counted now. If a loop does not answer, there is
-// nothing to remember.
+// sample records the current counters. If an event loop does not answer, it records
+// nothing.
 func (s *Server) sample(g Gateway) {
-	ctx, cancel := context.WithTimeoutCause(s.stopping, askTime, errStuck)
+	ctx, cancel := loopContext(s.stopping)
 	defer cancel()
 	if tallies, err := g.Tallies(ctx); err == nil {
-		s.memory.add(s.now(), byName(tallies))
+		s.recorder.add(s.now(), byName(tallies))
 	}
 }
 
-// gateway returns the gateway that was attached, or nil.
+// gateway returns the attached gateway, or nil.
 func (s *Server) gateway() Gateway {
-	if g := s.serving.Load(); g != nil {
+	if g := s.attached.Load(); g != nil {
 		return *g
 	}
 	return nil
 }
 
-// Failed receives the error of a listener that broke, and nil once Close was
-// called; one value in all.
-func (s *Server) Failed() <-chan error { return s.served }
+// Failed returns a channel that receives one value: the error of the listener if it
+// fails, or nil after Close.
+func (s *Server) Failed() <-chan error { return s.failed }
 
-// Close stops answering: what is being answered has a second to be finished.
+// Close stops the server and closes its listener. Answers in progress have a second
+// to finish.
 func (s *Server) Close() {
 	s.stop()
 	s.sampling.Wait()
@@ -190,7 +212,7 @@ func (s *Server) Close() {
 	}
 }
 
-// routes says who answers which request.
+// routes returns the handlers of all paths.
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
@@ -209,44 +231,45 @@ func (s *Server) routes() *http.ServeMux {
 	return mux
 }
 
-// healthz answers whether the gateway is alive: every event loop comes round.
+// healthz answers GET /healthz: whether every event loop makes progress.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	if g := s.gateway(); g != nil {
-		ctx, cancel := context.WithTimeoutCause(r.Context(), askTime, errStuck)
+		ctx, cancel := loopContext(r.Context())
 		defer cancel()
 		if _, err := g.Tallies(ctx); err != nil {
-			writeProblem(w, http.StatusServiceUnavailable, err.Error())
+			writeError(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 }
 
-// readiness is the answer of /readyz.
-type readiness struct {
+// readyzAnswer is the answer of /readyz.
+type readyzAnswer struct {
 	Ready   bool               `json:"ready"`
-	Reasons []gateway.NotReady `json:"reasons,omitempty"`
+	Reasons []readiness.Reason `json:"reasons,omitempty"`
 }
 
+// readyz answers GET /readyz: whether the gateway is ready for new connections.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	reasons := s.config.Readiness.Reasons()
 	if len(reasons) > 0 {
-		writeJSON(w, http.StatusServiceUnavailable, readiness{Reasons: reasons})
+		writeJSON(w, http.StatusServiceUnavailable, readyzAnswer{Reasons: reasons})
 		return
 	}
-	writeJSON(w, http.StatusOK, readiness{Ready: true})
+	writeJSON(w, http.StatusOK, readyzAnswer{Ready: true})
 }
 
-// problem is the answer to a request that failed.
-type problem struct {
+// errorAnswer is the answer to a request that failed.
+type errorAnswer struct {
 	Error string `json:"error"`
 }
 
-func writeProblem(w http.ResponseWriter, code int, what string) {
-	writeJSON(w, code, problem{what})
+func writeError(w http.ResponseWriter, code int, message string) {
+	writeJSON(w, code, errorAnswer{message})
 }
 
-// writeJSON answers with v. An error is that of a reader who went away.
+// writeJSON answers with v. It ignores errors: they mean that the client is gone.
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

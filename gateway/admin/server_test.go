@@ -2,24 +2,28 @@ package admin
 
 import (
 	"encoding/json"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 )
 
-// ask sends a request to an endpoint.
+// ask sends a request to an endpoint, without a network.
 func ask(s *Server, method, target string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	s.http.Handler.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w
 }
 
-// quiet is the configuration of an endpoint without a gateway.
+// quiet returns the configuration of an endpoint with nothing to report.
 func quiet() Config {
-	return Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}}
+	return Config{Gateway: &config.Config{}, Readiness: &readiness.State{}}
 }
 
 func TestReadyz(t *testing.T) {
@@ -29,15 +33,15 @@ func TestReadyz(t *testing.T) {
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
 	}
-	r.Set(gateway.NotReadyDraining, "told to stop")
-	r.Set(gateway.NotReadyStarting, "")
+	r.Set(readiness.Draining, "told to stop")
+	r.Set(readiness.Starting, "")
 	w = ask(s, "GET", "/readyz")
 	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"told to stop"}]}` + "\n"
 	if w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
 		t.Errorf("not ready: %d %s; want 503 %s", w.Code, w.Body, want)
 	}
-	r.Clear(gateway.NotReadyDraining)
-	r.Clear(gateway.NotReadyStarting)
+	r.Clear(readiness.Draining)
+	r.Clear(readiness.Starting)
 	if w = ask(s, "GET", "/readyz"); w.Code != http.StatusOK {
 		t.Errorf("ready again: %d %s", w.Code, w.Body)
 	}
@@ -47,7 +51,7 @@ func TestAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		method, target string
 		code           int
-		want           any // of a body in JSON; nil is no JSON
+		want           any // the body as JSON; nil if it is not JSON
 	}{
 		{"GET", "/healthz", 200, map[string]any{"alive": true}},
 		{"HEAD", "/healthz", 200, map[string]any{"alive": true}},
@@ -59,12 +63,36 @@ func TestAnswers(t *testing.T) {
 		if w.Code != tt.code {
 			t.Errorf("%s %s: %d %s; want %d", tt.method, tt.target, w.Code, w.Body, tt.code)
 		}
-		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Frame-Options") != "DENY" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s %s: headers %v", tt.method, tt.target, w.Header())
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
+		} {
+			if got := w.Header().Get(name); got != want {
+				t.Errorf("%s %s: header %s: %q, want %q", tt.method, tt.target, name, got, want)
+			}
 		}
 		var got any
 		if json.Unmarshal(w.Body.Bytes(), &got); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s %s: %s; want %v", tt.method, tt.target, w.Body, tt.want)
 		}
+	}
+}
+
+// What the HTTP server cannot report to a client goes to ErrorLog, not to
+// stderr.
+func TestErrorLog(t *testing.T) {
+	var lines strings.Builder
+	c := quiet()
+	c.ErrorLog = log.New(&lines, "", 0)
+	c.Drain = func() { panic("broken") }
+	l := open(t, Address{Path: filepath.Join(t.TempDir(), "admin.sock")})
+	s := Serve(l, c)
+	client := NewClient(AddressOf(l))
+	if _, err := client.http.Post("http://localhost/-/drain", "", nil); err == nil {
+		t.Error("a panic was answered")
+	}
+	client.http.CloseIdleConnections()
+	s.Close()
+	if !strings.Contains(lines.String(), "panic serving") || !strings.Contains(lines.String(), "broken") {
+		t.Errorf("ErrorLog has %q, want the panic", lines.String())
 	}
 }

@@ -7,56 +7,55 @@ import (
 	"os"
 	"time"
 
-	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
-// Status is the answer of /status.json: what there is to know of a gateway at
-// one moment.
+// Status is the answer of /status.json: the state of a gateway at one time.
 type Status struct {
 	Version       Version   `json:"version"`
 	PID           int       `json:"pid"`
 	Time          time.Time `json:"time"` // of the answer
 	Started       time.Time `json:"started"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
-	// Ready and Reasons are what /readyz says.
+	// Ready and Reasons are the answer of /readyz.
 	Ready   bool               `json:"ready"`
-	Reasons []gateway.NotReady `json:"reasons,omitempty"`
-	// Active is the number of connections that have not ended, Limit that at
-	// which new ones wait in the kernel's queue; 0 is none.
+	Reasons []readiness.Reason `json:"reasons,omitempty"`
+	// Active is the number of open connections. Limit is the number at which
+	// new connections wait in the kernel's queue; 0 means no limit.
 	Active int `json:"active"`
 	Limit  int `json:"limit"`
-	// Loops has the number of connections of each event loop.
+	// Loops holds the number of open connections of each event loop.
 	Loops []int `json:"loops"`
-	// Rates and History are of all forwards together.
+	// Rates and History are totals over all forwards.
 	Rates    Rates           `json:"rates"`
 	History  History         `json:"history"`
 	Forwards []ForwardStatus `json:"forwards"`
 	Trust    []TrustStatus   `json:"trust"`
-	// Refusals are of the latest connections that were not served, grouped by
-	// peer, forward and reason. MissedRefusals were too many at once to be
-	// noted.
+	// Refusals are the latest refused connections, grouped by peer, forward
+	// and reason. MissedRefusals is the number of connections that were not
+	// added because too many were refused at a time.
 	Refusals       []Refusal `json:"refusals"`
 	MissedRefusals uint64    `json:"missed_refusals"`
 	LogDropped     uint64    `json:"log_lines_dropped"`
-	// Findings are what is known to be wrong or well with this host, or null
-	// where nothing was looked at; see docs/doctor.md. Examined is when all of
-	// it was last looked at.
+	// Findings are the findings of the host checks, see docs/doctor.md; null
+	// if there are none yet. Examined is the time of the last complete run.
 	Findings json.RawMessage `json:"findings"`
 	Examined time.Time       `json:"examined,omitzero"`
 }
 
 // ForwardStatus is one forward.
 type ForwardStatus struct {
-	// Name is what was written to listen on.
+	// Name is the address to listen on, as the operator wrote it.
 	Name string `json:"name"`
-	// Listeners are its listening sockets, of a range of ports the first few;
-	// there are ListenerCount.
+	// Listeners are the listening sockets of the forward, at most the first
+	// 16. ListenerCount is the number of all of them.
 	Listeners     []ListenerStatus `json:"listeners"`
 	ListenerCount int              `json:"listener_count"`
 	Transparent   bool             `json:"transparent"`
-	// What was counted since the start; Closed by outcome.
+	// Active is the number of open connections. The other counters are totals
+	// since the start; Closed is by outcome.
 	Active        int               `json:"active"`
 	Accepted      uint64            `json:"accepted"`
 	Refused       uint64            `json:"refused"`
@@ -68,52 +67,38 @@ type ForwardStatus struct {
 	History       History           `json:"history"`
 }
 
-// ListenerStatus is one listening socket and where it leads.
+// ListenerStatus is one listening socket and its backends.
 type ListenerStatus struct {
 	Name    string `json:"name"`
-	Address string `json:"address"` // that it is bound to
+	Address string `json:"address"` // as bound
 	Leads   string `json:"leads_to"`
 }
 
-// TrustStatus is one list of peers that may name a client.
-type TrustStatus struct {
-	// Forwards are the names of those that go by it.
-	Forwards []string     `json:"forwards"`
-	Rules    []RuleStatus `json:"rules"`
-}
-
-// RuleStatus is one rule and how many connections it admitted.
-type RuleStatus struct {
-	Rule   string `json:"rule"` // as it was written
-	Prefix string `json:"prefix"`
-	Origin string `json:"origin"`
-	Note   string `json:"note,omitempty"`
-	Hits   uint64 `json:"hits"`
-}
-
-// mostListeners is how many listeners of a forward are listed.
-const mostListeners = 16
+// maxListeners is how many listeners of a forward are listed.
+const maxListeners = 16
 
 // status answers GET /status.json.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), askTime, errStuck)
+	ctx, cancel := loopContext(r.Context())
 	defer cancel()
 	answer, err := s.describe(ctx)
 	if err != nil {
-		writeProblem(w, http.StatusServiceUnavailable, err.Error())
+		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// describe puts the status together.
+// describe returns the current status.
 func (s *Server) describe(ctx context.Context) (*Status, error) {
 	now := s.now()
 	answer := &Status{
-		Version: s.config.Version, PID: os.Getpid(), Time: now, Started: s.started, UptimeSeconds: now.Sub(s.started).Seconds(),
+		Version: s.config.Version, PID: os.Getpid(),
+		Time: now, Started: s.started, UptimeSeconds: now.Sub(s.started).Seconds(),
 		Reasons: s.config.Readiness.Reasons(), Limit: s.config.Gateway.MaxConnections,
-		Rates: s.memory.rates(""), History: s.memory.history(""),
-		Loops: []int{}, Forwards: []ForwardStatus{}, Trust: trustStatus(s.config.Gateway.Forwards), Refusals: []Refusal{},
+		Rates: s.recorder.rates(""), History: s.recorder.history(""),
+		Loops: []int{}, Forwards: []ForwardStatus{}, Refusals: []Refusal{},
+		Trust: trustStatus(s.config.Gateway.Forwards),
 	}
 	answer.Ready = len(answer.Reasons) == 0
 	if s.config.Refusals != nil {
@@ -135,13 +120,18 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Forwards = s.forwards(tallies, g.Addrs())
+	answer.Forwards = s.forwards(tallies, g.Bound())
 	return answer, nil
 }
 
-// forwards describes the forwards; bound are the addresses of all their
-// listeners, in order.
-func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint) []ForwardStatus {
+// forwards returns the status of all forwards, with their first listeners.
+func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound) []ForwardStatus {
+	listeners := map[*forward.Forward][]ListenerStatus{}
+	for _, b := range bound {
+		if shown := listeners[b.Forward]; len(shown) < maxListeners {
+			listeners[b.Forward] = append(shown, ListenerStatus{b.Listener.Name, b.Addr.String(), b.Listener.BackendText()})
+		}
+	}
 	all := make([]ForwardStatus, len(tallies))
 	for i := range tallies {
 		t, f := &tallies[i], s.config.Gateway.Forwards[i]
@@ -149,19 +139,15 @@ func (s *Server) forwards(tallies []engine.ForwardTally, bound []engine.Endpoint
 		all[i] = ForwardStatus{
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally),
-			BytesIn: t.Bytes[engine.In], BytesOut: t.Bytes[engine.Out], PortFallbacks: t.PortFallbacks,
-			Rates: s.memory.rates(name), History: s.memory.history(name),
+			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
+			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
 		}
-		for j, l := range f.Listeners[:min(len(f.Listeners), mostListeners)] {
-			all[i].Listeners = append(all[i].Listeners, ListenerStatus{l.Name, bound[j].String(), gateway.Leads(l)})
-		}
-		bound = bound[len(f.Listeners):]
 	}
 	return all
 }
 
-// closedBy counts ended connections by outcome; those that there were.
-func closedBy(t *engine.Tally) map[string]uint64 {
+// closedBy returns the number of closed connections by outcome, without zeros.
+func closedBy(t *record.Tally) map[string]uint64 {
 	counts := map[string]uint64{}
 	for _, o := range record.Outcomes() {
 		for _, n := range t.Closed[o] {
@@ -171,32 +157,4 @@ func closedBy(t *engine.Tally) map[string]uint64 {
 		}
 	}
 	return counts
-}
-
-// trustStatus lists the lists of peers, each once.
-func trustStatus(forwards []*engine.Forward) []TrustStatus {
-	all := []TrustStatus{}
-	index := map[counting]int{}
-	for _, f := range forwards {
-		list, ok := f.Trust.(counting)
-		if !ok {
-			continue
-		}
-		i, known := index[list]
-		if !known {
-			i = len(all)
-			index[list] = i
-			all = append(all, TrustStatus{Rules: ruleStatus(list)})
-		}
-		all[i].Forwards = append(all[i].Forwards, label(f.Label()))
-	}
-	return all
-}
-
-func ruleStatus(list counting) []RuleStatus {
-	all := []RuleStatus{}
-	for _, r := range list.Hits() {
-		all = append(all, RuleStatus{r.Text, r.Prefix.String(), r.Origin, r.Note, r.Hits})
-	}
-	return all
 }

@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
 
@@ -19,7 +18,7 @@ func TestStatus(t *testing.T) {
 	s.started = noon.Add(-time.Hour)
 	s.config.Findings = func() (json.RawMessage, time.Time) { return json.RawMessage(`[{"code":"x"}]`), noon }
 	s.config.Refusals.Note(&record.Connection{Outcome: record.NotProxy, Peer: peer(1)})
-	s.config.Readiness.Set(gateway.NotReadyDraining, "told to stop")
+	s.config.Readiness.Set(readiness.Draining, "told to stop")
 	w := ask(s, "GET", "/status.json")
 	var got Status
 	decoder := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
@@ -30,35 +29,46 @@ func TestStatus(t *testing.T) {
 	if got.UptimeSeconds != 3600 || !got.Time.Equal(noon) || got.Version.Version != "v1.2.3" || got.PID == 0 {
 		t.Errorf("version %+v, up %v s at %v, pid %d", got.Version, got.UptimeSeconds, got.Time, got.PID)
 	}
-	if got.Ready || len(got.Reasons) != 1 || got.Active != 3 || got.Limit != 100 || !slices.Equal(got.Loops, []int{2, 1}) || got.LogDropped != 7 {
-		t.Errorf("ready %v %v, %d of %d active, loops %v, %d lines dropped", got.Ready, got.Reasons, got.Active, got.Limit, got.Loops, got.LogDropped)
+	if got.Ready || len(got.Reasons) != 1 || got.LogDropped != 7 {
+		t.Errorf("ready %v %v, %d lines dropped", got.Ready, got.Reasons, got.LogDropped)
 	}
-	if len(got.Refusals) != 1 || got.Refusals[0].Remedy == "" || string(got.Findings) != `[{"code":"x"}]` || !got.Examined.Equal(noon) {
-		t.Errorf("refusals %+v, findings %s of %v", got.Refusals, got.Findings, got.Examined)
+	if got.Active != 3 || got.Limit != 100 || !slices.Equal(got.Loops, []int{2, 1}) {
+		t.Errorf("%d active, limit %d, loops %v", got.Active, got.Limit, got.Loops)
+	}
+	if len(got.Refusals) != 1 || got.Refusals[0].Hint == "" {
+		t.Errorf("refusals %+v", got.Refusals)
+	}
+	if string(got.Findings) != `[{"code":"x"}]` || !got.Examined.Equal(noon) {
+		t.Errorf("findings %s of %v", got.Findings, got.Examined)
 	}
 	if len(got.Forwards) != 3 {
 		t.Fatalf("%d forwards", len(got.Forwards))
 	}
 	f := got.Forwards[0]
-	if f.Name != ":8443" || !f.Transparent || f.Active != 1 || f.Accepted != 10 || f.Closed["ok"] != 1 || f.BytesIn != 1000 || f.BytesOut != 2000 || f.PortFallbacks != 5 {
+	if f.Name != ":8443" || !f.Transparent || f.Active != 1 || f.Accepted != 10 || f.Closed["ok"] != 1 ||
+		f.BytesIn != 1000 || f.BytesOut != 2000 || f.PortFallbacks != 5 {
 		t.Errorf("the first forward is %+v", f)
 	}
-	if f.ListenerCount != 20 || len(f.Listeners) != mostListeners || f.Listeners[3] != (ListenerStatus{"0/3", "0.0.0.0:3", "db:5432"}) {
+	if f.ListenerCount != 20 || len(f.Listeners) != maxListeners ||
+		f.Listeners[3] != (ListenerStatus{"0/3", "0.0.0.0:3", "db:5432"}) {
 		t.Errorf("the first forward has %d listeners: %+v", f.ListenerCount, f.Listeners)
 	}
 	if second := got.Forwards[1]; second.Listeners[3] != (ListenerStatus{"1/3", "0.0.0.0:103", "db:5432"}) {
 		t.Errorf("the second forward's listeners are %+v", second.Listeners)
 	}
-	if len(got.Trust) != 2 || !slices.Equal(got.Trust[0].Forwards, []string{":8443", "127.0.0.1:0"}) || len(got.Trust[1].Rules) != 0 {
+	shared := []string{":8443", "127.0.0.1:0"}
+	if len(got.Trust) != 2 || !slices.Equal(got.Trust[0].Forwards, shared) || len(got.Trust[1].Rules) != 0 {
 		t.Fatalf("trust: %+v", got.Trust)
 	}
-	want := []RuleStatus{{"10.0.0.0/8", "10.0.0.0/8", "--trust", "", 1}, {"192.0.2.7", "192.0.2.7/32", "lb.txt:3", "", 0}}
+	want := []RuleStatus{
+		{"10.0.0.0/8", "10.0.0.0/8", "--trust", "", 1}, {"192.0.2.7", "192.0.2.7/32", "lb.txt:3", "", 0},
+	}
 	if !slices.Equal(got.Trust[0].Rules, want) {
 		t.Errorf("rules %+v; want %+v", got.Trust[0].Rules, want)
 	}
 }
 
-// Lists are lists, also where they are empty; what was not looked for is null.
+// Empty lists are lists in JSON. Findings are null if the host was never checked.
 func TestEmptyStatus(t *testing.T) {
 	w := ask(newServer(quiet(), nearby), "GET", "/status.json")
 	var got map[string]any
@@ -80,8 +90,7 @@ func TestEmptyStatus(t *testing.T) {
 	}
 }
 
-// An endpoint samples its gateway by itself once it is attached, and ceases to
-// when it is closed.
+// An endpoint samples its gateway from Attach to Close.
 func TestSampling(t *testing.T) {
 	_, g := busy()
 	s := newServer(quiet(), nearby)
@@ -89,20 +98,20 @@ func TestSampling(t *testing.T) {
 	s.Attach(watched{g, sampled})
 	<-sampled
 	s.Close()
-	if n := len(s.memory.history(":8443").Active); n > 1 {
-		t.Errorf("%d steps in no time", n)
+	if n := len(s.recorder.history(":8443").Active); n > 1 {
+		t.Errorf("%d steps after one sample", n)
 	}
 }
 
-// watched is a gateway that tells when it was asked for tallies.
+// watched is a gateway that signals a call of Tallies.
 type watched struct {
 	*fake
-	asked chan<- struct{}
+	called chan<- struct{}
 }
 
-func (w watched) Tallies(ctx context.Context) ([]engine.ForwardTally, error) {
+func (w watched) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	select {
-	case w.asked <- struct{}{}:
+	case w.called <- struct{}{}:
 	default:
 	}
 	return w.fake.Tallies(ctx)

@@ -3,21 +3,61 @@ package command
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
-	"unproxy/gateway/engine"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/doctor"
+	"unproxy/gateway/forward"
 )
 
-// runCheck validates what was given and prints what would be served.
+const checkUsage = "validate the configuration; opens no socket"
+
+// checkCommand returns "unproxy check".
+func checkCommand(g *given) *cli.Command {
+	return &cli.Command{
+		Name: "check", Usage: checkUsage, CustomHelpTemplate: usage.Verbatim, Description: checkHelp(),
+		Flags:  append(g.flags(), &cli.BoolFlag{Name: "strict"}),
+		Action: func(ctx *cli.Context) error { return runCheck(ctx, g) },
+	}
+}
+
+// checkHelp returns the help of the command check.
+func checkHelp() string {
+	var b strings.Builder
+	b.WriteString("unproxy check - " + checkUsage + `
+
+Usage: unproxy check [--strict] [flags of unproxy serve]
+
+Validates flags, environment variables and the files that they name, and prints
+what would be served.
+
+Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict. The warning that
+servers on this host see every client as localhost is not an error with --strict.
+
+Examples:
+  unproxy check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8
+
+  # from the environment, with warnings as errors
+  UNPROXY_FORWARD=:2222=127.0.0.1:22 UNPROXY_TRUST=10.0.0.0/8 unproxy check --strict
+
+`)
+	usage.WriteRow(&b, "  --strict", "treat warnings as errors")
+	writeFlags(&b)
+	return b.String()
+}
+
+// runCheck validates the configuration and prints what would be served.
 func runCheck(ctx *cli.Context, g *given) error {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", oneLine(w.String()))
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", value.OneLine(w.String()))
 	}
 	if err != nil {
 		return err
@@ -26,23 +66,49 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if a := c.admin.address; !a.IsZero() {
+	if a := c.admin.Address; !a.IsZero() {
 		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
-	if ctx.Bool("strict") && len(c.warnings) > 0 {
-		return usageError{plural(len(c.warnings), "warning") + ", and --strict makes them failures", ""}
+	if a := doctor.This().PortAdvice(config.Forwards, localNames); a.Detail != "" {
+		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: hint: %s; reserve them: %s\n", value.OneLine(a.Detail), a.Command)
 	}
-	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", plural(len(config.Forwards), "forward"), plural(len(c.warnings), "warning"))
+	if n := faults(c.warnings); ctx.Bool("strict") && n > 0 {
+		return usage.Errorf("%s, which --strict treats as errors", value.Plural(n, "warning"))
+	}
+	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
+	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil
 }
 
+// localNames returns the addresses of the name that stands for this host; no other name
+// is looked up.
+func localNames(host string) []netip.Addr {
+	if host == "localhost" {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	return nil
+}
+
+// faults returns the number of warnings that --strict treats as errors. Servers on
+// this host are the normal case of plain mode, and only the operator knows what they
+// grant to localhost.
+func faults(all []config.Warning) int {
+	n := 0
+	for _, w := range all {
+		if w.About != config.AboutLocalhost {
+			n++
+		}
+	}
+	return n
+}
+
 // summarize prints what a forward does.
-func summarize(w io.Writer, f *engine.Forward) {
+func summarize(w io.Writer, f *forward.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
-	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), gateway.Leads(first))
+	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), first.BackendText())
 	if len(f.Listeners) > 1 {
-		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, gateway.Leads(last))
+		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, last.BackendText())
 	}
 	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
 	row("trust", peers(f))
@@ -57,51 +123,54 @@ func summarize(w io.Writer, f *engine.Forward) {
 		most, thing = f.MaxFlows, "flow"
 	}
 	if most > 0 {
-		row("limit", plural(most, thing))
+		row("limit", value.Plural(most, thing))
 	}
 	if f.MaxConnectionsPerClient > 0 {
-		row("per client", plural(f.MaxConnectionsPerClient, thing))
+		row("per client", value.Plural(f.MaxConnectionsPerClient, thing))
 	}
 	if r := f.AcceptRate; r.PerSecond > 0 {
-		row("per peer", fmt.Sprintf("%s a second, %d at once", plural(r.PerSecond, "connection"), r.Burst))
+		row("per peer", fmt.Sprintf("%s a second, %d at once", value.Plural(r.PerSecond, "connection"), r.Burst))
 	}
 }
 
-// loops says how many event loops there are, and what they cost beyond their work.
-func loops(c *gateway.Config) string {
+// loops describes the event loops.
+func loops(c *config.Config) string {
 	if c.Spin == 0 {
-		return plural(c.Loops, "loop")
+		return value.Plural(c.Loops, "loop")
 	}
-	return fmt.Sprintf("%s, spinning for %v", plural(c.Loops, "loop"), c.Spin)
+	return fmt.Sprintf("%s, spinning for %v", value.Plural(c.Loops, "loop"), c.Spin)
 }
 
-// limits says how much there may be of all forwards together.
-func limits(c *gateway.Config) string {
-	streams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return !f.Datagrams })
-	datagrams := slices.ContainsFunc(c.Forwards, func(f *engine.Forward) bool { return f.Datagrams })
+// limits describes the limits of all forwards together.
+func limits(c *config.Config) string {
+	streams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return !f.Datagrams })
+	datagrams := slices.ContainsFunc(c.Forwards, func(f *forward.Forward) bool { return f.Datagrams })
 	var parts []string
 	if streams && c.MaxConnections > 0 {
 		parts = append(parts, fmt.Sprintf("%d connections", c.MaxConnections))
 	}
 	if streams && c.MaxWaiting > 0 {
-		parts = append(parts, fmt.Sprintf("%d of them without their header", c.MaxWaiting))
+		parts = append(parts, fmt.Sprintf("%d of them waiting for a header", c.MaxWaiting))
 	}
 	if datagrams && c.MaxFlows > 0 {
-		parts = append(parts, fmt.Sprintf("%d flows of UDP", c.MaxFlows))
+		parts = append(parts, fmt.Sprintf("%d UDP flows", c.MaxFlows))
 	}
 	if len(parts) == 0 {
-		return "any number of connections"
+		return "no limit on connections"
 	}
 	return "at most " + strings.Join(parts, ", ")
 }
 
-func timeLimits(f *engine.Forward) string {
+// timeLimits describes the timeouts of a forward.
+func timeLimits(f *forward.Forward) string {
 	if f.Datagrams {
 		return "idle " + f.FlowTimeout.String()
 	}
-	return fmt.Sprintf("header %s, connect %s, idle %s", orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
+	return fmt.Sprintf("header %s, connect %s, idle %s",
+		orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
 }
 
+// span names a range of n ports.
 func span(first, last string, n int) string {
 	if n == 1 {
 		return first
@@ -109,11 +178,11 @@ func span(first, last string, n int) string {
 	return fmt.Sprintf("%s to %s (%d ports)", first, last, n)
 }
 
-// peers says who is believed, and what becomes of the others.
-func peers(f *engine.Forward) string {
+// peers describes which peers are trusted, and what happens to the others.
+func peers(f *forward.Forward) string {
 	var texts []string
 	seen := map[string]bool{}
-	for _, r := range gateway.Rules(f.Trust) {
+	for _, r := range config.Rules(f.Trust) {
 		if !seen[r.Text] {
 			texts = append(texts, r.Text)
 			seen[r.Text] = true
@@ -126,21 +195,21 @@ func peers(f *engine.Forward) string {
 	}
 	others := "others are " + either(f.Datagrams, "dropped", "reset")
 	if f.PassUntrusted {
-		others = "others are passed as clients"
+		others = "others are taken as clients"
 	}
 	if n == 0 {
-		return "whoever may connect to the socket"
+		return "every process that may connect to the socket"
 	}
-	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), plural(n, "rule"), others)
+	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), value.Plural(n, "rule"), others)
 }
 
-// headers says which headers are taken.
-func headers(f *engine.Forward) string {
-	if f.Datagrams && f.DatagramHeader == engine.SimpleProxy {
+// headers describes which headers are accepted.
+func headers(f *forward.Forward) string {
+	if f.Datagrams && f.DatagramHeader == forward.SimpleProxy {
 		return "Simple Proxy Protocol, in every datagram and before each reply"
 	}
 	var parts []string
-	if !f.Header.RefuseV1 && !f.Datagrams {
+	if !f.Header.RefuseV1 && !f.Datagrams && !f.Header.RequireChecksum {
 		parts = append(parts, "v1")
 	}
 	if !f.Header.RefuseV2 {
@@ -153,31 +222,36 @@ func headers(f *engine.Forward) string {
 		parts = append(parts, fmt.Sprintf("%d stacked", f.Headers))
 	}
 	if f.Datagrams {
-		parts = append(parts, "in "+either(f.DatagramHeader == engine.FirstDatagram, "the first datagram of a flow", "every datagram"))
+		first := f.DatagramHeader == forward.FirstDatagram
+		parts = append(parts, "in "+either(first, "the first datagram of a flow", "every datagram"))
 	}
-	return strings.Join(parts, ", ") + "; LOCAL " + either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed") + ", unknown " + either(f.RejectUnknown, "rejected", "relayed")
+	local := either(f.CloseLocal, either(f.Datagrams, "dropped", "closed"), "relayed")
+	unknown := either(f.RejectUnknown, "rejected", "relayed")
+	return fmt.Sprintf("%s; LOCAL %s, unknown %s", strings.Join(parts, ", "), local, unknown)
 }
 
-// transparency says what address the backend sees.
-func transparency(f *engine.Forward) string {
+// transparency describes which address the backend sees.
+func transparency(f *forward.Forward) string {
 	if !f.Transparent {
 		return "off: the backend sees the gateway's address"
 	}
-	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s", f.Source.SourcePort, f.Source.FamilyMismatch)
+	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
+		f.Source.SourcePort, f.Source.FamilyMismatch)
 }
 
-// redirects says what else than connections to itself the listener takes.
-func redirects(f *engine.Forward) string {
+// redirects describes which connections to other addresses the listener accepts.
+func redirects(f *forward.Forward) string {
 	if len(f.Redirect) == 0 {
-		return "on: takes whatever the packet filter hands over"
+		return "on: accepts every connection that the packet filter redirects"
 	}
 	texts := make([]string, len(f.Redirect))
 	for i, r := range f.Redirect {
 		texts[i] = r.String()
 	}
-	return "on: takes what is redirected from " + strings.Join(texts, ", ")
+	return "on: accepts connections redirected from " + strings.Join(texts, ", ")
 }
 
+// either returns yes or no.
 func either(condition bool, yes, no string) string {
 	if condition {
 		return yes
@@ -185,18 +259,10 @@ func either(condition bool, yes, no string) string {
 	return no
 }
 
-// orOff writes a time limit.
+// orOff formats a time limit; 0 is off.
 func orOff(d time.Duration) string {
 	if d == 0 {
 		return "off"
 	}
 	return d.String()
-}
-
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

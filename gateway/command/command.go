@@ -1,5 +1,7 @@
-// Package command is the command line of unproxy. The library that parses it
-// is known here and nowhere else.
+// Package command is the command line of unproxy: one file for each command,
+// which parses its flags, calls another package and prints the result. Commands
+// that are programs of their own have packages: probe, decode and demo. Package
+// usage has what all of them share.
 package command
 
 import (
@@ -10,28 +12,32 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
-	"unproxy/gateway/admin"
+	"unproxy/gateway/command/decode"
+	"unproxy/gateway/command/demo"
+	"unproxy/gateway/command/probe"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/daemon"
+	"unproxy/gateway/forward"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
-// and returns the exit code: 0 is well, 1 failed while running, 2 a mistake in
-// the command line or the configuration. What was asked for goes to stdout;
-// errors, hints and the log go to stderr. The environment is that of the
+// and returns the exit code, see [usage.ExitCode]. Output goes to stdout; errors,
+// hints and the log go to stderr. The environment variables are those of the
 // process.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	app := newApp(&given{values: gateway.Values{}})
+	app := newApp(&given{values: config.Values{}})
 	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
 	err := missingValues(args)
 	if err == nil {
 		err = app.Run(joinSwitches(args))
 	}
-	report(stderr, err)
-	return exitCode(err)
+	usage.Report(stderr, err)
+	return usage.ExitCode(err)
 }
 
-// newApp returns the application; g receives what is given.
+// newApp returns the application. Its flags write into g.
 func newApp(g *given) *cli.App {
 	serve := func(ctx *cli.Context) error {
 		if ctx.Bool("version") {
@@ -42,66 +48,74 @@ func newApp(g *given) *cli.App {
 	root := &cli.Command{
 		Name: "unproxy",
 		Flags: append(g.flags(), &cli.BoolFlag{Name: "version"},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // which a command "help" keeps the library from adding
+			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // the library adds none beside a command "help"
 		Action: serve,
 	}
 	root.Subcommands = []*cli.Command{
-		{Name: "serve", Usage: "run the gateway; the default", Flags: g.flags(), CustomHelpTemplate: verbatim, Description: serveHelp(), Action: serve},
-		{Name: "check", Usage: "validate flags, variables and trust files; opens nothing", CustomHelpTemplate: verbatim, Description: checkHelp(),
-			Flags: append(g.flags(), &cli.BoolFlag{Name: "strict"}), Action: func(ctx *cli.Context) error { return runCheck(ctx, g) }},
-		demoCommand(),
-		probeCommand(),
+		{Name: "serve", Usage: "run the gateway; the default command", Flags: g.flags(), Action: serve,
+			CustomHelpTemplate: usage.Verbatim, Description: serveHelp()},
+		checkCommand(g),
+		demo.Command(),
+		probe.Command(),
 		doctorCommand(g),
 		statusCommand(g),
 		healthcheckCommand(g),
-		decodeCommand(),
+		decode.Command(),
 		routesCommand(g),
-		trustCommand(),
+		trustCommand(g),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),
 	}
-	guard(root, "")
-	return &cli.App{
-		Name:                      root.Name,
-		HelpName:                  root.Name,
-		Flags:                     root.Flags,
-		Commands:                  root.Subcommands,
-		Action:                    root.Action,
-		Description:               rootHelp(root.Subcommands),
-		CustomAppHelpTemplate:     verbatim,
-		HideVersion:               true, // ours is a plain flag, without the alias -v
-		HideHelpCommand:           true,
-		DisableSliceFlagSeparator: true,
-		OnUsageError:              usageProblem,
-		// Main prints errors and returns the code; the library would exit.
-		ExitErrHandler: func(*cli.Context, error) {},
-	}
+	root.Description, root.CustomHelpTemplate = rootHelp(root.Subcommands), usage.Verbatim
+	return usage.NewApp(root)
 }
 
-// configuration is all that was given, in the terms of those who use it.
+// configuration is what flags and environment variables say.
 type configuration struct {
-	gateway  *gateway.Config
+	gateway  *config.Config
 	log      accesslog.Config // without its writer
-	admin    adminConfig
-	warnings []gateway.Warning
+	admin    daemon.Admin
+	warnings []config.Warning
 }
 
-// configure makes a configuration of what was given. The warnings are there
-// also where there is an error.
-func configure(g *given) (configuration, error) {
-	warnings := g.environment(os.Environ())
-	endpoint, about, adminErr := adminSettings(g)
-	reserved := 0
-	if !endpoint.address.IsZero() {
-		reserved = admin.Descriptors
+// serviceFile is where the packaged systemd unit has its settings.
+const serviceFile = "/etc/default/unproxy"
+
+// emptyHint returns the hint for a configuration without a forward: "" for the usual
+// one, or the file of the service's settings if there is one and it was not read.
+func (g *given) emptyHint() string {
+	if _, err := os.Stat(serviceFile); err != nil || len(g.values[config.EnvFileFlag]) > 0 {
+		return ""
 	}
-	config, more, err := gateway.Load(gateway.Source{
-		Forwards:    g.values[forwardOption],
+	return "the settings of the service are in " + serviceFile + ": --env-file " + serviceFile
+}
+
+// configure makes a configuration of what was given, with the number of sockets that
+// systemd passed. It returns the warnings even with an error.
+func configure(g *given, activated int) (configuration, error) {
+	warnings, envErr := g.environment(os.Environ())
+	if envErr != nil {
+		return configuration{warnings: warnings}, envErr // the settings are incomplete: other errors would mislead
+	}
+	endpoint, about, adminErr := adminSettings(g)
+	var taken []config.Taken
+	if a := endpoint.Address; !a.IsZero() {
+		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: forward.Endpoint{Addr: a.TCP, Path: a.Path}})
+	}
+	config, more, err := config.Load(config.Source{
+		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
-		Descriptors: descriptors(),
-		Reserved:    reserved,
+		Descriptors: daemon.Descriptors(),
+		Reserved:    daemon.Reserved(endpoint),
+		PerListener: daemon.PerListener,
+		Activated:   activated,
+		Taken:       taken,
+		EmptyHint:   g.emptyHint(),
 	})
+	if config != nil {
+		more = append(more, config.LocalhostWarnings()...)
+	}
 	log, logErr := logConfig(g)
 	return configuration{config, log, endpoint, slices.Concat(warnings, more, about)}, errors.Join(err, logErr, adminErr)
 }

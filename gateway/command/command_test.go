@@ -1,8 +1,6 @@
 package command
 
 import (
-	"errors"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -10,11 +8,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 	"unproxy/integration_test/race"
 )
 
-// TestMain lets the test binary be unproxy, for scripts and for tests that
+// TestMain makes the test binary act as unproxy, for scripts and for tests that
 // need a process.
 func TestMain(m *testing.M) {
 	os.Setenv("GORACE", strings.TrimPrefix(race.NoPause(), "GORACE="))
@@ -36,6 +35,7 @@ func TestJoinSwitches(t *testing.T) {
 		"--transparent on --trust any":         "--transparent=on --trust any",
 		"--transparent --trust any":            "--transparent --trust any",
 		"-require-checksum off":                "-require-checksum=off",
+		"--v1-mixed-families false --loops 2":  "--v1-mixed-families=false --loops 2",
 		"--v1-ipv4-in-tcp6 false --loops 2":    "--v1-ipv4-in-tcp6=false --loops 2",
 		"--transparent onward":                 "--transparent onward",
 		"--log-level on":                       "--log-level on",
@@ -48,65 +48,36 @@ func TestJoinSwitches(t *testing.T) {
 	}
 }
 
-// TestEveryFlagIsDocumented holds the help to the flags that there are.
+// TestEveryFlagIsDocumented checks that the help lists every flag of the gateway.
 func TestEveryFlagIsDocumented(t *testing.T) {
-	g := &given{values: gateway.Values{}}
+	g := &given{values: config.Values{}}
 	app := newApp(g)
 	for _, help := range []string{app.Description, serveHelp(), checkHelp()} {
 		for _, f := range g.flags() {
 			name := f.Names()[0]
+			if s := config.Find(name); s != nil && s.Former == name {
+				continue
+			}
 			if len(name) > 1 && !strings.Contains(help, "\n  --"+name+" ") && !strings.Contains(help, "\n  --"+name+"\n") {
 				t.Errorf("--%s is not in the help", name)
 			}
 		}
 		for _, line := range strings.Split(help, "\n") {
-			if len(line) > lastColumn {
+			if len(line) > usage.MaxColumn {
 				t.Errorf("line of %d columns in the help: %s", len(line), line)
 			}
 		}
 	}
 }
 
-// TestNoUrfaveValues holds all flags of the gateway to the recorder: urfave's
-// own kinds would split values or apply an alias twice.
+// TestNoUrfaveValues checks that every flag of the gateway uses the recorder: the
+// library's own kinds split values or apply an alias twice.
 func TestNoUrfaveValues(t *testing.T) {
 	for _, f := range (&given{}).flags() {
 		g, ok := f.(*cli.GenericFlag)
 		if !ok || len(g.Aliases) > 0 || len(g.EnvVars) > 0 || g.Required {
 			t.Errorf("%v is not a plain generic flag", f.Names())
 		}
-	}
-}
-
-func TestExitCode(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		err  error
-		want int
-	}{
-		{"none", nil, 0},
-		{"a failure", io.ErrUnexpectedEOF, 1},
-		{"a mistake", usageError{"x", ""}, 2},
-		{"a setting", &gateway.Problem{Message: "x"}, 2},
-		{"both", errors.Join(io.EOF, &gateway.Problem{Message: "x"}), 2},
-		{"said already", reported{1}, 1},
-	} {
-		if got := exitCode(tt.err); got != tt.want {
-			t.Errorf("%s: exit code %d; want %d", tt.name, got, tt.want)
-		}
-	}
-}
-
-func TestReport(t *testing.T) {
-	var out strings.Builder
-	report(&out, errors.Join(
-		usageError{"one", "do this"},
-		errors.Join(usageError{"two\nlines", "do this"}, io.EOF),
-		reported{1},
-	))
-	const want = "unproxy: error: one\nunproxy: hint: do this\nunproxy: error: two; lines\nunproxy: error: EOF\n"
-	if out.String() != want {
-		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }
 
@@ -117,7 +88,7 @@ func TestMainExits(t *testing.T) {
 	}{
 		{"version", 0},
 		{"--help", 0},
-		{"check --forward :1=127.0.0.1:2 --trust 10.0.0.0/8", 0},
+		{"check --forward :1=192.0.2.9:2 --trust 10.0.0.0/8", 0},
 		{"", 2},
 		{"--forwrd x", 2},
 		{"chekc", 2},

@@ -6,49 +6,58 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/trust"
 )
 
-const completionHelp = `Prints a script that has a shell complete commands, flags and their values.
+const completionHelp = `Prints a script with which a shell completes commands, flags and their values.
 
-  # bash, for this shell; or into /etc/bash_completion.d/unproxy
+Examples:
+  # bash, for this shell; for all shells: > /etc/bash_completion.d/unproxy
   source <(unproxy completion bash)
 
-  # zsh; or into a file _unproxy in a directory of $fpath
+  # zsh, for this shell; for all shells: as the file _unproxy in a directory of $fpath
   source <(unproxy completion zsh)
 
   # fish
   unproxy completion fish > ~/.config/fish/completions/unproxy.fish`
 
-// completionCommand is "unproxy completion". The scripts know all that there is
-// to complete when they are printed: to press tab runs nothing.
+// completionCommand returns "unproxy completion". The scripts hold everything that
+// can be completed, so that a shell does not run unproxy to complete.
 func completionCommand() *cli.Command {
 	script := func(shell string, write func([]completed) string) *cli.Command {
-		return &cli.Command{Name: shell, Usage: "print the script for " + shell, Action: func(ctx *cli.Context) error {
-			_, err := fmt.Fprint(ctx.App.Writer, write(completions(ctx.App)))
-			return err
-		}}
+		return &cli.Command{
+			Name: shell, Usage: "print the script for " + shell,
+			Description: "Example:\n  unproxy completion " + shell,
+			Action: func(ctx *cli.Context) error {
+				_, err := fmt.Fprint(ctx.App.Writer, write(completions(ctx.App)))
+				return err
+			},
+		}
 	}
 	return &cli.Command{
-		Name: "completion", Usage: "print a script with which a shell completes", Description: completionHelp,
+		Name: "completion", Usage: "print a completion script for a shell", Description: completionHelp,
 		Subcommands: []*cli.Command{script("bash", bashScript), script("zsh", zshScript), script("fish", fishScript)},
 	}
 }
 
-// completed is a command, with all that may follow it.
+// completed is a command and what may follow it.
 type completed struct {
 	path     string // "unproxy trust list"
 	commands []completedWord
 	flags    []completedFlag
 }
 
-// completedWord is a word and what it means.
+// completedWord is a word and its meaning.
 type completedWord struct{ word, meaning string }
 
-// completedFlag is a flag; its word goes with the dashes.
+// completedFlag is a flag. Its word includes the dashes.
 type completedFlag struct {
 	completedWord
 	takesValue bool
-	choices    []string // the values, where there are few
+	choices    []string // the possible values; nil if there are many
 	isFile     bool     // the value is a path
 }
 
@@ -82,51 +91,57 @@ func appendCompletions(all []completed, c *cli.Command, above string) []complete
 	return all
 }
 
-// completeFlag describes a flag. Those that are hidden from help because there
-// are too many of them are the gateway's, and worth completing.
+// unlisted are the meanings of flags whose help is written by hand.
+var unlisted = map[string]string{
+	"help": "print help", "version": "print the version", "strict": "treat warnings as errors",
+}
+
+// completeFlag describes a flag; ok is false if it is not completed. The flags of
+// the gateway are completed even where help hides them.
 func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 	name := f.Names()[0]
 	of.word, of.takesValue = "--"+name, true
-	i := slices.IndexFunc(options(), func(o option) bool { return o.name == name })
-	if g, isGeneric := f.(*cli.GenericFlag); isGeneric && i >= 0 {
-		o := options()[i]
-		of.meaning, of.takesValue = o.meaning, !o.isSwitch
-		if g.Usage != o.meaning { // a command's own, of that name
-			of.meaning = usageText(g.Usage)
+	if g, isGeneric := f.(*cli.GenericFlag); isGeneric {
+		if s := config.Find(name); s != nil && s.Name == name {
+			of.meaning, of.takesValue = s.Meaning, !s.Switch
+			if g.Usage != s.Meaning { // a command has its own meaning for it
+				_, of.meaning = usage.Describe(g)
+			}
+			of.choices, of.isFile = s.Choices(), s.Argument == "PATH"
+			if s.Argument == "RULE" {
+				of.choices = presetNames()
+			}
+			return of, true
 		}
-		of.choices, of.isFile = choicesOf(o.argument), o.argument == "PATH"
-		return of, true
 	}
 	if v, isVisible := f.(cli.VisibleFlag); isVisible && !v.IsVisible() {
 		return of, false
 	}
 	if d, documented := f.(cli.DocGenerationFlag); documented {
-		of.meaning, of.takesValue = usageText(d.GetUsage()), d.TakesValue()
+		_, of.meaning = usage.Describe(f)
+		of.takesValue = d.TakesValue()
 		of.isFile = strings.Contains(d.GetUsage(), "`PATH`")
 	}
 	if of.meaning == "" {
-		of.meaning = map[string]string{"help": "print help", "version": "print the version", "strict": "warnings are failures, too"}[name]
+		of.meaning = unlisted[name]
 	}
 	return of, true
 }
 
-// usageText takes the marks of the placeholder off a flag's usage.
-func usageText(usage string) string { return strings.ReplaceAll(usage, "`", "") }
-
-// choicesOf returns the words that an argument such as "relay|close" may be.
-func choicesOf(argument string) []string {
-	if words := strings.Split(argument, "|"); len(words) > 1 {
-		return words
+// presetNames returns the rules that are names: the only ones that can be completed.
+func presetNames() []string {
+	names := []string{trust.Any}
+	for _, p := range trust.Presets() {
+		names = append(names, p.Name)
 	}
-	return nil
+	return names
 }
 
-// shellQuoted writes a text as one word of a POSIX shell, of zsh, or of fish: in
-// single quotes, of which those within are written otherwise.
+// shellQuoted quotes a text for a POSIX shell and zsh, always in single quotes.
 func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// walk writes the branches of a shell's case that follow the words typed so far
-// from one command to the next.
+// walk writes the branches of a shell's case statement that lead from one command
+// to the next, by the words typed so far.
 func walk(b *strings.Builder, all []completed, indent string) {
 	for _, c := range all[1:] {
 		fmt.Fprintf(b, "%s%s) at=%s ;;\n", indent, shellQuoted(c.path), shellQuoted(c.path))

@@ -8,16 +8,16 @@ import (
 	"strings"
 	"testing"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 )
 
-// scripts are the shells and what they complete with.
+// scripts are the completion scripts of the shells.
 var scripts = map[string]func([]completed) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}
 
-func all() []completed { return completions(newApp(&given{values: gateway.Values{}})) }
+func all() []completed { return completions(newApp(&given{values: config.Values{}})) }
 
-// complete asks a shell, which must be installed, what may follow a line. Only
-// words are returned, sorted.
+// complete asks a shell for the completions of a line, and returns the words
+// sorted. It skips the test if the shell is not installed.
 func complete(t *testing.T, shell, line string) []string {
 	t.Helper()
 	if _, err := exec.LookPath(shell); err != nil {
@@ -27,8 +27,8 @@ func complete(t *testing.T, shell, line string) []string {
 	if err := os.WriteFile(script, []byte(scripts[shell](all())), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// zsh completes only while a line is edited; what it would be given stands
-	// for that here.
+	// zsh completes only while a line is edited: stand-ins replace the functions
+	// that it calls.
 	program := map[string]string{
 		"bash": `source "$1"; read -ra COMP_WORDS <<<"$2"; [[ $2 == *" " ]] && COMP_WORDS+=("")
 			COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _unproxy; printf '%s\n' "${COMPREPLY[@]}"`,
@@ -92,7 +92,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// Every command and every flag is in every script, and help knows them as well.
+// Every command and every flag is in every script, and has a meaning.
 func TestCompletionIsComplete(t *testing.T) {
 	commands := all()
 	if len(commands) < 20 {
@@ -120,7 +120,7 @@ func TestCompletionIsComplete(t *testing.T) {
 	}
 }
 
-// A text with quotes in it stays one word.
+// A text with quotes remains one word.
 func TestQuotesInCompletion(t *testing.T) {
 	odd := []completed{{path: "unproxy", commands: []completedWord{{"x", `it's a \ "word": $HOME`}}}}
 	for shell, write := range scripts {

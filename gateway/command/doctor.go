@@ -11,66 +11,70 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/daemon"
 	"unproxy/gateway/doctor"
 )
 
-const doctorUsage = `Looks at what is in force on this host: capabilities, limits, listeners, backends,
-the rules that bring replies back. In transparent mode it connects to each backend
-from an address of the documentation's networks, as the gateway does for a client.
-What is wrong comes with the commands that mend it. Nothing is changed.
+const doctorHelp = `Checks this host: capabilities, limits, listeners, backends, and the rules and routes
+of the return path. In transparent mode it connects to each backend from an address
+reserved for documentation, as the gateway does for a client. Each problem comes with
+the commands that fix it. It changes nothing.
 
-Run it as the gateway runs: as the same user, with the same flags or variables,
-in the same container. It may run beside the gateway.
+Run it the way the gateway runs: as the same user, with the same flags or variables,
+in the same container. The gateway may be running.
+
+Exit codes: 0 no failure, but warnings are possible; 2 configuration error; 3 a check
+failed.
 
 Examples:
   unproxy doctor --forward :2222=127.0.0.1:22 --trust 10.0.0.2 --transparent
 
-  # what it would say with the capability and nothing else
+  # with the capability of the gateway and no other
   setpriv --reuid nobody --regid nogroup --clear-groups \
       --inh-caps +net_raw --ambient-caps +net_raw --bounding-set -all,+net_raw \
       unproxy doctor --forward :2222=127.0.0.1:22 --trust 10.0.0.2 --transparent
 
-  # for a monitor: the codes of what failed
-  unproxy doctor --json --forward … | jq -r '.findings[] | select(.status == "fail").code'
+  # for monitoring: the codes of failed checks
+  unproxy doctor --json --forward … | jq -r '.findings[] | select(.status == "fail").code'`
 
-Exit codes: 0 well, perhaps with warnings; 2 the configuration is wrong; 3 something
-failed.`
-
-// doctorCommand is "unproxy doctor".
+// doctorCommand returns "unproxy doctor".
 func doctorCommand(g *given) *cli.Command {
 	return &cli.Command{
-		Name: "doctor", Usage: "find out what is wrong on this host, and the commands that mend it",
-		UsageText:          "unproxy doctor [--json] [--verbose] [flags of unproxy serve]",
-		CustomHelpTemplate: routesTemplate, Description: doctorUsage,
+		Name: "doctor", Usage: "check this host, and print the commands that fix problems",
+		UsageText:   "unproxy doctor [--json] [--verbose] [flags of unproxy serve]",
+		Description: doctorHelp,
 		Flags: append([]cli.Flag{
-			jsonFlag(),
-			&cli.BoolFlag{Name: "verbose", Usage: "say of each line what it is about, and its code"},
+			usage.JSONFlag(),
+			&cli.BoolFlag{Name: "verbose", Usage: "print the code and the subject of each check"},
 		}, hidden(g.flags())...),
 		Action: func(ctx *cli.Context) error { return runDoctor(ctx, g) },
 	}
 }
 
-// runDoctor examines the gateway that was given.
+// runDoctor checks the host for the given configuration.
 func runDoctor(ctx *cli.Context, g *given) error {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	if err != nil {
 		return err
 	}
-	report := doctor.Examine(ctx.Context, doctor.This(), doctor.Subject{
-		Config: c.gateway, Warnings: c.warnings, Descriptors: descriptors(), Printing: g.commandLine("routes print --backend-host"),
+	report := doctor.Run(ctx.Context, doctor.This(), doctor.Subject{
+		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(),
+		PrintCommand: g.commandLine("routes print --backend-host"),
 	})
 	if ctx.Bool("json") {
-		err = printJSON(ctx.App.Writer, report)
+		err = usage.PrintJSON(ctx.App.Writer, report)
 	} else {
 		err = printReport(ctx.App.Writer, report, ctx.Bool("verbose"))
 	}
 	if err == nil && report.Count(doctor.Fail) > 0 {
-		return reported{exitFound}
+		return usage.Reported(usage.ExitHostCheck)
 	}
 	return err
 }
 
-// printReport prints a line for each finding, and below it what mends it.
+// printReport prints a line for each finding, and the commands that fix it below.
 func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	colour := accesslog.IsTerminal(w) && os.Getenv("NO_COLOR") == ""
 	columns := [2]int{len("COMPONENT"), len("TARGET")}
@@ -79,19 +83,20 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
-	told := map[string]bool{} // all of it may go to a shell: a rule is refused the second time
+	printed := map[string]bool{} // a shell may run all of it, and a rule can be added only once
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target, statusWord(f.Status, colour), oneLine(f.Detail))
+		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target,
+			statusWord(f.Status, colour), value.OneLine(f.Detail))
 		if verbose {
 			fmt.Fprintf(&b, "    # %s: %s\n", f.Code, f.Code.Meaning())
 		}
-		action := slices.DeleteFunc(slices.Clone(f.Action), func(line string) bool { return told[line] })
-		if len(action) == 0 && len(f.Action) > 0 {
-			action = []string{"# see above"}
+		commands := slices.DeleteFunc(slices.Clone(f.Hint), func(line string) bool { return printed[line] })
+		if len(commands) == 0 && len(f.Hint) > 0 {
+			commands = []string{"# see above"}
 		}
-		for _, line := range action {
+		for _, line := range commands {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
-			told[line] = true
+			printed[line] = true
 		}
 	}
 	b.WriteString(summary(r))
@@ -99,21 +104,21 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	return err
 }
 
-// summary is the last line.
+// summary returns the last line, with the counts.
 func summary(r doctor.Report) string {
 	var parts []string
 	for _, s := range []struct {
 		status doctor.Status
 		words  string
-	}{{doctor.OK, "ok"}, {doctor.Warn, "to be looked at"}, {doctor.Skip, "not looked at"}, {doctor.Fail, "failed"}} {
+	}{{doctor.OK, "ok"}, {doctor.Warn, "with a warning"}, {doctor.Skip, "skipped"}, {doctor.Fail, "failed"}} {
 		if n := r.Count(s.status); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.words))
 		}
 	}
-	return fmt.Sprintf("%s: %s\n", plural(len(r.Findings), "check"), strings.Join(parts, ", "))
+	return fmt.Sprintf("%s: %s\n", value.Plural(len(r.Findings), "check"), strings.Join(parts, ", "))
 }
 
-// statusWord writes a status as wide as its column, in its colour on a terminal.
+// statusWord formats a status for its column, in colour on a terminal.
 func statusWord(s doctor.Status, colour bool) string {
 	word := cmp.Or(map[doctor.Status]string{doctor.Fail: "FAIL"}[s], s.String())
 	word = fmt.Sprintf("%-6s", word)

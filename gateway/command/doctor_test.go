@@ -7,15 +7,15 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// All that is printed below the findings may be given to a shell: each command
-// once, and a command of several lines as a whole.
+// The lines below the findings can be pasted into a shell: each command appears
+// once, and a command of several lines is complete.
 func TestPrintReport(t *testing.T) {
 	report := doctor.Report{Findings: []doctor.Finding{
 		{Code: doctor.NetRaw, Component: "process", Target: "capabilities", Status: doctor.OK, Detail: "it is\nthere"},
 		{Code: doctor.RulesMissing, Component: "return path", Target: "a", Status: doctor.Fail, Detail: "missing",
-			Action: []string{"ip rule add a", "nft -f - <<'EOF'\ntable inet t {\n}\nEOF"}},
-		{Code: doctor.RulesMissing, Component: "return path", Target: "b", Status: doctor.Fail, Detail: "missing", Action: []string{"ip rule add a", "ip rule add b"}},
-		{Code: doctor.RulesMissing, Component: "return path", Target: "c", Status: doctor.Fail, Detail: "missing", Action: []string{"ip rule add b"}},
+			Hint: []string{"ip rule add a", "nft -f - <<'EOF'\ntable inet t {\n}\nEOF"}},
+		{Code: doctor.RulesMissing, Component: "return path", Target: "b", Status: doctor.Fail, Detail: "missing", Hint: []string{"ip rule add a", "ip rule add b"}},
+		{Code: doctor.RulesMissing, Component: "return path", Target: "c", Status: doctor.Fail, Detail: "missing", Hint: []string{"ip rule add b"}},
 		{Code: doctor.Backlog, Component: "host", Target: "d", Status: doctor.Warn, Detail: "short"},
 		{Code: doctor.ReturnPath, Component: "return path", Target: "e", Status: doctor.Skip, Detail: "dark"},
 	}}
@@ -33,7 +33,7 @@ return path  c             FAIL    missing
     # see above
 host         d             warn    short
 return path  e             skip    dark
-6 checks: 1 ok, 1 to be looked at, 1 not looked at, 3 failed
+6 checks: 1 ok, 1 with a warning, 1 skipped, 3 failed
 `
 	var out strings.Builder
 	if err := printReport(&out, report, false); err != nil || out.String() != want {

@@ -3,67 +3,21 @@ package command
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 )
 
-// option is one flag of the gateway, and the environment variable that stands
-// for it.
-type option struct {
-	name     string
-	group    string
-	argument string
-	value    string // the default, as help says it
-	meaning  string
-	// repeatable options keep every value, the others the last one.
-	repeatable bool
-	// isSwitch options are on when they are given without a value.
-	isSwitch bool
-}
-
-// forwardOption is the name of the option that no gateway does without.
-const forwardOption = "forward"
-
-// options returns every flag of the gateway, in the order of the help.
-func options() []option {
-	all := []option{{name: forwardOption, group: "Forwards", argument: "SPEC", repeatable: true,
-		meaning: "[udp://]LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], at least one; short: -f"}}
-	for _, s := range gateway.Settings() {
-		all = append(all, option{s.Name, s.Group.String(), s.Argument, s.Default, s.Meaning, s.Repeatable, s.Switch})
-	}
-	for _, s := range gateway.ProcessSettings() {
-		group := "Process"
-		if s.Routes {
-			group = "Routes"
-		}
-		all = append(all, option{name: s.Name, group: group, argument: s.Argument, value: s.Default, meaning: s.Meaning})
-	}
-	all = append(all, adminOptions()...)
-	for _, o := range []option{
-		{name: "log-format", argument: "auto|json|console", value: "auto", meaning: "lines on stderr; auto is console on a terminal, else json"},
-		{name: "log-level", argument: "debug|info|warn|error", value: "info", meaning: "the least loud line that is written"},
-		{name: "access-log", argument: "all|errors|off", value: "all", meaning: "a line for each finished connection"},
-	} {
-		o.group = "Log"
-		all = append(all, o)
-	}
-	return all
-}
-
-// variable returns the environment variable that stands for a flag.
-func variable(flag string) string {
-	return "UNPROXY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-// given collects what was given, by flags and in the environment. A flag may
-// stand before the name of a command as well as behind it: both add to it.
+// given collects the values of flags and environment variables. A flag may come
+// before or after the name of a command; both add to it.
 type given struct {
-	values gateway.Values
+	values config.Values
 }
 
 // flags returns the flags of the gateway, which write into g. They are of
@@ -71,104 +25,139 @@ type given struct {
 // slices split values at commas and its aliases would set a value twice.
 func (g *given) flags() []cli.Flag {
 	var all []cli.Flag
-	for _, o := range options() {
-		all = append(all, &cli.GenericFlag{Name: o.name, Usage: o.meaning, Value: &recorder{into: g, name: o.name, isSwitch: o.isSwitch}})
+	for _, s := range config.Settings() {
+		value := &recorder{into: g, name: s.Name, isSwitch: s.Switch}
+		all = append(all, &cli.GenericFlag{Name: s.Name, Usage: s.Meaning, Value: value})
+		if s.Former != "" {
+			all = append(all, &cli.GenericFlag{Name: s.Former, Hidden: true, Value: value})
+		}
 	}
-	return append(all, &cli.GenericFlag{Name: "f", Hidden: true, Value: &recorder{into: g, name: forwardOption}})
+	return append(all, &cli.GenericFlag{Name: "f", Hidden: true, Value: &recorder{into: g, name: config.ForwardFlag}})
 }
 
-// recorder is a flag's value that is written down as it came.
+// recorder is a flag value that records what it is set to, unparsed.
 type recorder struct {
 	into     *given
 	name     string
 	isSwitch bool
 }
 
-// Set writes a value down.
+// Set records a value.
 func (r *recorder) Set(value string) error {
 	r.into.values[r.name] = append(r.into.values[r.name], value)
 	return nil
 }
 
-// String returns the value that is no value: the default is told elsewhere.
+// String returns "", as the help writes the default itself.
 func (r *recorder) String() string { return "" }
 
-// IsBoolFlag tells package flag that a switch needs no value.
+// IsBoolFlag reports whether the flag may be given without a value; package flag asks.
 func (r *recorder) IsBoolFlag() bool { return r.isSwitch }
 
-// missingValues finds flags whose value was left out, so that the flag behind
-// them would be taken for it.
+// missingValues finds flags without a value: the next flag would be taken for it.
 func missingValues(args []string) error {
 	takesValue := map[string]bool{}
-	for _, o := range options() {
-		takesValue["--"+o.name] = !o.isSwitch
+	for _, s := range config.Settings() {
+		for _, name := range s.Names() {
+			takesValue["--"+name] = !s.Switch
+		}
 	}
 	var found []error
 	for i := 1; i < len(args); i++ {
 		flag, next := args[i-1], args[i]
 		name, _, _ := strings.Cut(next, "=")
 		if _, isFlag := takesValue[name]; isFlag && takesValue[flag] {
-			found = append(found, usageError{flag + " needs a value, and is followed by " + name, "give it one: " + flag + " VALUE"})
+			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).WithHint("give it one: "+flag+" VALUE"))
 		}
 	}
 	return errors.Join(found...)
 }
 
-// environment takes in the variables of flags that were not given. It returns
-// warnings of variables that look like misspelt ones.
-func (g *given) environment(environ []string) []gateway.Warning {
-	byVariable := map[string]option{}
-	var variables []string
-	for _, o := range options() {
-		byVariable[variable(o.name)] = o
-		variables = append(variables, variable(o.name))
-	}
-	var warnings []gateway.Warning
+// environment adds the values of environment variables, and then of the files of
+// --env-file. A flag precedes its variable, which precedes the files. It warns of
+// variables that look misspelt.
+func (g *given) environment(environ []string) ([]config.Warning, error) {
+	process := map[string]string{}
 	for _, entry := range environ {
-		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "UNPROXY_") || value == "" {
+		name, text, _ := strings.Cut(entry, "=")
+		process[name] = text
+	}
+	warnings := g.variables(process)
+	files, err := readEnvFiles(g.values[config.EnvFileFlag])
+	return append(warnings, g.variables(files)...), err
+}
+
+// readEnvFiles reads environment files. Of several assignments to a variable the last
+// one holds, as with systemd.
+func readEnvFiles(paths []string) (map[string]string, error) {
+	values := map[string]string{}
+	var errs []error
+	for _, path := range paths {
+		all, err := config.ReadEnvFile(path)
+		errs = append(errs, err)
+		for _, a := range all {
+			values[a.Name] = a.Value
+		}
+	}
+	return values, errors.Join(errs...)
+}
+
+// variables adds the values of variables whose settings have none yet.
+func (g *given) variables(values map[string]string) []config.Warning {
+	byVariable := map[string]config.Setting{}
+	var known []string
+	for _, s := range config.Settings() {
+		for _, name := range s.Names() {
+			byVariable[config.Variable(name)] = s
+		}
+		known = append(known, s.Variable())
+	}
+	var warnings []config.Warning
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text := values[name]
+		if !strings.HasPrefix(name, "UNPROXY_") || text == "" {
 			continue
 		}
-		o, known := byVariable[name]
-		if !known {
-			warnings = append(warnings, misspelt(name, variables)...)
-			continue
+		s, ok := byVariable[name]
+		switch {
+		case !ok:
+			warnings = append(warnings, misspelt(name, known)...)
+		case len(g.values[s.Name]) > 0: // a flag, or the process's variable
+		case s.Repeatable:
+			g.values[s.Name] = value.Fields(text)
+		default:
+			g.values[s.Name] = []string{strings.TrimSpace(text)}
 		}
-		if len(g.values[o.name]) > 0 {
-			continue
-		}
-		if o.repeatable {
-			g.values[o.name] = settings.Fields(value)
-			continue
-		}
-		g.values[o.name] = []string{strings.TrimSpace(value)}
 	}
 	return warnings
 }
 
-// misspelt warns of a variable that is near a known one. Others are left
-// alone: Kubernetes sets UNPROXY_PORT and more for a service of that name.
-func misspelt(name string, known []string) []gateway.Warning {
-	near := settings.Nearest(name, known)
+// misspelt warns of a variable whose name is close to a known one. It ignores others:
+// Kubernetes sets UNPROXY_PORT and more for a service of that name.
+func misspelt(name string, known []string) []config.Warning {
+	near := value.Nearest(name, known)
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {
 		return nil
 	}
-	return []gateway.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Remedy: "did you mean " + near + "?"}}
+	return []config.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Hint: "did you mean " + near + "?"}}
 }
 
 // joinSwitches writes "--transparent on" as "--transparent=on". Package flag
 // knows a switch's value only in that form and would take the word for an
 // argument.
 func joinSwitches(args []string) []string {
-	switches := map[string]bool{}
-	for _, o := range options() {
-		if o.isSwitch {
-			switches["--"+o.name], switches["-"+o.name] = true, true
+	switches := map[string][]string{}
+	for _, s := range config.Settings() {
+		if s.Switch {
+			words := append([]string{"on", "off", "true", "false"}, s.Choices()...)
+			for _, name := range s.Names() {
+				switches["--"+name], switches["-"+name] = words, words
+			}
 		}
 	}
 	var joined []string
 	for i := 0; i < len(args); i++ {
-		if switches[args[i]] && i+1 < len(args) && slices.Contains([]string{"on", "off", "true", "false"}, args[i+1]) {
+		if i+1 < len(args) && slices.Contains(switches[args[i]], args[i+1]) {
 			joined = append(joined, args[i]+"="+args[i+1])
 			i++
 			continue
@@ -181,8 +170,27 @@ func joinSwitches(args []string) []string {
 // optionNames returns the names of all flags of the gateway.
 func optionNames() []string {
 	var names []string
-	for _, o := range options() {
-		names = append(names, o.name)
+	for _, s := range config.Settings() {
+		names = append(names, s.Name)
 	}
 	return names
+}
+
+// commandLine returns a command with the flags of forwards and routes that this
+// process was given, quoted for a shell.
+func (g *given) commandLine(command string) string {
+	words := []string{"unproxy", command}
+	for _, s := range config.Settings() {
+		if slices.Contains([]config.Group{config.GroupProcess, config.GroupAdmin, config.GroupLog}, s.Group) {
+			continue
+		}
+		for _, v := range g.values[s.Name] {
+			if s.Switch {
+				words = append(words, "--"+s.Name+"="+v)
+				continue
+			}
+			words = append(words, "--"+s.Name, usage.ShellQuote(v))
+		}
+	}
+	return strings.Join(words, " ")
 }

@@ -6,58 +6,35 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
-)
-
-// verbatim is the template of a help that is written out in full.
-const verbatim = "{{.Description}}"
-
-// commandTemplate is the template of a command's help that is put together
-// from its flags.
-const commandTemplate = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [flags]{{end}}{{if .Subcommands}} COMMAND{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{if .Description}}
-{{.Description}}
-{{end}}{{if .Subcommands}}
-Commands:
-{{range .Subcommands}}{{if not .Hidden}}  {{.Name}}	{{.Usage}}
-{{end}}{{end}}{{end}}{{if .VisibleFlags}}
-Flags:
-{{range .VisibleFlags}}  {{.}}
-{{end}}{{end}}`
-
-// The columns of the list of flags: terminals are at least so wide.
-const (
-	meaningColumn = 34
-	lastColumn    = 96
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 )
 
 const examples = `Examples:
-  # SSH behind a load balancer at 10.0.0.0/8; sshd sees the gateway
+  # SSH behind a load balancer in 10.0.0.0/8; sshd sees the gateway's address
   unproxy --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8
 
-  # the same, and sshd sees the client: its logs, its ACLs, fail2ban
+  # the same, but sshd sees the client's address, and so do its log, its ACLs and fail2ban
   unproxy --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent
 
-  # several servers in one process, each with settings of its own
+  # several servers in one process, each with its own settings
   unproxy --trust 10.0.0.0/8 \
-    --forward ':25=mail.internal:25?require-checksum' \
+    --forward ':25=mail.internal:25?accept=v2&require-checksum' \
     --forward ':21000-21010=10.1.0.7:21000-21010?idle-timeout=10m' \
     --forward '{{ GetPrivateIP }}:5432=unix:/run/postgresql/.s.PGSQL.5432?local=close'
 
-  # from the environment; several values are parted by white space
+  # from the environment; white space separates values
   UNPROXY_FORWARD=':25=10.1.0.5:25 :143=10.1.0.5:143' UNPROXY_TRUST=10.0.0.0/8 unproxy
 `
 
-// rootHelp is the help of the program.
+// rootHelp returns the help of the program.
 func rootHelp(commands []*cli.Command) string {
 	var b strings.Builder
-	b.WriteString(`unproxy takes PROXY protocol headers off connections from trusted load
-balancers and forwards the payload to servers that know nothing of them.
+	b.WriteString(`unproxy sits between a load balancer that speaks the PROXY protocol and a server
+that does not: it validates and strips the header, then forwards the plain stream.
 
 Usage: unproxy [flags]            run the gateway
-       unproxy COMMAND [flags]    do something else
+       unproxy COMMAND [flags]    run another command
 
 Commands:
 `)
@@ -70,36 +47,24 @@ Commands:
 	writeForwardHelp(&b)
 	writeFlags(&b)
 	b.WriteString(`
-Every flag has an environment variable: UNPROXY_ and its name in upper case, with
-_ for -. A flag goes before its variable. D is a duration such as 500ms, 5s or 1h.
-SIGTERM and SIGINT drain, a second one cuts what is left. SIGHUP reads the lists of addresses
-anew, SIGUSR2 has a new process take over.
-Exit codes: 0 well, 1 failed while running, 2 command line or configuration,
-3 a look at this host found something missing.
+Every flag has an environment variable: UNPROXY_ and the flag in upper case, with _
+for -. A flag overrides its variable. D is a duration such as 500ms, 5s or 1h.
+
+SIGTERM and SIGINT drain connections, a second signal closes the remaining ones.
+SIGHUP reloads the address lists. SIGUSR2 hands over to a new process.
+
+Exit codes: 0 success, 1 runtime failure, 2 usage or configuration error, 3 host
+check failed.
 `)
 	return b.String()
 }
 
-// serveHelp is the help of the command serve.
+// serveHelp returns the help of the command serve.
 func serveHelp() string {
 	var b strings.Builder
-	b.WriteString("unproxy serve - run the gateway; the same as unproxy without a command\n\nUsage: unproxy [serve] [flags]\n\n" + examples)
+	b.WriteString("unproxy serve - run the gateway; the same as unproxy without a command\n\n" +
+		"Usage: unproxy [serve] [flags]\n\n" + examples)
 	writeForwardHelp(&b)
-	writeFlags(&b)
-	return b.String()
-}
-
-// checkHelp is the help of the command check.
-func checkHelp() string {
-	var b strings.Builder
-	b.WriteString(`unproxy check - validate flags, variables and trust files; opens nothing
-
-Usage: unproxy check [--strict] [flags of unproxy serve]
-
-Prints what would be served. Exit code 2 if it would not be.
-
-  --strict                        warnings are failures, too
-`)
 	writeFlags(&b)
 	return b.String()
 }
@@ -107,76 +72,46 @@ Prints what would be served. Exit code 2 if it would not be.
 func writeForwardHelp(b *strings.Builder) {
 	b.WriteString(`
 A forward is [tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE]&...].
-  LISTEN   HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH, or systemd:NAME: a socket that
-           systemd hands over by that name; HOST may be a template of go-sockaddr,
+  LISTEN   HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH, or systemd:NAME for a socket
+           that systemd passes under that name. HOST may be a go-sockaddr template,
            such as {{ GetPrivateIP }} or {{ GetInterfaceIP "eth0" }}
-  BACKEND  HOST:PORT, NAME:PORT, HOST:LOW-HIGH (port by port), unix:PATH, or header:
-           the destination that the header names. Of several, the first that is of
-           the client's family and reachable
-  KEY      a flag from "Whom to believe" to "Connections" without its dashes, for
-           this forward alone; it takes the place of the flag's value, and lists
-           the place of the whole list
+  BACKEND  HOST:PORT, NAME:PORT, HOST:LOW-HIGH (port by port), unix:PATH, or header
+           for the destination that the header names. With several, the first
+           reachable one of the client's address family is used
+  KEY      a flag of the groups Trust to Connections without its dashes, for this
+           forward alone; it replaces the flag's value, and a list the whole list
 `)
 }
 
-// writeFlags lists the flags of the gateway by subject.
+// writeFlags lists the flags of the gateway by group.
 func writeFlags(b *strings.Builder) {
-	group := ""
-	for _, o := range options() {
-		if o.group != group {
-			group = o.group
-			fmt.Fprintf(b, "\n%s:\n", group)
+	all := config.Settings()
+	for i := range all {
+		if i == 0 || all[i].Group != all[i-1].Group {
+			fmt.Fprintf(b, "\n%s:\n", all[i].Group)
 		}
-		writeFlag(b, o)
+		writeSetting(b, &all[i])
 	}
 }
 
-// writeFlag writes the lines of one flag.
-func writeFlag(b *strings.Builder, o option) {
-	left := "  --" + o.name
-	if o.argument != "" {
-		left += " " + o.argument
+// writeSetting writes the lines of one flag.
+func writeSetting(b *strings.Builder, s *config.Setting) {
+	left := "  --" + s.Name
+	if s.Argument != "" {
+		left += " " + s.Argument
 	}
-	text := o.meaning
-	if o.repeatable {
-		text += "; repeatable"
-	}
-	if o.value != "" {
-		text += " [" + o.value + "]"
-	}
-	lines := wrap(text, lastColumn-meaningColumn)
-	if len(left) > meaningColumn-2 {
-		fmt.Fprintln(b, left)
-		left = ""
-	}
-	for _, line := range lines {
-		fmt.Fprintf(b, "%-*s%s\n", meaningColumn, left, line)
-		left = ""
-	}
+	usage.WriteRow(b, left, s.Usage())
 }
 
-// wrap breaks text into lines of at most width bytes.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
-}
-
-// helpCommand is "unproxy help". The library's own ends with exit code 3 and
-// cannot be given a command of a command.
+// helpCommand returns "unproxy help". The library's own ends with exit code 3 and
+// does not accept the command of a command.
 func helpCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "help",
-		Aliases:   []string{"h"},
-		Usage:     "print this, or the help of a command",
-		ArgsUsage: "[COMMAND]",
+		Name:        "help",
+		Aliases:     []string{"h"},
+		Usage:       "print this help, or that of a command",
+		ArgsUsage:   "[COMMAND]...",
+		Description: "Example:\n  unproxy help trust explain",
 		Action: func(ctx *cli.Context) error {
 			if ctx.NArg() == 0 {
 				return cli.ShowAppHelp(ctx)
@@ -191,7 +126,7 @@ func helpCommand() *cli.Command {
 					}
 				}
 				if found == nil {
-					return unknownTopic(word, commands)
+					return usage.UnknownCommand(word, "unproxy help", commands)
 				}
 				commands = found.Subcommands
 			}
@@ -199,16 +134,4 @@ func helpCommand() *cli.Command {
 			return nil
 		},
 	}
-}
-
-func unknownTopic(word string, commands []*cli.Command) error {
-	names := commandNames(commands)
-	hint := "the commands are " + strings.Join(names, ", ")
-	if near := settings.Nearest(word, names); near != "" {
-		hint = "did you mean unproxy help " + near + "?"
-	}
-	if len(names) == 0 {
-		hint = "see unproxy help"
-	}
-	return usageError{fmt.Sprintf("unknown command %q", settings.Shorten(word)), hint}
 }

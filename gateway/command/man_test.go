@@ -7,14 +7,16 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"unproxy/gateway/config"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of the man page")
 
 const manPage = "../../docs/man/unproxy.8"
 
-// roff escapes a text for roff: a hyphen that can be typed, a backslash, and a
-// dot or quote with which a line must not begin (groff_char(7), groff(7)).
+// roff escapes a text for roff: hyphens, backslashes, and a dot or quote at the
+// beginning of a line (groff_char(7), groff(7)).
 func roff(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
 	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
@@ -23,7 +25,7 @@ func roff(s string) string {
 	return s
 }
 
-// manCommands is the list of commands, each followed by those below it.
+// manCommands returns the list of commands, each followed by its subcommands.
 func manCommands() string {
 	var b strings.Builder
 	meanings := map[string]string{}
@@ -38,29 +40,21 @@ func manCommands() string {
 	return b.String()
 }
 
-// manOptions is the list of the gateway's flags, by subject.
+// manOptions returns the list of the gateway's flags by group.
 func manOptions() string {
 	var b strings.Builder
-	group := ""
-	for _, o := range options() {
-		if o.group != group {
-			group = o.group
-			fmt.Fprintf(&b, ".SS %s\n", roff(group))
+	all := config.Settings()
+	for i, s := range all {
+		if i == 0 || s.Group != all[i-1].Group {
+			fmt.Fprintf(&b, ".SS %s\n", roff(s.Group.String()))
 		}
-		fmt.Fprintf(&b, ".TP\n.B %s\n", strings.TrimSpace(roff("--"+o.name)+` \fI`+roff(o.argument)+`\fR`))
-		text := o.meaning
-		if o.repeatable {
-			text += "; repeatable"
-		}
-		if o.value != "" {
-			text += " [" + o.value + "]"
-		}
-		fmt.Fprintf(&b, "%s\n", roff(text))
+		fmt.Fprintf(&b, ".TP\n.B %s\n", strings.TrimSpace(roff("--"+s.Name)+` \fI`+roff(s.Argument)+`\fR`))
+		fmt.Fprintf(&b, "%s\n", roff(s.Usage()))
 	}
 	return b.String()
 }
 
-// TestManPage holds the man page to the flags and commands that there are.
+// TestManPage checks that the man page lists the flags and commands of the program.
 func TestManPage(t *testing.T) {
 	content, err := os.ReadFile(manPage)
 	if err != nil {
@@ -77,7 +71,7 @@ func TestManPage(t *testing.T) {
 			continue
 		}
 		if !*update {
-			t.Errorf("the %s in %s are not those of the program: go test ./gateway/command -run TestManPage -update", name, manPage)
+			t.Errorf("the %s in %s differ from the program: go test ./gateway/command -run TestManPage -update", name, manPage)
 		}
 		page = before + ".\\\" generated: " + name + "\n" + want + ".\\\" end\n" + after
 	}
@@ -88,8 +82,8 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// TestManPageRenders has groff find fault with the page, and looks for every flag
-// and command in what a reader sees.
+// TestManPageRenders checks the page with groff, and that every flag and command
+// is in the rendered text.
 func TestManPageRenders(t *testing.T) {
 	if _, err := exec.LookPath("groff"); err != nil {
 		t.Skip("groff is not installed")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -10,126 +11,124 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
 
-const routesHelp = `In transparent mode the backends answer the clients' own addresses, and this host
-must hand those replies to the gateway. Which rules and routes do so follows from
-the forwards, and from where this host finds the backends:
+const routesHelp = `In transparent mode the backends reply to the addresses of the clients, and this host
+must deliver those replies to the gateway. The rules and routes for that depend on the
+forwards and on where the backends are:
 
-  on loopback, or on a dummy interface   a rule for its address and port
-  on another address of this host        the packet filter marks the replies of the
-                                         gateway's connections, and no others
-  on a link: container, namespace, host  a rule; marks where this host forwards
-                                         packets, since others may use the backend
+  on loopback, or on a dummy interface   a rule for the address and port
+  on another address of this host        the packet filter marks the replies on the
+                                         connections of the gateway, and no others
+  on a link: container, namespace, host  a rule; marks if this host forwards packets,
+                                         since other hosts may use the backend
 
-It takes the flags of unproxy serve, and changes nothing but what it made itself.`
+The commands take the flags of unproxy serve. They change only what they created.
 
-// routesCommand is "unproxy routes".
+Example:
+  unproxy routes print --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
+
+// routesCommand returns "unproxy routes".
 func routesCommand(g *given) *cli.Command {
-	command := func(name, usage, description string, run func(*cli.Context, *given) error, own ...cli.Flag) *cli.Command {
-		return &cli.Command{
-			Name: name, Usage: usage, UsageText: "unproxy routes " + name + " [flags] [flags of unproxy serve]",
-			CustomHelpTemplate: routesTemplate, Description: description,
-			Flags: append(own, hidden(g.flags())...), Action: func(ctx *cli.Context) error { return run(ctx, g) },
-		}
-	}
+	formats := strings.Join(returnpath.FormatNames(), ", ")
 	return &cli.Command{
-		Name: "routes", Usage: "the rules and routes that bring replies back in transparent mode", Description: routesHelp,
+		Name: "routes", Usage: "manage the return path of transparent mode: rules and routes", Description: routesHelp,
 		Subcommands: []*cli.Command{
-			command("print", "write them down, for this host or the backends' host", routesPrintHelp, routesPrint,
-				&cli.StringFlag{Name: "format", Value: returnpath.Shell.String(), Usage: "write them as `FORMAT`: " + strings.Join(returnpath.FormatNames(), ", ")},
-				&cli.BoolFlag{Name: "backend-host", Usage: "write what the host of the backends needs, where that is another one"},
-				&cli.StringSliceFlag{Name: "gateway", Usage: "with --backend-host: a gateway as that host sees it, `ADDR[+ADDR][=MAC]` or dev:INTERFACE; repeatable"}),
-			command("apply", "put them into force; again changes nothing", routesApplyHelp, routesApply),
-			command("remove", "take them away", routesRemoveHelp, routesRemove,
-				&cli.BoolFlag{Name: "all", Usage: "whatever uses the table and the mark: also what another configuration left"}),
-			command("check", "say what of them is in force", routesCheckHelp, routesCheck),
+			routesSubcommand(g, &cli.Command{
+				Name: "print", Usage: "print the rules and routes, for this host or the backends' host",
+				Description: routesPrintHelp, Action: func(ctx *cli.Context) error { return routesPrint(ctx, g) },
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "format", Value: returnpath.Shell.String(), Usage: "print as `FORMAT`: " + formats},
+					&cli.BoolFlag{Name: "backend-host", Usage: "print what the host of the backends needs, if that is another host"},
+					&cli.StringSliceFlag{Name: "gateway", Usage: "with --backend-host: the address of a gateway for that host, " +
+						"`ADDR[+ADDR][=MAC]` or dev:INTERFACE; repeatable"},
+				},
+			}),
+			routesSubcommand(g, &cli.Command{
+				Name: "apply", Usage: "add the missing rules and routes",
+				Description: routesApplyHelp, Action: func(ctx *cli.Context) error { return routesApply(ctx, g) },
+			}),
+			routesSubcommand(g, &cli.Command{
+				Name: "remove", Usage: "remove the rules and routes",
+				Description: routesRemoveHelp, Action: func(ctx *cli.Context) error { return routesRemove(ctx, g) },
+				Flags: []cli.Flag{
+					&cli.BoolFlag{Name: "all", Usage: "everything that uses the table and the mark, also from another configuration"},
+				},
+			}),
+			routesSubcommand(g, &cli.Command{
+				Name: "check", Usage: "report which rules and routes are missing",
+				Description: routesCheckHelp, Action: func(ctx *cli.Context) error { return routesCheck(ctx, g) },
+			}),
 		},
 	}
 }
 
+// routesSubcommand adds the flags of the gateway to a subcommand, hidden because
+// the help of serve lists them.
+func routesSubcommand(g *given, c *cli.Command) *cli.Command {
+	c.UsageText = "unproxy routes " + c.Name + " [flags] [flags of unproxy serve]"
+	c.Flags = append(c.Flags, hidden(g.flags())...)
+	return c
+}
+
 const (
 	routesPrintHelp = `Examples:
-  # what a shell would run
+  # shell commands
   unproxy routes print --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent
 
   # a file for systemd-networkd
-  unproxy routes print --format networkd --forward :25=10.9.0.2:25 --trust 10.0.0.0/8 --transparent
+  unproxy routes print --format networkd --forward :25=10.9.0.2:25 --trust 10.0.0.0/8 \
+      --transparent
 
-  # for the host of the backend, to which two gateways lead
+  # for the host of the backend, behind two gateways
   unproxy routes print --backend-host --gateway 10.9.0.5 --gateway 10.9.0.6 \
       --forward :25=10.9.0.2:25 --trust 10.0.0.0/8 --transparent`
-	routesApplyHelp = `Takes CAP_NET_ADMIN; the gateway itself does not. Prints each command that it
-stands for. What is in force already stays as it is.
+	routesApplyHelp = `Needs CAP_NET_ADMIN; the gateway itself does not. Prints each command as it is
+executed. Rules and routes that exist already stay as they are.
 
 Example, in a systemd unit beside that of the gateway, with the same variables:
   ExecStart=unproxy routes apply
   ExecStop=unproxy routes remove`
-	routesRemoveHelp = `Takes CAP_NET_ADMIN. Leaves alone what other gateways on this host need.
+	routesRemoveHelp = `Needs CAP_NET_ADMIN. Keeps what other gateways on this host need. Also removes what is
+left of earlier addresses of backends that are given by name.
 
 Example:
   unproxy routes remove --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
-	routesCheckHelp = `Exit code 3 if something is missing. unproxy doctor tries a connection as well.
+	routesCheckHelp = `unproxy doctor also makes a test connection.
+
+Exit codes: 0 complete, 2 configuration error, 3 something is missing.
 
 Example:
   unproxy routes check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
 )
 
-// routesTemplate is the help of a command that takes the flags of serve as well:
-// those are listed there.
-const routesTemplate = `{{.HelpName}} - {{.Usage}}
-
-Usage: {{.UsageText}}
-
-{{.Description}}
-{{if .VisibleFlags}}
-Flags:
-{{range .VisibleFlags}}  {{.}}
-{{end}}{{end}}`
-
-// hidden keeps flags out of the help.
-func hidden(flags []cli.Flag) []cli.Flag {
-	for _, f := range flags {
-		if generic, ok := f.(*cli.GenericFlag); ok {
-			generic.Hidden = true
-		}
-	}
-	return flags
-}
-
-// plan makes the plan for what was given, and prints what is doubtful. A name
-// that does not resolve leaves a plan for the rest, and an error.
+// plan makes the plan for the given configuration. If a name does not resolve it
+// returns a plan for the other backends, and an error.
 func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
-	c, err := configure(g)
+	c, err := configure(g, 0)
 	if err != nil {
 		return returnpath.Plan{}, c, err
 	}
-	p, err := c.gateway.PlanRoutes(ctx.Context, gateway.Surroundings{})
+	p, err := routing.Plan(ctx.Context, c.gateway.Targets(), routing.Surroundings{})
 	if err == nil && p.Empty() && len(p.Notes) == 0 {
-		err = noRoutes()
+		err = usage.Errorf("no forward is transparent: plain connections need no routes").
+			WithHint("give the flags of the gateway, with --transparent")
 	}
 	return p, c, err
 }
 
-// noRoutes is what there is to say where no forward needs any.
-func noRoutes() error {
-	return &gateway.Problem{
-		Message: "no forward is transparent: plain connections need no routes",
-		Remedy:  "give the flags of the gateway, --transparent among them",
-	}
-}
-
 func routesPrint(ctx *cli.Context, g *given) error {
-	i, err := settings.Word(ctx.String("format"), returnpath.FormatNames()...)
+	i, err := value.Word(ctx.String("format"), returnpath.FormatNames()...)
 	if err != nil {
-		return gateway.FlagProblem("format", ctx.String("format"), err)
+		return config.FlagProblem("format", ctx.String("format"), err)
 	}
 	if !ctx.Bool("backend-host") && len(ctx.StringSlice("gateway")) > 0 {
-		return usageError{"--gateway does nothing without --backend-host", "add --backend-host"}
+		return usage.Errorf("--gateway has no effect without --backend-host").WithHint("add --backend-host")
 	}
 	p, _, err := plan(ctx, g)
 	if p.Empty() {
@@ -150,16 +149,22 @@ func routesApply(ctx *cli.Context, g *given) error {
 		return unresolved
 	}
 	return traced(ctx, func(run context.Context, trace func(string)) error {
-		if err := routing.Apply(run, p, trace); err != nil {
+		err := routing.Apply(run, p, trace)
+		if errors.Is(err, routing.ErrReassembly) {
+			warn(ctx.App.ErrWriter, fmt.Sprintf("%v: apt install nftables, and run this again", err))
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
+		warnStale(ctx, p)
 		return unresolved
 	})
 }
 
 func routesRemove(ctx *cli.Context, g *given) error {
 	if ctx.Bool("all") {
-		c, err := configure(g)
+		c, err := configure(g, 0)
 		if err != nil {
 			return err
 		}
@@ -168,7 +173,8 @@ func routesRemove(ctx *cli.Context, g *given) error {
 		})
 	}
 	p, _, unresolved := plan(ctx, g)
-	if p.Empty() {
+	// Without addresses there are still rules of earlier ones to remove.
+	if p.Empty() && p.Options.Owner == 0 {
 		return unresolved
 	}
 	return traced(ctx, func(run context.Context, trace func(string)) error {
@@ -179,7 +185,7 @@ func routesRemove(ctx *cli.Context, g *given) error {
 	})
 }
 
-// traced runs what changes the host and prints each step.
+// traced runs a function that changes the host, and prints each step.
 func traced(ctx *cli.Context, do func(context.Context, func(string)) error) error {
 	run, stop := signal.NotifyContext(ctx.Context, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -192,9 +198,9 @@ func traced(ctx *cli.Context, do func(context.Context, func(string)) error) erro
 	case err != nil:
 		return err
 	case steps == 0:
-		fmt.Fprintln(ctx.App.Writer, "ok: nothing had to be changed")
+		fmt.Fprintln(ctx.App.Writer, "ok: nothing to change")
 	default:
-		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", plural(steps, "step"))
+		fmt.Fprintf(ctx.App.Writer, "ok: %s\n", value.Plural(steps, "step"))
 	}
 	return nil
 }
@@ -205,7 +211,12 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if p.Empty() || err != nil {
 		return err
 	}
+	warnStale(ctx, p)
 	missing, err := routing.Missing(ctx.Context, p)
+	if errors.Is(err, routing.ErrNoNFT) && p.Filter.IsOptional() {
+		warn(ctx.App.ErrWriter, fmt.Sprintf("%v: %v", routing.ErrReassembly, err))
+		p.Filter, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -219,13 +230,28 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if len(absent) == 0 {
 		return nil
 	}
-	fmt.Fprintf(ctx.App.Writer, "%d of %d missing: unproxy routes apply, with the same flags\n", len(absent), len(p.Commands()))
-	return reported{exitFound}
+	fmt.Fprintf(ctx.App.Writer, "%d of %d missing: run unproxy routes apply with the same flags\n",
+		len(absent), len(p.Commands()))
+	return usage.Reported(usage.ExitHostCheck)
 }
 
-// warnNotes prints what the operator has to know of a plan.
+// warnNotes prints the notes of a plan as warnings.
 func warnNotes(w io.Writer, p returnpath.Plan) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "unproxy: warning: %s\n", oneLine(n.String()))
+		warn(w, n.String())
 	}
+}
+
+// warnStale warns about what an earlier address of a backend has left. Errors are
+// left to the command, which reads the same.
+func warnStale(ctx *cli.Context, p returnpath.Plan) {
+	stale, _ := routing.Stale(ctx.Context, p)
+	for _, command := range stale {
+		warn(ctx.App.ErrWriter, "a backend's name has another address now, and this is left of the earlier one: "+
+			command+": run unproxy routes remove with the same flags, and then apply")
+	}
+}
+
+func warn(w io.Writer, message string) {
+	fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(message))
 }

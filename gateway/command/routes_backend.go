@@ -8,13 +8,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"unproxy/gateway/settings"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
 
-// printBackendHost prints what the host of the plan's backends needs: those that
-// are not on this one.
+// printBackendHost prints what the host of the backends needs, for the backends
+// that are not on this host.
 func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	var h returnpath.BackendHost
 	for _, b := range p.Backends {
@@ -23,7 +24,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 		}
 	}
 	if len(h.Backends) == 0 {
-		return usageError{"all backends are on this host", "leave --backend-host out: unproxy routes print"}
+		return usage.Errorf("all backends are on this host").WithHint("leave out --backend-host: unproxy routes print")
 	}
 	given := ctx.StringSlice("gateway")
 	for _, word := range given {
@@ -44,7 +45,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	return nil
 }
 
-// thisGateway is this host as a gateway, as the backends' host sees it.
+// thisGateway describes this host as the backends' host sees it.
 func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 	var g returnpath.Gateway
 	families := map[bool]bool{}
@@ -58,10 +59,8 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 			return g, err
 		}
 		if mac == "" {
-			return g, usageError{
-				fmt.Sprintf("%s is reached over %s, which has no hardware address", b, b.Reach.Device),
-				"name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE",
-			}
+			return g, usage.Errorf("%s is reached through %s, which has no hardware address", b, b.Reach.Device).
+				WithHint("name the interface of the tunnel on the backends' host: --gateway dev:INTERFACE")
 		}
 		g.MAC, g.Addrs = mac, append(g.Addrs, source)
 	}
@@ -71,8 +70,8 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 // parseGateway reads ADDR[+ADDR][=MAC] or dev:INTERFACE.
 func parseGateway(word string) (returnpath.Gateway, error) {
 	if device, ok := strings.CutPrefix(word, "dev:"); ok {
-		if device == "" || len(device) > 15 || strings.ContainsAny(device, " /\"\t\n") {
-			return returnpath.Gateway{}, gatewayProblem(word, "is not the name of an interface")
+		if err := returnpath.CheckDevice(device); err != nil {
+			return returnpath.Gateway{}, gatewayProblem(word, "is not usable: "+err.Error())
 		}
 		return returnpath.Gateway{Device: device}, nil
 	}
@@ -81,7 +80,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	for text := range strings.SplitSeq(addresses, "+") {
 		a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 		if err != nil || a.Zone() != "" {
-			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", settings.Shorten(text)))
+			return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not an IP address", value.Shorten(text)))
 		}
 		g.Addrs = append(g.Addrs, a.Unmap())
 	}
@@ -90,14 +89,14 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	}
 	hardware, err := net.ParseMAC(mac)
 	if err != nil || len(hardware) != 6 {
-		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", settings.Shorten(mac)))
+		return g, gatewayProblem(word, fmt.Sprintf("holds %q, which is not a hardware address", value.Shorten(mac)))
 	}
 	g.MAC = hardware.String()
 	return g, nil
 }
 
-// withMAC looks the hardware address of a gateway up: this host's own, or a
-// neighbour's.
+// withMAC looks up the hardware address of a gateway: this host's own, or that of
+// a neighbour.
 func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 	for _, a := range g.Addrs {
 		mac, err := routing.HardwareAddress(a)
@@ -109,15 +108,12 @@ func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 			return g, nil
 		}
 	}
-	return g, usageError{
-		fmt.Sprintf("the hardware address of %s is not known to this host", word),
-		"ping it first, or write it: --gateway " + word + "=52:54:00:12:34:56",
-	}
+	return g, usage.Errorf("this host does not know the hardware address of %s", word).
+		WithHint("ping it first, or give it: --gateway " + word + "=52:54:00:12:34:56")
 }
 
+// gatewayProblem returns the error for a value of --gateway.
 func gatewayProblem(word, what string) error {
-	return usageError{
-		fmt.Sprintf("--gateway %q %s", settings.Shorten(word), what),
-		"write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0",
-	}
+	return usage.Errorf("--gateway %q %s", value.Shorten(word), what).
+		WithHint("write --gateway 10.9.0.5, 10.9.0.5+fd09::5=52:54:00:12:34:56 or dev:wg0")
 }

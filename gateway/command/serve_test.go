@@ -13,8 +13,8 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// daemon is a gateway in a process of its own, and its log.
-type daemon struct {
+// process is a gateway in a process of its own, and its log.
+type process struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	stderr  io.Closer
@@ -29,10 +29,10 @@ type entry struct {
 }
 
 // startDaemon starts a gateway on a free port of loopback and waits until it is ready.
-func startDaemon(t *testing.T, backend string, flags ...string) *daemon {
+func startDaemon(t *testing.T, backend string, flags ...string) *process {
 	t.Helper()
 	args := append([]string{"--forward", "127.0.0.1:0=" + backend, "--trust", "127.0.0.1", "--loops", "1"}, flags...)
-	d := &daemon{t: t, cmd: exec.Command("unproxy", args...)}
+	d := &process{t: t, cmd: exec.Command("unproxy", args...)}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func startDaemon(t *testing.T, backend string, flags ...string) *daemon {
 }
 
 // until reads the log up to a line with that message.
-func (d *daemon) until(message string) entry {
+func (d *process) until(message string) entry {
 	d.t.Helper()
 	for d.log.Scan() {
 		var e entry
@@ -67,7 +67,7 @@ func (d *daemon) until(message string) entry {
 }
 
 // signal sends the process a signal.
-func (d *daemon) signal(s syscall.Signal) {
+func (d *process) signal(s syscall.Signal) {
 	d.t.Helper()
 	if err := d.cmd.Process.Signal(s); err != nil {
 		d.t.Fatal(err)
@@ -76,7 +76,7 @@ func (d *daemon) signal(s syscall.Signal) {
 
 // connect opens a connection with a header and returns it once the backend
 // answers through it.
-func (d *daemon) connect() net.Conn {
+func (d *process) connect() net.Conn {
 	d.t.Helper()
 	c, err := net.Dial("tcp", d.address)
 	if err != nil {
@@ -117,7 +117,7 @@ func TestServeDrains(t *testing.T) {
 		t.Errorf("stopped: %+v; want 1 accepted and none cut", e)
 	}
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("a drain that went well ends with exit code 0: %v", err)
+		t.Errorf("a complete drain ends with exit code 0: %v", err)
 	}
 }
 
@@ -136,8 +136,8 @@ func TestSecondSignalEndsTheDrain(t *testing.T) {
 	}
 }
 
-// TestServeOutlivesItsLog closes the reader of the log: the write then fails
-// with EPIPE, which ends a Go process on stderr unless that is prevented.
+// The reader of the log goes away: writes to stderr then fail with EPIPE, which ends a
+// Go process unless SIGPIPE is ignored.
 func TestServeOutlivesItsLog(t *testing.T) {
 	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"), "--drain-timeout", "0")
 	d.stderr.Close()

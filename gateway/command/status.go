@@ -14,21 +14,21 @@ import (
 
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
-	"unproxy/gateway/settings"
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 )
-
-// usualAdmin is where status and healthcheck ask when nothing says where.
-const usualAdmin = "127.0.0.1:9180"
 
 // askTimeout is how long an admin endpoint may take to answer.
 const askTimeout = 10 * time.Second
 
-// watchEvery is how often status --watch looks anew.
-const watchEvery = 2 * time.Second
+// watchInterval is how often status --watch refreshes.
+const watchInterval = 2 * time.Second
 
-const statusHelp = `Asks the admin endpoint of a running gateway, and prints what it forwards and to
-where, what goes on, whom it trusts, and who was refused lately, with what to do
-about it.
+const statusHelp = `Asks the admin endpoint of a running gateway. Prints the forwards with their rates, the
+trust rules, recent refusals with hints, problems of the host, and connections.
+
+Exit codes: 0 success, 1 no answer, 2 usage error.
 
 Examples:
   unproxy status
@@ -36,42 +36,22 @@ Examples:
   unproxy status --admin unix:/run/unproxy/admin.sock
   unproxy status --json | jq '.forwards[].rates'`
 
-// adminFlag is the flag --admin of the commands that ask an endpoint. It is that
-// of the gateway, and so is its variable.
-func adminFlag(g *given) cli.Flag {
-	return &cli.GenericFlag{Name: "admin", Usage: "ask the endpoint at `ADDR` (default: " + usualAdmin + ")", Value: &recorder{into: g, name: "admin"}}
-}
-
-// adminClient returns a client of the endpoint that was given.
-func adminClient(g *given) (*admin.Client, error) {
-	g.environment(os.Environ())
-	text := usualAdmin
-	if values := g.values["admin"]; len(values) > 0 {
-		text = values[len(values)-1]
-	}
-	a, err := admin.ParseAddress(text, true)
-	if err != nil {
-		return nil, err
-	}
-	return admin.NewClient(a), nil
-}
-
-// statusCommand is "unproxy status".
+// statusCommand returns "unproxy status".
 func statusCommand(g *given) *cli.Command {
 	return &cli.Command{
-		Name: "status", Usage: "print what a running gateway does", Description: statusHelp,
-		Flags: []cli.Flag{
+		Name: "status", Usage: "print the state of a running gateway", Description: statusHelp,
+		Flags: append(pick(g.flags(), config.EnvFileFlag),
 			adminFlag(g),
-			jsonFlag(),
-			&cli.BoolFlag{Name: "watch", Usage: "look again every " + watchEvery.String() + ", until interrupted"},
+			usage.JSONFlag(),
+			&cli.BoolFlag{Name: "watch", Usage: "refresh every " + watchInterval.String() + " until interrupted"},
 			&cli.IntFlag{Name: "connections", Value: 10, Usage: "list `N` connections"},
-			&cli.StringFlag{Name: "sort", Value: "age", Usage: "by `ORDER`: age, bytes or idle, the most first"},
-		},
+			&cli.StringFlag{Name: "sort", Value: "age", Usage: "sort connections by `ORDER`, descending: age, bytes or idle"},
+		),
 		Action: func(ctx *cli.Context) error { return runStatus(ctx, g) },
 	}
 }
 
-// runStatus prints the status once, or again and again.
+// runStatus prints the status once, or repeatedly with --watch.
 func runStatus(ctx *cli.Context, g *given) error {
 	client, err := adminClient(g)
 	if err != nil {
@@ -79,7 +59,7 @@ func runStatus(ctx *cli.Context, g *given) error {
 	}
 	v := &viewer{
 		client: client, json: ctx.Bool("json"), connections: ctx.Int("connections"), sort: ctx.String("sort"),
-		out: ctx.App.Writer, terminal: accesslog.IsTerminal(ctx.App.Writer),
+		most: wholeStatus, out: ctx.App.Writer, terminal: accesslog.IsTerminal(ctx.App.Writer),
 	}
 	if err := v.check(); err != nil {
 		return err
@@ -89,9 +69,17 @@ func runStatus(ctx *cli.Context, g *given) error {
 	}
 	until, stop := signal.NotifyContext(ctx.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	again := time.NewTicker(watchEvery)
+	again := time.NewTicker(watchInterval)
 	defer again.Stop()
-	return v.watch(until, again.C)
+	if !v.terminal || v.json {
+		return v.watch(until, again.C)
+	}
+	in, _ := ctx.App.Reader.(*os.File)
+	v.most = onScreen
+	if _, height := terminalSize(v.out, in); !ctx.IsSet("connections") {
+		v.connections = max(v.connections, height)
+	}
+	return v.watchScreen(until, stop, in, again.C)
 }
 
 // viewer prints the status of a gateway.
@@ -100,19 +88,21 @@ type viewer struct {
 	json        bool
 	connections int
 	sort        string
+	most        listed
 	out         io.Writer
 	terminal    bool
 }
 
+// check validates the flags.
 func (v *viewer) check() error {
 	if v.connections < 0 || v.connections > 10_000 {
-		return usageError{fmt.Sprintf("--connections %d is not a number from 0 to 10000", v.connections), ""}
+		return usage.Errorf("--connections %d is not a number from 0 to 10000", v.connections)
 	}
 	switch v.sort {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usageError{fmt.Sprintf("--sort %q is none of age, bytes, idle", settings.Shorten(v.sort)), ""}
+	return usage.Errorf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort))
 }
 
 // show prints the status once.
@@ -125,18 +115,15 @@ func (v *viewer) show(ctx context.Context) error {
 	return err
 }
 
-// watch prints the status now and at each tick until ctx is done. A gateway that
-// does not answer may be back at the next.
+// watch prints the status now and at each tick until ctx is done. If the gateway
+// does not answer, it prints the error and tries again at the next tick.
 func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 	for {
-		text, err := v.ask(ctx)
+		text := v.askAnyway(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			text = oneLine(err.Error()) + "\n"
-		}
-		if _, err := io.WriteString(v.out, v.page(text)); err != nil {
+		if _, err := io.WriteString(v.out, text+"\n"); err != nil {
 			return err
 		}
 		select {
@@ -147,17 +134,43 @@ func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 	}
 }
 
-// page puts a text in the place of the one before: each line is cleared to its
-// end, and then whatever was below, which flickers less than to clear first
-// (ECMA-48: CUP, EL, ED).
-func (v *viewer) page(text string) string {
-	if !v.terminal {
-		return text + "\n"
+// watchScreen is watch on a terminal, whose size it follows.
+func (v *viewer) watchScreen(ctx context.Context, quit context.CancelFunc, in *os.File, again <-chan time.Time) error {
+	s := openScreen(v.out, in, quit)
+	defer s.close()
+	for {
+		text := v.askAnyway(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := s.show(text); err != nil {
+			return err
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.resized:
+				if err := s.redraw(); err != nil {
+					return err
+				}
+			case <-again:
+				waiting = false
+			}
+		}
 	}
-	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
 }
 
-// ask gets the status and writes it out.
+// askAnyway returns the status, or the error as a text.
+func (v *viewer) askAnyway(ctx context.Context) string {
+	text, err := v.ask(ctx)
+	if err != nil {
+		return value.OneLine(err.Error()) + "\n"
+	}
+	return text
+}
+
+// ask requests the status and formats it.
 func (v *viewer) ask(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -167,7 +180,7 @@ func (v *viewer) ask(ctx context.Context) (string, error) {
 	}
 	var b strings.Builder
 	if v.json {
-		err = printJSON(&b, s)
+		err = usage.PrintJSON(&b, s)
 		return b.String(), err
 	}
 	var c *admin.Connections
@@ -176,49 +189,6 @@ func (v *viewer) ask(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	writeStatus(&b, s, c)
+	writeStatus(&b, s, c, v.most)
 	return b.String(), nil
-}
-
-const healthcheckHelp = `Asks the admin endpoint of a gateway whether new connections are welcome: exit
-code 0 if they are, 1 if not or if nobody answers. It is for images without a
-shell and without curl:
-
-  HEALTHCHECK CMD ["/unproxy", "healthcheck"]
-
-The endpoint is that of --admin or UNPROXY_ADMIN, which the gateway may take, too.`
-
-// healthcheckCommand is "unproxy healthcheck".
-func healthcheckCommand(g *given) *cli.Command {
-	return &cli.Command{
-		Name: "healthcheck", Usage: "exit with 0 if a running gateway is ready", Description: healthcheckHelp,
-		Flags: []cli.Flag{
-			adminFlag(g),
-			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait for the answer for `D`"},
-		},
-		Action: func(ctx *cli.Context) error { return runHealthcheck(ctx, g) },
-	}
-}
-
-// runHealthcheck asks once.
-func runHealthcheck(ctx *cli.Context, g *given) error {
-	client, err := adminClient(g)
-	if err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx.Context, ctx.Duration("timeout"))
-	defer cancel()
-	reasons, err := client.Readiness(limited)
-	if err != nil {
-		return err
-	}
-	if len(reasons) == 0 {
-		_, err = fmt.Fprintln(ctx.App.Writer, "ready")
-		return err
-	}
-	var words []string
-	for _, r := range reasons {
-		words = append(words, strings.TrimSuffix(r.Reason+": "+r.Detail, ": "))
-	}
-	return fmt.Errorf("not ready: %s", strings.Join(words, "; "))
 }

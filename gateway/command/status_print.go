@@ -10,33 +10,45 @@ import (
 	"time"
 
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 )
 
-// writeStatus writes a status for a person. connections is nil where none are
-// to be listed.
-func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections) {
+// listed limits how many problems are written; the rest is counted.
+type listed struct{ findings, refusals int }
+
+// wholeStatus is for a text that is read once, and onScreen for a screen, where the
+// forwards must be visible below the problems.
+var (
+	wholeStatus = listed{findings: 100, refusals: 10}
+	onScreen    = listed{findings: 3, refusals: 3}
+)
+
+// writeStatus writes a status as text, problems first. It lists no connections if
+// connections is nil.
+func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, most listed) {
 	fmt.Fprintf(w, "unproxy %s, process %d, up %s, %s\n", s.Version.Version, s.PID, since(s.UptimeSeconds), readyWords(s))
 	limit := "no limit"
 	if s.Limit > 0 {
 		limit = fmt.Sprintf("at most %d", s.Limit)
 	}
-	fmt.Fprintf(w, "%s (%s), by loop: %s\n", plural(s.Active, "connection"), limit, strings.Trim(fmt.Sprint(s.Loops), "[]"))
+	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
+	fmt.Fprintf(w, "%s (%s), by loop: %s\n", value.Plural(s.Active, "connection"), limit, loops)
 	if s.LogDropped > 0 {
-		fmt.Fprintf(w, "%d lines of the log were lost\n", s.LogDropped)
+		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
+	writeFindings(w, s.Findings, most.findings)
+	writeRefusals(w, s, most.refusals)
 	writeForwards(w, s.Forwards)
-	writeTrust(w, s.Trust)
-	writeRefusals(w, s)
-	writeFindings(w, s.Findings)
 	if connections != nil {
 		writeConnections(w, connections)
 	}
+	writeTrust(w, s.Trust)
 }
 
-// writeFindings writes what the doctor found on the gateway's host, but for what
-// is well. Findings that cannot be read are those of another version.
-func writeFindings(w io.Writer, list json.RawMessage) {
+// writeFindings writes the problems that the doctor found on the gateway's host.
+// It skips a list that it cannot read: that of another version.
+func writeFindings(w io.Writer, list json.RawMessage, most int) {
 	var all []struct {
 		Component, Target, Status, Detail string
 		Action                            []string
@@ -45,32 +57,40 @@ func writeFindings(w io.Writer, list json.RawMessage) {
 		return
 	}
 	var b strings.Builder
+	n := 0
 	for _, f := range all {
 		if f.Status == doctor.OK.String() {
 			continue
 		}
-		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, oneLine(f.Detail))
+		if n++; n > most {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s  %s %s: %s\n", f.Status, f.Component, f.Target, value.OneLine(f.Detail))
 		for _, line := range f.Action {
 			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, "\n", "\n    "))
 		}
 	}
-	if b.Len() > 0 {
+	if n > most {
+		fmt.Fprintf(&b, "  and %d more, see unproxy doctor\n", n-most)
+	}
+	if n > 0 {
 		fmt.Fprintf(w, "\nThis host\n%s", b.String())
 	}
 }
 
+// readyWords says whether the gateway is ready, and why not.
 func readyWords(s *admin.Status) string {
 	if s.Ready {
 		return "ready"
 	}
 	words := "not ready"
 	for i, r := range s.Reasons {
-		words += []string{": ", ", "}[min(i, 1)] + r.Reason
+		words += []string{": ", ", "}[min(i, 1)] + r.Word
 	}
 	return words
 }
 
-// table returns a writer of columns below a heading; it must be flushed.
+// table writes a heading and returns a writer of columns. The caller flushes it.
 func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 	fmt.Fprintf(w, "\n%s\n", heading)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -79,7 +99,8 @@ func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 }
 
 func writeForwards(w io.Writer, all []admin.ForwardStatus) {
-	t := table(w, "Forwards", "LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
+	t := table(w, "Forwards",
+		"LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
 	for i := range all {
 		f := &all[i]
 		leads := ""
@@ -115,7 +136,7 @@ func writeTrust(w io.Writer, all []admin.TrustStatus) {
 	}
 }
 
-// byRule adds the prefixes of one rule, such as a preset, together.
+// byRule sums up the prefixes of one rule, such as a preset.
 func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	for _, r := range rules {
 		if last := len(all) - 1; last >= 0 && all[last].Rule == r.Rule && all[last].Origin == r.Origin {
@@ -127,32 +148,31 @@ func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	return all
 }
 
-// shownRefusals is how many groups of refusals are printed.
-const shownRefusals = 10
-
-func writeRefusals(w io.Writer, s *admin.Status) {
+// writeRefusals writes the groups of refusals, most of them at most.
+func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	if len(s.Refusals) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nRefused lately\n")
-	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
+	fmt.Fprintf(w, "\nRecent refusals\n")
+	for _, r := range s.Refusals[:min(len(s.Refusals), most)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
-		fmt.Fprintf(w, "  %s from %s on %s: %s, the last one %s ago\n", r.Outcome, r.Peer, r.Forward, plural(int(r.Count), "connection"), ago)
+		count := value.Plural(int(r.Count), "connection")
+		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
 		}
-		fmt.Fprintf(w, "    what to do: %s\n", r.Remedy)
+		fmt.Fprintf(w, "    hint: %s\n", r.Hint)
 		if r.Action != "" {
 			fmt.Fprintf(w, "    %s\n", r.Action)
 		}
 	}
-	if n := len(s.Refusals) - shownRefusals; n > 0 {
+	if n := len(s.Refusals) - most; n > 0 {
 		fmt.Fprintf(w, "  and %d more groups, see --json\n", n)
 	}
 }
 
-// joined joins the parts that there are.
+// joined joins the parts that are not empty.
 func joined(separator string, parts ...string) string {
 	var all []string
 	for _, p := range parts {
@@ -168,12 +188,14 @@ func writeConnections(w io.Writer, all *admin.Connections) {
 	t := table(w, heading, "ID", "FORWARD", "CLIENT", "PEER", "BACKEND", "STATE", "IN", "OUT", "AGE", "IDLE")
 	for i := range all.Connections {
 		c := &all.Connections[i]
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward, orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Forward,
+			orDash(c.Client), c.Peer, orDash(c.Backend), c.State,
 			size(float64(c.BytesIn)), size(float64(c.BytesOut)), since(c.AgeSeconds), since(c.IdleSeconds))
 	}
 	t.Flush()
 }
 
+// orDash returns s, or "-" if it is empty.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -181,7 +203,7 @@ func orDash(s string) string {
 	return s
 }
 
-// rate writes a number of events in a second.
+// rate formats a number of events per second.
 func rate(n float64) string {
 	if n >= 10 || n == 0 {
 		return fmt.Sprintf("%.0f", n)
@@ -189,7 +211,7 @@ func rate(n float64) string {
 	return fmt.Sprintf("%.1f", n)
 }
 
-// size writes a number of bytes with three digits.
+// size formats a number of bytes with three digits.
 func size(n float64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	i := 0
@@ -202,7 +224,7 @@ func size(n float64) string {
 	return fmt.Sprintf("%.1f %s", n, units[i])
 }
 
-// latency writes a time in seconds, "-" for none.
+// latency formats a time in seconds, "-" for none.
 func latency(m admin.Maybe) string {
 	if m.IsNone() {
 		return "-"
@@ -217,7 +239,7 @@ func latency(m admin.Maybe) string {
 	return d.Round(10 * time.Millisecond).String()
 }
 
-// since writes a time in seconds by its two largest units, "3d4h".
+// since formats a time in seconds with its two largest units, "3d4h".
 func since(seconds float64) string {
 	n := int64(math.Round(seconds))
 	for _, u := range []struct {

@@ -6,13 +6,15 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"unproxy/gateway"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 	"unproxy/integration_test/lab"
 )
 
@@ -41,7 +43,7 @@ func TestStatusOfADaemon(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", want, out)
 		}
 	}
-	t.Setenv("UNPROXY_ADMIN", at) // which the gateway may take, too
+	t.Setenv("UNPROXY_ADMIN", at)
 	out, errs, code = run(t, "status", "--json")
 	var s admin.Status
 	if err := json.Unmarshal([]byte(out), &s); err != nil || code != 0 || s.Active != 1 {
@@ -58,13 +60,13 @@ func TestStatusOfADaemon(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	d.cmd.Wait()
 	for _, command := range []string{"healthcheck", "status"} {
-		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: does the gateway run, and with --admin "+at) || out != "" {
-			t.Errorf("%s of nobody: exit code %d: %s%s", command, code, out, errs)
+		if out, errs, code := run(t, command); code != 1 || !strings.Contains(errs, "hint: check that the gateway is running with --admin "+at) || out != "" {
+			t.Errorf("%s without a gateway: exit code %d: %s%s", command, code, out, errs)
 		}
 	}
 }
 
-// squeeze makes one blank of several: columns are as wide as they need to be.
+// squeeze replaces runs of blanks by one: the width of columns varies.
 func squeeze(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' }), " ")
 }
@@ -73,7 +75,7 @@ func TestWriteStatus(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := &admin.Status{
 		Version: admin.Version{Version: "v1.2.3"}, PID: 7, Time: now, UptimeSeconds: 100_000, Active: 3, Limit: 100, Loops: []int{2, 1}, LogDropped: 9,
-		Reasons: []gateway.NotReady{{Reason: "starting"}, {Reason: "draining"}},
+		Reasons: []readiness.Reason{{Word: "starting"}, {Word: "draining"}},
 		Forwards: []admin.ForwardStatus{{
 			Name: ":1-9", ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
 			Listeners: []admin.ListenerStatus{{Leads: "db:5432"}},
@@ -87,8 +89,8 @@ func TestWriteStatus(t *testing.T) {
 		}}},
 		Refusals: []admin.Refusal{
 			{Peer: "10.0.0.1", Forward: ":2", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, Last: now.Add(-90 * time.Second),
-				Meaning: "what came is not a PROXY header", Remedy: "switch it on", Sample: `"GET /"`, Action: "do this"},
-			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Remedy: "trust it"},
+				Meaning: "the peer sent something other than a PROXY header", Hint: "switch it on", Sample: `"GET /"`, Action: "do this"},
+			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Hint: "trust it"},
 		},
 	}
 	c := &admin.Connections{Matched: 3, Connections: []admin.Connection{
@@ -97,41 +99,40 @@ func TestWriteStatus(t *testing.T) {
 	}}
 	const want = `unproxy v1.2.3, process 7, up 1d3h, not ready: starting, draining
 3 connections (at most 100), by loop: 2 1
-9 lines of the log were lost
+9 log lines were lost
+
+Recent refusals
+  not_proxy from 10.0.0.1 on :2: 2 connections, the last 1m30s ago
+    the peer sent something other than a PROXY header: no PROXY signature
+    it began with "GET /"
+    hint: switch it on
+    do this
+  untrusted from 10.0.0.2 on :3: 1 connection, the last 0s ago
+    the peer is not trusted
+    hint: trust it
 
 Forwards
   LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
   :1-9    db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
 
-Trust, for :1-9
-  RULE        CONNECTIONS  FROM
-  cloudflare  3            --trust, preset of 2026-08-22
-  10.0.0.0/8  4            lb.txt:3
-
-Refused lately
-  not_proxy from 10.0.0.1 on :2: 2 connections, the last one 1m30s ago
-    what came is not a PROXY header: no PROXY signature
-    it began with "GET /"
-    what to do: switch it on
-    do this
-  untrusted from 10.0.0.2 on :3: 1 connection, the last one 0s ago
-    the peer is not trusted
-    what to do: trust it
-
 Connections, 2 of 3
   ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE
   c0ffee-1  :1       203.0.113.9:4711  10.0.0.1:1  10.0.0.9:5432  relaying  1.0 KiB  977 KiB  59s   0s
   c0ffee-2  :1       -                 unix        -              header    0 B      0 B      1h0m  0s
+
+Trust, for :1-9
+  RULE        CONNECTIONS  FROM
+  cloudflare  3            --trust, preset of 2026-08-22
+  10.0.0.0/8  4            lb.txt:3
 `
 	var got strings.Builder
-	writeStatus(&got, s, c)
+	writeStatus(&got, s, c, wholeStatus)
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", got.String(), want)
 	}
 }
 
-// What the doctor found is there, without what is well; and what cannot be read
-// is left out.
+// Only problems are written. A list that cannot be read is skipped.
 func TestWriteFindings(t *testing.T) {
 	for _, tt := range []struct{ list, want string }{
 		{`null`, ""},
@@ -141,14 +142,14 @@ func TestWriteFindings(t *testing.T) {
 			"\nThis host\n  fail  return path 127.0.0.1:22: no rule\n    ip rule add\n    nft -f - <<'EOF'\n    EOF\n"},
 	} {
 		var got strings.Builder
-		writeFindings(&got, json.RawMessage(tt.list))
+		writeFindings(&got, json.RawMessage(tt.list), 1)
 		if got.String() != tt.want {
 			t.Errorf("%s: %q, want %q", tt.list, got.String(), tt.want)
 		}
 	}
 }
 
-func TestNumbersForPersons(t *testing.T) {
+func TestNumbers(t *testing.T) {
 	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1023: "1.0 KiB", 102_300: "99.9 KiB", 102_400: "100 KiB", 1 << 20: "1.0 MiB", 1 << 62: "4.0 EiB"} {
 		if got := size(n); got != want {
 			t.Errorf("size(%v) = %q; want %q", n, got, want)
@@ -166,8 +167,7 @@ func TestNumbersForPersons(t *testing.T) {
 	}
 }
 
-// scripted is a writer that lets a test look at each page, and decide when there
-// is to be another one.
+// scripted is a writer that records each page and calls after with their count.
 type scripted struct {
 	pages []string
 	after func(n int)
@@ -179,44 +179,99 @@ func (s *scripted) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The status is shown again and again, in place on a terminal; a gateway that
-// does not answer is waited for.
+// The status is refreshed, in place on a terminal. A gateway that does not answer
+// is asked again.
 func TestWatchStatus(t *testing.T) {
 	l, err := admin.Listen(admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	endpoint := admin.Serve(l, admin.Config{Gateway: &gateway.Config{}, Readiness: &gateway.Readiness{}})
+	endpoint := admin.Serve(l, admin.Config{Gateway: &config.Config{}, Readiness: &readiness.State{}})
 	for _, terminal := range []bool{true, false} {
 		ctx, stop := context.WithCancel(t.Context())
 		again := make(chan time.Time, 1)
 		out := &scripted{after: func(n int) {
+			if terminal {
+				n-- // of the screen
+			}
 			if n == 2 && terminal {
 				endpoint.Close()
 			}
 			if n == 3 {
 				stop()
 			}
-			again <- time.Time{}
+			if n >= 1 && n <= 3 {
+				again <- time.Time{}
+			}
 		}}
-		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", out: out, terminal: terminal}
-		if err := v.watch(ctx, again); err != nil {
+		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", most: onScreen, out: out, terminal: terminal}
+		watch := func() error { return v.watch(ctx, again) }
+		if terminal {
+			watch = func() error { return v.watchScreen(ctx, stop, nil, again) }
+		}
+		if err := watch(); err != nil {
 			t.Fatal(err)
+		}
+		if terminal { // the first and the last write enter and leave the screen
+			if out.pages[0] != enterScreen || out.pages[len(out.pages)-1] != leaveScreen {
+				t.Errorf("begins with %q and ends with %q", out.pages[0], out.pages[len(out.pages)-1])
+			}
+			out.pages = out.pages[1 : len(out.pages)-1]
 		}
 		if len(out.pages) != 3 {
 			t.Fatalf("%d pages", len(out.pages))
 		}
 		last := out.pages[2]
 		if !strings.Contains(last, "no answer from the admin endpoint") {
-			t.Errorf("when nobody answers: %q", last)
+			t.Errorf("without an answer: %q", last)
 		}
 		for _, p := range out.pages {
-			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\n\x1b[J"); inPlace != terminal {
+			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\x1b[J"); inPlace != terminal {
 				t.Errorf("on a terminal: %v, and yet: %q", terminal, p)
 			}
 		}
-		if terminal && !strings.Contains(out.pages[1], ", ready\x1b[K\n") {
+		if terminal && !strings.Contains(out.pages[1], ", \x1b[1m\x1b[32mready\x1b[0m\x1b[K\r\n") {
 			t.Errorf("while it answers: %q", out.pages[1])
 		}
+	}
+}
+
+// A text is cut to the size of the terminal, and the last line says what is left out.
+func TestFit(t *testing.T) {
+	const text = "one\ntwo words\nthree\nfour\n"
+	for _, row := range []struct {
+		width, height int
+		want          []string
+	}{
+		{80, 24, []string{"one", "two words", "three", "four", "q quits"}},
+		{80, 5, []string{"one", "two words", "three", "four", "q quits"}},
+		{80, 4, []string{"one", "two words", "three", "1 more line; q quits"}},
+		{80, 3, []string{"one", "two words", "2 more lines; q quits"}},
+		{5, 3, []string{"one", "two …", "2 mo…"}},
+		{1, 2, []string{"…", "…"}},
+		{80, 1, []string{"4 more lines; q quits"}},
+		{0, 0, []string{""}},
+	} {
+		if got := fit(text, row.width, row.height); !slices.Equal(got, row.want) {
+			t.Errorf("%d×%d: %q, want %q", row.width, row.height, got, row.want)
+		}
+	}
+}
+
+// Few problems are on the screen, so that the forwards are visible below them.
+func TestProblemsOnScreen(t *testing.T) {
+	s := &admin.Status{Findings: json.RawMessage(`[{"status":"fail"},{"status":"warn"},{"status":"ok"},{"status":"fail"},{"status":"fail"}]`)}
+	for range 5 {
+		s.Refusals = append(s.Refusals, admin.Refusal{Outcome: "untrusted"})
+	}
+	var b strings.Builder
+	writeStatus(&b, s, nil, onScreen)
+	for _, want := range []string{"and 1 more, see unproxy doctor", "and 2 more groups"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, b.String())
+		}
+	}
+	if problems, forwards := strings.Index(b.String(), "This host"), strings.Index(b.String(), "Forwards"); problems > forwards {
+		t.Errorf("the forwards come before the problems:\n%s", b.String())
 	}
 }

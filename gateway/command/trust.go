@@ -1,88 +1,82 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
+	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/trust"
 )
 
-// trustCommand is "unproxy trust": what the trust rules come to, asked without
-// a daemon.
-func trustCommand() *cli.Command {
+// trustCommand returns "unproxy trust", which evaluates trust rules without a
+// running gateway.
+func trustCommand(g *given) *cli.Command {
+	rules := func() []cli.Flag { return pick(g.flags(), "trust", "trust-file", config.EnvFileFlag) }
 	return &cli.Command{
-		Name:  "trust",
-		Usage: "show whom the trust rules admit",
+		Name: "trust", Usage: "show which peers the trust rules admit",
+		Description: "Example:\n  unproxy trust explain --trust cloudflare 173.245.48.9",
 		Subcommands: []*cli.Command{{
-			Name:   "list",
-			Usage:  "print every rule, where it was given, and what is doubtful about it",
-			Flags:  append(trustFlags(), jsonFlag()),
-			Action: trustList,
+			Name: "list", Usage: "print every rule with its origin, and warnings",
+			Description: "Example:\n  unproxy trust list --trust cloudflare --trust-file /etc/unproxy/trust.txt",
+			Flags:       append(rules(), usage.JSONFlag()),
+			Action:      func(ctx *cli.Context) error { return trustList(ctx, g) },
 		}, {
-			Name:      "explain",
-			Usage:     "say whether an address is trusted and by which rule; exit code 1 if it is not",
-			ArgsUsage: "ADDRESS",
-			Flags:     append(trustFlags(), &cli.StringFlag{Name: "address", Usage: "the address of the peer, in the place of an argument"}, jsonFlag()),
-			Action:    trustExplain,
+			Name: "explain", Usage: "say whether an address is trusted, and by which rule",
+			ArgsUsage: "ADDRESS", Description: trustExplainHelp,
+			Flags: append(rules(),
+				&cli.StringFlag{Name: "address", Usage: "`IP` the address of the peer, instead of the argument"},
+				usage.JSONFlag()),
+			Action: func(ctx *cli.Context) error { return trustExplain(ctx, g) },
 		}, {
-			Name:      "presets",
-			Usage:     "print the presets, or the prefixes of one as a trust file",
-			ArgsUsage: "[NAME]",
-			Flags:     []cli.Flag{jsonFlag()},
-			Action:    trustPresets,
+			Name: "presets", Usage: "print the presets, or the prefixes of one as a trust file",
+			ArgsUsage: "[NAME]", Description: trustPresetsHelp,
+			Flags:  []cli.Flag{usage.JSONFlag()},
+			Action: trustPresets,
 		}},
 	}
 }
 
-// trustFlags are the flags with which the daemon is given its rules.
-func trustFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "trust", Usage: "a rule: a prefix, an address, a preset, a template or any; repeatable", EnvVars: []string{"UNPROXY_TRUST"}},
-		&cli.StringSliceFlag{Name: "trust-file", Usage: "a file of rules, one a line; repeatable", EnvVars: []string{"UNPROXY_TRUST_FILE"}},
+const (
+	trustExplainHelp = `Exit codes: 0 trusted, 1 not trusted, 2 usage error.
+
+Example:
+  unproxy trust explain --trust cloudflare --trust 10.0.0.0/8 173.245.48.9`
+	trustPresetsHelp = `Examples:
+  unproxy trust presets
+  unproxy trust presets cloudflare > /etc/unproxy/trust.txt`
+)
+
+// loadTrust loads the rules that flags or variables give.
+func loadTrust(g *given) (*trust.Set, []trust.Warning, error) {
+	if _, err := g.environment(os.Environ()); err != nil {
+		return nil, nil, err
 	}
-}
-
-// jsonFlag is the flag for output that a program reads.
-func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
-
-// loadTrust loads the rules that c's flags give.
-func loadTrust(c *cli.Context) (*trust.Set, []trust.Warning, error) {
-	set, warnings, err := trust.Load(trust.Source{Rules: c.StringSlice("trust"), Files: c.StringSlice("trust-file"), Flag: "--trust"})
+	source := trust.Source{Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust", Nearest: value.Nearest}
+	set, warnings, err := trust.Load(source)
 	if errors.Is(err, trust.ErrNoRule) {
-		return nil, nil, usageError{err.Error(), "give the rules as the daemon has them: --trust 10.0.0.0/8 or --trust-file PATH"}
+		return nil, nil, usage.Errorf("%v", err).
+			WithHint("give the rules of the gateway: --trust 10.0.0.0/8 or --trust-file PATH")
 	}
 	return set, warnings, err
 }
 
-// argument returns the one argument that a command takes, or "" for none. Flags
-// are not read after it: those would be taken for further arguments.
-func argument(c *cli.Context, what string) (string, error) {
-	for _, a := range c.Args().Tail() {
-		if strings.HasPrefix(a, "-") {
-			return "", usageError{fmt.Sprintf("%s comes after the %s", a, what), "give flags first, the " + what + " last"}
-		}
-	}
-	if c.NArg() > 1 {
-		return "", usageError{fmt.Sprintf("more than one %s is given: %s", what, strings.Join(c.Args().Slice(), " ")), "give one"}
-	}
-	return c.Args().First(), nil
-}
-
 // trustList prints every rule and every warning.
-func trustList(c *cli.Context) error {
-	set, warnings, err := loadTrust(c)
+func trustList(c *cli.Context, g *given) error {
+	set, warnings, err := loadTrust(g)
 	if err != nil {
 		return err
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, struct {
+		return usage.PrintJSON(c.App.Writer, struct {
 			Rules    []jsonRule    `json:"rules"`
 			Warnings []jsonWarning `json:"warnings"`
 		}{jsonRules(set.Rules()), jsonWarnings(warnings)})
@@ -102,40 +96,41 @@ func trustList(c *cli.Context) error {
 }
 
 // trustExplain says whether one address is trusted, and why.
-func trustExplain(c *cli.Context) error {
-	a, err := explained(c)
+func trustExplain(c *cli.Context, g *given) error {
+	a, err := explainedAddress(c)
 	if err != nil {
 		return err
 	}
-	set, _, err := loadTrust(c)
+	set, _, err := loadTrust(g)
 	if err != nil {
 		return err
 	}
 	if c.Bool("json") {
-		err = printJSON(c.App.Writer, jsonVerdictOf(set, a))
+		err = usage.PrintJSON(c.App.Writer, explainJSON(set, a))
 	} else {
-		_, err = fmt.Fprintln(c.App.Writer, verdict(set, a))
+		_, err = fmt.Fprintln(c.App.Writer, explanation(set, a))
 	}
 	if err == nil && !set.Contains(a) {
-		return reported{exitFailed}
+		return usage.Reported(usage.ExitFailure)
 	}
 	return err
 }
 
-// explained returns the address that is asked about.
-func explained(c *cli.Context) (netip.Addr, error) {
-	text, err := argument(c, "address")
+// explainedAddress returns the address in question.
+func explainedAddress(c *cli.Context) (netip.Addr, error) {
+	text, err := usage.Argument(c, "address")
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	if c.IsSet("address") && text != "" {
-		return netip.Addr{}, usageError{fmt.Sprintf("two addresses are given: --address %s and %s", c.String("address"), text), "give one"}
+		return netip.Addr{}, usage.Errorf("two addresses: --address %s and %s", c.String("address"), text).
+			WithHint("give one")
 	}
 	if c.IsSet("address") {
 		text = c.String("address")
 	}
 	if text == "" {
-		return netip.Addr{}, usageError{"no address is given", "write unproxy trust explain --trust RULE ADDRESS"}
+		return netip.Addr{}, usage.Errorf("no address").WithHint("write unproxy trust explain --trust RULE ADDRESS")
 	}
 	a, err := netip.ParseAddr(text)
 	if err == nil {
@@ -143,13 +138,13 @@ func explained(c *cli.Context) (netip.Addr, error) {
 	}
 	hint := "write an IPv4 or IPv6 address, such as 173.245.48.9"
 	if p, err := netip.ParseAddrPort(text); err == nil {
-		hint = "write " + p.Addr().String() + ": trust goes by address alone"
+		hint = "write " + p.Addr().String() + ": trust depends on the address alone"
 	}
-	return netip.Addr{}, usageError{fmt.Sprintf("%q is not an address", text), hint}
+	return netip.Addr{}, usage.Errorf("%q is not an address", text).WithHint(hint)
 }
 
-// verdict says in a line whether a is trusted.
-func verdict(set *trust.Set, a netip.Addr) string {
+// explanation says in one line whether a is trusted.
+func explanation(set *trust.Set, a netip.Addr) string {
 	if rule, ok := set.Lookup(a); ok {
 		return "trusted: rule " + ruleText(rule)
 	}
@@ -158,13 +153,13 @@ func verdict(set *trust.Set, a netip.Addr) string {
 	}
 	nearest, ok := set.Nearest(a)
 	if !ok {
-		return "not trusted; there is no rule for its address family"
+		return "not trusted; no rule has its address family"
 	}
-	return fmt.Sprintf("not trusted; nearest rule %s, of whose %d bits the first %d are the same",
-		ruleText(nearest), nearest.Prefix.Bits(), sameBits(nearest.Prefix, a.Unmap()))
+	return fmt.Sprintf("not trusted; nearest rule %s, %d of %d bits match",
+		ruleText(nearest), sameBits(nearest.Prefix, a.Unmap()), nearest.Prefix.Bits())
 }
 
-// ruleText names a rule, its prefix and where it comes from.
+// ruleText names a rule with its prefix and origin.
 func ruleText(r trust.Rule) string {
 	from := []string{r.Prefix.String(), r.Note, r.Origin}
 	if r.Prefix.String() == r.Text {
@@ -179,7 +174,7 @@ func ruleText(r trust.Rule) string {
 	return fmt.Sprintf("%q (%s)", r.Text, strings.Join(parts, ", "))
 }
 
-// sameBits returns how many of p's leading bits a has, which is of p's family.
+// sameBits returns how many leading bits of p match a, which has p's family.
 func sameBits(p netip.Prefix, a netip.Addr) int {
 	n := p.Bits()
 	for n > 0 && !netip.PrefixFrom(p.Addr(), n).Contains(a) {
@@ -188,9 +183,9 @@ func sameBits(p netip.Prefix, a netip.Addr) int {
 	return n
 }
 
-// trustPresets prints all presets, or the prefixes of one.
+// trustPresets prints the presets, or the prefixes of one.
 func trustPresets(c *cli.Context) error {
-	name, err := argument(c, "name of a preset")
+	name, err := usage.Argument(c, "name of a preset")
 	if err != nil {
 		return err
 	}
@@ -198,7 +193,7 @@ func trustPresets(c *cli.Context) error {
 		return trustPreset(c, name)
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, jsonPresets(trust.Presets()))
+		return usage.PrintJSON(c.App.Writer, jsonPresets(trust.Presets()))
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDATE\tPREFIXES\tSOURCE\tWARNING")
@@ -208,7 +203,7 @@ func trustPresets(c *cli.Context) error {
 	return w.Flush()
 }
 
-// trustPreset prints one preset in the form of a trust file.
+// trustPreset prints one preset as a trust file.
 func trustPreset(c *cli.Context, name string) error {
 	p, ok := trust.FindPreset(name)
 	if !ok {
@@ -216,10 +211,10 @@ func trustPreset(c *cli.Context, name string) error {
 		for _, p := range trust.Presets() {
 			names = append(names, p.Name)
 		}
-		return usageError{fmt.Sprintf("there is no preset %q", name), "one of " + strings.Join(names, ", ")}
+		return usage.Errorf("unknown preset %q", name).WithHint("one of " + strings.Join(names, ", "))
 	}
 	if c.Bool("json") {
-		return printJSON(c.App.Writer, jsonPresets([]trust.Preset{p})[0])
+		return usage.PrintJSON(c.App.Writer, jsonPresets([]trust.Preset{p})[0])
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s, of %s\n# source: %s\n# status: %s\n", p.Name, p.Date, p.Source, p.Status)
@@ -231,12 +226,4 @@ func trustPreset(c *cli.Context, name string) error {
 	}
 	_, err := io.WriteString(c.App.Writer, b.String())
 	return err
-}
-
-// printJSON prints a value as indented JSON.
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

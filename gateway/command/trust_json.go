@@ -6,7 +6,7 @@ import (
 	"unproxy/trust"
 )
 
-// jsonRule is a trust rule for programs.
+// jsonRule is a trust rule in JSON output.
 type jsonRule struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Rule   string       `json:"rule"`
@@ -14,22 +14,22 @@ type jsonRule struct {
 	Note   string       `json:"note,omitempty"`
 }
 
-// jsonWarning is a warning about a trust rule for programs.
+// jsonWarning is a warning about a trust rule in JSON output.
 type jsonWarning struct {
 	Origin  string `json:"origin"`
 	Rule    string `json:"rule"`
 	Message string `json:"message"`
 }
 
-// jsonVerdict is whether an address is trusted, for programs.
-type jsonVerdict struct {
+// jsonExplanation says whether an address is trusted, in JSON output.
+type jsonExplanation struct {
 	Address netip.Addr `json:"address"`
 	Trusted bool       `json:"trusted"`
 	Rule    *jsonRule  `json:"rule,omitempty"`
 	Nearest *jsonRule  `json:"nearest,omitempty"`
 }
 
-// jsonPreset is a preset for programs.
+// jsonPreset is a preset in JSON output.
 type jsonPreset struct {
 	Name     string         `json:"name"`
 	Date     string         `json:"date"`
@@ -40,7 +40,7 @@ type jsonPreset struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// jsonRules returns rules for programs; none is an empty list.
+// jsonRules converts rules. Its result is never nil, which JSON would show as null.
 func jsonRules(rules []trust.Rule) []jsonRule {
 	out := make([]jsonRule, len(rules))
 	for i, r := range rules {
@@ -49,7 +49,7 @@ func jsonRules(rules []trust.Rule) []jsonRule {
 	return out
 }
 
-// jsonWarnings returns warnings for programs; none is an empty list.
+// jsonWarnings converts warnings. Its result is never nil.
 func jsonWarnings(warnings []trust.Warning) []jsonWarning {
 	out := make([]jsonWarning, len(warnings))
 	for i, w := range warnings {
@@ -58,18 +58,21 @@ func jsonWarnings(warnings []trust.Warning) []jsonWarning {
 	return out
 }
 
-// jsonPresets returns presets for programs.
+// jsonPresets converts presets.
 func jsonPresets(presets []trust.Preset) []jsonPreset {
 	out := make([]jsonPreset, len(presets))
 	for i, p := range presets {
-		out[i] = jsonPreset{Name: p.Name, Date: p.Date, Source: p.Source, Status: p.Status, Warning: p.Warning, Shared: p.Shared, Prefixes: p.Prefixes}
+		out[i] = jsonPreset{
+			Name: p.Name, Date: p.Date, Source: p.Source, Status: p.Status,
+			Warning: p.Warning, Shared: p.Shared, Prefixes: p.Prefixes,
+		}
 	}
 	return out
 }
 
-// jsonVerdictOf returns whether set trusts a, for programs.
-func jsonVerdictOf(set *trust.Set, a netip.Addr) jsonVerdict {
-	v := jsonVerdict{Address: a}
+// explainJSON returns whether set trusts a.
+func explainJSON(set *trust.Set, a netip.Addr) jsonExplanation {
+	v := jsonExplanation{Address: a}
 	r, ok := set.Lookup(a)
 	if ok {
 		v.Trusted, v.Rule = true, &jsonRules([]trust.Rule{r})[0]

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"unproxy/gateway/command/usage"
 	"unproxy/trust"
 )
 
@@ -36,15 +37,15 @@ func TestTrustExplain(t *testing.T) {
 		want string
 		exit int
 	}{
-		{"preset", []string{"--trust", "cloudflare", "173.245.48.9"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", exitOK},
-		{"flag for the address", []string{"--address", "173.245.48.9", "--trust", "cloudflare"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", exitOK},
-		{"prefix", []string{"--trust", "10.0.0.0/8", "10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", exitOK},
-		{"most specific", []string{"--trust", "10.0.0.0/8", "--trust", "10.1.0.0/16", "10.1.2.3"}, "trusted: rule \"10.1.0.0/16\" (--trust)\n", exitOK},
-		{"file", []string{"--trust-file", file, "192.0.2.9"}, "trusted: rule \"192.0.2.0/24\" (" + file + ":2)\n", exitOK},
-		{"4-in-6", []string{"--trust", "10.0.0.0/8", "::ffff:10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", exitOK},
-		{"miss", []string{"--trust", "10.1.0.0/16", "--trust", "192.0.2.0/24", "10.3.0.1"}, "not trusted; nearest rule \"10.1.0.0/16\" (--trust), of whose 16 bits the first 14 are the same\n", exitFailed},
-		{"other family", []string{"--trust", "10.1.0.0/16", "2001:db8::1"}, "not trusted; there is no rule for its address family\n", exitFailed},
-		{"zone", []string{"--trust", "any", "fe80::1%eth0"}, "not trusted: an address with a zone never is\n", exitFailed},
+		{"preset", []string{"--trust", "cloudflare", "173.245.48.9"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", usage.ExitSuccess},
+		{"flag for the address", []string{"--address", "173.245.48.9", "--trust", "cloudflare"}, "trusted: rule \"cloudflare\" (173.245.48.0/20, preset of 2026-08-22, --trust)\n", usage.ExitSuccess},
+		{"prefix", []string{"--trust", "10.0.0.0/8", "10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", usage.ExitSuccess},
+		{"most specific", []string{"--trust", "10.0.0.0/8", "--trust", "10.1.0.0/16", "10.1.2.3"}, "trusted: rule \"10.1.0.0/16\" (--trust)\n", usage.ExitSuccess},
+		{"file", []string{"--trust-file", file, "192.0.2.9"}, "trusted: rule \"192.0.2.0/24\" (" + file + ":2)\n", usage.ExitSuccess},
+		{"4-in-6", []string{"--trust", "10.0.0.0/8", "::ffff:10.1.2.3"}, "trusted: rule \"10.0.0.0/8\" (--trust)\n", usage.ExitSuccess},
+		{"miss", []string{"--trust", "10.1.0.0/16", "--trust", "192.0.2.0/24", "10.3.0.1"}, "not trusted; nearest rule \"10.1.0.0/16\" (--trust), 14 of 16 bits match\n", usage.ExitFailure},
+		{"other family", []string{"--trust", "10.1.0.0/16", "2001:db8::1"}, "not trusted; no rule has its address family\n", usage.ExitFailure},
+		{"zone", []string{"--trust", "any", "fe80::1%eth0"}, "not trusted: an address with a zone never is\n", usage.ExitFailure},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,19 +70,19 @@ func TestTrustMistakes(t *testing.T) {
 		{"flag after the address", "--trust comes after the address", "flags first", []string{"explain", "10.0.0.1", "--trust", "any"}},
 		{"flag after the name", "--json comes after the name", "flags first", []string{"presets", "cloudflare", "--json"}},
 		{"two addresses", "more than one address", "give one", []string{"explain", "--trust", "any", "10.0.0.1", "10.0.0.2"}},
-		{"address twice", "two addresses are given", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
-		{"no address", "no address is given", "ADDRESS", []string{"explain", "--trust", "any"}},
+		{"address twice", "two addresses: ", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
+		{"no address", "no address", "ADDRESS", []string{"explain", "--trust", "any"}},
 		{"a port", `"10.0.0.1:80" is not an address`, "write 10.0.0.1", []string{"explain", "--trust", "any", "10.0.0.1:80"}},
 		{"a name", `"lb" is not an address`, "173.245.48.9", []string{"explain", "--trust", "any", "lb"}},
 		{"argument of list", `unexpected argument "10.0.0.0/8"`, "--trust 10.0.0.0/8", []string{"list", "10.0.0.0/8"}},
-		{"no such preset", `no preset "akamai"`, "cloudflare", []string{"presets", "akamai"}},
+		{"no such preset", `unknown preset "akamai"`, "cloudflare", []string{"presets", "akamai"}},
 		{"broken rule", `"10.0.0.1/8" has host bits set`, "write 10.0.0.0/8", []string{"list", "--trust", "10.0.0.1/8"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			out, errs, exit := runTrust(tt.args...)
-			if out != "" || exit != exitUsage {
-				t.Fatalf("trust %q printed %q and ends with %d, want exit code %d alone", tt.args, out, exit, exitUsage)
+			if out != "" || exit != usage.ExitUsage {
+				t.Fatalf("trust %q printed %q and ends with %d, want exit code %d alone", tt.args, out, exit, usage.ExitUsage)
 			}
 			problem, hint, _ := strings.Cut(errs, "\nunproxy: hint: ")
 			if !strings.Contains(problem, tt.want) || !strings.Contains(hint, tt.hint) {
@@ -92,15 +93,15 @@ func TestTrustMistakes(t *testing.T) {
 }
 
 func TestTrustList(t *testing.T) {
-	t.Setenv("UNPROXY_TRUST", "10.0.0.0/8, 10.1.0.0/16")
+	t.Setenv("UNPROXY_TRUST", "10.0.0.0/8 10.1.0.0/16")
 	t.Setenv("UNPROXY_TRUST_FILE", trustFile(t, "loopback\n"))
 	got, errs, exit := runTrust("list")
-	if exit != exitOK {
+	if exit != usage.ExitSuccess {
 		t.Fatal(errs)
 	}
 	for _, want := range []string{
 		"10.0.0.0/8   10.0.0.0/8", "127.0.0.0/8", "trust.txt:1", "RFC 1122",
-		"warning: --trust: \"10.1.0.0/16\" says nothing new", "every process on this host",
+		"warning: --trust: \"10.1.0.0/16\" is redundant", "every process on this host",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("trust list does not say %q:\n%s", want, got)
@@ -110,11 +111,11 @@ func TestTrustList(t *testing.T) {
 
 func TestTrustJSON(t *testing.T) {
 	out, _, exit := runTrust("explain", "--json", "--trust", "10.0.0.0/8", "11.0.0.1")
-	var verdict jsonVerdict
-	if bad := json.Unmarshal([]byte(out), &verdict); bad != nil || exit != exitFailed {
+	var answer jsonExplanation
+	if bad := json.Unmarshal([]byte(out), &answer); bad != nil || exit != usage.ExitFailure {
 		t.Fatalf("trust explain --json: %v, exit code %d:\n%s", bad, exit, out)
 	}
-	if verdict.Trusted || verdict.Rule != nil || verdict.Nearest == nil || verdict.Nearest.Rule != "10.0.0.0/8" {
+	if answer.Trusted || answer.Rule != nil || answer.Nearest == nil || answer.Nearest.Rule != "10.0.0.0/8" {
 		t.Errorf("trust explain --json of a miss = %s", out)
 	}
 
@@ -123,26 +124,26 @@ func TestTrustJSON(t *testing.T) {
 		Rules    []jsonRule
 		Warnings []jsonWarning
 	}
-	if bad := json.Unmarshal([]byte(out), &list); bad != nil || exit != exitOK || len(list.Rules) != 2 || len(list.Warnings) != 1 {
+	if bad := json.Unmarshal([]byte(out), &list); bad != nil || exit != usage.ExitSuccess || len(list.Rules) != 2 || len(list.Warnings) != 1 {
 		t.Errorf("trust list --json of any: %v, exit code %d:\n%s", bad, exit, out)
 	}
 
 	out, _, exit = runTrust("presets", "--json")
 	var presets []jsonPreset
-	if bad := json.Unmarshal([]byte(out), &presets); bad != nil || exit != exitOK || len(presets) != len(trust.Presets()) {
+	if bad := json.Unmarshal([]byte(out), &presets); bad != nil || exit != usage.ExitSuccess || len(presets) != len(trust.Presets()) {
 		t.Errorf("trust presets --json: %v, exit code %d:\n%s", bad, exit, out)
 	}
 }
 
 func TestTrustPresets(t *testing.T) {
 	out, _, exit := runTrust("presets")
-	if lines := strings.Count(out, "\n"); exit != exitOK || lines != 1+len(trust.Presets()) {
+	if lines := strings.Count(out, "\n"); exit != usage.ExitSuccess || lines != 1+len(trust.Presets()) {
 		t.Errorf("trust presets prints %d lines, exit code %d; want a head and a line for each of %d", lines, exit, len(trust.Presets()))
 	}
 	// What "presets NAME" prints is itself a trust file with the same prefixes.
 	for _, p := range trust.Presets() {
 		out, errs, exit := runTrust("presets", p.Name)
-		if exit != exitOK {
+		if exit != usage.ExitSuccess {
 			t.Fatal(errs)
 		}
 		set, _, err := trust.Load(trust.Source{Files: []string{trustFile(t, out)}})

@@ -7,9 +7,11 @@ import (
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/command/usage"
 )
 
-// version says which program this is, from what the compiler wrote into it.
+// version identifies the program, from what the compiler recorded in it.
 type version struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -54,20 +56,21 @@ func (v version) String() string {
 	return fmt.Sprintf("%s %s %s", line, v.Go, v.Platform)
 }
 
-// versionCommand is "unproxy version".
+// versionCommand returns "unproxy version".
 func versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:   "version",
-		Usage:  "print the version",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON"}},
-		Action: func(ctx *cli.Context) error { return printVersion(ctx.App.Writer, ctx.Bool("json")) },
+		Name:        "version",
+		Usage:       "print the version",
+		Description: "Example:\n  unproxy version --json",
+		Flags:       []cli.Flag{usage.JSONFlag()},
+		Action:      func(ctx *cli.Context) error { return printVersion(ctx.App.Writer, ctx.Bool("json")) },
 	}
 }
 
-// printVersion prints the version in a line or as JSON.
+// printVersion prints the version in one line or as JSON.
 func printVersion(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, thisVersion())
+		return usage.PrintJSON(w, thisVersion())
 	}
 	_, err := fmt.Fprintln(w, thisVersion())
 	return err

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/integration_test/allocations"
 )
 
@@ -13,14 +13,14 @@ import (
 func TestDatagramsAllocateNothing(t *testing.T) {
 	rows := []struct {
 		name   string
-		change func(*engine.Forward)
+		change func(*forward.Forward)
 		first  string
 		next   string
 	}{
-		{"every", func(*engine.Forward) {}, a + "hello", a + "hello"},
+		{"every", func(*forward.Forward) {}, a + "hello", a + "hello"},
 		{"first", first, a + "hello", "hello"},
 		{"spp", simple, spp(clientA, destiny4) + "hello", spp(clientA, destiny4) + "hello"},
-		{"passed", func(f *engine.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello", "hello"},
+		{"passed", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello", "hello"},
 		{"transparent", transparently, a + "hello", a + "hello"},
 	}
 	for _, row := range rows {

@@ -5,36 +5,35 @@ import (
 	"sync"
 )
 
-// claims are the addresses that flows speak to backends from, where that is the
-// client's address and port. The kernel lets several sockets have the same two
-// ends, and gives what comes to the last of them: so it is settled here who has
-// a pair. Its methods may be called from any goroutine; none is called but at
-// the beginning and the end of a transparent flow.
+// claims records which flow uses which client address and port towards which
+// backend. The kernel would let several UDP sockets use the same pair of addresses
+// and deliver all replies to the last of them. It is safe for concurrent use, and
+// used only when a transparent flow starts or ends.
 type claims struct {
 	mu   sync.Mutex
 	held map[claim]holder
 }
 
-// claim is a pair of ends.
+// claim is a source and a backend.
 type claim struct{ source, backend netip.AddrPort }
 
-// holder is the flow that has one.
+// holder is the flow that has a claim.
 type holder struct {
 	worker            *worker
 	index, generation uint32
 	conversation      conversation
 }
 
-// conversation is what two flows have in common if they are the same client's
-// words, come through different sockets of the peer.
+// conversation is equal for two flows of the same client that arrive through
+// different sockets of the peer.
 type conversation struct {
 	listener            uint32
 	client, destination netip.AddrPort
 }
 
-// take gives a claim to a flow. If another has it the claim is not given, unless
-// both are of one conversation: then it goes to the newer flow, and the older
-// one is returned, which has to be ended.
+// take assigns a claim to a flow. It fails if another flow has the claim, unless
+// both belong to the same conversation: then the claim moves to the newer flow, and
+// the older one is returned, which the caller must end.
 func (c *claims) take(what claim, by holder) (before holder, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,7 +48,7 @@ func (c *claims) take(what claim, by holder) (before holder, ok bool) {
 	return before, true
 }
 
-// release ends a claim, if it is still by's.
+// release removes a claim if the flow still has it.
 func (c *claims) release(what claim, by holder) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,13 +60,12 @@ func (c *claims) release(what claim, by holder) {
 func (f *flow) claim() claim { return claim{f.source, f.backend.Addr} }
 
 func (w *worker) holder(f *flow) holder {
-	return holder{w, f.index, f.generation, conversation{f.front.number, f.client, f.destination}}
+	return holder{w, f.index, f.generation, conversation{f.listener.number, f.client, f.destination}}
 }
 
-// claim takes a flow's source towards its backend. A balancer that has
-// forgotten a client sooner than this side did sends its next datagram from
-// another port: the client must still be seen at its own. So the flow that it
-// had before gives way, rather than the port.
+// claim claims the source of a flow towards its backend. A load balancer that
+// forgets a client earlier than we do sends the next datagram from another port.
+// The backend must still see the client at its own port, so the older flow ends.
 func (w *worker) claim(f *flow) bool {
 	before, ok := w.relay.claims.take(f.claim(), w.holder(f))
 	if !ok {
@@ -77,20 +75,20 @@ func (w *worker) claim(f *flow) bool {
 	switch before.worker {
 	case nil:
 	case w:
-		before.yield()
+		before.endFlow()
 	default:
-		before.worker.host.Call(before.yield)
+		before.worker.host.Call(before.endFlow)
 	}
 	return true
 }
 
-// yield ends the flow of a holder, on its loop.
-func (h holder) yield() {
+// endFlow ends the flow of a holder. It runs on the flow's loop.
+func (h holder) endFlow() {
 	f := h.worker.table.at(h.index, h.generation)
 	if f == nil {
 		return
 	}
-	f.alternatives = false // it is to end, not to look for another backend
-	h.worker.answerAlone(f)
-	h.worker.replaced(f, "the client came by way of another of the peer's sockets")
+	f.alternatives = false // it ends and must not fail over
+	h.worker.readReplies(f)
+	h.worker.replace(f, "the client moved to another socket of the peer")
 }

@@ -10,35 +10,35 @@ import (
 	"unproxy/gateway/engine"
 )
 
-// Counters is what a relay has counted since it was made.
+// Counters are the counts of a relay since it was created.
 type Counters struct {
-	// Flows is the number of flows that have not ended.
+	// Flows is the number of active flows.
 	Flows int
-	// Opened is the number of flows ever begun, and Evicted how many of them
-	// gave way to newer ones.
+	// Opened is the number of flows started, and Evicted the number of those
+	// that were ended to make room for newer ones.
 	Opened, Evicted uint64
-	// PortFallbacks is how many transparent flows go by another port because
-	// the client's could not be had.
+	// PortFallbacks is the number of transparent flows that had to use another
+	// source port than the client's.
 	PortFallbacks uint64
-	// In is from peers to backends, Out the other way. Bytes are without
-	// headers. Those that came to nothing on the way out count here and in
+	// In is from peers to backends, Out the other direction. Bytes do not
+	// include headers. Datagrams that could not be sent count here and in
 	// Dropped.
 	DatagramsIn, DatagramsOut, BytesIn, BytesOut uint64
-	// Dropped is how many datagrams did not arrive, by [Drop]. A backend's
-	// errors count one each.
-	Dropped [drops]uint64
+	// Dropped is the number of lost datagrams by [Drop]. An error reported by
+	// a backend counts as one.
+	Dropped [numDrops]uint64
 }
 
-// traffic is what a loop counts in passing.
+// traffic is what a loop counts during one turn.
 type traffic struct {
 	packetsIn, packetsOut, bytesIn, bytesOut uint64
 }
 
-// counters are one loop's; they are summed when somebody asks.
+// counters are the counts of one loop.
 type counters struct {
 	opened, evicted, portFallbacks           atomic.Uint64
 	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
-	dropped                                  [drops]atomic.Uint64
+	dropped                                  [numDrops]atomic.Uint64
 }
 
 func (c *counters) add(t *traffic) {
@@ -48,8 +48,8 @@ func (c *counters) add(t *traffic) {
 	c.bytesOut.Add(t.bytesOut)
 }
 
-// Counters returns what was counted so far. It may be called from any
-// goroutine once the engine is made.
+// Counters returns the current counts. It is safe for concurrent use once the
+// engine has been created.
 func (r *Relay) Counters() Counters {
 	c := Counters{Flows: r.flows.total()}
 	for _, w := range r.workers {
@@ -67,39 +67,39 @@ func (r *Relay) Counters() Counters {
 	return c
 }
 
-// complaint is what there is to tell of drops. One line tells of all of some
-// seconds: a line for each datagram could be made to fill a disk.
-type complaint struct {
-	told    int64 // when; 0 is never
-	dropped [drops]uint64
-	any     bool
-	forward string // of the last one
-	peer    netip.AddrPort
-	reason  string
+// dropReport collects drops for the log. One line reports the drops of several
+// seconds: with a line for each datagram an attacker could fill the disk.
+type dropReport struct {
+	lastNotice int64 // time of the last report; 0 is never
+	dropped    [numDrops]uint64
+	pending    bool
+	forward    string // of the last drop
+	peer       netip.AddrPort
+	reason     string
 }
 
-// tellEvery is how often drops are told of at most.
-const tellEvery = int64(10 * time.Second)
+// noticeInterval is the minimum time between two reports of drops.
+const noticeInterval = int64(10 * time.Second)
 
-// due returns when drops may be told of, if there are any now.
-func (c *complaint) due(now int64) int64 {
-	if c.told == 0 {
+// due returns the earliest time of the next report.
+func (c *dropReport) due(now int64) int64 {
+	if c.lastNotice == 0 {
 		return now + 1
 	}
-	return max(now+1, c.told+tellEvery)
+	return max(now+1, c.lastNotice+noticeInterval)
 }
 
-// quiet says that a drop is as it was configured, or a matter of course.
+// quiet reports whether a drop is expected and not worth a line.
 func (d Drop) quiet() bool { return d == Health || d == Local || d == Draining }
 
-// drop counts a datagram of a peer that is not passed on.
-func (w *worker) drop(p *packet, no refusal) {
-	w.count(p.front, no, 1)
+// drop counts a datagram that is not forwarded.
+func (w *worker) drop(p *packet, no cause) {
+	w.count(p.listener, no, 1)
 	w.peer = p.peer
 }
 
-// count counts datagrams that did not arrive, and has that told soon.
-func (w *worker) count(fr *front, no refusal, n int) {
+// count counts lost datagrams and schedules a report.
+func (w *worker) count(ls *listenerSocket, no cause, n int) {
 	if n <= 0 {
 		return
 	}
@@ -108,17 +108,17 @@ func (w *worker) count(fr *front, no refusal, n int) {
 		return
 	}
 	w.dropped[no.drop] += uint64(n)
-	w.forward, w.reason, w.peer = fr.Listener.Name, no.reason, netip.AddrPort{}
-	if !w.any {
-		w.any = true
+	w.forward, w.reason, w.peer = ls.Listener.Name, no.reason, netip.AddrPort{}
+	if !w.pending {
+		w.pending = true
 		w.wakeAt(w.due(w.host.Now()))
 	}
 }
 
-// tellDrops tells of what was dropped since that was told last.
-func (w *worker) tellDrops() {
+// reportDrops reports the drops since the last report.
+func (w *worker) reportDrops() {
 	now := w.host.Now()
-	if !w.any {
+	if !w.pending {
 		return
 	}
 	if at := w.due(now); at > now+1 && !w.closed {
@@ -126,12 +126,12 @@ func (w *worker) tellDrops() {
 		return
 	}
 	w.notice(engine.Notice{Event: "datagrams_dropped", Forward: w.forward, Detail: w.describe()})
-	w.complaint = complaint{told: now}
+	w.dropReport = dropReport{lastNotice: now}
 }
 
-// describe says how many datagrams were dropped, why, and what is known of the
-// last one.
-func (c *complaint) describe() string {
+// describe returns the number of drops by reason, and what is known of the last
+// one.
+func (c *dropReport) describe() string {
 	var b strings.Builder
 	for d, n := range c.dropped {
 		if n > 0 {

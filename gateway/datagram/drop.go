@@ -2,12 +2,11 @@ package datagram
 
 import "unproxy/gateway/record"
 
-// Drop is why a datagram did not arrive. The list is closed: logs, metrics and
-// documentation all take their words from it.
+// Drop is the reason why a datagram was lost. The log, the metrics and the
+// documentation all take their words from this list.
 type Drop uint8
 
-// The reasons, in the order in which a datagram meets them. The zero value is
-// none.
+// The reasons, in the order of the data path. The zero value is no drop.
 const (
 	_ Drop = iota
 	ReceiveQueueFull
@@ -37,57 +36,57 @@ const (
 	PeerUnreachable
 	TooBig
 	Internal
-	drops
+	numDrops
 )
 
-var dropTable = [drops]struct{ word, meaning string }{
-	ReceiveQueueFull:   {"receive_queue_full", "the kernel had no room for what peers sent: the gateway was too slow"},
+var dropTable = [numDrops]struct{ word, meaning string }{
+	ReceiveQueueFull:   {"receive_queue_full", "the receive queue of the listener was full: the gateway was too slow"},
 	Untrusted:          {"untrusted", "the peer is not trusted"},
-	Health:             {"health", "from a health source, which is not forwarded"},
-	NotProxy:           {"not_proxy", "it does not begin with the header that is expected"},
-	Malformed:          {"malformed", "the header breaks the specification, or does not fit its datagram"},
+	Health:             {"health", "sent by a health source, which is never forwarded"},
+	NotProxy:           {"not_proxy", "the datagram does not start with the expected header"},
+	Malformed:          {"malformed", "the header violates the specification, or is longer than the datagram"},
 	TooLong:            {"too_long", "the header is longer than allowed"},
-	Unsupported:        {"unsupported", "a header version, command or family that is not taken"},
-	BadChecksum:        {"bad_checksum", "the header's CRC32C is wrong, or missing where it is required"},
-	NoFlow:             {"no_flow", "without a header, and the peer has no flow (mode first)"},
-	OtherClient:        {"other_client", "a header amid a flow names somebody else; the flow is ended (mode first)"},
-	Local:              {"local", "a LOCAL health check, which is not to be relayed"},
-	NoAddress:          {"no_address", "the header names no client, or no destination, and one is needed"},
-	Draining:           {"draining", "it would begin a flow, and the gateway is about to end"},
-	Limit:              {"limit", "a limit on flows, or the host's descriptors or ports, are used up"},
-	SourceDenied:       {"source_denied", "the header names a source that it may not name"},
+	Unsupported:        {"unsupported", "a header version, command or family that is not accepted"},
+	BadChecksum:        {"bad_checksum", "the CRC32C of the header is wrong, or required and missing"},
+	NoFlow:             {"no_flow", "no header, and the peer has no flow (mode first)"},
+	OtherClient:        {"other_client", "a header within a flow names another client; the flow is ended (mode first)"},
+	Local:              {"local", "a LOCAL health check, which the configuration closes"},
+	NoAddress:          {"no_address", "the header names no client, or no destination, and one is required"},
+	Draining:           {"draining", "it would start a flow, and the gateway is draining"},
+	Limit:              {"limit", "a limit on flows is reached, or no file descriptor or port is left"},
+	SourceDenied:       {"source_denied", "the header names a source that is not allowed"},
 	FamilyMismatch:     {"family_mismatch", "client and backend are of different address families"},
-	DestinationDenied:  {"destination_denied", "the header names a destination that it may not name"},
-	SourcePortBusy:     {"source_port_busy", "the client's address and port are in use towards this backend"},
-	Permission:         {"permission", "the system forbade it"},
-	BackendUnreachable: {"backend_unreachable", "there is no way to the backend, or its name does not resolve"},
-	BackendRefused:     {"backend_refused", "nobody listens at the backend's port"},
-	BackendBusy:        {"backend_busy", "the way to the backend had no room"},
-	ReplyQueueFull:     {"reply_queue_full", "the kernel had no room for what a backend sent: the gateway was too slow"},
-	PeerBusy:           {"peer_busy", "the way to the peer had no room"},
-	PeerUnreachable:    {"peer_unreachable", "there is no way to the peer"},
-	TooBig:             {"too_big", "larger than a datagram can be, with the header of the reply"},
-	Internal:           {"internal", "a fault of the gateway or its host"},
+	DestinationDenied:  {"destination_denied", "the header names a destination that is not allowed"},
+	SourcePortBusy:     {"source_port_busy", "the client's address and port are in use, towards this backend or by a program that listens on every address"},
+	Permission:         {"permission", "the system denied permission"},
+	BackendUnreachable: {"backend_unreachable", "no route to the backend, or its name does not resolve"},
+	BackendRefused:     {"backend_refused", "nothing listens on the port of the backend"},
+	BackendBusy:        {"backend_busy", "the send queue to the backend was full"},
+	ReplyQueueFull:     {"reply_queue_full", "the receive queue for replies was full: the gateway was too slow"},
+	PeerBusy:           {"peer_busy", "the send queue to the peer was full"},
+	PeerUnreachable:    {"peer_unreachable", "no route to the peer"},
+	TooBig:             {"too_big", "larger than the largest datagram, the header of a reply included"},
+	Internal:           {"internal", "an internal error of the gateway or its host"},
 }
 
-// String returns the reason's word in logs and metrics.
+// String returns the word in logs and metrics.
 func (d Drop) String() string { return dropTable[d].word }
 
-// Meaning returns the reason in a short sentence.
+// Meaning explains the reason in a short sentence.
 func (d Drop) Meaning() string { return dropTable[d].meaning }
 
-// Drops returns every reason, in the order of the table.
+// Drops returns all reasons in order.
 func Drops() []Drop {
 	var all []Drop
-	for d := Drop(1); d < drops; d++ {
+	for d := Drop(1); d < numDrops; d++ {
 		all = append(all, d)
 	}
 	return all
 }
 
-// dropOf is the reason that goes by the word of an outcome.
-func dropOf(o record.Outcome) Drop {
-	for d := Drop(1); d < drops; d++ {
+// dropFor returns the reason with the same word as an outcome, or Internal.
+func dropFor(o record.Outcome) Drop {
+	for d := Drop(1); d < numDrops; d++ {
 		if dropTable[d].word == o.String() {
 			return d
 		}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -172,7 +172,7 @@ func TestReplyFails(t *testing.T) {
 		r := one(t, plain(server))
 		r.from(lb, a)
 		s := r.back()
-		r.worker().table.find(r.worker().onlyKey()).want = 3
+		r.worker().table.find(r.worker().onlyKey()).expected = 3
 		r.front(0).failing = append([]syscall.Errno{0}, row.errno...)
 		r.answer(s, "1", "22", "333")
 		r.front(0).took(t, row.want...)
@@ -232,13 +232,13 @@ func TestSeveralBackends(t *testing.T) {
 
 // A flow that cannot be begun is a datagram dropped, and nothing is left of it.
 func TestCannotBegin(t *testing.T) {
-	header := func(f *engine.Forward) { f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}} }
-	name := func(f *engine.Forward) {
-		f.Listeners[0].Backends = []engine.Backend{{Host: "nowhere.invalid", Port: 53}}
+	header := func(f *forward.Forward) { f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}} }
+	name := func(f *forward.Forward) {
+		f.Listeners[0].Backends = []forward.Backend{{Host: "nowhere.invalid", Port: 53}}
 	}
 	rows := []struct {
 		name    string
-		change  func(*engine.Forward)
+		change  func(*forward.Forward)
 		connect syscall.Errno
 		data    string
 		drop    Drop
@@ -273,7 +273,7 @@ func TestCannotBegin(t *testing.T) {
 // The header may say where to, within what is allowed.
 func TestDestinationOfTheHeader(t *testing.T) {
 	f := plain()
-	f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}}
+	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 	f.AllowDestination = only(server, front4)
 	r := one(t, f)
 	r.from(lb, v2(clientA, server)+"one")
@@ -349,7 +349,7 @@ func TestDropsAreTold(t *testing.T) {
 
 // Drops that are as they were configured are counted and not told.
 func TestQuietDrops(t *testing.T) {
-	r := one(t, with(plain(server), func(f *engine.Forward) { f.CloseLocal, f.Health = true, only(unknown) }))
+	r := one(t, with(plain(server), func(f *forward.Forward) { f.CloseLocal, f.Health = true, only(unknown) }))
 	r.from(lb, local)
 	r.from(unknown, a)
 	r.pass(time.Minute)
@@ -367,11 +367,11 @@ func TestDropTable(t *testing.T) {
 		}
 		seen[d.String()] = true
 	}
-	if len(Drops()) != int(drops)-1 {
-		t.Errorf("%d reasons, want %d", len(Drops()), drops-1)
+	if len(Drops()) != int(numDrops)-1 {
+		t.Errorf("%d reasons, want %d", len(Drops()), numDrops-1)
 	}
 	for _, o := range record.Outcomes() {
-		if d := dropOf(o); d != Internal && d.String() != o.String() {
+		if d := dropFor(o); d != Internal && d.String() != o.String() {
 			t.Errorf("outcome %v is drop %v", o, d)
 		}
 	}

@@ -8,25 +8,24 @@ import (
 )
 
 const (
-	// batchSize is how many datagrams one system call takes at most.
+	// batchSize is the maximum number of datagrams of one system call.
 	batchSize = 64
-	// slotSize has room for the largest datagram, and for the largest train
-	// of them that the kernel puts together (UDP_GRO in udp(7)).
+	// slotSize fits the largest datagram, and the largest GRO batch (UDP_GRO
+	// in udp(7)).
 	slotSize = 64 << 10
-	// slotStride keeps the beginnings of the slots out of the same few lines
-	// of the processor's first cache, which go by the low 12 bits.
+	// slotStride spreads the starts of the slots over the sets of the L1 cache,
+	// which the low 12 bits of an address select.
 	slotStride = slotSize + 3*64
-	// controlSize has room for IPV6_PKTINFO and UDP_GRO, or UDP_SEGMENT.
+	// controlSize fits IPV6_PKTINFO and UDP_GRO, or UDP_SEGMENT.
 	controlSize = 64
 )
 
-// control is the room for a message's control data, aligned as the kernel wants
-// it (cmsg(3)).
+// control is the buffer for a message's control data, aligned as cmsg(3) requires.
 type control [controlSize / 8]uint64
 
 func (c *control) bytes() *[controlSize]byte { return (*[controlSize]byte)(unsafe.Pointer(c)) }
 
-// inbox is room for a batch of received datagrams. What is in it is good until
+// inbox is the buffer for a batch of received datagrams. Its content is valid until
 // the next call that receives into the same slots.
 type inbox struct {
 	messages [batchSize]Message
@@ -34,7 +33,7 @@ type inbox struct {
 	names    [batchSize]unix.RawSockaddrInet6
 	controls [batchSize]control
 	buffer   []byte
-	used     int // slots that hold something which is still wanted
+	used     int // slots whose content is still needed
 }
 
 func newInbox() *inbox {
@@ -48,8 +47,8 @@ func newInbox() *inbox {
 	return b
 }
 
-// unused returns up to n messages for a call to receive into, without the
-// sender's name, which a connected socket has no need of.
+// unused returns up to n messages to receive into, without the sender's address,
+// which a connected socket does not need.
 func (b *inbox) unused(n int) []Message {
 	n = min(n, batchSize-b.used)
 	list := b.messages[b.used : b.used+n]
@@ -60,8 +59,8 @@ func (b *inbox) unused(n int) []Message {
 	return list
 }
 
-// named returns all messages for a call to receive into, with room for the
-// senders' names.
+// named returns all messages to receive into, with buffers for the senders'
+// addresses.
 func (b *inbox) named() []Message {
 	b.used = 0
 	list := b.unused(batchSize)
@@ -72,20 +71,20 @@ func (b *inbox) named() []Message {
 	return list
 }
 
-// slot returns the room of the i-th datagram.
+// slot returns the buffer of the i-th datagram.
 func (b *inbox) slot(i int) []byte {
 	at := i * slotStride
 	return b.buffer[at : at+slotSize : at+slotSize]
 }
 
-// arrival is what the kernel says of a datagram beside its sender.
+// arrival is the control data of a received datagram.
 type arrival struct {
-	// local is the address that it was sent to, as it goes into the control
-	// data of a reply: IPv4 in the first four bytes on an IPv4 socket, else
-	// IPv6 with IPv4 as 4-in-6. Zero if the socket does not ask for it.
+	// local is the destination address in the form that the control data of a
+	// reply needs: IPv4 in the first four bytes on an IPv4 socket, else IPv6
+	// with IPv4 mapped. Zero if the socket does not ask for it.
 	local [16]byte
-	// segment is the size of the datagrams that the kernel put together in a
-	// train, all but the last of which are of this size; 0 for one datagram.
+	// segment is the size of the datagrams of a GRO batch; the last one may be
+	// smaller. 0 is a single datagram.
 	segment int
 }
 
@@ -93,24 +92,23 @@ type arrival struct {
 func (b *inbox) arrival(i int) (a arrival) {
 	data := b.controls[i].bytes()[:min(controlSize, b.messages[i].Controllen)]
 	for len(data) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(data)))
-		length := int(h.Len)
-		if length < unix.SizeofCmsghdr || length > len(data) {
+		h, value, rest, err := unix.ParseOneSocketControlMessage(data)
+		if err != nil {
 			return a
 		}
-		a.take(h, data[unix.SizeofCmsghdr:length])
-		data = data[min(len(data), (length+7)&^7):]
+		a.take(h, value)
+		data = rest
 	}
 	return a
 }
 
-func (a *arrival) take(h *unix.Cmsghdr, value []byte) {
+func (a *arrival) take(h unix.Cmsghdr, value []byte) {
 	switch {
 	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(value) == unix.SizeofInet4Pktinfo:
-		copy(a.local[:4], value[4:8]) // ipi_spec_dst: also of a broadcast the host's own address
+		copy(a.local[:4], value[4:8]) // ipi_spec_dst: the host's own address, also for a broadcast
 	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(value) == unix.SizeofInet6Pktinfo:
 		copy(a.local[:], value)
 	case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(value) >= 2:
-		a.segment = int(binary.NativeEndian.Uint16(value)) // an int of 16 bits' worth, little-endian
+		a.segment = int(binary.NativeEndian.Uint16(value)) // an int that holds 16 bits, little-endian
 	}
 }

@@ -7,38 +7,39 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/kernel"
 	"unproxy/transparent"
 )
 
-// Kernel is every system call that the relay makes, but for those of the loops
-// that it lives on. The real one is in this file and nowhere else; tests put a
-// scripted one in its place.
+// Kernel is every system call of the UDP data plane, except those of the event
+// loops. The real one is in this file; tests script it.
 //
-// No call blocks. Any call that returns an errno may return EINTR.
+// No call blocks. A call that returns an errno may return EINTR.
 type Kernel interface {
 	transparent.Sockets
 
-	// Socket opens a datagram socket of a family, AF_INET or AF_INET6, that is
+	// Socket opens a datagram socket of family AF_INET or AF_INET6. It is
 	// non-blocking and close-on-exec.
 	Socket(family int) (int, syscall.Errno)
-	// Connect gives a socket the one address that it speaks with.
-	Connect(fd int, to engine.Endpoint) syscall.Errno
+	// Connect sets the remote address of a socket.
+	Connect(fd int, to netip.AddrPort) syscall.Errno
 	// LocalAddr returns the address that a socket is bound to.
 	LocalAddr(fd int) (netip.AddrPort, syscall.Errno)
-	// Receive is recvmmsg(2), and Send sendmmsg(2): the number of datagrams, at
-	// least one, or the errno of the first.
+	// Receive is recvmmsg(2), and Send is sendmmsg(2). They return the number of
+	// datagrams, at least one, or the error of the first.
 	Receive(fd int, m []Message) (int, syscall.Errno)
 	Send(fd int, m []Message) (int, syscall.Errno)
-	// Read and Write are of one datagram of a connected socket; 0 bytes are a
-	// datagram, too.
+	// Read and Write transfer one datagram of a connected socket. A datagram
+	// may be empty.
 	Read(fd int, b []byte) (int, syscall.Errno)
 	Write(fd int, b []byte) syscall.Errno
-	// Batch prepares for up to n such reads, or writes of datagrams that are not
-	// empty, at once; nil where that is not to be had.
-	Batch(n int) engine.Batch
-	// Overflows is how many datagrams a socket had no room for so far. It
-	// starts again at 0 after 2³² of them.
+	// Batch prepares for up to n reads, or writes of non-empty datagrams, at
+	// once; nil if the system does not offer it.
+	Batch(n int) kernel.Batch
+	// Duplicate returns a second descriptor of the same open socket.
+	Duplicate(fd int) (int, syscall.Errno)
+	// Overflows returns the number of datagrams that the kernel dropped because
+	// the receive queue was full. It wraps at 2³².
 	Overflows(fd int) uint32
 	// Close closes.
 	Close(fd int)
@@ -47,13 +48,13 @@ type Kernel interface {
 // Message is a struct mmsghdr (recvmmsg(2)).
 type Message struct {
 	unix.Msghdr
-	Length uint32 // of the datagram that was received
+	Length uint32 // of the received datagram
 }
 
-// linux is the real kernel: the engine's, and what only datagrams need. All calls
-// return at once and go through RawSyscall: telling the scheduler of each would
-// cost more than many of them.
-type linux struct{ engine.Kernel }
+// linux is the real kernel: the shared calls, and those that only datagrams need.
+// The calls use RawSyscall because they return at once: notifying the scheduler
+// would cost more than many of them.
+type linux struct{ kernel.Kernel }
 
 func (linux) Socket(family int) (int, syscall.Errno) {
 	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -89,7 +90,7 @@ func (linux) Write(fd int, b []byte) syscall.Errno {
 	return errno
 }
 
-// The words of SO_MEMINFO, and which of them counts what sk_drops does
+// The length of SO_MEMINFO in words, and the index of sk_drops in it
 // (include/uapi/linux/sock_diag.h).
 const (
 	memoryWords = 9

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/kernel"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
 // script is a kernel in memory: datagram sockets whose far ends the test plays.
@@ -24,6 +24,7 @@ type script struct {
 	optionError  func(level, name int) syscall.Errno         // of SetOption
 	bindError    func(netip.AddrPort) syscall.Errno          // of Bind
 	connectError func(to, from netip.AddrPort) syscall.Errno // of Connect
+	onConnect    func(s *socket, to netip.AddrPort)          // called for each Connect that succeeds
 	calls        map[string]int
 	noBatches    bool // io_setup(2) is refused
 	batches      int  // that are open
@@ -122,20 +123,23 @@ func (k *script) Bind(fd int, a netip.AddrPort) syscall.Errno {
 	return 0
 }
 
-func (k *script) Connect(fd int, to engine.Endpoint) syscall.Errno {
+func (k *script) Connect(fd int, to netip.AddrPort) syscall.Errno {
 	s := k.socket(fd, "connect")
 	if k.connectError != nil {
-		if errno := k.connectError(to.Addr, s.bound); errno != 0 {
+		if errno := k.connectError(to, s.bound); errno != 0 {
 			return errno
 		}
 	}
-	if to.Addr.Addr().Is4() != (s.family == unix.AF_INET) {
+	if to.Addr().Is4() != (s.family == unix.AF_INET) {
 		k.Errorf("connect of a socket of family %d to %v", s.family, to)
 	}
 	if s.bound.Port() == 0 && s.bound.IsValid() {
 		s.bound = netip.AddrPortFrom(s.bound.Addr(), uint16(50000+fd))
 	}
-	s.to = to.Addr
+	s.to = to
+	if k.onConnect != nil {
+		k.onConnect(s, to)
+	}
 	return 0
 }
 
@@ -144,6 +148,17 @@ func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 }
 
 func (k *script) Close(fd int) { k.socket(fd, "close").isOpen = false }
+
+// Duplicate copies the socket, whose queue is then one of its own.
+func (k *script) Duplicate(fd int) (int, syscall.Errno) {
+	s := *k.socket(fd, "dup")
+	if k.limit > 0 && k.open() >= k.limit {
+		return -1, unix.EMFILE
+	}
+	s.fd = len(k.sockets) + 3
+	k.sockets = append(k.sockets, &s)
+	return s.fd, 0
+}
 
 func (k *script) Overflows(fd int) uint32 { return k.socket(fd, "overflows").drops }
 
@@ -185,7 +200,7 @@ func (s *socket) fill(m *Message, d datagram) {
 		if s.family == unix.AF_INET6 {
 			peer = netip.AddrPortFrom(netip.AddrFrom16(peer.Addr().As16()), peer.Port())
 		}
-		m.Namelen = uint32(engine.EncodeSockaddr(name, peer))
+		m.Namelen = uint32(kernel.EncodeSockaddr(name, peer))
 	}
 	room := unsafe.Slice(m.Control, m.Controllen)
 	n := 0
@@ -231,7 +246,7 @@ func (k *script) Write(fd int, b []byte) syscall.Errno {
 }
 
 // Batch makes one call after the other, where there are batches.
-func (k *script) Batch(n int) engine.Batch {
+func (k *script) Batch(n int) kernel.Batch {
 	if k.noBatches {
 		return nil
 	}
@@ -244,7 +259,7 @@ type scriptedBatch struct {
 	size   int
 }
 
-func (b scriptedBatch) Recv(all []engine.Transfer) {
+func (b scriptedBatch) Recv(all []kernel.Transfer) {
 	b.count(all)
 	for i := range all {
 		t := &all[i]
@@ -252,7 +267,7 @@ func (b scriptedBatch) Recv(all []engine.Transfer) {
 	}
 }
 
-func (b scriptedBatch) Send(all []engine.Transfer) {
+func (b scriptedBatch) Send(all []kernel.Transfer) {
 	b.count(all)
 	for i := range all {
 		t := &all[i]
@@ -261,7 +276,7 @@ func (b scriptedBatch) Send(all []engine.Transfer) {
 }
 
 // count counts the calls that the real one would make.
-func (b scriptedBatch) count(all []engine.Transfer) {
+func (b scriptedBatch) count(all []kernel.Transfer) {
 	b.kernel.calls["io_submit"] += (len(all) + b.size - 1) / b.size
 	for _, t := range all {
 		if len(t.B) == 0 {
@@ -293,7 +308,7 @@ func (k *script) Send(fd int, m []Message) (int, syscall.Errno) {
 func (s *socket) take(k *script, m *Message) {
 	d := datagram{peer: s.to}
 	if m.Name != nil {
-		d.peer = engine.DecodeSockaddr((*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)))
+		d.peer = kernel.DecodeSockaddr((*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name)))
 	}
 	for data := unsafe.Slice(m.Control, m.Controllen); len(data) > 0; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&data[0]))
@@ -321,7 +336,7 @@ func (s *socket) take(k *script, m *Message) {
 	}
 	s.trains++
 	size := d.segment
-	if len(all) > maxTrain || (len(all)+size-1)/size > maxSegments {
+	if len(all) > maxGSOBytes || (len(all)+size-1)/size > maxSegments {
 		k.Errorf("a train of %d bytes in pieces of %d", len(all), size)
 	}
 	for d.segment = 0; len(all) > 0; all = all[len(d.data):] {

@@ -2,22 +2,21 @@ package datagram
 
 import "unproxy/gateway/record"
 
-// makeRoom has flows give way where there are as many as there may be. It goes
-// by the loop that has the most of them, so that the flows of a loop that came
-// first do not keep others out; with several loops there may be a few too many
-// for a moment.
-func (w *worker) makeRoom(l *lane) {
+// makeRoom evicts flows where a limit is reached. It evicts on the loop with the
+// most flows, so that the flows of one loop cannot starve the others. With several
+// loops the limit may be exceeded by a few flows for a moment.
+func (w *worker) makeRoom(l *lruList) {
 	if limit := w.relay.config.MaxFlows; limit > 0 && w.relay.flows.total() >= limit {
-		w.relay.workers[w.relay.flows.most()].yieldOne(w, nil)
+		w.relay.workers[w.relay.flows.most()].evictOn(w, nil)
 	}
 	if limit := l.MaxFlows; limit > 0 && l.flows.total() >= limit {
-		w.relay.workers[l.flows.most()].yieldOne(w, l.forward)
+		w.relay.workers[l.flows.most()].evictOn(w, l.forwardState)
 	}
 }
 
-// yieldOne ends the flow that was silent the longest, of a forward or of all.
-// It is called by another loop, or by this one.
-func (w *worker) yieldOne(caller *worker, of *forward) {
+// evictOn evicts the least recently active flow of a forward, or of all forwards if
+// of is nil. caller may be the worker of another loop.
+func (w *worker) evictOn(caller *worker, of *forwardState) {
 	if w == caller {
 		w.evict(of)
 		return
@@ -25,38 +24,38 @@ func (w *worker) yieldOne(caller *worker, of *forward) {
 	w.host.Call(func() { w.evict(of) })
 }
 
-func (w *worker) evict(of *forward) {
-	w.collect()
+func (w *worker) evict(of *forwardState) {
+	w.readPending()
 	if f := w.oldest(of, nil); f != nil {
-		w.yieldFor(f)
+		w.endEvicted(f)
 	}
 }
 
-// giveWay has a flow end for want of descriptors or ports, but not the one that
-// needs them. It returns false if there is none.
-func (w *worker) giveWay(newcomer *flow) bool {
+// evictFor evicts a flow because newcomer needs a file descriptor or a port. It
+// returns false if there is no other flow.
+func (w *worker) evictFor(newcomer *flow) bool {
 	f := w.oldest(nil, newcomer)
 	if f == nil {
 		return false
 	}
-	w.yieldFor(f)
+	w.endEvicted(f)
 	return true
 }
 
-func (w *worker) yieldFor(f *flow) {
+func (w *worker) endEvicted(f *flow) {
 	w.counters.evicted.Add(1)
-	w.endAs(f, record.Limit, record.Gateway, "gave way to a newer flow")
+	w.endAs(f, record.Limit, record.Gateway, "evicted by a newer flow")
 }
 
-// oldest returns the flow that was silent the longest, of a forward or of all,
-// but for one.
-func (w *worker) oldest(of *forward, but *flow) (oldest *flow) {
-	for _, l := range w.lanes {
+// oldest returns the least recently active flow of a forward, or of all forwards if
+// of is nil, except for but.
+func (w *worker) oldest(of *forwardState, but *flow) (oldest *flow) {
+	for _, l := range w.lists {
 		f := l.first
 		if f != nil && f == but {
 			f = f.next
 		}
-		if f != nil && (of == nil || l.forward == of) && (oldest == nil || f.alive < oldest.alive) {
+		if f != nil && (of == nil || l.forwardState == of) && (oldest == nil || f.lastActive < oldest.lastActive) {
 			oldest = f
 		}
 	}

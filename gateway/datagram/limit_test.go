@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/transparent"
 )
 
 // client is one that goes by a number, and at is its header.
@@ -28,7 +30,7 @@ func TestMaxFlows(t *testing.T) {
 		own    int
 	}{{"of all", Config{MaxFlows: 3}, 0}, {"of the forward", Config{}, 3}} {
 		t.Run(row.name, func(t *testing.T) {
-			r := newRig(t, 1, row.config, with(plain(server), func(f *engine.Forward) { f.MaxFlows = row.own }))
+			r := newRig(t, 1, row.config, with(plain(server), func(f *forward.Forward) { f.MaxFlows = row.own }))
 			for i := range 3 {
 				r.from(lb, at(i)+"x")
 				r.pass(time.Second)
@@ -103,7 +105,7 @@ func TestMaxFlowsOfSeveralLoops(t *testing.T) {
 		r.from(lb, at(i)+"x")
 		r.pass(time.Second)
 	}
-	second := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
+	second := r.sockets[r.hosts[1].guest.listeners[0].fd-3]
 	for i := range 2 {
 		second.queue = append(second.queue, datagram{peer: lbOther, data: at(10+i) + "x"})
 		r.settle()
@@ -135,7 +137,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 
 // A client at its limit gets no further flow; one that ended makes room.
 func TestMaxPerClient(t *testing.T) {
-	r := one(t, with(plain(server), func(f *engine.Forward) { f.MaxConnectionsPerClient = 2 }))
+	r := one(t, with(plain(server), func(f *forward.Forward) { f.MaxConnectionsPerClient = 2 }))
 	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), destiny4) }
 	r.from(lb, client(1)+"x", client(2)+"x", client(3)+"x", client(1)+"y", b+"x", local+"x", local+"y")
 	if n := r.relay.Counters(); n.Flows != 4 {
@@ -202,7 +204,7 @@ func TestCut(t *testing.T) {
 // A listener is bound alone before others may join, and the others to where it
 // came to be.
 func TestListening(t *testing.T) {
-	wildcard := func(f *engine.Forward) {
+	wildcard := func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
 	}
 	r := newRig(t, 2, Config{}, with(plain(server), wildcard))
@@ -226,17 +228,27 @@ func TestListening(t *testing.T) {
 	if s := r.sockets[0]; len(s.order) != 1 {
 		t.Errorf("the only socket: %q, want it not to be shared", s.order)
 	}
+	// Clients may have the port of a listener on all addresses.
+	for port, shared := range map[transparent.SourcePort]int{transparent.Prefer: 1, transparent.Keep: 1, transparent.Any: 0} {
+		r = one(t, with(plain(server), func(f *forward.Forward) {
+			wildcard(f)
+			f.Transparent, f.Source.SourcePort = true, port
+		}))
+		if s := r.sockets[0]; len(s.order) != 1+shared || s.order[0] != "bind" {
+			t.Errorf("the only socket, of transparent clients with source port %v: %q", port, s.order)
+		}
+	}
 }
 
 // Where there is no IPv6, both families are IPv4.
 func TestListeningWithoutIPv6(t *testing.T) {
-	f := with(plain(server), func(f *engine.Forward) {
+	f := with(plain(server), func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:53"), true
 	})
 	k := newScript(t)
 	k.socketErrors = []syscall.Errno{unix.EAFNOSUPPORT}
 	relay := New(Config{Kernel: k})
-	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0])}
+	routes := []*engine.Route{{Forward: f, Listener: &f.Listeners[0]}}
 	r := &rig{TB: t, script: k}
 	for i := range 2 {
 		if _, err := relay.Guest(&scriptedHost{rig: r, index: i, loops: 2, watched: map[int]uint64{}}, routes); err != nil {
@@ -259,7 +271,7 @@ func TestListeningFails(t *testing.T) {
 	binds := []syscall.Errno{0, unix.EADDRINUSE}
 	k.bindError = func(netip.AddrPort) syscall.Errno { return next(&binds) }
 	relay := New(Config{Kernel: k})
-	routes := []*engine.Route{engine.NewRoute(f, &f.Listeners[0]), engine.NewRoute(f, &f.Listeners[1])}
+	routes := []*engine.Route{{Forward: f, Listener: &f.Listeners[0]}, {Forward: f, Listener: &f.Listeners[1]}}
 	_, err := relay.Guest(&scriptedHost{rig: &rig{TB: t, script: k}, loops: 1, watched: map[int]uint64{}}, routes)
 	var e *engine.ListenError
 	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 || k.batches != 0 {

@@ -9,64 +9,64 @@ import (
 )
 
 const (
-	// maxSegments is how many datagrams the kernel cuts a train into at most:
-	// UDP_MAX_SEGMENTS was 64 before Linux 6.9.
+	// maxSegments is the maximum number of datagrams of a GSO batch
+	// (UDP_MAX_SEGMENTS, 64 before Linux 6.9).
 	maxSegments = 64
-	// maxTrain is the longest train in bytes, which is sent as one datagram
-	// would be (udp_sendmsg): the room in one of IPv4.
-	maxTrain = 65535 - 20 - 8
-	// maxVectors is how many pieces an outbox holds.
+	// maxGSOBytes is the maximum size of a GSO batch: the payload of one IPv4
+	// datagram (udp_sendmsg).
+	maxGSOBytes = 65535 - 20 - 8
+	// maxVectors is the maximum number of slices that an outbox holds.
 	maxVectors = 4 * batchSize
 )
 
-// address is where a datagram goes, and from where. The zero value is a
-// connected socket's: both are known.
+// address is the destination and the source of a datagram. The zero value is for
+// connected sockets.
 type address struct {
 	name       unix.RawSockaddrInet6
 	nameLength uint32
-	local      [16]byte // as in arrival; zero leaves it to the kernel
+	local      [16]byte // as in arrival; zero lets the kernel choose
 }
 
-// train is what is known of one message of an outbox: datagrams for one address
-// that are sent as one and cut apart by the kernel (UDP_SEGMENT in udp(7)). All
-// are of one size, but the last may be smaller.
-type train struct {
+// gsoBatch describes one message of an outbox: datagrams to one address that are
+// sent as one and segmented by the kernel (generic segmentation offload,
+// UDP_SEGMENT in udp(7)). They have the same size; the last one may be smaller.
+type gsoBatch struct {
 	to       address
-	first    int // its first vector
+	first    int // index of its first vector
 	segment  int // size of a datagram
 	count    int // of datagrams
 	total    int // bytes
 	complete bool
 }
 
-// sender is whose datagrams an outbox sends.
+// sender is the owner of the datagrams in an outbox.
 type sender interface {
-	// told is called with an error of a call to send. It is that of an earlier
-	// datagram more often than not, so the same is then tried again.
-	told(errno syscall.Errno)
-	// lost is called when datagrams could not be sent.
+	// pendingError is called with an error of a send call. It is usually the
+	// pending error of an earlier datagram, so the call is retried once.
+	pendingError(errno syscall.Errno)
+	// lost is called for datagrams that could not be sent.
 	lost(errno syscall.Errno, datagrams, bytes int)
-	// whole is called when the kernel will not cut trains apart.
-	whole()
+	// gsoRefused is called when the kernel refuses to segment a batch.
+	gsoRefused()
 }
 
-// outbox collects datagrams for one socket, to send them with as few calls as
-// the kernel allows. It keeps the slices that it is given until it is flushed.
+// outbox collects datagrams for one socket and sends them with few system calls. It
+// keeps the slices that it is given until flush.
 type outbox struct {
 	messages [batchSize]Message
-	trains   [batchSize]train
+	batches  [batchSize]gsoBatch
 	controls [batchSize]control
 	vectors  [maxVectors]unix.Iovec
 	n, v     int // messages and vectors in use
 	single   Message
 }
 
-// room reports whether one more datagram can be added.
+// room reports whether another datagram fits.
 func (o *outbox) room() bool { return o.n < batchSize && o.v+2 <= maxVectors }
 
-// add adds payload, with head before it. There must be room. segment is the
-// size of the datagrams that payload is a train of, 0 if it is a single one;
-// with a head there is no train. merge says that trains may be made.
+// add queues payload, preceded by head. The caller checks room first. segment is
+// the size of the datagrams if payload is a batch, and 0 if it is one datagram; a
+// batch cannot have a head. merge allows GSO.
 func (o *outbox) add(to *address, head, payload []byte, segment int, merge bool) {
 	total := len(head) + len(payload)
 	if segment == 0 || segment >= total {
@@ -81,16 +81,16 @@ func (o *outbox) add(to *address, head, payload []byte, segment int, merge bool)
 	o.piece(payload)
 }
 
-// join puts datagrams at the end of the last train, if they fit there.
+// join appends datagrams to the last batch, if they fit.
 func (o *outbox) join(to *address, segment, total int) bool {
 	if o.n == 0 || total == 0 {
 		return false
 	}
-	t := &o.trains[o.n-1]
+	t := &o.batches[o.n-1]
 	count := (total + segment - 1) / segment
-	smaller := total == segment && segment < t.segment // one that ends the train
+	smaller := total == segment && segment < t.segment // it completes the batch
 	if t.complete || segment != t.segment && !smaller ||
-		t.count+count > maxSegments || t.total+total > maxTrain || t.to != *to {
+		t.count+count > maxSegments || t.total+total > maxGSOBytes || t.to != *to {
 		return false
 	}
 	t.count += count
@@ -100,8 +100,8 @@ func (o *outbox) join(to *address, segment, total int) bool {
 }
 
 func (o *outbox) begin(to *address, segment, total int) {
-	t := &o.trains[o.n]
-	*t = train{to: *to, first: o.v, segment: segment, count: 1, total: total, complete: segment == 0}
+	t := &o.batches[o.n]
+	*t = gsoBatch{to: *to, first: o.v, segment: segment, count: 1, total: total, complete: segment == 0}
 	if segment > 0 {
 		t.count = (total + segment - 1) / segment
 		t.complete = total%segment != 0
@@ -115,7 +115,7 @@ func (o *outbox) piece(b []byte) {
 	o.v++
 }
 
-// flush sends everything.
+// flush sends all queued datagrams.
 func (o *outbox) flush(k Kernel, fd int, s sender) {
 	if o.n == 0 {
 		return
@@ -125,13 +125,13 @@ func (o *outbox) flush(k Kernel, fd int, s sender) {
 	o.n, o.v = 0, 0
 }
 
-// seal makes messages of the trains.
+// seal builds the messages of the batches.
 func (o *outbox) seal() {
 	for i := range o.n {
-		t, m := &o.trains[i], &o.messages[i]
+		t, m := &o.batches[i], &o.messages[i]
 		end := o.v
 		if i+1 < o.n {
-			end = o.trains[i+1].first
+			end = o.batches[i+1].first
 		}
 		*m = Message{}
 		m.Iov = &o.vectors[t.first]
@@ -154,23 +154,23 @@ func (o *outbox) sendAll(k Kernel, fd int, s sender) {
 	tried := false
 	for i := 0; i < o.n; {
 		sent, errno := k.Send(fd, o.messages[i:o.n])
-		t := &o.trains[i]
+		t := &o.batches[i]
 		switch {
 		case errno == 0:
 			i += sent
 			tried = false
 		case errno == unix.EINTR:
-		case noRoom(errno):
+		case queueFull(errno):
 			o.loseFrom(i, errno, s)
 			return
 		case t.count > 1 && (errno == unix.EIO || errno == unix.EINVAL || tried && errno == unix.EMSGSIZE):
-			s.whole()
+			s.gsoRefused()
 			o.sendSingly(k, fd, i, s)
 			i++
 			tried = false
 		case !tried:
 			tried = true
-			s.told(errno)
+			s.pendingError(errno)
 		default:
 			s.lost(errno, t.count, t.total)
 			i++
@@ -179,20 +179,21 @@ func (o *outbox) sendAll(k Kernel, fd int, s sender) {
 	}
 }
 
-// noRoom says that a datagram, and those behind it, find the way out full.
-func noRoom(errno syscall.Errno) bool {
+// queueFull reports whether an error means that the send queue is full, for this
+// datagram and those after it.
+func queueFull(errno syscall.Errno) bool {
 	return errno == unix.EAGAIN || errno == unix.ENOBUFS || errno == unix.ENOMEM
 }
 
 func (o *outbox) loseFrom(i int, errno syscall.Errno, s sender) {
 	for ; i < o.n; i++ {
-		s.lost(errno, o.trains[i].count, o.trains[i].total)
+		s.lost(errno, o.batches[i].count, o.batches[i].total)
 	}
 }
 
-// sendSingly sends the datagrams of a train one by one.
+// sendSingly sends the datagrams of a batch one by one.
 func (o *outbox) sendSingly(k Kernel, fd, i int, s sender) {
-	t := &o.trains[i]
+	t := &o.batches[i]
 	pieces := o.messages[i].Iovlen
 	rest := o.vectors[t.first : t.first+int(pieces)]
 	o.single = o.messages[i]
@@ -207,10 +208,10 @@ func (o *outbox) sendSingly(k Kernel, fd, i int, s sender) {
 	}
 }
 
-// sendOne sends size bytes from the beginning of some pieces, and returns the
-// pieces that are left.
+// sendOne sends the first size bytes of pieces as one datagram and returns the
+// remaining pieces.
 func (o *outbox) sendOne(k Kernel, fd int, pieces []unix.Iovec, size int, s sender) []unix.Iovec {
-	n, cut := 0, 0 // pieces, and what of the last of them
+	n, cut := 0, 0 // number of pieces, and bytes of the last one
 	for have := 0; have < size; n++ {
 		cut = min(int(pieces[n].Len), size-have)
 		have += cut
@@ -238,17 +239,17 @@ func (o *outbox) sendSingle(k Kernel, fd int, s sender) syscall.Errno {
 		_, errno := k.Send(fd, list)
 		switch {
 		case errno == unix.EINTR:
-		case errno == 0 || tried || noRoom(errno):
+		case errno == 0 || tried || queueFull(errno):
 			return errno
 		default:
 			tried = true
-			s.told(errno)
+			s.pendingError(errno)
 		}
 	}
 }
 
-// write puts together the control data for a message to an address, which is a
-// train of datagrams of a size, or none if that is 0. It returns the length.
+// write encodes the control data of a message and returns its length. segment is
+// the GSO size; 0 is none.
 func (c *control) write(to *address, segment int) int {
 	b, n := c.bytes(), 0
 	if to.local != ([16]byte{}) {
@@ -268,12 +269,11 @@ func (c *control) write(to *address, segment int) int {
 	return n
 }
 
-// putControl writes one piece of control data and returns the room that it
-// takes up.
+// putControl encodes one control message and returns its length with padding.
 func putControl(b []byte, level, kind int32, value []byte) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b)))
 	*h = unix.Cmsghdr{Level: level, Type: kind}
-	h.SetLen(unix.SizeofCmsghdr + len(value))
-	copy(b[unix.SizeofCmsghdr:], value)
-	return (unix.SizeofCmsghdr + len(value) + 7) &^ 7
+	h.SetLen(unix.CmsgLen(len(value)))
+	copy(b[unix.CmsgLen(0):], value)
+	return unix.CmsgSpace(len(value))
 }

@@ -31,16 +31,16 @@ func TestTrainsRefused(t *testing.T) {
 		// And to the peer: a train that came is taken apart.
 		f := r.worker().table.find(r.worker().onlyKey())
 		f.bulk = true
-		fr := r.front(0)
-		fr.failing = errnos
+		ls := r.front(0)
+		ls.failing = errnos
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
 		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"))
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2}, datagram{data: "dd"})
 		r.settle()
 		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"), to(lb, "dd"))
-		if s.trains != 0 || fr.trains != 0 {
-			t.Errorf("%v: %d and %d trains", errno, s.trains, fr.trains)
+		if s.trains != 0 || ls.trains != 0 {
+			t.Errorf("%v: %d and %d trains", errno, s.trains, ls.trains)
 		}
 		r.dropped(nil)
 
@@ -48,8 +48,8 @@ func TestTrainsRefused(t *testing.T) {
 		r.pass(2 * time.Second)
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
-		if fr.trains != 1 {
-			t.Errorf("%v: %d trains after a while, want 1", errno, fr.trains)
+		if ls.trains != 1 {
+			t.Errorf("%v: %d trains after a while, want 1", errno, ls.trains)
 		}
 	}
 }

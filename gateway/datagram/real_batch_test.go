@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/forward"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
 // sendTogether sends datagrams with as few calls as there are batches of them.
@@ -48,7 +48,7 @@ func TestLiveBursts(t *testing.T) {
 	there, away := backend.LocalAddr().(*net.UDPAddr).AddrPort(), gone.LocalAddr().(*net.UDPAddr).AddrPort()
 	gone.Close()
 	f := loopback(backend.LocalAddr())
-	f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}}
+	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 	f.AllowDestination = only(there)
 	l := start(t, f)
 	c := l.dial()

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/leaks"
@@ -26,16 +27,17 @@ type live struct {
 	*testing.T
 	*engine.Engine
 	relay   *Relay
+	to      netip.AddrPort // the backend
 	records chan record.Connection
 }
 
 // start starts a relay, which is closed with the test and leaves nothing.
-func start(t *testing.T, f *engine.Forward) *live {
+func start(t *testing.T, f *forward.Forward) *live {
 	t.Helper()
 	leaks.Check(t)
-	l := &live{T: t, records: make(chan record.Connection, 4096)}
+	l := &live{T: t, to: f.Listeners[0].Backends[0].Endpoint.Addr, records: make(chan record.Connection, 4096)}
 	l.relay = New(Config{Report: func(c *record.Connection) { l.records <- *c }})
-	e, err := engine.New(engine.Config{Forwards: []*engine.Forward{f}, Loops: 2, Guest: l.relay.Guest})
+	e, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: l.relay.Guest})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,7 @@ func start(t *testing.T, f *engine.Forward) *live {
 }
 
 // loopback is a forward from a free port of 127.0.0.1 to a backend.
-func loopback(to net.Addr) *engine.Forward {
+func loopback(to net.Addr) *forward.Forward {
 	f := plain(to.(*net.UDPAddr).AddrPort())
 	f.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("127.0.0.1:0")
 	f.Trust = prefixes{netip.MustParsePrefix("127.0.0.0/8")}
@@ -333,7 +335,7 @@ func TestLiveAddressTaken(t *testing.T) {
 	l := start(t, loopback(backend.LocalAddr()))
 	f := loopback(backend.LocalAddr())
 	f.Listeners[0].Endpoint = l.relay.Bound()[0]
-	_, err := engine.New(engine.Config{Forwards: []*engine.Forward{f}, Loops: 2, Guest: New(Config{}).Guest})
+	_, err := engine.New(engine.Config{Forwards: []*forward.Forward{f}, Loops: 2, Guest: New(Config{}).Guest})
 	var e *engine.ListenError
 	if !errors.As(err, &e) || !errors.Is(err, unix.EADDRINUSE) || e.Hint() == "" {
 		t.Errorf("a second gateway on the same address: %v", err)

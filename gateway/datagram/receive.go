@@ -3,170 +3,183 @@ package datagram
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/record"
 
-	"unproxy/gateway/engine"
+	"golang.org/x/sys/unix"
 )
 
-// receiveBudget is how many batches of one listener are served for one event. A
-// listener is level-triggered, so that the rest raises another.
+// receiveBudget limits the batches that are received from one listener for one
+// event. Listeners are level-triggered, so the rest raises another event.
 const receiveBudget = 4
 
-// packet is one datagram of a peer.
+// packet is a datagram from a peer.
 type packet struct {
-	front    *front
+	listener *listenerSocket
 	peer     netip.AddrPort
 	from     address // of the peer, for replies
-	standing standing
+	class    peerClass
 	data     []byte
 }
 
-// receive takes what peers sent to a listener.
-func (w *worker) receive(fr *front) {
-	w.collect()
-	fr.busy = true
-	w.wakeAt(w.host.Now() + watchEvery)
+// receive receives from a listener.
+func (w *worker) receive(ls *listenerSocket) {
+	w.readPending()
+	ls.busy, ls.behind = true, false
+	w.wakeAt(w.host.Now() + checkInterval)
 	for range receiveBudget {
-		w.verdict = verdict{}
-		n, errno := w.kernel.Receive(fr.fd, w.received.named())
+		w.lastPeer = classification{}
+		n, errno := w.kernel.Receive(ls.fd, w.fromPeers.named())
 		if errno != 0 {
-			return // nothing is there, or the call was interrupted: the event comes again
+			return // the queue is empty, or EINTR: the event repeats
 		}
 		for i := range n {
-			w.arrived(fr, i)
+			w.received(ls, i)
 		}
-		w.sendForth()
-		w.moveRefused()
+		w.flushToBackends()
+		w.failoverAll()
 		if n < batchSize {
 			return
 		}
 	}
+	ls.behind = true
 }
 
-// arrived takes the i-th message that was received: a datagram, or a train of
-// them.
-func (w *worker) arrived(fr *front, i int) {
-	m, name := &w.received.messages[i], &w.received.names[i]
-	a := w.received.arrival(i)
-	p := packet{front: fr, peer: engine.DecodeSockaddr(name), from: address{*name, m.Namelen, a.local}}
-	p.standing = w.judge(fr, p.peer.Addr())
+// received handles the i-th received message: a datagram, or a GRO batch.
+func (w *worker) received(ls *listenerSocket, i int) {
+	m, name := &w.fromPeers.messages[i], &w.fromPeers.names[i]
+	a := w.fromPeers.arrival(i)
+	p := packet{listener: ls, peer: kernel.DecodeSockaddr(name), from: address{*name, m.Namelen, a.local}}
+	p.class = w.classify(ls, p.peer.Addr())
 	switch {
 	case m.Flags&unix.MSG_TRUNC != 0:
-		w.drop(&p, refusal{TooBig, "larger than a datagram can be"})
+		w.drop(&p, cause{TooBig, "larger than the largest datagram"})
 		return
-	case p.peer.Port() == 0: // the kernel would refuse the reply, and all that are sent with it
-		w.drop(&p, refusal{PeerUnreachable, "it sends from port 0"})
+	case p.peer.Port() == 0: // the kernel would refuse the reply, and the whole batch with it
+		w.drop(&p, cause{PeerUnreachable, "the peer sends from port 0"})
 		return
 	}
-	rest := w.received.slot(i)[:m.Length]
+	rest := w.fromPeers.slot(i)[:m.Length]
 	for {
 		p.data = rest
 		if a.segment > 0 && a.segment < len(rest) {
 			p.data = rest[:a.segment]
 		}
-		w.passOn(&p)
+		w.relayPayload(&p)
 		if rest = rest[len(p.data):]; len(rest) == 0 {
 			return
 		}
 	}
 }
 
-// passOn finds or begins the flow of a datagram and puts the payload down to be
-// sent, together with all that came with the same call.
-func (w *worker) passOn(p *packet) {
+// relayPayload finds or creates the flow of a datagram and queues its payload. The
+// payloads of one receive call are sent together.
+func (w *worker) relayPayload(p *packet) {
 	f, payload := w.flowOf(p)
 	if f == nil {
 		return
 	}
-	if !w.forth.room() {
-		w.sendForth()
-	}
 	now := w.host.Now()
-	f.alive, f.heard = now, now
-	f.lane.touch(f)
+	f.lastActive, f.lastReceived = now, now
+	f.list.touch(f)
 	f.reply = p.from
+	if payload == nil {
+		return
+	}
+	if !w.toBackend.room() {
+		w.flushToBackends()
+	}
 	f.packetsIn++
 	f.bytesIn += int64(len(payload))
-	w.counted.packetsIn++
-	w.counted.bytesIn += uint64(len(payload))
-	f.lane.tally.Bytes[engine.In] += uint64(len(payload))
-	w.forth.add(f, payload)
+	w.traffic.packetsIn++
+	w.traffic.bytesIn += uint64(len(payload))
+	f.list.tally.Bytes[record.In] += uint64(len(payload))
+	w.toBackend.add(f, payload)
 }
 
-// flowOf returns the flow of a datagram and what is to be passed on; no flow if
-// the datagram is dropped.
+// flowOf returns the flow and the payload of a datagram: a nil flow if the datagram
+// is dropped, and a nil payload if there is nothing to forward. An empty payload
+// is an empty datagram of the client.
 func (w *worker) flowOf(p *packet) (*flow, []byte) {
-	switch p.standing {
-	case checker:
-		w.drop(p, refusal{Health, ""})
+	switch p.class {
+	case healthPeer:
+		w.drop(p, cause{Health, ""})
 		return nil, nil
-	case stranger:
-		w.drop(p, refusal{Untrusted, ""})
+	case untrustedPeer:
+		w.drop(p, cause{Untrusted, ""})
 		return nil, nil
-	case passed:
-		return w.flowOfHead(p, &head{client: p.peer, payload: p.data})
+	case clientPeer:
+		return w.flowOfHeader(p, &header{client: p.peer, payload: p.data})
 	}
-	if p.front.Forward.DatagramHeader == engine.FirstDatagram {
+	if p.listener.Forward.DatagramHeader == forward.FirstDatagram {
 		return w.flowOfFirst(p)
 	}
-	h, no := p.front.reader.read(p.data)
+	h, no := p.listener.reader.read(p.data)
 	if no.drop != 0 {
 		w.drop(p, no)
 		return nil, nil
 	}
-	return w.flowOfHead(p, &h)
+	return w.flowOfHeader(p, &h)
 }
 
-// flowOfHead is flowOf where each datagram says whose it is.
-func (w *worker) flowOfHead(p *packet, h *head) (*flow, []byte) {
-	k := key{p.front.number, endOf(p.peer), endOf(h.client), endOf(h.destination)}
+// flowOfHeader is flowOf for senders that put a header into each datagram.
+func (w *worker) flowOfHeader(p *packet, h *header) (*flow, []byte) {
+	k := key{p.listener.number, endOf(p.peer), endOf(h.client), endOf(h.destination)}
 	f := w.table.find(k)
 	if f == nil {
-		f = w.begin(p, k, h)
+		f = w.newFlow(p, k, h)
 	}
 	return f, h.payload
 }
 
-// flowOfFirst is flowOf where only the first datagram of a flow says so: what
-// comes from the same socket of the peer after it is payload.
+// flowOfFirst is flowOf for senders that put a header into the first datagram of a
+// flow only: later datagrams from the same socket of the peer are payload.
 //
-// What begins like a header amid a flow is the sender's if it began the flow
-// anew, and the client's if it is out to be taken for somebody else. It is
-// taken off where it names the same client again, which does no harm. Naming
-// another, it is believed only after a silence in which the sender must have
-// forgotten the flow: half the time that this side remembers it. Before that
-// nobody can tell, and nothing may go on under the old client's name either: the
-// flow is ended.
+// A later datagram that starts with a header comes from the sender if it started a
+// new flow, or from a client that wants to pass for another one. A header that
+// names the same client again is stripped, which does no harm. A header that names
+// another client is accepted only after an idle time in which the sender must have
+// forgotten the flow: half of our own timeout. Before that the two cases cannot be
+// told apart, and the payload must not continue under the old client's name
+// either, so the flow is ended.
+//
+// A header without payload only names the client: some senders, such as Xray, send
+// the header as a datagram of its own. Forwarding it as an empty datagram would
+// make some servers send a reply too many.
 func (w *worker) flowOfFirst(p *packet) (*flow, []byte) {
-	k := key{listener: p.front.number, peer: endOf(p.peer)}
+	k := key{listener: p.listener.number, peer: endOf(p.peer)}
 	f := w.table.find(k)
-	if !beginsHeader(p.data) {
+	if !startsWithHeader(p.data) {
 		if f == nil {
-			w.drop(p, refusal{NoFlow, ""})
+			w.drop(p, cause{NoFlow, ""})
 		}
 		return f, p.data
 	}
-	h, no := p.front.reader.read(p.data)
+	h, no := p.listener.reader.read(p.data)
 	if no.drop != 0 {
 		w.drop(p, no)
 		return nil, nil
 	}
 	if f != nil && !f.isOf(&h) {
-		silent := w.host.Now() - f.heard
-		w.replaced(f, "a header amid the flow names another client")
-		if silent < int64(p.front.Forward.FlowTimeout)/2 {
-			w.drop(p, refusal{OtherClient, ""})
+		silent := w.host.Now() - f.lastReceived
+		w.replace(f, "a header within the flow names another client")
+		if silent < int64(p.listener.Forward.FlowTimeout)/2 {
+			w.drop(p, cause{OtherClient, ""})
 			return nil, nil
 		}
 		f = nil
 	}
 	if f == nil {
-		f = w.begin(p, k, &h)
+		f = w.newFlow(p, k, &h)
+	}
+	if len(h.payload) == 0 {
+		return f, nil
 	}
 	return f, h.payload
 }
 
-// isOf reports whether a header names the flow's client.
-func (f *flow) isOf(h *head) bool {
+// isOf reports whether a header names the flow's client and destination.
+func (f *flow) isOf(h *header) bool {
 	return f.client == h.client && f.destination == h.destination
 }

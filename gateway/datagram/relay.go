@@ -1,78 +1,89 @@
-// Package datagram is the gateway for UDP: it takes the headers off datagrams,
-// passes the payload on to the backends, and the replies back.
+// Package datagram is the UDP data plane: it strips the headers from datagrams,
+// forwards the payload to the backends, and sends the replies to the peer.
 //
 //	peer ─▶ trust ─▶ header ─▶ flow ─▶ backend
 //	peer ◀───────────────────── flow ◀─ backend
 //
-// A flow is the datagrams of one client by way of one of the peer's sockets, to
-// one destination. It has a socket of its own to its backend, which is
-// connected: so the kernel tells replies apart and reports ICMP errors.
+// A flow is the datagrams of one client, through one socket of the peer, to one
+// destination. It has its own connected socket to the backend, so the kernel
+// assigns replies to flows and reports ICMP errors.
 //
-// It lives on the engine's event loops, a [worker] on each, which owns its flows
-// outright. With several loops each listener has a socket for each of them
-// (SO_REUSEPORT): the kernel deals datagrams out by the peer's address and port,
-// so what one socket of the peer sends stays on one loop and in order, and
-// nothing is locked or handed over on the way. One socket that is dealt out by
-// the gateway would cost a copy and a wake-up for most datagrams.
+// The relay runs on the engine's event loops. Each loop has one worker, which
+// owns its flows. With several loops each listener has one socket for each loop
+// (SO_REUSEPORT). The kernel distributes datagrams by the peer's address and
+// port, so all datagrams of one peer socket stay on one loop and in order, and
+// nothing is locked or handed over. A single socket with distribution in the
+// gateway would cost a copy and a wake-up for most datagrams.
 //
-// Entering the kernel costs as much as most of what it does for a datagram: what
-// comes with one call is sorted by flow and sent with as few, and the replies to
-// many flows are read together.
+// Entering the kernel costs about as much as the work that it does for one
+// datagram. Therefore the datagrams of one receive call are sorted by flow and
+// sent with few calls, and the replies to many flows are read together.
 //
-// Nothing is allocated for a datagram, and nothing is kept of the room that it
-// was received in.
+// The data path allocates nothing for a datagram, and keeps no reference to the
+// buffer that it was received in.
 package datagram
 
 import (
 	"sync/atomic"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/limit"
 	"unproxy/gateway/record"
 )
 
-// Config is what a [Relay] needs. It is read once, by [New].
+// Config configures a [Relay]. [New] reads it once.
 type Config struct {
-	// MaxFlows is the number of flows, of all forwards together, at which the
-	// one that was silent the longest gives way to the next. 0 is no limit.
+	// MaxFlows limits the flows of all forwards together; at the limit a new
+	// flow evicts the least recently active one. 0 is no limit.
 	MaxFlows int
-	// Report receives each finished flow, see [engine.Config]. nil is nobody.
+	// Ephemeral are the ports that the kernel assigns, as [engine.Config]
+	// describes.
+	Ephemeral engine.Ports
+	// Report receives each finished flow, as [engine.Config] describes. It may
+	// be nil.
 	Report func(*record.Connection)
-	// Notice receives what an operator should know of and what belongs to no
-	// flow: events "datagrams_dropped". nil is nobody.
+	// Notice receives events that belong to no flow: "datagrams_dropped" and
+	// "receive_failed". It may be nil.
 	Notice func(engine.Notice)
-	// Kernel replaces the operating system in tests; nil is the real one.
+	// Kernel replaces the system calls in tests; nil uses the real ones.
 	Kernel Kernel
 }
 
-// Relay is the gateway for UDP, of all loops together.
+// Relay is the UDP data plane of all loops. Its methods are safe for concurrent
+// use once the engine has been created, except Guest.
 type Relay struct {
-	config   Config
-	forwards map[*engine.Forward]*forward
-	bound    []engine.Endpoint // by listener
-	workers  []*worker         // by loop
-	flows    tally
-	claims   claims
+	config    Config
+	forwards  map[*forward.Forward]*forwardState
+	bound     []forward.Endpoint // by listener
+	inherited map[inheritedSocket]*listenerSocket
+	workers   []*worker // by loop
+	flows     perLoop
+	claims    claims
+	// clientPorts: a forward connects from the clients' ports.
+	clientPorts bool
 }
 
-// forward is what the loops know of a forward together.
-type forward struct {
-	*engine.Forward
-	flows   tally
-	clients engine.Clients
-	counts  engine.HitCounter // Trust, if it counts
+// forwardState is the state of one forward that all loops share.
+type forwardState struct {
+	*forward.Forward
+	flows   perLoop
+	clients limit.Clients
+	counts  forward.HitCounter // Trust, if it counts
 }
 
-// New makes a relay that serves nothing yet: the engine is to be given its
-// [Relay.Guest].
+// New returns a relay without listeners. Pass its [Relay.Guest] to
+// [engine.Config]: the engine then creates the workers.
 func New(c Config) *Relay {
 	if c.Kernel == nil {
-		c.Kernel = linux{engine.System()}
+		c.Kernel = linux{kernel.System()}
 	}
-	return &Relay{config: c, forwards: map[*engine.Forward]*forward{}}
+	return &Relay{config: c, forwards: map[*forward.Forward]*forwardState{}}
 }
 
-// Guest is for [engine.Config]. It opens the listeners; the error is an
-// [engine.ListenError].
+// Guest opens the listeners of one loop and returns its worker. The engine calls
+// it for each loop in order. The error is an [*engine.ListenError].
 func (r *Relay) Guest(h engine.Host, routes []*engine.Route) (engine.Guest, error) {
 	if len(r.workers) == 0 {
 		r.prepare(h.Loops(), routes)
@@ -88,34 +99,36 @@ func (r *Relay) Guest(h engine.Host, routes []*engine.Route) (engine.Guest, erro
 	return w, nil
 }
 
-// prepare makes what the loops share.
+// prepare creates the state that the loops share.
 func (r *Relay) prepare(loops int, routes []*engine.Route) {
-	r.flows = make(tally, loops)
-	r.bound = make([]engine.Endpoint, len(routes))
+	r.flows = make(perLoop, loops)
+	r.bound = make([]forward.Endpoint, len(routes))
+	r.inherited = map[inheritedSocket]*listenerSocket{}
 	for _, route := range routes {
+		r.clientPorts = r.clientPorts || route.Forward.UsesClientPort()
 		if r.forwards[route.Forward] == nil {
-			counts, _ := route.Forward.Trust.(engine.HitCounter)
-			r.forwards[route.Forward] = &forward{Forward: route.Forward, flows: make(tally, loops), counts: counts}
+			counts, _ := route.Forward.Trust.(forward.HitCounter)
+			r.forwards[route.Forward] = &forwardState{Forward: route.Forward, flows: make(perLoop, loops), counts: counts}
 		}
 	}
 }
 
-// Bound returns the addresses that the listeners are bound to, in the order of
-// the forwards of datagrams and their listeners.
-func (r *Relay) Bound() []engine.Endpoint { return r.bound }
+// Bound returns the addresses of the listeners, in the order of the UDP forwards
+// and their listeners.
+func (r *Relay) Bound() []forward.Endpoint { return r.bound }
 
-// tally counts something for each loop.
-type tally []atomic.Int64
+// perLoop is one counter for each loop.
+type perLoop []atomic.Int64
 
-func (t tally) total() (n int) {
+func (t perLoop) total() (n int) {
 	for i := range t {
 		n += int(t[i].Load())
 	}
 	return n
 }
 
-// most returns the loop with the most.
-func (t tally) most() (loop int) {
+// most returns the loop with the highest count.
+func (t perLoop) most() (loop int) {
 	for i := range t {
 		if t[i].Load() > t[loop].Load() {
 			loop = i

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -70,11 +70,11 @@ func (h *hits) Admit(a netip.Addr, loop int) bool {
 // A rule has a hit for each flow that it let in, and not for each datagram.
 func TestHits(t *testing.T) {
 	counting := &hits{prefixes: only(lb)}
-	r := newRig(t, 2, Config{}, with(plain(server), func(f *engine.Forward) { f.Trust, f.PassUntrusted = counting, true }))
+	r := newRig(t, 2, Config{}, with(plain(server), func(f *forward.Forward) { f.Trust, f.PassUntrusted = counting, true }))
 	r.from(lb, a+"one", a+"two", b+"three")
 	r.from(unknown, "four")
-	fr := r.sockets[r.hosts[1].guest.fronts[0].fd-3]
-	fr.queue = append(fr.queue, datagram{peer: lbOther, data: a + "five"})
+	ls := r.sockets[r.hosts[1].guest.listeners[0].fd-3]
+	ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "five"})
 	r.settle()
 	want := "192.0.2.1 on 0, 192.0.2.1 on 0, 192.0.2.1 on 1"
 	if got := strings.Join(counting.admitted, ", "); got != want {
@@ -92,7 +92,7 @@ func TestFlowsNeverMeet(t *testing.T) {
 	rows := []struct {
 		name  string
 		a, b  sent
-		mode  func(*engine.Forward)
+		mode  func(*forward.Forward)
 		flows int
 	}{
 		{"two clients over one of the balancer's sockets", sent{lb, a}, sent{lb, b}, nil, 2},
@@ -226,14 +226,14 @@ func TestRepliesFromWhereItWasSentTo(t *testing.T) {
 			r := one(t, f)
 			for _, text := range row.locals {
 				at, _ := netip.ParseAddr(text)
-				fr := r.front(0)
-				fr.queue = append(fr.queue, datagram{peer: row.peer, local: at, data: a + "q"})
+				ls := r.front(0)
+				ls.queue = append(ls.queue, datagram{peer: row.peer, local: at, data: a + "q"})
 				r.settle()
 				r.answer(r.back(), "r")
-				if len(fr.sent) != 1 || fr.sent[0].local != at || fr.sent[0].peer != row.peer {
-					t.Errorf("the reply went %+v, want from %v to %v", fr.sent, at, row.peer)
+				if len(ls.sent) != 1 || ls.sent[0].local != at || ls.sent[0].peer != row.peer {
+					t.Errorf("the reply went %+v, want from %v to %v", ls.sent, at, row.peer)
 				}
-				fr.sent = nil
+				ls.sent = nil
 			}
 		})
 	}
@@ -244,7 +244,7 @@ func TestRange(t *testing.T) {
 	f := plain(server)
 	second := f.Listeners[0]
 	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
-	second.Backends = []engine.Backend{{Endpoint: engine.Endpoint{Addr: serverB}}}
+	second.Backends = []forward.Backend{{Endpoint: forward.Endpoint{Addr: serverB}}}
 	f.Listeners = append(f.Listeners, second)
 	r := one(t, f)
 	r.from(lb, a+"one")
@@ -327,8 +327,8 @@ func TestManyReplies(t *testing.T) {
 // header, and passed on whole where there is none to put before.
 func TestReceivedTrains(t *testing.T) {
 	r := one(t, plain(server))
-	fr := r.front(0)
-	fr.queue = append(fr.queue, datagram{peer: lb, data: a + "1" + b + "2" + a + "3" + a, segment: len(a) + 1})
+	ls := r.front(0)
+	ls.queue = append(ls.queue, datagram{peer: lb, data: a + "1" + b + "2" + a + "3" + a, segment: len(a) + 1})
 	r.settle()
 	backs := r.backs()
 	backs[0].took(t, "1", "3", "")
@@ -340,15 +340,15 @@ func TestReceivedTrains(t *testing.T) {
 		backs[0].queue = append(backs[0].queue, datagram{data: fmt.Sprint(i % 10)})
 	}
 	r.settle()
-	if backs[0].options[[2]int{unix.SOL_UDP, unix.UDP_GRO}] != 1 || len(fr.sent) != 100 {
-		t.Fatalf("no trains are asked for, or %d of 100 replies went", len(fr.sent))
+	if backs[0].options[[2]int{unix.SOL_UDP, unix.UDP_GRO}] != 1 || len(ls.sent) != 100 {
+		t.Fatalf("no trains are asked for, or %d of 100 replies went", len(ls.sent))
 	}
-	fr.sent, fr.trains = nil, 0
+	ls.sent, ls.trains = nil, 0
 	backs[0].queue = append(backs[0].queue, datagram{data: "aabbccd", segment: 2})
 	r.settle()
 	r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "cc"), to(lb, "d"))
-	if fr.trains != 1 {
-		t.Errorf("%d trains, want 1", fr.trains)
+	if ls.trains != 1 {
+		t.Errorf("%d trains, want 1", ls.trains)
 	}
 }
 
@@ -363,9 +363,9 @@ func TestSimpleReplies(t *testing.T) {
 	s.queue = append(s.queue, datagram{data: "yes"})
 	w := r.worker()
 	w.Event(r.hosts[0].watched[s.fd], unix.EPOLLIN) // read, and not yet sent
-	fr := r.front(0)
-	fr.queue = append(fr.queue, datagram{peer: lbOther, data: headB + "two"})
-	w.receive(w.fronts[0]) // the first flow gives way
+	ls := r.front(0)
+	ls.queue = append(ls.queue, datagram{peer: lbOther, data: headB + "two"})
+	w.receive(w.listeners[0]) // the first flow gives way
 	w.Rest()
 	r.went(to(lb, headA+"yes"))
 	r.last(1)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
@@ -55,30 +56,30 @@ func only(all ...netip.AddrPort) (s prefixes) {
 }
 
 // plain is a forward to some backends that trusts the balancer.
-func plain(backends ...netip.AddrPort) *engine.Forward {
-	f := &engine.Forward{
-		Listeners:   []engine.Listener{{Name: "udp://front", Endpoint: engine.Endpoint{Addr: front4}}},
+func plain(backends ...netip.AddrPort) *forward.Forward {
+	f := &forward.Forward{
+		Listeners:   []forward.Listener{{Name: "udp://front", Endpoint: forward.Endpoint{Addr: front4}}},
 		Trust:       only(lb, lb6),
 		Headers:     1,
 		Datagrams:   true,
 		FlowTimeout: time.Minute,
 	}
 	for _, b := range backends {
-		f.Listeners[0].Backends = append(f.Listeners[0].Backends, engine.Backend{Endpoint: engine.Endpoint{Addr: b}})
+		f.Listeners[0].Backends = append(f.Listeners[0].Backends, forward.Backend{Endpoint: forward.Endpoint{Addr: b}})
 	}
 	return f
 }
 
 // with changes a forward.
-func with(f *engine.Forward, change func(*engine.Forward)) *engine.Forward {
+func with(f *forward.Forward, change func(*forward.Forward)) *forward.Forward {
 	change(f)
 	return f
 }
 
-func first(f *engine.Forward)  { f.DatagramHeader = engine.FirstDatagram }
-func simple(f *engine.Forward) { f.DatagramHeader = engine.SimpleProxy }
+func first(f *forward.Forward)  { f.DatagramHeader = forward.FirstDatagram }
+func simple(f *forward.Forward) { f.DatagramHeader = forward.SimpleProxy }
 
-func transparently(f *engine.Forward) {
+func transparently(f *forward.Forward) {
 	f.Transparent, f.Source = true, transparent.Policy{}
 }
 
@@ -102,26 +103,26 @@ type scriptedHost struct {
 	watched map[int]uint64
 	alarm   int64
 	calls   []func()
+	atOnce  bool // calls are made at once
 	held    int
 	ids     uint64
-	tallies map[*engine.Forward]*engine.Tally
+	tallies map[*forward.Forward]*record.Tally
 }
 
-func (h *scriptedHost) Index() int              { return h.index }
-func (h *scriptedHost) Loops() int              { return h.loops }
-func (h *scriptedHost) Now() int64              { return h.rig.clock }
-func (h *scriptedHost) Alarm(at int64)          { h.alarm = at }
-func (h *scriptedHost) Call(f func())           { h.calls = append(h.calls, f) }
-func (h *scriptedHost) Hold(*engine.Forward)    { h.held++ }
-func (h *scriptedHost) Release(*engine.Forward) { h.held-- }
-func (h *scriptedHost) NextID() uint64          { h.ids++; return h.ids*uint64(h.loops) + uint64(h.index) }
+func (h *scriptedHost) Index() int               { return h.index }
+func (h *scriptedHost) Loops() int               { return h.loops }
+func (h *scriptedHost) Now() int64               { return h.rig.clock }
+func (h *scriptedHost) Alarm(at int64)           { h.alarm = at }
+func (h *scriptedHost) Hold(*forward.Forward)    { h.held++ }
+func (h *scriptedHost) Release(*forward.Forward) { h.held-- }
+func (h *scriptedHost) NextID() uint64           { h.ids++; return h.ids*uint64(h.loops) + uint64(h.index) }
 
-func (h *scriptedHost) Tally(f *engine.Forward) *engine.Tally {
+func (h *scriptedHost) Tally(f *forward.Forward) *record.Tally {
 	if h.tallies == nil {
-		h.tallies = map[*engine.Forward]*engine.Tally{}
+		h.tallies = map[*forward.Forward]*record.Tally{}
 	}
 	if h.tallies[f] == nil {
-		h.tallies[f] = new(engine.Tally)
+		h.tallies[f] = new(record.Tally)
 	}
 	return h.tallies[f]
 }
@@ -134,8 +135,18 @@ func (h *scriptedHost) Watch(fd int, events uint32, key uint64) syscall.Errno {
 	return 0
 }
 
+func (h *scriptedHost) Call(f func()) {
+	if h.atOnce {
+		f()
+		return
+	}
+	h.calls = append(h.calls, f)
+}
+
+func (h *scriptedHost) Unwatch(fd int) { delete(h.watched, fd) }
+
 // newRig makes a rig, on the scripted kernel of c or one of its own.
-func newRig(t testing.TB, loops int, c Config, forwards ...*engine.Forward) *rig {
+func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *rig {
 	t.Helper()
 	k, _ := c.Kernel.(*script)
 	if k == nil {
@@ -149,7 +160,7 @@ func newRig(t testing.TB, loops int, c Config, forwards ...*engine.Forward) *rig
 	var routes []*engine.Route
 	for _, f := range forwards {
 		for i := range f.Listeners {
-			routes = append(routes, engine.NewRoute(f, &f.Listeners[i]))
+			routes = append(routes, &engine.Route{Forward: f, Listener: &f.Listeners[i]})
 		}
 	}
 	for i := range loops {
@@ -166,7 +177,7 @@ func newRig(t testing.TB, loops int, c Config, forwards ...*engine.Forward) *rig
 }
 
 // one is a rig of one loop and one forward.
-func one(t testing.TB, f *engine.Forward) *rig {
+func one(t testing.TB, f *forward.Forward) *rig {
 	t.Helper()
 	return newRig(t, 1, Config{}, f)
 }
@@ -174,7 +185,7 @@ func one(t testing.TB, f *engine.Forward) *rig {
 func (r *rig) worker() *worker { return r.hosts[0].guest }
 
 // front is the socket of a listener on the first loop.
-func (r *rig) front(i int) *socket { return r.sockets[r.worker().fronts[i].fd-3] }
+func (r *rig) front(i int) *socket { return r.sockets[r.worker().listeners[i].fd-3] }
 
 // turn serves what is ready on a loop, once, and lets it rest.
 func (r *rig) turn(h *scriptedHost) {
@@ -239,7 +250,7 @@ func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
 func (r *rig) backs() (all []*socket) {
 	fronts := 0
 	for _, h := range r.hosts {
-		fronts += len(h.guest.fronts)
+		fronts += len(h.guest.listeners)
 	}
 	for _, s := range r.sockets[fronts:] {
 		if s.isOpen {
@@ -347,10 +358,10 @@ func (r *rig) clean() {
 	}
 	for _, h := range r.hosts {
 		w := h.guest
-		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.forth.used != 0 || len(w.forth.runs) != 0 || len(w.gathered.due) != 0 || len(w.refused) != 0 || w.answers.used != 0 {
+		if h.held != 0 || len(w.table.byKey) != 0 || len(w.table.free) != len(w.table.flows) || w.toBackend.used != 0 || len(w.toBackend.runs) != 0 || len(w.pendingReads.pending) != 0 || len(w.failing) != 0 || w.replies.used != 0 {
 			r.Errorf("loop %d holds %d, knows %d flows, %d of %d free", h.index, h.held, len(w.table.byKey), len(w.table.free), len(w.table.flows))
 		}
-		for _, l := range w.lanes {
+		for _, l := range w.lists {
 			if l.first != nil || l.last != nil || l.flows.total() != 0 {
 				r.Errorf("a lane holds flows")
 			}

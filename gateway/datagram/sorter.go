@@ -3,45 +3,45 @@ package datagram
 import (
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/kernel"
 )
 
 const (
-	// maxSorted is how many datagrams a sorter holds. It is more than come with
-	// one call, unless they come as trains.
+	// maxSorted is the capacity of a sorter in datagrams. One receive call
+	// returns fewer, unless it returns GRO batches.
 	maxSorted = 4 * batchSize
-	// fewTransfers are not worth a batch.
-	fewTransfers = 3
+	// minTransfers is the number of transfers from which a batch is faster.
+	minTransfers = 3
 )
 
-// sorter holds the datagrams for backends that came with one call, sorted by
-// flow: so that each flow's are sent together, and in order whatever way they
-// go, and one call serves many flows that have a single one each.
+// sorter sorts the datagrams of one receive call by flow. The datagrams of a flow
+// are sent together and in order, and one call serves many flows that have a single
+// datagram.
 type sorter struct {
-	items [maxSorted]item // in the order in which they came
-	used  int
-	runs  []run // one for each flow
-	many  outbox
-	alone []engine.Transfer
-	whose []*flow // the datagrams of alone are
+	items       [maxSorted]item // in the order of arrival
+	used        int
+	runs        []run // one for each flow
+	outbox      outbox
+	singles     []kernel.Transfer
+	singleFlows []*flow // the flows of singles
 }
 
-// item is a datagram, in the room that it was received in.
+// item is a datagram in its receive buffer.
 type item struct {
 	payload []byte
-	next    uint16 // of the same flow
+	next    uint16 // index of the next item of the flow
 }
 
-// run is the datagrams of a flow.
+// run is the datagrams of one flow.
 type run struct {
 	flow               *flow
 	first, last, count uint16
 }
 
-// room reports whether one more datagram can be added.
+// room reports whether another datagram fits.
 func (s *sorter) room() bool { return s.used < maxSorted }
 
-// add puts a datagram of a flow down. There must be room.
+// add queues a datagram of a flow. The caller checks room first.
 func (s *sorter) add(f *flow, payload []byte) {
 	at := uint16(s.used)
 	s.items[at] = item{payload: payload}
@@ -57,67 +57,67 @@ func (s *sorter) add(f *flow, payload []byte) {
 	r.count++
 }
 
-// sendForth sends what was put down to its backends. It ends no flow: those that
-// are refused are noted.
-func (w *worker) sendForth() {
-	s := &w.forth
-	s.alone, s.whose = s.alone[:0], s.whose[:0]
+// flushToBackends sends all queued datagrams. It does not end flows; flows whose
+// backend refuses are added to worker.failing.
+func (w *worker) flushToBackends() {
+	s := &w.toBackend
+	s.singles, s.singleFlows = s.singles[:0], s.singleFlows[:0]
 	for i := range s.runs {
 		r := &s.runs[i]
 		r.flow.run = 0
 		if payload := s.items[r.first].payload; r.count == 1 && len(payload) > 0 {
-			s.alone = append(s.alone, engine.Transfer{FD: r.flow.fd, B: payload})
-			s.whose = append(s.whose, r.flow)
+			s.singles = append(s.singles, kernel.Transfer{FD: r.flow.fd, B: payload})
+			s.singleFlows = append(s.singleFlows, r.flow)
 			continue
 		}
 		s.sendMany(w.kernel, r)
 	}
-	w.sendAlone()
+	w.sendSingles()
 	s.runs, s.used = s.runs[:0], 0
 }
 
-// sendMany sends a run in as few messages as it takes.
+// sendMany sends a run with as few messages as possible.
 func (s *sorter) sendMany(k Kernel, r *run) {
 	f, at := r.flow, r.first
 	for range r.count {
-		if !s.many.room() {
-			s.many.flush(k, f.fd, f)
+		if !s.outbox.room() {
+			s.outbox.flush(k, f.fd, f)
 		}
-		s.many.add(&address{}, nil, s.items[at].payload, 0, !f.noTrains)
+		s.outbox.add(&address{}, nil, s.items[at].payload, 0, !f.noGSO)
 		at = s.items[at].next
 	}
-	s.many.flush(k, f.fd, f)
+	s.outbox.flush(k, f.fd, f)
 }
 
-// sendAlone sends the datagrams that are the only ones of their flows.
-func (w *worker) sendAlone() {
-	s := &w.forth
-	if w.batch != nil && len(s.alone) >= fewTransfers {
-		w.batch.Send(s.alone)
+// sendSingles sends the datagrams of flows that have only one.
+func (w *worker) sendSingles() {
+	s := &w.toBackend
+	if w.batch != nil && len(s.singles) >= minTransfers {
+		w.batch.Send(s.singles)
 	} else {
-		for i := range s.alone {
-			t := &s.alone[i]
+		for i := range s.singles {
+			t := &s.singles[i]
 			t.Errno = w.kernel.Write(t.FD, t.B)
 		}
 	}
-	for i := range s.alone {
-		if s.alone[i].Errno != 0 {
-			sendAgain(w.kernel, &s.alone[i], s.whose[i])
+	for i := range s.singles {
+		if s.singles[i].Errno != 0 {
+			retrySend(w.kernel, &s.singles[i], s.singleFlows[i])
 		}
 	}
 }
 
-// sendAgain is for a datagram that met an error.
-func sendAgain(k Kernel, t *engine.Transfer, f *flow) {
+// retrySend handles a datagram whose send call failed: it retries once.
+func retrySend(k Kernel, t *kernel.Transfer, f *flow) {
 	for tried := false; t.Errno != 0; t.Errno = k.Write(t.FD, t.B) {
 		switch {
 		case t.Errno == unix.EINTR:
-		case tried || noRoom(t.Errno):
+		case tried || queueFull(t.Errno):
 			f.lost(t.Errno, 1, len(t.B))
 			return
 		default:
 			tried = true
-			f.told(t.Errno)
+			f.pendingError(t.Errno)
 		}
 	}
 }

@@ -5,17 +5,17 @@ import (
 	"net/netip"
 )
 
-// The header of Cloudflare's Simple Proxy Protocol: magic number, client
-// address, proxy address, client port, proxy port, in network order. IPv4
-// addresses are 4-in-6 (Spectrum's documentation, "Simple Proxy Protocol").
+// The header of Cloudflare's Simple Proxy Protocol: magic number, client address,
+// proxy address, client port, proxy port, in network order. IPv4 addresses are
+// IPv4-mapped (Cloudflare Spectrum's documentation, "Simple Proxy Protocol").
 const (
 	SPPLength = 38
 	sppMagic  = 0x56ec
 )
 
-// DecodeSPP reads the header at the beginning of a datagram: the client, and
-// the address that it sent to, both unmapped. There is none if b is too short
-// or begins otherwise. It does not allocate.
+// DecodeSPP decodes the header at the start of a datagram: the client, and the
+// address that it sent to, both unmapped. ok is false if b is too short or starts
+// with another magic number. It does not allocate.
 func DecodeSPP(b []byte) (client, proxy netip.AddrPort, ok bool) {
 	if len(b) < SPPLength || binary.BigEndian.Uint16(b) != sppMagic {
 		return client, proxy, false
@@ -25,7 +25,7 @@ func DecodeSPP(b []byte) (client, proxy netip.AddrPort, ok bool) {
 	return client, proxy, true
 }
 
-// AppendSPP appends the header that names the two to b.
+// AppendSPP appends the encoded header to b.
 func AppendSPP(b []byte, client, proxy netip.AddrPort) []byte {
 	b = binary.BigEndian.AppendUint16(b, sppMagic)
 	for _, end := range [...]netip.AddrPort{client, proxy} {

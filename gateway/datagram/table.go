@@ -5,20 +5,19 @@ import (
 	"net/netip"
 	"syscall"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
-// key tells flows apart. Nothing in it is a pointer, so that a map hashes it at
-// one go.
+// key identifies a flow. It contains no pointer, so a map hashes it in one step.
 type key struct {
 	listener                  uint32
 	peer, client, destination end
 }
 
-// end is an address and port; the zero value is none.
+// end is an address and port; the zero value is no address.
 type end struct {
-	addr [16]byte // IPv4 as 4-in-6
+	addr [16]byte // IPv4 as IPv4-mapped
 	port uint16
 }
 
@@ -29,45 +28,45 @@ func endOf(a netip.AddrPort) end {
 	return end{a.Addr().As16(), a.Port()}
 }
 
-// flow is one client's datagrams through one of the peer's sockets, and the
+// flow is the datagrams of one client through one socket of the peer, and the
 // replies to them.
 type flow struct {
-	next, prev *flow // in the order of silence
-	lane       *lane
-	front      *front
+	next, prev *flow // in the order of last activity
+	list       *lruList
+	listener   *listenerSocket
 	key        key
 
-	fd     int
-	reply  address // of the peer, and where it sent to
-	spp    [SPPLength]byte
-	header []byte // what goes before a reply: spp, or nothing
+	fd          int
+	reply       address // the peer, and the address that it sent to
+	spp         [SPPLength]byte
+	replyHeader []byte // precedes each reply: spp, or nothing
 
-	began, alive, heard   int64 // when it began, when a datagram came either way, when one came from the peer
-	packetsIn, packetsOut int64
-	bytesIn, bytesOut     int64
-	peer                  netip.AddrPort
-	client, destination   netip.AddrPort // as a header names them; invalid in the peer's own flow
-	backend               engine.Endpoint
-	source                netip.AddrPort // spoken from, where transparent
-	id                    uint64
-	details               *record.Details
-	index, generation     uint32
-	failure               syscall.Errno // that the backend's side reported last, if nothing came since
-	version               uint8
-	want                  uint8  // replies to read at once
-	run                   uint16 // that the sorter has of it, from 1; 0 is none
-	attempt               uint8  // of several backends
-	alternatives          bool   // there are several
-	refused               bool   // the backend is to be given up: the worker has a ticket
-	spoof                 bool   // the backend is to see the client's address
-	counted               bool   // against the client's limit
-	claimed               bool   // the source is this flow's alone
-	bulk                  bool
-	noTrains              bool // the kernel does not cut trains apart on this way
+	startedAt, lastActive, lastReceived int64 // lastActive: either direction; lastReceived: from the peer
+	packetsIn, packetsOut               int64
+	bytesIn, bytesOut                   int64
+	peer                                netip.AddrPort
+	client, destination                 netip.AddrPort // as named by a header; invalid in the peer's own flow
+	backend                             forward.Endpoint
+	source                              netip.AddrPort // in transparent mode
+	id                                  uint64
+	details                             *record.Details
+	index, generation                   uint32
+	lastError                           syscall.Errno // reported last, if no reply arrived since
+	version                             uint8
+	expected                            uint8  // number of replies to read at once
+	run                                 uint16 // its run in the sorter, from 1; 0 is none
+	attempt                             uint8  // index of the backend
+	alternatives                        bool   // there are several backends
+	failing                             bool   // must fail over: it is in worker.failing
+	spoof                               bool   // the backend sees the client's address
+	counted                             bool   // against the client's limit
+	claimed                             bool   // has a claim on its source
+	bulk                                bool
+	noGSO                               bool // the kernel refused GSO on this path
 }
 
-// table holds the flows of one loop: by their keys, and by their numbers for
-// the events of their sockets. A flow that was removed is used again.
+// table holds the flows of one loop: by key for datagrams, and by number for the
+// events of their sockets. Removed flows are reused.
 type table struct {
 	byKey map[key]*flow
 	flows []*flow
@@ -76,44 +75,45 @@ type table struct {
 
 func newTable() table { return table{byKey: map[key]*flow{}} }
 
-// find returns the flow of a key, nil if there is none.
+// find returns the flow with a key, or nil.
 func (t *table) find(k key) *flow { return t.byKey[k] }
 
-// at returns the flow of a number, nil if that has ended.
+// at returns the flow with a number, or nil if it has ended.
 func (t *table) at(index, generation uint32) *flow {
 	if int(index) >= len(t.flows) {
 		return nil
 	}
-	if f := t.flows[index]; f.generation == generation && f.lane != nil {
+	if f := t.flows[index]; f.generation == generation && f.list != nil {
 		return f
 	}
 	return nil
 }
 
-// add makes a flow of a key that has none, the last of its lane to fall silent.
-func (t *table) add(k key, l *lane) *flow {
+// add creates a flow for an unused key, as the most recently active one of its
+// list.
+func (t *table) add(k key, l *lruList) *flow {
 	if len(t.free) == 0 {
 		t.grow()
 	}
 	last := len(t.free) - 1
 	f := t.flows[t.free[last]]
 	t.free = t.free[:last]
-	*f = flow{index: f.index, generation: f.generation, key: k, lane: l, fd: -1, want: 1}
+	*f = flow{index: f.index, generation: f.generation, key: k, list: l, fd: -1, expected: 1}
 	l.append(f)
 	t.byKey[k] = f
 	return f
 }
 
-// remove takes a flow out.
+// remove removes a flow.
 func (t *table) remove(f *flow) {
 	delete(t.byKey, f.key)
-	f.lane.remove(f)
-	f.lane = nil
+	f.list.remove(f)
+	f.list = nil
 	f.generation++
 	t.free = append(t.free, f.index)
 }
 
-// grow makes room for more flows, a block at a time, so that they lie side by side.
+// grow allocates flows in blocks, for locality.
 func (t *table) grow() {
 	block := make([]flow, 64)
 	for i := range block {
@@ -123,15 +123,15 @@ func (t *table) grow() {
 	}
 }
 
-// lane is a forward's flows on one loop, in the order in which they fell silent.
-type lane struct {
-	*forward
-	tally       *engine.Tally
+// lruList is the flows of one forward on one loop, least recently active first.
+type lruList struct {
+	*forwardState
+	tally       *record.Tally
 	first, last *flow
 }
 
-// touch makes f the last to have fallen silent.
-func (l *lane) touch(f *flow) {
+// touch makes f the most recently active flow.
+func (l *lruList) touch(f *flow) {
 	if l.last == f {
 		return
 	}
@@ -139,7 +139,7 @@ func (l *lane) touch(f *flow) {
 	l.append(f)
 }
 
-func (l *lane) append(f *flow) {
+func (l *lruList) append(f *flow) {
 	f.prev, f.next = l.last, nil
 	if l.last != nil {
 		l.last.next = f
@@ -149,7 +149,7 @@ func (l *lane) append(f *flow) {
 	l.last = f
 }
 
-func (l *lane) remove(f *flow) {
+func (l *lruList) remove(f *flow) {
 	if f.prev != nil {
 		f.prev.next = f.next
 	} else {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -78,7 +78,7 @@ func TestFlowsLikeANaiveTable(t *testing.T) {
 func playHistory(t *testing.T, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	n := &naive{limit: 1 + random.IntN(12), perClient: 1 + random.IntN(4), timeout: int64(time.Minute), sent: map[string][]string{}}
-	r := newRig(t, 1, Config{MaxFlows: n.limit}, with(plain(server), func(f *engine.Forward) { f.MaxConnectionsPerClient = n.perClient }))
+	r := newRig(t, 1, Config{MaxFlows: n.limit}, with(plain(server), func(f *forward.Forward) { f.MaxConnectionsPerClient = n.perClient }))
 	for step := range 400 {
 		peer := netip.AddrPortFrom(lb.Addr(), uint16(40000+random.IntN(3)))
 		var batch []string
@@ -139,7 +139,7 @@ func (r *rig) compareSent(n *naive) {
 
 // A number that was given back does not stand for the flow that has it next.
 func TestNumbersAreUsedOnce(t *testing.T) {
-	table, l := newTable(), &lane{}
+	table, l := newTable(), &lruList{}
 	f := table.add(key{listener: 1}, l)
 	index, generation := f.index, f.generation
 	if table.at(index, generation) != f {

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
@@ -16,8 +16,8 @@ import (
 // Transparent flows come from the client's address, by the policy, with the
 // words that TCP has for it.
 func TestTransparent(t *testing.T) {
-	policy := func(p transparent.Policy) func(*engine.Forward) {
-		return func(f *engine.Forward) { f.Transparent, f.Source = true, p }
+	policy := func(p transparent.Policy) func(*forward.Forward) {
+		return func(f *forward.Forward) { f.Transparent, f.Source = true, p }
 	}
 	mappedTo4 := netip.AddrPortFrom(transparent.StandIn(client6.Addr()), client6.Port())
 	rows := []struct {
@@ -83,10 +83,28 @@ func TestTransparent(t *testing.T) {
 
 // A client that is let through as one is seen at the backend itself.
 func TestTransparentPassed(t *testing.T) {
-	r := one(t, with(plain(server), func(f *engine.Forward) { transparently(f); f.PassUntrusted = true }))
+	r := one(t, with(plain(server), func(f *forward.Forward) { transparently(f); f.PassUntrusted = true }))
 	r.from(unknown, "hello")
 	if s := r.back(); s.bound != unknown {
 		t.Errorf("from %v, want %v", s.bound, unknown)
+	}
+}
+
+// If the client's address has no free port left, the flow that was idle longest makes room. If there
+// is none, it is a limit and says so; but for the client's own port it is not.
+func TestNoSourcePortIsALimit(t *testing.T) {
+	for _, row := range []struct {
+		mode transparent.SourcePort
+		want Drop
+	}{{transparent.Any, Limit}, {transparent.Prefer, Limit}, {transparent.Keep, SourcePortBusy}} {
+		r := one(t, with(plain(server), func(f *forward.Forward) {
+			transparently(f)
+			f.Source.SourcePort = row.mode
+		}))
+		r.bindError = func(netip.AddrPort) syscall.Errno { return unix.EADDRINUSE }
+		r.from(lb, a+"x")
+		r.dropped(map[Drop]uint64{row.want: 1})
+		r.clean()
 	}
 }
 
@@ -106,7 +124,7 @@ func TestTransparentPortTaken(t *testing.T) {
 		if s := r.back(); s.bound.Addr() != clientA.Addr() || s.bound.Port() == clientA.Port() || r.relay.Counters().PortFallbacks != 1 {
 			t.Errorf("from %v, %d fallbacks", s.bound, r.relay.Counters().PortFallbacks)
 		}
-		r = one(t, with(plain(server), func(f *engine.Forward) {
+		r = one(t, with(plain(server), func(f *forward.Forward) {
 			transparently(f)
 			f.Source.SourcePort = transparent.Keep
 		}))
@@ -123,13 +141,13 @@ func TestTransparentPortTaken(t *testing.T) {
 
 // The kernel would let two sockets have both ends alike, and mix up the replies.
 func TestTransparentTwice(t *testing.T) {
-	second := func(f *engine.Forward) {
+	second := func(f *forward.Forward) {
 		l := f.Listeners[0]
 		l.Name, l.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
 		f.Listeners = append(f.Listeners, l)
 	}
 	for _, port := range []transparent.SourcePort{transparent.Prefer, transparent.Keep} {
-		r := one(t, with(plain(server), func(f *engine.Forward) {
+		r := one(t, with(plain(server), func(f *forward.Forward) {
 			transparently(f)
 			f.Source.SourcePort = port
 			second(f)
@@ -146,9 +164,9 @@ func TestTransparentTwice(t *testing.T) {
 		r.clean()
 		// Another backend is another pair of ends.
 	}
-	r := one(t, with(plain(), func(f *engine.Forward) {
+	r := one(t, with(plain(), func(f *forward.Forward) {
 		transparently(f)
-		f.Listeners[0].Backends = []engine.Backend{{FromHeader: true}}
+		f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 		f.AllowDestination = prefixes{netip.MustParsePrefix("0.0.0.0/0")}
 	}))
 	r.from(lb, v2(clientA, server)+"one", v2(clientA, serverB)+"two")
@@ -166,8 +184,8 @@ func TestTransparentMoves(t *testing.T) {
 		old := r.back()
 		old.queue = append(old.queue, datagram{data: "late"})
 		h := r.hosts[loops-1]
-		fr := r.sockets[h.guest.fronts[0].fd-3]
-		fr.queue = append(fr.queue, datagram{peer: lbOther, data: a + "two"})
+		ls := r.sockets[h.guest.listeners[0].fd-3]
+		ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 		r.settle()
 		c := r.ended(1, record.OK, record.Peer)
 		if c.Peer != lb || c.DatagramsOut != 1 {
@@ -182,10 +200,10 @@ func TestTransparentMoves(t *testing.T) {
 		if len(r.relay.claims.held) != 1 {
 			t.Errorf("%d loops: %d claims are held, want the new flow's", loops, len(r.relay.claims.held))
 		}
-		fr.sent = nil
+		ls.sent = nil
 		r.answer(s, "yes")
-		if len(fr.sent) != 1 || fr.sent[0].peer != lbOther {
-			t.Errorf("%d loops: the reply went %v", loops, fr.sent)
+		if len(ls.sent) != 1 || ls.sent[0].peer != lbOther {
+			t.Errorf("%d loops: the reply went %v", loops, ls.sent)
 		}
 		r.pass(time.Minute + time.Second)
 		if r.relay.Counters().PortFallbacks != 0 {
@@ -208,10 +226,10 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 		}
 		return 0
 	}
-	fr := r.front(0)
-	fr.queue = append(fr.queue, datagram{peer: lbOther, data: a + "two"})
+	ls := r.front(0)
+	ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 	w := r.worker()
-	w.Event(r.hosts[0].watched[fr.fd], unix.EPOLLIN) // before that of the error
+	w.Event(r.hosts[0].watched[ls.fd], unix.EPOLLIN) // before that of the error
 	r.settle()
 	if s := r.back(); s == old || s.bound != clientA || s.to != server {
 		t.Errorf("from %v to %v", s.bound, s.to)
@@ -224,12 +242,12 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 
 // A mark is set on what goes to backends, before it is bound.
 func TestMark(t *testing.T) {
-	r := one(t, with(plain(server), func(f *engine.Forward) { f.Mark = 0x10 }))
+	r := one(t, with(plain(server), func(f *forward.Forward) { f.Mark = 0x10 }))
 	r.from(lb, a+"x")
 	if got := r.back().options[[2]int{unix.SOL_SOCKET, unix.SO_MARK}]; got != 0x10 {
 		t.Errorf("mark %#x, want 0x10", got)
 	}
-	r = one(t, with(plain(server), func(f *engine.Forward) { f.Mark = 0x10 }))
+	r = one(t, with(plain(server), func(f *forward.Forward) { f.Mark = 0x10 }))
 	r.optionError = func(_, name int) syscall.Errno {
 		if name == unix.SO_MARK {
 			return unix.EPERM

@@ -2,134 +2,165 @@ package datagram
 
 import (
 	"net/netip"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
-// worker is a relay's part on one loop. Nobody else touches it, but for the
-// counters.
+// worker is the part of a relay that runs on one loop. Only that loop accesses
+// it, except for the counters.
 type worker struct {
 	relay  *Relay
 	host   engine.Host
 	kernel Kernel
-	batch  engine.Batch // nil where there is none to be had
+	batch  kernel.Batch // nil if the system does not offer it
 
-	fronts []*front // by listener
-	lanes  []*lane
-	table  table
+	listeners []*listenerSocket // by listener
+	lists     []*lruList
+	table     table
 
-	received *inbox // from peers, for the length of one call
-	answers  *inbox // from backends, until the loop rests
-	forth    sorter // to backends, for the length of one call
-	back     outbox // to peers, from the socket of returns
-	returns  *front
-	refused  []ticket // flows that are to look for another backend
-	gathered collector
+	fromPeers    *inbox // from peers, for one receive call
+	replies      *inbox // from backends, until the end of the turn
+	toBackend    sorter // to backends, for one receive call
+	toPeer       outbox // to peers, through replySocket
+	replySocket  *listenerSocket
+	failing      []flowRef // flows that must fail over
+	pendingReads readBatch
 
-	targets  []engine.Endpoint
-	report   record.Connection
-	verdict  verdict
+	targets  []forward.Endpoint
+	record   record.Connection
+	lastPeer classification
 	draining bool
 	closed   bool
-	alarm    int64 // when it is set for; 0 is never
+	phase    phase
+	walks    uint32 // over all flows that have begun, see eachFlow
+	alarm    int64  // deadline that is set; 0 is none
+	behind   int    // alarms in a row that were postponed
 
-	counted  traffic // since the loop rested
+	traffic  traffic // since the last turn
 	counters counters
-	complaint
+	dropReport
 }
 
 func newWorker(r *Relay, h engine.Host) *worker {
 	return &worker{
 		relay: r, host: h, kernel: r.config.Kernel, batch: r.config.Kernel.Batch(batchSize), table: newTable(),
-		received: newInbox(), answers: newInbox(),
+		fromPeers: newInbox(), replies: newInbox(),
 	}
 }
 
-// keyBits is how many of the bits of an event's key are a number: first those
-// of the listeners from 1, then those of the flows, whose generation is in the
-// bits above.
+// keyBits is the number of low bits of an event's key that hold a number: 1 and up
+// for the listeners, and the numbers after those for the flows. The bits above
+// hold the generation of the flow.
 const keyBits = 30
 
 func (w *worker) keyOf(f *flow) uint64 {
-	return uint64(f.generation)<<keyBits | uint64(f.index) + uint64(len(w.fronts)) + 1
+	return uint64(f.generation)<<keyBits | uint64(f.index) + uint64(len(w.listeners)) + 1
 }
 
-// Start begins to receive.
+// Start starts receiving. With sockets of the process before this one it waits for
+// [Relay.Serve].
 func (w *worker) Start() {
-	for i, fr := range w.fronts {
-		if errno := w.host.Watch(fr.fd, unix.EPOLLIN, uint64(i)+1); errno != 0 {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: fr.Listener.Name, Err: systemError("epoll_ctl", errno)})
-		}
-	}
-}
-
-// Event serves a listener's socket or a flow's.
-func (w *worker) Event(key uint64, _ uint32) {
-	number := uint32(key&(1<<keyBits-1)) - 1
-	if int(number) < len(w.fronts) {
-		w.receive(w.fronts[number])
+	if len(w.relay.inherited) > 0 {
+		w.phase = waiting
 		return
 	}
-	if f := w.table.at(number-uint32(len(w.fronts)), uint32(key>>keyBits)); f != nil {
-		w.answer(f)
+	w.watchListeners()
+}
+
+// Event serves the socket of a listener or a flow.
+func (w *worker) Event(key uint64, _ uint32) {
+	number := uint32(key&(1<<keyBits-1)) - 1
+	if int(number) < len(w.listeners) {
+		w.receive(w.listeners[number])
+		return
+	}
+	if f := w.table.at(number-uint32(len(w.listeners)), uint32(key>>keyBits)); f != nil {
+		w.readOrDefer(f)
 	}
 }
 
-// Rest sends the replies that came in this turn of the loop.
+// Rest sends the replies that arrived in this turn of the loop.
 func (w *worker) Rest() {
-	w.collect()
-	w.sendBack()
-	if w.counted != (traffic{}) {
-		w.counters.add(&w.counted)
-		w.counted = traffic{}
+	w.readPending()
+	w.flushReplies()
+	if w.traffic != (traffic{}) {
+		w.counters.add(&w.traffic)
+		w.traffic = traffic{}
 	}
 }
 
-// Alarm ends the flows whose time is over, and tells of drops.
+// Alarm ends idle flows and reports drops.
 func (w *worker) Alarm() {
-	w.collect()
+	w.readPending()
 	w.alarm = 0
-	w.watchFronts()
-	w.tellDrops()
-	for _, l := range w.lanes {
+	if w.phase == suspended || w.phase == waiting {
+		return
+	}
+	if w.postpone() {
+		w.wakeAt(w.host.Now() + 1)
+		return
+	}
+	w.checkListeners()
+	w.reportDrops()
+	if w.phase == left {
+		return
+	}
+	for _, l := range w.lists {
 		w.expire(l)
 	}
 }
 
-// expireBudget is how many flows of a forward end at once: closing thousands of
-// sockets would keep everybody else waiting.
+// mostPostponed limits the alarms in a row that are postponed. It is enough to empty a queue of
+// queueSize bytes.
+const mostPostponed = 64
+
+// postpone reports whether an alarm must wait because the queue of a listener may hold datagrams
+// of flows that seem idle: after a pause they count before a timeout that passed meanwhile.
+func (w *worker) postpone() bool {
+	for _, ls := range w.listeners {
+		if ls.behind && w.behind < mostPostponed {
+			w.behind++
+			return true
+		}
+	}
+	w.behind = 0
+	return false
+}
+
+// expireBudget limits the flows of a forward that end in one turn: closing
+// thousands of sockets would delay all other flows.
 const expireBudget = 512
 
-// expire ends the flows of a lane that were silent for too long.
-func (w *worker) expire(l *lane) {
+// expire ends the idle flows of a list.
+func (w *worker) expire(l *lruList) {
 	timeout := w.timeout(l)
 	for range expireBudget {
 		f := l.first
-		if f == nil || f.alive+timeout > w.host.Now() {
+		if f == nil || f.lastActive+timeout > w.host.Now() {
 			break
 		}
 		w.end(f, record.Timeout)
 	}
 	if l.first != nil {
-		w.wakeAt(max(l.first.alive+timeout, w.host.Now()+1))
+		w.wakeAt(max(l.first.lastActive+timeout, w.host.Now()+1))
 	}
 }
 
-// drainTimeout is how long a flow may be silent while the gateway is about to
-// end, if its forward grants it longer otherwise.
-const drainTimeout = int64(5e9)
+// drainTimeout limits the idle time of flows while the gateway drains.
+const drainTimeout = 5 * time.Second
 
-func (w *worker) timeout(l *lane) int64 {
+func (w *worker) timeout(l *lruList) int64 {
 	if w.draining {
-		return min(int64(l.FlowTimeout), drainTimeout)
+		return int64(min(l.FlowTimeout, drainTimeout))
 	}
 	return int64(l.FlowTimeout)
 }
 
-// wakeAt has the alarm go off at a time, if it does not do so earlier.
+// wakeAt sets the alarm to a time, unless it is set to an earlier one.
 func (w *worker) wakeAt(at int64) {
 	if w.alarm == 0 || at < w.alarm {
 		w.alarm = at
@@ -137,8 +168,8 @@ func (w *worker) wakeAt(at int64) {
 	}
 }
 
-// StopAccepting begins no more flows. Those that there are go on until they
-// are silent, so the listeners stay open.
+// StopAccepting refuses new flows. Existing flows continue until they are idle,
+// so the listeners stay open.
 func (w *worker) StopAccepting() {
 	if w.draining {
 		return
@@ -147,11 +178,15 @@ func (w *worker) StopAccepting() {
 	w.wakeAt(w.host.Now() + 1)
 }
 
-// Cut ends every flow.
+// Cut ends every flow. Those that another process goes on with are forgotten.
 func (w *worker) Cut() {
-	w.collect()
-	for _, l := range w.lanes {
+	w.readPending()
+	for _, l := range w.lists {
 		for l.first != nil {
+			if w.phase == left || w.phase == waiting {
+				w.leave(l.first)
+				continue
+			}
 			w.endAs(l.first, record.Drained, record.Gateway, "")
 		}
 	}
@@ -165,10 +200,10 @@ func (w *worker) Close() {
 	w.closed = true
 	w.Cut()
 	w.Rest()
-	w.watchFronts()
-	w.tellDrops()
-	for _, fr := range w.fronts {
-		w.kernel.Close(fr.fd)
+	w.checkListeners()
+	w.reportDrops()
+	for _, ls := range w.listeners {
+		w.closeListener(ls)
 	}
 	if w.batch != nil {
 		w.batch.Close()
@@ -181,38 +216,38 @@ func (w *worker) notice(n engine.Notice) {
 	}
 }
 
-// verdict is what becomes of the datagrams of a peer. It is kept from one
-// datagram to the next of the same call, most of which are of one peer.
-type verdict struct {
-	front    *front
+// classification caches the class of the last peer. Most datagrams of one receive
+// call are from the same peer.
+type classification struct {
+	listener *listenerSocket
 	peer     netip.Addr
-	standing standing
+	class    peerClass
 }
 
-// standing is who a peer is.
-type standing uint8
+// peerClass is what a peer may do.
+type peerClass uint8
 
 const (
-	stranger standing = iota
-	balancer          // may name a client
-	checker           // sends health checks
-	passed            // is a client itself
+	untrustedPeer peerClass = iota
+	trustedPeer             // may name a client
+	healthPeer              // sends health checks
+	clientPeer              // is the client itself
 )
 
-// judge says who a peer is, before anything is read of its datagram.
-func (w *worker) judge(fr *front, peer netip.Addr) standing {
-	if w.verdict.front == fr && w.verdict.peer == peer {
-		return w.verdict.standing
+// classify returns the class of a peer, by its address alone.
+func (w *worker) classify(ls *listenerSocket, peer netip.Addr) peerClass {
+	if w.lastPeer.listener == ls && w.lastPeer.peer == peer {
+		return w.lastPeer.class
 	}
-	s := stranger
+	s := untrustedPeer
 	switch {
-	case fr.Forward.Health != nil && fr.Forward.Health.Contains(peer):
-		s = checker
-	case fr.Forward.Trust.Contains(peer):
-		s = balancer
-	case fr.Forward.PassUntrusted:
-		s = passed
+	case ls.Forward.Health != nil && ls.Forward.Health.Contains(peer):
+		s = healthPeer
+	case ls.Forward.Trust.Contains(peer):
+		s = trustedPeer
+	case ls.Forward.PassUntrusted:
+		s = clientPeer
 	}
-	w.verdict = verdict{fr, peer, s}
+	w.lastPeer = classification{ls, peer, s}
 	return s
 }

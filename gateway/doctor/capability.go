@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// privileges is what a process may do, as proc/PID/status has it
-// (capabilities(7)).
+// privileges are the capability sets of a process from proc/PID/status
+// (capabilities(7)); bit n stands for capability n.
 type privileges struct {
 	effective, permitted, bounding uint64
-	// noNewPrivileges makes the capabilities of files void (prctl(2)).
+	// noNewPrivileges disables file capabilities (PR_SET_NO_NEW_PRIVS, prctl(2)).
 	noNewPrivileges bool
 }
 
-// privileges reads this process's.
+// privileges reads the privileges of this process.
 func (h Host) privileges() (privileges, error) {
 	text, err := fs.ReadFile(h.Files, "proc/self/status")
 	if err != nil {
@@ -40,43 +40,49 @@ func (h Host) privileges() (privileges, error) {
 	return p, nil
 }
 
+// has reports whether a capability set contains a capability.
 func has(set uint64, capability int) bool { return set>>capability&1 == 1 }
 
-// capability is one that a gateway may need.
+// capability is a capability that a gateway may need.
 type capability struct {
-	bit        int
-	name, long string
-	// file is what the program's file is to be given.
+	bit int
+	// short is the name for container engines, long the name for systemd.
+	short, long string
+	// file is the argument of setcap(8) for the program's file.
 	file string
 }
 
 var (
 	netRaw = capability{unix.CAP_NET_RAW, "NET_RAW", "CAP_NET_RAW", "cap_net_raw+ep"}
-	// Both, for setcap(8) takes away what it does not name.
-	netBindService = capability{unix.CAP_NET_BIND_SERVICE, "NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE", "cap_net_raw,cap_net_bind_service+ep"}
+	// setcap(8) removes capabilities that it is not given, so it names both.
+	netBindService = capability{
+		unix.CAP_NET_BIND_SERVICE, "NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE", "cap_net_raw,cap_net_bind_service+ep",
+	}
 )
 
-// whyMissing says why a capability is not in force, and what gives it.
-func (h Host) whyMissing(p privileges, c capability) (why string, action []string) {
+// whyMissing returns why a capability is not effective and how to grant it.
+func (h Host) whyMissing(p privileges, c capability) (why string, hint []string) {
 	file := "setcap " + c.file + " " + h.Executable
 	unit := "# in a systemd unit: AmbientCapabilities=" + c.long
-	container := "# in a container: --cap-add " + c.name + ", and the user root"
+	container := "# in a container: --cap-add " + c.short + ", and the user root"
 	switch {
 	case has(p.effective, c.bit):
-		return "it is in force in another user namespace than the one that owns this network namespace",
-			[]string{"# run it where the network namespace was made, or with a network namespace of its own"}
+		return "it is effective in another user namespace than the one that owns this network namespace",
+			[]string{"# run it in the user namespace that owns this network namespace, or in a new network namespace"}
 	case !has(p.bounding, c.bit):
-		return "the bounding set of this process lacks it, so that nothing can give it back",
+		return "the bounding set of this process lacks it, so the process cannot gain it",
 			[]string{"# in a systemd unit: " + c.long + " in CapabilityBoundingSet= and AmbientCapabilities=", container}
 	case has(p.permitted, c.bit):
 		return "it is permitted but not effective", []string{file}
 	case has(h.FileCapabilities, c.bit) && p.noNewPrivileges:
-		return "the program's file has it, which is void under no_new_privs; the service manager or the container has set that",
+		return "the program's file has it, but file capabilities have no effect under no_new_privs, " +
+				"which the service manager or the container has set",
 			[]string{unit, "# in a container: the user root, or allowPrivilegeEscalation: true"}
 	case has(h.FileCapabilities, c.bit):
-		return "the program's file has it, but on a file system that is mounted nosuid, or for another user namespace", []string{unit}
+		return "the program's file has it, but its file system is mounted nosuid, " +
+			"or the file capability is for another user namespace", []string{unit}
 	case p.noNewPrivileges:
-		return "this user has none, and under no_new_privs the program's file cannot give it", []string{unit, container}
+		return "this user has none, and file capabilities have no effect under no_new_privs", []string{unit, container}
 	}
 	return "this user has none", []string{file, unit, container}
 }

@@ -13,22 +13,22 @@ func TestCodes(t *testing.T) {
 	all := Codes()
 	for i, c := range all {
 		if slices.Index(all, c) != i {
-			t.Errorf("%s is there twice", c)
+			t.Errorf("%s is a duplicate", c)
 		}
 		if !regexp.MustCompile(`^[a-z0-9_]+$`).MatchString(string(c)) || c.Component() == "" {
-			t.Errorf("%q of %q", c, c.Component())
+			t.Errorf("code %q, component %q", c, c.Component())
 		}
 		if m := c.Meaning(); !strings.HasSuffix(m, ".") || strings.Count(m, ".") != 1+strings.Count(m, "127.0.0.1")*3 {
 			t.Errorf("%s means %q, want one sentence", c, m)
 		}
-		for _, cause := range c.row().after {
+		for _, cause := range c.row().causes {
 			if cause == c || !slices.Contains(all, cause) {
-				t.Errorf("%s follows from %s", c, cause)
+				t.Errorf("%s lists %s as a cause", c, cause)
 			}
 		}
 	}
 	if none := Code("none"); none.Meaning() != "" || none.Component() != "" || none.follows(NetRaw) {
-		t.Error("a code that is none means something")
+		t.Error("an unknown code has a meaning, a component or a cause")
 	}
 }
 
@@ -38,7 +38,8 @@ func TestCodesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1)
+	row := regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([^|]+) \\| [^|]+ \\|$")
+	rows := row.FindAllStringSubmatch(string(text), -1)
 	all := Codes()
 	if len(rows) != len(all) {
 		t.Fatalf("docs/doctor.md has %d codes, want %d", len(rows), len(all))
@@ -50,22 +51,28 @@ func TestCodesAreDocumented(t *testing.T) {
 	}
 }
 
-func TestCauses(t *testing.T) {
+func TestWithoutConsequences(t *testing.T) {
 	f := func(c Code, target string, s Status) Finding { return finding(c, target, s, "x") }
 	for _, tt := range []struct {
 		name string
 		all  []Finding
 		want []Code
 	}{
-		{"a cause of the process, for every target", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", Skip), f(ReturnPath, "b", Skip)}, []Code{NetRaw}},
-		{"a cause of one backend", []Finding{f(IPv6, "a", Fail), f(RulesMissing, "a", Fail), f(RulesMissing, "b", Fail)}, []Code{IPv6, RulesMissing}},
-		{"a warning is no cause", []Finding{f(Conntrack, "conntrack", Warn), f(RepliesLost, "a", Fail)}, []Code{Conntrack, RepliesLost}},
-		{"what is well is told all the same", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", OK)}, []Code{NetRaw, ReturnPath}},
-		{"the order does not matter", []Finding{f(RepliesLost, "a", Fail), f(Conntrack, "conntrack", Fail)}, []Code{Conntrack}},
-		{"others stay", []Finding{f(NetRaw, "capabilities", Fail), f(RulesMissing, "a", Fail), f(Backlog, "x", Warn)}, []Code{NetRaw, RulesMissing, Backlog}},
+		{"a failure of the process explains every target",
+			[]Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", Skip), f(ReturnPath, "b", Skip)}, []Code{NetRaw}},
+		{"a failure of one backend explains that one only",
+			[]Finding{f(IPv6, "a", Fail), f(RulesMissing, "a", Fail), f(RulesMissing, "b", Fail)}, []Code{IPv6, RulesMissing}},
+		{"a warning explains nothing", []Finding{f(Conntrack, "conntrack", Warn), f(RepliesLost, "a", Fail)},
+			[]Code{Conntrack, RepliesLost}},
+		{"OK is never omitted", []Finding{f(NetRaw, "capabilities", Fail), f(ReturnPath, "a", OK)},
+			[]Code{NetRaw, ReturnPath}},
+		{"the order does not matter", []Finding{f(RepliesLost, "a", Fail), f(Conntrack, "conntrack", Fail)},
+			[]Code{Conntrack}},
+		{"unrelated findings remain", []Finding{f(NetRaw, "capabilities", Fail), f(RulesMissing, "a", Fail),
+			f(Backlog, "x", Warn)}, []Code{NetRaw, RulesMissing, Backlog}},
 	} {
 		var got []Code
-		for _, f := range causes(tt.all) {
+		for _, f := range withoutConsequences(tt.all) {
 			got = append(got, f.Code)
 		}
 		if !slices.Equal(got, tt.want) {
@@ -76,7 +83,7 @@ func TestCauses(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := Report{[]Finding{
-		finding(NetRaw, "capabilities", OK, "it is there"),
+		finding(NetRaw, "capabilities", OK, "it is effective"),
 		finding(RulesMissing, "127.0.0.1:22", Fail, "%d rules", 2).with("ip rule", "# or"),
 		finding(Backlog, "listen queue", Warn, "short"),
 		finding(ReturnPath, "a", Skip, "no"),

@@ -10,165 +10,183 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
 
-// lost is a client that was not answered, by a target that answers the gateway.
-type lost struct {
+// unanswered is a test client without an answer from a target that answers the
+// gateway.
+type unanswered struct {
 	*target
 	client netip.AddrPort
-	how    string // the test was made, for the finding's detail
-	// printing is the command that prints what the backend's host needs.
-	printing string
+	// how describes the test, for the detail.
+	how string
+	// printCommand is the command that prints the script for the backend's host.
+	printCommand string
 }
 
-// what returns what was seen, in a sentence.
-func (l lost) what() string {
-	return fmt.Sprintf("a client of %s is not answered%s", network(l.client), l.how)
+// symptom returns the start of the detail.
+func (u unanswered) symptom() string {
+	return fmt.Sprintf("a client in %s is not answered%s", transparent.TestNetwork(u.client.Addr().Is6()), u.how)
 }
 
-// network returns the documentation's network that a client is of.
-func network(client netip.AddrPort) string {
-	if client.Addr().Is4() {
-		return "192.0.2.0/24"
-	}
-	return "2001:db8::/32"
+// finding returns a failure whose detail starts with the symptom.
+func (u unanswered) finding(c Code, format string, args ...any) Finding {
+	return finding(c, u.name, Fail, "%s%s", u.symptom(), fmt.Sprintf(format, args...))
 }
 
-// diagnose finds out why a client is not answered.
-func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, l lost) []Finding {
-	part := plan.For(l.at.Addr())
+// diagnose finds out why a client is not answered. It returns at least one finding.
+func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) []Finding {
+	part := plan.For(u.at.Addr())
 	if part.Empty() {
-		return []Finding{finding(RepliesLost, l.name, Fail, "%s, and how this host reaches it cannot be found out", l.what()).
+		return []Finding{u.finding(RepliesLost, ", and this host's route to the backend is unknown").
 			with("# see: unproxy routes print, with the same flags")}
 	}
-	missing, err := h.Missing(ctx, part)
-	hidden := errors.Is(err, fs.ErrPermission) // the packet filter shows itself to root alone
+	missing, err := h.missing(ctx, part, u.target)
+	hidden := errors.Is(err, fs.ErrPermission) // only root can read the packet filter
 	switch {
 	case err != nil && !hidden:
-		return []Finding{finding(RepliesLost, l.name, Fail, "%s, and what is in force cannot be looked at: %v", l.what(), err).with(part.Commands()...)}
-	case !missing.Empty():
+		return []Finding{u.finding(RepliesLost, ", and the rules in force cannot be read: %v", err).with(part.Commands()...)}
+	case !missing.Replies().Empty():
 		if hidden {
 			missing.Filter = part.Filter
 		}
-		return []Finding{lacking(l.name, part, missing, l.what())}
+		return []Finding{missingRules(u.name, part, missing, u.symptom())}
 	}
-	if f, found := h.misled(part, l); found {
+	if f, found := h.misrouted(part, u); found {
 		return []Finding{f}
 	}
-	where := reach(part, l.at.Addr())
-	f := finding(RepliesLost, l.name, Fail, "%s, although every rule for it is in force", l.what())
-	switch {
+	const inForce = ", although every rule for it is in force"
+	var f Finding
+	switch where := reach(part, u.at.Addr()); {
 	case hidden && part.Filter != nil:
-		f.Detail += "; whether the packet filter marks its replies, only root can see"
-		f.Action = part.Commands()
+		f = u.finding(RepliesLost, inForce+"; only root can see whether the packet filter marks its replies").
+			with(part.Commands()...)
 	case where.Place == returnpath.Routed:
-		f = finding(BehindRouter, l.name, Fail, "%s: it is behind the router %s, and its replies do not come by this host", l.what(), where.Router)
-		f.Action = l.elsewhere()
+		f = u.finding(BehindRouter, ": the backend is behind the router %s, and its replies do not pass this host",
+			where.Router).with(u.backendHostHint()...)
 	case where.Place == returnpath.Link:
-		f.Detail += ": its replies do not come to " + where.Device
-		f.Action = l.elsewhere()
+		f = u.finding(RepliesLost, inForce+": its replies do not arrive on %s", where.Device).with(u.backendHostHint()...)
 	default:
-		f.Detail += ": a firewall on this host may drop them"
-		f.Action = []string{"# look for what drops them: nft list ruleset", "# and let connections to and from " + l.at.String() + " pass"}
+		f = u.finding(RepliesLost, inForce+": a firewall on this host may drop them").
+			with("# find the rule that drops them: nft list ruleset", "# and allow connections to and from "+u.at.String())
 	}
-	return append([]Finding{f}, h.firewall(ctx, l)...)
+	return append([]Finding{f}, h.firewall(ctx, u)...)
 }
 
-// elsewhere says what the host of the backend must do.
-func (l lost) elsewhere() []string {
+// backendHostHint returns what to do on the backend's host.
+func (u unanswered) backendHostHint() []string {
 	ip, gateway := "ip", "GATEWAY"
-	if l.at.Addr().Is6() {
+	if u.at.Addr().Is6() {
 		ip = "ip -6"
 	}
-	if a := l.plain.local.Addr(); a.IsValid() {
+	if a := u.plain.local.Addr(); a.IsValid() {
 		gateway = a.String()
 	}
 	return []string{
-		"# on the host of " + l.at.Addr().String() + ", replies to clients must leave by way of this host:",
+		"# on the host of " + u.at.Addr().String() + ", route replies to clients through this host:",
 		fmt.Sprintf("#   %s route replace default via %s", ip, gateway),
-		"# or, for the gateway's connections alone and from several gateways:",
-		fmt.Sprintf("#   %s | ssh root@%s sh", l.printing, l.at.Addr()),
-		"# and it must not drop them as spoofed: there, sysctl -w net.ipv4.conf.all.rp_filter=2",
+		"# or, only for connections of the gateway, which also works with several gateways:",
+		fmt.Sprintf("#   %s | ssh root@%s sh", u.printCommand, u.at.Addr()),
+		"# and keep that host from dropping packets of clients as spoofed: sysctl -w net.ipv4.conf.all.rp_filter=2",
 	}
 }
 
-// misled asks the kernel what becomes of a reply, and tells if that is not what
-// the plan has in mind.
-func (h Host) misled(part returnpath.Plan, l lost) (Finding, bool) {
-	where := reach(part, l.at.Addr())
-	reply := routing.Reply{From: l.at, To: l.client, UDP: l.udp, Device: where.Device}
+// misrouted looks up the route of a reply, and reports whether it differs from the
+// plan.
+func (h Host) misrouted(part returnpath.Plan, u unanswered) (Finding, bool) {
+	where := reach(part, u.at.Addr())
+	reply := routing.Reply{From: u.at, To: u.client, UDP: u.udp, Device: where.Device}
 	mark := part.Rules[0].Mark
 	if mark != 0 && where.Place == returnpath.Local {
-		if _, err := h.Way(reply); errors.Is(err, unix.ENETUNREACH) {
-			return finding(DefaultRoute, l.name, Fail, "%s: this host has no route to it, and drops replies before they can be marked", l.what()).
-				with("# any default route will do: ip route add default via ROUTER", "# or do without marks: --recipe rules"), true
+		if _, err := h.LookupRoute(reply); errors.Is(err, unix.ENETUNREACH) {
+			return u.finding(DefaultRoute, ": this host has no route to the client and drops replies before it can mark them").
+				with("# any default route works: ip route add default via ROUTER", "# or do without marks: --recipe rules"), true
 		}
 	}
 	reply.Mark = mark
-	way, err := h.Way(reply)
+	decision, err := h.LookupRoute(reply)
 	switch {
 	case errors.Is(err, routing.ErrReversePath):
-		return finding(ReversePath, l.name, Fail, "%s: rp_filter drops the replies that come in by %s, since this host would send to %s by another interface", l.what(), where.Device, l.at.Addr()).
-			with("sysctl -w net.ipv4.conf." + where.Device + ".rp_filter=2"), true
-	case way.Local && way.Table == part.Routes[0].Table:
+		return u.finding(ReversePath,
+			": rp_filter drops the replies that arrive on %s because this host reaches %s through another interface",
+			where.Device, u.at.Addr()).with("sysctl -w " + returnpath.Sysctl(where.Device, "rp_filter") + "=2"), true
+	case decision.Local && decision.Table == part.Routes[0].Table:
 		return Finding{}, false
-	case way.Rule == "" || way.Preference >= part.Rules[0].Preference:
-		return Finding{}, false // nothing comes before them
+	case decision.Rule == "" || decision.Preference >= part.Rules[0].Preference:
+		return Finding{}, false // no rule precedes those of the plan
 	}
-	return shadowed(part, l, way, err), true
+	return shadowed(part, u, decision, err), true
 }
 
-// shadowed is the finding that another rule comes before the plan's.
-func shadowed(part returnpath.Plan, l lost, way routing.Way, err error) Finding {
-	leads := "keeps them on this host"
+// shadowed returns the finding that another rule precedes those of the plan. err is
+// the error of the lookup.
+func shadowed(part returnpath.Plan, u unanswered, decision routing.Decision, err error) Finding {
+	effect := "keeps them on this host"
 	switch {
 	case err != nil:
-		leads = "lets them go nowhere"
-	case !way.Local:
-		leads = "sends them out by " + way.Device
+		effect = "drops them"
+	case !decision.Local:
+		effect = "sends them out on " + decision.Device
 	}
-	f := finding(RulesShadowed, l.name, Fail, "%s: the rules for it are in force, but an earlier one %s: %s", l.what(), leads, way.Rule)
-	if way.Preference < 2 {
-		return f.with("# that rule must come after preference " + fmt.Sprint(part.Rules[0].Preference))
+	f := u.finding(RulesShadowed, ": the rules for its replies are in force, but an earlier one %s: %s",
+		effect, decision.Rule)
+	// 0 is the preference of the rule for table local, and also the default.
+	if decision.Preference < 2 {
+		return f.with(fmt.Sprintf("# move that rule behind preference %d", part.Rules[0].Preference))
 	}
-	before := way.Preference - 1
+	before := decision.Preference - 1
 	for _, r := range part.Rules {
 		r.Preference = before
-		f.Action = append(f.Action, r.String())
+		f.Hint = append(f.Hint, r.String())
 	}
-	f.Action = append(f.Action, fmt.Sprintf("# from now on: --rule-preference %d", before))
+	f.Hint = append(f.Hint, fmt.Sprintf("# and use --rule-preference %d from now on", before))
 	return f
 }
 
-// suspicious are words of firewall rules that drop what transparent connections
-// look like: packets from foreign addresses on loopback, and connections of
-// which conntrack saw one direction only.
-var suspicious = []string{"ct state invalid", "fib saddr", "rpfilter", "192.0.2.0/24", "2001:db8::/32", "iif != \"lo\"", "ct state { invalid"}
+// suspicious are patterns of firewall rules that drop what transparent connections
+// look like: packets from foreign addresses on loopback, and connections of which
+// conntrack sees one direction only.
+var suspicious = []string{
+	"ct state invalid", "ct state { invalid", "fib saddr", "rpfilter", "iif != \"lo\"",
+	transparent.TestNetwork(false).String(), transparent.TestNetwork(true).String(),
+}
 
-// firewall hints at rules of this host's that may be the reason.
-func (h Host) firewall(ctx context.Context, l lost) []Finding {
+// maxFirewallRules is the number of firewall rules that a hint quotes.
+const maxFirewallRules = 3
+
+// firewall reports firewall rules of this host that may be the reason.
+func (h Host) firewall(ctx context.Context, u unanswered) []Finding {
 	text, err := h.Firewall(ctx)
+	if errors.Is(err, fs.ErrPermission) {
+		return []Finding{finding(Firewall, u.name, Skip, onlyRootReadsFilter)}
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return []Finding{finding(Firewall, l.name, Skip, "the firewall's rules show themselves to root alone")}
-		}
-		return nil // without nft there is nothing to read
+		return nil // nft is not installed
 	}
 	var found []string
 	for line := range strings.Lines(text) {
-		drops := strings.Contains(line, "drop") || strings.Contains(line, "reject")
-		for _, word := range suspicious {
-			if drops && strings.Contains(line, word) {
-				found = append(found, "# "+oneLine(line))
-				break
-			}
+		if isSuspicious(line) {
+			found = append(found, "# "+strings.Join(strings.Fields(line), " "))
 		}
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	return []Finding{finding(Firewall, l.name, Warn, "%d rules may drop its packets", len(found)).
-		with(found[:min(3, len(found))]...)}
+	return []Finding{finding(Firewall, u.name, Warn, "%d rules may drop its packets", len(found)).
+		with(found[:min(maxFirewallRules, len(found))]...)}
+}
+
+// isSuspicious reports whether a firewall rule may drop transparent connections.
+func isSuspicious(rule string) bool {
+	if !strings.Contains(rule, "drop") && !strings.Contains(rule, "reject") {
+		return false
+	}
+	for _, pattern := range suspicious {
+		if strings.Contains(rule, pattern) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,22 +1,20 @@
-// Package doctor finds out why a gateway does not do what it was set up for,
-// and says what mends it.
+// Package doctor checks whether a gateway can work on this host and reports how
+// to fix what is wrong.
 //
-// It looks at what is in force on this host, not at what is configured: which
-// capabilities the process has, which rules the kernel follows, who answers at
-// a backend's address. The decisive look is a real one: it connects to each
-// transparent backend from an address of the documentation's networks
-// (RFC 5737, RFC 3849), as the gateway will for its clients, and waits for the
-// answer.
+// It checks the state in force, not only the configuration: the capabilities of
+// the process, the rules that the kernel follows, the servers that answer at the
+// backends' addresses. The decisive check is a real connection: it connects to
+// each transparent backend from an address of the documentation networks
+// (RFC 5737, RFC 3849), as the gateway does for a client, and waits for the answer.
 //
-//	Config ──▶ targets ──▶ checks ──▶ Findings ──less what only follows──▶ Report
+//	Config ──▶ targets ──▶ checks ──▶ Findings ──without consequences──▶ Report
 //	                         │
-//	                       Host: files below /proc, sockets, routes
+//	                       Host: /proc, sockets, routes
 //
-// Each check is a small function over a [Host], the view of the machine, so
-// that every host there may be can be made up in a test. What a check finds has
-// a [Code], one of a closed table.
+// [Run] runs all checks once. [Cache] does so on demand inside a running gateway.
+// [Watch] repeats the return path test, so that the gateway is not ready while
+// replies are lost, and provides the hint for the log line of a lost connection.
 //
-// [Watch] makes the same test again and again while a gateway runs, so that its
-// readiness tells the truth, and keeps the remedies that the log's line of a
-// lost connection names.
+// Each check is a small function over a [Host], so tests can describe any host as
+// data. Each finding has a [Code] from a closed table.
 package doctor

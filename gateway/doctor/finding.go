@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Status is what a check came to.
+// Status is the result of a check.
 type Status uint8
 
-// The statuses.
+// The values of [Status].
 const (
-	// OK: it is as it must be.
+	// OK: as it should be.
 	OK Status = iota
-	// Skip: it could not be looked at, and Detail says why.
+	// Skip: not checked, for the reason in [Finding.Detail].
 	Skip
-	// Warn: it works, but may not be meant, or not for long.
+	// Warn: works, but may be unintended or stop working.
 	Warn
 	// Fail: connections fail.
 	Fail
@@ -22,36 +22,36 @@ const (
 
 var statuses = [...]string{OK: "ok", Skip: "skip", Warn: "warn", Fail: "fail"}
 
-// String returns the status's word.
+// String returns the status as a word: "ok", "skip", "warn" or "fail".
 func (s Status) String() string { return statuses[s] }
 
-// MarshalText implements [encoding.TextMarshaler] with the status's word.
+// MarshalText implements [encoding.TextMarshaler]. It returns [Status.String].
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Finding is what one check found out about one thing.
+// Finding is the result of one check of one target.
 type Finding struct {
-	// Code names what was found out; see [Codes].
+	// Code identifies the finding; see [Codes].
 	Code Code `json:"code"`
-	// Component is the part of the gateway or its host that was looked at.
+	// Component is the part of the gateway or its host that was checked; see
+	// [Code.Component].
 	Component string `json:"component"`
-	// Target is which one of those: a backend, a listener, a limit.
+	// Target is what was checked: a backend, a listener, a limit.
 	Target string `json:"target"`
 	Status Status `json:"status"`
-	// Detail says in a sentence what was seen.
+	// Detail describes the result in one sentence.
 	Detail string `json:"detail"`
-	// Action is what mends it, ready for a shell, a command each. What is no
-	// command is a comment, which begins with "#". A command may span several
-	// lines.
-	Action []string `json:"action,omitempty"`
+	// Hint is how to fix it, one shell command or "#" comment per element. A
+	// command may span several lines.
+	Hint []string `json:"action,omitempty"`
 }
 
-// Report is what an examination came to.
+// Report is the result of a run.
 type Report struct {
 	// Findings are in the order of the checks.
 	Findings []Finding `json:"findings"`
 }
 
-// Count returns the number of findings of a status.
+// Count returns the number of findings with a status.
 func (r Report) Count(s Status) int {
 	n := 0
 	for _, f := range r.Findings {
@@ -62,26 +62,25 @@ func (r Report) Count(s Status) int {
 	return n
 }
 
-// finding makes a finding; the component is the code's.
+// finding returns a finding with the component of its code.
 func finding(c Code, target string, s Status, format string, args ...any) Finding {
-	return Finding{Code: c, Component: c.row().component, Target: target, Status: s, Detail: fmt.Sprintf(format, args...)}
+	return Finding{Code: c, Component: c.Component(), Target: target, Status: s, Detail: fmt.Sprintf(format, args...)}
 }
 
-// with returns the finding with what mends it.
-func (f Finding) with(action ...string) Finding {
-	f.Action = action
+// with returns the finding with a hint.
+func (f Finding) with(hint ...string) Finding {
+	f.Hint = hint
 	return f
 }
 
-// causes returns the findings less those that only follow from another one:
-// who mends the cause is rid of both. What is wrong with the process or the host
-// can be the cause of all; what is wrong with a backend, only of what else there
-// is to say of that.
-func causes(all []Finding) []Finding {
+// withoutConsequences returns the findings without those that another one causes.
+// A failure of the process or the host can cause any finding; a failure of a
+// backend only one with the same target.
+func withoutConsequences(all []Finding) []Finding {
 	return slices.DeleteFunc(slices.Clone(all), func(f Finding) bool {
 		return f.Status != OK && slices.ContainsFunc(all, func(cause Finding) bool {
-			near := cause.Component == process || cause.Component == host || cause.Target == f.Target
-			return cause.Status == Fail && near && f.Code.follows(cause.Code)
+			related := cause.Component == process || cause.Component == host || cause.Target == f.Target
+			return cause.Status == Fail && related && f.Code.follows(cause.Code)
 		})
 	})
 }

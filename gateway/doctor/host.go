@@ -6,54 +6,82 @@ import (
 	"io/fs"
 	"net/netip"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
 
-// Host is the machine as the doctor sees it. [This] is the one that it runs on;
-// tests make up others. Its functions may be called from several goroutines.
+// lookupFunc resolves a host name to its addresses.
+type lookupFunc = func(ctx context.Context, name string) ([]netip.Addr, error)
+
+// Host gives the checks access to a machine. [This] returns the real one; tests use
+// descriptions of others. All functions must be set and safe for concurrent use.
 type Host struct {
-	// Files is the tree of files, from "/"; most of what is read is below proc.
+	// Files is the file system from "/". Most checks read below proc.
 	Files fs.FS
-	// Executable is the path of the program, and FileCapabilities the set that
-	// this file permits (capabilities(7)), a bit each.
+	// Executable is the path of the program. FileCapabilities is the permitted
+	// set of its file, bit n for capability n (capabilities(7)).
 	Executable       string
 	FileCapabilities uint64
 
-	// Options tries the socket options of foreign addresses, and of marks; see
-	// [unproxy/transparent.Check].
+	// Options tests the socket options for foreign addresses, for marks, or for
+	// both; see [unproxy/transparent.Check].
 	Options func(foreign, mark bool) error
-	// Lookup resolves a name.
-	Lookup lookup
-	// Connect makes a connection and ends it at once. It returns our end's
-	// address once the other side has answered.
+	// Addresses returns the prefixes of which this host has every address.
+	Addresses func() ([]netip.Prefix, error)
+	// Lookup resolves a host name.
+	Lookup lookupFunc
+	// Connect opens a connection and closes it at once. Once the peer has
+	// answered, it returns the local address. From a foreign address it returns
+	// the source with which the first packet left this host, which a rule may
+	// have rewritten, or the zero AddrPort if that cannot be seen.
 	Connect func(context.Context, Attempt) (netip.AddrPort, error)
-	// Stand listens in a backend's place, until it is closed.
-	Stand func(at netip.AddrPort) (io.Closer, error)
-	// Bind binds a listener's address and lets go of it again. Nobody can
-	// connect meanwhile.
+	// Listen listens on the address of a backend until it is closed.
+	Listen func(at netip.AddrPort) (io.Closer, error)
+	// Bind binds a TCP listener's address and closes the socket without
+	// listening. dualStack accepts IPv4 on an IPv6 socket.
 	Bind func(at netip.AddrPort, dualStack bool) error
-	// BindUDP does so with UDP.
+	// BindUDP is Bind for UDP.
 	BindUDP func(at netip.AddrPort, dualStack bool) error
 
-	// Plan makes the plan of the way back, with names as they were resolved; see
-	// [gateway.Config.PlanRoutes].
-	Plan func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error)
-	// Missing returns the part of a plan that is not in force.
+	// Plan returns the plan of the return path; names resolves the backends'
+	// names. See [routing.Plan].
+	Plan func(ctx context.Context, c *config.Config, names lookupFunc) (returnpath.Plan, error)
+	// Missing returns the part of a plan that is not in force; see
+	// [routing.Missing].
 	Missing func(context.Context, returnpath.Plan) (returnpath.Plan, error)
-	// Way asks the kernel what becomes of a packet.
-	Way func(routing.Reply) (routing.Way, error)
-	// Firewall returns the rules of the packet filter as text.
+	// LookupRoute returns the kernel's routing decision; see [routing.Lookup].
+	LookupRoute func(routing.Reply) (routing.Decision, error)
+	// Networks returns the networks that an interface is directly connected to.
+	Networks func(device string) ([]netip.Prefix, error)
+	// Firewall returns the rules of the packet filter as text; see
+	// [routing.Ruleset].
 	Firewall func(context.Context) (string, error)
 }
 
-// Attempt is a connection that a check makes.
+// Attempt is a connection that a check opens.
 type Attempt struct {
 	To netip.AddrPort
-	// From is the foreign address to come from; the zero AddrPort is the
-	// gateway's own.
+	// From is the foreign source address. The zero AddrPort stands for the
+	// gateway's own address.
 	From netip.AddrPort
-	// Mark is its SO_MARK, 0 for none.
+	// Mark is the SO_MARK of the socket; 0 for none.
 	Mark uint32
+}
+
+// withoutPrograms returns a host that runs no other programs, which a daemon's
+// sandbox may forbid. It reports the packet filter as unreadable.
+func (h Host) withoutPrograms() Host {
+	missing := h.Missing
+	h.Missing = func(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
+		filter := p.Filter
+		p.Filter = nil
+		part, err := missing(ctx, p)
+		if err == nil && filter != nil {
+			err = fs.ErrPermission
+		}
+		return part, err
+	}
+	h.Firewall = func(context.Context) (string, error) { return "", fs.ErrPermission }
+	return h
 }

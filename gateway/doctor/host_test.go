@@ -13,7 +13,7 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -26,43 +26,44 @@ const (
 	none            = "0000000000000000"
 )
 
-// status is what proc/self/status says of a process's capabilities.
+// status returns proc/self/status of a process with these capabilities.
 func status(effective, permitted, bounding, noNewPrivileges string) string {
 	return "Name:\tunproxy\nCapInh:\t" + none + "\nCapPrm:\t" + permitted + "\nCapEff:\t" + effective +
 		"\nCapBnd:\t" + bounding + "\nCapAmb:\t" + none + "\nNoNewPrivs:\t" + noNewPrivileges + "\n"
 }
 
-// world is a host that is made up: what is in it is changed by the tests, and
-// the [Host] that it makes looks at it.
+// world describes a host. Tests modify it, and [world.host] returns it as a [Host].
 type world struct {
 	files map[string]string
 	links map[string]string
-	reach map[string]returnpath.Reach // of backends, loopback unless it says otherwise
+	reach map[string]returnpath.Reach // of backends; loopback if absent
+	nets  map[string][]netip.Prefix   // by interface
 	names map[string][]netip.Addr
 
-	// Backends by address: what becomes of a plain connection and of one from a
-	// client. Those that are not there answer; a client only if the rules are
-	// there.
+	// plain and client are the errors, by address, of connections from the gateway
+	// and from a client.
 	plain, client map[string]error
+	sent          map[string]netip.AddrPort // by backend: the source of clients' packets, if not their own
 
-	gone         func(returnpath.Plan) returnpath.Plan // what of a plan is not in force
+	missing      func(returnpath.Plan) returnpath.Plan // the part of a plan that is not in force
 	missingErr   error
-	way          routing.Way
-	wayErr       error
+	decision     routing.Decision
+	decisionErr  error
+	lookup       func(routing.Reply) (routing.Decision, error) // replaces decision and decisionErr
 	optionErr    error
 	bind         map[string]error
-	standErr     error
+	listenErr    error
 	ruleset      string
 	rulesetErr   error
 	fileCaps     uint64
 	mu           sync.Mutex
 	attempts     []Attempt
-	stood        []netip.AddrPort
-	looked       int // at what is missing
-	transmission func(Attempt) error
+	listens      []netip.AddrPort // in place of backends
+	missingCalls int
+	onConnect    func(Attempt) error // replaces plain and client
 }
 
-// healthy is a host on which everything is as it must be.
+// healthy returns a host without problems.
 func healthy() *world {
 	return &world{
 		files: map[string]string{
@@ -89,21 +90,21 @@ func healthy() *world {
 			"proc/18/exe": "/usr/bin/unproxy", "proc/18/fd/3": "socket:[4712]", "proc/18/fd/4": "socket:[4713]",
 		},
 		reach: map[string]returnpath.Reach{}, names: map[string][]netip.Addr{},
-		plain: map[string]error{}, client: map[string]error{}, bind: map[string]error{},
-		gone: func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} },
+		plain: map[string]error{}, client: map[string]error{}, sent: map[string]netip.AddrPort{}, bind: map[string]error{},
+		missing: func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} },
 	}
 }
 
-// tcpTable has sshd on 127.0.0.1:22 and the gateway on 0.0.0.0:2222, and a
-// connection that does not listen.
+// tcpTable has sshd on 127.0.0.1:22, the gateway on 0.0.0.0:2222, and a
+// connection.
 const tcpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0
    1: 00000000:08AE 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 100 0 0 10 0
    2: 0100007F:0016 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4714 1 0000000000000000 100 0 0 10 0
 `
 
-// udpTable has a server on 127.0.0.1:53, one on 0.0.0.0:54, the gateway's listener
-// on 0.0.0.0:2053, and one of its flows, which is connected.
+// udpTable has servers on 127.0.0.1:53 and 0.0.0.0:54, the gateway's listener on
+// 0.0.0.0:2053, and the connected socket of a flow.
 const udpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
    0: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
    1: 00000000:0036 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
@@ -111,8 +112,8 @@ const udpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->
    3: 0100007F:0037 0100007F:0035 01 00000000:00000000 00:00000000 00000000     0        0 4713 2 0000000000000000 0
 `
 
-// allGone is a host on which nothing of a plan is in force.
-func allGone(p returnpath.Plan) returnpath.Plan { return p }
+// allMissing is [world.missing] of a host on which no part of a plan is in force.
+func allMissing(p returnpath.Plan) returnpath.Plan { return p }
 
 func (w *world) host() Host {
 	files := fstest.MapFS{}
@@ -124,7 +125,8 @@ func (w *world) host() Host {
 	}
 	return Host{
 		Files: files, Executable: "/usr/bin/unproxy", FileCapabilities: w.fileCaps,
-		Options: func(bool, bool) error { return w.optionErr },
+		Options:   func(bool, bool) error { return w.optionErr },
+		Addresses: func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}, nil },
 		Lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a := w.names[name]; a != nil {
 				return slices.Clone(a), nil
@@ -132,25 +134,31 @@ func (w *world) host() Host {
 			return nil, errors.New("lookup " + name + ": no such host")
 		},
 		Connect: w.connect,
-		Stand: func(at netip.AddrPort) (io.Closer, error) {
-			if w.standErr != nil {
-				return nil, w.standErr
+		Listen: func(at netip.AddrPort) (io.Closer, error) {
+			if w.listenErr != nil {
+				return nil, w.listenErr
 			}
-			w.stood = append(w.stood, at)
+			w.listens = append(w.listens, at)
 			return io.NopCloser(nil), nil
 		},
 		Bind:    func(at netip.AddrPort, _ bool) error { return w.bind[at.String()] },
 		BindUDP: func(at netip.AddrPort, _ bool) error { return w.bind["udp "+at.String()] },
-		Plan: func(ctx context.Context, c *gateway.Config, names lookup) (returnpath.Plan, error) {
-			return c.PlanRoutes(ctx, gateway.Surroundings{Lookup: names, Locate: w.locate})
+		Plan: func(ctx context.Context, c *config.Config, names lookupFunc) (returnpath.Plan, error) {
+			return routing.Plan(ctx, c.Targets(), routing.Surroundings{Lookup: names, Locate: w.locate})
 		},
 		Missing: func(_ context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.looked++
-			return w.gone(p), w.missingErr
+			w.missingCalls++
+			return w.missing(p), w.missingErr
 		},
-		Way:      func(routing.Reply) (routing.Way, error) { return w.way, w.wayErr },
+		Networks: func(device string) ([]netip.Prefix, error) { return w.nets[device], nil },
+		LookupRoute: func(r routing.Reply) (routing.Decision, error) {
+			if w.lookup != nil {
+				return w.lookup(r)
+			}
+			return w.decision, w.decisionErr
+		},
 		Firewall: func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
 	}
 }
@@ -159,13 +167,20 @@ func (w *world) connect(_ context.Context, a Attempt) (netip.AddrPort, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts = append(w.attempts, a)
-	if w.transmission != nil {
-		return ap("10.9.0.1:40000"), w.transmission(a)
+	local := ap("10.9.0.1:40000")
+	if a.From.IsValid() {
+		local = a.From
+		if sent, ok := w.sent[a.To.String()]; ok {
+			local = sent
+		}
+	}
+	if w.onConnect != nil {
+		return local, w.onConnect(a)
 	}
 	if a.From.IsValid() {
-		return a.From, w.client[a.To.String()]
+		return local, w.client[a.To.String()]
 	}
-	if slices.Contains(w.stood, a.To) {
+	if slices.Contains(w.listens, a.To) {
 		return ap("10.9.0.1:40000"), nil
 	}
 	return ap("10.9.0.1:40000"), w.plain[a.To.String()]
@@ -182,10 +197,10 @@ func (w *world) locate(all []returnpath.Backend) ([]returnpath.Backend, error) {
 	return all, nil
 }
 
-// config is the configuration of a gateway with these flags and one trust rule.
-func config(t *testing.T, flags string) (*gateway.Config, []gateway.Warning) {
+// configFor returns the configuration of a gateway with these flags and a trust rule.
+func configFor(t *testing.T, flags string) (*config.Config, []config.Warning) {
 	t.Helper()
-	source := gateway.Source{Settings: gateway.Values{"trust": {"10.0.0.2"}}, Descriptors: 20000}
+	source := config.Source{Settings: config.Values{"trust": {"10.0.0.2"}}, Descriptors: 20000}
 	words := strings.Fields(flags)
 	for i := 0; i+1 < len(words); i += 2 {
 		name := strings.TrimPrefix(words[i], "--")
@@ -198,22 +213,22 @@ func config(t *testing.T, flags string) (*gateway.Config, []gateway.Warning) {
 			source.Settings[name] = append(source.Settings[name], words[i+1])
 		}
 	}
-	c, warnings, err := gateway.Load(source)
+	c, warnings, err := config.Load(source)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, warnings
 }
 
-// examine examines a gateway with these flags on the host.
-func (w *world) examine(t *testing.T, flags string) Report {
+// run runs the checks for a gateway with these flags.
+func (w *world) run(t *testing.T, flags string) Report {
 	t.Helper()
-	c, warnings := config(t, flags)
-	return Examine(context.Background(), w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000})
+	c, warnings := configFor(t, flags)
+	return Run(context.Background(), w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000})
 }
 
-// lines writes the findings that are not ok, or all, one each: code, target,
-// status and what mends it.
+// lines returns a line for each finding that is not ok, or for all: code, target,
+// status and the commands of the hint.
 func (r Report) lines(all bool) []string {
 	var out []string
 	for _, f := range r.Findings {
@@ -221,7 +236,7 @@ func (r Report) lines(all bool) []string {
 			continue
 		}
 		s := string(f.Code) + " " + f.Target + " " + f.Status.String()
-		for _, a := range f.Action {
+		for _, a := range f.Hint {
 			if !strings.HasPrefix(a, "#") {
 				s += "; " + a
 			}
@@ -235,7 +250,7 @@ var timedOut error = context.DeadlineExceeded
 
 func refusal() error { return &netErr{syscall.ECONNREFUSED} }
 
-// netErr is an errno as package net wraps it.
+// netErr is an errno wrapped as by package net.
 type netErr struct{ errno syscall.Errno }
 
 func (e *netErr) Error() string { return "dial tcp: connect: " + e.errno.Error() }

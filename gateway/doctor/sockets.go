@@ -11,22 +11,31 @@ import (
 	"strings"
 )
 
-// socket is a socket of this host that takes what anybody sends: of TCP one that
-// listens, of UDP one that is not connected.
+// socket is a socket of this host that receives from any peer: a listening TCP
+// socket or an unconnected UDP socket.
 type socket struct {
 	at    netip.AddrPort
 	inode string
 }
 
-// The states in which a socket takes what anybody sends (TCP_LISTEN, and the
-// TCP_CLOSE of datagram sockets).
+// States in which a socket receives from any peer: TCP_LISTEN, and TCP_CLOSE for
+// datagram sockets (net/tcp_states.h).
 const (
 	listensTCP  = "0A"
 	receivesUDP = "07"
 )
 
-// sockets lists the TCP sockets that listen in this network namespace, or the UDP
-// sockets that receive (proc_net_tcp.rst). What cannot be read is left out.
+// Columns of proc/net/tcp and proc/net/udp (proc_net_tcp.rst, proc_pid_net(5)).
+const (
+	localColumn  = 1
+	remoteColumn = 2
+	stateColumn  = 3
+	inodeColumn  = 9
+)
+
+// sockets returns the listening TCP sockets or the receiving UDP sockets of this
+// network namespace. It skips tables that it cannot read, such as those of an
+// address family that the host does not support.
 func (h Host) sockets(udp bool) []socket {
 	table, state := "proc/self/net/tcp", listensTCP
 	if udp {
@@ -36,7 +45,7 @@ func (h Host) sockets(udp bool) []socket {
 	for _, table := range []string{table, table + "6"} {
 		text, err := fs.ReadFile(h.Files, table)
 		if err != nil {
-			continue // a host without the family has no table
+			continue
 		}
 		for line := range strings.Lines(string(text)) {
 			if s, ok := parseSocket(line, state); ok {
@@ -47,49 +56,88 @@ func (h Host) sockets(udp bool) []socket {
 	return all
 }
 
-// parseSocket reads a line of the table, if it is of a socket in that state.
+// parseSocket parses a line of a table. It reports false if the line is invalid or
+// the socket is in another state.
 func parseSocket(line, state string) (socket, bool) {
 	fields := strings.Fields(line)
-	if len(fields) < 10 || fields[3] != state {
+	if len(fields) <= inodeColumn || fields[stateColumn] != state {
 		return socket{}, false
 	}
-	host, port, _ := strings.Cut(fields[1], ":")
+	at, ok := parseAddress(fields[localColumn])
+	return socket{at, fields[inodeColumn]}, ok
+}
+
+// parseAddress parses an address and a port of a table. It unmaps the address.
+func parseAddress(text string) (netip.AddrPort, bool) {
+	host, port, _ := strings.Cut(text, ":")
 	words, err := hex.DecodeString(host)
 	if err != nil {
-		return socket{}, false
+		return netip.AddrPort{}, false
 	}
-	// 32-bit words, each written as a number of the host's byte order.
+	// The kernel prints the address as 32-bit numbers in host byte order.
 	for i := 0; i+4 <= len(words); i += 4 {
 		binary.NativeEndian.PutUint32(words[i:], binary.BigEndian.Uint32(words[i:]))
 	}
 	addr, ok := netip.AddrFromSlice(words)
 	n, err := strconv.ParseUint(port, 16, 16)
 	if !ok || err != nil {
-		return socket{}, false
+		return netip.AddrPort{}, false
 	}
-	return socket{netip.AddrPortFrom(addr.Unmap(), uint16(n)), fields[9]}, true
+	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), true
 }
 
-// takes reports whether the socket gets what is sent to an address. Of the IPv6
-// wildcard that is not certain for IPv4: the table does not tell IPV6_V6ONLY.
-func (s socket) takes(a netip.AddrPort) bool {
+// occupies reports whether the socket keeps a listener from an address.
+func (s socket) occupies(at netip.AddrPort) bool {
+	return s.receives(at) || at.Addr().IsUnspecified() && s.at.Port() == at.Port()
+}
+
+// receives reports whether the socket receives what is sent to a. For the IPv6
+// wildcard and an IPv4 address it assumes so: the table does not show IPV6_V6ONLY.
+func (s socket) receives(a netip.AddrPort) bool {
 	if s.at.Port() != a.Port() {
 		return false
 	}
-	here := s.at.Addr()
-	return here == a.Addr() || here.IsUnspecified() && (here.Is6() || a.Addr().Is4())
+	local := s.at.Addr()
+	return local == a.Addr() || local.IsUnspecified() && (local.Is6() || a.Addr().Is4())
 }
 
-// program is a running program.
+// Columns and the flag of listening sockets in proc/net/unix (proc_pid_net(5)).
+const (
+	unixFlagsColumn = 3
+	unixInodeColumn = 6
+	unixPathColumn  = 7
+	unixListens     = 1 << 16 // __SO_ACCEPTCON of linux/net.h
+)
+
+// unixSocket returns the inode of the unix socket that listens on a path, or "".
+func (h Host) unixSocket(at string) string {
+	text, err := fs.ReadFile(h.Files, "proc/self/net/unix")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) <= unixPathColumn || fields[unixPathColumn] != at {
+			continue
+		}
+		flags, err := strconv.ParseUint(fields[unixFlagsColumn], 16, 32)
+		if err == nil && flags&unixListens != 0 {
+			return fields[unixInodeColumn]
+		}
+	}
+	return ""
+}
+
+// program is a running program. executable is "" if it cannot be read.
 type program struct {
 	pid, name, executable string
 }
 
-// String returns the program's name and number.
+// String returns the program's name and process number.
 func (p program) String() string { return fmt.Sprintf("%s (process %s)", p.name, p.pid) }
 
-// owners returns the programs that have sockets open, by the sockets' inodes.
-// Those of other users can only be found by root.
+// owners returns the programs that have sockets open, by the inodes of the
+// sockets. Only root can see the sockets of other users.
 func (h Host) owners() map[string]program {
 	dirs, err := fs.Glob(h.Files, "proc/[0-9]*/fd")
 	if err != nil {
@@ -99,7 +147,7 @@ func (h Host) owners() map[string]program {
 	for _, dir := range dirs {
 		entries, err := fs.ReadDir(h.Files, dir)
 		if err != nil {
-			continue // gone meanwhile, or somebody else's
+			continue // the process has ended or belongs to another user
 		}
 		p := h.program(path.Base(path.Dir(dir)))
 		for _, e := range entries {
@@ -113,7 +161,7 @@ func (h Host) owners() map[string]program {
 	return all
 }
 
-// program reads a process's name.
+// program reads the name and the executable of a process.
 func (h Host) program(pid string) program {
 	name, err := fs.ReadFile(h.Files, "proc/"+pid+"/comm")
 	if err != nil {
@@ -126,7 +174,7 @@ func (h Host) program(pid string) program {
 	return program{pid, strings.TrimSpace(string(name)), executable}
 }
 
-// isGateway reports whether a program is the one that this process runs, too.
+// isGateway reports whether a program has the same name as this one.
 func (h Host) isGateway(p program) bool {
 	return p.executable != "" && path.Base(p.executable) == path.Base(h.Executable)
 }

@@ -8,48 +8,51 @@ import (
 	"sync"
 	"time"
 
-	"unproxy/gateway/engine"
+	"unproxy/gateway/forward"
 	"unproxy/transparent"
 )
 
-// lookupTime is how long a name may take to resolve.
+// lookupTime is the time that all names together have to resolve.
 const lookupTime = 5 * time.Second
 
-// target is an address that forwards lead to, as they dial it.
+// target is a backend address, with the options that forwards connect to it with.
 type target struct {
-	// name is the backend as the operator wrote it, with the address where
-	// that is a name.
+	// name is the backend as the operator wrote it, followed by the address if
+	// it is a host name.
 	name string
-	// at is its address, or path the path of a unix socket.
+	// at is the address; for a unix socket it is zero, and path is set.
 	at   netip.AddrPort
 	path string
-	// mark is the SO_MARK that it is dialled with, and spoof whether that is
-	// from the client's address.
-	mark  uint32
+	// mark is the SO_MARK of connections.
+	mark uint32
+	// spoof reports whether connections come from the client's address.
 	spoof bool
-	// udp says that it is sent datagrams.
-	udp bool
-	// familyOnly says that a client of the other family never comes here.
+	udp   bool
+	// familyOnly reports whether clients of the other address family are never
+	// connected to it.
 	familyOnly bool
-	// listeners are those that lead here.
-	listeners []*engine.Listener
-	// plain is what came of a connection from the gateway's own address.
-	plain seen
+	// onDemand reports whether all forwards that lead to it say that it listens on
+	// demand.
+	onDemand bool
+	// listeners are the listeners that lead to it.
+	listeners []*forward.Listener
+	// plain is the result of an attempt from the gateway's own address.
+	plain plainResult
 }
 
-// same reports whether two targets are dialled alike.
+// same reports whether forwards connect to two targets in the same way.
 func (t *target) same(o *target) bool {
 	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
 }
 
-// targets lists where the forwards lead, each address once, as far as names
-// have addresses. Of a range of ports, the first and the last stand for all.
-func targets(forwards []*engine.Forward, names map[string]resolved) []*target {
+// targets returns the distinct targets of the forwards, as far as names resolve.
+// The first and the last port of a range stand for all.
+func targets(forwards []*forward.Forward, names map[string]resolved) []*target {
 	var all []*target
 	for _, f := range forwards {
 		for _, l := range ends(f.Listeners) {
 			for _, b := range l.Backends {
-				for _, t := range dialled(f, b, names) {
+				for _, t := range targetsOf(f, b, names) {
 					all = appendTarget(all, t, l)
 				}
 			}
@@ -58,23 +61,26 @@ func targets(forwards []*engine.Forward, names map[string]resolved) []*target {
 	return all
 }
 
-func appendTarget(all []*target, t *target, from *engine.Listener) []*target {
+// appendTarget appends t unless the same target is in all, and adds a listener to
+// the target.
+func appendTarget(all []*target, t *target, from *forward.Listener) []*target {
 	i := slices.IndexFunc(all, t.same)
 	if i < 0 {
 		all, i = append(all, t), len(all)
 	}
+	all[i].onDemand = all[i].onDemand && t.onDemand
 	all[i].listeners = append(all[i].listeners, from)
 	return all
 }
 
-// dialled lists the targets of one backend. Those of a header are not known
-// before it comes.
-func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*target {
+// targetsOf returns the targets of one backend. A destination from a header is
+// unknown until the header arrives.
+func targetsOf(f *forward.Forward, b forward.Backend, names map[string]resolved) []*target {
 	switch {
 	case b.FromHeader:
 		return nil
 	case b.Endpoint.IsUnix():
-		return []*target{{name: b.Endpoint.String(), path: b.Endpoint.Path}}
+		return []*target{{name: b.Endpoint.String(), path: b.Endpoint.Path, onDemand: f.OnDemand}}
 	case b.Host == "":
 		return []*target{newTarget(f, b.Endpoint.String(), b.Endpoint.Addr)}
 	}
@@ -86,39 +92,37 @@ func dialled(f *engine.Forward, b engine.Backend, names map[string]resolved) []*
 	return all
 }
 
-func newTarget(f *engine.Forward, name string, at netip.AddrPort) *target {
+func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 	if f.Datagrams {
 		name = "udp://" + name
 	}
 	return &target{
 		name: name, at: at, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
+		onDemand:   f.OnDemand,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}
 }
 
-// ends returns the first listener of a range and the last one.
-func ends(all []engine.Listener) []*engine.Listener {
+// ends returns the first and the last listener of a range.
+func ends(all []forward.Listener) []*forward.Listener {
 	switch n := len(all); n {
 	case 0:
 		return nil
 	case 1:
-		return []*engine.Listener{&all[0]}
+		return []*forward.Listener{&all[0]}
 	default:
-		return []*engine.Listener{&all[0], &all[n-1]}
+		return []*forward.Listener{&all[0], &all[n-1]}
 	}
 }
 
-// resolved is what the look-up of a name came to.
+// resolved is the result of resolving a name.
 type resolved struct {
-	addresses []netip.Addr
+	addresses []netip.Addr // unmapped
 	err       error
 }
 
-// lookup is a function such as [Host.Lookup].
-type lookup func(context.Context, string) ([]netip.Addr, error)
-
-// resolve looks up every name that the forwards lead to, all at the same time.
-func resolve(ctx context.Context, look lookup, forwards []*engine.Forward) map[string]resolved {
+// resolve resolves the host names of all backends at the same time.
+func resolve(ctx context.Context, lookup lookupFunc, forwards []*forward.Forward) map[string]resolved {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	hosts := hostsOf(forwards)
@@ -126,7 +130,7 @@ func resolve(ctx context.Context, look lookup, forwards []*engine.Forward) map[s
 	var all sync.WaitGroup
 	for i, host := range hosts {
 		all.Go(func() {
-			addresses, err := look(ctx, host)
+			addresses, err := lookup(ctx, host)
 			if err == nil && len(addresses) == 0 {
 				err = fmt.Errorf("look up %s: no addresses", host)
 			}
@@ -144,8 +148,8 @@ func resolve(ctx context.Context, look lookup, forwards []*engine.Forward) map[s
 	return byName
 }
 
-// hostsOf lists the names that the forwards lead to, each once, in order.
-func hostsOf(forwards []*engine.Forward) []string {
+// hostsOf returns the distinct host names of the backends, in order.
+func hostsOf(forwards []*forward.Forward) []string {
 	var all []string
 	for _, f := range forwards {
 		for _, l := range ends(f.Listeners) {

@@ -10,72 +10,82 @@ import (
 	"sync/atomic"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/config"
+	"unproxy/gateway/readiness"
 	"unproxy/transparent/returnpath"
 )
 
-// Event is a change in what is known of a way back.
+// Event is a change in the state of a backend's return path.
 type Event struct {
-	// State is what it is now, and First whether nothing was known before.
 	State State
+	// First reports whether the state was unknown before.
 	First bool
-	// Backend is the server, and Forwards the listeners that lead to it.
+	// Backend is the backend, and Forwards the listeners that lead to it.
 	Backend  string
 	Forwards []string
-	// Detail says what was seen, and Action what mends it, in one line; both
-	// are "" where it works.
-	Detail, Action string
+	// Detail describes the state, and Hint is how to fix it, on one line. Both are
+	// "" if State is [Works].
+	Detail, Hint string
 }
 
-// State is what is known of the way back of a backend.
+// State is the state of a backend's return path.
 type State uint8
 
-// The states.
+// The values of [State].
 const (
-	// Untested: the backend does not answer the gateway either, so that
-	// nothing can be told.
+	// Untested: the backend does not answer the gateway either, so the test is
+	// inconclusive.
 	Untested State = iota
+	// Works: a client is answered.
 	Works
+	// Broken: a client is not answered, and the gateway is.
 	Broken
+	// Rewritten: a client is answered, but a rule of this host rewrites its address:
+	// the backend sees another one.
+	Rewritten
 )
 
-// WatchConfig is what a [Watch] needs.
+// WatchConfig configures a [Watch]. All fields must be set.
 type WatchConfig struct {
 	Host   Host
-	Config *gateway.Config
-	// Readiness is told while a way back is broken.
-	Readiness *gateway.Readiness
-	// Notice is told of each change, from one goroutine.
+	Config *config.Config
+	// Readiness has the reason [readiness.ReturnPath] set while a return
+	// path is broken or a client's address is rewritten.
+	Readiness *readiness.State
+	// Notice is called for each event, by the goroutine of [Watch.Run].
 	Notice func(Event)
-	// Apply is the command that puts the way back into force, for remedies
-	// that are too long for a line, and Printing that which prints what a
-	// backend's host needs.
-	Apply, Printing string
+	// ApplyCommand is the shell command that applies the routes. It replaces hints
+	// that do not fit a line.
+	ApplyCommand string
+	// PrintCommand is the shell command that prints the script for a backend's
+	// host.
+	PrintCommand string
 }
 
-// Watch tests the ways back while a gateway runs, off the data path, and keeps
-// the remedy for each backend at hand.
+// Watch tests the return paths while a gateway runs, off the data path, and
+// provides a hint for each backend. UDP backends are not tested.
 type Watch struct {
 	WatchConfig
-	remedies remedies
-	// known is what the last round left; what was never tested is not in it.
-	known map[string]verdict
-	// findings are its findings, for others to see.
+	hints hints
+	// known has the last conclusive result of each target, by key.
+	known map[string]testResult
+	// findings are those of the last round.
 	findings atomic.Pointer[[]Finding]
 }
 
-// NewWatch returns a watch that has not begun.
+// NewWatch returns a watch, which [Watch.Run] starts.
 func NewWatch(c WatchConfig) *Watch {
 	c.Host = c.Host.withoutPrograms()
-	return &Watch{WatchConfig: c, known: map[string]verdict{}}
+	return &Watch{WatchConfig: c, known: map[string]testResult{}}
 }
 
-// Run tests at once and then again about every interval, until ctx is done.
-// first is called after the first round. With an interval of 0 nothing is
-// tested: the remedies are made, once.
+// Run tests all return paths at once and then about every interval until ctx is
+// done. It calls first after the first round. If interval is not positive, Run
+// makes no tests: it builds the hints, calls first and returns.
 func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
 	if interval <= 0 {
-		w.remedies.learn(w.plan(ctx, w.resolve(ctx)), nil, w.Apply)
+		plan := w.plan(ctx, w.resolve(ctx))
+		w.hints.replace(plan, nil, w.Host.linkNetworks(plan), w.ApplyCommand)
 		first()
 		return
 	}
@@ -84,23 +94,39 @@ func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
 			first()
 			first = nil
 		}
-		// Gateways that were started together must not test together.
-		jitter := time.Duration(rand.Int64N(int64(interval)/5 + 1))
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(interval - interval/10 + jitter):
+		case <-time.After(jitter(interval)):
 		}
 	}
 }
 
-// Remedy returns what brings the replies of a backend back, in one line; "" for
-// one that the configuration does not name. It neither blocks nor allocates.
-func (w *Watch) Remedy(backend netip.Addr) string { return w.remedies.find(backend) }
+// jitter returns a duration that differs by up to 10 % from d, so that gateways
+// that start together do not test together.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + time.Duration(rand.Int64N(int64(d)/5+1))
+}
 
-// Findings returns what the last round left: one finding for each backend that
-// is tested, none before the first round has ended. The caller must not change
-// it. It may be called from any goroutine.
+// Hint returns how to restore the return path of a backend, on one line, or "" if
+// the configuration does not name the backend. It is safe for concurrent use and
+// neither blocks nor allocates.
+func (w *Watch) Hint(backend netip.Addr) string { return w.hints.find(backend) }
+
+// BypassHint returns how to have a backend's replies to a client return through
+// the gateway if both are in one network, so that the backend may reply to the
+// client directly. Otherwise it returns "". It is safe for concurrent use and does
+// not block.
+func (w *Watch) BypassHint(backend, client netip.Addr) string {
+	if !w.hints.sameNetwork(backend, client) {
+		return ""
+	}
+	return w.PrintCommand + " | ssh root@" + backend.String() + " sh"
+}
+
+// Findings returns the findings of the last round, one for each tested backend, or
+// nil before the first round has ended. The caller must not modify them. It is safe
+// for concurrent use.
 func (w *Watch) Findings() []Finding {
 	if all := w.findings.Load(); all != nil {
 		return slices.Clip(*all)
@@ -112,7 +138,7 @@ func (w *Watch) resolve(ctx context.Context) map[string]resolved {
 	return resolve(ctx, w.Host.Lookup, w.Config.Forwards)
 }
 
-// plan makes the plan for what the names are now.
+// plan returns the plan for the current addresses of names.
 func (w *Watch) plan(ctx context.Context, names map[string]resolved) returnpath.Plan {
 	p, err := w.Host.Plan(ctx, w.Config, func(_ context.Context, name string) ([]netip.Addr, error) {
 		return names[name].addresses, names[name].err
@@ -123,113 +149,132 @@ func (w *Watch) plan(ctx context.Context, names map[string]resolved) returnpath.
 	return p
 }
 
-// round tests every way back once.
+// round tests every return path once.
 func (w *Watch) round(ctx context.Context) {
 	names := w.resolve(ctx)
 	plan := w.plan(ctx, names)
 	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof || t.udp })
-	verdicts := make(map[*target]verdict, len(tested))
+	results := make(map[*target]testResult, len(tested))
 	var mu sync.Mutex
-	each(tested, func(t *target) {
-		v := w.verdict(ctx, plan, t)
+	forEach(tested, func(t *target) {
+		r := w.test(ctx, plan, t)
 		mu.Lock()
 		defer mu.Unlock()
-		verdicts[t] = v
+		results[t] = r
 	})
 	if ctx.Err() != nil {
-		return // what was cut short says nothing
+		return // the results are incomplete
 	}
-	w.learn(plan, tested, verdicts)
+	w.update(plan, tested, results)
 }
 
-// learn takes in the verdicts of a round. What was known stays known while the
-// backend is silent.
-func (w *Watch) learn(plan returnpath.Plan, tested []*target, verdicts map[*target]verdict) {
+// update records the results of a round. An inconclusive result does not replace a
+// conclusive one.
+func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*target]testResult) {
 	var all, broken []Finding
 	byAddress := map[netip.Addr]Finding{}
-	known := make(map[string]verdict, len(tested))
+	known := make(map[string]testResult, len(tested))
 	for _, t := range tested {
-		v := verdicts[t]
-		w.tell(t, v)
-		if before, was := w.known[t.key()]; was && v.state == Untested {
-			v = before
+		r := results[t]
+		w.notify(t, r)
+		if before, ok := w.known[t.key()]; ok && r.state == Untested {
+			r = before
 		}
-		known[t.key()] = v
-		all = append(all, v.finding)
-		if v.state == Broken {
-			broken = append(broken, v.finding)
-			byAddress[t.at.Addr()] = v.finding
+		known[t.key()] = r
+		all = append(all, r.finding)
+		if r.state == Broken || r.state == Rewritten {
+			broken = append(broken, r.finding)
+		}
+		if r.state == Broken {
+			byAddress[t.at.Addr()] = r.finding
 		}
 	}
 	w.known = known
 	w.findings.Store(&all)
-	w.remedies.learn(plan, byAddress, w.Apply)
+	w.hints.replace(plan, byAddress, w.Host.linkNetworks(plan), w.ApplyCommand)
 	w.setReadiness(broken)
 }
 
-// tell tells of a target whose state has changed. That one works from the
-// beginning is no news; that it cannot be tested then is.
-func (w *Watch) tell(t *target, v verdict) {
+// notify calls Notice if the state of a target has changed. A return path that
+// works in the first round is not an event; one that cannot be tested is.
+func (w *Watch) notify(t *target, r testResult) {
 	before, known := w.known[t.key()]
 	switch {
-	case known && (v.state == Untested || v.state == before.state):
+	case known && (r.state == Untested || r.state == before.state):
 		return
-	case !known && v.state == Works:
+	case !known && (r.state == Works || r.state == Untested && t.onDemand):
 		return
 	}
-	e := Event{State: v.state, First: !known || before.state == Untested, Backend: t.name}
+	e := Event{State: r.state, First: !known || before.state == Untested, Backend: t.name}
 	for _, l := range t.listeners {
 		e.Forwards = append(e.Forwards, l.Name)
 	}
-	if v.state != Works {
-		e.Detail, e.Action = v.finding.Detail, line(v.finding.Action, w.Apply)
+	if r.state != Works {
+		e.Detail, e.Hint = r.finding.Detail, hintLine(r.finding.Hint, w.ApplyCommand)
 	}
 	w.Notice(e)
 }
 
-// setReadiness tells of the first of the ways back that are broken.
+// setReadiness sets or clears the reason for not being ready. Its detail is the
+// first broken return path.
 func (w *Watch) setReadiness(broken []Finding) {
 	if len(broken) == 0 {
-		w.Readiness.Clear(gateway.NotReadyReturnPath)
+		w.Readiness.Clear(readiness.ReturnPath)
 		return
 	}
 	detail := broken[0].Target + ": " + broken[0].Detail
 	if n := len(broken) - 1; n > 0 {
-		detail += fmt.Sprintf("; so it is with %d more", n)
+		detail += fmt.Sprintf("; and %d more", n)
 	}
-	w.Readiness.Set(gateway.NotReadyReturnPath, detail)
+	w.Readiness.Set(readiness.ReturnPath, detail)
 }
 
-// key names a target in every round.
+// key identifies a target across rounds.
 func (t *target) key() string { return fmt.Sprintf("%s %d", t.at, t.mark) }
 
-// verdict is what a test says of a way back.
-type verdict struct {
+// testResult is the result of testing a return path.
+type testResult struct {
 	state   State
 	finding Finding
 }
 
-// verdict tests one way back. In the ordinary case that is one connection, of
-// which the backend's program sees nothing.
-func (w *Watch) verdict(ctx context.Context, plan returnpath.Plan, t *target) verdict {
-	h, client := w.Host, stranger(t.at.Addr().Is6())
-	attempt := Attempt{To: t.at, From: client, Mark: t.mark}
-	works := verdict{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
-	if _, err := h.try(ctx, attempt); err == nil {
-		return works
+// test tests one return path. If it works, the test is a single connection, which
+// the backend's program does not see.
+func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
+	h := w.Host
+	client, sent, err := h.tryClient(ctx, t)
+	switch a := answerOf(err); {
+	case a == answered:
+		return h.answeredClient(ctx, t, client, sent)
+	case a == refused && t.onDemand: // its RST has come back
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client's connection is refused, and the RST returns")}
 	}
-	t.plain = h.plainly(ctx, t)
+	t.plain = h.connectPlain(ctx, t)
 	if t.plain.answer != answered {
-		f := finding(ReturnPath, t.name, Skip, "the backend does not answer the gateway either: %v", t.plain.err)
-		return verdict{Untested, f}
+		return testResult{Untested, finding(ReturnPath, t.name, Skip,
+			"the backend does not answer the gateway either: %v", t.plain.err)}
 	}
-	// Once more: packets get lost, and the backend may have come up just now.
-	_, err := h.try(ctx, attempt)
+	// Retry: the packet may have been lost, or the server may have just started.
+	client, sent, err = h.tryClient(ctx, t)
 	switch answerOf(err) {
-	case answered, refused: // a refusal has come back as well
-		return works
+	case answered:
+		return h.answeredClient(ctx, t, client, sent)
+	case refused: // an RST has come back, too
+		return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered")}
 	case silent, unreachable:
-		return verdict{Broken, h.diagnose(ctx, plan, lost{t, client, "", w.Printing})[0]}
+		return testResult{Broken, h.diagnose(ctx, plan, unanswered{t, client, "", w.PrintCommand})[0]}
 	}
-	return verdict{Untested, finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
+	return testResult{Untested, finding(ReturnPath, t.name, Skip, "not tested: %v", err)}
+}
+
+// answeredClient returns the result of a test that was answered.
+func (h Host) answeredClient(ctx context.Context, t *target, client, sent netip.AddrPort) testResult {
+	if f, found := h.rewritten(ctx, t, client, sent); found {
+		return testResult{Rewritten, f}
+	}
+	how := ""
+	if !sent.IsValid() {
+		how = unseenSource
+	}
+	return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 }

@@ -11,44 +11,48 @@ import (
 	"testing/synctest"
 	"time"
 
-	"unproxy/gateway"
+	"unproxy/gateway/readiness"
 	"unproxy/integration_test/allocations"
 	"unproxy/transparent/returnpath"
 )
 
-// round is what a round of tests meets, and what must come of it.
+// round is a round of tests and its expected events.
 type round struct {
 	name   string
 	change func(*world)
-	events []string // state, backend, action
+	events []string // state, backend, hint
 	ready  bool
 }
 
-// watched makes a watch over a world, and tells what it is told.
-func watched(t *testing.T, w *world, flags string) (*Watch, *gateway.Readiness, *[]string) {
+// watched returns a watch of a world, its readiness and its events.
+func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[]string) {
 	t.Helper()
-	c, _ := config(t, flags)
-	ready, told := &gateway.Readiness{}, &[]string{}
+	c, _ := configFor(t, flags)
+	ready, events := &readiness.State{}, &[]string{}
 	return NewWatch(WatchConfig{
-		Host: w.host(), Config: c, Readiness: ready, Apply: "unproxy routes apply --forward …",
+		Host: w.host(), Config: c, Readiness: ready, ApplyCommand: "unproxy routes apply --forward …",
 		Notice: func(e Event) {
-			state := [...]string{Untested: "untested", Works: "works", Broken: "broken"}[e.State]
+			state := [...]string{Untested: "untested", Works: "works", Broken: "broken", Rewritten: "rewritten"}[e.State]
 			if e.First {
 				state = "first " + state
 			}
-			*told = append(*told, strings.TrimSpace(state+" "+e.Backend+" "+e.Action))
+			*events = append(*events, strings.TrimSpace(state+" "+e.Backend+" "+e.Hint))
 			if len(e.Forwards) == 0 || (e.Detail == "") != (e.State == Works) {
-				t.Errorf("half an event: %+v", e)
+				t.Errorf("incomplete event: %+v", e)
 			}
 		},
-	}), ready, told
+	}), ready, events
 }
+
+// exemptSSH exempts connections to 127.0.0.1:22 from source NAT.
+const exemptSSH = "nft 'table inet unproxy_source { chain postrouting { type nat hook postrouting priority -150; " +
+	"meta skuid 0-4294967294 fib saddr type != local ip daddr 127.0.0.1 tcp dport 22 snat ip to ip saddr; }; }'"
 
 func TestWatch(t *testing.T) {
 	const address = "127.0.0.1:22"
-	broken := func(w *world) { w.gone, w.client[address] = allGone, timedOut }
-	heals := func(w *world) {
-		w.gone = func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} }
+	broken := func(w *world) { w.missing, w.client[address] = allMissing, timedOut }
+	fix := func(w *world) {
+		w.missing = func(returnpath.Plan) returnpath.Plan { return returnpath.Plan{} }
 		delete(w.client, address)
 		delete(w.plain, address)
 	}
@@ -57,129 +61,168 @@ func TestWatch(t *testing.T) {
 		name   string
 		rounds []round
 	}{
-		{"it works, and that is no news", []round{{"at the start", nil, nil, true}, {"later", nil, nil, true}}},
-		{"it is broken from the start", []round{
+		{"works from the start: no event", []round{{"at the start", nil, nil, true}, {"later", nil, nil, true}}},
+		{"broken from the start", []round{
 			{"at the start", broken, []string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
 			{"later", nil, nil, false},
-			{"healed", heals, []string{"works " + address}, true},
+			{"fixed", fix, []string{"works " + address}, true},
 			{"later", nil, nil, true},
-			{"the table is flushed", func(w *world) {
+			{"table flushed", func(w *world) {
 				broken(w)
-				w.gone = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
+				w.missing = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
 			}, []string{"broken " + address + " " + sshRoute}, false},
 		}},
-		{"the backend comes later", []round{
+		{"the backend starts later", []round{
 			{"at the start", down, []string{"first untested " + address}, true},
 			{"later", nil, nil, true},
-			{"it comes", heals, []string{"first works " + address}, true},
-			{"it goes", down, nil, true},
-			{"it comes again", heals, nil, true},
+			{"it starts", fix, []string{"first works " + address}, true},
+			{"it stops", down, nil, true},
+			{"it starts again", fix, nil, true},
 		}},
-		{"the backend comes later, and is not set up", []round{
+		{"the backend starts later, without a return path", []round{
 			{"at the start", down, []string{"first untested " + address}, true},
-			{"it comes", func(w *world) { heals(w); broken(w) }, []string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
-			{"it goes, which says nothing", func(w *world) { down(w); w.client[address] = timedOut }, nil, false},
-			{"it is back, and healed", heals, []string{"works " + address}, true},
+			{"it starts", func(w *world) { fix(w); broken(w) },
+				[]string{"first broken " + address + " " + sshRoute + "; " + sshRule}, false},
+			{"it stops: inconclusive", func(w *world) { down(w); w.client[address] = timedOut }, nil, false},
+			{"it starts again, fixed", fix, []string{"works " + address}, true},
+		}},
+		{"a masquerade rule appears and goes", []round{
+			{"at the start", nil, nil, true},
+			{"it appears", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"later", nil, nil, false},
+			{"packets cannot be seen", func(w *world) { w.sent[address] = netip.AddrPort{} }, []string{"works " + address}, true},
+			{"it appears again", func(w *world) { w.sent[address] = ap("10.0.0.1:1") },
+				[]string{"rewritten " + address + " " + exemptSSH}, false},
+			{"the return path breaks", broken, []string{"broken " + address + " " + sshRoute + "; " + sshRule}, false},
+			{"both are fixed", func(w *world) { fix(w); delete(w.sent, address) }, []string{"works " + address}, true},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := healthy()
-			watch, ready, told := watched(t, w, ssh)
+			watch, ready, events := watched(t, w, ssh)
 			for i, r := range tt.rounds {
 				if r.change != nil {
 					r.change(w)
 				}
-				*told = nil
+				*events = nil
 				watch.round(context.Background())
-				if !slices.Equal(*told, r.events) {
-					t.Errorf("round %d, %s: told\n%q\nwant\n%q", i, r.name, *told, r.events)
+				if !slices.Equal(*events, r.events) {
+					t.Errorf("round %d, %s: events\n%q\nwant\n%q", i, r.name, *events, r.events)
 				}
 				if got := len(ready.Reasons()) == 0; got != r.ready {
-					t.Errorf("round %d, %s: ready %v, because of %v", i, r.name, got, ready.Reasons())
+					t.Errorf("round %d, %s: ready %v, reasons %v", i, r.name, got, ready.Reasons())
 				}
 			}
 		})
 	}
 }
 
-// A packet that is lost is no reason to cry.
-func TestWatchTriesTwice(t *testing.T) {
+// A backend that listens on demand is not expected to listen at the start. The RST
+// of its host shows that replies return; without one the test is inconclusive.
+func TestWatchOfBackendOnDemand(t *testing.T) {
+	for _, tt := range []struct {
+		flags  string
+		client error
+		events []string
+	}{
+		{ssh, refusal(), []string{"first untested 127.0.0.1:22"}},
+		{ssh + " --on-demand on", refusal(), nil},
+		{ssh + " --on-demand on", timedOut, nil},
+	} {
+		w := healthy()
+		w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"] = refusal(), tt.client
+		watch, ready, events := watched(t, w, tt.flags)
+		watch.round(context.Background())
+		if !slices.Equal(*events, tt.events) || len(ready.Reasons()) > 0 {
+			t.Errorf("%s, %v: events %q, reasons %v", tt.flags, tt.client, *events, ready.Reasons())
+		}
+	}
+}
+
+// A single lost packet is not a failure.
+func TestWatchRetries(t *testing.T) {
 	w := healthy()
-	watch, ready, told := watched(t, w, ssh)
+	watch, ready, events := watched(t, w, ssh)
 	n := 0
-	w.transmission = func(a Attempt) error {
+	w.onConnect = func(a Attempt) error {
 		if n++; n == 1 {
 			return timedOut
 		}
 		return nil
 	}
 	watch.round(context.Background())
-	if len(*told) > 0 || len(ready.Reasons()) > 0 || n != 3 {
-		t.Errorf("told %q, not ready for %v, %d attempts", *told, ready.Reasons(), n)
+	if len(*events) > 0 || len(ready.Reasons()) > 0 || n != 3 {
+		t.Errorf("events %q, reasons %v, %d attempts", *events, ready.Reasons(), n)
 	}
 }
 
-// In the ordinary case there is one connection a round to each address, and
-// none to what is not transparent.
-func TestWatchIsLight(t *testing.T) {
+// A round makes one connection to each address of a transparent forward that works,
+// and none to others.
+func TestWatchConnectsOnce(t *testing.T) {
 	w := healthy()
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 --forward :3000-3999=127.0.0.2:4000-4999?transparent=on --forward :25=header?transparent=on&allow-destination=10.9.0.0/16")
+	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 "+
+		"--forward :3000-3999=127.0.0.2:4000-4999?transparent=on "+
+		"--forward :25=header?transparent=on&allow-destination=10.9.0.0/16")
 	watch.round(context.Background())
 	var got []string
 	for _, a := range w.attempts {
 		if !a.From.IsValid() {
-			t.Errorf("a plain attempt: %+v", a)
+			t.Errorf("attempt from the gateway's address: %+v", a)
 		}
 		got = append(got, a.To.String())
 	}
 	slices.Sort(got)
 	if want := []string{"127.0.0.2:4000", "127.0.0.2:4999"}; !slices.Equal(got, want) {
-		t.Errorf("tried %q, want %q", got, want)
+		t.Errorf("attempts to %q, want %q", got, want)
 	}
-	if w.looked > 0 {
-		t.Error("what is in force was looked at, and nothing was wrong")
+	if w.missingCalls > 0 {
+		t.Error("the rules in force were read although the test succeeded")
 	}
 }
 
-// One that is broken makes the gateway unready, however many work.
+// One broken return path makes the gateway not ready.
 func TestWatchReadiness(t *testing.T) {
 	w := healthy()
-	w.gone = allGone
+	w.missing = allMissing
 	for _, a := range []string{"127.0.0.2:25", "127.0.0.3:25", "[::1]:25"} {
 		w.client[a] = timedOut
 	}
-	watch, ready, told := watched(t, w, "--forward :2525=127.0.0.2:25,127.0.0.3:25,127.0.0.4:25 --forward :2626=[::1]:25 --transparent on")
+	watch, ready, events := watched(t, w, "--forward :2525=127.0.0.2:25,127.0.0.3:25,127.0.0.4:25 --forward :2626=[::1]:25 --transparent on")
 	watch.round(context.Background())
-	if len(*told) != 3 {
-		t.Errorf("told %q", *told)
+	if len(*events) != 3 {
+		t.Errorf("events %q", *events)
 	}
 	got := ready.Reasons()
-	if len(got) != 1 || got[0].Reason != gateway.NotReadyReturnPath || !strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client of 192.0.2.0/24 is not answered") || !strings.HasSuffix(got[0].Detail, "with 2 more") {
-		t.Errorf("not ready because of %+v", got)
+	if len(got) != 1 || got[0].Word != readiness.ReturnPath ||
+		!strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client in 192.0.2.0/24 is not answered") ||
+		!strings.HasSuffix(got[0].Detail, "and 2 more") {
+		t.Errorf("reasons %+v", got)
 	}
 }
 
-// A round that is cut short leaves everything as it was.
-func TestWatchCutShort(t *testing.T) {
+// An interrupted round changes nothing.
+func TestWatchInterrupted(t *testing.T) {
 	w := healthy()
-	w.client["127.0.0.1:22"], w.gone = timedOut, allGone
-	watch, ready, told := watched(t, w, ssh)
+	w.client["127.0.0.1:22"], w.missing = timedOut, allMissing
+	watch, ready, events := watched(t, w, ssh)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	watch.round(ctx)
-	if len(*told) > 0 || len(ready.Reasons()) > 0 {
-		t.Errorf("told %q, not ready for %v", *told, ready.Reasons())
+	if len(*events) > 0 || len(ready.Reasons()) > 0 {
+		t.Errorf("events %q, reasons %v", *events, ready.Reasons())
 	}
 }
 
-// The first round is at once, the others about an interval apart; and it ends.
+// The first round starts at once, the others about an interval apart, until the
+// context ends.
 func TestWatchRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := healthy()
 		watch, _, _ := watched(t, w, ssh)
 		start := time.Now()
 		var at []time.Duration
-		w.transmission = func(Attempt) error { at = append(at, time.Since(start)); return nil }
+		w.onConnect = func(Attempt) error { at = append(at, time.Since(start)); return nil }
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
 		firsts := 0
@@ -191,17 +234,17 @@ func TestWatchRun(t *testing.T) {
 		for i := 1; i < len(at); i++ {
 			d := at[i] - at[i-1]
 			if d < 27*time.Second || d > 33*time.Second {
-				t.Errorf("%v between two rounds", d)
+				t.Errorf("%v between rounds", d)
 			}
 			same = same && d == at[1]-at[0]
 		}
 		if same {
-			t.Error("all rounds are equally far apart: gateways that start together test together")
+			t.Error("no jitter between rounds")
 		}
 	})
 }
 
-// With the tests off there are remedies all the same.
+// Hints are available without tests.
 func TestWatchOff(t *testing.T) {
 	w := healthy()
 	watch, ready, _ := watched(t, w, ssh)
@@ -209,69 +252,73 @@ func TestWatchOff(t *testing.T) {
 	first := false
 	watch.Run(context.Background(), 0, func() { first = true })
 	if !first || len(w.attempts) > 0 || len(ready.Reasons()) > 0 {
-		t.Errorf("first %v, %d attempts, not ready because of %v", first, len(w.attempts), ready.Reasons())
+		t.Errorf("first %v, %d attempts, reasons %v", first, len(w.attempts), ready.Reasons())
 	}
-	if got, want := watch.Remedy(netip.MustParseAddr("127.0.0.1")), sshRoute+"; "+sshRule; got != want {
-		t.Errorf("the remedy is %q, want %q", got, want)
+	if got, want := watch.Hint(netip.MustParseAddr("127.0.0.1")), sshRoute+"; "+sshRule; got != want {
+		t.Errorf("hint %q, want %q", got, want)
 	}
 }
 
-func TestRemedy(t *testing.T) {
+func TestWatchHint(t *testing.T) {
 	w := healthy()
-	w.reach["10.9.0.2"], w.reach["10.8.0.0"] = link, returnpath.Reach{Place: returnpath.Link, Device: "br0", Forwards: true}
+	w.reach["10.9.0.2"], w.reach["10.8.0.0"] = link,
+		returnpath.Reach{Place: returnpath.Link, Device: "br0", Forwards: true}
 	w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("10.9.0.2")}
 	w.client["127.0.0.1:22"] = timedOut
-	w.gone = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 --forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
-	if got := watch.Remedy(netip.MustParseAddr("127.0.0.1")); got != "" {
+	w.missing = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
+	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 "+
+		"--forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
+	label := fmt.Sprintf("protocol %d", watch.Config.Targets().Owner()) // the backend has a name
+	if got := watch.Hint(netip.MustParseAddr("127.0.0.1")); got != "" {
 		t.Errorf("before the first round: %q", got)
 	}
 	watch.round(context.Background())
 	for _, tt := range []struct{ backend, want string }{
-		{"127.0.0.1", sshRoute},                    // what was found
-		{"10.9.0.2", sshRoute + "; " + remoteRule}, // all of the plan: it works, or did
-		{"10.8.7.6", watch.Apply},                  // takes a table of the packet filter
+		{"127.0.0.1", sshRoute}, // of the finding
+		{"10.9.0.2", sshRoute + "; " + strings.ReplaceAll(remoteRule, "protocol 100", label)}, // all of the plan
+		{"10.8.7.6", watch.ApplyCommand}, // needs the packet filter
 		{"192.0.2.1", ""},
 		{"::1", ""},
 	} {
 		a := netip.MustParseAddr(tt.backend)
-		if got := watch.Remedy(a); got != tt.want {
-			t.Errorf("the remedy of %s is %q, want %q", tt.backend, got, tt.want)
+		if got := watch.Hint(a); got != tt.want {
+			t.Errorf("Hint(%s) = %q, want %q", tt.backend, got, tt.want)
 		}
-		if n := allocations.PerRun(100, func() { watch.Remedy(a) }); n != 0 {
-			t.Errorf("to ask for the remedy of %s allocates %v times", tt.backend, n)
+		if n := allocations.PerRun(100, func() { watch.Hint(a) }); n != 0 {
+			t.Errorf("Hint(%s) allocates %v times", tt.backend, n)
 		}
 	}
 }
 
-func TestLine(t *testing.T) {
-	for _, tt := range []struct{ action, want string }{
+func TestHintLine(t *testing.T) {
+	for _, tt := range []struct{ hint, want string }{
 		{"ip a|ip b", "ip a; ip b"},
 		{"ip a|# as root", "ip a"},
 		{"# let it be|#   ip c", "let it be; ip c"},
 		{"ip a|nft -f - <<'EOF'\ntable\nEOF", "apply"},
 		{"", ""},
 	} {
-		var action []string
-		if tt.action != "" {
-			action = strings.Split(tt.action, "|")
+		var hint []string
+		if tt.hint != "" {
+			hint = strings.Split(tt.hint, "|")
 		}
-		if got := line(action, "apply"); got != tt.want {
-			t.Errorf("%q in a line is %q, want %q", action, got, tt.want)
+		if got := hintLine(hint, "apply"); got != tt.want {
+			t.Errorf("hintLine(%q) = %q, want %q", hint, got, tt.want)
 		}
 	}
 }
 
-// A daemon starts no programs: of the packet filter it knows nothing then.
+// Without programs the packet filter is unreadable.
 func TestWithoutPrograms(t *testing.T) {
 	w := healthy()
-	w.gone = allGone
+	w.missing = allMissing
 	h := w.host().withoutPrograms()
-	missing, err := h.Missing(context.Background(), returnpath.Plan{Rules: []returnpath.Rule{{}}, Filter: &returnpath.Filter{}})
+	missing, err := h.Missing(context.Background(),
+		returnpath.Plan{Rules: []returnpath.Rule{{}}, Filter: &returnpath.Filter{}})
 	if fmt.Sprint(err) != fs.ErrPermission.Error() || missing.Filter != nil || len(missing.Rules) != 1 {
 		t.Errorf("%+v, %v", missing, err)
 	}
 	if _, err := h.Missing(context.Background(), returnpath.Plan{}); err != nil {
-		t.Errorf("without a packet filter: %v", err)
+		t.Errorf("plan without a filter: %v", err)
 	}
 }

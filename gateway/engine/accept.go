@@ -1,40 +1,44 @@
 package engine
 
 import (
+	"math"
+	"net/netip"
+	"os"
 	"time"
+
+	"unproxy/gateway/forward"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// acceptBatch is how many connections are accepted for one event; a
-	// listener is level-triggered, so that the rest raises another.
-	acceptBatch = 64
-	// acceptPause is how long accepting rests when the system is out of
-	// descriptors or memory. Sessions go on meanwhile, and newcomers wait in
-	// the kernel's queue.
+	// maxAccepts is the number of connections accepted per event. Listeners are level-triggered, so
+	// the remaining ones raise another event.
+	maxAccepts = 64
+	// acceptPause is how long accepting pauses when the system is out of descriptors or memory.
+	// Existing sessions continue, and new connections wait in the kernel's queue.
 	acceptPause = 100 * time.Millisecond
-	// noticeEvery is how often at most an operator is told of it.
-	noticeEvery = int64(5 * time.Second)
+	// noticeInterval is the shortest time between two reports of a pause.
+	noticeInterval = int64(5 * time.Second)
 )
 
-// listener is a listening socket and the loop that accepts from it.
+// listener is a listening socket. One loop accepts from it.
 type listener struct {
-	*Listener
-	forward  *forward
+	*forward.Listener
+	forward  *forwardState
 	route    *Route
 	loop     *loop
-	index    int // among the loop's listeners
+	index    int // in loop.listeners
 	fd       int // -1 once closed
-	bound    Endpoint
-	held     bool // somebody else has the socket open, too
-	watching bool
+	bound    forward.Endpoint
+	held     bool // another process has the socket open, too
+	watching bool // registered with epoll
 }
 
-// accept takes what waits in a listener's queue.
+// accept accepts connections from a listener's queue.
 func (l *loop) accept(ln *listener) {
-	for range acceptBatch {
-		if ln.fd < 0 || !l.engine.room(ln) {
+	for range maxAccepts {
+		if ln.fd < 0 || !l.engine.hasCapacity(ln) || !l.mayAccept(ln) {
 			return
 		}
 		fd, peer, errno := l.kernel.Accept(ln.fd)
@@ -42,75 +46,79 @@ func (l *loop) accept(ln *listener) {
 			l.acceptFailed(ln, errno)
 			return
 		}
-		l.handOver(arrival{ln, fd, peer})
+		l.assign(acceptedConn{ln, fd, peer})
 	}
 }
 
-// handOver gives a connection to the loop with the fewest sessions, to this
-// one if it has hardly more: a hand-over costs two context switches, and
-// long sessions end up even all the same.
-func (l *loop) handOver(a arrival) {
+// assign passes a connection to the loop with the fewest sessions among those that have room for one
+// that waits for its header. It keeps the connection if it has at most 1/16 more than that: passing
+// it costs two context switches, and with long sessions the loops even out anyway.
+func (l *loop) assign(a acceptedConn) {
 	to, least := l, l.active.Load()
 	least -= least >> 4
+	if !l.waiting.hasRoom() {
+		least = math.MaxInt64
+	}
 	for _, other := range l.engine.loops {
-		if n := other.active.Load(); n < least {
+		if n := other.active.Load(); n < least && other.waiting.hasRoom() {
 			to, least = other, n
 		}
 	}
+	to.waiting.count.Add(1)
 	l.tallies[a.listener.forward.index].Accepted++
-	l.engine.entered(a.listener.forward)
+	l.engine.connectionOpened(a.listener.forward)
 	to.active.Add(1)
 	if to == l {
-		l.open(a).accepted(l)
+		l.newSession(a).checkTrust(l)
 		return
 	}
-	to.adopt(a)
+	to.post(a)
 }
 
-// acceptFailed deals with accept4(2)'s errors.
+// acceptFailed handles an error of accept4(2).
 func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN:
-		l.acceptRecovered(ln)
+		l.reportAcceptResumed(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		l.pauseAccept(ln, systemError("accept4", errno))
+		l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
 	case unix.EINVAL, unix.EBADF:
-		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: systemError("accept4", errno)})
+		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
 		l.closeListener(ln)
 	}
-	// Everything else is one connection's own fault, ECONNABORTED or an error
-	// that was pending on the new socket (accept(2)), or EINTR. The listener
-	// is level-triggered: the rest of the queue raises another event.
+	// Any other error concerns one connection only: ECONNABORTED, EINTR, or an error that was pending on the
+	// new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises another event.
 }
 
-// pauseAccept stops accepting for a moment on all of the loop's listeners,
-// because a call failed for lack of descriptors or memory. A loop without
-// listeners has nothing to pause, nor to tell: it would never see the end.
+// pauseAccept pauses accepting on all listeners of the loop, because a call failed for lack of
+// descriptors or memory. A loop without open listeners does nothing and reports nothing: it would
+// not notice the end of the shortage.
 func (l *loop) pauseAccept(ln *listener, err error) {
 	open := false
 	for _, other := range l.listeners {
 		open = open || other.fd >= 0
-		l.ignore(other)
+		l.unwatchListener(other)
 	}
 	if !open {
 		return
 	}
 	l.paused = true
-	l.wheel.arm(&l.pause, l.now+int64(acceptPause))
-	if l.shortage || l.told != 0 && l.now-l.told < noticeEvery {
+	l.wheel.arm(&l.pauseTimer, l.now+int64(acceptPause))
+	if l.shortage || l.lastNotice != 0 && l.now-l.lastNotice < noticeInterval {
 		return
 	}
-	l.shortage, l.told = true, l.now
+	l.shortage, l.lastNotice = true, l.now
 	l.engine.notice(Notice{
 		Event: "accept_paused", Forward: ln.Name, Err: err,
-		Detail: "new connections wait in the kernel's queue; established ones go on",
+		Detail: "new connections wait in the kernel's queue; existing connections continue",
 	})
 }
 
-// retryAccept looks whether accepting works again, on an empty queue too.
+// retryAccept ends a pause. It tries all listeners, because an empty queue raises no event that
+// would end the shortage.
 func (l *loop) retryAccept() {
 	l.paused = false
-	l.heedAll()
+	l.watchListeners()
 	for _, ln := range l.listeners {
 		if !l.paused && ln.watching {
 			l.accept(ln)
@@ -118,39 +126,40 @@ func (l *loop) retryAccept() {
 	}
 }
 
-// acceptRecovered tells of the end of a shortage once a queue was emptied.
-func (l *loop) acceptRecovered(ln *listener) {
+// reportAcceptResumed reports the end of a shortage. It is called when a queue has been emptied.
+func (l *loop) reportAcceptResumed(ln *listener) {
 	if l.shortage {
 		l.shortage = false
 		l.engine.notice(Notice{Event: "accept_resumed", Forward: ln.Name})
 	}
 }
 
-// heedAll watches the loop's listeners again, unless accepting rests.
-func (l *loop) heedAll() {
+// watchListeners watches the loop's listeners again, unless accepting is paused.
+func (l *loop) watchListeners() {
 	if l.paused {
 		return
 	}
 	for _, ln := range l.listeners {
-		l.heed(ln)
+		l.watchListener(ln)
 	}
 }
 
-// heed watches a listener, and ignore stops that, so that what waits in its
-// queue does not raise events in vain.
-func (l *loop) heed(ln *listener) {
+// watchListener registers a listener with epoll.
+func (l *loop) watchListener(ln *listener) {
 	if ln.fd < 0 || ln.watching {
 		return
 	}
-	errno := l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(ln.index)<<2|tagListener)
+	errno := l.kernel.Watch(l.poller, ln.fd, unix.EPOLLIN, uint64(newTag(tagListener, uint64(ln.index))))
 	if errno != 0 {
-		l.pauseAccept(ln, systemError("epoll_ctl", errno)) // to try again
+		l.pauseAccept(ln, os.NewSyscallError("epoll_ctl", errno)) // to try again
 		return
 	}
 	ln.watching = true
 }
 
-func (l *loop) ignore(ln *listener) {
+// unwatchListener removes a listener from epoll, so that waiting connections raise no events while
+// the loop does not accept.
+func (l *loop) unwatchListener(ln *listener) {
 	if ln.fd < 0 || !ln.watching {
 		return
 	}
@@ -158,10 +167,9 @@ func (l *loop) ignore(ln *listener) {
 	l.kernel.Unwatch(l.poller, ln.fd)
 }
 
-// ofOneConnection says that an error of accept4(2) is the fault of one
-// connection, which is taken off the queue with it, or an interruption
-// (accept(2), "Error handling").
-func ofOneConnection(errno unix.Errno) bool {
+// isConnectionError reports whether an error of accept4(2) concerns only the connection that it
+// removed from the queue, or is an interruption (accept(2), "Error handling").
+func isConnectionError(errno unix.Errno) bool {
 	switch errno {
 	case unix.ECONNABORTED, unix.EINTR, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
 		unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET:
@@ -170,17 +178,31 @@ func ofOneConnection(errno unix.Errno) bool {
 	return false
 }
 
-// closeListener closes a listener. It is taken out of epoll by hand: where
-// somebody else has the socket open, closing it would not (epoll(7), "Will
-// closing a file descriptor cause it to be removed").
+// closeListener closes a listener. It removes it from epoll explicitly, because closing a
+// descriptor does not do that while another process has the socket open (epoll(7), "Will closing a
+// file descriptor cause it to be removed").
 func (l *loop) closeListener(ln *listener) {
 	if ln.fd < 0 {
 		return
 	}
-	l.ignore(ln)
+	l.unwatchListener(ln)
 	l.kernel.Close(ln.fd)
 	ln.fd = -1
 	if !ln.held {
 		removeSocket(ln.bound)
 	}
+}
+
+// sentTo returns the address that the peer connected to. It is the destination of a connection
+// whose header names none, on a TProxy listener only: the address of any other listener says
+// nothing about where the client wanted to go.
+func (s *session) sentTo(l *loop) netip.AddrPort {
+	if !s.listener.forward.TProxy {
+		return netip.AddrPort{}
+	}
+	to, errno := l.kernel.LocalAddr(int(s.sides[peer].fd))
+	if errno != 0 {
+		return netip.AddrPort{}
+	}
+	return to
 }

@@ -9,11 +9,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
-// events is what the operator was told.
-func (r *rig) told() []string {
+// noticeEvents returns the events of the notices so far.
+func (r *rig) noticeEvents() []string {
 	var all []string
 	for _, n := range r.notices {
 		all = append(all, n.Event)
@@ -21,124 +22,128 @@ func (r *rig) told() []string {
 	return all
 }
 
-// Out of descriptors, accepting rests for a moment and is tried again; the
-// operator is told once, sessions go on, and nobody who waits is lost.
-func TestOutOfDescriptors(t *testing.T) {
+// Without descriptors, accepting pauses and is retried. The operator is notified once, existing
+// sessions continue, and no waiting connection is lost.
+func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
-		r := one(t, plain(serverA))
+		r := newForwardRig(t, plainForward(serverA))
 		first := r.open(header)
 		for range 75 {
-			r.accepts = append(r.accepts, errno)
+			r.acceptErrors = append(r.acceptErrors, errno)
 		}
 		r.open(header)
 		for i := range 70 {
 			first.deliver([]byte("x"))
 			r.settle()
-			if len(r.dials[0].far.got) != i+1 {
-				t.Fatal("the established session stands still")
+			if len(r.dials[0].far.received) != i+1 {
+				t.Fatal("the established session makes no progress")
 			}
-			if wait := r.slept; wait <= 0 || time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
+			if wait := r.lastTimeout; wait <= 0 ||
+				time.Duration(wait)*time.Millisecond > acceptPause+10*time.Millisecond {
 				t.Fatalf("the loop sleeps %d ms before it tries again", wait)
 			}
-			left := len(r.accepts)
-			r.pass(acceptPause + 10*time.Millisecond)
-			if len(r.accepts) < left-2 {
-				t.Fatalf("%d attempts for one pause", left-len(r.accepts))
+			left := len(r.acceptErrors)
+			r.advance(acceptPause + 10*time.Millisecond)
+			if len(r.acceptErrors) < left-2 {
+				t.Fatalf("%d attempts for one pause", left-len(r.acceptErrors))
 			}
 		}
-		if got := r.told(); !slices.Equal(got, []string{"accept_paused"}) {
-			t.Errorf("%v: told %v", errno, got)
+		if got := r.noticeEvents(); !slices.Equal(got, []string{"accept_paused"}) {
+			t.Errorf("%v: notices %v", errno, got)
 		}
 		for range 10 {
-			r.pass(acceptPause + 10*time.Millisecond)
+			r.advance(acceptPause + 10*time.Millisecond)
 		}
-		if got := r.told(); !slices.Equal(got, []string{"accept_paused", "accept_resumed"}) {
-			t.Errorf("%v: told %v", errno, got)
+		if got := r.noticeEvents(); !slices.Equal(got, []string{"accept_paused", "accept_resumed"}) {
+			t.Errorf("%v: notices %v", errno, got)
 		}
 		if len(r.dials) != 2 {
 			t.Errorf("%v: the connection that waited was not accepted", errno)
 		}
-		answeredWith(r, first, 0)
-		r.ends(1, record.OK, record.Relay, record.Client)
+		finishBothOf(r, first, 0)
+		r.expectEnd(1, record.OK, record.Relay, record.Client)
 	}
 }
 
-// A loop that accepts nothing tells of no pause when a dial lacks a descriptor:
-// it would never see accepting work again, and never tell of the end. The loop
-// that accepts tells of both.
-func TestShortageOfALoopWithoutListeners(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+// A loop without listeners reports no pause when a dial lacks a descriptor: it would never report
+// the end. The loop that accepts reports both.
+func TestShortageOnLoopWithoutListeners(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	r.open(header)
 	r.limit = r.used + 1
 	r.open(header)
-	r.pass(time.Second)
+	r.advance(time.Second)
 	if n := r.engine.Counters().PerLoop[1]; n != 1 || len(r.dials) != 1 {
-		t.Fatalf("the other loop has %d connections, %d were dialled; want one that waits", n, len(r.dials))
+		t.Fatalf("the other loop has %d connections, %d backends were dialled; want 1 and 1", n, len(r.dials))
 	}
 	r.limit = 0
-	r.pass(time.Second)
-	if len(r.dials) != 2 || !slices.Equal(r.told(), []string{"accept_paused", "accept_resumed"}) {
-		t.Errorf("%d were dialled, told %v", len(r.dials), r.told())
+	r.advance(time.Second)
+	if len(r.dials) != 2 || !slices.Equal(r.noticeEvents(), []string{"accept_paused", "accept_resumed"}) {
+		t.Errorf("%d backends were dialled, notices %v", len(r.dials), r.noticeEvents())
 	}
 }
 
-// A shortage that comes and goes is told of every five seconds at most.
-func TestShortagesAreNotToldTooOften(t *testing.T) {
-	r := one(t, plain(serverA))
+// A shortage that comes and goes is reported every five seconds at most.
+func TestShortageReportsAreLimited(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
 	for range 20 {
-		r.accepts = []unix.Errno{unix.EMFILE}
+		r.acceptErrors = []unix.Errno{unix.EMFILE}
 		r.open("")
-		r.pass(time.Second)
+		r.advance(time.Second)
 	}
 	want := []string{}
 	for range 4 {
 		want = append(want, "accept_paused", "accept_resumed")
 	}
-	if got := r.told(); !slices.Equal(got, want) {
-		t.Errorf("told %v", got)
+	if got := r.noticeEvents(); !slices.Equal(got, want) {
+		t.Errorf("notices %v, want %v", got, want)
 	}
 }
 
-// Errors that are one connection's own fault do not keep others waiting
-// (accept(2): pending network errors).
+// An error of one connection does not delay the others (accept(2): pending network errors).
 func TestAcceptErrorsOfOneConnection(t *testing.T) {
-	r := one(t, plain(serverA))
-	r.accepts = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH, unix.EPERM}
+	r := newForwardRig(t, plainForward(serverA))
+	r.acceptErrors = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.ENETDOWN, unix.EPROTO, unix.EHOSTUNREACH,
+		unix.EPERM}
 	r.open(header)
 	if len(r.dials) != 1 || len(r.notices) != 0 {
-		t.Errorf("%d dials, notices %v", len(r.dials), r.told())
+		t.Errorf("%d dials, notices %v", len(r.dials), r.noticeEvents())
 	}
 }
 
-func TestListenerThatBroke(t *testing.T) {
-	r := one(t, plain(serverA))
+func TestListenerFails(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
 	first := r.open(header)
-	r.accepts = []unix.Errno{unix.EINVAL}
-	r.arrive(r.front(0), lb)
+	r.acceptErrors = []unix.Errno{unix.EINVAL}
+	r.arrive(r.listenerSocket(0), lb)
 	r.settle()
-	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" || r.leaked(listening) != 0 {
+	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" ||
+		r.leaked(listening) != 0 {
 		t.Errorf("notices %+v, %d listeners", r.notices, r.leaked(listening))
 	}
-	answered(r, first)
-	r.ends(1, record.OK, record.Relay, record.Client)
+	finishBoth(r, first)
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
-// more adds a second listener, "side", to f.
-func more(f *Forward) *Forward {
-	f.Listeners = append(f.Listeners, Listener{Name: "side", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
+// withSecondListener adds a second listener, "side", to f.
+func withSecondListener(f *forward.Forward) *forward.Forward {
+	f.Listeners = append(f.Listeners, forward.Listener{Name: "side",
+		Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: f.Listeners[0].Backends})
 	return f
 }
 
-// At the limit the listeners are left alone, on all loops; each end lets the
-// next one in, and nobody is lost.
+// At the limit, the listeners on all loops stop accepting. Each connection that ends admits the
+// next, and none is lost.
 func TestMaxConnections(t *testing.T) {
 	rows := []struct {
 		name string
 		c    Config
 	}{
-		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*Forward{plain(serverA)}}},
-		{"of the engine, two listeners on two loops", Config{MaxConnections: 2, Loops: 2, Forwards: []*Forward{more(plain(serverA))}}},
-		{"of a forward", Config{Forwards: []*Forward{plain(serverA)}}},
+		{"of the engine, one loop", Config{MaxConnections: 2, Forwards: []*forward.Forward{plainForward(serverA)}}},
+		{"of the engine, two listeners on two loops",
+			Config{MaxConnections: 2, Loops: 2,
+				Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}}},
+		{"of a forward", Config{Forwards: []*forward.Forward{plainForward(serverA)}}},
 	}
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -151,42 +156,42 @@ func TestMaxConnections(t *testing.T) {
 				all = append(all, r.openFrom(n%len(r.engine.listeners), lb, header))
 			}
 			for ended := range all {
-				// Listeners of several loops may overstep by one each.
+				// Listeners on different loops may exceed the limit by one each.
 				active, slack := r.engine.Counters().Active, len(r.engine.loops)-1
 				if want := min(2, 10-ended); active < want || active > want+slack {
 					t.Fatalf("%d connections are active after %d ended", active, ended)
 				}
-				if r.slept == 0 {
+				if r.lastTimeout == 0 {
 					t.Fatal("the loop spins")
 				}
-				r.endOne()
+				r.resetOneBackend()
 			}
 			if len(r.records) != 10 {
 				t.Errorf("%d of 10 connections ended", len(r.records))
 			}
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// endOne ends some connection that is there.
-func (r *rig) endOne() {
+// resetOneBackend ends one connection by a RST from its backend.
+func (r *rig) resetOneBackend() {
 	for _, d := range r.dials {
 		if !d.far.isOpen {
 			continue
 		}
-		d.far.abort()
+		d.far.reset()
 		r.settle()
 		return
 	}
 }
 
-// Another forward is not concerned by one's limit.
-func TestLimitOfOneForward(t *testing.T) {
-	narrow, other := plain(serverA), plain(serverB)
+// The limit of one forward does not affect another.
+func TestLimitIsPerForward(t *testing.T) {
+	narrow, other := plainForward(serverA), plainForward(serverB)
 	narrow.MaxConnections = 1
 	other.Listeners[0].Name = "other"
-	r := newRig(t, newScript(t, 0), Config{Forwards: []*Forward{narrow, other}})
+	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{narrow, other}})
 	r.openFrom(0, lb, header)
 	waiting := r.openFrom(0, lb, header)
 	for range 3 {
@@ -195,68 +200,69 @@ func TestLimitOfOneForward(t *testing.T) {
 	if r.engine.Counters().Active != 4 || waiting.read != 0 {
 		t.Errorf("%d active", r.engine.Counters().Active)
 	}
-	// The end of another forward's makes nobody accept.
-	r.dials[1].far.abort()
+	// A connection that ends on the other forward admits none on this one.
+	r.dials[1].far.reset()
 	r.settle()
-	if waiting.read != 0 || r.slept == 0 {
-		t.Errorf("the limit was overstepped, or the loop spins")
+	if waiting.read != 0 || r.lastTimeout == 0 {
+		t.Errorf("the limit was exceeded, or the loop spins")
 	}
-	r.dials[0].far.abort()
+	r.dials[0].far.reset()
 	r.settle()
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
 }
 
-// A loop that rests for a shortage goes on resting when a place becomes free
-// that another loop's listener waited for.
+// A loop that paused for a shortage stays paused when a connection ends that another loop's
+// listener waited for.
 func TestLimitAndShortage(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{MaxConnections: 1, Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	r.openFrom(0, lb, header)
 	waiting := r.openFrom(0, lb, header)
 	r.openFrom(1, lb, header)
-	r.accepts = []unix.Errno{unix.EMFILE}
-	r.endOne()
+	r.acceptErrors = []unix.Errno{unix.EMFILE}
+	r.resetOneBackend()
 	if !r.loop().paused {
-		t.Fatal("the first loop does not rest")
+		t.Fatal("the first loop has not paused")
 	}
-	r.endOne()
+	r.resetOneBackend()
 	if waiting.read != 0 {
-		t.Fatal("accepted in the pause")
+		t.Fatal("accepted during the pause")
 	}
-	r.pass(time.Second)
+	r.advance(time.Second)
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
-	r.endOne()
-	r.clean()
+	r.resetOneBackend()
+	r.expectClean()
 }
 
-// A listener that cannot be watched again, for lack of memory, is tried again.
-func TestNoMemoryToWatchAListener(t *testing.T) {
-	f := plain(serverA)
+// A listener that cannot be registered again for lack of memory is retried.
+func TestListenerWatchFails(t *testing.T) {
+	f := plainForward(serverA)
 	f.MaxConnections = 1
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	r.open(header)
 	waiting := r.open(header)
 	r.watchErrors = []unix.Errno{unix.ENOSPC, unix.ENOMEM}
-	r.endOne()
+	r.resetOneBackend()
 	for range 3 {
-		r.pass(acceptPause + 10*time.Millisecond)
+		r.advance(acceptPause + 10*time.Millisecond)
 	}
 	if waiting.unread() != 0 {
-		t.Error("the one that waited was forgotten")
+		t.Error("the waiting connection was not accepted")
 	}
 	if len(r.notices) != 1 || r.notices[0].Event != "accept_paused" || !errors.Is(r.notices[0].Err, unix.ENOSPC) {
-		t.Errorf("told %+v", r.notices)
+		t.Errorf("notices %+v", r.notices)
 	}
-	r.endOne()
-	r.clean()
+	r.resetOneBackend()
+	r.expectClean()
 }
 
-// Connections go to the loop with the fewest, wherever they were accepted.
-func TestHandOver(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*Forward{plain(serverA)}})
+// Connections go to the loop with the fewest sessions, whichever loop accepts them.
+func TestConnectionsSpreadOverLoops(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 4, Forwards: []*forward.Forward{plainForward(serverA)}})
 	for range 64 {
 		r.open(header)
 	}
@@ -277,5 +283,5 @@ func TestHandOver(t *testing.T) {
 	if len(ids) != 64 {
 		t.Errorf("%d ids for 64 connections", len(ids))
 	}
-	r.clean()
+	r.expectClean()
 }

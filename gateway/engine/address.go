@@ -2,11 +2,10 @@ package engine
 
 import "net/netip"
 
-// address is a netip.AddrPort without a zone in 20 bytes instead of 32: sessions
-// keep four. Its zero value is the invalid one, and two are equal if what they
-// stand for is.
+// address is a netip.AddrPort without a zone, in 20 bytes instead of 32: a session holds four. The
+// zero value is invalid. Addresses are comparable with ==.
 type address struct {
-	bytes [16]byte // of an IPv4 address 4-in-6
+	bytes [16]byte // IPv4 as 4-in-6
 	port  uint16
 	kind  addressKind
 }
@@ -19,6 +18,7 @@ const (
 	ipv6
 )
 
+// pack converts a to an address and drops its zone.
 func pack(a netip.AddrPort) address {
 	switch {
 	case !a.IsValid():

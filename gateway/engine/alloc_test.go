@@ -6,197 +6,197 @@ import (
 	"time"
 	"unsafe"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/allocations"
 )
 
-// An idle connection costs its session and little else.
-func TestSizeOfASession(t *testing.T) {
+func TestSessionSize(t *testing.T) {
 	size := unsafe.Sizeof(session{})
 	t.Logf("a session is %d bytes, of which a side is %d", size, unsafe.Sizeof(side{}))
 	if size > 384 {
 		t.Errorf("a session is %d bytes, want at most 384", size)
 	}
-	const page, small = 8 << 10, 32 << 10 // of the Go runtime
+	const page, small = 8 << 10, 32 << 10 // sizes of the Go runtime
 	if block := size * blockSize; block <= small || block%page != 0 {
 		t.Errorf("a block of sessions is %d bytes, want whole pages and more than %d", block, small)
 	}
 }
 
-// steady is a rig whose kernel does not allocate either, once it is warm.
-func steady(t testing.TB, f *Forward) *rig { return steadyLoops(t, 1, f) }
+// newSteadyRig is a rig whose kernel does not allocate either, once it is warmed up.
+func newSteadyRig(t testing.TB, f *forward.Forward) *rig { return newSteadyRigWith(t, 1, f) }
 
-func steadyLoops(t testing.TB, loops int, f *Forward) *rig {
+func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
 	k := newScript(t, 0)
 	k.recycle = true
 	k.step = 1000
-	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*Forward{f}, Report: func(c *record.Connection) {
+	report := func(c *record.Connection) {
 		if c.Outcome != record.OK {
 			t.Errorf("ended %v: %s", c.Outcome, c.Reason)
 		}
-	}})
+	}
+	r := newRig(t, k, Config{Loops: loops, MaxWaiting: 1000, Forwards: []*forward.Forward{f}, Report: report})
 	r.dials = make([]dial, 0, 16)
 	return r
 }
 
-// run turns the loop until it rests; settle would do, but allocates nothing
-// only by chance.
-func (r *rig) run() {
+// runUntilIdle is settle without its Helper call, which may allocate.
+func (r *rig) runUntilIdle() {
 	for r.turn() {
 	}
 }
 
-// exchange is a connection from accept to its end, with a request and an answer.
-func (r *rig) exchange(first, second []byte) {
+// roundTrip is a whole connection with a request and an answer.
+func (r *rig) roundTrip(first, second []byte) {
 	r.dials = r.dials[:0]
-	from := r.arrive(r.front(0), lb)
-	from.source = destiny4 // as the packet filter has it, where it comes to a TProxy listener
+	from := r.arrive(r.listenerSocket(0), lb)
+	from.source = dest4 // as a packet filter redirects it to a TProxy listener
 	from.deliver(first)
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
 	from.deliver(second)
-	r.run()
+	r.runUntilIdle()
 	far.deliver(second)
-	far.finish()
-	r.run()
-	from.finish()
-	r.run()
+	far.sendFIN()
+	r.runUntilIdle()
+	from.sendFIN()
+	r.runUntilIdle()
 }
 
 func TestConnectionsAllocateNothing(t *testing.T) {
 	rows := []struct {
 		name    string
-		setting func(*Forward)
+		setting func(*forward.Forward)
 		sends   string
 	}{
-		{"version 1", func(*Forward) {}, header},
-		{"version 2, with payload", func(*Forward) {}, v2(client4, destiny4) + "payload"},
-		{"IPv6", func(f *Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, destiny6)},
-		{"LOCAL", func(*Forward) {}, v2(netip.AddrPort{}, netip.AddrPort{})},
-		{"transparent", func(f *Forward) { f.Transparent = true }, header},
-		{"with all deadlines and options", func(f *Forward) {
+		{"version 1", func(*forward.Forward) {}, header},
+		{"version 2, with payload", func(*forward.Forward) {}, v2(client4, dest4) + "payload"},
+		{"IPv6", func(f *forward.Forward) { f.Listeners[0].Backends[0].Endpoint = serverA6 }, v2(client6, dest6)},
+		{"LOCAL", func(*forward.Forward) {}, v2(netip.AddrPort{}, netip.AddrPort{})},
+		{"transparent", func(f *forward.Forward) { f.Transparent = true }, header},
+		{"with all deadlines and options", func(f *forward.Forward) {
 			f.IdleTimeout, f.Keepalive, f.UserTimeout = time.Minute, time.Minute, time.Minute
-			f.MaxConnections, f.AcceptRate = 1000, Rate{PerSecond: 100_000, Burst: 100_000}
+			f.MaxConnections, f.AcceptRate = 1000, forward.Rate{PerSecond: 100_000, Burst: 100_000}
 		}, header},
-		{"LOCAL, to where it was sent", func(f *Forward) {
-			f.TProxy, f.AllowDestination = true, everybody
-			f.Listeners[0].Endpoint = Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
-			f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+		{"LOCAL, to the original destination", func(f *forward.Forward) {
+			f.TProxy, f.AllowDestination = true, anyAddress
+			f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7000")}
+			f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 		}, v2(netip.AddrPort{}, netip.AddrPort{})},
-		{"two headers", func(f *Forward) { f.Headers = 2 }, header + v2(client4, destiny4)},
+		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, header + v2(client4, dest4)},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			f := plain(serverA)
+			f := plainForward(serverA)
 			row.setting(f)
-			r := steady(t, f)
+			r := newSteadyRig(t, f)
 			first, second := []byte(row.sends), []byte("GET / HTTP/1.0\r\n\r\n")
-			r.exchange(first, second)
-			if n := allocations.PerRun(200, func() { r.exchange(first, second) }); n != 0 {
+			r.roundTrip(first, second)
+			if n := allocations.PerRun(200, func() { r.roundTrip(first, second) }); n != 0 {
 				t.Errorf("%v allocations for a connection", n)
 			}
 		})
 	}
 }
 
-// Nor does a connection that one loop accepts and another serves.
+// A connection that one loop accepts and another serves does not allocate.
 func TestHandOverAllocatesNothing(t *testing.T) {
-	r := steadyLoops(t, 2, plain(serverA))
-	for range 2 { // the first loop has one more, for good
-		r.arrive(r.front(0), lb).deliver([]byte(header))
-		r.run()
+	r := newSteadyRigWith(t, 2, plainForward(serverA))
+	for range 2 { // so that the first loop has one more session
+		r.arrive(r.listenerSocket(0), lb).deliver([]byte(header))
+		r.runUntilIdle()
 	}
 	r.loop().active.Add(1)
 	first, second := []byte(header), []byte("GET / HTTP/1.0\r\n\r\n")
-	r.exchange(first, second)
-	handed, connections := r.engine.loops[1].recorded, 0
-	if n := allocations.PerRun(200, func() { r.exchange(first, second); connections++ }); n != 0 {
+	r.roundTrip(first, second)
+	handed, connections := r.engine.loops[1].issued, 0
+	if n := allocations.PerRun(200, func() { r.roundTrip(first, second); connections++ }); n != 0 {
 		t.Errorf("%v allocations for a connection", n)
 	}
-	if n := r.engine.loops[1].recorded - handed; int(n) != connections {
-		t.Errorf("%d of %d connections were handed over", n, connections)
+	if n := r.engine.loops[1].issued - handed; int(n) != connections {
+		t.Errorf("%d of %d connections were passed to the other loop", n, connections)
 	}
 }
 
-// Relaying allocates nothing, in small pieces and in bulk.
+// Relaying small and bulk data does not allocate.
 func TestRelayingAllocatesNothing(t *testing.T) {
 	for _, size := range []int{64, 4096, 3 * bufferSize} {
-		r := steady(t, plain(serverA))
+		r := newSteadyRig(t, plainForward(serverA))
 		r.sendRoom = 1 << 30
-		from := r.arrive(r.front(0), lb)
+		from := r.arrive(r.listenerSocket(0), lb)
 		from.deliver([]byte(header))
-		r.run()
+		r.runUntilIdle()
 		far := r.dials[0].far
-		data := noise(size)
+		data := randomBytes(size)
 		ping := func() {
 			for _, f := range []*file{from, far} {
-				f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
+				f.rx, f.read, f.received, f.consumed = f.rx[:0], 0, f.received[:0], 0
 				f.deliver(data)
 			}
-			r.run()
+			r.runUntilIdle()
 		}
 		for range 10 {
 			ping()
 		}
 		if n := allocations.PerRun(100, ping); n != 0 {
-			t.Errorf("%d bytes: %v allocations for each way there and back", size, n)
+			t.Errorf("%d bytes: %v allocations per round trip", size, n)
 		}
-		if len(far.got) != size || len(from.got) != size {
-			t.Errorf("%d and %d of %d bytes arrived", len(far.got), len(from.got), size)
+		if len(far.received) != size || len(from.received) != size {
+			t.Errorf("%d and %d of %d bytes arrived", len(far.received), len(from.received), size)
 		}
 	}
 }
 
-// A write that blocks keeps the loop's buffer, which comes back.
+// A blocked write takes the loop's buffer and returns it.
 func TestBlockedWritesReuseBuffers(t *testing.T) {
-	r := steady(t, plain(serverA))
-	from := r.arrive(r.front(0), lb)
+	r := newSteadyRig(t, plainForward(serverA))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
-	data := noise(r.sendRoom + smallHold + 100)
+	data := randomBytes(r.sendRoom + maxHeldCopy + 100)
 	ping := func() {
-		from.rx, from.read, far.got, far.taken = from.rx[:0], 0, far.got[:0], 0
+		from.rx, from.read, far.received, far.consumed = from.rx[:0], 0, far.received[:0], 0
 		from.deliver(data)
-		r.run()
-		far.take(len(data))
-		r.run()
-		far.take(len(data))
+		r.runUntilIdle()
+		far.consume(len(data))
+		r.runUntilIdle()
+		far.consume(len(data))
 	}
 	ping()
 	if n := allocations.PerRun(100, ping); n != 0 {
-		t.Errorf("%v allocations for a write that blocks", n)
+		t.Errorf("%v allocations for a blocked write", n)
 	}
-	if len(r.loop().spare) != 1 || len(far.got) != len(data) {
-		t.Errorf("%d buffers in reserve, %d of %d bytes", len(r.loop().spare), len(far.got), len(data))
+	if len(r.loop().spareBuffers) != 1 || len(far.received) != len(data) {
+		t.Errorf("%d spare buffers, %d of %d bytes arrived", len(r.loop().spareBuffers), len(far.received), len(data))
 	}
 }
 
-// The figures of the engine alone, with system calls that cost nothing.
+// BenchmarkConnection and BenchmarkRelay measure the engine alone: the scripted system calls cost
+// almost nothing.
 func BenchmarkConnection(b *testing.B) {
-	r := steady(b, plain(serverA))
-	first, second := []byte(v2(client4, destiny4)), make([]byte, 64)
-	r.exchange(first, second)
+	r := newSteadyRig(b, plainForward(serverA))
+	first, second := []byte(v2(client4, dest4)), make([]byte, 64)
+	r.roundTrip(first, second)
 	b.ReportAllocs()
 	for b.Loop() {
-		r.exchange(first, second)
+		r.roundTrip(first, second)
 	}
 }
 
-// A small message there and one back.
 func BenchmarkRelay(b *testing.B) {
-	r := steady(b, plain(serverA))
-	from := r.arrive(r.front(0), lb)
+	r := newSteadyRig(b, plainForward(serverA))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
-	r.run()
+	r.runUntilIdle()
 	far := r.dials[0].far
-	data := noise(64)
+	data := randomBytes(64)
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, f := range []*file{from, far} {
-			f.rx, f.read, f.got, f.taken = f.rx[:0], 0, f.got[:0], 0
+			f.rx, f.read, f.received, f.consumed = f.rx[:0], 0, f.received[:0], 0
 			f.deliver(data)
 		}
-		r.run()
+		r.runUntilIdle()
 	}
 }

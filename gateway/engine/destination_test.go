@@ -7,27 +7,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
-func TestRedirectText(t *testing.T) {
-	for want, r := range map[string]Redirect{
-		"203.0.113.0/24:1000-2000":  {netip.MustParsePrefix("203.0.113.0/24"), 1000, 2000},
-		"203.0.113.7/32:25":         {netip.MustParsePrefix("203.0.113.7/32"), 25, 25},
-		"203.0.113.0/24":            {netip.MustParsePrefix("203.0.113.0/24"), 1, 65535},
-		"[2001:db8::/64]:1000-2000": {netip.MustParsePrefix("2001:db8::/64"), 1000, 2000},
-		"[2001:db8::/64]":           {netip.MustParsePrefix("2001:db8::/64"), 1, 65535},
-		":1000-2000":                {netip.Prefix{}, 1000, 2000},
-		":1-65535":                  {netip.Prefix{}, 1, 65535},
-	} {
-		if got := r.String(); got != want {
-			t.Errorf("%#v is written %q, want %q", r, got, want)
-		}
-	}
-}
-
-// A listener is transparent before it is bound, in its own family: only so does
-// the kernel hand it what the packet filter assigns to it.
+// A listener is made transparent before bind(2), with the option of its family. Otherwise the
+// kernel does not deliver to it what the packet filter assigns to it.
 func TestTProxyListener(t *testing.T) {
 	for _, tt := range []struct {
 		at   string
@@ -39,7 +24,7 @@ func TestTProxyListener(t *testing.T) {
 		{"[::]:7000", true, [3]int{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1}},
 	} {
 		for _, tproxy := range []bool{true, false} {
-			f := plain(serverA)
+			f := plainForward(serverA)
 			f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort(tt.at), tt.dual
 			f.TProxy = tproxy
 			k, set := newScript(t, 0), false
@@ -47,16 +32,16 @@ func TestTProxyListener(t *testing.T) {
 				set = slices.Contains(k.files[len(k.files)-1].options, tt.want)
 				return 0
 			}
-			newRig(t, k, Config{Forwards: []*Forward{f}})
+			newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 			if set != tproxy {
-				t.Errorf("%s, TProxy %v: when it was bound, %v was set: %v", tt.at, tproxy, tt.want, set)
+				t.Errorf("%s, TProxy %v: option %v set before bind: %v", tt.at, tproxy, tt.want, set)
 			}
 		}
 	}
 }
 
 func TestTProxyListenerWithoutCapability(t *testing.T) {
-	f := plain(serverA)
+	f := plainForward(serverA)
 	f.TProxy = true
 	k := newScript(t, 0)
 	k.optionError = func(level, name int) unix.Errno {
@@ -65,22 +50,21 @@ func TestTProxyListenerWithoutCapability(t *testing.T) {
 		}
 		return 0
 	}
-	if _, err := New(Config{Kernel: k, Forwards: []*Forward{f}}); err == nil || k.used != 0 {
-		t.Errorf("a listener that cannot be transparent: %v, %d descriptors", err, k.used)
+	if _, err := New(Config{Kernel: k, Forwards: []*forward.Forward{f}}); err == nil || k.used != 0 {
+		t.Errorf("without the capability: %v, %d descriptors are open", err, k.used)
 	}
 }
 
-// Where a connection goes that names no destination, and where one that does:
-// the header goes before the address that the connection was sent to, and that
-// counts for a TProxy listener alone.
+// The destination of the header is used. Without one, a TProxy listener uses the address that the
+// connection was sent to; any other listener has none.
 func TestDestination(t *testing.T) {
 	sent := netip.MustParseAddrPort("198.51.100.77:1234")
 	sent6 := netip.MustParseAddrPort("[2001:db8:7::1]:1234")
-	local, unknown := v2(netip.AddrPort{}, netip.AddrPort{}), "PROXY UNKNOWN\r\n"
-	pass := func(f *Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }
+	const unknown = "PROXY UNKNOWN\r\n"
+	pass := func(f *forward.Forward) { f.Trust, f.PassUntrusted = prefixes{}, true }
 	for _, tt := range []struct {
 		name    string
-		setting func(*Forward)
+		setting func(*forward.Forward)
 		sent    netip.AddrPort
 		sends   string
 		want    netip.AddrPort // the destination; invalid: none
@@ -91,53 +75,57 @@ func TestDestination(t *testing.T) {
 		{"UNKNOWN", nil, sent, unknown, sent},
 		{"no header", pass, sent, "payload", sent},
 		{"no header, IPv6", pass, sent6, "payload", sent6},
-		{"the last header's", func(f *Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + v2(client4, serverB.Addr), serverB.Addr},
-		{"LOCAL behind a header", func(f *Forward) { f.Headers = 2 }, sent, v2(client4, destiny4) + local, sent},
-		{"not tproxy, LOCAL", func(f *Forward) { f.TProxy = false }, sent, local, netip.AddrPort{}},
-		{"not tproxy, UNKNOWN", func(f *Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
-		{"not tproxy, no header", func(f *Forward) { pass(f); f.TProxy = false }, sent, "payload", netip.AddrPort{}},
+		{"the last header's", func(f *forward.Forward) { f.Headers = 2 }, sent,
+			v2(client4, dest4) + v2(client4, serverB.Addr), serverB.Addr},
+		{"LOCAL after a header", func(f *forward.Forward) { f.Headers = 2 }, sent, v2(client4, dest4) + local, sent},
+		{"not tproxy, LOCAL", func(f *forward.Forward) { f.TProxy = false }, sent, local, netip.AddrPort{}},
+		{"not tproxy, UNKNOWN", func(f *forward.Forward) { f.TProxy = false }, sent, unknown, netip.AddrPort{}},
+		{"not tproxy, no header", func(f *forward.Forward) { pass(f); f.TProxy = false }, sent, "payload",
+			netip.AddrPort{}},
 	} {
-		for _, fixed := range []bool{false, true} { // a fixed backend leaves the destination to the log
-			f := plain(serverA)
-			f.TProxy, f.AllowDestination = true, everybody
+		for _, fixed := range []bool{false, true} { // a fixed backend uses the destination only in the record
+			f := plainForward(serverA)
+			f.TProxy, f.AllowDestination = true, anyAddress
 			if tt.setting != nil {
 				tt.setting(f)
 			}
 			if !fixed {
-				f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+				f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 			}
-			r := one(t, f)
-			from := r.arrive(r.front(0), lb)
+			r := newForwardRig(t, f)
+			from := r.arrive(r.listenerSocket(0), lb)
 			from.source = tt.sent
 			from.deliver([]byte(tt.sends))
 			r.settle()
 			if !fixed && !tt.want.IsValid() {
-				if c := r.ends(1, record.NoAddress, record.Dial, record.Gateway); c.Reason != "no destination is named" || c.Destination.IsValid() {
+				c := r.expectEnd(1, record.NoAddress, record.Dial, record.Gateway)
+				if c.Reason != "no destination address" || c.Destination.IsValid() {
 					t.Errorf("%s: destination %v, %s", tt.name, c.Destination, c.Reason)
 				}
 				continue
 			}
-			want := Endpoint{Addr: tt.want}
+			want := forward.Endpoint{Addr: tt.want}
 			if fixed {
 				want = serverA
 			}
-			if got := r.order(); !slices.Equal(got, []Endpoint{want}) {
+			if got := r.dialOrder(); !slices.Equal(got, []forward.Endpoint{want}) {
 				t.Errorf("%s: dialled %v, want %v", tt.name, got, want)
 				continue
 			}
-			answered(r, from)
-			if c := r.ends(1, record.OK, record.Relay, record.Client); c.Destination != tt.want {
-				t.Errorf("%s: destination %v is reported, want %v", tt.name, c.Destination, tt.want)
+			finishBoth(r, from)
+			if c := r.expectEnd(1, record.OK, record.Relay, record.Client); c.Destination != tt.want {
+				t.Errorf("%s: destination %v in the record, want %v", tt.name, c.Destination, tt.want)
 			}
-			r.clean()
+			r.expectClean()
 		}
 	}
 }
 
-// A destination must be allowed and an address to connect to, and may not lead
-// back to the listener, wherever its name came from.
-func TestForbiddenDestinations(t *testing.T) {
-	const loop, nowhere, denied = "leads back to this listener", "not an address to connect to", "not in --allow-destination"
+// A destination must be allowed, an address to connect to, and not the listener itself, whatever it
+// was taken from.
+func TestDeniedDestinations(t *testing.T) {
+	const loop, nowhere, denied = "destination is this listener", "destination address or port is zero",
+		"destination not allowed"
 	own := prefixes{netip.MustParsePrefix("192.0.2.80/32"), netip.MustParsePrefix("2001:db8::80/128")}
 	for _, tt := range []struct {
 		at   string
@@ -162,7 +150,7 @@ func TestForbiddenDestinations(t *testing.T) {
 		{"127.0.0.1:7000", false, "192.0.2.80:7000", ""},
 		{"192.0.2.80:7000", false, "192.0.2.80:7000", loop},
 		{"192.0.2.80:7000", false, "127.0.0.1:7000", ""},
-		{"203.0.113.5:7000", false, "203.0.113.5:7000", loop}, // may be bound, being transparent
+		{"203.0.113.5:7000", false, "203.0.113.5:7000", loop}, // a transparent listener can be bound to it
 		{"127.0.0.1:7000", false, "0.0.0.0:7000", nowhere},
 		{"127.0.0.1:7000", false, "0.0.0.0:25", nowhere},
 		{"[::1]:7000", false, "[::]:25", nowhere},
@@ -175,19 +163,20 @@ func TestForbiddenDestinations(t *testing.T) {
 			client = client6
 		}
 		for _, how := range []string{"header", "LOCAL", "no header"} {
-			f := plain()
-			f.Listeners[0] = Listener{Name: "front", Endpoint: Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
-				Backends: []Backend{{FromHeader: true}}}
-			f.TProxy, f.AllowDestination, f.Source.Own = true, everybody, own
+			f := plainForward()
+			f.Listeners[0] = forward.Listener{Name: "front",
+				Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort(tt.at)}, DualStack: tt.dual,
+				Backends: []forward.Backend{{FromHeader: true}}}
+			f.TProxy, f.AllowDestination, f.Source.Own = true, anyAddress, own
 			if tt.want == denied {
 				f.AllowDestination = own
 			}
-			sends := map[string]string{"header": v2(client, to), "LOCAL": v2(netip.AddrPort{}, netip.AddrPort{}), "no header": "payload"}[how]
+			sends := map[string]string{"header": v2(client, to), "LOCAL": local, "no header": "payload"}[how]
 			if how == "no header" {
 				f.Trust, f.PassUntrusted = prefixes{}, true
 			}
-			r := one(t, f)
-			from := r.arrive(r.front(0), netip.AddrPortFrom(client.Addr(), 40000))
+			r := newForwardRig(t, f)
+			from := r.arrive(r.listenerSocket(0), netip.AddrPortFrom(client.Addr(), 40000))
 			if how != "no header" {
 				from.peer = lb
 			}
@@ -195,16 +184,17 @@ func TestForbiddenDestinations(t *testing.T) {
 			from.deliver([]byte(sends))
 			r.settle()
 			if tt.want == "" {
-				if got := r.order(); !slices.Equal(got, []Endpoint{{Addr: to}}) {
+				if got := r.dialOrder(); !slices.Equal(got, []forward.Endpoint{{Addr: to}}) {
 					t.Errorf("%s at %s to %s: dialled %v", how, tt.at, tt.to, got)
 				}
 				continue
 			}
-			c := r.ends(1, record.DestinationDenied, record.Dial, record.Gateway)
+			c := r.expectEnd(1, record.DestinationDenied, record.Dial, record.Gateway)
 			if c.Reason != tt.want || c.Destination != to || len(r.dials) != 0 || !from.gotRST {
-				t.Errorf("%s at %s to %s: %q, destination %v, %d dials; want %q", how, tt.at, tt.to, c.Reason, c.Destination, len(r.dials), tt.want)
+				t.Errorf("%s at %s to %s: %q, destination %v, %d dials; want %q", how, tt.at, tt.to,
+					c.Reason, c.Destination, len(r.dials), tt.want)
 			}
-			r.clean()
+			r.expectClean()
 		}
 	}
 }

@@ -5,31 +5,21 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Details copies what is worth a line from a header's TLVs, the region of
-// [proxyproto.Header]; nil when there is nothing.
+// Details copies the values worth logging from a header's TLVs, given as in [proxyproto.Header]. It
+// returns nil if there are none.
+//
+// The first TLV of a type counts, as in [proxyproto.Find]; the specification says nothing about
+// repeated ones, and HAProxy and nginx read them like this. Of a vendor's type, which has subtypes,
+// it is the first with the value that is looked for.
 func Details(tlvs []byte) *record.Details {
 	if len(tlvs) == 0 {
 		return nil
 	}
 	var d record.Details
+	var seen [256]bool
 	for t := range proxyproto.All(tlvs) {
-		switch t.Type {
-		case proxyproto.TypeAuthority:
-			d.Authority = cut(t.Value)
-		case proxyproto.TypeALPN:
-			d.ALPN = cut(t.Value)
-		case proxyproto.TypeUniqueID:
-			d.UniqueID = cut(t.Value)
-		case proxyproto.TypeSSL:
-			sslDetails(&d, t.Value)
-		case proxyproto.TypeAWS:
-			if id, ok := proxyproto.AWSVPCEndpoint(t.Value); ok {
-				d.AWSVPCEndpoint = cut(id)
-			}
-		case proxyproto.TypeAzure:
-			d.AzureLink, d.HasAzureLink = proxyproto.AzureLinkID(t.Value)
-		case proxyproto.TypeGCP:
-			d.GCPConnection, d.HasGCPConnection = proxyproto.GCPConnectionID(t.Value)
+		if !seen[t.Type] {
+			seen[t.Type] = addDetail(&d, t)
 		}
 	}
 	if d == (record.Details{}) {
@@ -38,19 +28,42 @@ func Details(tlvs []byte) *record.Details {
 	return &d
 }
 
-func sslDetails(d *record.Details, value []byte) {
+// addDetail adds a TLV, and reports whether it is the one of its type that counts.
+func addDetail(d *record.Details, t proxyproto.TLV) (counts bool) {
+	switch t.Type {
+	case proxyproto.TypeAuthority:
+		d.Authority = truncate(t.Value)
+	case proxyproto.TypeALPN:
+		d.ALPN = truncate(t.Value)
+	case proxyproto.TypeUniqueID:
+		d.UniqueID = truncate(t.Value)
+	case proxyproto.TypeSSL:
+		addSSL(d, t.Value)
+	case proxyproto.TypeAWS:
+		id, ok := proxyproto.AWSVPCEndpoint(t.Value)
+		d.AWSVPCEndpoint = truncate(id)
+		return ok
+	case proxyproto.TypeAzure:
+		d.AzureLink, d.HasAzureLink = proxyproto.AzureLinkID(t.Value)
+		return d.HasAzureLink
+	case proxyproto.TypeGCP:
+		d.GCPConnection, d.HasGCPConnection = proxyproto.GCPConnectionID(t.Value)
+		return d.HasGCPConnection
+	}
+	return true
+}
+
+// addSSL adds an SSL TLV.
+func addSSL(d *record.Details, value []byte) {
 	ssl, ok := proxyproto.ParseSSL(value)
 	if !ok {
 		return
 	}
-	for t := range proxyproto.All(ssl.TLVs) {
-		switch t.Type {
-		case proxyproto.TypeSSLVersion:
-			d.TLSVersion = cut(t.Value)
-		case proxyproto.TypeSSLCommonName:
-			d.TLSCommonName = cut(t.Value)
-		}
-	}
+	version, _ := proxyproto.Find(ssl.TLVs, proxyproto.TypeSSLVersion)
+	name, _ := proxyproto.Find(ssl.TLVs, proxyproto.TypeSSLCommonName)
+	d.TLSVersion, d.TLSCommonName = truncate(version), truncate(name)
+	d.TLSVerify, d.TLSVerified = ssl.Verify, ssl.Authenticated()
+	d.HasTLSVerify = ssl.HasCertificate() || ssl.Verify != 0 || len(name) > 0
 }
 
-func cut(b []byte) string { return string(b[:min(len(b), record.MaxDetail)]) }
+func truncate(b []byte) string { return string(b[:min(len(b), record.MaxDetail)]) }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,126 +11,180 @@ import (
 	"unproxy/transparent"
 )
 
-// A transparent connect that times out is followed by a plain one, which tells
-// whether the backend is silent or only its replies find no way back. The
-// client does not wait for that.
+// A transparent connect that times out is followed by one from a test client and, unless that is
+// answered, by a plain one. They distinguish a client that is not answered from a missing return
+// path, and that from a silent backend. The client is reset before that. The backend's program sees
+// neither test: they withhold the last ACK of the handshake, and end with an RST.
 func TestDiagnosis(t *testing.T) {
+	var returned = plan{result: unix.ECONNREFUSED}
 	rows := []struct {
-		name    string
-		plain   plan
-		outcome record.Outcome
+		name          string
+		client, plain plan // of the two tests
+		tests         int
+		outcome       record.Outcome
+		others        bool
 	}{
-		{"answers at once", plan{}, record.NoReturnPath},
-		{"answers", plan{waits: 1}, record.NoReturnPath},
-		{"is silent", silent, record.ConnectTimeout},
-		{"is unreachable", plan{errno: unix.ENETUNREACH}, record.ConnectTimeout},
-		{"becomes unreachable", plan{waits: 1, result: unix.EHOSTUNREACH}, record.ConnectTimeout},
+		{"answers a client at once", plan{}, plan{}, 1, record.ConnectTimeout, true},
+		{"answers a client", plan{waits: 1}, plan{}, 1, record.ConnectTimeout, true},
+		{"refuses a client", returned, plan{}, 1, record.ConnectTimeout, false},
+		{"refuses a client later", plan{waits: 1, result: unix.ECONNREFUSED}, plan{}, 1, record.ConnectTimeout, false},
+		{"answers the gateway at once", silent, plan{}, 2, record.NoReturnPath, false},
+		{"answers the gateway", silent, plan{waits: 1}, 2, record.NoReturnPath, false},
+		{"answers the gateway, no route for clients", plan{errno: unix.ENETUNREACH}, plan{}, 2, record.NoReturnPath, false},
+		{"answers the gateway, clients prohibited", plan{waits: 1, result: unix.EACCES}, plan{}, 2, record.NoReturnPath, false},
+		{"refuses the gateway", silent, returned, 2, record.ConnectTimeout, false},
+		{"is silent", silent, silent, 2, record.ConnectTimeout, false},
+		{"is unreachable", silent, plan{errno: unix.ENETUNREACH}, 2, record.ConnectTimeout, false},
+		{"becomes unreachable", silent, plan{waits: 1, result: unix.EHOSTUNREACH}, 2, record.ConnectTimeout, false},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			r := one(t, transparently(plain(serverA)))
-			r.plans[serverA] = []plan{silent, row.plain, silent}
+			r := newForwardRig(t, transparently(plainForward(serverA)))
+			r.plans[serverA] = []plan{silent, row.client, row.plain, silent}
 			from := r.open(header + "payload")
-			r.pass(6*time.Second + 10*time.Millisecond)
+			r.advance(6*time.Second + 10*time.Millisecond)
 			if !from.gotRST {
-				t.Error("the client still waits")
+				t.Error("the client was not reset")
 			}
-			r.pass(time.Second)
-			c := r.ends(1, row.outcome, record.Dial, record.Timeout)
-			if !c.Transparent || c.Backend != serverA.Addr {
-				t.Errorf("transparent %v, backend %v", c.Transparent, c.Backend)
+			r.advance(2*time.Second + 20*time.Millisecond)
+			c := r.expectEnd(1, row.outcome, record.Dial, record.Timeout)
+			if !c.Transparent || c.Backend != serverA.Addr || c.AnswersOthers != row.others {
+				t.Errorf("transparent %v, backend %v, answers others %v", c.Transparent, c.Backend, c.AnswersOthers)
 			}
-			if len(r.dials) != 2 || r.dials[0].source != client4 || r.dials[1].source.IsValid() {
+			if len(r.dials) != 1+row.tests || r.dials[0].source != client4 {
 				t.Fatalf("dialled %+v", r.dials)
 			}
-			if got := r.dials[1].far.got; len(got) != 0 {
-				t.Errorf("the plain connection carried %q", got)
+			for i, d := range r.dials[1:] {
+				if want := i == 0; d.source.IsValid() != want || want && !transparent.TestNetwork(false).Contains(d.source.Addr()) {
+					t.Errorf("test %d came from %v", i, d.source)
+				}
+				if len(d.far.received) != 0 {
+					t.Errorf("test %d sent %q", i, d.far.received)
+				}
+				if d.far.connected && (!d.far.gotRST || !slices.Contains(d.far.options, [3]int{unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0})) {
+					t.Errorf("test %d: the backend's program sees it", i)
+				}
 			}
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// For five seconds the verdict holds for others, which then make no plain
-// connect of their own.
-func TestVerdictIsKept(t *testing.T) {
-	r := one(t, transparently(plain(serverA)))
-	r.plans[serverA] = []plan{silent, silent, {}, silent}
+// For five seconds other connections use a diagnosis and make no tests of their own.
+func TestDiagnosisIsCached(t *testing.T) {
+	r := newForwardRig(t, transparently(plainForward(serverA)))
+	r.plans[serverA] = []plan{silent, silent, silent, {}, silent}
 	r.open(header)
-	r.pass(4 * time.Second)
+	r.advance(4 * time.Second)
 	r.open(header)
-	r.pass(2100 * time.Millisecond) // the first is diagnosed
-	r.ends(1, record.NoReturnPath, record.Dial, record.Timeout)
+	r.advance(3100 * time.Millisecond) // the first is diagnosed
+	r.expectEnd(1, record.NoReturnPath, record.Dial, record.Timeout)
 	r.open(header)
-	r.pass(4 * time.Second) // the second need not be
-	r.ends(2, record.NoReturnPath, record.Dial, record.Timeout)
-	if len(r.dials) != 4 {
-		t.Errorf("%d connects, want 4", len(r.dials))
-	}
-	r.pass(5 * time.Second) // the verdict is too old, and by now even a plain connect times out
-	r.ends(3, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.advance(3 * time.Second) // the second uses the cached diagnosis
+	r.expectEnd(2, record.NoReturnPath, record.Dial, record.Timeout)
 	if len(r.dials) != 5 {
 		t.Errorf("%d connects, want 5", len(r.dials))
 	}
-	r.clean()
+	for range 60 { // the diagnosis expires, and the tests now time out, too
+		r.advance(100 * time.Millisecond)
+	}
+	r.expectEnd(3, record.ConnectTimeout, record.Dial, record.Timeout)
+	if len(r.dials) != 7 {
+		t.Errorf("%d connects, want 7", len(r.dials))
+	}
+	r.expectClean()
 }
 
-// Only what was transparent is diagnosed, and only if a timeout was the last word.
-func TestNothingToDiagnose(t *testing.T) {
-	f := transparently(plain(serverA, serverB))
-	r := one(t, f)
-	r.plans[serverA], r.plans[serverB] = []plan{silent}, []plan{refused}
-	r.open(header)
-	r.pass(7 * time.Second)
-	r.ends(1, record.BackendRefused, record.Dial, record.Backend)
-	f = transparently(plain(serverA6))
-	f.Source.FamilyMismatch = transparent.Plain
-	r = one(t, f)
-	r.plans[serverA6] = []plan{silent}
-	r.open(header)
-	r.pass(7 * time.Second)
-	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
-	if len(r.dials) != 1 {
-		t.Errorf("%d connects", len(r.dials))
+// Connections that time out together make the tests of their backend once. If the one that makes
+// them is cut, another one makes them.
+func TestDiagnosisIsShared(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		r := newForwardRig(t, transparently(plainForward(serverA)))
+		r.plans[serverA] = []plan{silent}
+		for range 10 {
+			r.open(header)
+		}
+		r.advance(6*time.Second + 10*time.Millisecond)
+		if len(r.dials) != 11 {
+			t.Fatalf("%d connects, want 10 and one test", len(r.dials))
+		}
+		tests, ended := 2, 10
+		if cut {
+			for s := range r.loop().sessions.live() {
+				if s.sides[backend].fd >= 0 {
+					s.resetByOperator(r.loop())
+					break
+				}
+			}
+			tests = 3
+		}
+		for range 60 {
+			r.advance(100 * time.Millisecond)
+		}
+		if len(r.records) != ended || len(r.dials) != 10+tests {
+			t.Errorf("cut %v: %d connections have ended after %d connects, want %d after %d",
+				cut, len(r.records), len(r.dials), ended, 10+tests)
+		}
+		r.expectClean()
 	}
 }
 
-// The client's last bytes come in the same batch as the deadline that sends it
-// away: they say nothing about the backend.
-func TestEventOfAPeerThatWasSentAway(t *testing.T) {
-	r := one(t, transparently(plain(serverA)))
+// Only transparent connections are diagnosed, and only if the last attempt timed out.
+func TestNothingToDiagnose(t *testing.T) {
+	f := transparently(plainForward(serverA, serverB))
+	r := newForwardRig(t, f)
+	r.plans[serverA], r.plans[serverB] = []plan{silent}, []plan{refused}
+	r.open(header)
+	r.advance(7 * time.Second)
+	r.expectEnd(1, record.BackendRefused, record.Dial, record.Backend)
+	f = transparently(plainForward(serverA6))
+	f.Source.FamilyMismatch = transparent.Plain
+	r = newForwardRig(t, f)
+	r.plans[serverA6] = []plan{silent}
+	r.open(header)
+	r.advance(7 * time.Second)
+	r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	if len(r.dials) != 1 {
+		t.Errorf("%d connects, want 1", len(r.dials))
+	}
+}
+
+// The client's last bytes arrive in the same batch of events as the deadline that resets it. They
+// say nothing about the backend.
+func TestEventOfResetPeerDuringDiagnosis(t *testing.T) {
+	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{silent}
 	from := r.open(header)
 	from.deliver([]byte("payload"))
 	r.clock += int64(7 * time.Second)
 	r.settle()
-	r.pass(2 * time.Second)
-	r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
-	r.clean()
+	r.advance(2 * time.Second)
+	r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.expectClean()
 }
 
-// An answer that comes in the same batch as the attempt's deadline is taken,
-// and is not mistaken for one of the next backend's.
-func TestAnswerAtTheDeadline(t *testing.T) {
+// An answer in the same batch of events as the deadline of its attempt counts, and is not taken for
+// an answer of the next backend.
+func TestAnswerAtDialDeadline(t *testing.T) {
 	for _, answer := range []unix.Errno{0, unix.ECONNREFUSED} {
-		r := one(t, plain(serverA, serverB))
+		r := newForwardRig(t, plainForward(serverA, serverB))
 		r.plans[serverA], r.plans[serverB] = []plan{{waits: -1, result: answer}}, []plan{silent}
 		from := r.open(header + "payload")
 		r.pending[0].plan.waits = 1
 		r.clock += int64(4 * time.Second)
 		r.settle()
 		if answer == 0 {
-			answered(r, from)
-			c := r.ends(1, record.OK, record.Relay, record.Client)
-			if c.Backend != serverA.Addr || string(r.dials[0].far.got) != "payload" {
-				t.Errorf("joined %v, which got %q", c.Backend, r.dials[0].far.got)
+			finishBoth(r, from)
+			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
+			if c.Backend != serverA.Addr || string(r.dials[0].far.received) != "payload" {
+				t.Errorf("connected to %v, which received %q", c.Backend, r.dials[0].far.received)
 			}
 			continue
 		}
-		r.pass(4 * time.Second)
-		r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+		r.advance(4 * time.Second)
+		r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
 		if len(r.dials) != 2 {
-			t.Errorf("dialled %v", r.order())
+			t.Errorf("dialled %v", r.dialOrder())
 		}
 	}
 }

@@ -7,28 +7,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
-const (
-	// diagnoseTime bounds the plain connect that tells why a transparent one
-	// timed out.
-	diagnoseTime = time.Second
-	// verdictTime is how long its result holds for other connections.
-	verdictTime = int64(5 * time.Second)
-	maxVerdicts = 1024
-)
-
-// verdict is what a plain connect to a backend came to.
-type verdict struct {
-	answers bool
-	until   int64
-}
-
-// targets lists where a session may be connected to, in the order in which to
-// try. The list is the loop's own, good until the next call.
-func (l *loop) targets(s *session) []Endpoint {
+// targets lists the backends of a session in the order in which to try them. The next call
+// overwrites the list.
+func (l *loop) targets(s *session) []forward.Endpoint {
 	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
 	return l.candidates
 }
@@ -37,84 +24,117 @@ func (s *session) caller() Caller {
 	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
 }
 
-// begin starts to connect to a backend. If that fails at once it notes why and
-// returns false.
-func (s *session) begin(l *loop, to Endpoint) bool {
+// startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
+// and started is false; wait means that a descriptor or memory is lacking, which may change soon.
+func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 	s.backend, s.source = to, address{}
-	f := s.listener.forward
-	if s.spoof {
-		choice := f.Source.Choose(s.client.unpack(), to.Addr)
-		if choice.Refusal != transparent.None {
-			s.failure, s.failedBy = record.SourceDenied, record.Gateway
-			s.because(choice.Reason)
-			if choice.Refusal == transparent.FamilyMismatched {
-				s.failure = record.FamilyMismatch
-			}
-			return false
-		}
-		s.source = pack(choice.Source)
+	if s.spoof && !s.chooseSource(to.Addr) {
+		return false, false
 	}
 	errno, again := s.connect(l, s.source.unpack())
-	if again && s.source.port != 0 && f.Source.SourcePort == transparent.Prefer {
+	if again && s.source.port != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
 		s.tally.PortFallbacks++
 		s.source.port = 0
 		errno, _ = s.connect(l, s.source.unpack())
 	}
 	if errno != 0 {
 		s.dialError(errno)
-		return false
+		s.explainLimit(l, errno)
+		return false, lacksResources(errno)
 	}
-	if !l.watch(s, backend, interest|unix.EPOLLOUT) {
+	if s.source.isValid() && !s.verifySource(l) {
+		s.denySource("the kernel connects from another address")
+		s.source = address{}
+		s.resetSide(l, backend)
+		return false, false
+	}
+	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
-		s.hangUp(l)
-		return false
+		s.closeBackend(l)
+		return false, true
 	}
 	s.sides[backend].watchesWrites = true
-	return true
+	return true, false
 }
 
-// beginPlain starts the plain connect of a diagnosis, to the backend that was
-// dialled last.
-func (s *session) beginPlain(l *loop) bool {
-	errno, _ := s.connect(l, netip.AddrPort{})
-	if errno != 0 || !l.watch(s, backend, interest|unix.EPOLLOUT) {
+// chooseSource sets the source of a transparent connection. It returns false, and sets the outcome,
+// if the policy rejects the client.
+func (s *session) chooseSource(to netip.AddrPort) bool {
+	choice := s.listener.forward.Source.Choose(s.client.unpack(), to)
+	if choice.Rejection == transparent.None {
+		s.source = pack(choice.Source)
+		return true
+	}
+	s.denySource(choice.Reason)
+	if choice.Rejection == transparent.FamilyMismatched {
+		s.outcome = record.FamilyMismatch
+	}
+	return false
+}
+
+func (s *session) denySource(reason string) {
+	s.outcome, s.endedBy = record.SourceDenied, record.Gateway
+	s.setReason(reason)
+}
+
+// explainLimit handles the errors that mean a limit without saying so: no source port is left, or
+// the queue of a unix socket is full (unix_stream_connect).
+func (s *session) explainLimit(l *loop, errno syscall.Errno) {
+	switch {
+	case s.lacksPort(l, errno):
+		s.outcome, s.endedBy = record.Limit, record.Gateway
+		s.setReason("no source port is left towards the backend: " + errno.Error())
+	case errno == unix.EAGAIN && s.backend.IsUnix():
+		s.setReason("the backend's queue of connections is full: " + errno.Error())
+	}
+}
+
+// lacksPort reports whether a connect failed because no source port is left towards the backend. On
+// IPv6 the error is the same if the host has no address to connect from (ip6_route_get_saddr).
+func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
+	if s.source.port != 0 || errno != unix.EADDRNOTAVAIL && errno != unix.EADDRINUSE {
 		return false
 	}
-	s.arm(l, diagnoseTime)
-	return true
+	return s.source.isValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
 }
 
-// connect opens a socket and starts to connect it to s.backend, from source if
-// that is valid. again says that another source port may do.
-func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
-	s.hangUp(l)
-	fd, errno := l.kernel.Socket(s.backend.family())
+// connectOnce is connect without a look at what the socket is connected to.
+func (s *session) connectOnce(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
+	s.closeBackend(l)
+	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {
 		return errno, false
 	}
-	s.sides[backend].fd, s.sides[backend].prompt = int32(fd), s.backend.IsUnix()
-	if errno, again = s.prepare(l, fd, source); errno == 0 {
-		errno = l.kernel.Connect(fd, s.backend)
+	d := &s.sides[backend]
+	d.fd, d.noDelaySet, d.shortReads = int32(fd), s.backend.IsUnix(), s.backend.IsUnix()
+	if errno, again = s.prepareSocket(l, fd, source); errno == 0 {
+		errno = connectTo(l.kernel, fd, s.backend)
 		again = transparent.RetryConnect(errno)
 	}
 	switch errno {
-	case 0, unix.EINPROGRESS, unix.EINTR: // interrupted, it goes on by itself (connect(2))
+	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connect continues (connect(2))
 		return 0, false
 	}
-	s.hangUp(l)
+	s.closeBackend(l)
 	return errno, again
 }
 
-// prepare sets a socket's options and binds it.
-func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
+// prepareSocket sets the options of a backend socket and binds it to source if that is valid.
+func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	f := s.listener.forward
-	if !s.backend.IsUnix() {
-		if errno := setOptions(l.kernel, fd, f.options.first); errno != 0 {
-			return errno, false
-		}
+	if s.backend.IsUnix() {
+		keepUrgentInLine(l.kernel, fd)
+	} else if errno := setOptions(l.kernel, fd, f.options.beforeConnect); errno != 0 {
+		return errno, false
 	}
 	if f.Mark != 0 && !s.backend.IsUnix() {
 		if errno := l.kernel.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, int(f.Mark)); errno != 0 {
+			return errno, false
+		}
+	}
+	if s.state == probing || s.state == diagnosing {
+		// Withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process).
+		if errno := l.kernel.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0); errno != 0 {
 			return errno, false
 		}
 	}
@@ -125,7 +145,16 @@ func (s *session) prepare(l *loop, fd int, source netip.AddrPort) (errno syscall
 	return errno, transparent.RetryBind(errno)
 }
 
-func (e Endpoint) family() int {
+// connectTo starts to connect a socket to an endpoint.
+func connectTo(k kernel.Kernel, fd int, e forward.Endpoint) syscall.Errno {
+	if e.IsUnix() {
+		return k.ConnectPath(fd, e.Path)
+	}
+	return k.Connect(fd, e.Addr)
+}
+
+// family returns the address family of an endpoint's sockets.
+func family(e forward.Endpoint) int {
 	switch {
 	case e.IsUnix():
 		return unix.AF_UNIX
@@ -135,37 +164,35 @@ func (e Endpoint) family() int {
 	return unix.AF_INET6
 }
 
-// dialError notes why a backend could not be connected to.
+// dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.failure, s.failedBy = DialOutcome(errno, s.source.isValid())
-	s.because(errno.Error())
+	s.outcome, s.endedBy = DialOutcome(errno, s.source.port != 0)
+	s.setReason(errno.Error())
 }
 
-// armDial sets the deadline of one attempt: an equal share of what is left of
-// the connect timeout, so that a backend that is silent leaves time for those
-// behind it.
+// armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
+// that an unresponsive backend leaves time for the remaining ones.
 func (s *session) armDial(l *loop, behind int) {
 	timeout := s.listener.forward.ConnectTimeout
 	if timeout <= 0 {
-		s.arm(l, 0) // the header's deadline is over
+		s.arm(l, 0) // ends the header deadline
 		return
 	}
-	left := max(0, s.headed+int64(timeout)-l.now)
+	left := max(0, s.headerAt+int64(timeout)-l.now)
 	s.arm(l, max(1, time.Duration(left/int64(behind+1))))
 }
 
-// sendEarly offers the payload to a backend that is still being connected to.
-// On the same host it is there already, which saves a wake-up. rest is what was
-// not taken; joined says that the backend is connected, failed that it is not
-// and will not be.
-func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, failed bool) {
+// sendEarly sends the payload before the connect has been reported. A backend on the same host is
+// often connected already, which saves a wake-up. rest is what the socket did not take. connected
+// means that the backend is connected, failed that the connect failed.
+func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, failed bool) {
 	if len(payload) == 0 {
 		return nil, false, false
 	}
 	n, errno := l.kernel.Send(int(s.sides[backend].fd), payload)
 	switch errno {
 	case 0:
-		s.carried(peer, n)
+		s.countForwarded(peer, n)
 		return payload[n:], true, false
 	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
 		return payload, false, false
@@ -174,34 +201,25 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, joined, faile
 	return payload, false, true
 }
 
-// learnPort asks from which port a connection was made that left it to the
-// kernel: the backend's own log has it.
-func (s *session) learnPort(l *loop) {
-	if source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd)); errno == 0 {
-		s.source = pack(source)
+// verifySource reports whether the kernel connects from the address that the socket was bound to. It
+// replaces addresses of some types, such as broadcast addresses, with one of the host's own
+// (__inet_bind), of which the policy may not know all. connect(2) sets the address before it sends
+// the SYN, so no payload has been sent yet. verifySource also records the source port, which the
+// kernel may have chosen, because the backend's own log shows it.
+func (s *session) verifySource(l *loop) bool {
+	source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd))
+	if errno != 0 || source.Addr() != s.source.unpack().Addr() {
+		return false
 	}
+	s.source = pack(source)
+	return true
 }
 
-// hangUp closes the socket to a backend that will not be used.
-func (s *session) hangUp(l *loop) {
+// closeBackend closes the socket to a backend that will not be used.
+func (s *session) closeBackend(l *loop) {
 	d := &s.sides[backend]
 	if d.fd >= 0 {
 		l.kernel.Close(int(d.fd))
 	}
 	*d = side{fd: -1}
-}
-
-// verdict returns what a recent plain connect to a backend came to.
-func (l *loop) verdict(backend netip.AddrPort) (answers, known bool) {
-	v, ok := l.verdicts[backend]
-	return v.answers, ok && l.now < v.until
-}
-
-func (l *loop) learn(backend netip.AddrPort, answers bool) {
-	if len(l.verdicts) >= maxVerdicts {
-		clear(l.verdicts)
-	}
-	if _, known := l.verdict(backend); !known {
-		l.verdicts[backend] = verdict{answers: answers, until: l.now + verdictTime}
-	}
 }

@@ -1,23 +1,23 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
-// order is the backends that were dialled, one after the other.
-func (r *rig) order() []Endpoint {
-	var all []Endpoint
+// dialOrder returns the dialled backends in order.
+func (r *rig) dialOrder() []forward.Endpoint {
+	var all []forward.Endpoint
 	for _, d := range r.dials {
 		all = append(all, d.to)
 	}
@@ -30,71 +30,77 @@ var (
 	silent      = plan{waits: -1}
 )
 
-// The backends are tried in the operator's order, but those of the client's
-// family first; in transparent mode the policy says whether the others may do.
-func TestOrderOfBackends(t *testing.T) {
-	mixed := []Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
+// The backends are tried in the operator's order, those of the client's family first. In
+// transparent mode the policy decides whether the others are tried.
+func TestBackendOrder(t *testing.T) {
+	mixed := []forward.Endpoint{serverA6, serverUnix, serverA, serverB6, serverB}
 	rows := []struct {
 		name        string
 		transparent bool
 		mismatch    transparent.FamilyMismatch
 		client      netip.AddrPort
-		want        []Endpoint
+		want        []forward.Endpoint
 	}{
-		{"plain, IPv4", false, 0, client4, []Endpoint{serverUnix, serverA, serverB, serverA6, serverB6}},
-		{"plain, IPv6", false, 0, client6, []Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
-		{"transparent, IPv4", true, transparent.Reject, client4, []Endpoint{serverA, serverB}},
-		{"transparent, IPv6", true, transparent.Reject, client6, []Endpoint{serverA6, serverB6}},
-		{"transparent, IPv4, else plain", true, transparent.Plain, client4, []Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
-		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6, []Endpoint{serverA6, serverB6, serverA, serverB}},
+		{"plain, IPv4", false, 0, client4, []forward.Endpoint{serverUnix, serverA, serverB, serverA6, serverB6}},
+		{"plain, IPv6", false, 0, client6, []forward.Endpoint{serverA6, serverUnix, serverB6, serverA, serverB}},
+		{"transparent, IPv4", true, transparent.Reject, client4, []forward.Endpoint{serverA, serverB}},
+		{"transparent, IPv6", true, transparent.Reject, client6, []forward.Endpoint{serverA6, serverB6}},
+		{"transparent, IPv4, else plain", true, transparent.Plain, client4,
+			[]forward.Endpoint{serverA, serverB, serverA6, serverUnix, serverB6}},
+		{"transparent, IPv6, else a stand-in", true, transparent.Map, client6,
+			[]forward.Endpoint{serverA6, serverB6, serverA, serverB}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			f := plain(mixed...)
+			f := plainForward(mixed...)
 			f.Transparent, f.Source.FamilyMismatch = row.transparent, row.mismatch
-			r := one(t, f)
+			r := newForwardRig(t, f)
 			for _, e := range mixed {
 				r.plans[e] = []plan{refused}
 			}
 			r.plans[serverUnix] = []plan{{errno: unix.ECONNREFUSED}}
-			destiny := destiny4
+			dest := dest4
 			if row.client.Addr().Is6() {
-				destiny = destiny6
+				dest = dest6
 			}
-			r.open(v2(row.client, destiny))
-			if got := r.order(); !slices.Equal(got, row.want) {
+			r.open(v2(row.client, dest))
+			if got := r.dialOrder(); !slices.Equal(got, row.want) {
 				t.Errorf("dialled %v, want %v", got, row.want)
 			}
 			for _, d := range r.dials {
-				if want := row.transparent && row.mismatch != transparent.Plain || row.transparent && d.to.family() == unix.AF_INET && row.client.Addr().Is4(); d.source.IsValid() != want {
+				sameFamily := family(d.to) == unix.AF_INET && row.client.Addr().Is4()
+				want := row.transparent && (row.mismatch != transparent.Plain || sameFamily)
+				if d.source.IsValid() != want {
 					t.Errorf("%v was dialled from %v", d.to, d.source)
 				}
 			}
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// What one attempt came to is forgotten when the next one succeeds, and the
-// payload, taken or not by those that failed, reaches the one that did not.
+// A failed attempt leaves no trace when the next one succeeds. The payload reaches the backend that
+// accepts, even if an earlier one took a part of it.
 func TestFailover(t *testing.T) {
-	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED}, {waits: 1, result: unix.EHOSTUNREACH}} {
+	for _, first := range []plan{refused, unreachable, silent, {result: unix.ECONNREFUSED},
+		{waits: 1, result: unix.EHOSTUNREACH}} {
 		for _, payload := range []string{"", "HELO there\r\n"} {
-			r := one(t, plain(serverA, serverB, serverC))
+			r := newForwardRig(t, plainForward(serverA, serverB, serverC))
 			r.plans[serverA], r.plans[serverB] = []plan{first}, []plan{{waits: 2, result: unix.ECONNREFUSED}}
 			from := r.open(header + payload)
-			r.pass(3 * time.Second)
-			answered(r, from)
-			c := r.ends(1, record.OK, record.Relay, record.Client)
-			if got := string(r.backend().got); got != payload || c.Backend != serverC.Addr || c.Reason != "" || c.BytesIn != int64(len(payload)) {
+			r.advance(3 * time.Second)
+			finishBoth(r, from)
+			c := r.expectEnd(1, record.OK, record.Relay, record.Client)
+			if got := string(r.backend().received); got != payload || c.Backend != serverC.Addr ||
+				c.Reason != "" || c.BytesIn != int64(len(payload)) {
 				t.Errorf("%+v: payload %q at %v (%s), %d bytes", first, got, c.Backend, c.Reason, c.BytesIn)
 			}
-			r.clean()
+			r.expectClean()
 		}
 	}
 }
 
-// The errors of connect(2), socket(2) and bind(2), and the words for them.
+// The errors of connect(2), socket(2) and bind(2), and their outcomes.
 func TestDialErrors(t *testing.T) {
 	rows := []struct {
 		plan    plan
@@ -106,7 +112,8 @@ func TestDialErrors(t *testing.T) {
 		{plan{result: unix.ECONNRESET}, record.BackendRefused, record.Backend},
 		{plan{waits: 1, result: unix.EHOSTUNREACH}, record.BackendUnreachable, record.Gateway},
 		{plan{errno: unix.ENETUNREACH}, record.BackendUnreachable, record.Gateway},
-		{plan{errno: unix.EADDRNOTAVAIL}, record.BackendUnreachable, record.Gateway}, // no ephemeral port is left
+		{plan{errno: unix.EADDRNOTAVAIL}, record.Limit, record.Gateway}, // no ephemeral port is left
+		{plan{errno: unix.EADDRINUSE}, record.Limit, record.Gateway},
 		{plan{waits: 1, result: unix.ETIMEDOUT}, record.ConnectTimeout, record.Timeout},
 		{plan{waits: -1}, record.ConnectTimeout, record.Timeout},
 		{plan{errno: unix.EACCES}, record.Permission, record.Gateway}, // a prohibit route
@@ -114,79 +121,81 @@ func TestDialErrors(t *testing.T) {
 		{plan{errno: unix.ENOBUFS}, record.Limit, record.Gateway},
 	}
 	for _, row := range rows {
-		r := one(t, plain(serverA))
+		r := newForwardRig(t, plainForward(serverA))
 		r.plans[serverA] = []plan{row.plan}
 		from := r.open(header + "payload")
-		r.pass(7 * time.Second)
-		r.ends(1, row.outcome, record.Dial, row.by)
+		r.advance(7 * time.Second)
+		r.expectEnd(1, row.outcome, record.Dial, row.by)
 		if !from.gotRST {
 			t.Error("the client got no RST")
 		}
-		r.clean()
+		r.expectClean()
 	}
 }
 
-// Without a descriptor for the backend a dial is tried again until the connect
-// timeout, and nothing is accepted meanwhile, which would only take more.
-func TestNoDescriptorForTheBackend(t *testing.T) {
+// Without a descriptor for the backend, a dial is retried until the connect timeout. Meanwhile
+// nothing is accepted, which would take more descriptors.
+func TestNoDescriptorForBackend(t *testing.T) {
 	for _, late := range []time.Duration{time.Second, 7 * time.Second} {
-		r := one(t, plain(serverA))
+		r := newForwardRig(t, plainForward(serverA))
 		r.limit = r.used + 1
 		from := r.open(header + "payload")
 		second := r.open(header)
-		r.pass(late)
-		if late < 6*time.Second && len(r.front(0).list) != 1 {
-			t.Error("a connection was accepted in the shortage")
+		r.advance(late)
+		if late < 6*time.Second && len(r.listenerSocket(0).list) != 1 {
+			t.Error("a connection was accepted during the shortage")
 		}
 		r.limit = 0
-		r.pass(time.Second)
-		if late > 6*time.Second { // the first made room for the second, in vain
-			r.ends(2, record.Limit, record.Dial, record.Gateway)
+		r.advance(time.Second)
+		if late > 6*time.Second { // the first session ended to free a descriptor for the second, too late
+			r.expectEnd(2, record.Limit, record.Dial, record.Gateway)
 			continue
 		}
-		if len(r.dials) != 2 || string(r.dials[0].far.got) != "payload" || second.unread() != 0 {
+		if len(r.dials) != 2 || string(r.dials[0].far.received) != "payload" || second.unread() != 0 {
 			t.Fatalf("%d dials, %d bytes unread", len(r.dials), second.unread())
 		}
-		answeredWith(r, from, 0)
-		r.ends(1, record.OK, record.Relay, record.Client)
-		answeredWith(r, second, 1)
-		r.clean()
+		finishBothOf(r, from, 0)
+		r.expectEnd(1, record.OK, record.Relay, record.Client)
+		finishBothOf(r, second, 1)
+		r.expectClean()
 	}
 }
 
-// Sessions that hold all descriptors while each waits for one more do not wait
-// for each other: one makes room for the next, with and without a connect
-// timeout.
-func TestSessionsThatWaitForEachOther(t *testing.T) {
+// Sessions that hold all descriptors while each needs one more do not block each other forever: one
+// after the other ends, with and without a connect timeout.
+func TestSessionsWaitingForDescriptors(t *testing.T) {
 	for _, timeout := range []time.Duration{0, time.Minute} {
-		f := plain(serverA)
+		f := plainForward(serverA)
 		f.ConnectTimeout = timeout
-		r := one(t, f)
+		r := newForwardRig(t, f)
 		r.limit = r.used + 3
 		for range 3 {
-			f := r.arrive(r.front(0), lb)
+			f := r.arrive(r.listenerSocket(0), lb)
 			f.deliver([]byte(header))
-			f.finish()
+			f.sendFIN()
 		}
 		r.settle()
-		r.pass(2500 * time.Millisecond)
+		r.advance(2500 * time.Millisecond)
 		if len(r.records) != 1 || r.records[0].Outcome != record.Limit || len(r.dials) != 1 {
-			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+			t.Fatalf("connect timeout %v: %d connections have ended, %d backends were dialled", timeout,
+				len(r.records), len(r.dials))
 		}
-		r.dials[0].far.finish()
-		r.pass(time.Second)
+		r.dials[0].far.sendFIN()
+		r.advance(time.Second)
 		if len(r.records) != 2 || r.records[1].Outcome != record.OK || len(r.dials) != 2 {
-			t.Fatalf("with a connect timeout of %v %d connections have ended and %d were dialled", timeout, len(r.records), len(r.dials))
+			t.Fatalf("connect timeout %v: %d connections have ended, %d backends were dialled", timeout,
+				len(r.records), len(r.dials))
 		}
 	}
 }
 
-func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
-	f := plain(serverA)
+func TestBackendSocketOptions(t *testing.T) {
+	f := plainForward(serverA)
 	f.Mark, f.Keepalive, f.UserTimeout = 7, 15*time.Second, 20*time.Second
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	want := [][3]int{
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000}, {unix.SOL_SOCKET, unix.SO_MARK, 7},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 20000},
+		{unix.SOL_SOCKET, unix.SO_MARK, 7},
 	}
 	check := func(when string) {
 		t.Helper()
@@ -201,41 +210,42 @@ func TestMarkAndOptionsOfBackendSockets(t *testing.T) {
 	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
 	check("after the second write")
 	front.deliver([]byte("three"))
-	r.pass(14 * time.Second)
+	r.advance(14 * time.Second)
 	check("before the keepalive time")
-	r.pass(1100 * time.Millisecond)
-	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, [3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15})
+	r.advance(1100 * time.Millisecond)
+	want = append(want, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		[3]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, [3]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15})
 	check("at the keepalive time")
-	r.pass(time.Minute)
+	r.advance(time.Minute)
 	check("later")
 	if r.loop().wheel.count != 0 {
-		t.Error("a timer is armed though there is nothing to wait for")
+		t.Error("a timer is armed without a deadline")
 	}
 }
 
-func TestIdleTimeoutBesideKeepalive(t *testing.T) {
+func TestIdleTimeoutWithKeepalive(t *testing.T) {
 	for _, idle := range []time.Duration{5 * time.Second, 40 * time.Second} {
-		f := plain(serverA)
+		f := plainForward(serverA)
 		f.Keepalive, f.IdleTimeout = 15*time.Second, idle
-		r := one(t, f)
+		r := newForwardRig(t, f)
 		r.open(header + "one")
-		r.pass(idle - 100*time.Millisecond)
+		r.advance(idle - 100*time.Millisecond)
 		if set := len(r.backend().options) > 1; set != (idle > f.Keepalive) {
 			t.Errorf("idle timeout %v: keepalive options set: %v", idle, set)
 		}
 		if len(r.records) != 0 {
-			t.Fatalf("idle timeout %v: ended before it", idle)
+			t.Fatalf("idle timeout %v: ended too early", idle)
 		}
-		r.pass(200 * time.Millisecond)
-		r.ends(1, record.IdleTimeout, record.Relay, record.Timeout)
-		r.clean()
+		r.advance(200 * time.Millisecond)
+		r.expectEnd(1, record.IdleTimeout, record.Relay, record.Timeout)
+		r.expectClean()
 	}
 }
 
-func TestMarkThatIsNotPermitted(t *testing.T) {
-	f := plain(serverA)
+func TestMarkNotPermitted(t *testing.T) {
+	f := plainForward(serverA)
 	f.Mark = 7
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	r.optionError = func(_, name int) unix.Errno {
 		if name == unix.SO_MARK {
 			return unix.EPERM
@@ -243,106 +253,49 @@ func TestMarkThatIsNotPermitted(t *testing.T) {
 		return 0
 	}
 	r.open(header)
-	r.ends(1, record.Permission, record.Dial, record.Gateway)
-	r.clean()
+	r.expectEnd(1, record.Permission, record.Dial, record.Gateway)
+	r.expectClean()
 }
 
-// The connect timeout is for all backends together, in equal shares of what is
+// The connect timeout is for all backends together. Each attempt gets an equal share of what is
 // left.
 func TestConnectTimeoutIsShared(t *testing.T) {
-	r := one(t, plain(serverA, serverB, serverC))
-	for _, e := range []Endpoint{serverA, serverB, serverC} {
+	r := newForwardRig(t, plainForward(serverA, serverB, serverC))
+	for _, e := range []forward.Endpoint{serverA, serverB, serverC} {
 		r.plans[e] = []plan{silent}
 	}
 	r.open(header)
-	began := r.clock
+	start := r.clock
 	for want := 1; want <= 3; want++ {
 		if len(r.dials) != want {
-			t.Fatalf("after %v: %d backends dialled, want %d", time.Duration(r.clock-began), len(r.dials), want)
+			t.Fatalf("after %v: %d backends dialled, want %d", time.Duration(r.clock-start), len(r.dials), want)
 		}
-		r.pass(1900 * time.Millisecond)
+		r.advance(1900 * time.Millisecond)
 		if len(r.dials) != want {
-			t.Fatalf("after %v: backend %d was given up", time.Duration(r.clock-began), want)
+			t.Fatalf("after %v: gave up on backend %d", time.Duration(r.clock-start), want)
 		}
-		r.pass(120 * time.Millisecond)
+		r.advance(120 * time.Millisecond)
 	}
-	c := r.ends(1, record.ConnectTimeout, record.Dial, record.Timeout)
+	c := r.expectEnd(1, record.ConnectTimeout, record.Dial, record.Timeout)
 	if c.Duration < 6*time.Second || c.Duration > 6*time.Second+100*time.Millisecond {
 		t.Errorf("after %v, want 6s", c.Duration)
 	}
-	r.clean()
+	r.expectClean()
 }
 
-func names(t *testing.T, lookup func(context.Context, string) ([]netip.Addr, error)) *rig {
-	f := plain()
-	f.Listeners[0].Backends = []Backend{{Host: "server.test", Port: 25}}
-	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}, Lookup: lookup})
-}
-
-func TestNames(t *testing.T) {
-	r := names(t, func(_ context.Context, host string) ([]netip.Addr, error) {
-		if host != "server.test" {
-			t.Errorf("look-up of %q", host)
-		}
-		return []netip.Addr{serverA6.Addr.Addr(), netip.MustParseAddr("::ffff:198.51.100.1")}, nil
-	})
-	first := Endpoint{Addr: netip.AddrPortFrom(serverA.Addr.Addr(), 25)}
-	r.plans[first] = []plan{refused}
-	r.open(header)
-	want := []Endpoint{first, {Addr: netip.AddrPortFrom(serverA6.Addr.Addr(), 25)}}
-	if got := r.order(); !slices.Equal(got, want) {
-		t.Errorf("dialled %v, want %v", got, want)
-	}
-}
-
-func TestUnresolvedName(t *testing.T) {
-	boom := errors.New("no such host")
-	r := names(t, func(context.Context, string) ([]netip.Addr, error) { return nil, boom })
-	r.open(header)
-	c := r.ends(1, record.BackendUnreachable, record.Dial, record.Gateway)
-	if c.Reason != "the backend's name does not resolve" {
-		t.Errorf("reason %q", c.Reason)
-	}
-	if len(r.notices) != 1 || r.notices[0].Event != "resolve_failed" || r.notices[0].Err != boom || r.notices[0].Detail != "server.test" {
-		t.Errorf("notices %+v", r.notices)
-	}
-}
-
-// A name with more addresses than a byte can count, all of them dead, is not
-// tried for ever.
-func TestNameWithVeryManyAddresses(t *testing.T) {
-	r := names(t, func(context.Context, string) ([]netip.Addr, error) {
-		var all []netip.Addr
-		for i := range 300 {
-			all = append(all, netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
-		}
-		return all, nil
-	})
-	for i := range 300 {
-		to := Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 25)}
-		r.plans[to] = []plan{unreachable}
-	}
-	r.open(header)
-	r.ends(1, record.BackendUnreachable, record.Dial, record.Gateway)
-	if len(r.dials) != 300 {
-		t.Errorf("%d addresses were tried", len(r.dials))
-	}
-}
-
-func TestDestinationOfTheHeader(t *testing.T) {
-	f := plain(serverB)
-	f.Listeners[0].Backends = []Backend{{FromHeader: true}}
+func TestBackendFromHeader(t *testing.T) {
+	f := plainForward(serverB)
+	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
 	f.AllowDestination = only(serverA.Addr)
-	r := one(t, f)
+	r := newForwardRig(t, f)
 	r.open(v2(client4, serverA.Addr))
-	if got := r.order(); !slices.Equal(got, []Endpoint{serverA}) {
+	if got := r.dialOrder(); !slices.Equal(got, []forward.Endpoint{serverA}) {
 		t.Errorf("dialled %v", got)
 	}
 }
 
-// Which source port is taken where the client's cannot be had, and what that
-// is called: bind(2) fails for a port in use or below 1024, connect(2) where
-// the same four addresses and ports are connected already.
+// The source port and the outcome when the client's port is not available: bind(2) fails for a port
+// that is in use or below 1024, connect(2) if the same 4-tuple is connected already.
 func TestSourcePort(t *testing.T) {
 	rows := []struct {
 		choice        transparent.SourcePort
@@ -365,9 +318,9 @@ func TestSourcePort(t *testing.T) {
 	}
 	for i, row := range rows {
 		t.Run(fmt.Sprint(i, row.choice), func(t *testing.T) {
-			f := transparently(plain(serverA))
+			f := transparently(plainForward(serverA))
 			f.Source.SourcePort = row.choice
-			r := one(t, f)
+			r := newForwardRig(t, f)
 			r.bindError = func(a netip.AddrPort) unix.Errno {
 				if a.Port() == 0 {
 					return 0
@@ -377,47 +330,109 @@ func TestSourcePort(t *testing.T) {
 			r.plans[serverA] = []plan{{errno: row.connect}, {}}
 			from := r.open(header + "hello")
 			if row.outcome == record.OK {
-				answered(r, from)
+				finishBoth(r, from)
 			}
-			c := r.last(1)
+			c := r.lastRecord(1)
 			source := netip.AddrPortFrom(client4.Addr(), row.port)
 			if source == client4 {
-				source = netip.AddrPort{} // it is Client
+				source = netip.AddrPort{} // same as Client
 			}
-			if c.Outcome != row.outcome || c.Source != source || !c.Transparent || r.tally().PortFallbacks != row.fallbacks {
-				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason, r.tally().PortFallbacks, row.outcome, source)
+			if c.Outcome != row.outcome || c.Source != source || !c.Transparent ||
+				r.tally().PortFallbacks != row.fallbacks {
+				t.Errorf("%v from %v (%s), %d fallbacks; want %v from %v", c.Outcome, c.Source, c.Reason,
+					r.tally().PortFallbacks, row.outcome, source)
 			}
-			r.clean()
+			r.expectClean()
 		})
 	}
 }
 
-// Both from the client's port and from another one connect(2) may fail.
+// connect(2) may fail from the client's port and from any other.
 func TestSourcePortsAreExhausted(t *testing.T) {
-	r := one(t, transparently(plain(serverA)))
+	r := newForwardRig(t, transparently(plainForward(serverA)))
 	r.plans[serverA] = []plan{{errno: unix.EADDRNOTAVAIL}}
 	r.open(header)
-	r.ends(1, record.SourcePortBusy, record.Dial, record.Gateway)
-	if len(r.dials) != 2 {
-		t.Errorf("%d attempts", len(r.dials))
+	c := r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+	if len(r.dials) != 2 || !strings.Contains(c.Reason, "no source port is left") {
+		t.Errorf("%d attempts, want 2; %q", len(r.dials), c.Reason)
 	}
-	r.clean()
+	r.expectClean()
 }
 
-// A socket is watched from the connect on; where the kernel cannot do that the
-// attempt failed for lack of memory.
-func TestNoMemoryToWatch(t *testing.T) {
-	r := one(t, plain(serverA))
+// Without a source port towards one backend, the next one is tried at once, and accepting goes on.
+// If there is none, it is a limit and says so; on IPv6 only if the host has an address at all.
+func TestNoSourcePortIsALimit(t *testing.T) {
+	full := []plan{{errno: unix.EADDRNOTAVAIL}}
+	for _, row := range []struct {
+		name     string
+		backends []forward.Endpoint
+		setting  func(*forward.Forward)
+		spoil    func(*script)
+		outcome  record.Outcome
+		by       record.Party
+		reason   string
+	}{
+		{"IPv4", []forward.Endpoint{serverA}, nil, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"IPv6", []forward.Endpoint{serverA6}, nil, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"IPv6, no address", []forward.Endpoint{serverA6}, nil, func(k *script) { k.noSource = true },
+			record.BackendUnreachable, record.Gateway, "cannot assign requested address"},
+		{"transparent, any port", []forward.Endpoint{serverA}, func(f *forward.Forward) {
+			f.Transparent, f.Source.SourcePort = true, transparent.Any
+		}, nil, record.Limit, record.Gateway, "no source port is left"},
+		{"unix, the queue is full", []forward.Endpoint{serverUnix}, nil, func(k *script) {
+			k.plans[serverUnix] = []plan{{errno: unix.EAGAIN}}
+		}, record.Limit, record.Backend, "queue of connections is full"},
+		{"the next backend", []forward.Endpoint{serverA, serverB}, nil, nil, record.OK, record.Client, ""},
+		{"two are full, the next one", []forward.Endpoint{serverA, serverA6, serverB}, nil, nil,
+			record.OK, record.Client, ""},
+		{"the next backend, after a unix socket", []forward.Endpoint{serverUnix, serverB}, nil, func(k *script) {
+			k.plans[serverUnix] = []plan{{errno: unix.EAGAIN}}
+		}, record.OK, record.Client, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := plainForward(row.backends...)
+			if row.setting != nil {
+				row.setting(f)
+			}
+			r := newForwardRig(t, f)
+			r.plans[serverA], r.plans[serverA6] = full, full
+			if row.spoil != nil {
+				row.spoil(r.script)
+			}
+			from := r.open(header + "payload")
+			if row.outcome == record.OK {
+				if got := string(r.backend().received); got != "payload" {
+					t.Errorf("the next backend received %q", got)
+				}
+				finishBoth(r, from)
+			}
+			phase := record.Dial
+			if row.outcome == record.OK {
+				phase = record.Relay
+			}
+			c := r.expectEnd(1, row.outcome, phase, row.by)
+			if !strings.Contains(c.Reason, row.reason) || len(r.notices) != 0 {
+				t.Errorf("reason %q, notices %v", c.Reason, r.notices)
+			}
+			r.expectClean()
+		})
+	}
+}
+
+// A backend's socket is registered before the connect completes. If that fails, the attempt fails
+// for lack of memory.
+func TestSocketWatchFails(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
 	r.watchErrors = []unix.Errno{unix.ENOMEM}
 	r.open(header)
-	r.ends(1, record.Internal, record.Accept, record.Gateway)
+	r.expectEnd(1, record.Internal, record.Accept, record.Gateway)
 	r.watchErrors = []unix.Errno{0, unix.ENOSPC}
 	from := r.open(header + "payload")
-	r.pass(time.Second)
-	answered(r, from)
-	r.ends(2, record.OK, record.Relay, record.Client)
-	if got := string(r.backend().got); len(r.dials) != 2 || got != "payload" {
+	r.advance(time.Second)
+	finishBoth(r, from)
+	r.expectEnd(2, record.OK, record.Relay, record.Client)
+	if got := string(r.backend().received); len(r.dials) != 2 || got != "payload" {
 		t.Errorf("%d dials, payload %q", len(r.dials), got)
 	}
-	r.clean()
+	r.expectClean()
 }

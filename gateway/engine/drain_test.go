@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -19,49 +20,49 @@ func (r *rig) isIdle() bool {
 	}
 }
 
-// stopAccepting is StopAccepting with the loops turned by hand: it waits for
-// them on a goroutine of its own, which must come to its end.
+// stopAccepting calls StopAccepting, turns the loops, and waits for the goroutine that it starts.
 func (r *rig) stopAccepting() {
 	r.engine.StopAccepting()
 	r.settle()
 	r.engine.running.Wait()
 }
 
-// What waited in the queue is accepted before the listener is closed, which
-// would reset it. Sessions go on, and the last one's end is told.
+// Queued connections are accepted before the listener closes, which would reset them. Sessions
+// continue, and Idle is closed after the last one.
 func TestDrain(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 	before := r.open(header)
 	var waiting []*file
 	for i := range 5 {
-		f := r.arrive(r.front(i%2), lb)
+		f := r.arrive(r.listenerSocket(i%2), lb)
 		f.deliver([]byte(header))
 		waiting = append(waiting, f)
 	}
-	r.accepts = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.EPROTO}
+	r.acceptErrors = []unix.Errno{unix.ECONNABORTED, unix.EINTR, unix.EPROTO}
 	r.stopAccepting()
 	if r.leaked(listening) != 0 || r.engine.Counters().Active != 6 || r.isIdle() {
 		t.Fatalf("%d listeners, %d active, idle %v", r.leaked(listening), r.engine.Counters().Active, r.isIdle())
 	}
 	for _, f := range append(waiting, before) {
 		if f.gotRST || f.unread() != 0 {
-			t.Error("a connection was lost, or stands still")
+			t.Error("a connection was reset, or makes no progress")
 		}
 	}
 	for range 6 {
 		if r.isIdle() {
 			t.Fatal("idle too early")
 		}
-		r.endOne()
+		r.resetOneBackend()
 	}
 	if !r.isIdle() {
-		t.Error("the end was not told")
+		t.Error("not idle after the last connection")
 	}
-	r.clean()
+	r.expectClean()
 }
 
-func TestDrainOfNothing(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{plain(serverA)}})
+func TestDrainWithoutConnections(t *testing.T) {
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{plainForward(serverA)}})
 	r.stopAccepting()
 	r.stopAccepting()
 	if !r.isIdle() {
@@ -70,10 +71,10 @@ func TestDrainOfNothing(t *testing.T) {
 }
 
 func TestCut(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.open("")
 	from := r.open(header)
-	from.deliver(noise(1 << 20))
+	from.deliver(randomBytes(1 << 20))
 	r.settle()
 	r.stopAccepting()
 	r.engine.Cut()
@@ -86,10 +87,10 @@ func TestCut(t *testing.T) {
 	if len(r.records) != 2 || !r.isIdle() || !from.gotRST || !r.backend().gotRST {
 		t.Errorf("%d connections ended, idle %v", len(r.records), r.isIdle())
 	}
-	r.clean()
+	r.expectClean()
 }
 
-// brokenKernel fails in one place while the engine is made.
+// brokenKernel fails one call while the engine is created.
 type brokenKernel struct {
 	*script
 	call string
@@ -116,7 +117,7 @@ func (k brokenKernel) Listen(fd, n int) unix.Errno {
 	return k.script.Listen(fd, n)
 }
 
-// An engine that cannot be made leaves nothing open.
+// New leaves nothing open after an error.
 func TestNewFails(t *testing.T) {
 	for _, call := range []string{"epoll_create1", "eventfd", "epoll_ctl", "socket", "setsockopt", "listen"} {
 		k := newScript(t, 0)
@@ -128,7 +129,8 @@ func TestNewFails(t *testing.T) {
 		case "setsockopt":
 			k.optionError = func(int, int) unix.Errno { return unix.ENOPROTOOPT }
 		}
-		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
+		_, err := New(Config{Kernel: brokenKernel{k, call}, Loops: 2,
+			Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
 		if err == nil || k.used != 0 || k.batches != 0 {
 			t.Errorf("%s: %v, %d descriptors and %d batches are open", call, err, k.used, k.batches)
 		}
@@ -138,14 +140,15 @@ func TestNewFails(t *testing.T) {
 	}
 }
 
-// The last connection of a drain may end on a loop that has closed its own
-// listeners while another still hands connections over.
+// The last connection may end on a loop that has closed its listeners while another loop still
+// passes connections to it.
 func TestDrainWaitsForAllLoops(t *testing.T) {
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{more(plain(serverA))}})
-	r.arrive(r.front(1), netip.AddrPortFrom(client4.Addr(), 1)) // not trusted: it ends at once
+	r := newRig(t, newScript(t, 0), Config{Loops: 2,
+		Forwards: []*forward.Forward{withSecondListener(plainForward(serverA))}})
+	r.arrive(r.listenerSocket(1), netip.AddrPortFrom(client4.Addr(), 1)) // not trusted: it ends at once
 	r.engine.StopAccepting()
-	r.engine.loops[0].turn(r.batch)
-	r.engine.loops[0].turn(r.batch)
+	r.engine.loops[0].turn(r.events)
+	r.engine.loops[0].turn(r.events)
 	if r.isIdle() {
 		t.Error("idle while a listener is open")
 	}
@@ -154,5 +157,5 @@ func TestDrainWaitsForAllLoops(t *testing.T) {
 	if !r.isIdle() || len(r.records) != 1 {
 		t.Errorf("idle %v, %d connections ended", r.isIdle(), len(r.records))
 	}
-	r.clean()
+	r.expectClean()
 }

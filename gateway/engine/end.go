@@ -6,52 +6,44 @@ import (
 	"unproxy/gateway/record"
 )
 
-// sampleSize is how much of a refused header is kept for the log.
-const sampleSize = 32
-
-// refuse ends a session with RSTs on both sides.
+// refuse ends a session and resets both sides.
 func (s *session) refuse(l *loop, outcome record.Outcome, phase record.Phase) {
-	s.reset(l, peer)
-	s.reset(l, backend)
+	s.resetSide(l, peer)
+	s.resetSide(l, backend)
 	s.end(l, outcome, phase)
 }
 
-// end ends a session with FINs.
+// end ends a session and closes both sides with a FIN.
 func (s *session) end(l *loop, outcome record.Outcome, phase record.Phase) {
-	s.failure, s.ended = outcome, phase
+	s.outcome, s.endPhase = outcome, phase
 	s.finish(l)
 }
 
-// finish closes what is open, reports the connection and gives the session back.
+// finish closes the open sockets, reports the connection and returns the session to the pool.
 func (s *session) finish(l *loop) {
-	if s.awaits() {
-		l.awaited()
+	if s.awaitsHeader() {
+		l.removeWaiting()
 	}
 	l.wheel.disarm(&s.timer)
 	for i := range s.sides {
-		s.drop(l, i)
+		s.closeSide(l, i)
 	}
-	if s.counted {
+	if s.clientCounted {
 		s.listener.forward.clients.Leave(s.client.unpack().Addr())
 	}
-	s.count(l)
-	s.tell(l)
+	s.tally.End(s.outcome, s.endPhase, s.duration(l))
+	s.report(l)
 	l.release(s)
 }
 
-// count counts a finished session.
-func (s *session) count(l *loop) {
-	s.tally.Ended(s.failure, s.ended, s.lasted(l))
+// duration is the time since accept. The loop's clock stands still while it handles a batch of
+// events, but headerAt and connectedAt are read from the kernel's.
+func (s *session) duration(l *loop) time.Duration {
+	return time.Duration(max(l.now, s.acceptedAt, s.headerAt, s.connectedAt) - s.acceptedAt)
 }
 
-// lasted is the time since accept. The loop's clock stands still while it
-// serves a batch of events; the two others are read anew.
-func (s *session) lasted(l *loop) time.Duration {
-	return time.Duration(max(l.now, s.headed, s.joined) - s.began)
-}
-
-// tell reports a finished session.
-func (s *session) tell(l *loop) {
+// report passes the record of a finished session to Config.Report.
+func (s *session) report(l *loop) {
 	if l.engine.config.Report == nil {
 		return
 	}
@@ -66,59 +58,72 @@ func (s *session) tell(l *loop) {
 		BackendPath: s.backend.Path,
 		Transparent: s.source.isValid(),
 		Version:     s.version,
-		Outcome:     s.failure,
-		Phase:       s.ended,
-		By:          s.failedBy,
-		Reason:      s.why().reason,
-		Offset:      s.why().offset,
-		Sample:      s.why().sample,
+		Outcome:     s.outcome,
+		Phase:       s.endPhase,
+		By:          s.endedBy,
+		Reason:      s.failureDetails().reason,
+		Offset:      s.failureDetails().offset,
+		Sample:      s.failureDetails().sample,
 		BytesIn:     s.sides[peer].bytes,
 		BytesOut:    s.sides[backend].bytes,
-		Duration:    s.lasted(l),
+		Duration:    s.duration(l),
 		Details:     s.details,
+
+		AnswersOthers: s.failureDetails().answersOthers,
 	}
 	if s.source.isValid() && s.source != s.client {
 		r.Source = s.source.unpack()
 	}
-	if s.headed != 0 {
-		r.HeaderTime = time.Duration(s.headed - s.began)
+	if s.headerAt != 0 {
+		r.HeaderTime = time.Duration(s.headerAt - s.acceptedAt)
 	}
-	if s.joined != 0 {
-		r.ConnectTime = time.Duration(s.joined - s.headed)
+	if s.connectedAt != 0 {
+		r.ConnectTime = time.Duration(s.connectedAt - s.headerAt)
 	}
 	l.engine.config.Report(r)
 }
 
-// refusal is what is told of a connection that did not end well.
-type refusal struct {
+// failure describes what went wrong with a connection, for its record.
+type failure struct {
 	reason string
-	sample string // the beginning of the header
-	offset int    // of what is wrong with it
+	sample string // the first bytes of the header
+	offset int    // after how many bytes of the header it was rejected
+
+	answersOthers bool // record.Connection.AnswersOthers
 }
 
-// explain returns the session's refusal, which it makes if there is none yet.
-func (s *session) explain() *refusal {
-	if s.refusal == nil {
-		s.refusal = new(refusal)
+// ensureFailure returns the session's failure and allocates it if needed.
+func (s *session) ensureFailure() *failure {
+	if s.failure == nil {
+		s.failure = new(failure)
 	}
-	return s.refusal
+	return s.failure
 }
 
-// because notes why a session ends, or what went wrong last.
-func (s *session) because(reason string) { s.explain().reason = reason }
+// setReason records why a session ends, or what failed last.
+func (s *session) setReason(reason string) { s.ensureFailure().reason = reason }
 
-// sample keeps the beginning of a refused header for the log.
-func (s *session) sample(b []byte) { s.explain().sample = string(b[:min(len(b), sampleSize)]) }
+// setSample keeps the first bytes of a rejected header.
+func (s *session) setSample(b []byte) {
+	s.ensureFailure().sample = string(b[:min(len(b), record.MaxSample)])
+}
 
-func (s *session) why() refusal {
-	if s.refusal == nil {
-		return refusal{}
+// setPartial keeps the first bytes of a header that is not complete, and how many of its bytes arrived.
+func (s *session) setPartial(b []byte) {
+	s.setSample(b)
+	s.ensureFailure().offset = len(b)
+}
+
+// failureDetails returns the session's failure, or the zero value.
+func (s *session) failureDetails() failure {
+	if s.failure == nil {
+		return failure{}
 	}
-	return *s.refusal
+	return *s.failure
 }
 
-// reset closes a side with a RST.
-func (s *session) reset(l *loop, i int) {
+// resetSide closes one side with a RST.
+func (s *session) resetSide(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {
 		l.kernel.Reset(int(d.fd))
@@ -126,17 +131,16 @@ func (s *session) reset(l *loop, i int) {
 	}
 }
 
-// drop closes a side, with a FIN where it was not closed yet, and gives back
-// what it held.
-func (s *session) drop(l *loop, i int) {
+// closeSide closes one side with a FIN, if it is open, and releases its buffer and pipe.
+func (s *session) closeSide(l *loop, i int) {
 	d := &s.sides[i]
 	if d.fd >= 0 {
 		l.kernel.Close(int(d.fd))
 		d.fd = -1
 	}
-	s.returnHeld(l, d)
+	s.releaseHeld(l, d)
 	if d.pipe != nil {
-		l.pipes.give(d.pipe)
+		l.pipes.put(d.pipe)
 		d.pipe = nil
 	}
 }

@@ -1,117 +1,131 @@
-// Package engine is the data plane: it accepts connections, takes the PROXY
-// headers off, connects to the backends and relays.
+// Package engine is the TCP data plane: it accepts connections, validates and strips their PROXY
+// headers, connects to the backends and forwards the plain streams.
 //
-// There is one event loop per CPU, a goroutine locked to a thread, which owns
-// an epoll instance and its sessions outright: on the data path there is no
-// lock, no channel, no shared counter and no goroutine per connection.
+// There is one event loop per CPU: a goroutine locked to its thread, which owns an epoll instance
+// and its sessions. The data path has no lock, no channel, no shared counter and no goroutine per
+// connection.
 //
-//	accept ─▶ trust ─▶ header ─▶ dial ─▶ relay ─▶ record
+// A connection passes these steps; each names its file:
 //
-// trust.go and session.go are that path, from top to bottom, and nothing else
-// decides how a connection ended. kernel.go holds every system call but those that
-// move the bytes of many sockets at once, which are in batch.go.
+//	accept  accept.go   accept from the kernel's queue and choose a loop
+//	trust   trust.go    decide by the peer's address, before reading a byte
+//	header  header.go   read and decode the PROXY header
+//	dial    dial.go     choose a backend and connect to it
+//	relay   relay.go    forward in both directions, by copying or splice(2)
+//	record  end.go      close, count and report
+//
+// states.go is the state machine that connects these steps: it handles every event and deadline of
+// a session. trust.go and states.go decide the outcome of a connection. Besides, waiting.go ends
+// those that wait too long for their header, and reload.go those of peers that lost trust.
+//
+// loop.go is the event loop, mailbox.go how other goroutines reach it, wheel.go its timers, and
+// iobatch.go its batches of small reads and writes. All system calls go through package kernel.
 package engine
 
 import (
-	"errors"
-	"fmt"
+	"context"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
+
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+	"unproxy/gateway/limit"
+	"unproxy/gateway/record"
 )
 
-// Engine is the data plane. Its methods may be called from any goroutine.
+// Engine is the data plane. Its methods are safe for concurrent use.
 type Engine struct {
 	config    Config
-	kernel    Kernel
+	kernel    kernel.Kernel
 	loops     []*loop
-	forwards  []*forward
-	owned     map[*Forward]*forward
+	forwards  []*forwardState
+	byForward map[*forward.Forward]*forwardState
 	listeners []*listener
 	names     *resolver
 
-	active  atomic.Int64 // connections of all loops
-	held    atomic.Int64 // what the guests hold
-	full    atomic.Bool  // a listener waits for one of them to end
-	closing atomic.Bool
-	idle    chan struct{} // closed when closing and no connection is left
-	idled   sync.Once
-	running sync.WaitGroup
-	life    lifecycle
+	active       atomic.Int64 // connections of all loops
+	guestActive  atomic.Int64 // what guests hold, see Host.Hold
+	limitReached atomic.Bool  // a listener waits for a connection to end
+	closing      atomic.Bool
+	idle         chan struct{} // closed when closing is set and nothing is active
+	idleOnce     sync.Once
+	running      sync.WaitGroup
+	lifecycle    lifecycle
 }
 
-// forward is a Forward and what the engine counts for it.
-type forward struct {
-	*Forward
+// forwardState is a Forward with the engine's state for it.
+type forwardState struct {
+	*forward.Forward
 	options options // of its TCP sockets
-	index   int     // among the engine's forwards
+	index   int     // in Engine.forwards
 	active  atomic.Int64
-	clients Clients
-	counts  HitCounter // Trust, if it counts
-	rates   *rates     // nil: no limit
+	clients limit.Clients
+	counts  forward.HitCounter // Trust, if that counts hits
+	rates   *limit.Rates       // nil: no limit
 }
 
-// trusts reports whether a peer is trusted. A set that counts hits is told
-// which loop asks.
-func (f *forward) trusts(peer netip.Addr, loop int) bool {
+// trusts reports whether a peer is trusted. loop is the index of the calling loop, for a set that
+// counts hits.
+func (f *forwardState) trusts(peer netip.Addr, loop int) bool {
 	if f.counts != nil {
 		return f.counts.Admit(peer, loop)
 	}
 	return f.Trust.Contains(peer)
 }
 
-// Counters is how many connections there are; see [Engine.Tallies] for how many
-// there were.
+// Counters counts current connections. [Engine.Tallies] counts past ones.
 type Counters struct {
-	// Active is the number of connections that have not ended.
+	// Active is the number of open connections.
 	Active int
 	// Waiting is how many of them wait for their header.
 	Waiting int
-	// PerLoop is the number of connections that each loop serves.
+	// PerLoop is the number of connections of each loop.
 	PerLoop []int
 }
 
-// New opens the listeners and makes the loops; nothing is accepted before
-// Start. The error is of the first listener that could not be opened, and
-// everything is closed again.
+// New opens the listeners and creates the loops. Nothing is accepted before Start. On an error it
+// closes everything again; the error is a [*ListenError] if a listener could not be opened.
 func New(c Config) (*Engine, error) {
-	e := &Engine{config: c, kernel: c.Kernel, owned: map[*Forward]*forward{}, idle: make(chan struct{})}
-	e.life.ended = make(chan struct{})
+	e := &Engine{
+		config: c, kernel: c.Kernel,
+		byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{}),
+	}
+	e.lifecycle.stopped = make(chan struct{})
 	if e.kernel == nil {
-		e.kernel = System()
+		e.kernel = kernel.System()
 	}
 	for i := range max(1, c.Loops) {
 		l, err := newLoop(e, i)
 		if err != nil {
-			e.discard()
+			e.closeAll()
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
 	}
 	e.names = newResolver(c.Lookup, e.notice)
 	for _, f := range c.Forwards {
-		if err := e.open(f); err != nil {
-			e.discard()
+		if err := e.openForward(f); err != nil {
+			e.closeAll()
 			return nil, err
 		}
 	}
-	if err := e.invite(); err != nil {
-		e.discard()
+	if err := e.createGuests(); err != nil {
+		e.closeAll()
 		return nil, err
 	}
 	return e, nil
 }
 
-// open opens a forward's listeners and deals them out to the loops. Those of
-// datagrams are the guests'.
-func (e *Engine) open(f *Forward) error {
-	own := &forward{Forward: f, options: f.socketOptions(), index: len(e.forwards), rates: newRates(f.AcceptRate)}
-	own.counts, _ = f.Trust.(HitCounter)
-	e.forwards, e.owned[f] = append(e.forwards, own), own
+// openForward opens a forward's listeners and distributes them over the loops. The guests open
+// those of a datagram forward.
+func (e *Engine) openForward(f *forward.Forward) error {
+	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
+	own.counts, _ = f.Trust.(forward.HitCounter)
+	e.forwards, e.byForward[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
-		l.tallies = append(l.tallies, new(Tally))
+		l.tallies = append(l.tallies, new(record.Tally))
 	}
 	if f.Datagrams {
 		return nil
@@ -119,7 +133,7 @@ func (e *Engine) open(f *Forward) error {
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
-			return &ListenError{Name: ln.Name, Err: err}
+			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Err: err}
 		}
 		ln.route = newRoute(f, ln.Listener, e.names)
 		ln.route.Bound = ln.bound
@@ -127,13 +141,16 @@ func (e *Engine) open(f *Forward) error {
 		ln.index = len(ln.loop.listeners)
 		ln.loop.listeners = append(ln.loop.listeners, ln)
 		e.listeners = append(e.listeners, ln)
+		if errno := ln.sharePort(e.kernel, e.config.Forwards); errno != 0 {
+			return &ListenError{Name: ln.Name, Err: os.NewSyscallError("setsockopt SO_REUSEPORT", errno)}
+		}
 	}
 	return nil
 }
 
-// discard closes what New opened. Of a socket that came from elsewhere the file
-// stays: whoever handed it over may go on without us.
-func (e *Engine) discard() {
+// closeAll closes what New opened. It leaves the file of an inherited unix socket: its previous
+// owner may still serve it.
+func (e *Engine) closeAll() {
 	for _, l := range e.loops {
 		if l.guest != nil {
 			l.guest.Close()
@@ -146,15 +163,15 @@ func (e *Engine) discard() {
 	}
 }
 
-// Start resolves the backends' names, once, and begins to accept.
+// Start resolves the backends' names and starts to accept. It may be called once.
 func (e *Engine) Start() {
-	e.names.start()
-	e.life.Lock()
-	defer e.life.Unlock()
-	e.life.running = true
+	e.names.start(context.Background())
+	e.lifecycle.Lock()
+	defer e.lifecycle.Unlock()
+	e.lifecycle.running = true
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
-			l.heed(ln)
+			l.watchListener(ln)
 		}
 		if l.guest != nil {
 			l.guest.Start()
@@ -163,72 +180,72 @@ func (e *Engine) Start() {
 	}
 }
 
-// Bound returns the addresses that the listeners are bound to, in the order of
-// the forwards and their listeners. Those of datagrams are not among them.
-func (e *Engine) Bound() []Endpoint {
-	bound := make([]Endpoint, len(e.listeners))
+// Bound returns the addresses that the listeners are bound to, in the order of the forwards and
+// their listeners, without those of datagram forwards.
+func (e *Engine) Bound() []forward.Endpoint {
+	bound := make([]forward.Endpoint, len(e.listeners))
 	for i, ln := range e.listeners {
 		bound[i] = ln.bound
 	}
 	return bound
 }
 
-// StopAccepting accepts what the kernel had queued and closes the listeners.
-// Sessions go on. The queue of a socket that is [Socket.Held] is left alone.
+// StopAccepting closes the listeners. Connections in their queues are accepted first, existing ones
+// continue. The queue of a socket with [forward.Socket.Held] is left alone.
 func (e *Engine) StopAccepting() { e.stopAccepting(false) }
 
-// Release is StopAccepting after another process has got the sockets: their
-// queues, and the files of unix sockets, are its own from now on.
+// Release is StopAccepting after another process has taken over the sockets: their queues, and the
+// files of unix sockets, are that process's.
 func (e *Engine) Release() { e.stopAccepting(true) }
 
 func (e *Engine) stopAccepting(handedOver bool) {
-	parted := make(chan struct{}, len(e.loops))
+	closed := make(chan struct{}, len(e.loops))
 	e.onLoops(func(l *loop) {
 		for _, ln := range l.listeners {
 			ln.held = ln.held || handedOver
 		}
-		l.part(func() { parted <- struct{}{} })
+		l.closeGracefully(func() { closed <- struct{}{} })
 		if l.guest != nil {
 			l.guest.StopAccepting()
 		}
 	})
-	// Only when all loops have closed their listeners can the number of
-	// connections reach its last zero.
+	// A loop that still has a listener open may accept more connections after the count has reached 0.
 	e.running.Go(func() {
 		for range e.loops {
-			<-parted
+			<-closed
 		}
 		e.closing.Store(true)
 		e.checkIdle()
 	})
 }
 
-// Idle is closed when StopAccepting has been called, the last connection has
-// ended, and the guests hold nothing any more.
+// Idle returns a channel that is closed when StopAccepting has been called, the last connection has
+// ended, and the guests hold nothing.
 func (e *Engine) Idle() <-chan struct{} { return e.idle }
 
-// Cut resets every connection that is left; they end as drained.
-func (e *Engine) Cut() { e.onLoops((*loop).cutAll) }
+// Cut resets all remaining connections; their outcome is drained. Those that end by what their
+// sockets already hold are not affected.
+func (e *Engine) Cut() { e.onLoops(func(l *loop) { l.cutting = true }) }
 
-// Close cuts what is left, ends the loops and waits for them. It may be called
-// once, and the engine must have been started.
+// Close resets the remaining connections, ends the loops and waits for them. It may be called once,
+// after Start.
 func (e *Engine) Close() {
 	e.names.close()
-	// A loop that ended would never see the connections that another one,
-	// whose listeners are still open, hands over to it.
+	// All listeners close before the first loop ends: a loop that has ended would not serve the
+	// connections that another one passes to it.
 	<-e.onLoops((*loop).closeListeners)
 	e.onLoops(func(l *loop) { l.quit = true })
 	e.running.Wait()
 	for _, l := range e.loops {
 		l.close()
 	}
-	e.life.Lock()
-	defer e.life.Unlock()
-	e.life.running = false
-	close(e.life.ended)
+	e.lifecycle.Lock()
+	defer e.lifecycle.Unlock()
+	e.lifecycle.running = false
+	close(e.lifecycle.stopped)
 }
 
-// Counters returns how many connections there are.
+// Counters returns the numbers of current connections.
 func (e *Engine) Counters() Counters {
 	c := Counters{Active: int(e.active.Load())}
 	for _, l := range e.loops {
@@ -238,42 +255,42 @@ func (e *Engine) Counters() Counters {
 	return c
 }
 
-// room tells whether a listener may accept one more connection. If not, the
-// listener is left alone until one has ended. The limits are exact for one
-// listener; several on different loops may overstep them by one each.
-func (e *Engine) room(ln *listener) bool {
-	if e.within(ln.forward) {
+// hasCapacity reports whether a listener may accept one more connection. If not, the loop ignores
+// the listener until a connection has ended. The limits are exact for one listener; listeners on
+// different loops may exceed them by one each.
+func (e *Engine) hasCapacity(ln *listener) bool {
+	if e.belowLimits(ln.forward) {
 		return true
 	}
-	// A connection may end just now: look again once others know that
-	// somebody waits, or nobody would ever tell.
-	e.full.Store(true)
-	if e.within(ln.forward) {
+	// A connection may have ended since: check again after setting limitReached, or its end would
+	// go unnoticed.
+	e.limitReached.Store(true)
+	if e.belowLimits(ln.forward) {
 		return true
 	}
-	ln.loop.ignore(ln)
+	ln.loop.unwatchListener(ln)
 	return false
 }
 
-func (e *Engine) within(f *forward) bool {
+func (e *Engine) belowLimits(f *forwardState) bool {
 	if limit := e.config.MaxConnections; limit > 0 && e.active.Load() >= int64(limit) {
 		return false
 	}
 	return f.MaxConnections <= 0 || f.active.Load() < int64(f.MaxConnections)
 }
 
-// entered counts a connection, and left counts it out again.
-func (e *Engine) entered(f *forward) {
+// connectionOpened counts a connection, connectionClosed its end.
+func (e *Engine) connectionOpened(f *forwardState) {
 	e.active.Add(1)
 	f.active.Add(1)
 }
 
-func (e *Engine) left(f *forward) {
+func (e *Engine) connectionClosed(f *forwardState) {
 	f.active.Add(-1)
 	e.active.Add(-1)
-	if e.full.Load() && e.full.CompareAndSwap(true, false) {
+	if e.limitReached.Load() && e.limitReached.CompareAndSwap(true, false) {
 		for _, l := range e.loops {
-			l.call(l.heedAll)
+			l.call(l.watchListeners)
 		}
 	}
 	if e.closing.Load() {
@@ -282,8 +299,8 @@ func (e *Engine) left(f *forward) {
 }
 
 func (e *Engine) checkIdle() {
-	if e.active.Load() == 0 && e.held.Load() == 0 {
-		e.idled.Do(func() { close(e.idle) })
+	if e.active.Load() == 0 && e.guestActive.Load() == 0 {
+		e.idleOnce.Do(func() { close(e.idle) })
 	}
 }
 
@@ -302,32 +319,6 @@ func (l *loop) cutAll() {
 	}
 }
 
-func systemError(call string, errno syscall.Errno) error {
-	return os.NewSyscallError(call, errno)
-}
-
-// ListenError says which listener could not be opened and why.
-type ListenError struct {
-	Name string // as the operator wrote it
-	Err  error
-}
-
-func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
-
-// Unwrap returns the error behind it.
-func (e *ListenError) Unwrap() error { return e.Err }
-
-// Hint returns what may mend it, or "".
-func (e *ListenError) Hint() string {
-	switch {
-	case errors.Is(e.Err, syscall.EADDRINUSE):
-		return "another program listens there: see ss -ltnp"
-	case errors.Is(e.Err, syscall.EACCES):
-		return "ports below 1024 need CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
-	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
-		return "the address is not one of this host's: see ip address"
-	case errors.Is(e.Err, syscall.EAFNOSUPPORT):
-		return "this host has no IPv6: listen on an IPv4 address, or on :PORT for what there is"
-	}
-	return ""
-}
+// Alive returns a channel that is closed when every loop has handled a call. It stays open while a
+// loop is stalled, and after Close.
+func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }

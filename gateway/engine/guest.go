@@ -1,62 +1,66 @@
 package engine
 
-import "syscall"
+import (
+	"syscall"
 
-// Guest is work of another kind that a loop does beside its sessions, on
-// descriptors of its own: the datagrams. There is one for each loop, and all of
-// its methods are called by that loop.
+	"unproxy/gateway/forward"
+	"unproxy/gateway/record"
+)
+
+// Guest is what a loop serves beside its sessions, on descriptors of its own: the datagrams. There
+// is one per loop, and only that loop calls its methods.
 type Guest interface {
-	// Start begins to serve.
+	// Start starts to serve.
 	Start()
-	// Event serves a descriptor that was watched under key. It may be one
-	// that the guest has closed since: that is for the guest to tell.
+	// Event handles an event of the descriptor that was registered with key. The guest may have
+	// closed that descriptor since, and must check.
 	Event(key uint64, events uint32)
-	// Alarm serves the deadline that was set with [Host.Alarm].
+	// Alarm handles the deadline set with [Host.Alarm].
 	Alarm()
-	// Rest comes at the end of each of the loop's turns: what was put off for
-	// the sake of a batch is due.
+	// Rest is called at the end of each turn of the loop: work that was deferred for batching must
+	// be done now.
 	Rest()
-	// StopAccepting takes nobody new in. What is there goes on. It may come
-	// more than once.
+	// StopAccepting accepts no new flows; existing ones continue. It may be called more than once.
 	StopAccepting()
-	// Cut ends what is there.
+	// Cut ends the existing flows.
 	Cut()
-	// Close cuts what is there and closes everything. Nothing is called after
-	// it, and Start need not have been called before.
+	// Close ends everything and closes all descriptors. It is the last call, and may come without
+	// Start.
 	Close()
 }
 
-// Host is an event loop as its guest sees it. Unless it is said otherwise its
-// methods may be called by the loop alone.
+// Host is an event loop as its guest sees it. Only the loop may call its methods, unless stated
+// otherwise.
 type Host interface {
 	// Index is the loop's number, from 0.
 	Index() int
-	// Loops is how many there are.
+	// Loops is the number of loops.
 	Loops() int
-	// Now is a monotonic time in nanoseconds; it stands still during a turn.
+	// Now is a time in nanoseconds. It is monotonic, and constant during a turn, except that in
+	// [Guest.Alarm] it is the time from before which all events have been handled.
 	Now() int64
-	// Watch registers a descriptor for [Guest.Event]. Closing it ends that.
-	// key must be from 1 to [MaxKey].
+	// Watch registers a descriptor with epoll for [Guest.Event]. Closing the descriptor removes it.
+	// key is from 1 to [MaxKey].
 	Watch(fd int, events uint32, key uint64) syscall.Errno
-	// Alarm sets the guest's one deadline, in the time of Now; 0 sets none.
+	// Unwatch removes a descriptor from epoll. It is needed before closing one that another process
+	// has, too.
+	Unwatch(fd int)
+	// Alarm sets the guest's single deadline, on the clock of Now; 0 clears it.
 	Alarm(at int64)
-	// Call has the loop run f soon. It may be called from any goroutine.
+	// Call makes the loop run f soon. Any goroutine may call it.
 	Call(f func())
-	// NextID returns a number for a record that no other record has.
+	// NextID returns an id that is unique among all records.
 	NextID() uint64
-	// Hold counts something active for a forward whose end [Engine.Idle] has to
-	// wait for, and Release counts it out again.
-	Hold(*Forward)
-	Release(*Forward)
-	// Tally is what the loop counts of a forward. It stays the same.
-	Tally(*Forward) *Tally
+	// Hold counts an active flow of a forward, Release its end. [Engine.Idle] waits for the flows.
+	Hold(*forward.Forward)
+	Release(*forward.Forward)
+	// Tally returns the loop's counters of a forward. The pointer does not change.
+	Tally(*forward.Forward) *record.Tally
 }
 
-// MaxKey is the largest key of [Host.Watch]: the low bits of an event's data
-// are the loop's own.
+// MaxKey is the largest key of [Host.Watch]. The other two bits of an event's data are the kind.
 const MaxKey = 1<<62 - 1
 
-// host is the loop as its guest sees it.
 type host struct{ *loop }
 
 func (h host) Index() int     { return h.index }
@@ -65,16 +69,16 @@ func (h host) Now() int64     { return h.now }
 func (h host) Call(f func())  { h.call(f) }
 func (h host) NextID() uint64 { return h.nextID() }
 
-func (h host) Tally(f *Forward) *Tally { return h.tallies[h.engine.owned[f].index] }
+func (h host) Tally(f *forward.Forward) *record.Tally { return h.tallies[h.engine.byForward[f].index] }
 
-func (h host) Hold(f *Forward) {
-	h.engine.held.Add(1)
-	h.engine.owned[f].active.Add(1)
+func (h host) Hold(f *forward.Forward) {
+	h.engine.guestActive.Add(1)
+	h.engine.byForward[f].active.Add(1)
 }
 
-func (h host) Release(f *Forward) {
-	h.engine.owned[f].active.Add(-1)
-	h.engine.held.Add(-1)
+func (h host) Release(f *forward.Forward) {
+	h.engine.byForward[f].active.Add(-1)
+	h.engine.guestActive.Add(-1)
 	if h.engine.closing.Load() {
 		h.engine.checkIdle()
 	}
@@ -82,18 +86,20 @@ func (h host) Release(f *Forward) {
 
 func (h host) Alarm(at int64) {
 	if at == 0 {
-		h.wheel.disarm(&h.alarm)
+		h.wheel.disarm(&h.guestTimer)
 		return
 	}
-	h.wheel.arm(&h.alarm, at)
+	h.wheel.arm(&h.guestTimer, at)
 }
 
 func (h host) Watch(fd int, events uint32, key uint64) syscall.Errno {
-	return h.kernel.Watch(h.poller, fd, events, key<<2|tagWaker)
+	return h.kernel.Watch(h.poller, fd, events, uint64(newTag(tagOther, key)))
 }
 
-// invite makes the guests, one for each loop, if there is anything for them.
-func (e *Engine) invite() error {
+func (h host) Unwatch(fd int) { h.kernel.Unwatch(h.poller, fd) }
+
+// createGuests creates one guest per loop if there are datagram forwards.
+func (e *Engine) createGuests() error {
 	var routes []*Route
 	for _, f := range e.config.Forwards {
 		if !f.Datagrams {

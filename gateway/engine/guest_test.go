@@ -7,55 +7,59 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
+
 	"golang.org/x/sys/unix"
 )
 
-// visitor is a guest that writes down what it is told.
-type visitor struct {
+// recordingGuest records the calls of its methods.
+type recordingGuest struct {
 	Host
 	routes []*Route
-	told   []string
+	calls  []string
 }
 
-func (v *visitor) note(format string, args ...any) {
-	v.told = append(v.told, fmt.Sprintf(format, args...))
+func (v *recordingGuest) record(format string, args ...any) {
+	v.calls = append(v.calls, fmt.Sprintf(format, args...))
 }
 
-func (v *visitor) Start()                          { v.note("start") }
-func (v *visitor) Event(key uint64, events uint32) { v.note("event %#x %#x", key, events) }
-func (v *visitor) Alarm()                          { v.note("alarm") }
-func (v *visitor) Rest()                           { v.note("rest") }
-func (v *visitor) StopAccepting()                  { v.note("stop") }
-func (v *visitor) Cut()                            { v.note("cut") }
-func (v *visitor) Close()                          { v.note("close") }
+func (v *recordingGuest) Start()                          { v.record("start") }
+func (v *recordingGuest) Event(key uint64, events uint32) { v.record("event %#x %#x", key, events) }
+func (v *recordingGuest) Alarm()                          { v.record("alarm") }
+func (v *recordingGuest) Rest()                           { v.record("rest") }
+func (v *recordingGuest) StopAccepting()                  { v.record("stop") }
+func (v *recordingGuest) Cut()                            { v.record("cut") }
+func (v *recordingGuest) Close()                          { v.record("close") }
 
-// heard returns what was told, without the rests, and forgets it.
-func (v *visitor) heard() string {
+// takeCalls returns the calls since the last takeCalls, except Rest.
+func (v *recordingGuest) takeCalls() string {
 	var all []string
-	for _, text := range v.told {
+	for _, text := range v.calls {
 		if text != "rest" {
 			all = append(all, text)
 		}
 	}
-	v.told = nil
+	v.calls = nil
 	return strings.Join(all, ", ")
 }
 
-// withGuests is a rig of some loops, one forward of streams and one of datagrams.
-func withGuests(t testing.TB, loops int) (*rig, []*visitor) {
+// withGuests is a rig with one stream and one datagram forward.
+func withGuests(t testing.TB, loops int) (*rig, []*recordingGuest) {
 	t.Helper()
-	datagrams := plain(serverA)
+	datagrams := plainForward(serverA)
 	datagrams.Datagrams = true
-	var guests []*visitor
-	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: []*Forward{datagrams, plain(serverA)}, Guest: func(h Host, routes []*Route) (Guest, error) {
-		guests = append(guests, &visitor{Host: h, routes: routes})
+	var guests []*recordingGuest
+	newGuest := func(h Host, routes []*Route) (Guest, error) {
+		guests = append(guests, &recordingGuest{Host: h, routes: routes})
 		return guests[len(guests)-1], nil
-	}})
+	}
+	forwards := []*forward.Forward{datagrams, plainForward(serverA)}
+	r := newRig(t, newScript(t, 0), Config{Loops: loops, Forwards: forwards, Guest: newGuest})
 	return r, guests
 }
 
-// A guest's descriptors and its deadline are served beside the sessions, and its
-// events are not taken for anybody else's.
+// A guest's descriptors and deadline are served beside the sessions, and its events reach only the
+// guest.
 func TestGuest(t *testing.T) {
 	r, guests := withGuests(t, 2)
 	if len(guests) != 2 || guests[1].Index() != 1 || guests[0].Loops() != 2 {
@@ -73,62 +77,61 @@ func TestGuest(t *testing.T) {
 		f.count++
 		f.wake(unix.EPOLLIN)
 		r.turn()
-		if got, want := g.heard(), fmt.Sprintf("event %#x 0x1", key); got != want {
-			t.Errorf("told %q, want %q", got, want)
+		if got, want := g.takeCalls(), fmt.Sprintf("event %#x 0x1", key); got != want {
+			t.Errorf("calls %q, want %q", got, want)
 		}
 		r.Close(f.fd)
 	}
 	g.alarmIn(r, 3*time.Second)
-	r.pass(2 * time.Second)
-	if got := g.heard(); got != "" {
-		t.Errorf("told %q before its time", got)
+	r.advance(2 * time.Second)
+	if got := g.takeCalls(); got != "" {
+		t.Errorf("calls %q before the deadline", got)
 	}
-	r.pass(2 * time.Second)
-	if got := g.heard(); got != "alarm" {
-		t.Errorf("told %q, want its alarm", got)
+	r.advance(2 * time.Second)
+	if got := g.takeCalls(); got != "alarm" {
+		t.Errorf("calls %q, want alarm", got)
 	}
 	g.alarmIn(r, time.Second)
 	g.Host.Alarm(0)
-	r.pass(2 * time.Second)
-	g.Call(func() { g.note("called at %v", g.Now() == r.clock) })
+	r.advance(2 * time.Second)
+	g.Call(func() { g.record("called at %v", g.Now() == r.clock) })
 	r.settle()
-	if got := g.heard(); got != "called at true" {
-		t.Errorf("told %q, want a call and no alarm", got)
+	if got := g.takeCalls(); got != "called at true" {
+		t.Errorf("calls %q, want a call and no alarm", got)
 	}
 	r.turn()
-	if len(g.told) != 1 || g.told[0] != "rest" {
-		t.Errorf("told %q at the end of a turn, want to rest", g.told)
+	if len(g.calls) != 1 || g.calls[0] != "rest" {
+		t.Errorf("calls %q at the end of a turn, want rest", g.calls)
 	}
 	if a, b := g.NextID(), guests[1].NextID(); a == b || a == g.NextID() {
-		t.Errorf("numbers %d and %d", a, b)
+		t.Errorf("ids %d and %d", a, b)
 	}
 
-	// Sessions go on beside it.
 	r.open(header)
 	r.backend()
-	if got := g.heard(); got != "" {
-		t.Errorf("told %q of a session", got)
+	if got := g.takeCalls(); got != "" {
+		t.Errorf("calls %q for a session", got)
 	}
 }
 
-// alarmIn sets the alarm to go off after d.
-func (v *visitor) alarmIn(r *rig, d time.Duration) { v.Host.Alarm(r.clock + int64(d)) }
+func (v *recordingGuest) alarmIn(r *rig, d time.Duration) { v.Host.Alarm(r.clock + int64(d)) }
 
-// What a guest holds keeps the drain from ending.
-func TestGuestHolds(t *testing.T) {
+// The drain ends only when the guest holds nothing.
+func TestGuestHoldDelaysIdle(t *testing.T) {
 	r, guests := withGuests(t, 1)
 	g := guests[0]
 	f := g.routes[0].Forward
 	g.Hold(f)
 	g.Hold(f)
 	g.Tally(f).Accepted += 2
-	if all, err := r.engine.Tallies(r.Context()); err != nil || len(all) != 2 || all[0].Active != 2 || all[0].Accepted != 2 || all[1].Active != 0 {
+	if all, err := r.engine.Tallies(r.Context()); err != nil || len(all) != 2 || all[0].Active != 2 ||
+		all[0].Accepted != 2 || all[1].Active != 0 {
 		t.Errorf("counted %+v, %v", all, err)
 	}
 	r.engine.StopAccepting()
 	r.settle()
-	if got := g.heard(); got != "stop" {
-		t.Errorf("told %q, want to stop", got)
+	if got := g.takeCalls(); got != "stop" {
+		t.Errorf("calls %q, want stop", got)
 	}
 	r.engine.running.Wait()
 	g.Release(f)
@@ -141,8 +144,8 @@ func TestGuestHolds(t *testing.T) {
 	}
 	r.engine.Cut()
 	r.settle()
-	if got := g.heard(); got != "cut" {
-		t.Errorf("told %q, want to cut", got)
+	if got := g.takeCalls(); got != "cut" {
+		t.Errorf("calls %q, want cut", got)
 	}
 }
 
@@ -155,32 +158,35 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Where one of the guests cannot come, the others go, and nothing stays open.
-func TestGuestRefused(t *testing.T) {
-	datagrams := plain(serverA)
+// If one guest cannot be created, the others are closed and nothing stays open.
+func TestGuestFails(t *testing.T) {
+	datagrams := plainForward(serverA)
 	datagrams.Datagrams = true
 	k := newScript(t, 0)
-	var first *visitor
+	var first *recordingGuest
 	refusal := errors.New("no room")
-	_, err := New(Config{Kernel: k, Loops: 2, Forwards: []*Forward{plain(serverA), datagrams}, Guest: func(h Host, routes []*Route) (Guest, error) {
+	newGuest := func(h Host, routes []*Route) (Guest, error) {
 		if h.Index() > 0 {
 			return nil, refusal
 		}
-		first = &visitor{}
+		first = &recordingGuest{}
 		return first, nil
-	}})
-	if !errors.Is(err, refusal) || first.heard() != "close" {
-		t.Errorf("error %v; told %q", err, first.told)
+	}
+	forwards := []*forward.Forward{plainForward(serverA), datagrams}
+	_, err := New(Config{Kernel: k, Loops: 2, Forwards: forwards, Guest: newGuest})
+	if !errors.Is(err, refusal) || first.takeCalls() != "close" {
+		t.Errorf("error %v; calls %q", err, first.calls)
 	}
 	if n := k.leaked(listening, epoll, eventfd); n != 0 {
 		t.Errorf("%d descriptors are open", n)
 	}
 }
 
-// Without a forward of datagrams there is nobody to invite.
-func TestNoGuest(t *testing.T) {
-	newRig(t, newScript(t, 0), Config{Forwards: []*Forward{plain(serverA)}, Guest: func(Host, []*Route) (Guest, error) {
-		t.Error("a guest was asked for")
+// Without a datagram forward no guest is created.
+func TestNoGuestWithoutDatagrams(t *testing.T) {
+	newGuest := func(Host, []*Route) (Guest, error) {
+		t.Error("a guest was created")
 		return nil, nil
-	}})
+	}
+	newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{plainForward(serverA)}, Guest: newGuest})
 }

@@ -7,11 +7,11 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A unix backend that greets and hangs up before anybody looked did not
-// refuse: what it said reaches the client.
-func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
-	r := one(t, plain(serverUnix))
-	from := r.arrive(r.front(0), lb)
+// A unix backend that sends a greeting and closes before the gateway has seen the connect did not
+// refuse: the greeting reaches the client.
+func TestUnixBackendSendsAndCloses(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverUnix))
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header))
 	for len(r.dials) == 0 {
 		r.turn()
@@ -19,71 +19,71 @@ func TestUnixBackendThatGreetsAndHangsUp(t *testing.T) {
 	r.backend().deliver([]byte("421 too busy\r\n"))
 	r.backend().hangUp()
 	r.settle()
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	if got := string(from.got); got != "421 too busy\r\n" {
+	if got := string(from.received); got != "421 too busy\r\n" {
 		t.Errorf("the client got %q", got)
 	}
-	r.ends(1, record.OK, record.Relay, record.Backend)
-	r.clean()
+	r.expectEnd(1, record.OK, record.Relay, record.Backend)
+	r.expectClean()
 }
 
-// A peer on a unix socket that wrote and closed is no reset: its bytes go on.
-func TestUnixPeerThatWritesAndCloses(t *testing.T) {
-	r := one(t, plain(serverA))
+// A unix peer that writes and closes has not reset: its bytes are forwarded.
+func TestUnixPeerSendsAndCloses(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 2}}
-	from := r.arrive(r.front(0), netip.AddrPort{})
+	from := r.arrive(r.listenerSocket(0), netip.AddrPort{})
 	from.deliver([]byte(header + "QUIT\r\n"))
 	for len(r.dials) == 0 {
 		r.turn()
 	}
 	from.hangUp()
 	r.settle()
-	if got := string(r.backend().got); got != "QUIT\r\n" || !r.backend().gotFIN {
+	if got := string(r.backend().received); got != "QUIT\r\n" || !r.backend().gotFIN {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
-	r.ends(1, record.OK, record.Relay, record.Client)
-	r.clean()
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
+	r.expectClean()
 }
 
-// A client that resets while the backend is dialled ends it at once.
+// A client that resets during the dial ends the session at once.
 func TestResetWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
-	abort(r, r.open(header+"payload"))
-	r.ends(1, record.Reset, record.Dial, record.Client)
-	r.clean()
+	sendRST(r, r.open(header+"payload"))
+	r.expectEnd(1, record.Reset, record.Dial, record.Client)
+	r.expectClean()
 }
 
-// A FIN that came while the backend was dialled reaches it, behind the bytes.
+// A FIN that arrives during the dial reaches the backend after the bytes.
 func TestFINWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{{waits: 3}}
-	from := r.arrive(r.front(0), lb)
+	from := r.arrive(r.listenerSocket(0), lb)
 	from.deliver([]byte(header + "pay"))
 	r.turn()
 	from.deliver([]byte("load"))
-	from.finish()
+	from.sendFIN()
 	r.settle()
-	if got := string(r.backend().got); got != "payload" || !r.backend().gotFIN {
+	if got := string(r.backend().received); got != "payload" || !r.backend().gotFIN {
 		t.Errorf("the backend got %q, a FIN: %v", got, r.backend().gotFIN)
 	}
-	r.backend().finish()
+	r.backend().sendFIN()
 	r.settle()
-	r.ends(1, record.OK, record.Relay, record.Client)
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
 
 func TestDrainWhileDialling(t *testing.T) {
-	r := one(t, plain(serverA))
+	r := newForwardRig(t, plainForward(serverA))
 	r.plans[serverA] = []plan{silent}
 	from := r.open(header)
 	r.engine.Cut()
 	r.settle()
-	r.ends(1, record.Drained, record.Dial, record.Gateway)
+	r.expectEnd(1, record.Drained, record.Dial, record.Gateway)
 	if !from.gotRST {
 		t.Error("no RST")
 	}
-	r.clean()
+	r.expectClean()
 }

@@ -10,77 +10,79 @@ import (
 	"unproxy/gateway/record"
 )
 
-// headerChunk is how much is read at once while the header is awaited: what
-// follows it must be kept until the backend is there.
+// headerChunk is the size of one read while the header is incomplete. What follows the header must
+// be kept until the backend is connected.
 const headerChunk = slotSize
 
-// read is the header phase.
-func (s *session) read(l *loop) {
+// readHeader reads until the header is complete, the connection ends or the socket is empty.
+func (s *session) readHeader(l *loop) {
 	for s.sides[peer].readable {
 		b := l.buffer[:headerChunk]
 		n, errno := l.kernel.Recv(int(s.sides[peer].fd), b)
-		if errno != unix.EINTR && !s.readHeader(l, b[:n], errno) {
+		if errno != unix.EINTR && !s.headerRead(l, b[:n], errno) {
 			return
 		}
 	}
 }
 
-// readHeader takes what a read of up to headerChunk bytes brought, and says
-// whether to read on.
-func (s *session) readHeader(l *loop, b []byte, errno syscall.Errno) bool {
+// headerRead handles the result of a read of up to headerChunk bytes, and reports whether to read
+// on.
+func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 	d := &s.sides[peer]
 	switch {
 	case errno == unix.EAGAIN:
 		d.readable = false
 		return false
 	case errno != 0:
-		s.readFailed(l, errno)
+		s.headerReadFailed(l, errno)
 		return false
 	case len(b) == 0:
-		s.readEnded(l)
+		s.headerEOF(l)
 		return false
 	}
-	d.readable = len(b) == headerChunk || d.hungUp || d.urgent
+	d.readable = d.mayHoldMore(len(b) < headerChunk)
 	if len(d.held) > 0 {
 		d.held = append(d.held, b...)
 		b = d.held
 	}
-	return !s.decode(l, b)
+	return !s.decodeHeader(l, b)
 }
 
-// decode takes the headers off the beginning of b, which is all that has come
-// and was not decoded. It returns false when more is needed.
-func (s *session) decode(l *loop, b []byte) bool {
+// decodeHeader strips the headers from b, which is everything that was received and not decoded
+// yet. It returns false if more bytes are needed. Of stacked headers, LOCAL is the last: its sender
+// opened the connection for itself, so nothing that it relays follows.
+func (s *session) decodeHeader(l *loop, b []byte) bool {
 	f := s.listener.forward
 	for {
 		h, err := proxyproto.Decode(b, &f.Header)
 		if err != nil {
-			s.refused(l, b, err)
+			s.rejectHeader(l, b, err)
 			return true
 		}
 		if h.Result == proxyproto.Incomplete {
 			if held := &s.sides[peer].held; len(*held) != len(b) {
 				*held = append([]byte(nil), b...)
 			}
+			l.heardWaiting(s)
 			return false
 		}
 		s.headers++
 		s.version = h.Version
-		if int(s.headers) >= f.Headers {
-			l.awaited()
-			s.headed = l.kernel.Now()
+		if int(s.headers) >= f.Headers || h.Result == proxyproto.Local {
+			l.removeWaiting()
+			s.headerAt = l.kernel.Now()
 			s.details = Details(h.TLVs)
 			s.tally.Headers[kindOf(&h)]++
-			s.tally.HeaderTime.observe(time.Duration(s.headed-s.began), &shortBounds)
+			s.tally.ObserveHeader(time.Duration(s.headerAt - s.acceptedAt))
 			s.sides[peer].held = nil
-			s.decide(l, &h, b[h.Length:])
+			s.applyHeader(l, &h, b[h.Length:])
 			return true
 		}
 		b = b[h.Length:]
 	}
 }
 
-// HeaderOutcome says how a connection ends whose header was refused for a reason.
+// HeaderOutcome returns the outcome of a connection whose header was rejected for a reason.
 func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 	switch r.Class() {
 	case proxyproto.NotProxy:
@@ -93,4 +95,18 @@ func HeaderOutcome(r proxyproto.Reason) record.Outcome {
 		return record.BadChecksum
 	}
 	return record.Malformed
+}
+
+func kindOf(h *proxyproto.Header) record.HeaderKind {
+	switch {
+	case h.Version == 1 && h.Result == proxyproto.Proxy:
+		return record.V1Proxy
+	case h.Version == 1:
+		return record.V1Unknown
+	case h.Result == proxyproto.Proxy:
+		return record.V2Proxy
+	case h.Result == proxyproto.Local:
+		return record.V2Local
+	}
+	return record.V2Unknown
 }

@@ -8,110 +8,81 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/transparent"
 )
 
-// Socket is a listening stream socket that was open before the engine: systemd
-// opened it, or the process that this one takes over from.
-type Socket struct {
-	// Name is what it was handed over as; see [Listener.SocketName].
-	Name string
-	// FD is its descriptor, non-blocking and close-on-exec. It is the engine's
-	// from [New] on; where that fails it may be left open.
-	FD int
-	// Bound is where it listens.
-	Bound Endpoint
-	// Held says that somebody else keeps it open beyond this process, as
-	// systemd does: what waits in its queue is left to whoever comes next,
-	// and the file of a unix socket stays.
-	Held bool
-}
-
-// SocketName is what a listener's socket is called when it is handed over.
-// Listeners of one name can take each other's.
-func (l *Listener) SocketName() string {
-	switch {
-	case l.Activation != "":
-		return ActivationName(l.Activation)
-	case l.DualStack:
-		return "dual-stack " + l.Endpoint.String()
-	}
-	return l.Endpoint.String()
-}
-
-// ActivationName is the name of the sockets that systemd calls so.
-func ActivationName(name string) string { return "systemd:" + name }
-
-// adopt takes a socket that is open already. The forward's options are set on
-// it, those that are off among them: whoever had it before may have set them.
-func (ln *listener) adopt(k Kernel) error {
+// inherit takes over an open socket. It sets all of the forward's options, including those that are
+// off, because the previous owner may have set them.
+func (ln *listener) inherit(k kernel.Kernel) error {
 	ln.fd, ln.bound, ln.held = ln.Socket.FD, ln.Socket.Bound, ln.Socket.Held
 	if !ln.bound.IsUnix() {
-		return ln.adoptTCP(k)
+		return ln.inheritTCP(k)
 	}
 	if ln.held || isAbstract(ln.bound.Path) {
 		return nil
 	}
-	if err := os.Chmod(ln.bound.Path, ln.forward.SocketMode); err != nil {
+	if err := kernel.ChmodSocket(ln.bound.Path, ln.forward.SocketMode); err != nil {
 		return fmt.Errorf("set the mode of the socket: %w", err)
 	}
 	return nil
 }
 
-func (ln *listener) adoptTCP(k Kernel) error {
+func (ln *listener) inheritTCP(k kernel.Kernel) error {
 	if errno := setOptions(k, ln.fd, append(optionsOff(), ln.forward.options.all()...)); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	if !ln.forward.TProxy {
 		return nil
 	}
 	if errno := transparent.Enable(k, ln.fd, ln.bound.Addr.Addr().Is4()); errno != 0 {
-		return systemError("setsockopt", errno)
+		return os.NewSyscallError("setsockopt", errno)
 	}
 	return nil
 }
 
-// optionsOff are those that [Forward.socketOptions] leaves out where they are off.
-func optionsOff() []option {
-	return []option{
+// optionsOff returns the options that [optionsOf] omits when they are off.
+func optionsOff() []socketOption {
+	return []socketOption{
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
 	}
 }
 
-// Sockets returns a copy of each listener's socket, to be handed to another
-// process, in the order of [Engine.Bound]. The caller owns the descriptors. The
-// engine must be running. A listener that closed for an error is left out.
-func (e *Engine) Sockets() ([]Socket, error) {
+// Sockets returns a duplicate of each listener's socket for another process, in the order of
+// [Engine.Bound]. The caller owns the descriptors. Listeners that closed after an error are
+// omitted. The engine must be running.
+func (e *Engine) Sockets() ([]forward.Socket, error) {
 	c := e.copySockets()
 	<-c.made
-	return c.sockets()
+	return c.result()
 }
 
-// copies are the copies of the listeners' sockets, of which each loop makes
-// those of its own listeners.
-type copies struct {
-	engine *Engine
-	made   <-chan struct{}
-	of     []Socket // each listener; FD is -1 where there is none
-	errs   []error
+// socketCopies are duplicates of the listeners' sockets. Each loop duplicates its own.
+type socketCopies struct {
+	engine  *Engine
+	made    <-chan struct{}
+	sockets []forward.Socket // by listener; FD is -1 if the listener is closed
+	errs    []error
 }
 
-func (e *Engine) copySockets() *copies {
-	c := &copies{engine: e, of: make([]Socket, len(e.listeners)), errs: make([]error, len(e.listeners))}
+func (e *Engine) copySockets() *socketCopies {
+	n := len(e.listeners)
+	c := &socketCopies{engine: e, sockets: make([]forward.Socket, n), errs: make([]error, n)}
 	c.made = e.onLoops(func(l *loop) {
 		for i, ln := range e.listeners {
 			if ln.loop == l {
-				c.of[i], c.errs[i] = ln.duplicate(l.kernel)
+				c.sockets[i], c.errs[i] = ln.duplicate(l.kernel)
 			}
 		}
 	})
 	return c
 }
 
-// sockets returns the copies that were made, or on any error none.
-func (c *copies) sockets() ([]Socket, error) {
-	open := slices.DeleteFunc(c.of, func(s Socket) bool { return s.FD < 0 })
+// result returns the duplicates. If any failed, it closes all and returns the errors.
+func (c *socketCopies) result() ([]forward.Socket, error) {
+	open := slices.DeleteFunc(c.sockets, func(s forward.Socket) bool { return s.FD < 0 })
 	if err := errors.Join(c.errs...); err != nil {
 		for _, s := range open {
 			c.engine.kernel.Close(s.FD)
@@ -121,14 +92,13 @@ func (c *copies) sockets() ([]Socket, error) {
 	return open, nil
 }
 
-// duplicate returns a copy of the listener's socket.
-func (ln *listener) duplicate(k Kernel) (Socket, error) {
+func (ln *listener) duplicate(k kernel.Kernel) (forward.Socket, error) {
 	if ln.fd < 0 {
-		return Socket{FD: -1}, nil
+		return forward.Socket{FD: -1}, nil
 	}
 	fd, errno := k.Duplicate(ln.fd)
 	if errno != 0 {
-		return Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, systemError("fcntl", errno))
+		return forward.Socket{FD: -1}, fmt.Errorf("hand over %s: %w", ln.Name, os.NewSyscallError("fcntl", errno))
 	}
-	return Socket{Name: ln.SocketName(), FD: fd, Bound: ln.bound, Held: ln.held}, nil
+	return forward.Socket{Name: ln.SocketName(), FD: fd, Bound: ln.bound, Held: ln.held}, nil
 }

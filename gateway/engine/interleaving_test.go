@@ -11,26 +11,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
 
-// seeds is how many random histories are played: -args -seeds 100000 plays
-// more, and -run 'TestInterleavings/^123$' one of them again.
+// seeds is the number of random histories: -args -seeds 100000 runs more, and -run
+// 'TestInterleavings/^123$' repeats one.
 var seeds = flag.Uint64("seeds", 400, "random histories to play")
 
-// life is one connection of a random history, and what must become of it.
-type life struct {
-	front, back *file // back is the backend's socket that was dialled last
-	up, down    talk
-	prefix      int // bytes of up that are headers
+// scriptedConn is one connection of a random history, and what both ends send.
+type scriptedConn struct {
+	front, back *file // back is the socket of the last dial
+	up, down    transcript
+	prefix      int // length of the headers at the start of up
 }
 
-// talk is what one end says: some bytes, and then a FIN or, sooner, a RST.
-type talk struct {
-	says    []byte
-	said    int
-	abortAt int // after so many bytes; -1: never
+// transcript is what one end sends: some bytes, then a FIN, or a RST before that.
+type transcript struct {
+	data    []byte
+	sent    int
+	abortAt int // RST after so many bytes; -1: never
 	aborted bool
 }
 
@@ -38,10 +39,10 @@ type talk struct {
 type history struct {
 	*rig
 	*rand.Rand
-	corpus  []byte // of which everybody says a part
-	lives   []*life
-	wanted  int  // lives in all
-	hopeful bool // some backend accepts
+	corpus     []byte // every transcript is a part of it
+	conns      []*scriptedConn
+	total      int  // connections in all
+	anyAccepts bool // some backend accepts
 }
 
 func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
@@ -49,15 +50,16 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	k := newScript(t, seed+1)
 	k.noBatches = seed%4 == 3
 	k.sendRoom = []int{1, 100, 5000, 64 << 10, 1 << 20}[h.IntN(5)]
-	f := plain([]Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
+	f := plainForward([]forward.Endpoint{serverA, serverB, serverC}[:1+h.IntN(3)]...)
 	f.Headers = 1 + h.IntN(3)
 	f.Transparent = h.IntN(4) == 0
-	h.wanted = []int{1, 2, 3, 4, 16}[h.IntN(5)]
-	h.rig = newRig(t, k, Config{Forwards: []*Forward{f}})
+	h.total = []int{1, 2, 3, 4, 16}[h.IntN(5)]
+	h.rig = newRig(t, k, Config{Forwards: []*forward.Forward{f}})
 	for _, b := range f.Listeners[0].Backends {
-		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED}, {waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
+		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED},
+			{waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]
 		h.plans[b.Endpoint] = []plan{p}
-		h.hopeful = h.hopeful || p.errno == 0 && p.result == 0
+		h.anyAccepts = h.anyAccepts || p.errno == 0 && p.result == 0
 	}
 	if h.IntN(2) == 0 {
 		k.bindError = func(a netip.AddrPort) unix.Errno {
@@ -70,28 +72,28 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	if h.IntN(8) == 0 {
 		k.pipeErrors = unix.EMFILE
 	}
-	k.dialled = h.dialled
+	k.onDial = h.dialled
 	return h
 }
 
-// dialled finds out for whom a backend was dialled.
+// dialled finds the connection for which a backend was dialled.
 func (h *history) dialled(f *file) {
 	for s := range h.loop().sessions.live() {
 		if int(s.sides[backend].fd) != f.fd {
 			continue
 		}
-		for _, life := range h.lives {
+		for _, life := range h.conns {
 			if life.front.fd == int(s.sides[peer].fd) {
 				life.back = f
 				return
 			}
 		}
 	}
-	h.Fatal("a backend was dialled for nobody")
+	h.Fatal("a backend was dialled for no known connection")
 }
 
-// size is how much an end says: mostly little, sometimes bulk, and never so
-// much that the smallest of send buffers take all day.
+// size is the number of bytes that one end sends: mostly few, sometimes bulk, and limited for small
+// send buffers so that a history ends soon.
 func (h *history) size() int {
 	n := 200
 	switch h.IntN(16) {
@@ -103,58 +105,59 @@ func (h *history) size() int {
 	return h.IntN(min(n, 300*h.sendRoom))
 }
 
-func (h *history) talk(n int) talk {
-	t := talk{says: h.corpus[h.IntN(len(h.corpus)-n):][:n], abortAt: -1}
+func (h *history) newTranscript(n int) transcript {
+	t := transcript{data: h.corpus[h.IntN(len(h.corpus)-n):][:n], abortAt: -1}
 	if h.IntN(6) == 0 {
 		t.abortAt = h.IntN(n + 1)
 	}
 	return t
 }
 
-// arrive begins a life: the headers name other addresses, but the last one's
-// client is the peer's port at the client's address.
+// arrive starts a connection. All of its headers name client4. The peer's port identifies the
+// connection.
 func (h *history) arrive() {
-	from := netip.AddrPortFrom(lb.Addr(), uint16(40000+len(h.lives)))
-	l := &life{front: h.script.arrive(h.front(0), from)}
+	from := netip.AddrPortFrom(lb.Addr(), uint16(40000+len(h.conns)))
+	l := &scriptedConn{front: h.script.arrive(h.listenerSocket(0), from)}
 	var headers []byte
 	for i := range h.loop().listeners[0].forward.Headers {
 		if h.IntN(2) == 0 {
-			headers = proxyproto.AppendV1(headers, client4, destiny4)
+			headers = proxyproto.AppendV1(headers, client4, dest4)
 			continue
 		}
-		headers = append(headers, v2(client4, destiny4, proxyproto.TLV{Type: 0xe0, Value: make([]byte, h.IntN(200)*(i+1))})...)
+		headers = append(headers, v2(client4, dest4,
+			proxyproto.TLV{Type: 0xe0, Value: make([]byte, h.IntN(200)*(i+1))})...)
 	}
 	l.prefix = len(headers)
-	l.up, l.down = h.talk(h.size()), h.talk(h.size())
-	l.up.says = slices.Concat(headers, l.up.says)
+	l.up, l.down = h.newTranscript(h.size()), h.newTranscript(h.size())
+	l.up.data = slices.Concat(headers, l.up.data)
 	if l.up.abortAt >= 0 && h.IntN(4) > 0 {
 		l.up.abortAt += l.prefix
 	}
-	h.lives = append(h.lives, l)
+	h.conns = append(h.conns, l)
 }
 
-// speak makes an end say a little more, at most n bytes.
-func (h *history) speak(f *file, t *talk, n int) {
+// sendSome makes one end send up to n more bytes, or its FIN or RST.
+func (h *history) sendSome(f *file, t *transcript, n int) {
 	if t.aborted || !f.isOpen {
 		return
 	}
-	if t.abortAt >= 0 && t.said >= t.abortAt {
+	if t.abortAt >= 0 && t.sent >= t.abortAt {
 		t.aborted = true
-		f.abort()
+		f.reset()
 		return
 	}
-	if t.said == len(t.says) {
-		f.finish()
+	if t.sent == len(t.data) {
+		f.sendFIN()
 		return
 	}
-	n = 1 + h.IntN(min(n, len(t.says)-t.said))
-	f.deliver(t.says[t.said:][:n])
-	t.said += n
+	n = 1 + h.IntN(min(n, len(t.data)-t.sent))
+	f.deliver(t.data[t.sent:][:n])
+	t.sent += n
 }
 
-// joined reports whether the engine knows that l's backend is there. Before
-// that a RST of the backend's is one more that refused.
-func (h *history) joined(l *life) bool {
+// isRelaying reports whether the engine knows that l's backend is connected. Before that, a RST by
+// the backend means that it refused.
+func (h *history) isRelaying(l *scriptedConn) bool {
 	for s := range h.loop().sessions.live() {
 		if s.state == relaying && l.back != nil && int(s.sides[backend].fd) == l.back.fd {
 			return true
@@ -163,85 +166,85 @@ func (h *history) joined(l *life) bool {
 	return false
 }
 
-// step does one thing, at random.
+// step does one random thing.
 func (h *history) step() {
-	if len(h.lives) < h.wanted && h.IntN(10) == 0 {
+	if len(h.conns) < h.total && h.IntN(10) == 0 {
 		h.arrive()
 		return
 	}
-	if len(h.lives) == 0 {
+	if len(h.conns) == 0 {
 		return
 	}
-	l := h.lives[h.IntN(len(h.lives))]
+	l := h.conns[h.IntN(len(h.conns))]
 	chunk := []int{1, 100, 20 << 10, 1 << 20}[h.IntN(4)]
 	switch h.IntN(7) {
 	case 0, 1:
-		h.speak(l.front, &l.up, chunk)
+		h.sendSome(l.front, &l.up, chunk)
 	case 2:
-		if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.joined(l)) {
-			h.speak(l.back, &l.down, chunk)
+		if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.isRelaying(l)) {
+			h.sendSome(l.back, &l.down, chunk)
 		}
 	case 3:
-		l.front.take(1 + h.IntN(chunk))
+		l.front.consume(1 + h.IntN(chunk))
 	case 4:
 		if l.back != nil {
-			l.back.take(1 + h.IntN(chunk))
+			l.back.consume(1 + h.IntN(chunk))
 		}
 	default:
 		h.turn()
 	}
 }
 
-// flows checks, when the loop rests, that it rests only for good reasons: what
-// could be moved has been.
-func (h *history) flows() {
+// expectProgress checks, after the loops have settled, that everything that could be moved was
+// moved.
+func (h *history) expectProgress() {
 	h.settle()
-	for i, l := range h.lives {
-		if !h.joined(l) || l.front.dead || l.back.dead {
-			if l.front.dead && h.joined(l) || l.back != nil && l.back.dead && h.joined(l) {
-				h.Fatalf("connection %d: goes on after a RST", i)
+	for i, l := range h.conns {
+		if !h.isRelaying(l) || l.front.wasReset || l.back.wasReset {
+			if l.front.wasReset && h.isRelaying(l) || l.back != nil && l.back.wasReset && h.isRelaying(l) {
+				h.Fatalf("connection %d: continues after a RST", i)
 			}
 			continue
 		}
-		h.flow(i, l.front, l.back, l.up.says[l.prefix:max(l.prefix, l.up.said)])
-		h.flow(i, l.back, l.front, l.down.says[:l.down.said])
+		h.expectDirection(i, l.front, l.back, l.up.data[l.prefix:max(l.prefix, l.up.sent)])
+		h.expectDirection(i, l.back, l.front, l.down.data[:l.down.sent])
 	}
 }
 
-func (h *history) flow(i int, from, to *file, said []byte) {
+func (h *history) expectDirection(i int, from, to *file, said []byte) {
 	if !to.writeable() {
 		return
 	}
-	if !bytes.Equal(to.got, said) {
-		h.Fatalf("connection %d: %d of %d bytes arrived, and there is room", i, len(to.got), len(said))
+	if !bytes.Equal(to.received, said) {
+		h.Fatalf("connection %d: %d of %d bytes arrived although there is room", i, len(to.received), len(said))
 	}
-	if from.fin && !to.gotFIN {
+	if from.finReceived && !to.gotFIN {
 		h.Fatalf("connection %d: the FIN did not arrive", i)
 	}
 }
 
-// end lets everybody say all and read all.
-func (h *history) end() {
+// finishAll lets both ends of each connection send everything and read everything.
+func (h *history) finishAll() {
 	for range 20000 {
-		if len(h.records) == h.wanted {
+		if len(h.records) == h.total {
 			return
 		}
-		for len(h.lives) < h.wanted {
+		for len(h.conns) < h.total {
 			h.arrive()
 		}
-		for _, l := range h.lives {
-			h.speak(l.front, &l.up, 1<<20)
-			l.front.take(1 << 20)
-			if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.joined(l)) {
-				h.speak(l.back, &l.down, 1<<20)
+		for _, l := range h.conns {
+			h.sendSome(l.front, &l.up, 1<<20)
+			l.front.consume(1 << 20)
+			if l.back != nil && l.back.connected && (l.down.abortAt < 0 || h.isRelaying(l)) {
+				h.sendSome(l.back, &l.down, 1<<20)
 			}
 			if l.back != nil {
-				l.back.take(1 << 20)
+				l.back.consume(1 << 20)
 			}
 		}
 		h.turn()
 	}
-	h.Fatalf("%d of %d connections ended", len(h.records), h.wanted)
+	h.Fatalf("%d of %d connections ended", len(h.records), h.total)
 }
 
 func TestInterleavings(t *testing.T) {
@@ -253,56 +256,60 @@ func TestInterleavings(t *testing.T) {
 			for range 50 + h.IntN(400) {
 				h.step()
 				if h.IntN(64) == 0 {
-					h.flows()
+					h.expectProgress()
 				}
 			}
-			h.end()
+			h.finishAll()
 			h.settle()
 			for _, c := range h.records {
-				h.judge(c, h.lives[c.Peer.Port()-lb.Port()])
+				h.check(c, h.conns[c.Peer.Port()-lb.Port()])
 			}
-			h.clean()
+			h.expectClean()
 			h.loop().pipes.close()
 		})
 	}
 }
 
-// judge is the naive twin: what must have come of a life.
-func (h *history) judge(c record.Connection, l *life) {
+// check is the oracle: it compares a record with what both ends sent and received.
+func (h *history) check(c record.Connection, l *scriptedConn) {
 	if l.front.isOpen || l.back != nil && l.back.isOpen {
 		h.Fatalf("%v: a socket is open", c.Outcome)
 	}
 	switch {
 	case c.Phase == record.Relay:
-		h.judgeRelay(c, l)
+		h.checkRelay(c, l)
 		return
 	case l.up.aborted && (c.Outcome == record.Reset || c.Outcome == record.Empty):
-		if c.By == record.Gateway || l.back != nil && len(l.back.got) > 0 {
-			h.Errorf("%v by %v, and yet the backend got %d bytes", c.Outcome, c.By, len(l.back.got))
+		if c.By == record.Gateway || l.back != nil && len(l.back.received) > 0 {
+			h.Errorf("%v by %v, but the backend received %d bytes", c.Outcome, c.By, len(l.back.received))
 		}
-	case h.hopeful || c.Outcome != record.BackendRefused && c.Outcome != record.BackendUnreachable:
+	case h.anyAccepts || c.Outcome != record.BackendRefused && c.Outcome != record.BackendUnreachable:
 		h.Errorf("ended %v in %v: %s", c.Outcome, c.Phase, c.Reason)
 	case !l.front.gotRST && !l.up.aborted:
 		h.Error("the client got no RST")
 	}
 }
 
-func (h *history) judgeRelay(c record.Connection, l *life) {
-	up, down := l.up.says[l.prefix:], l.down.says
-	if !bytes.HasPrefix(up, l.back.got) || !bytes.HasPrefix(down, l.front.got) {
-		h.Errorf("%v by %v (%s): other bytes arrived than were sent, or in another order: %d of %d and %d of %d", c.Outcome, c.By, c.Reason, len(l.back.got), len(up), len(l.front.got), len(down))
+func (h *history) checkRelay(c record.Connection, l *scriptedConn) {
+	up, down := l.up.data[l.prefix:], l.down.data
+	if !bytes.HasPrefix(up, l.back.received) || !bytes.HasPrefix(down, l.front.received) {
+		h.Errorf("%v by %v (%s): the bytes that arrived differ from those sent: %d of %d and %d of %d",
+			c.Outcome, c.By, c.Reason, len(l.back.received), len(up), len(l.front.received), len(down))
 	}
-	if c.BytesIn != int64(len(l.back.got)) || c.BytesOut != int64(len(l.front.got)) {
-		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.got), len(l.front.got))
+	if c.BytesIn != int64(len(l.back.received)) || c.BytesOut != int64(len(l.front.received)) {
+		h.Errorf("counted %d and %d bytes, of %d and %d", c.BytesIn, c.BytesOut, len(l.back.received),
+			len(l.front.received))
 	}
-	if c.Client != client4 || c.Transparent && c.Source.IsValid() && c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
+	if c.Client != client4 || c.Transparent && c.Source.IsValid() &&
+		c.Source != netip.AddrPortFrom(client4.Addr(), ephemeralPort) {
 		h.Errorf("client %v from %v", c.Client, c.Source)
 	}
 	if c.Outcome == record.OK {
-		h.judgeOK(c, l)
+		h.checkOK(c, l)
 		return
 	}
-	if c.Outcome != record.Reset || c.By == record.Client && !l.up.aborted || c.By == record.Backend && !l.down.aborted {
+	if c.Outcome != record.Reset || c.By == record.Client && !l.up.aborted ||
+		c.By == record.Backend && !l.down.aborted {
 		h.Errorf("ended %v by %v, client reset: %v, backend reset: %v", c.Outcome, c.By, l.up.aborted, l.down.aborted)
 	}
 	if !l.front.gotRST && !l.up.aborted || !l.back.gotRST && !l.down.aborted {
@@ -310,16 +317,16 @@ func (h *history) judgeRelay(c record.Connection, l *life) {
 	}
 }
 
-func (h *history) judgeOK(c record.Connection, l *life) {
-	if len(l.back.got) != len(l.up.says)-l.prefix || len(l.front.got) != len(l.down.says) {
+func (h *history) checkOK(c record.Connection, l *scriptedConn) {
+	if len(l.back.received) != len(l.up.data)-l.prefix || len(l.front.received) != len(l.down.data) {
 		h.Errorf("ok, but only %d of %d and %d of %d bytes arrived",
-			len(l.back.got), len(l.up.says)-l.prefix, len(l.front.got), len(l.down.says))
+			len(l.back.received), len(l.up.data)-l.prefix, len(l.front.received), len(l.down.data))
 	}
-	if l.front.gotRST || l.back.gotRST || !l.front.gotFIN && !l.front.dead || !l.back.gotFIN && !l.back.dead {
+	if l.front.gotRST || l.back.gotRST || !l.front.gotFIN && !l.front.wasReset || !l.back.gotFIN && !l.back.wasReset {
 		h.Errorf("ok, but FINs %v and %v, RSTs %v and %v", l.front.gotFIN, l.back.gotFIN, l.front.gotRST, l.back.gotRST)
 	}
 	first := record.Client
-	if l.back.ended < l.front.ended {
+	if l.back.eofOrder < l.front.eofOrder {
 		first = record.Backend
 	}
 	if c.By != first {

@@ -7,70 +7,78 @@ import (
 	"testing"
 	"time"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
-// script is a kernel in memory, as faithful to Linux as the engine is
-// demanding: sockets whose far ends the test plays (kernel_socket_test.go),
-// pipes, epoll with edges and levels, and a clock that moves when the test says.
+// script is a kernel in memory. It behaves like Linux as far as the engine can tell: sockets whose
+// remote ends the test controls (kernel_socket_test.go), pipes, epoll with edges and levels, and a
+// clock that the test moves.
 //
-// It belongs to one goroutine. A descriptor that is used after it was closed,
-// or closed twice, fails the test.
+// It is not safe for concurrent use. Using or closing a closed descriptor fails the test.
 type script struct {
 	testing.TB
-	random *rand.Rand // partial moves, EINTR and shuffled events; nil: none of them
-	clock  int64      // what Now returns
-	step   int64      // by which each Now moves the clock
-	slept  int        // the timeout of the last Wait
+	random      *rand.Rand // partial transfers, EINTR and shuffled events; nil: none
+	clock       int64      // what Now returns
+	step        int64      // added to clock by each Now
+	lastTimeout int        // of the last Wait
+	stopped     func()     // called once: the process is stopped at the next Wait
+	stopLate    bool       // after the events have been collected, rather than before (then EINTR)
 
 	files   []*file // by descriptor
 	used    int
-	limit   int     // descriptors that may be open, 0: any number
-	recycle bool    // closed files are used again, so that nothing is allocated
-	closed  []*file // for that
+	limit   int     // open descriptors; 0: unlimited
+	recycle bool    // reuse closed files, so that nothing is allocated
+	closed  []*file // to reuse
 
-	plans   map[Endpoint][]plan // of connects; the last one of each stays
+	plans   map[forward.Endpoint][]plan // for connects, in order; the last one repeats
 	dials   []dial
-	dialled func(*file) // told of each connect
+	onDial  func(*file) // called for each connect
 	pending []*file     // connecting
 
-	ended int // ends of streams that were read so far
+	eofCount int // ends of streams read so far
 
-	shutdowns, splices int // calls
+	shutdowns, splices int // numbers of calls
 
-	accepts     []syscall.Errno // what the next Accepts return instead
-	filters     bool            // RefuseHandshakes works
-	noBatches   bool            // io_setup(2) is refused
-	batches     int             // that are open
-	pipeErrors  syscall.Errno   // what Pipe returns
-	pipeRoom    int             // what it grants at most, 0: what is asked for
-	spliceError syscall.Errno   // what Splice from a socket returns
-	watchErrors []syscall.Errno // what the next Watches return, 0 for none
-	sendRoom    int             // of new sockets
-	bindError   func(netip.AddrPort) syscall.Errno
-	optionError func(level, name int) syscall.Errno
+	acceptErrors []syscall.Errno // what the next Accepts return
+	filters      bool            // RefuseHandshakes is supported
+	noBatches    bool            // io_setup(2) fails
+	batches      int             // open ones
+	pipeErrors   syscall.Errno   // what Pipe returns
+	pipeRoom     int             // largest pipe; 0: unlimited
+	spliceError  syscall.Errno   // what Splice from a socket returns, after goodSplices
+	goodSplices  int
+	drainErrors  int             // how many times Splice to a socket returns spliceError
+	probed       bool            // spliceError was returned: an empty pipe may be spliced from
+	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
+	sendRoom     int             // send buffer of new sockets
+	noSource     bool            // HasSource is false
+	bindError    func(netip.AddrPort) syscall.Errno
+	optionError  func(level, name int) syscall.Errno
 }
 
-// plan is what becomes of one connect.
+// plan is the result of one connect.
 type plan struct {
 	errno  syscall.Errno // of connect(2) itself
-	result syscall.Errno // of the connection, when connect(2) is in progress
-	waits  int           // Waits until the result is there; -1: for ever
+	result syscall.Errno // of the connection, if connect(2) is in progress
+	waits  int           // Waits until the result arrives; -1: never
+	source netip.Addr    // that connect(2) takes instead of the one that is bound; invalid: none
 }
 
-// dial is a connect that was tried.
+// dial is an attempt to connect.
 type dial struct {
-	to     Endpoint
+	to     forward.Endpoint
 	source netip.AddrPort
 	far    *file
 }
 
-// kind is what a descriptor is.
 type kind uint8
 
 const (
-	stream kind = iota
-	listening
+	stream    kind = iota
+	listening      // of a poller: files that may be ready; of a listener: the queue
 	pipeRead
 	pipeWrite
 	epoll
@@ -84,20 +92,20 @@ type file struct {
 	fd     int
 	isOpen bool
 
-	poller *file // which watches it
+	poller *file // that watches it
 	mask   uint32
 	tag    uint64
 	ready  bool // it is on poller's list
 
-	list    []*file // of a poller: what may be ready; of a listener: what waits
-	count   uint64  // of an eventfd
-	refuses bool    // of a listener: new handshakes
-	pipe    *pipeBytes
+	list              []*file // of a poller: files that may be ready; of a listener: its queue
+	count             uint64  // of an eventfd
+	refusesHandshakes bool
+	pipe              *pipeBytes
 	socket
 }
 
 func newScript(t testing.TB, seed uint64) *script {
-	k := &script{TB: t, clock: int64(time.Hour), plans: map[Endpoint][]plan{}, sendRoom: 64 << 10}
+	k := &script{TB: t, clock: int64(time.Hour), plans: map[forward.Endpoint][]plan{}, sendRoom: 64 << 10}
 	if seed != 0 {
 		k.random = rand.New(rand.NewPCG(seed, 2))
 		k.step = 50
@@ -108,8 +116,8 @@ func newScript(t testing.TB, seed uint64) *script {
 // chance is true once in n times, and never without randomness.
 func (k *script) chance(n int) bool { return k.random != nil && k.random.IntN(n) == 0 }
 
-// some is a number from 1 to n, and n without randomness.
-func (k *script) some(n int) int {
+// partial returns a number from 1 to n; n without randomness.
+func (k *script) partial(n int) int {
 	if k.random == nil || n < 2 || k.random.IntN(3) == 0 {
 		return n
 	}
@@ -131,11 +139,11 @@ func (k *script) create(of kind) *file {
 	return f
 }
 
-// file returns an open descriptor of one of two kinds.
+// file returns an open descriptor of one of some kinds.
 func (k *script) file(fd int, call string, of ...kind) *file {
 	k.Helper()
 	if fd < 3 || fd >= len(k.files)+3 {
-		k.Fatalf("%s of descriptor %d, which never was", call, fd)
+		k.Fatalf("%s of descriptor %d, which was never open", call, fd)
 	}
 	f := k.files[fd-3]
 	if !f.isOpen {
@@ -168,7 +176,7 @@ func (k *script) Wake(waker int) {
 
 func (k *script) Woken(waker int) { k.file(waker, "Woken", eventfd).count = 0 }
 
-// Watch is EPOLL_CTL_ADD: what is ready already raises an event.
+// Watch is EPOLL_CTL_ADD: a descriptor that is ready raises an event at once.
 func (k *script) Watch(poller, fd int, events uint32, tag uint64) syscall.Errno {
 	p, f := k.file(poller, "Watch", epoll), k.file(fd, "Watch", stream, listening, eventfd)
 	if len(k.watchErrors) > 0 {
@@ -186,7 +194,7 @@ func (k *script) Watch(poller, fd int, events uint32, tag uint64) syscall.Errno 
 	return 0
 }
 
-// Rewatch is EPOLL_CTL_MOD, which looks at the readiness again.
+// Rewatch is EPOLL_CTL_MOD, which checks readiness again.
 func (k *script) Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno {
 	p, f := k.file(poller, "Rewatch", epoll), k.file(fd, "Rewatch", stream, listening)
 	if f.poller != p {
@@ -206,17 +214,17 @@ func (k *script) Unwatch(poller, fd int) {
 	f.forget()
 }
 
-// RefuseHandshakes is only known to a kernel with filters.
+// RefuseHandshakes works if filters is set.
 func (k *script) RefuseHandshakes(fd int) syscall.Errno {
 	f := k.file(fd, "RefuseHandshakes", listening)
 	if !k.filters {
 		return unix.ENOPROTOOPT
 	}
-	f.refuses = true
+	f.refusesHandshakes = true
 	return 0
 }
 
-// Duplicate returns a descriptor that shares nothing: enough to count.
+// Duplicate returns a new descriptor that shares nothing with the original: tests only count it.
 func (k *script) Duplicate(fd int) (int, syscall.Errno) {
 	f := k.file(fd, "Duplicate", listening)
 	if k.full() {
@@ -232,7 +240,7 @@ func (f *file) register(events uint32, tag uint64) {
 	}
 }
 
-// forget takes f out of its poller's lists.
+// forget removes f from its poller.
 func (f *file) forget() {
 	if f.poller == nil {
 		return
@@ -246,8 +254,8 @@ func (f *file) forget() {
 	f.poller, f.ready = nil, false
 }
 
-// wake is ep_poll_callback: key is what happened, 0 when that is not said.
-// What is reported in the end is what is ready when Wait looks.
+// wake is ep_poll_callback. key is what happened, or 0 if the kernel does not say. What Wait
+// reports is what is ready then.
 func (f *file) wake(key uint32) {
 	if f.poller == nil || f.ready || key != 0 && key&f.mask == 0 {
 		return
@@ -256,12 +264,15 @@ func (f *file) wake(key uint32) {
 	f.poller.list = append(f.poller.list, f)
 }
 
-// Wait never sleeps: with nothing ready it returns at once, as if a signal
-// had come. Each Wait brings the connects that are in progress further.
+// Wait never sleeps: if nothing is ready, it returns at once, as after a signal. Each Wait advances
+// the connects in progress.
 func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 	p := k.file(poller, "Wait", epoll)
-	k.connectOn()
-	k.slept = timeout
+	k.advanceConnects()
+	k.lastTimeout = timeout
+	if !k.stopLate && k.stop() {
+		return 0
+	}
 	if k.random != nil {
 		k.random.Shuffle(len(p.list), func(i, j int) { p.list[i], p.list[j] = p.list[j], p.list[i] })
 	}
@@ -274,14 +285,27 @@ func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
 		if mask == 0 {
 			continue
 		}
-		events[n] = withTag(mask, f.tag)
+		events[n] = kernel.Event(mask, f.tag)
 		n++
 		if f.mask&unix.EPOLLET == 0 {
-			f.wake(0) // a level is reported until it is no more
+			f.wake(0) // a level is reported as long as it lasts
 		}
 	}
 	p.list = p.list[:copy(p.list, p.list[seen:])]
+	if k.stopLate {
+		k.stop()
+	}
 	return n
+}
+
+// stop is SIGSTOP and SIGCONT, if the test has asked for them.
+func (k *script) stop() bool {
+	during := k.stopped
+	if k.stopped = nil; during == nil {
+		return false
+	}
+	during()
+	return true
 }
 
 func (f *file) poll() uint32 {
@@ -300,8 +324,8 @@ func (f *file) poll() uint32 {
 	return 0
 }
 
-// Batch makes one call after the other, where there are batches.
-func (k *script) Batch(int) Batch {
+// Batch returns a batch that makes one call after the other.
+func (k *script) Batch(int) kernel.Batch {
 	if k.noBatches {
 		return nil
 	}
@@ -311,14 +335,14 @@ func (k *script) Batch(int) Batch {
 
 type scriptedBatch struct{ kernel *script }
 
-func (b scriptedBatch) Recv(all []Transfer) {
+func (b scriptedBatch) Recv(all []kernel.Transfer) {
 	for i := range all {
 		t := &all[i]
 		t.N, t.Errno = b.kernel.Recv(t.FD, t.B)
 	}
 }
 
-func (b scriptedBatch) Send(all []Transfer) {
+func (b scriptedBatch) Send(all []kernel.Transfer) {
 	for i := range all {
 		t := &all[i]
 		t.N, t.Errno = b.kernel.Send(t.FD, t.B)

@@ -4,55 +4,59 @@ import (
 	"net/netip"
 	"syscall"
 
+	"unproxy/gateway/forward"
+
 	"golang.org/x/sys/unix"
 )
 
-// socket is a stream socket of the gateway's and, with the fields that begin
-// with "got" and the methods deliver, finish, abort, hangUp and take, its far end.
+// socket is a stream socket of the gateway. The test controls the remote end with the methods
+// deliver, sendFIN, reset, hangUp and consume, and reads what that received from the fields
+// received, gotFIN and gotRST.
 type socket struct {
 	isUnix     bool
 	connecting bool
 	plan       plan
 	connected  bool
-	peer       netip.AddrPort // who connected
-	source     netip.AddrPort // what it was bound to, or was connected to by its peer
-	to         Endpoint
+	peer       netip.AddrPort // the address that connected
+	source     netip.AddrPort // bound to, or the address that its peer connected to
+	to         forward.Endpoint
 	options    [][3]int
 
-	rx      []byte        // from the far end
-	read    int           // of it
-	mark    int           // where in rx the last urgent byte lies; -1: nowhere
-	fin     bool          // the far end's FIN has come: SOCK_DONE
-	hung    bool          // a unix far end closed
-	err     syscall.Errno // SO_ERROR
-	dead    bool          // reset by the far end: TCP_CLOSE
-	ended   int           // the script's count when its end was read
-	room    int           // of the send buffer
-	taken   int           // of got, by the far end: the rest fills the send buffer
-	noSpace bool          // SOCK_NOSPACE: a write or a poll found no room
-	shut    bool          // a FIN was sent
+	rx          []byte        // from the remote end
+	read        int           // of rx, by the gateway
+	mark        int           // index in rx of the last urgent byte; -1: none
+	breaks      []int         // indices in rx where a read ends
+	finReceived bool          // SOCK_DONE
+	peerClosed  bool          // a unix remote end closed
+	err         syscall.Errno // SO_ERROR
+	wasReset    bool          // by the remote end: TCP_CLOSE
+	eofOrder    int           // the script's eofCount when its end was read; 0: not read
+	room        int           // of the send buffer
+	consumed    int           // of received, by the remote end; the rest fills the send buffer
+	noSpace     bool          // SOCK_NOSPACE: a write or a poll found no room
+	finSent     bool          // by the gateway
 
-	got            []byte // all that the far end will have read in the end
+	received       []byte // everything the gateway sent
 	gotFIN, gotRST bool
 }
 
-// ephemeralPort is the port that the kernel chooses.
+// ephemeralPort is the port that this kernel assigns.
 const ephemeralPort = 32768
 
 func (s *socket) clear(room int) {
-	*s = socket{room: room, mark: -1, rx: s.rx[:0], got: s.got[:0], options: s.options[:0]}
+	*s = socket{room: room, mark: -1, rx: s.rx[:0], received: s.received[:0], options: s.options[:0]}
 }
 
-func (s *socket) space() int      { return s.room - (len(s.got) - s.taken) }
-func (s *socket) writeable() bool { return 2*s.space() >= len(s.got)-s.taken } // sk_stream_is_writeable
+func (s *socket) space() int      { return s.room - (len(s.received) - s.consumed) }
+func (s *socket) writeable() bool { return 2*s.space() >= len(s.received)-s.consumed } // sk_stream_is_writeable
 func (s *socket) unread() int     { return len(s.rx) - s.read }
 
 // pollSocket is tcp_poll.
 func (f *file) pollSocket() (mask uint32) {
-	if f.dead || f.hung || f.fin && f.shut {
+	if f.wasReset || f.peerClosed || f.finReceived && f.finSent {
 		mask |= unix.EPOLLHUP
 	}
-	if f.dead || f.hung || f.fin {
+	if f.wasReset || f.peerClosed || f.finReceived {
 		mask |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
 	if f.err != 0 {
@@ -67,59 +71,66 @@ func (f *file) pollSocket() (mask uint32) {
 	if f.mark >= f.read {
 		mask |= unix.EPOLLPRI
 	}
-	if f.shut || f.dead || f.writeable() {
+	if f.finSent || f.wasReset || f.writeable() {
 		return mask | unix.EPOLLOUT
 	}
 	f.noSpace = true
 	return mask
 }
 
-// deliver is bytes from the far end.
+// deliver receives bytes from the remote end.
 func (f *file) deliver(b []byte) {
-	if len(b) == 0 || f.dead || f.fin || !f.isOpen {
+	if len(b) == 0 || f.wasReset || f.finReceived || !f.isOpen {
 		return
 	}
 	f.rx = append(f.rx, b...)
 	f.wake(unix.EPOLLIN)
 }
 
-// urge is bytes of which the last one is urgent (tcp_urg).
-func (f *file) urge(b []byte) {
+// deliverUrgent receives bytes, the last of which is urgent (tcp_urg).
+func (f *file) deliverUrgent(b []byte) {
 	f.mark = len(f.rx) + len(b) - 1
 	f.deliver(b)
 }
 
-// finish is a FIN from the far end (tcp_fin).
-func (f *file) finish() {
-	if f.dead || !f.isOpen {
+// deliverPassing receives bytes with a descriptor, on a unix socket: a read ends after them
+// (unix_stream_read_generic).
+func (f *file) deliverPassing(b []byte) {
+	f.breaks = append(f.breaks, len(f.rx)+len(b))
+	f.deliver(b)
+}
+
+// sendFIN receives a FIN from the remote end (tcp_fin).
+func (f *file) sendFIN() {
+	if f.wasReset || !f.isOpen {
 		return
 	}
-	f.fin = true
+	f.finReceived = true
 	f.wake(0)
 }
 
-// hangUp is the close of a unix far end (unix_release_sock).
+// hangUp is the close of a unix remote end (unix_release_sock).
 func (f *file) hangUp() {
-	f.hung, f.fin = true, true
+	f.peerClosed, f.finReceived = true, true
 	f.wake(0)
 }
 
-// abort is a RST from the far end (tcp_reset).
-func (f *file) abort() {
-	if f.dead || !f.isOpen {
+// reset receives a RST from the remote end (tcp_reset).
+func (f *file) reset() {
+	if f.wasReset || !f.isOpen {
 		return
 	}
 	f.err = unix.ECONNRESET
-	if f.fin && !f.shut {
+	if f.finReceived && !f.finSent {
 		f.err = unix.EPIPE // TCP_CLOSE_WAIT
 	}
-	f.dead = true
+	f.wasReset = true
 	f.wake(0)
 }
 
-// take makes the far end read n bytes, which makes room for others.
-func (f *file) take(n int) {
-	f.taken = min(f.taken+n, len(f.got))
+// consume makes the remote end read n bytes, which frees send buffer.
+func (f *file) consume(n int) {
+	f.consumed = min(f.consumed+n, len(f.received))
 	if f.noSpace && f.writeable() {
 		f.noSpace = false
 		f.wake(unix.EPOLLOUT)
@@ -132,8 +143,8 @@ func (f *file) takeError() syscall.Errno {
 	return errno
 }
 
-// readable is what tcp_recvmsg and tcp_splice_read have in common: how much
-// there is, or why not.
+// readable is the common part of tcp_recvmsg and tcp_splice_read: the number of bytes available, or
+// the error.
 func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
 	n = f.unread()
 	if f.mark > f.read {
@@ -142,20 +153,25 @@ func (f *file) readable(inline bool) (n int, errno syscall.Errno) {
 	if f.mark == f.read && !inline {
 		n = 0
 	}
+	for _, end := range f.breaks {
+		if end > f.read {
+			n = min(n, end-f.read)
+		}
+	}
 	switch {
 	case f.connecting:
 		return 0, unix.EAGAIN
 	case n > 0:
 		return n, 0
-	case f.fin:
-		if f.ended == 0 && f.unread() == 0 {
-			f.kernel.ended++
-			f.ended = f.kernel.ended
+	case f.finReceived:
+		if f.eofOrder == 0 && f.unread() == 0 {
+			f.kernel.eofCount++
+			f.eofOrder = f.kernel.eofCount
 		}
 		return 0, 0
 	case f.err != 0:
 		return 0, f.takeError()
-	case f.dead:
+	case f.wasReset:
 		return 0, 0 // RCV_SHUTDOWN
 	}
 	return 0, unix.EAGAIN
@@ -175,15 +191,15 @@ func (k *script) Recv(fd int, b []byte) (int, syscall.Errno) {
 	return n, errno
 }
 
-// writable is what tcp_sendmsg says before it takes anything.
+// writable is the check at the start of tcp_sendmsg.
 func (f *file) writable() syscall.Errno {
 	switch {
 	case f.err != 0:
 		return f.takeError()
-	case f.shut:
-		f.kernel.Errorf("bytes for descriptor %d after its FIN", f.fd)
+	case f.finSent:
+		f.kernel.Errorf("Send on descriptor %d after its FIN", f.fd)
 		return unix.EPIPE
-	case f.dead || f.hung:
+	case f.wasReset || f.peerClosed:
 		return unix.EPIPE
 	case f.connecting:
 		return unix.EAGAIN
@@ -205,8 +221,8 @@ func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
 	if errno := f.writable(); errno != 0 {
 		return 0, errno
 	}
-	n := k.some(min(len(b), f.space()))
-	f.got = append(f.got, b[:n]...)
+	n := k.partial(min(len(b), f.space()))
+	f.received = append(f.received, b[:n]...)
 	return n, 0
 }
 
@@ -216,25 +232,25 @@ func (k *script) Shutdown(fd int) syscall.Errno {
 	if !f.connected {
 		return unix.ENOTCONN
 	}
-	if f.shut {
+	if f.finSent {
 		k.Errorf("a second FIN for descriptor %d", fd)
 	}
-	f.shut = true
-	f.gotFIN = f.gotFIN || !f.dead
+	f.finSent = true
+	f.gotFIN = f.gotFIN || !f.wasReset
 	return 0
 }
 
-// Reset is close(2) without lingering.
+// Reset is close(2) with a linger time of 0.
 func (k *script) Reset(fd int) {
 	f := k.file(fd, "Reset", stream)
-	f.gotRST = !f.dead
+	f.gotRST = !f.wasReset
 	k.Close(fd)
 }
 
-// closeSocket is tcp_close: bytes that nobody read turn the FIN into a RST.
+// closeSocket is tcp_close: unread bytes turn the FIN into a RST.
 func (f *file) closeSocket() {
 	switch {
-	case f.gotRST || f.dead || !f.connected:
+	case f.gotRST || f.wasReset || !f.connected:
 	case f.unread() > 0:
 		f.gotRST = true
 	default:
@@ -287,11 +303,13 @@ func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	return k.file(fd, "LocalAddr", listening, stream).source, 0
 }
 
+func (k *script) HasSource(netip.AddrPort) bool { return !k.noSource }
+
 func (k *script) SocketError(fd int) syscall.Errno {
 	return k.file(fd, "SocketError", stream).takeError()
 }
 
-// arrive is a connection that somebody opened to a listener.
+// arrive puts a new connection into a listener's queue.
 func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	f := k.create(stream)
 	k.used-- // it has no descriptor yet
@@ -301,16 +319,16 @@ func (k *script) arrive(ln *file, from netip.AddrPort) *file {
 	return f
 }
 
-// Accept takes a descriptor before it looks at the queue (__sys_accept4_file),
-// so that a process without a free one is told so even when nobody waits.
+// Accept takes a descriptor before it looks at the queue (__sys_accept4_file): without a free
+// descriptor it fails even if the queue is empty.
 func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	ln := k.file(fd, "Accept", listening)
 	switch {
 	case k.chance(16):
 		return -1, netip.AddrPort{}, unix.EINTR
-	case len(k.accepts) > 0:
-		errno := k.accepts[0]
-		k.accepts = k.accepts[1:]
+	case len(k.acceptErrors) > 0:
+		errno := k.acceptErrors[0]
+		k.acceptErrors = k.acceptErrors[1:]
 		return -1, netip.AddrPort{}, errno
 	case k.full():
 		return -1, netip.AddrPort{}, unix.EMFILE
@@ -323,7 +341,7 @@ func (k *script) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	return f.fd, f.peer, 0
 }
 
-func (k *script) planFor(to Endpoint) plan {
+func (k *script) planFor(to forward.Endpoint) plan {
 	all := k.plans[to]
 	if len(all) == 0 {
 		return plan{}
@@ -334,18 +352,29 @@ func (k *script) planFor(to Endpoint) plan {
 	return all[0]
 }
 
-func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
+func (k *script) Connect(fd int, to netip.AddrPort) syscall.Errno {
+	return k.connect(fd, forward.Endpoint{Addr: to})
+}
+
+func (k *script) ConnectPath(fd int, path string) syscall.Errno {
+	return k.connect(fd, forward.Endpoint{Path: path})
+}
+
+func (k *script) connect(fd int, to forward.Endpoint) syscall.Errno {
 	f := k.file(fd, "Connect", stream)
-	if f.connecting || f.connected || f.dead {
+	if f.connecting || f.connected || f.wasReset {
 		k.Errorf("Connect of descriptor %d for the second time", fd)
 	}
 	f.to, f.plan = to, k.planFor(to)
 	k.dials = append(k.dials, dial{to, f.source, f})
-	if k.dialled != nil {
-		k.dialled(f)
+	if k.onDial != nil {
+		k.onDial(f)
 	}
-	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: now is the time
+	if f.source.IsValid() && f.source.Port() == 0 { // IP_BIND_ADDRESS_NO_PORT: connect(2) assigns the port
 		f.source = netip.AddrPortFrom(f.source.Addr(), ephemeralPort)
+	}
+	if f.source.IsValid() && f.plan.source.IsValid() { // as __inet_bind does with a broadcast address
+		f.source = netip.AddrPortFrom(f.plan.source, f.source.Port())
 	}
 	if f.plan.errno != 0 {
 		return f.plan.errno
@@ -356,7 +385,7 @@ func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
 	}
 	f.connecting = true
 	if f.plan.waits == 0 {
-		f.conclude()
+		f.finishConnect()
 	} else {
 		k.pending = append(k.pending, f)
 	}
@@ -366,25 +395,25 @@ func (k *script) Connect(fd int, to Endpoint) syscall.Errno {
 	return unix.EINPROGRESS
 }
 
-// conclude is the answer to a SYN.
-func (f *file) conclude() {
+// finishConnect is the answer to a SYN.
+func (f *file) finishConnect() {
 	f.connecting = false
 	if f.plan.result == 0 {
 		f.connected = true
 	} else {
-		f.err, f.dead = f.plan.result, true
+		f.err, f.wasReset = f.plan.result, true
 	}
 	f.wake(0)
 }
 
-func (k *script) connectOn() {
+func (k *script) advanceConnects() {
 	left := k.pending[:0]
 	for _, f := range k.pending {
 		if !f.isOpen {
 			continue
 		}
 		if f.plan.waits--; f.plan.waits == 0 {
-			f.conclude()
+			f.finishConnect()
 			continue
 		}
 		left = append(left, f)

@@ -5,83 +5,67 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/transparent"
 )
 
-// backlog asks for the longest queue that the kernel gives, net.core.somaxconn.
+// backlog requests the longest queue that the kernel allows, net.core.somaxconn.
 const backlog = 65535
 
-// open opens a listening socket as the listener says.
-func (ln *listener) open(k Kernel) error {
+// open opens the listening socket, or takes over an inherited one.
+func (ln *listener) open(k kernel.Kernel) error {
 	if ln.Socket != nil {
-		return ln.adopt(k)
+		return ln.inherit(k)
 	}
 	if ln.Activation != "" {
-		return errors.New("systemd did not hand the socket over")
+		return errors.New("systemd did not pass the socket")
 	}
 	if ln.Endpoint.IsUnix() {
 		return ln.openUnix(k)
 	}
-	fd, errno := OpenSocket(k, ln.Endpoint.Addr, ln.DualStack, func(fd int, at netip.AddrPort) syscall.Errno {
-		return ln.listenOn(k, fd, at)
-	})
+	fd, errno := ln.openTCP(k, ln.Endpoint.Addr)
 	if errno != 0 {
 		return errno
 	}
 	ln.fd = fd
 	bound, errno := k.LocalAddr(fd)
 	if errno != 0 {
-		return systemError("getsockname", errno)
+		return os.NewSyscallError("getsockname", errno)
 	}
-	// The kernel writes the dual-stack wildcard as [::]; LocalAddr leaves it so.
-	ln.bound = Endpoint{Addr: bound}
+	// LocalAddr returns the dual-stack wildcard as [::].
+	ln.bound = forward.Endpoint{Addr: bound}
 	return nil
 }
 
-// NoIPv6 says of an error of socket(2) or bind(2) that the host has no IPv6 at all: the module is missing, or it is
-// switched off for every interface.
-func NoIPv6(err error) bool {
-	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
-}
-
-// Opener is the part of a [Kernel], or of one for datagrams, that opens sockets.
-type Opener interface {
-	// Socket opens a socket of a family, AF_INET or AF_INET6.
-	Socket(family int) (int, syscall.Errno)
-	// Close closes.
-	Close(fd int)
-}
-
-// OpenSocket opens a socket of at's family, which bind is to bind to at, and
-// closes it again where that fails. Where the host has no IPv6, a wildcard that
-// is dualStack becomes the one of IPv4. The errno is that of the last call that
-// failed; if it is 0 the caller owns the descriptor.
-func OpenSocket(k Opener, at netip.AddrPort, dualStack bool, bind func(fd int, at netip.AddrPort) syscall.Errno) (int, syscall.Errno) {
-	fd, errno := k.Socket(Endpoint{Addr: at}.family())
+// openTCP opens a TCP socket that listens at an address. On a host without IPv6, a dual-stack
+// listener falls back to the IPv4 wildcard address.
+func (ln *listener) openTCP(k kernel.Kernel, at netip.AddrPort) (int, syscall.Errno) {
+	fd, errno := k.Socket(family(forward.Endpoint{Addr: at}))
 	if errno == 0 {
-		if errno = bind(fd, at); errno == 0 {
+		if errno = ln.listenOn(k, fd, at); errno == 0 {
 			return fd, 0
 		}
 		k.Close(fd)
 	}
-	if dualStack && at.Addr().Is6() && NoIPv6(errno) {
-		return OpenSocket(k, netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), false, bind)
+	if ln.DualStack && at.Addr().Is6() && kernel.NoIPv6(errno) {
+		return ln.openTCP(k, netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()))
 	}
 	return -1, errno
 }
 
-// listenOn makes a TCP socket listen. The options of a listener are inherited by
-// the sockets that it accepts (inet_csk_clone_lock), which saves setting them on
-// each.
-func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno {
-	options := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
+// listenOn binds a TCP socket and makes it listen. Accepted sockets inherit the listener's options
+// (inet_csk_clone_lock), which saves setting them on each.
+func (ln *listener) listenOn(k kernel.Kernel, fd int, at netip.AddrPort) syscall.Errno {
+	options := []socketOption{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}
 	if at.Addr().Is6() {
-		options = append(options, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, truth(!ln.DualStack)})
+		options = append(options, socketOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, kernel.Bool(!ln.DualStack)})
 	}
 	if errno := setOptions(k, fd, append(options, ln.forward.options.all()...)); errno != 0 {
 		return errno
@@ -97,14 +81,24 @@ func (ln *listener) listenOn(k Kernel, fd int, at netip.AddrPort) syscall.Errno 
 	return k.Listen(fd, backlog)
 }
 
-// openUnix opens a listener on a unix socket. The socket's mode decides who may
-// connect, so the mode is there before the socket listens. A socket that a
-// crash left behind is replaced, one that somebody listens on is not.
-func (ln *listener) openUnix(k Kernel) error {
+// sharePort lets connections to backends use the listener's port as a client's, if any forward
+// connects from those: otherwise a client whose port is a listener's own, as with syslog and SIP,
+// could not keep it. A listener on one address leaves the ports of foreign addresses alone.
+func (ln *listener) sharePort(k kernel.Kernel, forwards []*forward.Forward) syscall.Errno {
+	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
+	if ln.bound.IsUnix() || !ln.bound.Addr.Addr().IsUnspecified() || !slices.ContainsFunc(forwards, uses) {
+		return 0
+	}
+	return transparent.SharePort(k, ln.fd)
+}
+
+// openUnix opens a listening unix socket. Its mode decides who may connect, so it is set before the
+// socket listens. The file of a socket that nothing listens on, left by a crash, is replaced.
+func (ln *listener) openUnix(k kernel.Kernel) error {
 	path := ln.Endpoint.Path
 	fd, errno := k.Socket(unix.AF_UNIX)
 	if errno != 0 {
-		return systemError("socket", errno)
+		return os.NewSyscallError("socket", errno)
 	}
 	errno = k.BindPath(fd, path)
 	if errno == unix.EADDRINUSE && isStale(k, path) {
@@ -114,25 +108,25 @@ func (ln *listener) openUnix(k Kernel) error {
 	}
 	if errno != 0 {
 		k.Close(fd)
-		return systemError("bind", errno)
+		return os.NewSyscallError("bind", errno)
 	}
 	ln.bound = ln.Endpoint
 	if !isAbstract(path) {
-		if err := os.Chmod(path, ln.forward.SocketMode); err != nil {
+		if err := kernel.ChmodSocket(path, ln.forward.SocketMode); err != nil {
 			k.Close(fd)
 			return fmt.Errorf("set the mode of the socket: %w", err)
 		}
 	}
 	if errno := k.Listen(fd, backlog); errno != 0 {
 		k.Close(fd)
-		return systemError("listen", errno)
+		return os.NewSyscallError("listen", errno)
 	}
 	ln.fd = fd
 	return nil
 }
 
-// isStale reports whether path is a socket on which nobody listens.
-func isStale(k Kernel, path string) bool {
+// isStale reports whether path is a socket file that refuses connections.
+func isStale(k kernel.Kernel, path string) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
 		return false
@@ -142,21 +136,43 @@ func isStale(k Kernel, path string) bool {
 		return false
 	}
 	defer k.Close(fd)
-	return k.Connect(fd, Endpoint{Path: path}) == unix.ECONNREFUSED
+	return k.ConnectPath(fd, path) == unix.ECONNREFUSED
 }
 
-// removeSocket removes the file of a unix socket that was listened on.
-func removeSocket(e Endpoint) {
+// removeSocket removes the file of a unix socket.
+func removeSocket(e forward.Endpoint) {
 	if e.IsUnix() && !isAbstract(e.Path) {
-		os.Remove(e.Path) // best effort: the next start replaces a stale one
+		os.Remove(e.Path) // best effort: the next start replaces a stale file
 	}
 }
 
 func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
 
-func truth(b bool) int {
-	if b {
-		return 1
+// ListenError is a listener that could not be opened.
+type ListenError struct {
+	Name string // as the operator wrote it
+	// Address is where it was to listen; invalid for a unix socket. Datagrams means UDP.
+	Address   netip.AddrPort
+	Datagrams bool
+	Err       error
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Name, e.Err) }
+
+// Unwrap returns Err.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Hint returns how to fix the error, or "".
+func (e *ListenError) Hint() string {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return "the address is in use: find the socket that has the port, listening or connected, with ss -tuanp"
+	case errors.Is(e.Err, syscall.EACCES):
+		return "a port below 1024 needs CAP_NET_BIND_SERVICE; a unix socket needs a writable directory"
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return "the address is not assigned to this host: see ip address"
+	case errors.Is(e.Err, syscall.EAFNOSUPPORT):
+		return "this host has no IPv6: listen on an IPv4 address, or on :PORT for the families that it has"
 	}
-	return 0
+	return ""
 }

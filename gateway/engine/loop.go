@@ -2,98 +2,85 @@ package engine
 
 import (
 	"net/netip"
+	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 )
 
 const (
-	// bufferSize is the room for one read. Twice the size costs nothing
-	// while idle, because all sessions of a loop share it; half of it costs
-	// a bulk stream much of its speed.
+	// bufferSize is the size of one read. All sessions of a loop share the buffer, so a larger one
+	// costs nothing while they are idle. Half the size slows a bulk stream down considerably.
 	bufferSize = 256 << 10
-	batch      = 512 // events of one wait
+	maxEvents  = 512 // per wait
+	maxCrowded = 256 // see noteWait
 )
 
-// The kinds of descriptor that a loop watches, in the low bits of an event's tag.
-const (
-	tagPeer     = iota // a session's peer
-	tagBackend         // a session's backend
-	tagListener        // a listening socket
-	tagWaker           // the loop's own eventfd, whose key is 0, or a descriptor of its guest
-)
-
-// loop is one event loop: a goroutine on a thread of its own, which owns an
-// epoll instance and all its sessions outright. Only the mailbox and the
-// atomics are touched by others.
+// loop is one event loop: a goroutine locked to its thread, which owns an epoll instance and its
+// sessions. Other goroutines touch only the mailbox and the atomic fields.
 type loop struct {
 	engine *Engine
-	kernel Kernel
+	kernel kernel.Kernel
 	index  int
 	poller int
 	waker  int
 
-	now      int64 // the kernel's clock at the last wake-up
-	awake    int64 // the time before which the loop does not sleep
-	found    int   // events of the last turn
-	wheel    *wheel
-	buffer   []byte              // what is read and written at once
-	spare    []*[bufferSize]byte // buffers that blocked sessions gave back
-	pipes    pipePool
-	exchange exchange
-	todo     []*session // sessions that used up their budget
-	next     []*session // the same, for the round after
+	now          int64 // the kernel's clock after the last wait
+	settled      int64 // all events from before this time have been handled
+	crowdedSince int64 // settled, once the events of the last waits have been handled
+	crowded      int   // waits in a row that returned as many events as they could
+	spinUntil    int64 // the loop does not sleep before this time, see Config.Spin
+	lastEvents   int   // returned by the last wait
+	wheel        *wheel
+	buffer       []byte              // for reads; what was read is written from it
+	spareBuffers []*[bufferSize]byte // returned by sessions, see takeBuffer
+	pipes        pipePool
+	io           ioBatch
+	runQueue     []*session // sessions that used up their budget
+	resuming     []*session // the run queue that resume works on; reused as the next one
 
-	sessions sessions
-	released int64        // when a session ended last
-	active   atomic.Int64 // sessions of this loop, with those on their way to it
-	recorded uint64       // ids given so far
+	sessions    sessionPool
+	lastRelease int64        // when a session ended last
+	active      atomic.Int64 // sessions of this loop, including those in its mailbox
+	issued      uint64       // ids issued so far
 
-	waiting waiting // sessions without their header
+	waiting waitQueue
 
-	listeners []*listener // those whose connections this loop accepts
-	pause     timer       // until accepting is tried again
-	paused    bool        // pause is armed
-	parting   timer       // until the listeners are closed
-	parted    []func()    // to be called then
-	shortage  bool        // accept_paused was told, accept_resumed was not
-	told      int64       // when accept_paused was told last
+	listeners  []*listener // this loop accepts from them
+	pauseTimer timer       // ends a pause
+	paused     bool        // accepting is paused and pauseTimer is armed
+	closeTimer timer       // ends the graceful close of the listeners
+	closeDone  []func()    // called when the listeners are closed
+	shortage   bool        // accept_paused was reported, accept_resumed was not
+	lastNotice int64       // when accept_paused was reported last
 
-	verdicts   map[netip.AddrPort]verdict
-	candidates []Endpoint
-	report     record.Connection
+	diagnoses  map[netip.AddrPort]diagnosis
+	candidates []forward.Endpoint // reused by targets
+	report     record.Connection  // reused for each record
 
-	guest Guest // nil for none
-	alarm timer // the guest's
+	guest      Guest // nil if there is none
+	guestTimer timer // set by Host.Alarm
 
-	tallies []*Tally // of each forward
+	tallies []*record.Tally // by forwardState.index
 
-	mail struct {
-		sync.Mutex
-		arrivals []arrival
-		calls    []func()
-		closed   bool // the loop has ended
-	}
-	mailed   atomic.Bool
-	arrivals []arrival // read from the mail before; the room for the next ones
-	quit     bool
-}
-
-// arrival is an accepted connection on its way from the loop that accepted it
-// to the one that will serve it.
-type arrival struct {
-	listener *listener
-	fd       int
-	peer     netip.AddrPort
+	mail     mailbox
+	received []acceptedConn // the connections of the last readMail; its memory is reused
+	cutting  bool           // set by a call: cut all sessions once their events have been handled
+	quit     bool           // set by a call to end run
 }
 
 func newLoop(e *Engine, index int) (*loop, error) {
-	l := &loop{engine: e, kernel: e.kernel, index: index, buffer: make([]byte, bufferSize), verdicts: map[netip.AddrPort]verdict{}}
+	l := &loop{
+		engine: e, kernel: e.kernel, index: index,
+		buffer: make([]byte, bufferSize), diagnoses: map[netip.AddrPort]diagnosis{},
+	}
 	l.now = l.kernel.Now()
+	l.settled = l.now
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
 	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
@@ -101,34 +88,34 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	}
 	poller, errno := l.kernel.Poller()
 	if errno != 0 {
-		return nil, systemError("epoll_create1", errno)
+		return nil, os.NewSyscallError("epoll_create1", errno)
 	}
 	l.poller = poller
 	waker, errno := l.kernel.Waker()
 	if errno != 0 {
 		l.kernel.Close(poller)
-		return nil, systemError("eventfd", errno)
+		return nil, os.NewSyscallError("eventfd", errno)
 	}
 	l.waker = waker
-	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, tagWaker); errno != 0 {
+	if errno := l.kernel.Watch(poller, waker, unix.EPOLLIN, uint64(newTag(tagOther, 0))); errno != 0 {
 		l.kernel.Close(poller)
 		l.kernel.Close(waker)
-		return nil, systemError("epoll_ctl", errno)
+		return nil, os.NewSyscallError("epoll_ctl", errno)
 	}
-	l.exchange = newExchange(l.kernel)
+	l.io = newIOBatch(l.kernel)
 	return l, nil
 }
 
-// run serves until a call sets quit.
+// run serves until a call sets quit. Then it resets the remaining sessions.
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	events := make([]unix.EpollEvent, batch)
+	events := make([]unix.EpollEvent, maxEvents)
 	for !l.quit {
 		l.turn(events)
 	}
-	for s := range l.sessions.live() {
-		s.cut(l)
+	for l.cutting = true; l.cutting; {
+		l.turn(events)
 	}
 	if l.guest != nil {
 		l.guest.Close()
@@ -136,18 +123,18 @@ func (l *loop) run() {
 	l.pipes.close()
 }
 
-// turn waits for events once and serves them, before the deadlines: one that
-// closes a session's socket must not leave an event of it behind, which would be
-// taken for one of the socket that came in its place.
+// turn waits for events once and handles them, then the deadlines. The events come first because a
+// deadline may close a socket whose descriptor a new socket reuses: an event of the old one that is
+// handled later would reach the new one.
 func (l *loop) turn(events []unix.EpollEvent) {
 	n := l.wait(events)
 	l.wheel.skip(l.now)
 	for i := range n {
-		l.dispatch(events[i].Events, tagOf(&events[i]))
+		l.dispatch(events[i].Events, tag(kernel.Tag(&events[i])))
 	}
-	l.trade()
-	l.wheel.advance(l.now, l.fire)
-	if l.mailed.Load() {
+	l.submitIO()
+	l.fireDeadlines()
+	if l.mail.unread.Load() {
 		l.readMail()
 	}
 	l.resume()
@@ -156,54 +143,119 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 }
 
-// dispatch hands one event to whom its tag names. A session that ended
-// earlier in the same batch, or whose place another took, is told by its
-// generation.
-func (l *loop) dispatch(events uint32, tag uint64) {
-	kind, index, generation := tag&3, uint32(tag)>>2, uint32(tag>>32)
+// fireDeadlines handles the deadlines up to the time from before which all events have been handled;
+// for those of sessions and guests, that is the present. The loop's own time may be much later, if the process was stopped
+// or another one had the CPU. Data that arrived meanwhile counts before a deadline that passed.
+//
+// A cut of all sessions is such a deadline, too.
+func (l *loop) fireDeadlines() {
+	l.wheel.advance(l.settled, l.fire)
+	if l.cutting && l.crowded == 0 {
+		l.cutting = false
+		l.cutAll()
+	}
+}
+
+// noteWait updates settled after a wait that began at a time and returned n of at most room events.
+// If it returned as many as it could, there may be more. The kernel returns ready descriptors in
+// turn, so after maxCrowded waits those of the first one have been returned.
+func (l *loop) noteWait(began int64, n, room int) {
+	if n < room {
+		l.settled, l.crowded = began, 0
+		return
+	}
+	if l.crowded == 0 {
+		l.crowdedSince = began
+	}
+	if l.crowded++; l.crowded > maxCrowded {
+		l.settled, l.crowded = l.crowdedSince, 0
+	}
+}
+
+// wait collects events. If there are none, it sleeps until one comes or a deadline is due. It does
+// not sleep if work is left, or if the last event was less than [Config.Spin] ago: then it returns
+// at once, and the loop makes another turn, with deadlines and mailbox.
+//
+// A spinning loop neither blocks nor yields. The Go runtime can stop it at the system call of each
+// turn for the garbage collector, or after 10 ms for another goroutine.
+//
+// A wait without a timeout is cheaper because it does not involve the scheduler. After a turn with
+// several events, wait tries that first. After other turns it would rarely find any.
+func (l *loop) wait(events []unix.EpollEvent) int {
+	timeout, began := 0, l.now
+	if len(l.runQueue) == 0 && !l.mail.unread.Load() && !l.cutting && l.now >= l.spinUntil {
+		timeout = l.wheel.wait(l.now)
+	}
+	n := 0
+	if timeout == 0 || l.lastEvents > 1 {
+		n = l.kernel.Wait(l.poller, events, 0)
+	}
+	if n == 0 && timeout != 0 {
+		n = l.kernel.Wait(l.poller, events, timeout)
+	}
+	l.now = l.kernel.Now()
+	l.noteWait(began, n, len(events))
+	if n > 0 {
+		l.spinUntil = l.now + int64(l.engine.config.Spin)
+	}
+	l.lastEvents = n
+	return n
+}
+
+// dispatch passes an event to the owner of its descriptor. The generation in the reference tells
+// whether a session has ended since, earlier in the same batch of events, and whether its slot
+// belongs to another connection now.
+func (l *loop) dispatch(events uint32, t tag) {
+	kind, key := t.split()
 	switch kind {
 	case tagPeer, tagBackend:
-		if s := l.sessions.find(ticket{index, generation}); s != nil {
-			s.event(l, int(kind), events)
+		if s := l.sessions.find(refOf(key)); s != nil {
+			s.handleEvent(l, kind, events)
 		}
 	case tagListener:
-		l.accept(l.listeners[index])
-	case tagWaker:
-		if tag>>2 == 0 {
+		l.accept(l.listeners[key])
+	case tagOther:
+		if key == 0 {
 			l.kernel.Woken(l.waker)
 			return
 		}
-		l.guest.Event(tag>>2, events)
+		l.guest.Event(key, events)
 	}
 }
 
-// fire serves a deadline.
+// fire handles an expired timer.
 func (l *loop) fire(t *timer) {
+	now := l.now
 	switch {
-	case t == &l.pause:
+	case t == &l.pauseTimer:
 		l.retryAccept()
-	case t == &l.parting:
+	case t == &l.closeTimer:
 		l.closeListeners()
-	case t == &l.alarm:
+	case t == &l.waiting.timer:
+		l.makeRoom(minSilence)
+	case t == &l.guestTimer:
+		l.now = l.settled
 		l.guest.Alarm()
 	default:
-		t.session.timeout(l)
+		l.now = l.settled
+		t.session.handleTimeout(l)
 	}
+	l.now = now
 }
 
-// later puts s on the run queue: it has used up its budget, but its
-// descriptors will raise no further edge for what is already there.
-func (l *loop) later(s *session) {
+// requeue puts s on the run queue. s has used up its budget, and edge-triggered descriptors raise
+// no further event for data that is already there.
+func (l *loop) requeue(s *session) {
 	if !s.queued {
 		s.queued = true
-		l.todo = append(l.todo, s)
+		l.runQueue = append(l.runQueue, s)
 	}
 }
 
-// resume runs the sessions of the run queue once each.
+// resume runs each session of the run queue once.
 func (l *loop) resume() {
-	l.todo, l.next = l.next[:0], l.todo
-	for _, s := range l.next {
+	l.runQueue, l.resuming = l.resuming[:0], l.runQueue
+	for _, s := range l.resuming {
 		if s.queued {
 			s.queued = false
 			s.resume(l)
@@ -211,67 +263,47 @@ func (l *loop) resume() {
 	}
 }
 
-// open takes a session for a connection.
-func (l *loop) open(a arrival) *session {
+// newSession takes a session from the pool for a connection.
+func (l *loop) newSession(a acceptedConn) *session {
 	s := l.sessions.take()
 	s.start(a, l.nextID(), l.now)
 	s.tally = l.tallies[a.listener.forward.index]
 	return s
 }
 
-// nextID returns a number that no other loop gives.
+// nextID returns an id that is unique among all loops.
 func (l *loop) nextID() uint64 {
-	l.recorded++
-	return l.recorded*uint64(len(l.engine.loops)) + uint64(l.index)
+	l.issued++
+	return l.issued*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
-// release gives a finished session back.
+// release returns a finished session to the pool.
 func (l *loop) release(s *session) {
-	l.released = l.now
+	l.lastRelease = l.now
 	l.active.Add(-1)
-	l.engine.left(s.listener.forward)
-	l.sessions.give(s)
+	l.engine.connectionClosed(s.listener.forward)
+	l.sessions.put(s)
 }
 
-// watch registers a session's descriptor, once, edge-triggered.
-func (l *loop) watch(s *session, side int, events uint32) bool {
-	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, tag) == 0
+// watchSide registers a session's socket with epoll, edge-triggered. It is called once for each
+// socket.
+func (l *loop) watchSide(s *session, side int, events uint32) bool {
+	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, uint64(s.tag(side))) == 0
 }
 
-// watchWrites adds EPOLLOUT to a descriptor that was registered without it.
+// watchWrites adds EPOLLOUT to a socket that was registered without it.
 func (l *loop) watchWrites(s *session, side int) {
 	d := &s.sides[side]
 	if d.watchesWrites {
 		return
 	}
 	d.watchesWrites = true
-	tag := uint64(s.generation)<<32 | uint64(s.index)<<2 | uint64(side)
-	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, tag)
+	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, uint64(s.tag(side)))
 }
 
-// adopt hands the loop a connection that another one accepted.
-func (l *loop) adopt(a arrival) {
-	l.mail.Lock()
-	l.mail.arrivals = append(l.mail.arrivals, a)
-	l.mail.Unlock()
-	l.ring()
-}
-
-// call runs f on the loop, some time soon; never on one that has ended.
-func (l *loop) call(f func()) {
-	l.mail.Lock()
-	defer l.mail.Unlock()
-	if l.mail.closed {
-		return
-	}
-	l.mail.calls = append(l.mail.calls, f)
-	l.ring()
-}
-
-// close gives up what the loop waits and exchanges bytes with, once it has ended.
+// close closes the I/O batch, epoll and the mailbox. The loop must have ended.
 func (l *loop) close() {
-	l.exchange.close()
+	l.io.close()
 	l.mail.Lock()
 	defer l.mail.Unlock()
 	l.mail.closed = true
@@ -279,44 +311,22 @@ func (l *loop) close() {
 	l.kernel.Close(l.waker)
 }
 
-// ring wakes the loop, unless that was done and it did not look since.
-func (l *loop) ring() {
-	if !l.mailed.Swap(true) {
-		l.kernel.Wake(l.waker)
-	}
-}
-
-func (l *loop) readMail() {
-	l.mailed.Store(false)
-	l.mail.Lock()
-	arrivals, calls := l.mail.arrivals, l.mail.calls
-	l.mail.arrivals, l.mail.calls = l.arrivals[:0], nil
-	l.mail.Unlock()
-	for _, a := range arrivals {
-		l.open(a).accepted(l)
-	}
-	l.arrivals = arrivals
-	for _, f := range calls {
-		f()
-	}
-}
-
-// takeBuffer gives the loop's buffer away and takes another: how the bytes
-// that a blocked reader did not take are kept without copying them.
+// takeBuffer gives the loop's buffer to the caller and replaces it. A session uses this to keep
+// bytes that its reader did not take without copying them.
 func (l *loop) takeBuffer() *[bufferSize]byte {
 	taken := (*[bufferSize]byte)(l.buffer)
-	if last := len(l.spare) - 1; last >= 0 {
-		l.buffer, l.spare = l.spare[last][:], l.spare[:last]
+	if last := len(l.spareBuffers) - 1; last >= 0 {
+		l.buffer, l.spareBuffers = l.spareBuffers[last][:], l.spareBuffers[:last]
 		return taken
 	}
 	l.buffer = make([]byte, bufferSize)
 	return taken
 }
 
-// returnBuffer takes a buffer back.
+// returnBuffer returns a buffer of takeBuffer.
 func (l *loop) returnBuffer(b *[bufferSize]byte) {
 	const keep = 16
-	if len(l.spare) < keep {
-		l.spare = append(l.spare, b)
+	if len(l.spareBuffers) < keep {
+		l.spareBuffers = append(l.spareBuffers, b)
 	}
 }

@@ -4,40 +4,51 @@ import (
 	"slices"
 	"syscall"
 
+	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
+
 	"golang.org/x/sys/unix"
 )
 
-// option is an argument list of setsockopt(2): level, name, value.
-type option [3]int
+// socketOption is the level, name and value of a setsockopt(2).
+type socketOption [3]int
 
-// options are the options of the TCP sockets of a connection, on either side. A
-// listener has all of them, and the sockets that it accepts inherit them
-// (inet_csk_clone_lock). Towards a backend each one is a system call, and most
-// connections are over before it matters: there they are set when it does.
+// options are the socket options of a forward's TCP connections. A listener gets all of them, and
+// accepted sockets inherit them (inet_csk_clone_lock). On a backend socket each costs a system
+// call, and most connections end before the later ones matter, so these are set when they do.
 type options struct {
-	first   []option // before connect(2)
-	second  []option // before the second write
-	lasting []option // once the connection is as old as Forward.Keepalive
+	beforeConnect     []socketOption
+	beforeSecondWrite []socketOption
+	keepalive         []socketOption // when the connection is as old as Forward.Keepalive
 }
 
-// socketOptions returns a forward's options.
-func (f *Forward) socketOptions() options {
+// urgentInLine keeps urgent data in line: if the kernel extracted it, the stream would lose a byte
+// (tcp(7), SO_OOBINLINE).
+var urgentInLine = socketOption{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}
+
+// keepUrgentInLine sets urgentInLine on a unix socket, which inherits nothing from its listener.
+// Errors are ignored: a kernel that does not know the option there has no urgent data there either.
+func keepUrgentInLine(k kernel.Kernel, fd int) {
+	k.SetOption(fd, urgentInLine[0], urgentInLine[1], urgentInLine[2])
+}
+
+func optionsOf(f *forward.Forward) options {
 	o := options{
-		// Urgent data is kept in line: a relay that let the kernel take it out
-		// would lose a byte of the stream (tcp(7), SO_OOBINLINE).
-		first: []option{{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}},
-		// The first write never waits: there is nothing on its way that could
-		// still be acknowledged (tcp_nagle_check).
-		second: []option{{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}},
+		beforeConnect: []socketOption{urgentInLine},
+		// Nagle's algorithm does not delay the first write, because no earlier data can be
+		// unacknowledged (tcp_nagle_check).
+		beforeSecondWrite: []socketOption{{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}},
 	}
 	if f.UserTimeout > 0 {
-		o.first = append(o.first, option{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(f.UserTimeout.Milliseconds())})
+		timeout := int(f.UserTimeout.Milliseconds())
+		o.beforeConnect = append(o.beforeConnect, socketOption{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, timeout})
 	}
 	if f.Keepalive > 0 {
-		// TCP_KEEPIDLE comes last: what has passed of it counts, and the probe
-		// is sent when it always was (tcp_sock_set_keepidle_locked).
+		// TCP_KEEPIDLE comes last: the kernel subtracts the time that the connection has been idle,
+		// so the first probe is sent at the same time as if the option had been set at the start
+		// (tcp_sock_set_keepidle_locked).
 		seconds := max(1, int(f.Keepalive.Seconds()))
-		o.lasting = []option{
+		o.keepalive = []socketOption{
 			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds},
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
@@ -46,10 +57,12 @@ func (f *Forward) socketOptions() options {
 	return o
 }
 
-func (o *options) all() []option { return slices.Concat(o.first, o.second, o.lasting) }
+func (o *options) all() []socketOption {
+	return slices.Concat(o.beforeConnect, o.beforeSecondWrite, o.keepalive)
+}
 
-// setOptions sets options one after the other, up to the first that fails.
-func setOptions(k Kernel, fd int, list []option) syscall.Errno {
+// setOptions sets options in order, up to the first error.
+func setOptions(k kernel.Kernel, fd int, list []socketOption) syscall.Errno {
 	for _, o := range list {
 		if errno := k.SetOption(fd, o[0], o[1], o[2]); errno != 0 {
 			return errno
@@ -58,8 +71,8 @@ func setOptions(k Kernel, fd int, list []option) syscall.Errno {
 	return 0
 }
 
-// setLate sets options on the socket to the backend that are worth a system
-// call only now. The listener's socket took the same ones.
-func (s *session) setLate(l *loop, list []option) {
+// setBackendOptions sets options on the connected backend socket. Errors are ignored: the listener
+// has accepted the same options.
+func (s *session) setBackendOptions(l *loop, list []socketOption) {
 	setOptions(l.kernel, int(s.sides[backend].fd), list)
 }

@@ -1,57 +1,67 @@
 package engine
 
-// The pipes that bulk data is spliced through. On a fast path each holds as
-// much as a socket's buffers do; smaller ones cost a bulk stream a third of
-// its speed.
+import "unproxy/gateway/kernel"
+
 const (
-	pipeSize    = 1 << 20
-	minPipeSize = 64 << 10 // below this, copying is faster
-	pipesKept   = 32       // idle pipes of one loop
+	// pipeSize is the capacity of the pipes for splice(2). On a fast path each holds as much as a
+	// socket buffer; smaller pipes make a bulk stream a third slower.
+	pipeSize = 1 << 20
+	// minPipeSize is the capacity below which copying is faster.
+	minPipeSize = 64 << 10
+	// maxIdlePipes is the number of idle pipes that one loop keeps.
+	maxIdlePipes = 32
 )
 
-// pipePool keeps the idle pipes of one loop, all of them empty.
-type pipePool struct {
-	kernel Kernel
-	idle   []*Pipe
+// pipe is a kernel pipe and the number of bytes in it.
+type pipe struct {
+	kernel.Pipe
+	n int
 }
 
-// take returns an empty pipe, or nil when there is none to be had: out of
-// descriptors, or the system grants this user only tiny ones.
-func (p *pipePool) take() *Pipe {
+// pipePool holds the idle pipes of one loop, all of them empty.
+type pipePool struct {
+	kernel kernel.Kernel
+	idle   []*pipe
+}
+
+// take returns an empty pipe. It returns nil if no file descriptors are left, or if the system
+// grants this user only small pipes.
+func (p *pipePool) take() *pipe {
 	if last := len(p.idle) - 1; last >= 0 {
-		pipe := p.idle[last]
+		taken := p.idle[last]
 		p.idle = p.idle[:last]
-		return pipe
+		return taken
 	}
-	pipe, errno := p.kernel.Pipe(pipeSize)
+	opened, errno := p.kernel.Pipe(pipeSize)
 	if errno != 0 {
 		return nil
 	}
-	if pipe.size < minPipeSize {
-		p.discard(&pipe)
+	fresh := &pipe{Pipe: opened}
+	if fresh.Size < minPipeSize {
+		p.closePipe(fresh)
 		return nil
 	}
-	return &pipe
+	return fresh
 }
 
-// give takes a pipe back. One that still holds bytes of a session that ended
-// is closed, so that they can never reach another.
-func (p *pipePool) give(pipe *Pipe) {
-	if pipe.n > 0 || len(p.idle) >= pipesKept {
-		p.discard(pipe)
+// put returns a pipe to the pool. It closes a pipe that still holds bytes, so that they never reach
+// another session.
+func (p *pipePool) put(used *pipe) {
+	if used.n > 0 || len(p.idle) >= maxIdlePipes {
+		p.closePipe(used)
 		return
 	}
-	p.idle = append(p.idle, pipe)
+	p.idle = append(p.idle, used)
 }
 
-func (p *pipePool) discard(pipe *Pipe) {
-	p.kernel.Close(pipe.read)
-	p.kernel.Close(pipe.write)
+func (p *pipePool) closePipe(unused *pipe) {
+	p.kernel.Close(unused.Read)
+	p.kernel.Close(unused.Write)
 }
 
 func (p *pipePool) close() {
-	for _, pipe := range p.idle {
-		p.discard(pipe)
+	for _, unused := range p.idle {
+		p.closePipe(unused)
 	}
 	p.idle = nil
 }

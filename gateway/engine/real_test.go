@@ -14,56 +14,56 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/leaks"
 )
 
-// live is an engine of two loops on the real kernel, on loopback.
-type live struct {
+// realEngine is an engine with two loops on the real kernel.
+type realEngine struct {
 	*testing.T
 	*Engine
 	records chan record.Connection
 }
 
-// patience bounds every wait; nothing is asserted about how long one takes.
-const patience = await.Patience
+// testTimeout bounds every wait. No test asserts how long a wait takes.
+const testTimeout = await.Patience
 
 // loopback is a forward from a free port of 127.0.0.1.
-func loopback(backends ...Endpoint) *Forward {
-	f := plain(backends...)
-	f.Listeners[0].Endpoint = Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:0")}
-	f.Trust = everybody
-	f.ConnectTimeout, f.HeaderTimeout = patience, patience
+func loopback(backends ...forward.Endpoint) *forward.Forward {
+	f := plainForward(backends...)
+	f.Listeners[0].Endpoint = forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:0")}
+	f.Trust = anyAddress
+	f.ConnectTimeout, f.HeaderTimeout = testTimeout, testTimeout
 	return f
 }
 
-// start starts an engine, which is closed with the test and leaves nothing.
-func start(t *testing.T, forwards ...*Forward) *live {
+// startReal starts an engine. The end of the test closes it and checks that it leaves no descriptor
+// and no goroutine.
+func startReal(t *testing.T, forwards ...*forward.Forward) *realEngine {
 	t.Helper()
-	return startWith(t, Config{Forwards: forwards})
+	return startRealWith(t, Config{Forwards: forwards})
 }
 
-// startWith is start with more settings than the forwards.
-func startWith(t *testing.T, c Config) *live {
+func startRealWith(t *testing.T, c Config) *realEngine {
 	t.Helper()
-	l := readyWith(t, c)
+	l := newRealWith(t, c)
 	l.Start()
 	t.Cleanup(l.Close)
 	return l
 }
 
-// ready is an engine that was not started.
-func ready(t *testing.T, forwards ...*Forward) *live {
+// newReal is startReal without Start and Close.
+func newReal(t *testing.T, forwards ...*forward.Forward) *realEngine {
 	t.Helper()
-	return readyWith(t, Config{Forwards: forwards})
+	return newRealWith(t, Config{Forwards: forwards})
 }
 
-// readyWith is ready with more settings than the forwards.
-func readyWith(t *testing.T, c Config) *live {
+func newRealWith(t *testing.T, c Config) *realEngine {
 	t.Helper()
 	leaks.Check(t)
-	l := &live{T: t, records: make(chan record.Connection, 4096)}
+	l := &realEngine{T: t, records: make(chan record.Connection, 4096)}
 	c.Loops, c.Report = 2, func(c *record.Connection) { l.records <- *c }
 	e, err := New(c)
 	if err != nil {
@@ -73,8 +73,8 @@ func readyWith(t *testing.T, c Config) *live {
 	return l
 }
 
-// next is the next connection that ended.
-func (l *live) next(outcome record.Outcome, by record.Party) record.Connection {
+// expectRecord waits for the next record.
+func (l *realEngine) expectRecord(outcome record.Outcome, by record.Party) record.Connection {
 	l.Helper()
 	select {
 	case c := <-l.records:
@@ -82,20 +82,19 @@ func (l *live) next(outcome record.Outcome, by record.Party) record.Connection {
 			l.Errorf("ended %v by %v (%s), want %v by %v", c.Outcome, c.By, c.Reason, outcome, by)
 		}
 		return c
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		l.Fatal("no connection ended")
 	}
 	return record.Connection{}
 }
 
-// half is a connection one direction of which can be closed.
-type half interface {
+type halfCloser interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// dial connects to an engine's listener and sends b at once.
-func (l *live) dial(i int, b string) half {
+// dial connects to the i-th listener and sends b at once.
+func (l *realEngine) dial(i int, b string) halfCloser {
 	l.Helper()
 	network, to := "tcp", l.Bound()[i].Addr.String()
 	if path := l.Bound()[i].Path; path != "" {
@@ -104,24 +103,24 @@ func (l *live) dial(i int, b string) half {
 	return l.connect(network, to, b)
 }
 
-func (l *live) connect(network, to, b string) half {
+func (l *realEngine) connect(network, to, b string) halfCloser {
 	l.Helper()
 	conn, err := net.Dial(network, to)
 	if err != nil {
 		l.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	l.Cleanup(func() { conn.Close() })
 	if _, err := io.WriteString(conn, b); err != nil {
 		l.Fatal(err)
 	}
-	return conn.(half)
+	return conn.(halfCloser)
 }
 
 func listen(t *testing.T, network, at string) net.Listener {
 	t.Helper()
 	var c net.ListenConfig
-	c.SetMultipathTCP(false) // not all options can be set on such a socket
+	c.SetMultipathTCP(false) // MPTCP sockets do not have all options
 	ln, err := c.Listen(t.Context(), network, at)
 	if err != nil {
 		t.Fatal(err)
@@ -130,36 +129,35 @@ func listen(t *testing.T, network, at string) net.Listener {
 	return ln
 }
 
-// server is a backend on loopback, and its endpoint.
-func server(t *testing.T) (net.Listener, Endpoint) {
+// server is a backend on loopback.
+func server(t *testing.T) (net.Listener, forward.Endpoint) {
 	t.Helper()
 	ln := listen(t, "tcp", "127.0.0.1:0")
-	return ln, Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	return ln, forward.Endpoint{Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
 }
 
-// accept is the next connection to a backend.
-func accept(t *testing.T, ln net.Listener) half {
+func accept(t *testing.T, ln net.Listener) halfCloser {
 	t.Helper()
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	t.Cleanup(func() { conn.Close() })
-	return conn.(half)
+	return conn.(halfCloser)
 }
 
-// pair is a client and a backend with an engine between them.
-func pair(t *testing.T) (l *live, client, backend half) {
+// connectedPair is a client and a backend that are connected through an engine.
+func connectedPair(t *testing.T) (l *realEngine, client, backend halfCloser) {
 	t.Helper()
 	ln, to := server(t)
-	l = start(t, loopback(to))
+	l = startReal(t, loopback(to))
 	client = l.dial(0, header)
 	return l, client, accept(t, ln)
 }
 
-// says writes b and a FIN, and hears reads to the FIN and compares with b.
-func says(t *testing.T, conn half, b []byte) {
+// sendAll writes b and a FIN. expectAll reads to the FIN and compares with b.
+func sendAll(t *testing.T, conn halfCloser, b []byte) {
 	t.Helper()
 	if _, err := conn.Write(b); err != nil {
 		t.Error(err)
@@ -169,28 +167,28 @@ func says(t *testing.T, conn half, b []byte) {
 	}
 }
 
-func hears(t *testing.T, conn net.Conn, b []byte) {
+func expectAll(t *testing.T, conn net.Conn, b []byte) {
 	t.Helper()
 	hash := sha256.New()
 	n, err := io.Copy(hash, conn)
 	if want := sha256.Sum256(b); err != nil || n != int64(len(b)) || !bytes.Equal(hash.Sum(nil), want[:]) {
-		t.Errorf("%d bytes of %d (%v), or not the same ones", n, len(b), err)
+		t.Errorf("%d bytes of %d (%v), or different ones", n, len(b), err)
 	}
 }
 
-// After a FIN one way, bytes go on the other way.
+// After a FIN in one direction, the other direction continues.
 func TestRealHalfClose(t *testing.T) {
 	for _, by := range []record.Party{record.Client, record.Backend} {
-		l, first, second := pair(t)
+		l, first, second := connectedPair(t)
 		if by == record.Backend {
 			first, second = second, first
 		}
-		question, answer := noise(1<<20), noise(1<<20+1)
-		go says(t, first, question)
-		hears(t, second, question)
-		go says(t, second, answer)
-		hears(t, first, answer)
-		c := l.next(record.OK, by)
+		question, answer := randomBytes(1<<20), randomBytes(1<<20+1)
+		go sendAll(t, first, question)
+		expectAll(t, second, question)
+		go sendAll(t, second, answer)
+		expectAll(t, first, answer)
+		c := l.expectRecord(record.OK, by)
 		if c.BytesIn+c.BytesOut != int64(len(question)+len(answer)) {
 			t.Errorf("counted %d and %d bytes", c.BytesIn, c.BytesOut)
 		}
@@ -199,8 +197,8 @@ func TestRealHalfClose(t *testing.T) {
 
 func TestRealReset(t *testing.T) {
 	for _, by := range []record.Party{record.Client, record.Backend} {
-		l, first, second := pair(t)
-		// Until a byte of the backend's arrived, its RST is a refusal.
+		l, first, second := connectedPair(t)
+		// Until a byte of the backend has arrived, its RST means that it refused.
 		io.WriteString(second, "!")
 		io.ReadFull(first, make([]byte, 1))
 		if by == record.Backend {
@@ -211,24 +209,24 @@ func TestRealReset(t *testing.T) {
 		if _, err := second.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("a RST by the %v arrived as %v", by, err)
 		}
-		l.next(record.Reset, by)
+		l.expectRecord(record.Reset, by)
 	}
 }
 
-// Bulk both ways at once, to readers with small windows, so that every write
-// blocks now and then. With windows much smaller than these, loopback itself moves
-// less than 1 MB a second on some kernels (6.1), as its segments have 64 KiB.
+// Bulk data in both directions to readers with small windows, so that writes block.
+// With windows much smaller than these, loopback itself moves less than 1 MB a
+// second on some kernels (6.1), because its segments have 64 KiB.
 func TestRealBulk(t *testing.T) {
-	l, client, backend := pair(t)
-	up, down := noise(20<<20), noise(20<<20+1)
-	for _, c := range []half{client, backend} {
+	l, client, backend := connectedPair(t)
+	up, down := randomBytes(20<<20), randomBytes(20<<20+1)
+	for _, c := range []halfCloser{client, backend} {
 		c.(*net.TCPConn).SetReadBuffer(64 << 10)
 	}
 	var done sync.WaitGroup
-	done.Go(func() { says(t, client, up) })
-	done.Go(func() { says(t, backend, down) })
-	done.Go(func() { hears(t, client, down) })
-	done.Go(func() { hears(t, backend, up) })
+	done.Go(func() { sendAll(t, client, up) })
+	done.Go(func() { sendAll(t, backend, down) })
+	done.Go(func() { expectAll(t, client, down) })
+	done.Go(func() { expectAll(t, backend, up) })
 	done.Wait()
 	c := <-l.records
 	if c.Outcome != record.OK || c.BytesIn != int64(len(up)) || c.BytesOut != int64(len(down)) {
@@ -236,30 +234,30 @@ func TestRealBulk(t *testing.T) {
 	}
 }
 
-// A server that speaks first is connected to as soon as the header is there.
+// The backend is connected when the header is complete, without waiting for payload.
 func TestRealServerSpeaksFirst(t *testing.T) {
-	l, client, backend := pair(t)
-	says(t, backend, []byte("220 ready\r\n"))
-	hears(t, client, []byte("220 ready\r\n"))
-	says(t, client, nil)
-	hears(t, backend, nil)
-	l.next(record.OK, record.Backend)
+	l, client, backend := connectedPair(t)
+	sendAll(t, backend, []byte("220 ready\r\n"))
+	expectAll(t, client, []byte("220 ready\r\n"))
+	sendAll(t, client, nil)
+	expectAll(t, backend, nil)
+	l.expectRecord(record.OK, record.Backend)
 }
 
-func TestRealPayloadInTheHeadersSegment(t *testing.T) {
+func TestRealPayloadWithHeader(t *testing.T) {
 	ln, to := server(t)
-	l := start(t, loopback(to))
+	l := startReal(t, loopback(to))
 	client := l.dial(0, header+"EHLO")
 	backend := accept(t, ln)
-	says(t, client, []byte(" there\r\n"))
-	hears(t, backend, []byte("EHLO there\r\n"))
-	says(t, backend, nil)
-	l.next(record.OK, record.Client)
+	sendAll(t, client, []byte(" there\r\n"))
+	expectAll(t, backend, []byte("EHLO there\r\n"))
+	sendAll(t, backend, nil)
+	l.expectRecord(record.OK, record.Client)
 }
 
-// An urgent byte stays in line and in its place.
+// An urgent byte stays in line.
 func TestRealUrgentData(t *testing.T) {
-	l, client, backend := pair(t)
+	l, client, backend := connectedPair(t)
 	write := func(b string, flags int) {
 		raw, err := client.(*net.TCPConn).SyscallConn()
 		if err != nil {
@@ -280,25 +278,25 @@ func TestRealUrgentData(t *testing.T) {
 		write("after", 0)
 		want += "before!after"
 	}
-	says(t, client, nil)
-	hears(t, backend, []byte(want))
-	says(t, backend, nil)
-	l.next(record.OK, record.Client)
+	sendAll(t, client, nil)
+	expectAll(t, backend, []byte(want))
+	sendAll(t, backend, nil)
+	l.expectRecord(record.OK, record.Client)
 }
 
 func TestRealRefusedBackend(t *testing.T) {
 	ln, to := server(t)
 	ln.Close()
-	l := start(t, loopback(to))
+	l := startReal(t, loopback(to))
 	client := l.dial(0, header+"payload")
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read: %v", err)
 	}
-	l.next(record.BackendRefused, record.Backend)
+	l.expectRecord(record.BackendRefused, record.Backend)
 }
 
-// Many short connections on both loops at once, with every kind of end.
-func TestRealCrowd(t *testing.T) {
+// Many short connections on both loops at the same time.
+func TestRealManyConnections(t *testing.T) {
 	ln, to := server(t)
 	go func() {
 		for {
@@ -307,35 +305,36 @@ func TestRealCrowd(t *testing.T) {
 				return
 			}
 			go func() {
-				// Not spliced: the runtime would keep the pipes until some collection.
+				// Without splice(2): the Go runtime would keep the pipes until a garbage
+				// collection.
 				io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
 				conn.Close()
 			}()
 		}
 	}()
-	l := start(t, loopback(to))
+	l := startReal(t, loopback(to))
 	const crowd, rounds = 16, 20
 	var all sync.WaitGroup
 	for i := range crowd {
 		all.Go(func() {
 			for range rounds {
-				data := noise(100 << (i % 12))
+				data := randomBytes(100 << (i % 12))
 				client := l.dial(0, header)
-				go says(t, client, data)
-				hears(t, client, data)
+				go sendAll(t, client, data)
+				expectAll(t, client, data)
 			}
 		})
 	}
 	all.Wait()
 	for range crowd * rounds {
-		l.next(record.OK, record.Client)
+		l.expectRecord(record.OK, record.Client)
 	}
 }
 
-// Long sessions end up even over the loops.
+// Long sessions are distributed evenly over the loops.
 func TestRealBalance(t *testing.T) {
 	ln, to := server(t)
-	l := start(t, loopback(to))
+	l := startReal(t, loopback(to))
 	for range 64 {
 		l.dial(0, header)
 		accept(t, ln)
@@ -347,11 +346,11 @@ func TestRealBalance(t *testing.T) {
 	}
 }
 
-// Connections that wait when the engine is closed are accepted by one loop and
-// dealt out to both. All of them end, and no descriptor is left.
-func TestRealCloseWithAFullQueue(t *testing.T) {
+// Connections that are queued when the engine closes are accepted by one loop and distributed to
+// both. All of them end, and no descriptor is left.
+func TestRealCloseWithQueuedConnections(t *testing.T) {
 	_, to := server(t)
-	l := ready(t, loopback(to))
+	l := newReal(t, loopback(to))
 	const queue = 300
 	for range queue {
 		l.dial(0, "")
@@ -359,7 +358,7 @@ func TestRealCloseWithAFullQueue(t *testing.T) {
 	l.Start()
 	l.Close()
 	for range queue {
-		l.next(record.Drained, record.Gateway)
+		l.expectRecord(record.Drained, record.Gateway)
 	}
 	if n := l.Counters().Active; n != 0 {
 		t.Errorf("%d connections are active", n)

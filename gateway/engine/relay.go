@@ -7,53 +7,59 @@ import (
 )
 
 const (
-	// relayBudget is how many reads one direction may make for one wake-up
-	// before others have their turn. One that splices makes a single move, of up
-	// to a whole pipe: while others have their turn more comes together, and the
-	// fewer and larger moves cost up to 0.6 of the processor time a byte.
+	// relayBudget is the number of reads in one direction per wake-up, before other sessions get
+	// their turn. A direction that splices makes one move, of up to a whole pipe: more bytes arrive
+	// while others have their turn, and fewer but larger moves cost as little as 0.6 of the CPU
+	// time per byte.
 	relayBudget = 8
-	// A read of bulkRead is a sign of bulk data, bulkAfter of them in a row
-	// turn splicing on, and as many moves below smallMove turn it off again:
-	// between the two, copying costs less.
+	// Splicing starts after bulkAfter reads of at least bulkRead in a row, and stops after
+	// bulkAfter moves of less than smallMove in a row. Below that, copying costs less.
 	bulkRead  = 64 << 10
 	smallMove = 16 << 10
 	bulkAfter = 3
-	// A remainder of up to smallHold is copied, a larger one keeps the loop's
-	// buffer.
-	smallHold = slotSize
+	// maxHeldCopy is the number of held bytes up to which they are copied. For more, the session
+	// takes over the loop's buffer.
+	maxHeldCopy = slotSize
 )
 
 // side is one of a session's two sockets, and the bytes that were read from it.
 type side struct {
-	bytes int64
+	bytes int64 // that the other side took
 
-	// held is what was read from here and the other side did not take. It
-	// lies in loan, a buffer of the loop's, or in memory of its own. While
-	// there is something in held or pipe, nothing more is read.
-	held []byte
-	loan *[bufferSize]byte
-	pipe *Pipe // taken while data moves in bulk
+	// held is what was read from this side and not yet taken by the other. It lies in borrowed or in memory of
+	// its own. Nothing is read while held or pipe contains bytes.
+	held     []byte
+	borrowed *[bufferSize]byte // a buffer of the loop
+	pipe     *pipe             // only while splicing moves bytes
 
-	fd            int32 // -1 when there is none
-	readable      bool  // an edge came, and the socket was not read dry since
-	hungUp        bool  // a FIN or worse came with some edge: read on to the end of the stream
-	urgent        bool  // urgent data came: reads stop at its mark, short of what is there
-	eof           bool  // read to the end
-	finished      bool  // a FIN was sent to it
-	watchesWrites bool  // it is registered with EPOLLOUT
-	prompt        bool  // it has TCP_NODELAY, or needs none
-	unspliceable  bool  // splice(2) does not work on it
-	large         bool  // the last read would have filled a slot of the exchange
-	streak        uint8 // large reads in a row; small moves in a row when splicing
-	bulk          bool  // splice
+	fd            int32 // -1: none
+	readable      bool  // there was an edge, and no read has emptied the socket since
+	hungUp        bool  // an event reported a FIN or an error: read until the end of the stream
+	urgent        bool  // urgent data arrived: a short read does not mean that the socket is empty
+	eof           bool  // read to the end of the stream
+	finSent       bool
+	watchesWrites bool  // registered with EPOLLOUT
+	noDelaySet    bool  // or not needed
+	unspliceable  bool  // splice(2) is refused
+	filledSlot    bool  // the last read was at least as large as a slot of ioBatch
+	streak        uint8 // large reads in a row, or small moves while bulk is set
+	bulk          bool  // splice instead of copying
+	shortReads    bool  // a unix socket: a short read does not mean that the socket is empty
 }
 
-// none is pump's word for: neither side is broken.
-const none = -1
+// mayHoldMore reports whether the socket may hold more after a read that was short (n < room) or
+// not. After a short read it is empty, and new bytes raise an edge, with these exceptions: the edge
+// of the FIN has come already; urgent data made the read short; or it is a unix socket, where a read
+// also ends after the bytes that a descriptor was passed along with (unix_stream_read_generic).
+func (d *side) mayHoldMore(short bool) bool {
+	return !short || d.hungUp || d.urgent || d.shortReads
+}
 
-// pump moves what can be moved from one side to the other, and sends the FIN on
-// when all of it has gone. It returns which side is broken, and by what, or
-// none.
+// noSide is returned by pump if neither side is broken.
+const noSide = -1
+
+// pump moves the available bytes from one side to the other. After the last one, it sends the FIN.
+// It returns the side that is broken, with its error, or noSide.
 func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 	d, to := &s.sides[from], &s.sides[1-from]
 	flushed, errno := s.flush(l, from)
@@ -62,7 +68,7 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 	}
 	for moves := 0; flushed && d.readable && !d.eof; moves++ {
 		if moves == relayBudget || moves > 0 && d.bulk {
-			l.later(s)
+			l.requeue(s)
 			break
 		}
 		if flushed, broken, errno = s.move(l, from); errno != 0 {
@@ -70,15 +76,15 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 		}
 	}
 	s.returnPipe(l, d)
-	if d.eof && s.flushed(from) && !to.finished && !s.done(1-from) {
-		to.finished = true
+	if d.eof && s.flushed(from) && !to.finSent && !s.done(1-from) {
+		to.finSent = true
 		l.kernel.Shutdown(int(to.fd))
 	}
-	return none, 0
+	return noSide, 0
 }
 
-// move reads once and writes what it read. flushed is false when the other side
-// did not take all of it.
+// move reads once and writes the result. flushed is false if the other side did not take
+// everything.
 func (s *session) move(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
 	d := &s.sides[from]
 	if d.bulk && !d.urgent && s.takePipe(l, d) {
@@ -88,14 +94,14 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	switch {
 	case errno == unix.EAGAIN:
 		d.readable = false
-		return true, none, 0
+		return true, noSide, 0
 	case errno == unix.EINTR:
-		return true, none, 0
+		return true, noSide, 0
 	case errno != 0:
 		return false, from, errno
 	}
 	if d.noteRead(n, len(l.buffer)); d.eof {
-		return true, none, 0
+		return true, noSide, 0
 	}
 	rest, errno := s.send(l, from, l.buffer[:n])
 	if errno == 0 {
@@ -104,21 +110,18 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	return len(rest) == 0, 1 - from, errno
 }
 
-// noteRead notes that a read brought n bytes of those it had room for.
+// noteRead updates the side after a read of n bytes into a buffer with room for more.
 func (d *side) noteRead(n, room int) {
 	if n == 0 {
 		d.eof, d.readable = true, false
 		return
 	}
-	// A short read means that the socket is dry, and what comes later raises
-	// an edge. But not when the FIN's edge came already, or urgent data made
-	// the read short.
-	d.readable = n == room || d.hungUp || d.urgent
-	d.large = n >= slotSize
+	d.readable = d.mayHoldMore(n < room)
+	d.filledSlot = n >= slotSize
 	d.countRead(n)
 }
 
-// countRead turns splicing on for bulk data.
+// countRead starts splicing when the data is bulk.
 func (d *side) countRead(n int) {
 	if n < bulkRead || d.unspliceable {
 		d.streak = 0
@@ -129,7 +132,7 @@ func (d *side) countRead(n int) {
 	}
 }
 
-// countMove turns it off again.
+// countMove stops splicing when the moves are small.
 func (d *side) countMove(n int) {
 	if n >= smallMove {
 		d.streak = 0
@@ -140,8 +143,8 @@ func (d *side) countMove(n int) {
 	}
 }
 
-// send writes b, which was read from one side, to the other, and returns what
-// that did not take; then it will be told when it takes more.
+// send writes b, which was read from one side, to the other. It returns what that did not take;
+// EPOLLOUT reports when it takes more.
 func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.Errno) {
 	to := &s.sides[1-from]
 	if len(b) > 0 {
@@ -159,22 +162,22 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		default:
 			return b, errno
 		}
-		s.carried(from, n)
+		s.countForwarded(from, n)
 		b = b[n:]
 	}
 	return nil, 0
 }
 
-// beforeWrite sets the options that the second write needs.
+// beforeWrite sets the socket options that matter from the second write on.
 func (s *session) beforeWrite(l *loop, from int) {
-	if to := &s.sides[1-from]; !to.prompt && s.sides[from].bytes > 0 {
-		to.prompt = true
-		s.setLate(l, s.listener.forward.options.second)
+	if to := &s.sides[1-from]; !to.noDelaySet && s.sides[from].bytes > 0 {
+		to.noDelaySet = true
+		s.setBackendOptions(l, s.listener.forward.options.beforeSecondWrite)
 	}
 }
 
-// carried counts n bytes that were read from a side and sent to the other.
-func (s *session) carried(from, n int) {
+// countForwarded counts n bytes that were read from a side and taken by the other.
+func (s *session) countForwarded(from, n int) {
 	s.sides[from].bytes += int64(n)
 	s.tally.Bytes[from] += uint64(n)
 }
@@ -185,110 +188,43 @@ func (s *session) hold(l *loop, from int, b []byte) {
 		return
 	}
 	d := &s.sides[from]
-	if len(b) <= smallHold {
+	if len(b) <= maxHeldCopy {
 		d.held = append([]byte(nil), b...)
 		return
 	}
-	d.held, d.loan = b, l.takeBuffer()
+	d.held, d.borrowed = b, l.takeBuffer()
 }
 
-// flush writes what is held from one side to the other. flushed is false when
-// there is still something left.
+// flush writes the held bytes of one side to the other. flushed is false if some remain.
 func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d := &s.sides[from]
 	if d.held, errno = s.send(l, from, d.held); len(d.held) > 0 {
 		return false, errno
 	}
-	s.returnHeld(l, d)
+	s.releaseHeld(l, d)
 	return s.drainPipe(l, from)
 }
 
-// splice moves data through the kernel.
-func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno syscall.Errno) {
-	d := &s.sides[from]
-	n, errno := l.kernel.Splice(int(d.fd), d.pipe.write, d.pipe.size)
-	switch {
-	case errno == unix.EAGAIN: // the pipe is empty, so it is the socket
-		d.readable = false
-		return true, none, 0
-	case errno == unix.EINTR:
-		return true, none, 0
-	case errno == unix.EINVAL:
-		d.unspliceable, d.bulk = true, false
-		return true, none, 0
-	case errno != 0:
-		return false, from, errno
-	case n == 0:
-		d.eof, d.readable = true, false
-		return true, none, 0
-	}
-	d.pipe.n = n
-	d.countMove(n)
-	flushed, errno = s.drainPipe(l, from)
-	return flushed, 1 - from, errno
-}
-
-// drainPipe empties a side's pipe into the other side.
-func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
-	d, to := &s.sides[from], &s.sides[1-from]
-	for d.pipe != nil && d.pipe.n > 0 {
-		n, errno := l.kernel.Splice(d.pipe.read, int(to.fd), d.pipe.n)
-		switch errno {
-		case 0:
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			l.watchWrites(s, 1-from)
-			return false, 0
-		default:
-			return false, errno
-		}
-		s.carried(from, n)
-		d.pipe.n -= n
-	}
-	return true, 0
-}
-
-// takePipe takes a pipe for a side that has none. Where there is none to be
-// had, copying goes on.
-func (s *session) takePipe(l *loop, d *side) bool {
-	if d.pipe == nil {
-		d.pipe = l.pipes.take()
-	}
-	if d.pipe == nil {
-		d.bulk = false
-	}
-	return d.pipe != nil
-}
-
-// returnPipe gives an empty pipe back: nothing is held while idle.
-func (s *session) returnPipe(l *loop, d *side) {
-	if d.pipe != nil && d.pipe.n == 0 {
-		l.pipes.give(d.pipe)
-		d.pipe = nil
-	}
-}
-
-func (s *session) returnHeld(l *loop, d *side) {
+func (s *session) releaseHeld(l *loop, d *side) {
 	d.held = nil
-	if d.loan != nil {
-		l.returnBuffer(d.loan)
-		d.loan = nil
+	if d.borrowed != nil {
+		l.returnBuffer(d.borrowed)
+		d.borrowed = nil
 	}
 }
 
-// flushed reports that nothing read from a side waits for the other.
+// flushed reports whether the other side has taken everything that was read from this one.
 func (s *session) flushed(from int) bool {
 	d := &s.sides[from]
 	return len(d.held) == 0 && (d.pipe == nil || d.pipe.n == 0)
 }
 
-// done reports that a side has sent its last byte and the other has taken it.
+// done reports whether a side has ended its stream and the other has taken all of it.
 func (s *session) done(from int) bool { return s.sides[from].eof && s.flushed(from) }
 
-// salvage hands on what a side that is broken sent before it broke: a server
-// that answers and resets because it did not read all of the request, say.
-func (s *session) salvage(l *loop, broken int) {
+// forwardRemaining forwards what a broken side sent before it failed. For example, a server may
+// answer and then reset because it has not read the whole request.
+func (s *session) forwardRemaining(l *loop, broken int) {
 	d, to := &s.sides[broken], &s.sides[1-broken]
 	if d.fd < 0 || to.fd < 0 || !s.flushed(broken) {
 		return
@@ -305,9 +241,9 @@ func (s *session) salvage(l *loop, broken int) {
 		if errno != 0 {
 			return
 		}
-		s.carried(broken, sent)
+		s.countForwarded(broken, sent)
 		if sent < n {
-			return // what comes after a gap must not be sent
+			return // bytes after a gap must not be sent
 		}
 	}
 }

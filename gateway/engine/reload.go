@@ -2,13 +2,12 @@ package engine
 
 import "unproxy/gateway/record"
 
-// Resolve has the backends' names looked up now and not when their time comes.
-// It does not wait for the answers.
-func (e *Engine) Resolve() { e.names.hurry() }
+// Resolve looks up the backends' names now, without waiting for the results.
+func (e *Engine) Resolve() { e.names.refreshAll() }
 
-// Recheck has every loop look whether the peers that it believed are still
-// trusted, where [Forward.CutUntrusted] says so; it is to follow a change of
-// what [Forward.Trust] holds. It does not wait.
+// Recheck makes every loop check, for forwards with [forward.Forward.CutUntrusted], whether the
+// peers of existing connections are still trusted. Call it after [forward.Forward.Trust] has
+// changed. It does not wait.
 func (e *Engine) Recheck() {
 	for _, f := range e.forwards {
 		if f.CutUntrusted {
@@ -18,24 +17,21 @@ func (e *Engine) Recheck() {
 	}
 }
 
-// Alive is closed once every loop has come round. A loop that hangs keeps it
-// open; so does one that has ended.
-func (e *Engine) Alive() <-chan struct{} { return e.onLoops(func(*loop) {}) }
-
 // recheck resets the connections of peers that are no longer trusted.
 func (l *loop) recheck() {
 	for s := range l.sessions.live() {
-		if s.listener.forward.CutUntrusted && s.believed() && !s.listener.forward.Trust.Contains(s.peer.unpack().Addr()) {
-			s.failedBy = record.Gateway
-			s.because("the peer is not trusted any more")
+		f := s.listener.forward
+		if f.CutUntrusted && s.dependsOnTrust() && !f.Trust.Contains(s.peer.unpack().Addr()) {
+			s.endedBy = record.Gateway
+			s.setReason("peer is no longer trusted")
 			s.refuse(l, record.Untrusted, s.phase())
 		}
 	}
 }
 
-// believed says that the session rests on the trust in its peer: a header was
-// read, or is waited for. On a unix socket it rests on the socket's mode, and
-// that of a client which was passed, or of a health check, on nothing.
-func (s *session) believed() bool {
+// dependsOnTrust reports whether the session relies on the trust in its peer: it has read a header
+// or waits for one. A session on a unix socket relies on the socket's mode. An untrusted peer that
+// was passed, or a health check, relies on nothing.
+func (s *session) dependsOnTrust() bool {
 	return s.peer.isValid() && (s.headers > 0 || s.state == reading)
 }

@@ -12,30 +12,28 @@ import (
 )
 
 const (
-	// resolveEvery is how often a name is looked up again. The system's
-	// resolver tells no lifetimes; half a minute is what most records of
-	// services that move have.
+	// resolveEvery is the interval between look-ups of a name. The system's resolver does not
+	// report TTLs; half a minute is usual for the records of services that move.
 	resolveEvery = 30 * time.Second
-	// resolveRetry is how soon after a failure.
+	// resolveRetry is the interval after a failed look-up.
 	resolveRetry = 2 * time.Second
 	// resolveTimeout bounds one look-up.
 	resolveTimeout = 5 * time.Second
 )
 
-// name is a backend's DNS name and the addresses that it has now. A look-up
-// that fails leaves the addresses of the last one that did not.
+// name is a backend's DNS name and its current addresses. A failed look-up keeps the addresses of
+// the last successful one.
 type name struct {
 	host      string
 	addresses atomic.Pointer[[]netip.Addr]
-	hurry     chan struct{} // holds something when it is to be looked up at once
+	refresh   chan struct{} // holds an element if a look-up was requested
 }
 
-// resolver keeps the names fresh, off the loops.
+// resolver keeps the addresses of names up to date, in goroutines of its own.
 type resolver struct {
 	lookup  func(context.Context, string) ([]netip.Addr, error)
 	notice  func(Notice)
 	names   map[string]*name
-	context context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -46,80 +44,80 @@ func newResolver(lookup func(context.Context, string) ([]netip.Addr, error), not
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	r := &resolver{lookup: lookup, notice: notice, names: map[string]*name{}}
-	r.context, r.stop = context.WithCancel(context.Background())
-	return r
+	return &resolver{lookup: lookup, notice: notice, names: map[string]*name{}}
 }
 
-// name returns the name for host, one for all who ask for it; nil for "".
+// name returns the name for host, the same for each caller; nil for "".
 func (r *resolver) name(host string) *name {
 	if host == "" {
 		return nil
 	}
 	n := r.names[host]
 	if n == nil {
-		n = &name{host: host, hurry: make(chan struct{}, 1)}
+		n = &name{host: host, refresh: make(chan struct{}, 1)}
 		n.addresses.Store(new([]netip.Addr))
 		r.names[host] = n
 	}
 	return n
 }
 
-// start looks every name up once, all at the same time, and again and again in
-// the background until close is called.
-func (r *resolver) start() {
+// start looks up all names at the same time, waits for the results, and repeats the look-ups in the
+// background until close is called or ctx is done.
+func (r *resolver) start(ctx context.Context) {
+	ctx, r.stop = context.WithCancel(ctx)
 	var first sync.WaitGroup
 	for _, n := range r.names {
 		first.Go(func() {
-			ok := r.resolve(n, true)
-			r.running.Go(func() { r.refresh(n, ok) })
+			ok := r.resolve(ctx, n, true)
+			r.running.Go(func() { r.keepFresh(ctx, n, ok) })
 		})
 	}
 	first.Wait()
 }
 
-// hurry has every name looked up again now.
-func (r *resolver) hurry() {
+// refreshAll requests a look-up of every name.
+func (r *resolver) refreshAll() {
 	for _, n := range r.names {
 		select {
-		case n.hurry <- struct{}{}:
-		default: // it is to be already
+		case n.refresh <- struct{}{}:
+		default: // already requested
 		}
 	}
 }
 
-// close ends what start began and waits for it.
+// close ends the look-ups and waits for them. start must have been called.
 func (r *resolver) close() {
 	r.stop()
 	r.running.Wait()
 }
 
-func (r *resolver) refresh(n *name, ok bool) {
+// keepFresh looks a name up repeatedly. ok is the result of the last look-up.
+func (r *resolver) keepFresh(ctx context.Context, n *name, ok bool) {
 	for {
 		wait := resolveEvery
 		if !ok {
 			wait = resolveRetry
 		}
 		select {
-		case <-r.context.Done():
+		case <-ctx.Done():
 			return
-		case <-n.hurry:
+		case <-n.refresh:
 		case <-time.After(wait):
 		}
-		ok = r.resolve(n, ok)
+		ok = r.resolve(ctx, n, ok)
 	}
 }
 
-// resolve looks a name up once and tells when that begins or ceases to fail.
-func (r *resolver) resolve(n *name, wasOK bool) bool {
-	ctx, cancel := context.WithTimeout(r.context, resolveTimeout)
+// resolve looks a name up once, and reports the first failure and the first success after it.
+func (r *resolver) resolve(ctx context.Context, n *name, wasOK bool) bool {
+	lookup, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := r.lookup(ctx, n.host)
+	found, err := r.lookup(lookup, n.host)
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("look up %s: no addresses", n.host)
 	}
 	if err != nil {
-		if wasOK && r.context.Err() == nil {
+		if wasOK && ctx.Err() == nil {
 			r.notice(Notice{Event: "resolve_failed", Detail: n.host, Err: err})
 		}
 		return false

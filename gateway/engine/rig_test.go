@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
@@ -17,17 +18,17 @@ var (
 	lb         = netip.MustParseAddrPort("192.0.2.1:40000")
 	client4    = netip.MustParseAddrPort("203.0.113.9:4711")
 	client6    = netip.MustParseAddrPort("[2001:db8::9]:4711")
-	destiny4   = netip.MustParseAddrPort("192.0.2.80:80")
-	destiny6   = netip.MustParseAddrPort("[2001:db8::80]:80")
-	serverA    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:80")}
-	serverB    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.2:80")}
-	serverC    = Endpoint{Addr: netip.MustParseAddrPort("198.51.100.3:80")}
-	serverA6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::1]:80")}
-	serverB6   = Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::2]:80")}
-	serverUnix = Endpoint{Path: "@backend"}
+	dest4      = netip.MustParseAddrPort("192.0.2.80:80")
+	dest6      = netip.MustParseAddrPort("[2001:db8::80]:80")
+	serverA    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:80")}
+	serverB    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.2:80")}
+	serverC    = forward.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.3:80")}
+	serverA6   = forward.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::1]:80")}
+	serverB6   = forward.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8:1::2]:80")}
+	serverUnix = forward.Endpoint{Path: "@backend"}
 )
 
-// header is a version 1 header from client4.
+// header is a version 1 header that names client4.
 const header = "PROXY TCP4 203.0.113.9 192.0.2.80 4711 80\r\n"
 
 // prefixes is a set of addresses.
@@ -42,54 +43,56 @@ func (s prefixes) Contains(a netip.Addr) bool {
 	return false
 }
 
-// only is the set of one address, and everybody that of all.
+// only is the set of one address.
 func only(a netip.AddrPort) prefixes { return prefixes{netip.PrefixFrom(a.Addr(), a.Addr().BitLen())} }
 
-var everybody = prefixes{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+var anyAddress = prefixes{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
-// rig is an engine on a scripted kernel, turned by hand.
+// rig is an engine on a scripted kernel. The test runs its loops step by step.
 type rig struct {
 	testing.TB
 	*script
 	engine  *Engine
 	records []record.Connection
 	notices []Notice
-	batch   []unix.EpollEvent
+	events  []unix.EpollEvent
 }
 
-// plain is a forward to some backends that trusts the load balancer.
-func plain(backends ...Endpoint) *Forward {
-	f := &Forward{
-		Listeners:      []Listener{{Name: "front", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}}},
+// plainForward is a forward that trusts the load balancer.
+func plainForward(backends ...forward.Endpoint) *forward.Forward {
+	f := &forward.Forward{
+		Listeners: []forward.Listener{
+			{Name: "front", Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:80")}},
+		},
 		Trust:          only(lb),
 		Headers:        1,
 		HeaderTimeout:  5 * time.Second,
 		ConnectTimeout: 6 * time.Second,
 	}
 	for _, b := range backends {
-		f.Listeners[0].Backends = append(f.Listeners[0].Backends, Backend{Endpoint: b})
+		f.Listeners[0].Backends = append(f.Listeners[0].Backends, forward.Backend{Endpoint: b})
 	}
 	return f
 }
 
 // transparently makes a forward transparent.
-func transparently(f *Forward) *Forward {
+func transparently(f *forward.Forward) *forward.Forward {
 	f.Transparent = true
 	return f
 }
 
 func newRig(t testing.TB, k *script, c Config) *rig {
 	t.Helper()
-	r := &rig{TB: t, script: k, batch: make([]unix.EpollEvent, batch)}
+	r := &rig{TB: t, script: k, events: make([]unix.EpollEvent, maxEvents)}
 	if k.random != nil {
-		r.batch = r.batch[:1+k.random.IntN([]int{8, 32}[k.random.IntN(2)])]
+		r.events = r.events[:1+k.random.IntN([]int{8, 32}[k.random.IntN(2)])]
 	}
 	c.Kernel = k
 	if c.Report == nil {
 		c.Report = func(rec *record.Connection) {
 			r.records = append(r.records, *rec)
 			if !rec.Outcome.Possible(rec.Phase) {
-				t.Errorf("%v in %v is not in package record's table", rec.Outcome, rec.Phase)
+				t.Errorf("%v in %v is not possible according to package record", rec.Outcome, rec.Phase)
 			}
 		}
 	}
@@ -99,24 +102,24 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 		t.Fatal(err)
 	}
 	r.engine = e
-	e.names.start()
+	e.names.start(t.Context())
 	for _, l := range e.loops {
 		for _, ln := range l.listeners {
-			l.heed(ln)
+			l.watchListener(ln)
 		}
 	}
 	t.Cleanup(e.names.close)
 	return r
 }
 
-// one is a rig of one loop and one forward.
-func one(t testing.TB, f *Forward) *rig {
+// newForwardRig is a rig with one loop and one forward.
+func newForwardRig(t testing.TB, f *forward.Forward) *rig {
 	t.Helper()
-	return newRig(t, newScript(t, 0), Config{Forwards: []*Forward{f}})
+	return newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}})
 }
 
-// tally is what was counted of the first forward.
-func (r *rig) tally() *ForwardTally {
+// tally returns the counters of the first forward.
+func (r *rig) tally() *record.ForwardTally {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
 	if err != nil {
@@ -127,23 +130,24 @@ func (r *rig) tally() *ForwardTally {
 
 func (r *rig) loop() *loop { return r.engine.loops[0] }
 
-// front is the i-th listener's socket.
-func (r *rig) front(i int) *file { return r.files[r.engine.listeners[i].fd-3] }
+// listenerSocket returns the socket of the i-th listener.
+func (r *rig) listenerSocket(i int) *file { return r.files[r.engine.listeners[i].fd-3] }
 
-// turn turns every loop once and tells whether there is more to do.
+// turn runs one turn of every loop and reports whether more work is left.
 func (r *rig) turn() (busy bool) {
 	for _, l := range r.engine.loops {
-		l.turn(r.batch)
+		l.turn(r.events)
 	}
 	for _, l := range r.engine.loops {
 		ready := len(r.files[l.poller-3].list)
-		busy = busy || ready > 0 || len(l.todo) > 0 || l.mailed.Load() || len(r.pending) > r.waiting()
+		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.mail.unread.Load() || l.cutting ||
+			l.wheel.wait(l.now) == 0 || len(r.pending) > r.neverAnswered()
 	}
 	return busy
 }
 
-// waiting counts the connects that will never be answered.
-func (r *rig) waiting() (n int) {
+// neverAnswered counts the connects that the script never answers.
+func (r *rig) neverAnswered() (n int) {
 	for _, f := range r.pending {
 		if f.plan.waits < 0 {
 			n++
@@ -152,7 +156,7 @@ func (r *rig) waiting() (n int) {
 	return n
 }
 
-// settle turns the loops until they rest.
+// settle turns the loops until they have nothing left to do.
 func (r *rig) settle() {
 	r.Helper()
 	for range 20000 {
@@ -160,28 +164,28 @@ func (r *rig) settle() {
 			return
 		}
 	}
-	r.Fatal("the loops do not come to rest")
+	r.Fatal("the loops do not settle")
 }
 
-// pass lets time go by in steps of at most a second.
-func (r *rig) pass(d time.Duration) {
+// advance moves the clock forward in steps of at most a second, and settles after each.
+func (r *rig) advance(d time.Duration) {
 	for ; d > 0; d -= time.Second {
 		r.clock += int64(min(d, time.Second))
 		r.settle()
 	}
 }
 
-// open is a connection from the load balancer, which sends b at once.
+// open makes a connection from the load balancer, which sends b at once.
 func (r *rig) open(b string) *file { return r.openFrom(0, lb, b) }
 
 func (r *rig) openFrom(listener int, from netip.AddrPort, b string) *file {
-	f := r.arrive(r.front(listener), from)
+	f := r.arrive(r.listenerSocket(listener), from)
 	f.deliver([]byte(b))
 	r.settle()
 	return f
 }
 
-// backend is the socket of the last connect.
+// backend returns the gateway's socket of the last connect.
 func (r *rig) backend() *file {
 	r.Helper()
 	if len(r.dials) == 0 {
@@ -190,8 +194,8 @@ func (r *rig) backend() *file {
 	return r.dials[len(r.dials)-1].far
 }
 
-// last is the last record; there must be n by now.
-func (r *rig) last(n int) record.Connection {
+// lastRecord returns the last record. There must be n of them.
+func (r *rig) lastRecord(n int) record.Connection {
 	r.Helper()
 	if len(r.records) != n {
 		r.Fatalf("%d connections were reported, want %d", len(r.records), n)
@@ -199,12 +203,13 @@ func (r *rig) last(n int) record.Connection {
 	return r.records[n-1]
 }
 
-// ends checks how the last connection, the n-th, ended.
-func (r *rig) ends(n int, outcome record.Outcome, phase record.Phase, by record.Party) record.Connection {
+// expectEnd checks how the last of n connections ended, and returns its record.
+func (r *rig) expectEnd(n int, outcome record.Outcome, phase record.Phase, by record.Party) record.Connection {
 	r.Helper()
-	c := r.last(n)
+	c := r.lastRecord(n)
 	if c.Outcome != outcome || c.Phase != phase || c.By != by {
-		r.Errorf("ended %v in %v by %v (%s), want %v in %v by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome, phase, by)
+		r.Errorf("ended %v in %v by %v (%s), want %v in %v by %v", c.Outcome, c.Phase, c.By, c.Reason, outcome,
+			phase, by)
 	}
 	if c.Duration < c.HeaderTime+c.ConnectTime {
 		r.Errorf("took %v, shorter than header %v and connect %v", c.Duration, c.HeaderTime, c.ConnectTime)
@@ -212,8 +217,8 @@ func (r *rig) ends(n int, outcome record.Outcome, phase record.Phase, by record.
 	return c
 }
 
-// clean checks that nothing is left of any connection.
-func (r *rig) clean() {
+// expectClean checks that all connections have released everything.
+func (r *rig) expectClean() {
 	r.Helper()
 	if n := r.leaked(stream); n != 0 {
 		r.Errorf("%d sockets are open", n)
@@ -222,17 +227,17 @@ func (r *rig) clean() {
 		r.Errorf("%d connections are active", n)
 	}
 	for _, l := range r.engine.loops {
-		r.cleanLoop(l)
+		r.expectCleanLoop(l)
 	}
-	r.counted()
+	r.expectTallies()
 	for _, f := range r.engine.forwards {
-		if len(f.clients.count) != 0 || f.active.Load() != 0 {
-			r.Errorf("clients %v and %d connections are counted", f.clients.count, f.active.Load())
+		if f.clients.Len() != 0 || f.active.Load() != 0 {
+			r.Errorf("%d clients and %d connections are counted", f.clients.Len(), f.active.Load())
 		}
 	}
 }
 
-func (r *rig) cleanLoop(l *loop) {
+func (r *rig) expectCleanLoop(l *loop) {
 	r.Helper()
 	if l.wheel.count != 0 {
 		r.Errorf("%d timers are armed", l.wheel.count)
@@ -246,13 +251,13 @@ func (r *rig) cleanLoop(l *loop) {
 	}
 	for s := range l.sessions.from(0, l.sessions.len()) {
 		for i, d := range s.sides {
-			if s.state != free || d.fd != -1 || d.held != nil || d.loan != nil || d.pipe != nil {
-				r.Errorf("session %d keeps side %d: %+v", s.index, i, d)
+			if s.state != free || d.fd != -1 || d.held != nil || d.borrowed != nil || d.pipe != nil {
+				r.Errorf("free session %d has side %d: %+v", s.index, i, d)
 			}
 		}
 	}
 	for _, p := range l.pipes.idle {
-		if n := len(r.files[p.read-3].pipe.bytes); n != 0 || p.n != 0 {
+		if n := len(r.files[p.Read-3].pipe.bytes); n != 0 || p.n != 0 {
 			r.Errorf("an idle pipe holds %d bytes", n)
 		}
 	}
@@ -260,9 +265,9 @@ func (r *rig) cleanLoop(l *loop) {
 		r.Errorf("%d ends of pipes are open, %d pipes are idle", n, len(l.pipes.idle))
 	}
 	seen := map[*[bufferSize]byte]bool{(*[bufferSize]byte)(l.buffer): true}
-	for _, b := range l.spare {
+	for _, b := range l.spareBuffers {
 		if seen[b] {
-			r.Errorf("a buffer was given back twice")
+			r.Errorf("a buffer was returned twice")
 		}
 		seen[b] = true
 	}

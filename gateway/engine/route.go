@@ -6,38 +6,35 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 	"unproxy/transparent"
 )
 
-// Route is the way from one listener to its backends. It never changes, but
-// the addresses behind names do; it is safe for concurrent use.
+// Route leads from one listener to its backends. It is safe for concurrent use: only the addresses
+// of names change.
 type Route struct {
-	Listener *Listener
-	Forward  *Forward
-	// Bound is where the listener is, once it is open. It is set before anybody
-	// is served.
-	Bound Endpoint
+	Listener *forward.Listener
+	Forward  *forward.Forward
+	// Bound is the address that the listener is bound to. It is set before the first connection is
+	// accepted.
+	Bound forward.Endpoint
 
-	names []*name // for each backend; nil for those that have none
+	names []*name // by backend; nil for an address
 }
 
-// Caller is on whose behalf a backend is looked for.
+// Caller is the client that a backend is chosen for.
 type Caller struct {
-	// Client is who is to be served; invalid for one without an address.
+	// Client is the client's address; invalid if it has none.
 	Client netip.AddrPort
-	// Destination is where the header says that it wanted to go; invalid
-	// where no header does.
+	// Destination is the destination that the header names, or that the connection was sent to;
+	// invalid if there is none.
 	Destination netip.AddrPort
-	// Spoof says that the backend is to see the client's address.
+	// Spoof means that the backend must see the client's address.
 	Spoof bool
 }
 
-// NewRoute returns the way from a listener of f to its backends. Those that are
-// names have no addresses: the engine's own routes know them.
-func NewRoute(f *Forward, l *Listener) *Route { return newRoute(f, l, newResolver(nil, nil)) }
-
-func newRoute(f *Forward, l *Listener, names *resolver) *Route {
+func newRoute(f *forward.Forward, l *forward.Listener, names *resolver) *Route {
 	r := &Route{Listener: l, Forward: f}
 	for _, b := range l.Backends {
 		r.names = append(r.names, names.name(b.Host))
@@ -45,46 +42,54 @@ func newRoute(f *Forward, l *Listener, names *resolver) *Route {
 	return r
 }
 
-// Targets appends to list where a caller may be led, in the order in which to
-// try: as the operator wrote them, but those of the client's family first. In
-// transparent mode the others come only where the policy has a way for them.
-// It allocates only where list has no room.
-func (r *Route) Targets(list []Endpoint, c Caller) []Endpoint {
+// Targets appends to list the backends for a caller in the order in which to try them: the
+// operator's order, but those of the client's address family first. If the caller spoofs, backends
+// of the other family are included only if the policy for a family mismatch allows them. It
+// allocates only to grow list.
+func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 	all := list
 	for i := range r.Listener.Backends {
 		b := &r.Listener.Backends[i]
 		switch {
 		case b.FromHeader:
-			if c.Destination.IsValid() && r.forbidden(c.Destination) == "" {
-				all = append(all, Endpoint{Addr: c.Destination})
+			if c.Destination.IsValid() && r.denyReason(c.Destination) == "" {
+				all = append(all, forward.Endpoint{Addr: c.Destination})
 			}
 		case b.Host != "":
-			for _, a := range *r.names[i].addresses.Load() {
-				all = append(all, Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
+			for _, a := range r.resolved(i) {
+				all = append(all, forward.Endpoint{Addr: netip.AddrPortFrom(a, b.Port)})
 			}
 		default:
 			all = append(all, b.Endpoint)
 		}
 	}
-	own := len(list) // of the client's family, moved to the front
-	for i := own; i < len(all); i++ {
+	matching := len(list) // those of the client's family, moved to the front
+	for i := matching; i < len(all); i++ {
 		e := all[i]
-		if !c.suits(e) {
+		if !c.matches(e) {
 			continue
 		}
-		copy(all[own+1:i+1], all[own:i])
-		all[own] = e
-		own++
+		copy(all[matching+1:i+1], all[matching:i])
+		all[matching] = e
+		matching++
 	}
 	if c.Spoof && r.Forward.Source.FamilyMismatch == transparent.Reject {
-		return all[:own]
+		return all[:matching]
 	}
 	return all
 }
 
-// suits reports whether e is of the client's family. A unix socket suits every
-// client that need not be seen there.
-func (c Caller) suits(e Endpoint) bool {
+// resolved returns the addresses of the name of the i-th backend.
+func (r *Route) resolved(i int) []netip.Addr {
+	if i >= len(r.names) {
+		return nil // a route without a resolver
+	}
+	return *r.names[i].addresses.Load()
+}
+
+// matches reports whether e has the client's address family. A unix socket matches every client
+// whose address the backend need not see.
+func (c Caller) matches(e forward.Endpoint) bool {
 	if e.IsUnix() {
 		return !c.Spoof
 	}
@@ -92,68 +97,81 @@ func (c Caller) suits(e Endpoint) bool {
 	return !client.IsValid() || client.Is4() == e.Addr.Addr().Is4()
 }
 
-// forbidden returns why the backend "header" may not lead to a destination; "" if
-// it may.
-func (r *Route) forbidden(to netip.AddrPort) string {
+// denyReason returns why the backend "header" may not connect to a destination, or "".
+func (r *Route) denyReason(to netip.AddrPort) string {
 	allowed := r.Forward.AllowDestination
 	switch {
 	case allowed == nil || !allowed.Contains(to.Addr()):
-		return "not in --allow-destination"
+		return "destination not allowed"
 	case to.Addr().IsUnspecified() || to.Port() == 0:
-		return "not an address to connect to" // connect(2) takes 0.0.0.0 for this host
-	case r.takes(to):
-		return "leads back to this listener"
+		return "destination address or port is zero" // connect(2) takes 0.0.0.0 as this host
+	case r.receives(to):
+		return "destination is this listener"
+	case r.isOwnListener(to):
+		return "destination is another listener of this gateway"
 	}
-	return ""
+	return transparent.Embeds(to.Addr(), func(v4 netip.Addr) bool {
+		at := netip.AddrPortFrom(v4, to.Port())
+		return r.receives(at) || r.isOwnListener(at) || r.Forward.Source.Denies(v4) && !allowed.Contains(v4)
+	})
 }
 
-// takes reports whether what is sent to a arrives at the listener by itself,
-// without a packet filter.
-func (r *Route) takes(a netip.AddrPort) bool {
-	at := r.Bound.Addr
-	if !at.IsValid() || a.Port() != at.Port() {
-		return false
-	}
-	if !at.Addr().IsUnspecified() {
-		return a.Addr() == at.Addr()
-	}
-	own := r.Forward.Source.Own
-	return (r.Listener.DualStack || a.Addr().Is4() == at.Addr().Is4()) &&
-		(a.Addr().IsLoopback() || own != nil && own.Contains(a.Addr()))
+// receives reports whether packets to a reach the listener without a packet filter.
+func (r *Route) receives(a netip.AddrPort) bool {
+	return r.Listener.Own(r.Bound.Addr, r.Forward.Datagrams).Receives(a, r.Forward.Source.Own)
 }
 
-// NoTarget says why there was nothing to dial.
+// isOwnListener reports whether packets to a reach any listener of this process without a packet
+// filter.
+func (r *Route) isOwnListener(a netip.AddrPort) bool {
+	return r.Forward.OwnListeners.Receive(a, r.Forward.Datagrams, r.Forward.Source.Own)
+}
+
+// NoTarget returns the outcome, party and reason of a connection for which Targets returned
+// nothing.
 func (r *Route) NoTarget(c Caller) (record.Outcome, record.Party, string) {
 	for i, b := range r.Listener.Backends {
 		switch {
 		case b.FromHeader && !c.Destination.IsValid():
-			return record.NoAddress, record.Gateway, "no destination is named"
-		case b.FromHeader && r.forbidden(c.Destination) != "":
-			return record.DestinationDenied, record.Gateway, r.forbidden(c.Destination)
-		case b.Host != "" && len(*r.names[i].addresses.Load()) == 0:
+			return record.NoAddress, record.Gateway, "no destination address"
+		case b.FromHeader && r.denyReason(c.Destination) != "":
+			return record.DestinationDenied, record.Gateway, r.denyReason(c.Destination)
+		case b.Host != "" && len(r.resolved(i)) == 0:
 			return record.BackendUnreachable, record.Gateway, "the backend's name does not resolve"
 		}
 	}
-	return record.FamilyMismatch, record.Gateway, "no backend is of the client's address family"
+	return record.FamilyMismatch, record.Gateway, "no backend has the client's address family"
 }
 
-// DialOutcome says what it means that a backend could not be connected to, by
-// the errors of bind(2) and connect(2); bound says that it was tried from the
-// client's address.
-func DialOutcome(errno syscall.Errno, bound bool) (record.Outcome, record.Party) {
+// DialOutcome returns the outcome of a connection whose connect failed with an error of bind(2) or
+// connect(2). fixedPort means that the socket was bound to the client's port.
+func DialOutcome(errno syscall.Errno, fixedPort bool) (record.Outcome, record.Party) {
 	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET, unix.EAGAIN: // EAGAIN: a unix socket's queue is full
+	case unix.ECONNREFUSED, unix.ECONNRESET:
 		return record.BackendRefused, record.Backend
+	case unix.EAGAIN: // a unix socket's queue is full
+		return record.Limit, record.Backend
 	case unix.ETIMEDOUT:
 		return record.ConnectTimeout, record.Timeout
 	case unix.EADDRINUSE, unix.EADDRNOTAVAIL:
-		if bound {
+		if fixedPort {
 			return record.SourcePortBusy, record.Gateway
 		}
 	case unix.EPERM, unix.EACCES:
 		return record.Permission, record.Gateway
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+	}
+	if lacksResources(errno) {
 		return record.Limit, record.Gateway
 	}
 	return record.BackendUnreachable, record.Gateway
+}
+
+// lacksResources reports whether an error means that the process or the host has no descriptor or
+// no memory left.
+func lacksResources(errno syscall.Errno) bool {
+	switch errno {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		return true
+	}
+	return false
 }

@@ -6,63 +6,63 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"time"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/proxyproto"
 	"unproxy/gateway/record"
 )
 
-// counted checks the tallies against the records, which are the naive twin: all
-// connections have ended.
-func (r *rig) counted() {
+// expectTallies compares the tallies with the records, which are the oracle. All connections must
+// have ended.
+func (r *rig) expectTallies() {
 	r.Helper()
 	all, err := r.engine.Tallies(r.Context())
 	if err != nil {
 		r.Fatal(err)
 	}
-	var got Tally
+	var got record.Tally
 	for i := range all {
 		got.Add(&all[i].Tally)
 	}
-	want := r.twin()
-	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // of which the records do not tell all
-	if n := headersOf(&got); n != got.HeaderTime.total() {
-		r.Errorf("%d headers, and the time of %d", n, got.HeaderTime.total())
+	want := r.tallyRecords()
+	want.Headers, want.PortFallbacks = got.Headers, got.PortFallbacks // not in the records
+	if n := headersOf(&got); n != total(&got.HeaderTime) {
+		r.Errorf("%d headers, but %d header times", n, total(&got.HeaderTime))
 	}
-	roughly(r, "header", &got.HeaderTime, &want.HeaderTime)
-	roughly(r, "connect", &got.ConnectTime, &want.ConnectTime)
-	roughly(r, "duration", &got.Duration, &want.Duration)
+	alignHistogram(r, "header", &got.HeaderTime, &want.HeaderTime)
+	alignHistogram(r, "connect", &got.ConnectTime, &want.ConnectTime)
+	alignHistogram(r, "duration", &got.Duration, &want.Duration)
 	if got != want {
-		r.Errorf("counted %+v\nthe records say %+v", got, want)
+		r.Errorf("tallies %+v\nrecords %+v", got, want)
 	}
 }
 
-// twin adds the records up.
-func (r *rig) twin() (t Tally) {
+// tallyRecords computes a tally from the records.
+func (r *rig) tallyRecords() (t record.Tally) {
 	for i := range r.records {
 		c := &r.records[i]
 		t.Accepted++
-		t.Closed[c.Outcome][c.Phase]++
-		t.Bytes[In] += uint64(c.BytesIn)
-		t.Bytes[Out] += uint64(c.BytesOut)
+		t.End(c.Outcome, c.Phase, c.Duration)
+		t.Bytes[record.In] += uint64(c.BytesIn)
+		t.Bytes[record.Out] += uint64(c.BytesOut)
 		if c.HeaderTime > 0 {
-			t.HeaderTime.observe(c.HeaderTime, &shortBounds)
+			t.ObserveHeader(c.HeaderTime)
 		}
 		if c.ConnectTime > 0 {
-			t.ConnectTime.observe(c.ConnectTime, &shortBounds)
+			t.ObserveConnect(c.ConnectTime)
 		}
-		t.Duration.observe(c.Duration, &longBounds)
+
 	}
 	return t
 }
 
-// roughly compares the sums of two histograms, which are added up in different
-// orders, and those of times that are zero, which the records do not tell from
-// none; what is left is compared exactly.
-func roughly(t testing.TB, what string, got, want *Histogram) {
+// alignHistogram checks that the sums of two histograms differ only by rounding, and copies what
+// may differ from want to got: the sum, and the count of times of zero, which the records do not
+// distinguish from no time.
+func alignHistogram(t testing.TB, what string, got, want *record.Histogram) {
 	t.Helper()
 	if d := got.Seconds - want.Seconds; d > 1e-6 || d < -1e-6 {
-		t.Errorf("%s: %v s in all, want %v", what, got.Seconds, want.Seconds)
+		t.Errorf("%s: sum %v s, want %v", what, got.Seconds, want.Seconds)
 	}
 	got.Seconds = want.Seconds
 	if got.Counts[0] > want.Counts[0] {
@@ -70,44 +70,18 @@ func roughly(t testing.TB, what string, got, want *Histogram) {
 	}
 }
 
-func headersOf(t *Tally) (n uint64) {
+func headersOf(t *record.Tally) (n uint64) {
 	for _, of := range t.Headers {
 		n += of
 	}
 	return n
 }
 
-func (h *Histogram) total() (n uint64) {
+func total(h *record.Histogram) (n uint64) {
 	for _, c := range h.Counts {
 		n += c
 	}
 	return n
-}
-
-func TestHistogram(t *testing.T) {
-	var h Histogram
-	for _, d := range []time.Duration{0, 100 * time.Microsecond, 100*time.Microsecond + 1, time.Second, 5 * time.Second, 5*time.Second + 1, time.Hour} {
-		h.observe(d, &shortBounds)
-	}
-	want := Histogram{Seconds: h.Seconds}
-	want.Counts[0], want.Counts[1], want.Counts[12], want.Counts[13], want.Counts[14] = 2, 1, 1, 1, 2
-	if h != want {
-		t.Errorf("counted %v; want %v: a bound counts what is equal to it", h.Counts, want.Counts)
-	}
-	if h.Seconds < 3611.0002 || h.Seconds > 3611.0003 {
-		t.Errorf("sum %v", h.Seconds)
-	}
-}
-
-// The bounds rise; Prometheus refuses others.
-func TestBounds(t *testing.T) {
-	for _, bounds := range [][]time.Duration{ShortBounds(), LongBounds()} {
-		for i := 1; i < len(bounds); i++ {
-			if bounds[i] <= bounds[i-1] {
-				t.Errorf("%v after %v", bounds[i], bounds[i-1])
-			}
-		}
-	}
 }
 
 func TestHeaderKinds(t *testing.T) {
@@ -117,49 +91,52 @@ func TestHeaderKinds(t *testing.T) {
 	}{
 		{header, "1", "proxy"},
 		{"PROXY UNKNOWN\r\n", "1", "unknown"},
-		{v2(client4, destiny4), "2", "proxy"},
+		{v2(client4, dest4), "2", "proxy"},
 		{v2(netip.AddrPort{}, netip.AddrPort{}), "2", "local"},
 		{"\r\n\r\n\x00\r\nQUIT\n\x21\x00\x00\x00", "2", "unknown"}, // UNSPEC
 	} {
-		r := one(t, plain(serverA))
+		r := newForwardRig(t, plainForward(serverA))
 		r.open(tt.sends)
 		got := r.tally().Headers
-		for kind := range NumHeaderKinds {
+		for kind := range record.NumHeaderKinds {
 			want := uint64(0)
 			if kind.Version() == tt.version && kind.Command() == tt.command {
 				want = 1
 			}
 			if got[kind] != want {
-				t.Errorf("%q: %d headers of version %s, command %s; want %d", tt.sends, got[kind], kind.Version(), kind.Command(), want)
+				t.Errorf("%q: %d headers of version %s, command %s; want %d", tt.sends, got[kind],
+					kind.Version(), kind.Command(), want)
 			}
 		}
 	}
 }
 
-// Bytes are counted while they flow, copied or spliced, and each forward has a
-// tally of its own, which all its listeners and loops share.
-func TestTalliesOfForwards(t *testing.T) {
-	first, second := plain(serverA), plain(serverB)
+// Bytes are counted while they flow, copied or spliced. Each forward has its own tally, for all its
+// listeners and loops.
+func TestTalliesPerForward(t *testing.T) {
+	first, second := plainForward(serverA), plainForward(serverB)
 	first.Name = "first"
-	first.Listeners = append(first.Listeners, Listener{Name: "beside", Endpoint: Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")}, Backends: first.Listeners[0].Backends})
+	first.Listeners = append(first.Listeners, forward.Listener{Name: "beside",
+		Endpoint: forward.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.80:81")},
+		Backends: first.Listeners[0].Backends})
 	second.Listeners[0].Name = "behind"
 	second.Listeners[0].Endpoint.Addr = netip.MustParseAddrPort("192.0.2.80:82")
 	k := newScript(t, 0)
 	k.sendRoom = 1 << 30
-	r := newRig(t, k, Config{Loops: 3, Forwards: []*Forward{first, second}})
+	r := newRig(t, k, Config{Loops: 3, Forwards: []*forward.Forward{first, second}})
 	var fronts []*file
 	for i := range 9 {
 		fronts = append(fronts, r.openFrom(i%3, lb, header))
 	}
-	data := noise(1 << 20)
+	data := randomBytes(1 << 20)
 	for range 8 {
 		fronts[0].deliver(data)
 		r.settle()
 	}
 	fronts[2].deliver(data[:3])
 	r.settle()
-	if !fronts[0].isOpen || len(r.dials[0].far.got) != 8<<20 {
-		t.Fatalf("%d bytes arrived", len(r.dials[0].far.got))
+	if !fronts[0].isOpen || len(r.dials[0].far.received) != 8<<20 {
+		t.Fatalf("%d bytes arrived", len(r.dials[0].far.received))
 	}
 	r.openFrom(2, netip.MustParseAddrPort("203.0.113.1:1"), header)
 	all, err := r.engine.Tallies(t.Context())
@@ -173,48 +150,51 @@ func TestTalliesOfForwards(t *testing.T) {
 		connects, denied uint64
 	}{{"first", 6, 6, 8 << 20, 6, 0}, {"behind", 3, 4, 3, 3, 1}} {
 		got := &all[i]
-		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted || got.Bytes[In] != want.bytes || got.Bytes[Out] != 0 {
-			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active, got.Accepted, got.Bytes[In], got.Bytes[Out], want)
+		if got.Name != want.name || got.Active != want.active || got.Accepted != want.accepted ||
+			got.Bytes[record.In] != want.bytes || got.Bytes[record.Out] != 0 {
+			t.Errorf("forward %q: %d active of %d, %d bytes in, %d out; want %+v", got.Name, got.Active,
+				got.Accepted, got.Bytes[record.In], got.Bytes[record.Out], want)
 		}
-		if got.ConnectTime.total() != want.connects || got.Closed[record.Untrusted][record.Trust] != want.denied {
-			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, got.ConnectTime.total(), got.Closed[record.Untrusted][record.Trust], want)
+		if total(&got.ConnectTime) != want.connects || got.Closed[record.Untrusted][record.Trust] != want.denied {
+			t.Errorf("forward %q: %d connects, %d untrusted; want %+v", got.Name, total(&got.ConnectTime),
+				got.Closed[record.Untrusted][record.Trust], want)
 		}
 	}
 }
 
-// counter is a set that counts by loop.
-type counter struct {
+// countingSet counts its calls by loop.
+type countingSet struct {
 	prefixes
 	loops map[int]int
 }
 
-func (c counter) Admit(a netip.Addr, loop int) bool {
+func (c countingSet) Admit(a netip.Addr, loop int) bool {
 	c.loops[loop]++
 	return c.Contains(a)
 }
 
-func TestTrustIsToldWhichLoopAsks(t *testing.T) {
-	f := plain(serverA)
-	c := counter{only(lb), map[int]int{}}
+func TestTrustReceivesLoopIndex(t *testing.T) {
+	f := plainForward(serverA)
+	c := countingSet{only(lb), map[int]int{}}
 	f.Trust = c
-	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*Forward{f}})
+	r := newRig(t, newScript(t, 0), Config{Loops: 2, Forwards: []*forward.Forward{f}})
 	for range 4 {
 		r.open(header)
 	}
 	r.openFrom(0, netip.MustParseAddrPort("203.0.113.1:1"), header)
 	if c.loops[0]+c.loops[1] != 5 || c.loops[0] < 2 || c.loops[1] < 2 {
-		t.Errorf("asked by loop: %v", c.loops)
+		t.Errorf("calls by loop: %v", c.loops)
 	}
 	if len(r.records) != 1 || r.records[0].Outcome != record.Untrusted {
 		t.Errorf("ended: %+v", r.records)
 	}
 }
 
-// Everybody may ask at any time: before the loops run, while they do and when
-// they have ended. The race detector is the judge.
+// Tallies works before the loops run, while they do and after they have ended. This test is for the
+// race detector.
 func TestTalliesAtAnyTime(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0")
-	l := ready(t, loopback(Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
+	l := newReal(t, loopback(forward.Endpoint{Addr: netip.MustParseAddrPort(backend.Addr().String())}))
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	for range 3 {
@@ -234,7 +214,7 @@ func TestTalliesAtAnyTime(t *testing.T) {
 	l.Start()
 	for range 20 {
 		l.dial(0, "GET / HTTP/1.0\r\n\r\n")
-		l.next(record.NotProxy, record.Peer)
+		l.expectRecord(record.NotProxy, record.Peer)
 	}
 	l.Close()
 	close(stop)
@@ -245,24 +225,24 @@ func TestTalliesAtAnyTime(t *testing.T) {
 	}
 }
 
-// Who asks does not wait for a loop that does not answer.
-func TestTalliesGiveUp(t *testing.T) {
-	r := one(t, plain(serverA))
-	r.engine.life.running = true // and yet nobody turns the loop
+// Tallies does not wait for a loop that does not answer.
+func TestTalliesContextCancelled(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
+	r.engine.lifecycle.running = true // though no goroutine runs the loop
 	ctx, cancel := context.WithCancelCause(t.Context())
 	late := errors.New("too late")
 	cancel(late)
 	if _, err := r.engine.Tallies(ctx); !errors.Is(err, late) {
-		t.Errorf("error %v; want that of the context", err)
+		t.Errorf("error %v, want the cause of the context", err)
 	}
-	r.settle() // the answer that nobody waits for
+	r.settle() // discards the answer
 }
 
-func TestKindOfCoversTheDecoder(t *testing.T) {
+func TestKindOfCoversDecoder(t *testing.T) {
 	for _, version := range []uint8{1, 2} {
 		for _, result := range []proxyproto.Result{proxyproto.Proxy, proxyproto.Local, proxyproto.Unknown} {
 			if version == 1 && result == proxyproto.Local {
-				continue // there is none
+				continue // version 1 has no LOCAL
 			}
 			k := kindOf(&proxyproto.Header{Version: version, Result: result})
 			if k.Command() != result.String() || k.Version() != string('0'+rune(version)) {

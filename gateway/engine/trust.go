@@ -2,14 +2,15 @@ package engine
 
 import "unproxy/gateway/record"
 
-// accepted is the trust phase: what becomes of a connection follows from who
-// the peer is, before a byte of it is read. Whoever could connect to a unix
-// socket was admitted by the socket's mode.
-func (s *session) accepted(l *loop) {
+// checkTrust is the trust phase. It decides what happens to a connection by the peer's address,
+// before a byte is read. On a unix socket every peer is trusted: the socket's mode decided who may
+// connect.
+func (s *session) checkTrust(l *loop) {
 	f, from := s.listener.forward, s.peer.unpack().Addr()
 	if f.Health != nil && from.IsValid() && f.Health.Contains(from) {
-		if s.register(l) {
-			s.close(l, record.Empty, record.Trust)
+		if s.watchPeer(l) {
+			l.removeWaiting()
+			s.closePeer(l, record.Empty, record.Trust)
 		}
 		return
 	}
@@ -17,44 +18,50 @@ func (s *session) accepted(l *loop) {
 	switch {
 	case !trusted && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
-	case !f.rates.allow(from, l.now):
-		s.because("the peer connects more often than --accept-rate allows")
+	case !f.rates.Allow(from, l.now):
+		s.setReason("peer exceeds the accept-rate limit")
 		s.refuse(l, record.Limit, record.Trust)
 	case trusted:
-		s.state = reading
-		l.await(s)
+		l.addWaiting(s)
 		s.arm(l, f.HeaderTimeout)
-		s.register(l)
+		if s.watchPeer(l) && l.waiting.isOver() {
+			s.readWaiting(l)
+			l.makeRoom(minSilence)
+		}
 	default:
 		s.client, s.destination, s.spoof = s.peer, pack(s.sentTo(l)), f.Transparent
-		if !s.admit(f) {
+		if !s.admitClient(f) {
 			s.refuse(l, record.Limit, record.Trust)
 			return
 		}
-		if s.register(l) {
+		if s.watchPeer(l) {
+			l.removeWaiting()
 			s.dial(l, nil)
 		}
 	}
 }
 
-// register has the loop watch the peer's socket.
-func (s *session) register(l *loop) bool {
-	if l.watch(s, peer, interest) {
+// watchPeer registers the peer's socket. If that fails, it ends the session.
+func (s *session) watchPeer(l *loop) bool {
+	if !s.peer.isValid() {
+		keepUrgentInLine(l.kernel, int(s.sides[peer].fd))
+	}
+	if l.watchSide(s, peer, interest) {
 		return true
 	}
-	s.because("epoll_ctl failed")
+	s.setReason("epoll_ctl failed")
 	s.refuse(l, record.Internal, record.Accept)
 	return false
 }
 
-// admit counts the connection against its client's limit.
-func (s *session) admit(f *forward) bool {
+// admitClient counts the connection against its client's limit and reports whether it is within.
+func (s *session) admitClient(f *forwardState) bool {
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.counted = f.clients.Enter(s.client.unpack().Addr(), f.MaxConnectionsPerClient)
-	if !s.counted {
-		s.because("the client has as many connections as it may")
+	s.clientCounted = f.clients.Enter(s.client.unpack().Addr(), f.MaxConnectionsPerClient)
+	if !s.clientCounted {
+		s.setReason("client has reached its connection limit")
 	}
-	return s.counted
+	return s.clientCounted
 }

@@ -8,6 +8,8 @@ import (
 // The wheel's geometry: three levels of 256 slots, each slot of a level as
 // wide as the whole level below: 2 s in steps of 8 ms, 9 minutes, 37 hours.
 const (
+	// The wheel has three levels of 256 slots. A slot is as wide as the whole level below. The
+	// levels cover 2 s in ticks of 8 ms, 9 minutes and 37 hours.
 	tick       = int64(8 * time.Millisecond)
 	slotBits   = 8
 	slots      = 1 << slotBits
@@ -16,7 +18,7 @@ const (
 	noDeadline = -1
 )
 
-// timer is one deadline, linked into the wheel. Its zero value is not armed.
+// timer is a deadline, linked into a wheel. The zero value is not armed.
 type timer struct {
 	next, prev *timer
 	due        int64 // in ticks
@@ -25,15 +27,13 @@ type timer struct {
 
 func (t *timer) armed() bool { return t.next != nil }
 
-// wheel keeps the deadlines of one loop: arming and disarming are a few
-// pointer writes, and a loop without deadlines never wakes for them
-// (hierarchical timing wheel, Varghese and Lauck 1987).
+// wheel holds the deadlines of one loop. Arming and disarming cost a few pointer writes, and a loop
+// without deadlines never wakes for them (hierarchical timing wheel, Varghese and Lauck 1987).
 type wheel struct {
-	now   int64 // the last tick that was served
+	now   int64 // the last tick that advance handled
 	count int
 	slot  [levels][slots]timer // list heads
-	// used has a bit for each slot that may have timers in it: it is set when
-	// one is inserted, and cleared when next finds none.
+	// used has a bit for each slot that may hold timers. insert sets it, ahead clears it.
 	used [levels][slots / 64]uint64
 }
 
@@ -48,9 +48,8 @@ func newWheel(now int64) *wheel {
 	return w
 }
 
-// arm sets t's deadline, in nanoseconds of the kernel's clock; it is served at
-// the first tick that is not before it. A deadline beyond the wheel's horizon
-// is served at the horizon.
+// arm sets t's deadline, in nanoseconds of the kernel's clock. t fires at the first tick that is
+// not before the deadline, and at the latest at the horizon of maxTicks.
 func (w *wheel) arm(t *timer, deadline int64) {
 	w.disarm(t)
 	t.due = min(max((deadline+tick-1)/tick, w.now+1), w.now+maxTicks)
@@ -79,16 +78,15 @@ func (w *wheel) insert(t *timer) {
 	head.prev.next, head.prev = t, t
 }
 
-// skip moves an empty wheel to now, so that a deadline that is armed next is
-// seen from there and not from where the wheel last stood.
+// skip moves an empty wheel to now, so that the next deadline counts from there.
 func (w *wheel) skip(now int64) {
 	if w.count == 0 {
 		w.now = max(w.now, now/tick)
 	}
 }
 
-// advance serves every deadline up to now: each is disarmed, then given to
-// fire, which may arm and disarm timers.
+// advance fires every deadline up to now. Each timer is disarmed and passed to fire, which may arm
+// and disarm timers.
 func (w *wheel) advance(now int64, fire func(*timer)) {
 	w.skip(now)
 	last := now / tick
@@ -109,7 +107,7 @@ func (w *wheel) advance(now int64, fire func(*timer)) {
 	}
 }
 
-// cascade moves a slot's timers to the levels below.
+// cascade moves a slot's timers to lower levels.
 func (w *wheel) cascade(head *timer) {
 	t := head.next
 	head.next, head.prev = head, head
@@ -120,8 +118,8 @@ func (w *wheel) cascade(head *timer) {
 	}
 }
 
-// wait returns how long a loop may sleep before the next deadline or cascade,
-// in milliseconds rounded up, or noDeadline when there is none.
+// wait returns how long a loop may sleep before the next deadline or cascade: milliseconds, rounded
+// up, or noDeadline.
 func (w *wheel) wait(now int64) int {
 	if w.count == 0 {
 		return noDeadline
@@ -130,8 +128,8 @@ func (w *wheel) wait(now int64) int {
 	return int(max(0, at*tick-now+int64(time.Millisecond)-1) / int64(time.Millisecond))
 }
 
-// next returns the tick of the nearest slot with timers in it, which is the
-// nearest deadline, or the moment at which timers come down a level.
+// next returns the tick of the nearest slot with timers: the nearest deadline, or the time of a
+// cascade.
 func (w *wheel) next() int64 {
 	nearest := w.now + maxTicks
 	for level := range levels {
@@ -143,8 +141,8 @@ func (w *wheel) next() int64 {
 	return nearest
 }
 
-// ahead returns how many slots after base the first one of a level with timers
-// in it comes, from 1 to slots; 0 if there is none.
+// ahead returns the distance in slots, 1 to slots, from base to the next slot of a level that holds
+// timers; 0 if there is none.
 func (w *wheel) ahead(level int, base int64) int64 {
 	for i := int64(1); i <= slots; {
 		slot := (base + i) & (slots - 1)

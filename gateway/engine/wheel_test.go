@@ -12,49 +12,49 @@ const (
 	horizon = int64(maxTicks) * tick
 )
 
-// twin is a wheel and a list of deadlines, in ticks, that says what it must do.
-type twin struct {
+// wheelOracle is a wheel and a plain list of the same deadlines, in ticks.
+type wheelOracle struct {
 	testing.TB
 	*wheel
-	timers []timer
-	due    map[*timer]int64
-	clock  int64
+	timers    []timer
+	deadlines map[*timer]int64
+	clock     int64
 }
 
-func newTwin(t testing.TB, timers int) *twin {
+func newWheelOracle(t testing.TB, timers int) *wheelOracle {
 	start := int64(3*time.Hour) + 12345
-	return &twin{TB: t, wheel: newWheel(start), timers: make([]timer, timers), due: map[*timer]int64{}, clock: start}
+	return &wheelOracle{TB: t, wheel: newWheel(start), timers: make([]timer, timers),
+		deadlines: map[*timer]int64{}, clock: start}
 }
 
-func (w *twin) arm(t *timer, deadline int64) {
+func (w *wheelOracle) arm(t *timer, deadline int64) {
 	w.wheel.arm(t, deadline)
 	now := w.clock / tick
-	w.due[t] = min(max((deadline+tick-1)/tick, now+1), now+maxTicks)
+	w.deadlines[t] = min(max((deadline+tick-1)/tick, now+1), now+maxTicks)
 }
 
-func (w *twin) disarm(t *timer) {
+func (w *wheelOracle) disarm(t *timer) {
 	w.wheel.disarm(t)
-	delete(w.due, t)
+	delete(w.deadlines, t)
 }
 
-// pass lets time go by and checks that just those fire that are due, the
-// earlier before the later.
-func (w *twin) pass(d int64) {
+// pass moves the clock and checks that exactly the due timers fire, in order.
+func (w *wheelOracle) pass(d int64) {
 	w.Helper()
 	w.clock += d
 	last := int64(0)
 	w.advance(w.clock, func(t *timer) {
-		due, ok := w.due[t]
+		due, ok := w.deadlines[t]
 		if !ok || due > w.clock/tick || due < last {
 			w.Fatalf("a timer for tick %d (armed: %v) fired at %d, after one for %d", due, ok, w.clock/tick, last)
 		}
 		if t.armed() {
-			w.Fatal("a timer that fires is armed")
+			w.Fatal("a firing timer is armed")
 		}
 		last = due
-		delete(w.due, t)
+		delete(w.deadlines, t)
 	})
-	for _, due := range w.due {
+	for _, due := range w.deadlines {
 		if due <= w.clock/tick {
 			w.Fatalf("the timer for tick %d did not fire by %d", due, w.clock/tick)
 		}
@@ -62,21 +62,21 @@ func (w *twin) pass(d int64) {
 	w.check()
 }
 
-// check compares what the wheel says of itself with the list.
-func (w *twin) check() {
+// check compares the wheel's own figures with the list.
+func (w *wheelOracle) check() {
 	w.Helper()
-	if w.count != len(w.due) {
-		w.Fatalf("%d timers are counted, %d are armed", w.count, len(w.due))
+	if w.count != len(w.deadlines) {
+		w.Fatalf("%d timers are counted, %d are armed", w.count, len(w.deadlines))
 	}
 	sleep := w.wait(w.clock)
-	if len(w.due) == 0 {
+	if len(w.deadlines) == 0 {
 		if sleep != noDeadline {
-			w.Fatalf("sleeps %d ms, and nothing is armed", sleep)
+			w.Fatalf("sleeps %d ms without a timer", sleep)
 		}
 		return
 	}
 	next := int64(1) << 62
-	for _, due := range w.due {
+	for _, due := range w.deadlines {
 		next = min(next, due*tick)
 	}
 	// Rounded up to the millisecond, because epoll_wait(2) rounds down.
@@ -85,23 +85,23 @@ func (w *twin) check() {
 	}
 }
 
-// around is a duration near one at which timers change their level.
-func around(r *rand.Rand) int64 {
+// nearBoundary is a duration near a boundary between levels.
+func nearBoundary(r *rand.Rand) int64 {
 	base := []int64{0, tick, level1, 2 * level1, level2, 3 * level2, horizon, horizon + level2}[r.IntN(8)]
 	return max(0, base+r.Int64N(5*tick)-2*tick)
 }
 
-func TestWheelIsAsGoodAsAList(t *testing.T) {
+func TestWheelAgainstList(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		w := newTwin(t, 40)
+		w := newWheelOracle(t, 40)
 		for range 4000 {
 			timer := &w.timers[r.IntN(len(w.timers))]
 			switch r.IntN(6) {
 			case 0:
 				w.disarm(timer)
 			case 1:
-				w.arm(timer, w.clock+around(r))
+				w.arm(timer, w.clock+nearBoundary(r))
 			case 2:
 				w.arm(timer, w.clock+r.Int64N(20*level1))
 			case 3:
@@ -118,14 +118,14 @@ func TestWheelIsAsGoodAsAList(t *testing.T) {
 	}
 }
 
-// A loop that sleeps as long as it is told, and not longer, wakes up a few
-// times for each deadline: once for each level that it comes down.
-func TestWheelWakesSeldom(t *testing.T) {
-	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7, horizon} {
-		w := newTwin(t, 1)
+// A loop that sleeps as long as wait says wakes up at most once per level for each deadline.
+func TestWheelWakeUps(t *testing.T) {
+	for _, ahead := range []int64{1, tick, level1 - 1, level1, level1 + 1, level2, level2 + tick, 5*level2 + 7,
+		horizon} {
+		w := newWheelOracle(t, 1)
 		w.arm(&w.timers[0], w.clock+ahead)
 		wakes := 0
-		for ; len(w.due) > 0; wakes++ {
+		for ; len(w.deadlines) > 0; wakes++ {
 			w.pass(int64(w.wait(w.clock)) * int64(time.Millisecond))
 		}
 		if wakes > levels {
@@ -134,28 +134,27 @@ func TestWheelWakesSeldom(t *testing.T) {
 	}
 }
 
-// After a long time with nothing armed, deadlines count from now.
-func TestWheelAfterALongRest(t *testing.T) {
-	w := newTwin(t, 2)
+// After a long time without timers, deadlines count from now.
+func TestWheelAfterLongIdleTime(t *testing.T) {
+	w := newWheelOracle(t, 2)
 	w.clock += 3 * horizon
 	w.skip(w.clock)
 	w.arm(&w.timers[0], w.clock+int64(5*time.Second))
 	w.pass(int64(4 * time.Second))
-	if len(w.due) != 1 {
+	if len(w.deadlines) != 1 {
 		t.Error("fired a second early")
 	}
 	w.pass(int64(2 * time.Second))
 	w.pass(3 * horizon)
 	w.arm(&w.timers[1], w.clock-horizon) // long past
 	w.pass(tick)
-	if len(w.due) != 0 {
+	if len(w.deadlines) != 0 {
 		t.Error("a deadline in the past was not served at the next tick")
 	}
 }
 
-// A timer that fires may arm itself and others, and disarm others that are due
-// in the same tick.
-func TestWheelTimersThatArmAndDisarm(t *testing.T) {
+// A timer that fires may arm itself and others, and disarm others that are due in the same tick.
+func TestWheelTimersArmAndDisarm(t *testing.T) {
 	w := newWheel(0)
 	var timers [4]timer
 	for i := range timers {
@@ -168,11 +167,11 @@ func TestWheelTimersThatArmAndDisarm(t *testing.T) {
 			for i := range timers {
 				w.disarm(&timers[i])
 			}
-			w.arm(t, now) // at once, but not in this tick
+			w.arm(t, now) // now, but not in this tick
 		})
 	}
 	if want := int(3*level1/tick) - 1; fired != want {
-		t.Errorf("fired %d times in %d ticks", fired, want)
+		t.Errorf("fired %d times, want %d", fired, want)
 	}
 }
 

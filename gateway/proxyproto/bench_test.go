@@ -15,8 +15,12 @@ func BenchmarkDecode(b *testing.B) {
 		{"v1/TCP6", AppendV1(nil, client6, service6)},
 		{"v2/INET", mustV2(b, Message{Command: CommandProxy, Source: client4, Destination: service4})},
 		{"v2/INET6", mustV2(b, Message{Command: CommandProxy, Source: client6, Destination: service6})},
-		{"v2/TLVs", mustV2(b, Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl}})},
-		{"v2/TLVs+CRC32C", mustV2(b, Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl}, Checksum: true})},
+		{"v2/TLVs", mustV2(b, Message{
+			Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl},
+		})},
+		{"v2/TLVs+CRC32C", mustV2(b, Message{
+			Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, ssl}, Checksum: true,
+		})},
 		{"v2/incomplete", mustV2(b, Message{Command: CommandProxy, Source: client4, Destination: service4})[:20]},
 	} {
 		b.Run(row.name, func(b *testing.B) {

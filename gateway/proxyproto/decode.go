@@ -1,74 +1,95 @@
-// Package proxyproto reads and writes the headers of the PROXY protocol,
-// versions 1 and 2, as HAProxy's doc/proxy-protocol.txt of 2026/04/27 defines
-// them.
+// Package proxyproto decodes and encodes headers of the PROXY protocol, versions
+// 1 and 2, as HAProxy's doc/proxy-protocol.txt of 2026/04/27 ("the
+// specification") defines them.
 //
-// The decoder is pure and incremental: it looks at the bytes received so far
-// and either accepts a header, refuses it at the first byte that makes it
-// impossible, or asks for more. It does no I/O, keeps no state and does not
-// allocate unless it refuses. What it accepts is exactly the grammar of the
-// specification; whether an address may be used is for others to decide.
+//	for {
+//		h, err := proxyproto.Decode(received, nil)
+//		if err != nil {
+//			return err // an *Error: reason and offset
+//		}
+//		if h.Result != proxyproto.Incomplete {
+//			break // the payload is received[h.Length:]
+//		}
+//		// read more into received
+//	}
+//
+// The decoder is pure and incremental. It looks at the bytes received so far
+// and accepts the header, refuses it at the first byte that violates the
+// grammar, or asks for more. It does no I/O, keeps no state, and allocates only
+// when it refuses. It accepts exactly the grammar of the specification; the
+// caller decides whether to trust the peer and the addresses.
 package proxyproto
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 )
 
-// Sizes of headers in bytes (specification, sections 2.1 and 2.2).
+// Lengths of headers in bytes (specification, sections 2.1 and 2.2).
 const (
-	// MaxV1 is the longest version 1 line with its CRLF.
+	// MaxV1 is the length of the longest version 1 line, including its CRLF.
 	MaxV1 = 107
-	// MaxV2 is the longest version 2 header that the format can express.
-	MaxV2 = fixedLength + 65535
+	// MaxV2 is the length of the longest version 2 header that the format can
+	// express.
+	MaxV2 = fixedLength + math.MaxUint16
 )
 
+// Signature is the first 12 bytes of every version 2 header (specification,
+// section 2.2).
+const Signature = "\r\n\r\n\x00\r\nQUIT\n"
+
 const (
-	signature   = "\r\n\r\n\x00\r\nQUIT\n"
-	fixedLength = 16
+	fixedLength = 16 // signature, version and command, protocol, length
+	commandAt   = 12
+	protocolAt  = 13
+	lengthAt    = 14
 
 	inetLength  = 12  // two IPv4 addresses and two ports
 	inet6Length = 36  // two IPv6 addresses and two ports
 	unixLength  = 216 // two paths of 108 bytes
 )
 
-// Options says which headers are taken. The zero value takes every header
+// Options says which headers are accepted. The zero value accepts every header
 // that the specification allows on a TCP connection.
 type Options struct {
 	// RefuseV1 and RefuseV2 refuse a version, at its first byte.
 	RefuseV1, RefuseV2 bool
-	// MaxLength is the longest version 2 header taken, in bytes with its 16
-	// fixed ones. 0 is [MaxV2].
+	// MaxLength is the maximum length of a version 2 header in bytes,
+	// including its 16 fixed bytes. 0 means [MaxV2].
 	MaxLength int
-	// RequireChecksum refuses version 2 PROXY headers that bear no CRC32C
-	// that could be verified. LOCAL and version 1 are not affected.
+	// RequireChecksum refuses every header without a correct CRC32C: version 2
+	// LOCAL headers too, and version 1 altogether, which cannot carry one.
 	RequireChecksum bool
-	// IPv4InTCP6 takes plain IPv4 addresses, one or both, on a version 1
-	// TCP6 line. The specification forbids them; nginx can send them.
-	IPv4InTCP6 bool
-	// Datagram says that the input is one whole datagram. Version 1 is then
-	// refused, a header that is not whole is an error, and the addresses of
-	// datagram transports are the usable ones instead of those of streams.
+	// MixedFamilies accepts version 1 lines whose destination is of the other
+	// address family than their source, which TCP4 or TCP6 names. The
+	// specification forbids them, but nginx sends them.
+	MixedFamilies bool
+	// Datagram means that the input is one whole datagram. Version 1 and
+	// incomplete headers are then refused, and headers with the transport
+	// DGRAM carry usable addresses instead of those with STREAM.
 	Datagram bool
 }
 
-// Result is what the bytes received so far amount to.
+// Result is what the bytes received so far are. The zero value is [Incomplete].
 type Result uint8
 
 // The results.
 const (
-	// Incomplete: every byte so far is possible, more are needed.
+	// Incomplete: the bytes so far are the beginning of a valid header.
 	Incomplete Result = iota
-	// Proxy: a header with addresses that can be used.
+	// Proxy: a header with usable addresses.
 	Proxy
 	// Local: a version 2 LOCAL header. The connection is the peer's own,
-	// normally a health check.
+	// usually a health check.
 	Local
-	// Unknown: a valid header without usable addresses: version 1 UNKNOWN;
-	// version 2 UNSPEC, unix sockets, or a transport other than ours.
+	// Unknown: a valid header without usable addresses: version 1 UNKNOWN, or
+	// version 2 with UNSPEC, unix sockets, or the other transport (see
+	// [Options.Datagram]).
 	Unknown
 )
 
-// String returns the result's word, in lower case.
+// String returns the result as a lower-case word, such as "proxy".
 func (r Result) String() string {
 	return [...]string{"incomplete", "proxy", "local", "unknown"}[r]
 }
@@ -78,32 +99,39 @@ type Header struct {
 	Result Result
 	// Version is 1 or 2; 0 while Result is [Incomplete].
 	Version uint8
-	// Protocol is version 2's 14th byte as it came: address family in the
-	// high half, transport in the low one. 0 for version 1.
+	// Protocol is the 14th byte of a version 2 header as received: the address
+	// family in the high four bits, the transport in the low four. It is 0 for
+	// version 1.
 	Protocol byte
-	// Length is the number of input bytes that are the header; the payload
-	// begins there. 0 while Result is [Incomplete].
+	// Checksum is true if the header has a CRC32C, which is correct. It is
+	// false for LOCAL and UNSPEC, whose blocks are opaque, unless
+	// [Options.RequireChecksum] had them searched.
+	Checksum bool
+	// Length is the length of the header in bytes: the payload begins at
+	// b[Length]. It is 0 while Result is [Incomplete].
 	Length int
 	// Source and Destination are set only if Result is [Proxy]. They are as
-	// they came: 4-in-6 addresses are kept, port 0 is possible.
+	// received: 4-in-6 addresses are not unmapped, and port 0 is possible.
 	Source, Destination netip.AddrPort
-	// TLVs is the region of version 2's type-length-values. It aliases the
-	// input, and was checked: [All] walks it to its end. It is nil for LOCAL
-	// and UNSPEC, whose blocks are opaque.
+	// TLVs is the region of a version 2 header's TLVs. It aliases the input.
+	// It is checked: [All] walks it to its end. It is nil for LOCAL and
+	// UNSPEC, whose blocks are opaque.
 	TLVs []byte
 }
 
-// Decode decodes the header at the beginning of b, which holds everything
-// received so far. A nil o is the zero [Options].
+// Decode decodes the header at the beginning of b, which must hold everything
+// received so far. A nil o means the zero [Options].
 //
-// With Result [Incomplete] and a nil error call it again once b is longer.
-// The error is always an [*Error] and final: no further byte can mend it. It
-// comes at the first byte that decides it, with two exceptions that the
-// specification asks for: the fields of a version 1 line are read only when
-// its CRLF is there, and the block of a version 2 header only when it is
-// whole. How the bytes were cut into pieces never changes the answer.
+// If Result is [Incomplete] and the error is nil, call Decode again once b is
+// longer. An error is always an [*Error], and final: no further byte can make
+// the header valid. It is returned at the first byte that decides it, with two
+// exceptions that the specification requires: the fields of a version 1 line
+// are read only once its CRLF has arrived, and the block of a version 2 header
+// only once it is complete. The way in which the bytes were split into segments
+// never changes the result.
 //
-// Decode allocates nothing unless it returns an error.
+// Decode does not retain b, but Header.TLVs aliases it. It allocates only when
+// it returns an error, and may be called from any number of goroutines.
 func Decode(b []byte, o *Options) (h Header, err error) {
 	if o == nil {
 		o = &Options{}
@@ -114,17 +142,17 @@ func Decode(b []byte, o *Options) (h Header, err error) {
 	return h, nil
 }
 
-// Missing returns the least number of bytes that must follow b before [Decode]
-// can answer anything but [Incomplete]: exact once the 16 fixed bytes of a
-// version 2 header are there, and for an empty b that of the shortest header.
-// It is for input that Decode found incomplete.
+// Missing returns the minimum number of bytes that must follow b before [Decode]
+// can return a result other than [Incomplete]. It is at least 1. It is exact
+// once b has the 16 fixed bytes of a version 2 header; for an empty b it is the
+// length of the shortest header. b must be input that Decode found incomplete.
 func Missing(b []byte) int {
 	switch {
-	case len(b) > 0 && b[0] == signature[0]:
+	case len(b) > 0 && b[0] == Signature[0]:
 		if len(b) < fixedLength {
 			return fixedLength - len(b)
 		}
-		return fixedLength + int(binary.BigEndian.Uint16(b[14:])) - len(b)
+		return fixedLength + int(binary.BigEndian.Uint16(b[lengthAt:])) - len(b)
 	case len(b) <= len("PROXY UNKNOWN"):
 		return len("PROXY UNKNOWN\r\n") - len(b)
 	case b[len(b)-1] == '\r':
@@ -133,9 +161,9 @@ func Missing(b []byte) int {
 	return len("\r\n")
 }
 
-// decode, like all that it calls, returns the reason of a refusal and the
-// number of bytes that it took, and leaves h zero as long as the header is
-// incomplete.
+// decode decodes b into h. Like all functions that it calls, it returns the
+// reason for a refusal and the number of bytes that decided it, or 0, 0. It
+// leaves h zero while the header is incomplete.
 func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 	if o.Datagram {
 		return h.decodeDatagram(b, o)
@@ -144,7 +172,7 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 		return 0, 0
 	}
 	switch b[0] {
-	case signature[0]:
+	case Signature[0]:
 		return h.decodeV2(b, o)
 	case v1Signature[0]:
 		return h.decodeV1(b, o)
@@ -152,9 +180,9 @@ func (h *Header) decode(b []byte, o *Options) (Reason, int) {
 	return ReasonNoSignature, 1
 }
 
-// decodeDatagram decodes a header of which nothing more will come.
+// decodeDatagram decodes the header of a datagram, which must be complete.
 func (h *Header) decodeDatagram(b []byte, o *Options) (Reason, int) {
-	if n := matching(b, signature); n < len(signature) && n < len(b) {
+	if n := matching(b, Signature); n < len(Signature) && n < len(b) {
 		return ReasonDatagramSignature, n + 1
 	}
 	reason, offset := h.decodeV2(b, o)
@@ -168,7 +196,7 @@ func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
 	if o.RefuseV2 && len(b) > 0 {
 		return ReasonV2NotAccepted, 1
 	}
-	if n := matching(b, signature); n < len(signature) {
+	if n := matching(b, Signature); n < len(Signature) {
 		if n < len(b) {
 			return ReasonV2Signature, n + 1
 		}
@@ -180,76 +208,89 @@ func (h *Header) decodeV2(b []byte, o *Options) (Reason, int) {
 	if len(b) < fixedLength {
 		return 0, 0
 	}
-	length := fixedLength + int(binary.BigEndian.Uint16(b[14:]))
+	length := fixedLength + int(binary.BigEndian.Uint16(b[lengthAt:]))
 	if len(b) < length {
 		return 0, 0
 	}
-	h.Version, h.Length, h.Protocol = 2, length, b[13]
+	h.Version, h.Length, h.Protocol = 2, length, b[protocolAt]
 	return h.readBlock(b[:length], o), length
 }
 
-// checkFixed checks as much of bytes 13 to 16 as is there.
+// checkFixed checks as many of the bytes 13 to 16 as have arrived.
 func checkFixed(b []byte, o *Options) (Reason, int) {
 	if len(b) < 13 {
 		return 0, 0
 	}
-	if b[12]>>4 != 2 {
+	if b[commandAt]>>4 != 2 {
 		return ReasonV2Version, 13
 	}
-	command := Command(b[12] & 0x0f)
+	command := Command(b[commandAt] & 0x0f)
 	if command > CommandProxy {
 		return ReasonV2Command, 13
 	}
 	if len(b) < 14 {
 		return 0, 0
 	}
-	// The family of LOCAL is ignored, even where it is not defined.
-	if command == CommandProxy && b[13]>>4 > 3 {
+	// The family of LOCAL must be ignored, even an undefined one (section 2.2).
+	if command == CommandProxy && b[protocolAt]>>4 > 3 {
 		return ReasonV2Family, 14
 	}
-	if command == CommandProxy && b[13]&0x0f > 2 {
+	if command == CommandProxy && b[protocolAt]&0x0f > 2 {
 		return ReasonV2Transport, 14
 	}
 	if len(b) < fixedLength {
 		return 0, 0
 	}
-	length := int(binary.BigEndian.Uint16(b[14:]))
+	length := int(binary.BigEndian.Uint16(b[lengthAt:]))
 	if o.MaxLength > 0 && fixedLength+length > o.MaxLength {
 		return ReasonTooLong, fixedLength
 	}
-	if command == CommandProxy && length < addressLength(b[13]) {
+	if command == CommandProxy && length < addressLength(b[protocolAt]) {
 		return ReasonV2ShortBlock, fixedLength
 	}
 	return 0, 0
 }
 
-// addressLength returns the size of the addresses of a protocol byte with
-// defined halves. Nothing is known of the block if either half is UNSPEC.
+// addressLength returns the length of the addresses of a defined protocol byte.
+// It is 0 if family or transport is UNSPEC: the block is opaque then.
 func addressLength(protocol byte) int {
 	if protocol&0x0f == 0 {
 		return 0
 	}
-	return [...]int{0, inetLength, inet6Length, unixLength}[protocol>>4&3]
+	return familyLength(protocol)
 }
 
-// readBlock reads what follows the fixed part of the whole header b.
-func (h *Header) readBlock(b []byte, o *Options) Reason {
-	if Command(b[12]&0x0f) == CommandLocal {
-		h.Result = Local
+// familyLength is addressLength by the family alone; 0 for an undefined one.
+func familyLength(protocol byte) int {
+	if protocol>>4 > 3 {
 		return 0
 	}
+	return [...]int{0, inetLength, inet6Length, unixLength}[protocol>>4]
+}
+
+// readBlock reads the block of the complete header b: addresses and TLVs.
+func (h *Header) readBlock(b []byte, o *Options) Reason {
 	h.Result = Unknown
+	if Command(b[commandAt]&0x0f) == CommandLocal {
+		h.Result = Local
+	}
 	size := addressLength(h.Protocol)
-	if size == 0 {
-		if o.RequireChecksum {
-			return ReasonChecksumMissing
+	if h.Result == Local || size == 0 {
+		if !o.RequireChecksum {
+			return 0
 		}
-		return 0
+		_, reason := checkOpaque(b)
+		h.Checksum = reason == 0
+		return reason
 	}
 	h.TLVs = b[fixedLength+size:]
 	if len(h.TLVs) > 0 || o.RequireChecksum {
-		if reason := checkTLVs(b, h.TLVs, o.RequireChecksum); reason != 0 {
+		var reason Reason
+		if h.Checksum, reason = checkTLVs(b, h.TLVs); reason != 0 {
 			return reason
+		}
+		if o.RequireChecksum && !h.Checksum {
+			return ReasonChecksumMissing
 		}
 	}
 	usable := ProtocolTCP4 & 0x0f
@@ -276,7 +317,7 @@ func (h *Header) readAddresses(b []byte) {
 	h.Result = Proxy
 }
 
-// matching returns how many bytes b and want have in common at their start.
+// matching returns the length of the common prefix of b and want.
 func matching(b []byte, want string) int {
 	if len(b) >= len(want) && string(b[:len(want)]) == want {
 		return len(want)

@@ -3,22 +3,25 @@ package proxyproto
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 )
 
-// Command is the low half of version 2's 13th byte.
+// Command is the low four bits of the 13th byte of a version 2 header
+// (specification, section 2.2).
 type Command byte
 
-// The commands.
+// The commands. Other values are refused.
 const (
 	// CommandLocal: the sender opened the connection for itself.
 	CommandLocal Command = 0
-	// CommandProxy: the sender opened it for somebody else.
+	// CommandProxy: the sender opened the connection on behalf of a client.
 	CommandProxy Command = 1
 )
 
-// Values of version 2's 14th byte that are in common use.
+// Values of the 14th byte of a version 2 header: address family and transport
+// (specification, section 2.2).
 const (
 	ProtocolUnspec     byte = 0x00
 	ProtocolTCP4       byte = 0x11
@@ -29,9 +32,9 @@ const (
 	ProtocolUnixDgram  byte = 0x32
 )
 
-// AppendV1 appends a version 1 line to b: TCP4 if both addresses are IPv4,
-// else TCP6, with an IPv4 address as 4-in-6. Without two valid addresses it
-// is UNKNOWN.
+// AppendV1 appends a version 1 line to b: TCP4 if both addresses are IPv4, else
+// TCP6, with IPv4 addresses as 4-in-6. If an address is invalid, the line is
+// UNKNOWN. Zones are dropped.
 func AppendV1(b []byte, source, destination netip.AddrPort) []byte {
 	if !source.IsValid() || !destination.IsValid() {
 		return append(b, "PROXY UNKNOWN\r\n"...)
@@ -51,27 +54,28 @@ func AppendV1(b []byte, source, destination netip.AddrPort) []byte {
 	return append(b, "\r\n"...)
 }
 
-// Message is what [AppendV2] writes. The zero value is a LOCAL header of 16
-// bytes.
+// Message is a version 2 header to encode. The zero value is a LOCAL header of
+// 16 bytes.
 type Message struct {
 	Command Command
-	// Source and Destination make an INET header if both are IPv4, else an
-	// INET6 one with an IPv4 address as 4-in-6. Without both of them the
-	// family is UNSPEC.
+	// Source and Destination are encoded as INET if both are IPv4, else as
+	// INET6 with IPv4 addresses as 4-in-6. If one of them is invalid, the
+	// family is UNSPEC and no address is encoded.
 	Source, Destination netip.AddrPort
-	// Datagram makes the transport DGRAM instead of STREAM.
+	// Datagram sets the transport DGRAM instead of STREAM.
 	Datagram bool
-	// TLVs follow the addresses in this order.
+	// TLVs follow the addresses, in this order.
 	TLVs []TLV
-	// Checksum adds a CRC32C behind all other TLVs.
+	// Checksum appends a CRC32C after all other TLVs.
 	Checksum bool
 }
 
-// AppendV2 appends a version 2 header to b. It fails, and returns b as it
-// was, if a TLV or the whole is longer than a length of 16 bits can say.
+// AppendV2 appends a version 2 header to b. If a TLV or the whole block is too
+// long for its 16-bit length field, it returns b unchanged and an error. It does
+// not retain m.
 func AppendV2(b []byte, m *Message) ([]byte, error) {
 	start := len(b)
-	b = append(b, signature...)
+	b = append(b, Signature...)
 	b = append(b, 0x20|byte(m.Command), m.protocol(), 0, 0)
 	b = m.appendAddresses(b)
 	b, err := appendTLVs(b, m.TLVs)
@@ -79,16 +83,16 @@ func AppendV2(b []byte, m *Message) ([]byte, error) {
 		return b[:start], err
 	}
 	if m.Checksum {
-		b = append(b, byte(TypeCRC32C), 0, 4, 0, 0, 0, 0)
+		b = append(b, byte(TypeCRC32C), 0, checksumLength, 0, 0, 0, 0)
 	}
 	header := b[start:]
 	length := len(header) - fixedLength
-	if length > 65535 {
-		return b[:start], fmt.Errorf("PROXY header of %d bytes after the fixed part: at most 65535", length)
+	if length > math.MaxUint16 {
+		return b[:start], fmt.Errorf("encode a PROXY header: block has %d bytes, at most %d fit", length, math.MaxUint16)
 	}
 	binary.BigEndian.PutUint16(header[14:], uint16(length))
 	if m.Checksum {
-		at := len(header) - 4
+		at := len(header) - checksumLength
 		binary.BigEndian.PutUint32(header[at:], checksum(header, at))
 	}
 	return b, nil
@@ -129,8 +133,8 @@ func (m *Message) appendAddresses(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(b, m.Destination.Port())
 }
 
-// SSLTLV makes an SSL TLV of the fixed part of s, whose own TLVs are ignored,
-// and the given ones within.
+// SSLTLV returns an SSL TLV with the fixed part of s and the given TLVs within.
+// It ignores s.TLVs. It returns an error if a TLV within is too long.
 func SSLTLV(s SSL, within ...TLV) (TLV, error) {
 	value := binary.BigEndian.AppendUint32([]byte{s.Client}, s.Verify)
 	value, err := appendTLVs(value, within)
@@ -139,8 +143,9 @@ func SSLTLV(s SSL, within ...TLV) (TLV, error) {
 
 func appendTLVs(b []byte, tlvs []TLV) ([]byte, error) {
 	for _, tlv := range tlvs {
-		if len(tlv.Value) > 65535 {
-			return b, fmt.Errorf("TLV of type 0x%02x with a value of %d bytes: at most 65535", byte(tlv.Type), len(tlv.Value))
+		if len(tlv.Value) > math.MaxUint16 {
+			return b, fmt.Errorf("encode a TLV of type 0x%02x: value has %d bytes, at most %d fit",
+				byte(tlv.Type), len(tlv.Value), math.MaxUint16)
 		}
 		b = append(b, byte(tlv.Type))
 		b = binary.BigEndian.AppendUint16(b, uint16(len(tlv.Value)))

@@ -3,6 +3,7 @@ package proxyproto
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -26,8 +27,8 @@ func TestAppendV1(t *testing.T) {
 	}
 }
 
-// TestAppendV2AgainstVectors writes what vectors were decoded to and expects
-// their bytes again.
+// TestAppendV2AgainstVectors encodes the decoded vectors and expects their
+// original bytes.
 func TestAppendV2AgainstVectors(t *testing.T) {
 	written := 0
 	for _, v := range vectors(t) {
@@ -50,7 +51,7 @@ func TestAppendV2AgainstVectors(t *testing.T) {
 		written++
 	}
 	if written == 0 {
-		t.Error("no vector was written")
+		t.Error("no vector was encoded")
 	}
 }
 
@@ -62,13 +63,14 @@ func TestAppendV2RoundTrip(t *testing.T) {
 		{Command: CommandProxy, Source: client4, Destination: service4},
 		{Command: CommandProxy, Source: client6, Destination: service6, Checksum: true},
 		{Command: CommandProxy, Source: client4, Destination: service6, TLVs: []TLV{authority}},
-		{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{authority, {TypeNOOP, nil}}, Checksum: true},
+		{Command: CommandProxy, Source: client4, Destination: service4, Checksum: true,
+			TLVs: []TLV{authority, {TypeNOOP, nil}}},
 		{Command: CommandProxy, Source: client4, Destination: service4, Datagram: true},
 		{Command: CommandProxy, Source: client6, Destination: service6, Datagram: true, Checksum: true},
 	} {
 		const payload = "payload"
 		b := append(mustV2(t, m), payload...)
-		h, err := Decode(b, &Options{Datagram: m.Datagram, RequireChecksum: m.Checksum && m.protocol() != ProtocolUnspec})
+		h, err := Decode(b, &Options{Datagram: m.Datagram, RequireChecksum: m.Checksum})
 		if err != nil {
 			t.Errorf("%+v: %v", m, err)
 			continue
@@ -115,7 +117,7 @@ func TestAppendV2TooLong(t *testing.T) {
 			t.Errorf("value of %d bytes: %v", row.value, err)
 		}
 		if err != nil && string(b) != "> " {
-			t.Errorf("a failure appended %d bytes", len(b)-2)
+			t.Errorf("AppendV2 failed and still appended %d bytes", len(b)-2)
 		}
 		if row.ok && answer(Decode(b[2:], nil)) != "proxy" {
 			t.Errorf("value of %d bytes: %s", row.value, answer(Decode(b[2:], nil)))
@@ -144,16 +146,16 @@ func TestSSL(t *testing.T) {
 		t.Errorf("%d TLVs within, want %d", i, len(within))
 	}
 	if _, err := SSLTLV(SSL{}, TLV{TypeSSLClientCert, make([]byte, 65536)}); err == nil {
-		t.Error("a value of 65536 bytes was taken")
+		t.Error("a value of 65536 bytes was accepted")
 	}
 	if _, ok := ParseSSL(make([]byte, 4)); ok {
-		t.Error("4 bytes were taken")
+		t.Error("a value of 4 bytes was accepted")
 	}
 	for _, row := range []struct {
 		s    SSL
 		want bool
 	}{
-		{SSL{Client: ClientTLS}, false}, // verify is 0 for want of a certificate
+		{SSL{Client: ClientTLS}, false}, // Verify is 0 because there is no certificate
 		{SSL{Client: ClientTLS | ClientCertConnection}, true},
 		{SSL{Client: ClientTLS | ClientCertSession}, true},
 		{SSL{Client: ClientTLS | ClientCertConnection, Verify: 1}, false},
@@ -179,7 +181,7 @@ func TestVendorValues(t *testing.T) {
 		_, azure := AzureLinkID(value)
 		_, gcp := GCPConnectionID(value)
 		if aws || azure || gcp {
-			t.Errorf("%x was taken: %v %v %v", value, aws, azure, gcp)
+			t.Errorf("%x was accepted: AWS %v, Azure %v, GCP %v", value, aws, azure, gcp)
 		}
 	}
 }
@@ -219,5 +221,25 @@ func TestTypeNames(t *testing.T) {
 		if row.t.String() != row.name || row.t.SSLString() != row.inSSL {
 			t.Errorf("0x%02x: %s, within SSL %s", byte(row.t), row.t, row.t.SSLString())
 		}
+	}
+}
+
+// Every name is read back as the type that has it; the ranges are not types.
+func TestParseType(t *testing.T) {
+	for _, name := range TypeNames() {
+		for _, written := range []string{name, strings.ToLower(name)} {
+			typ, within, ok := ParseType(written)
+			if back := map[bool]string{false: typ.String(), true: typ.SSLString()}[within]; !ok || back != name {
+				t.Errorf("%s is read as 0x%02x, within SSL %v, %v", written, byte(typ), within, ok)
+			}
+		}
+	}
+	for _, name := range []string{"", "RESERVED", "CUSTOM", "EXPERIMENT", "FUTURE", "0x02", "ssl_"} {
+		if typ, _, ok := ParseType(name); ok {
+			t.Errorf("%q is read as %v", name, typ)
+		}
+	}
+	if n := len(TypeNames()); n != 11+8 {
+		t.Errorf("%d names", n)
 	}
 }

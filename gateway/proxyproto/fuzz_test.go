@@ -15,7 +15,7 @@ func options(bits byte) *Options {
 		RefuseV1:        bits&1 != 0,
 		RefuseV2:        bits&2 != 0,
 		RequireChecksum: bits&4 != 0,
-		IPv4InTCP6:      bits&8 != 0,
+		MixedFamilies:   bits&8 != 0,
 		Datagram:        bits&16 != 0,
 	}
 	if bits&32 != 0 {
@@ -50,8 +50,9 @@ func FuzzDecode(f *testing.F) {
 		if h.Length < 1 || h.Length > len(b) || h.Version < 1 || h.Version > 2 {
 			t.Fatalf("%d bytes: %+v", len(b), h)
 		}
-		if whole, err := Decode(b[:h.Length:h.Length], o); err != nil || whole.Source != h.Source || !bytes.Equal(whole.TLVs, h.TLVs) {
-			t.Fatalf("without its payload: %+v, %v", whole, err)
+		whole, err := Decode(b[:h.Length:h.Length], o)
+		if err != nil || whole.Source != h.Source || !bytes.Equal(whole.TLVs, h.TLVs) {
+			t.Fatalf("%+v; without the payload: %+v, %v", h, whole, err)
 		}
 		if !o.Datagram {
 			for n := range min(h.Length, 256) {
@@ -63,12 +64,15 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// checkRefusal holds that a refusal comes at its offset, not a byte sooner,
-// and does not depend on what follows.
+// checkRefusal checks that the refusal comes at its offset, not a byte earlier,
+// and does not depend on later bytes.
 func checkRefusal(t *testing.T, b []byte, o *Options, err error) {
 	var e, again *Error
 	if !errors.As(err, &e) || e.Offset > len(b) || e.Reason == 0 || e.Reason >= reasons {
 		t.Fatalf("%d bytes: %v", len(b), err)
+	}
+	if at := e.Locate(b); at >= e.Offset || at < 0 && e.Offset > 0 {
+		t.Fatalf("%v: the fault is at %d", e, at)
 	}
 	if o.Datagram {
 		return
@@ -85,7 +89,7 @@ func checkIncomplete(t *testing.T, b []byte, o *Options) {
 	}
 }
 
-// checkEncoding writes an accepted header anew and reads it back.
+// checkEncoding encodes an accepted header and decodes the result.
 func checkEncoding(t *testing.T, h Header, o *Options) {
 	if h.Result != Proxy {
 		if h.Source.IsValid() || h.Destination.IsValid() {
@@ -104,8 +108,9 @@ func checkEncoding(t *testing.T, h Header, o *Options) {
 		b = mustV2(t, m)
 	}
 	again, err := Decode(b, o)
-	if err != nil || unmap(again.Source) != unmap(h.Source) || unmap(again.Destination) != unmap(h.Destination) || !bytes.Equal(again.TLVs, h.TLVs) {
-		t.Fatalf("%+v; written anew: %+v, %v", h, again, err)
+	if err != nil || unmap(again.Source) != unmap(h.Source) || unmap(again.Destination) != unmap(h.Destination) ||
+		!bytes.Equal(again.TLVs, h.TLVs) {
+		t.Fatalf("%+v; encoded and decoded: %+v, %v", h, again, err)
 	}
 }
 
@@ -126,21 +131,21 @@ func FuzzTLVs(f *testing.F) {
 			ParseSSL(tlv.Value)
 		}
 		if !bytes.HasPrefix(region, rebuilt) {
-			t.Fatalf("%x was walked as %x", region, rebuilt)
+			t.Fatalf("walked %x as %x", region, rebuilt)
 		}
-		if reason := checkTLVs(region, region, false); reason == 0 && len(rebuilt) != len(region) {
-			t.Fatalf("a checked region of %d bytes was walked for %d", len(region), len(rebuilt))
+		if _, reason := checkTLVs(region, region); reason == 0 && len(rebuilt) != len(region) {
+			t.Fatalf("checked a region of %d bytes and walked %d of them", len(region), len(rebuilt))
 		}
 	})
 }
 
-// FuzzAgainstGoProxyproto takes go-proxyproto as a second opinion where it
-// follows the specification: version 1 lines that lie whole in one read, and
+// FuzzAgainstGoProxyproto compares the decoder with go-proxyproto where that
+// follows the specification: version 1 lines that arrive in one read, and
 // version 2 headers of INET and INET6 over STREAM. Elsewhere it differs by
-// design, and is not asked: LOCAL with an undefined family, UNSPEC, unix
-// sockets, and headers beyond its limit of 4096 bytes. It does not look at
-// TLVs, so headers refused for those are not compared either; nor are bare CR
-// and LF in a line whose rest it ignores.
+// design, so these are not compared: LOCAL with an undefined family, UNSPEC,
+// unix sockets, and headers beyond its limit of 4096 bytes. It does not check
+// TLVs, nor bare CR and LF in a line whose rest it ignores, so headers refused
+// for those are not compared either.
 func FuzzAgainstGoProxyproto(f *testing.F) {
 	addVectors(f, func(b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -151,11 +156,12 @@ func FuzzAgainstGoProxyproto(f *testing.F) {
 		theirs, theirErr := oracle.Read(bufio.NewReaderSize(bytes.NewReader(b), 8192))
 		if err == nil && h.Result == Proxy {
 			if theirErr != nil {
-				t.Fatalf("%q: we %+v, they %v", b, h, theirErr)
+				t.Fatalf("%q: ours %+v, theirs %v", b, h, theirErr)
 			}
 			source, destination := theirAddresses(theirs)
-			if unmap(source) != unmap(h.Source) || unmap(destination) != unmap(h.Destination) || theirs.Version != h.Version {
-				t.Fatalf("%q: we %v to %v, they %v to %v", b, h.Source, h.Destination, source, destination)
+			if unmap(source) != unmap(h.Source) || unmap(destination) != unmap(h.Destination) ||
+				theirs.Version != h.Version {
+				t.Fatalf("%q: ours %v to %v, theirs %v to %v", b, h.Source, h.Destination, source, destination)
 			}
 			return
 		}
@@ -163,7 +169,7 @@ func FuzzAgainstGoProxyproto(f *testing.F) {
 			return
 		}
 		if e := refusal(t, err); !isBeyondOracle(e.Reason) {
-			t.Fatalf("%q: we %v, they %+v", b, err, theirs)
+			t.Fatalf("%q: ours %v, theirs %+v", b, err, theirs)
 		}
 	})
 }
@@ -189,10 +195,11 @@ func theirAddresses(h *oracle.Header) (source, destination netip.AddrPort) {
 	return from.AddrPort(), to.AddrPort()
 }
 
-// TestOracleReadsWhatWeWrite holds our encoder against go-proxyproto, for
-// whole headers with TLVs.
-func TestOracleReadsWhatWeWrite(t *testing.T) {
-	v2 := mustV2(t, Message{Command: CommandProxy, Source: client6, Destination: service6, TLVs: []TLV{authority}, Checksum: true})
+// go-proxyproto must decode what we encode, including TLVs.
+func TestOracleDecodesOurHeaders(t *testing.T) {
+	v2 := mustV2(t, Message{
+		Command: CommandProxy, Source: client6, Destination: service6, TLVs: []TLV{authority}, Checksum: true,
+	})
 	for _, b := range [][]byte{v2, AppendV1(nil, client6, service6)} {
 		h, err := oracle.Read(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {

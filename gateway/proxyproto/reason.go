@@ -5,38 +5,40 @@ import "strconv"
 // Error is the refusal of a header.
 type Error struct {
 	Reason Reason
-	// Offset is the number of bytes, from the first, after which the header
-	// could be refused. Fewer would have been incomplete.
+	// Offset is the number of bytes after which the header could be refused,
+	// counted from its first byte. Fewer bytes were incomplete.
 	Offset int
 }
 
-// Error returns the reason and the offset in words.
+// Error returns reason and offset as a sentence.
 func (e *Error) Error() string {
 	return "PROXY header refused after " + strconv.Itoa(e.Offset) + " bytes: " + e.Reason.String()
 }
 
-// Class sorts the reasons into a few kinds, for counters.
+// Class groups reasons into a few kinds, for counters. The zero value is
+// [NotProxy].
 type Class uint8
 
 // The classes.
 const (
-	// NotProxy: what came is not a PROXY header at all.
+	// NotProxy: the input is not a PROXY header.
 	NotProxy Class = iota
-	// Malformed: a header that breaks the specification.
+	// Malformed: the header violates the specification.
 	Malformed
-	// TooLong: a header longer than the specification or the options allow.
+	// TooLong: the header is longer than the specification or the options
+	// allow.
 	TooLong
-	// Unsupported: a version, command, family or transport that is not
-	// defined, or a version that is not accepted.
+	// Unsupported: the version, command, family or transport is undefined, or
+	// the options refuse the version.
 	Unsupported
-	// BadChecksum: a CRC32C that is wrong, or missing where it is required.
+	// BadChecksum: the CRC32C is wrong, or missing where it is required.
 	BadChecksum
 )
 
-// Reason is why a header was refused. The zero value is no reason.
+// Reason is why a header was refused. The zero value means that it was not.
 type Reason uint8
 
-// The reasons.
+// The reasons. [Reason.String] describes each.
 const (
 	_ Reason = iota
 	ReasonNoSignature
@@ -44,6 +46,7 @@ const (
 	ReasonV1TooLong
 	ReasonBareCR
 	ReasonBareLF
+	ReasonV1NoChecksum
 	ReasonV1Protocol
 	ReasonV1Fields
 	ReasonIPv4Syntax
@@ -86,6 +89,7 @@ var reasonTable = [reasons]struct {
 	ReasonV1TooLong:         {TooLong, "no CRLF in the first 107 bytes"},
 	ReasonBareCR:            {Malformed, "bare CR"},
 	ReasonBareLF:            {Malformed, "bare LF"},
+	ReasonV1NoChecksum:      {BadChecksum, "CRC32C required, and v1 has none"},
 	ReasonV1Protocol:        {Malformed, "v1 protocol name"},
 	ReasonV1Fields:          {Malformed, "v1 field count"},
 	ReasonIPv4Syntax:        {Malformed, "ipv4 syntax"},
@@ -117,8 +121,9 @@ var reasonTable = [reasons]struct {
 	ReasonDatagramShort:     {Malformed, "header does not fit its datagram"},
 }
 
-// String returns the reason in a few fixed words.
+// String returns the reason as a short phrase, such as "bare LF". It panics for
+// an undefined reason.
 func (r Reason) String() string { return reasonTable[r].words }
 
-// Class returns the kind of refusal that the reason belongs to.
+// Class returns the class of the reason. It panics for an undefined reason.
 func (r Reason) Class() Class { return reasonTable[r].class }

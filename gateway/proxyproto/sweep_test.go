@@ -31,14 +31,14 @@ func TestVersionAndCommandByte(t *testing.T) {
 	}
 }
 
-// TestProtocolByte sweeps the 14th byte with a block that is long enough for
-// every family, and with an empty one.
+// TestProtocolByte sweeps the 14th byte, with a block long enough for every
+// family and with an empty block.
 func TestProtocolByte(t *testing.T) {
 	for _, datagram := range []bool{false, true} {
 		for value := range 256 {
-			long := append([]byte(signature), 0x21, byte(value), 0, unixLength)
+			long := append([]byte(Signature), 0x21, byte(value), 0, unixLength)
 			long = append(long, make([]byte, unixLength)...)
-			short := append([]byte(signature), 0x21, byte(value), 0, 0)
+			short := append([]byte(Signature), 0x21, byte(value), 0, 0)
 			o := &Options{Datagram: datagram}
 			wantLong, wantShort := protocolOracle(byte(value), datagram)
 			if got := answer(Decode(long, o)); got != wantLong {
@@ -85,9 +85,9 @@ func answer(h Header, err error) string {
 	return h.Result.String()
 }
 
-// TestBitFlips flips each bit of a header with a checksum. What is not caught
-// is what a checksum cannot catch: headers that are opaque or incomplete with
-// the bit flipped, and the checksum's own type.
+// TestBitFlips flips each bit of a header with a checksum. The only flips that go
+// unnoticed are those that no checksum can detect: they make the header opaque or
+// incomplete, or change the type of the checksum itself.
 func TestBitFlips(t *testing.T) {
 	header := mustV2(t, Message{
 		Command: CommandProxy, Source: client4, Destination: service4,
@@ -105,7 +105,7 @@ func TestBitFlips(t *testing.T) {
 				t.Errorf("bit %d of the checksum's type: %s", bit%8, got)
 			}
 			if got := answer(Decode(b, &Options{RequireChecksum: true})); got != "CRC32C missing" {
-				t.Errorf("bit %d of the checksum's type where one is required: %s", bit%8, got)
+				t.Errorf("bit %d of the checksum's type, checksum required: %s", bit%8, got)
 			}
 		case got == "proxy":
 			t.Errorf("bit %d of byte %d went unnoticed", bit%8, bit/8)
@@ -117,14 +117,14 @@ func TestBitFlips(t *testing.T) {
 		count  int
 	}{{"proxy", 8}, {"local", 1}, {"unknown", 2}} {
 		if counts[want.answer] != want.count {
-			t.Errorf("%d flips end in %q, want %d", counts[want.answer], want.answer, want.count)
+			t.Errorf("%d flips give %q, want %d", counts[want.answer], want.answer, want.count)
 		}
 	}
 }
 
 func TestChecksumOfKnownBytes(t *testing.T) {
-	// The check value of CRC-32C is E3069283 over "123456789"; with four
-	// zeros in front it must equal the sum of nine bytes behind a blank sum.
+	// The check value of CRC-32C over "123456789" is E3069283. checksum must
+	// take the four bytes at its index as zeros.
 	b := append([]byte{9, 9, 9, 9}, "123456789"...)
 	zeroed := append([]byte{0, 0, 0, 0}, "123456789"...)
 	if got, want := checksum(b, 0), slowCRC32C(zeroed); got != want {
@@ -134,7 +134,7 @@ func TestChecksumOfKnownBytes(t *testing.T) {
 		t.Errorf("oracle = %08x", got)
 	}
 	if binary.BigEndian.Uint32(b) != 0x09090909 {
-		t.Error("checksum changed its input")
+		t.Error("checksum modified its input")
 	}
 }
 

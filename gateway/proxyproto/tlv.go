@@ -4,12 +4,15 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"iter"
+	"slices"
+	"strings"
 )
 
-// Type is the type of a TLV (specification, section 2.2.1).
+// Type is the type of a TLV (specification, section 2.2).
 type Type byte
 
-// The types of TLVs, and those of the TLVs within SSL.
+// The types of TLVs in a header, and those within an SSL TLV (specification,
+// sections 2.2 and 2.2.6).
 const (
 	TypeALPN      Type = 0x01
 	TypeAuthority Type = 0x02
@@ -28,43 +31,42 @@ const (
 	TypeSSLSigScheme  Type = 0x27
 	TypeSSLClientCert Type = 0x28
 
-	// Types that vendors took from the range for custom use. They have no
-	// owner: another sender may mean something else by them.
+	// Types that vendors chose from the range for custom use. They are not
+	// registered: other senders may use them for other values.
 	TypeGCP     Type = 0xe0
 	TypeAlibaba Type = 0xe1
 	TypeAWS     Type = 0xea
 	TypeAzure   Type = 0xee
 )
 
-// MaxUniqueID is the longest UNIQUE_ID that is taken, in bytes.
+// MaxUniqueID is the maximum length of a UNIQUE_ID in bytes (specification,
+// section 2.2.5).
 const MaxUniqueID = 128
 
-// String returns the name of a type that stands in the header itself, and the
-// name of its range if the type has none of its own.
+const (
+	tlvFixedLength = 3 // type and length
+	checksumLength = 4 // of a CRC32C value
+)
+
+// The names of the types in a header itself, and of those within an SSL TLV.
+var (
+	typeNames = [...]string{
+		TypeALPN: "ALPN", TypeAuthority: "AUTHORITY", TypeCRC32C: "CRC32C", TypeNOOP: "NOOP",
+		TypeUniqueID: "UNIQUE_ID", TypeSSL: "SSL", TypeNetNS: "NETNS",
+		TypeGCP: "GCP", TypeAlibaba: "ALIBABA", TypeAWS: "AWS", TypeAzure: "AZURE",
+	}
+	sslTypeNames = [...]string{
+		TypeSSLVersion: "SSL_VERSION", TypeSSLCommonName: "SSL_CN", TypeSSLCipher: "SSL_CIPHER",
+		TypeSSLSigAlg: "SSL_SIG_ALG", TypeSSLKeyAlg: "SSL_KEY_ALG", TypeSSLGroup: "SSL_GROUP",
+		TypeSSLSigScheme: "SSL_SIG_SCHEME", TypeSSLClientCert: "SSL_CLIENT_CERT",
+	}
+)
+
+// String returns the name of a type that appears in the header itself, or the
+// name of its range (specification, section 2.2.8).
 func (t Type) String() string {
-	switch t {
-	case TypeALPN:
-		return "ALPN"
-	case TypeAuthority:
-		return "AUTHORITY"
-	case TypeCRC32C:
-		return "CRC32C"
-	case TypeNOOP:
-		return "NOOP"
-	case TypeUniqueID:
-		return "UNIQUE_ID"
-	case TypeSSL:
-		return "SSL"
-	case TypeNetNS:
-		return "NETNS"
-	case TypeGCP:
-		return "GCP"
-	case TypeAlibaba:
-		return "ALIBABA"
-	case TypeAWS:
-		return "AWS"
-	case TypeAzure:
-		return "AZURE"
+	if int(t) < len(typeNames) && typeNames[t] != "" {
+		return typeNames[t]
 	}
 	switch {
 	case t >= 0xf8:
@@ -77,27 +79,48 @@ func (t Type) String() string {
 	return "RESERVED"
 }
 
-// SSLString returns the name of a type that stands within an SSL TLV.
+// SSLString returns the name of a type that appears within an SSL TLV.
 func (t Type) SSLString() string {
-	if t < TypeSSLVersion || t > TypeSSLClientCert {
-		return "RESERVED"
+	if int(t) < len(sslTypeNames) && sslTypeNames[t] != "" {
+		return sslTypeNames[t]
 	}
-	return [...]string{
-		"SSL_VERSION", "SSL_CN", "SSL_CIPHER", "SSL_SIG_ALG",
-		"SSL_KEY_ALG", "SSL_GROUP", "SSL_SIG_SCHEME", "SSL_CLIENT_CERT",
-	}[t-TypeSSLVersion]
+	return "RESERVED"
 }
 
-// TLV is one type-length-value. When decoded, its value aliases the input; it
-// was chosen by the sender, often by the client, and may hold any byte.
+// ParseType returns the type with a name that [Type.String] or [Type.SSLString]
+// returns, in either case. withinSSL reports which of the two. ok is false for
+// a name of no type, the names of ranges included.
+func ParseType(name string) (t Type, withinSSL, ok bool) {
+	if name == "" {
+		return 0, false, false
+	}
+	upper := strings.ToUpper(name)
+	if i := slices.Index(typeNames[:], upper); i >= 0 {
+		return Type(i), false, true
+	}
+	if i := slices.Index(sslTypeNames[:], upper); i >= 0 {
+		return Type(i), true, true
+	}
+	return 0, false, false
+}
+
+// TypeNames returns the names of all types, those within an SSL TLV last.
+func TypeNames() []string {
+	unnamed := func(name string) bool { return name == "" }
+	return slices.DeleteFunc(slices.Concat(typeNames[:], sslTypeNames[:]), unnamed)
+}
+
+// TLV is one type-length-value. The value of a decoded TLV aliases the input. The
+// sender, and often the client, chose it: it may hold any byte.
 type TLV struct {
 	Type  Type
 	Value []byte
 }
 
-// All returns the TLVs of a region, in order: of [Header.TLVs] or of
-// [SSL.TLVs]. It stops at the first one that does not fit, which cannot happen
-// in a region that [Decode] has checked. It does not allocate.
+// All returns an iterator over the TLVs of a region, in order. The region is a
+// [Header.TLVs] or [SSL.TLVs]. The iterator stops at the first TLV that exceeds
+// the region, which cannot happen in a region that [Decode] checked. It does not
+// allocate.
 func All(region []byte) iter.Seq[TLV] {
 	return func(yield func(TLV) bool) {
 		for len(region) > 0 {
@@ -110,9 +133,9 @@ func All(region []byte) iter.Seq[TLV] {
 	}
 }
 
-// Find returns the value of the first TLV of type t in a region. A type may
-// be repeated; where one value is wanted the first one counts.
-func Find(region []byte, t Type) ([]byte, bool) {
+// Find returns the value of the first TLV of type t in a region, the one that
+// counts if a sender repeats a type. ok is false if there is none.
+func Find(region []byte, t Type) (value []byte, ok bool) {
 	for tlv := range All(region) {
 		if tlv.Type == t {
 			return tlv.Value, true
@@ -121,63 +144,99 @@ func Find(region []byte, t Type) ([]byte, bool) {
 	return nil, false
 }
 
-// cutTLV cuts the first TLV off a region that is not empty.
+// cutTLV cuts the first TLV off a non-empty region.
 func cutTLV(region []byte) (TLV, []byte, Reason) {
-	if len(region) < 3 {
+	if len(region) < tlvFixedLength {
 		return TLV{}, nil, ReasonStrayBytes
 	}
-	end := 3 + int(binary.BigEndian.Uint16(region[1:]))
+	end := tlvFixedLength + int(binary.BigEndian.Uint16(region[1:]))
 	if end > len(region) {
 		return TLV{}, nil, ReasonTLVOverrun
 	}
-	return TLV{Type(region[0]), region[3:end:end]}, region[end:], 0
+	return TLV{Type(region[0]), region[tlvFixedLength:end:end]}, region[end:], 0
 }
 
-// checkTLVs walks the region at the end of header and verifies the checksum
-// over all of it. What the values say is of no concern here, but for their
-// lengths where these are laid down.
-func checkTLVs(header, region []byte, requireChecksum bool) Reason {
+// checkTLVs walks the region at the end of header and verifies the checksum of
+// the header. It reports whether there is one. Of the values it checks only the
+// lengths that the specification defines.
+func checkTLVs(header, region []byte) (summed bool, reason Reason) {
 	var sum []byte
 	sumAt := 0
 	for len(region) > 0 {
 		tlv, rest, reason := cutTLV(region)
 		if reason != 0 {
-			return reason
+			return false, reason
 		}
 		switch tlv.Type {
 		case TypeCRC32C:
-			if len(tlv.Value) != 4 {
-				return ReasonChecksumLength
+			if len(tlv.Value) != checksumLength {
+				return false, ReasonChecksumLength
 			}
 			if sum != nil {
-				return ReasonChecksumTwice
+				return false, ReasonChecksumTwice
 			}
-			sum, sumAt = tlv.Value, len(header)-len(rest)-4
+			sum, sumAt = tlv.Value, len(header)-len(rest)-checksumLength
 		case TypeUniqueID:
 			if len(tlv.Value) > MaxUniqueID {
-				return ReasonUniqueID
+				return false, ReasonUniqueID
 			}
 		case TypeSSL:
 			if reason := checkSSL(tlv.Value); reason != 0 {
-				return reason
+				return false, reason
 			}
 		}
 		region = rest
 	}
 	if sum == nil {
-		if requireChecksum {
-			return ReasonChecksumMissing
-		}
-		return 0
+		return false, 0
 	}
 	if checksum(header, sumAt) != binary.BigEndian.Uint32(sum) {
-		return ReasonChecksumWrong
+		return false, ReasonChecksumWrong
 	}
-	return 0
+	return true, 0
 }
 
-// checkSSL walks one level only: a TLV within SSL that calls itself SSL is
-// not looked into, or a header could be made to nest thousands deep.
+// checkOpaque verifies the checksum of a header whose block is opaque: LOCAL or
+// UNSPEC. Its TLVs begin with the block, as HAProxy and AWS send them, or after
+// the addresses of the family. It returns the index of the checksum, or that of
+// the last byte if there is none.
+func checkOpaque(header []byte) (at int, reason Reason) {
+	at, reason = len(header)-1, ReasonChecksumMissing
+	for _, from := range [...]int{fixedLength, fixedLength + familyLength(header[protocolAt])} {
+		i, ok := checksumAt(header, from)
+		if !ok {
+			continue
+		}
+		if checksum(header, i) == binary.BigEndian.Uint32(header[i:]) {
+			return i, 0
+		}
+		at, reason = i, ReasonChecksumWrong
+	}
+	return at, reason
+}
+
+// checksumAt returns the index of the value of the only CRC32C in the TLVs that
+// begin at an index of header. ok is false if there is not exactly one, or if the
+// bytes up to the end of header are not TLVs.
+func checksumAt(header []byte, from int) (at int, ok bool) {
+	if from > len(header) {
+		return 0, false
+	}
+	for region := header[from:]; len(region) > 0; {
+		tlv, rest, reason := cutTLV(region)
+		if reason != 0 || tlv.Type == TypeCRC32C && (ok || len(tlv.Value) != checksumLength) {
+			return 0, false
+		}
+		if tlv.Type == TypeCRC32C {
+			at, ok = len(header)-len(rest)-checksumLength, true
+		}
+		region = rest
+	}
+	return at, ok
+}
+
+// checkSSL walks the TLVs within an SSL TLV. It does not descend into nested SSL
+// TLVs, because a header could nest them thousands of levels deep.
 func checkSSL(value []byte) Reason {
 	if len(value) < sslFixedLength {
 		return ReasonSSLShort
@@ -191,13 +250,13 @@ func checkSSL(value []byte) Reason {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum returns the CRC32C of a whole header whose own checksum, at the
-// index at, counts as four zero bytes (specification, section 2.2.3). The
-// header is not touched.
+// checksum returns the CRC32C of a whole header, with the four bytes of its own
+// checksum at the index at taken as zero (specification, section 2.2.3). It does
+// not modify the header.
 func checksum(header []byte, at int) uint32 {
 	sum := ^crc32.Update(0, castagnoli, header[:at])
-	for range 4 {
+	for range checksumLength {
 		sum = castagnoli[byte(sum)] ^ sum>>8
 	}
-	return crc32.Update(^sum, castagnoli, header[at+4:])
+	return crc32.Update(^sum, castagnoli, header[at+checksumLength:])
 }

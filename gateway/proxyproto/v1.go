@@ -3,13 +3,14 @@ package proxyproto
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"net/netip"
 )
 
 const v1Signature = "PROXY "
 
-// decodeV1 decodes a line (specification, section 2.1). Its framing is judged
-// byte by byte, its fields only once the CRLF is there.
+// decodeV1 decodes a line (specification, section 2.1). It checks the framing
+// byte by byte, and the fields once the CRLF has arrived.
 func (h *Header) decodeV1(b []byte, o *Options) (Reason, int) {
 	if o.RefuseV1 {
 		return ReasonV1NotAccepted, 1
@@ -20,6 +21,9 @@ func (h *Header) decodeV1(b []byte, o *Options) (Reason, int) {
 		}
 		return 0, 0
 	}
+	if o.RequireChecksum {
+		return ReasonV1NoChecksum, len(v1Signature)
+	}
 	reason, length := frameV1(b)
 	if reason != 0 || length == 0 {
 		return reason, length
@@ -28,9 +32,9 @@ func (h *Header) decodeV1(b []byte, o *Options) (Reason, int) {
 	return h.readLine(b[len(v1Signature):length-2], o), length
 }
 
-// frameV1 finds the end of the line. It returns the line's length with its
-// CRLF, or 0 if that is still to come. A CR or LF alone is refused wherever it
-// stands: receivers differ on whether it ends the line.
+// frameV1 returns the length of the line including its CRLF, or 0 if the CRLF has
+// not arrived. It refuses a bare CR or LF anywhere, because receivers disagree
+// on whether it ends the line.
 func frameV1(b []byte) (Reason, int) {
 	line := b[:min(len(b), MaxV1)]
 	for i := len(v1Signature); i < len(line); i++ {
@@ -54,12 +58,12 @@ func frameV1(b []byte) (Reason, int) {
 	return 0, 0
 }
 
-// readLine reads what stands between "PROXY " and CRLF.
+// readLine reads the part of the line between "PROXY " and CRLF.
 func (h *Header) readLine(line []byte, o *Options) Reason {
 	protocol, rest, _ := bytes.Cut(line, space)
 	switch string(protocol) {
 	case "UNKNOWN":
-		// What follows must be ignored, even if it looks like addresses.
+		// The rest must be ignored, even if it looks like addresses.
 		h.Result = Unknown
 		return 0
 	case "TCP4", "TCP6":
@@ -78,7 +82,11 @@ func (h *Header) readLine(line []byte, o *Options) Reason {
 	var ports [2]uint16
 	var reason Reason
 	for i := range addresses {
-		if addresses[i], reason = readAddress(fields[i], string(protocol) == "TCP6", o); reason != 0 {
+		inet6 := string(protocol) == "TCP6"
+		if i == 1 && o.MixedFamilies && isOtherFamily(fields[i], inet6) {
+			inet6 = !inet6
+		}
+		if addresses[i], reason = readAddress(fields[i], inet6); reason != 0 {
 			return reason
 		}
 	}
@@ -95,24 +103,30 @@ func (h *Header) readLine(line []byte, o *Options) Reason {
 
 var space = []byte(" ")
 
-func readAddress(s []byte, tcp6 bool, o *Options) (netip.Addr, Reason) {
-	if !tcp6 {
-		a, reason := readIPv4(s)
-		return netip.AddrFrom4(a), reason
+// isOtherFamily reports whether s is written like an address of the other family:
+// IPv4 if inet6 is true, else IPv6.
+func isOtherFamily(s []byte, inet6 bool) bool {
+	colon := bytes.IndexByte(s, ':') >= 0
+	if inet6 {
+		return !colon && bytes.IndexByte(s, '.') >= 0
 	}
-	if bytes.IndexByte(s, '.') >= 0 && bytes.IndexByte(s, ':') < 0 {
-		a, reason := readIPv4(s)
-		if reason == 0 && !o.IPv4InTCP6 {
-			reason = ReasonIPv4InTCP6
-		}
-		return netip.AddrFrom4(a), reason
-	}
-	a, reason := readIPv6(s)
-	return netip.AddrFrom16(a), reason
+	return colon
 }
 
-// readIPv4 reads four decimal octets. Leading zeros are refused: some read
-// them as octal.
+func readAddress(s []byte, inet6 bool) (netip.Addr, Reason) {
+	if inet6 && !isOtherFamily(s, true) {
+		a, reason := readIPv6(s)
+		return netip.AddrFrom16(a), reason
+	}
+	a, reason := readIPv4(s)
+	if inet6 && reason == 0 {
+		reason = ReasonIPv4InTCP6
+	}
+	return netip.AddrFrom4(a), reason
+}
+
+// readIPv4 reads four decimal octets. It refuses leading zeros, because some
+// parsers read them as octal.
 func readIPv4(s []byte) (a [4]byte, reason Reason) {
 	octet, digits, value := 0, 0, 0
 	inRange := true
@@ -142,8 +156,8 @@ func readIPv4(s []byte) (a [4]byte, reason Reason) {
 	return a, 0
 }
 
-// readIPv6 reads an address of eight groups, of which one "::" may stand for
-// one or more. The last two may be written as an IPv4 address, as inet_ntop
+// readIPv6 reads an address of eight groups. One "::" may replace one or more
+// groups. The last two groups may be written as an IPv4 address, as inet_ntop(3)
 // does.
 func readIPv6(s []byte) (a [16]byte, reason Reason) {
 	if !isIPv6Text(s) {
@@ -203,8 +217,8 @@ func countGroups(s []byte) int {
 	return bytes.Count(s, doubleColon[:1]) + 1
 }
 
-// readGroups reads groups of hexadecimal digits between single colons. The
-// caller has counted them: they fit into a.
+// readGroups reads groups of hexadecimal digits, separated by single colons, into
+// a. The caller has counted them: a has room for all.
 func readGroups(a, s []byte) Reason {
 	for len(s) > 0 {
 		group, rest, more := bytes.Cut(s, doubleColon[:1])
@@ -214,7 +228,7 @@ func readGroups(a, s []byte) Reason {
 		var value uint16
 		for _, c := range group {
 			digit, ok := hexDigit(c)
-			if !ok { // a dot that is not in the last group
+			if !ok { // a dot in a group other than the last
 				return ReasonIPv6Group
 			}
 			value = value<<4 | uint16(digit)
@@ -235,7 +249,7 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// readPort reads 0 to 65535 without sign or leading zeros.
+// readPort reads a number from 0 to 65535 without a sign or leading zeros.
 func readPort(s []byte) (uint16, Reason) {
 	if len(s) == 0 || len(s) > 5 || len(s) > 1 && s[0] == '0' {
 		return 0, ReasonPort
@@ -247,7 +261,7 @@ func readPort(s []byte) (uint16, Reason) {
 		}
 		value = value*10 + int(c-'0')
 	}
-	if value > 65535 {
+	if value > math.MaxUint16 {
 		return 0, ReasonPort
 	}
 	return uint16(value), 0

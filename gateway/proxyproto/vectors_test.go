@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// vector is one row of testdata/vectors.json: expectations written by hand
-// from the specification, for headers of the specification's own examples, of
-// other projects' tests, of captures, and of our own.
+// vector is one row of testdata/vectors.json: a header and the result that the
+// specification requires, written by hand. The headers are the specification's
+// examples, test data of other projects, captures, and our own.
 type vector struct {
 	Name   string
 	Hex    string
@@ -71,7 +71,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// check compares the answer to b, which may be a part of the vector's bytes.
+// check compares the result for b, which may be a prefix of the vector's bytes.
 func (v *vector) check(t *testing.T, b []byte, h Header, err error) {
 	t.Helper()
 	want := &v.Expect
@@ -103,18 +103,18 @@ func (v *vector) check(t *testing.T, b []byte, h Header, err error) {
 func (v *vector) checkRefusal(t *testing.T, b []byte, h Header, err error) {
 	t.Helper()
 	want := &v.Expect
-	var refusal *Error
-	if !errors.As(err, &refusal) {
+	var e *Error
+	if !errors.As(err, &e) {
 		t.Fatalf("Decode(%d bytes) = %v, want error %q", len(b), h.Result, want.Reason)
 	}
-	if refusal.Reason.String() != want.Reason {
-		t.Errorf("refused with %q, want %q", refusal.Reason, want.Reason)
+	if e.Reason.String() != want.Reason {
+		t.Errorf("refused with %q, want %q", e.Reason, want.Reason)
 	}
-	if want.DecidedBy > 0 && refusal.Offset != want.DecidedBy {
-		t.Errorf("refused after %d bytes, want %d", refusal.Offset, want.DecidedBy)
+	if want.DecidedBy > 0 && e.Offset != want.DecidedBy {
+		t.Errorf("refused after %d bytes, want %d", e.Offset, want.DecidedBy)
 	}
 	if h.Result != Incomplete || h.Length != 0 {
-		t.Errorf("a refusal came with a header: %+v", h)
+		t.Errorf("Decode returned an error and a header: %+v", h)
 	}
 }
 
@@ -131,9 +131,9 @@ func checkAddress(t *testing.T, what string, got netip.AddrPort, want string, po
 	}
 }
 
-// TestVectorsInPieces feeds every prefix of every vector: before the point of
-// decision the answer must be incomplete, from there on it must not change.
-// That covers one byte at a time and every split in two.
+// TestVectorsInPieces decodes every prefix of every vector. Before the deciding
+// byte the result must be incomplete, and from there on it must not change. This
+// covers one byte at a time and every split in two.
 func TestVectorsInPieces(t *testing.T) {
 	for _, v := range vectors(t) {
 		if v.Kind == "udp" {

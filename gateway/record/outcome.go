@@ -1,6 +1,6 @@
 package record
 
-// Outcome is the one word for how a connection ended.
+// Outcome is how a connection ended. The zero value is [OK].
 type Outcome uint8
 
 // The outcomes, in the order of the phases that they belong to.
@@ -36,10 +36,10 @@ const (
 // NumOutcomes is the number of outcomes: they are 0 to NumOutcomes-1.
 const NumOutcomes = int(outcomes)
 
-// Severity is how loudly an outcome is to be told.
+// Severity is the log level at which an outcome is reported.
 type Severity uint8
 
-// The severities.
+// The severities, in ascending order.
 const (
 	Debug Severity = iota
 	Info
@@ -47,17 +47,17 @@ const (
 	Error
 )
 
-// entry is one row of the table from which logs, metrics, status page and
-// documentation all take their words.
+// entry is one row of the table that logs, metrics, status page and
+// documentation take their words from.
 type entry struct {
 	word     string
 	meaning  string
-	remedy   string
+	hint     string
 	severity Severity
-	phases   [NumPhases]bool // in which it is possible
+	phases   [NumPhases]bool // in which a connection can end like this
 }
 
-// in is the set of some phases.
+// in returns the set of the given phases.
 func in(phases ...Phase) (set [NumPhases]bool) {
 	for _, p := range phases {
 		set[p] = true
@@ -67,77 +67,113 @@ func in(phases ...Phase) (set [NumPhases]bool) {
 
 var table = [outcomes]entry{
 	OK: {"ok", "both sides finished",
-		"nothing", Info, in(Header, Relay)},
+		"nothing to do",
+		Info, in(Header, Relay)},
 	Empty: {"empty", "closed without a byte, as a TCP health check does",
-		"nothing; it is logged at debug level", Debug, in(Trust, Header)},
-	Untrusted: {"untrusted", "the peer is not trusted; it was reset",
-		"is it your load balancer? Add its address to --trust. Else somebody knocks: a firewall keeps them out. In a later phase: --cut-untrusted, after a reload", Warn, in(Trust, Header, Dial, Relay)},
-	NotProxy: {"not_proxy", "what came is not a PROXY header",
-		"the load balancer does not send one: switch it on there", Warn, in(Header)},
-	Malformed: {"malformed", "the header breaks the specification",
-		"reason and offset say where; unproxy decode explains a captured one", Warn, in(Header)},
+		"nothing to do; logged at debug level",
+		Debug, in(Trust, Header)},
+	Untrusted: {"untrusted", "the peer is not trusted, and the connection was reset",
+		"if the peer is your load balancer, add its address to --trust; otherwise block it in the firewall. " +
+			"In a later phase, --cut-untrusted reset the connection after a reload",
+		Warn, in(Trust, Header, Dial, Relay)},
+	NotProxy: {"not_proxy", "the peer sent something other than a PROXY header",
+		"enable the PROXY protocol on the load balancer",
+		Warn, in(Header)},
+	Malformed: {"malformed", "the header violates the specification",
+		"reason and offset say where; unproxy decode explains a captured header",
+		Warn, in(Header)},
 	TooLong: {"too_long", "the header is longer than allowed",
-		"raise --max-header if the load balancer sends client certificates", Warn, in(Header)},
-	Unsupported: {"unsupported", "a header version, command or family that is not taken",
-		"compare the load balancer's version with --accept", Warn, in(Header)},
+		"raise --max-header if the load balancer sends client certificates",
+		Warn, in(Header)},
+	Unsupported: {"unsupported", "the header's version, command or address family is not accepted",
+		"compare the version that the load balancer sends with --accept",
+		Warn, in(Header)},
 	BadChecksum: {"bad_checksum", "the header's CRC32C is wrong, or missing where it is required",
-		"something on the way changes bytes; or the load balancer sends none and --require-checksum asks for it", Warn, in(Header)},
+		"check for devices that change bytes on the way; " +
+			"if the load balancer sends no checksum, remove --require-checksum",
+		Warn, in(Header)},
 	Truncated: {"truncated", "the connection ended in the middle of the header",
-		"a broken sender, or a client that gave up", Warn, in(Header)},
+		"usually a client that gave up, otherwise a faulty sender",
+		Warn, in(Header)},
 	HeaderTimeout: {"header_timeout", "the header was not complete in time",
-		"behind AWS NLB see docs/load-balancers.md; else the load balancer sends none", Warn, in(Header)},
-	SourceDenied: {"source_denied", "the header names a source that it may not name",
-		"reason says what kind; --allow-source lifts it where it is meant", Warn, in(Dial)},
-	FamilyMismatch: {"family_mismatch", "client and backend are of different address families",
-		"give a backend of each family, or choose with --family-mismatch", Warn, in(Dial)},
-	DestinationDenied: {"destination_denied", "the destination is not one that may be reached",
-		"reason says why; extend --allow-destination if it should be. One that leads back to the listener never may", Warn, in(Dial)},
-	NoAddress: {"no_address", "the header names no client and one is needed",
-		"a health check, or a client on a unix socket; --unknown relay lets it through", Warn, in(Dial)},
+		"behind AWS NLB, see docs/load-balancers.md; otherwise check that the load balancer sends a header",
+		Warn, in(Header)},
+	SourceDenied: {"source_denied", "the header names a source address that is not allowed",
+		"reason says why; if the address is legitimate, allow it with --allow-source, which permits no broadcast or multicast address",
+		Warn, in(Dial)},
+	FamilyMismatch: {"family_mismatch", "client and backend have different address families",
+		"configure a backend of each family, or choose a policy with --family-mismatch",
+		Warn, in(Dial)},
+	DestinationDenied: {"destination_denied", "the destination is not allowed",
+		"reason says why; if it should be reachable, extend --allow-destination. " +
+			"A destination that leads to a listener of the gateway itself, the admin endpoint included, is always denied",
+		Warn, in(Dial)},
+	NoAddress: {"no_address", "the header names no client, and one is required",
+		"a health check, or a client on a unix socket; --unknown relay accepts it",
+		Warn, in(Dial)},
 	BackendRefused: {"backend_refused", "the backend refused the connection",
-		"is it running, and does it listen on this address?", Warn, in(Dial)},
-	BackendUnreachable: {"backend_unreachable", "there is no way to the backend, or its name does not resolve",
-		"check route and name; reason is the system's error", Warn, in(Dial)},
+		"check that the backend is running and listens on this address",
+		Warn, in(Dial)},
+	BackendUnreachable: {"backend_unreachable", "there is no route to the backend, or its name does not resolve",
+		"check the route and the name; reason is the system's error",
+		Warn, in(Dial)},
 	ConnectTimeout: {"connect_timeout", "the backend did not answer in time",
-		"is it overloaded, or does a firewall drop packets?", Warn, in(Dial)},
-	NoReturnPath: {"no_return_path", "a transparent connect timed out where a plain one did not: the replies are not routed back",
-		"action is the command that sets up the way back; unproxy doctor finds out why", Warn, in(Dial)},
-	SourcePortBusy: {"source_port_busy", "the client's address and port are in use towards this backend",
-		"--source-port prefer takes another port", Warn, in(Dial)},
-	Permission: {"permission", "the system forbade the connection",
-		"a capability is missing, or a firewall rule rejects", Warn, in(Dial)},
+		"check whether the backend is overloaded, or a firewall drops packets",
+		Warn, in(Dial)},
+	NoReturnPath: {"no_return_path",
+		"a transparent connect timed out where a plain one did not: replies are not routed back to the gateway",
+		"action is the command that sets up the return path; unproxy doctor finds the cause",
+		Warn, in(Dial)},
+	SourcePortBusy: {"source_port_busy",
+		"the client's address and port are in use, towards this backend or by a program that listens on every address",
+		"--source-port prefer falls back to another port",
+		Warn, in(Dial)},
+	Permission: {"permission", "the system did not permit the connection",
+		"check the gateway's capabilities, and the firewall for rules that reject",
+		Warn, in(Dial)},
 	Reset: {"reset", "one side reset the connection",
-		"usually nothing; by says which side, gateway that an operator cut it", Info, in(Header, Dial, Relay)},
-	IdleTimeout: {"idle_timeout", "nothing was sent for too long",
-		"raise --idle-timeout, or have the protocol send keep-alives", Info, in(Relay)},
+		"usually nothing; by says which side, and gateway means that an operator cut it",
+		Info, in(Header, Dial, Relay)},
+	IdleTimeout: {"idle_timeout", "no data for longer than the idle timeout",
+		"raise --idle-timeout, or enable keep-alives in the protocol",
+		Info, in(Relay)},
 	Limit: {"limit", "a limit on connections was reached",
-		"reason says which: one of the limits that are set, or the host or the process is out of descriptors or memory", Warn, in(Trust, Header, Dial)},
+		"reason says which: a configured limit, or the host or the process is out of file descriptors," +
+			" memory or source ports",
+		Warn, in(Trust, Header, Dial)},
 	Drained: {"drained", "cut at the end of the drain",
-		"a longer --drain-timeout lets more finish", Info, in(Header, Dial, Relay)},
+		"a longer --drain-timeout lets more connections finish",
+		Info, in(Header, Dial, Relay)},
 	Internal: {"internal", "a fault of the gateway or its host",
-		"reason has the system's error; please report it", Error, in(Accept)},
+		"reason is the system's error; please report it",
+		Error, in(Accept)},
 }
 
-// String returns the outcome's word in logs and metrics.
+// String returns the outcome's word in logs and metrics, such as "not_proxy".
+// Like all methods of Outcome it panics for a value that is not below
+// [NumOutcomes].
 func (o Outcome) String() string { return table[o].word }
 
-// Meaning returns the outcome in a short sentence.
+// Meaning explains the outcome in a short clause.
 func (o Outcome) Meaning() string { return table[o].meaning }
 
-// Remedy says what an operator may do about it.
-func (o Outcome) Remedy() string { return table[o].remedy }
+// Hint says what an operator can do about the outcome. It refers to other keys
+// of the log line (reason, offset, action, by) by name.
+func (o Outcome) Hint() string { return table[o].hint }
 
-// Severity returns how loudly the outcome is to be told.
+// Severity returns the log level of the outcome.
 func (o Outcome) Severity() Severity { return table[o].severity }
 
-// Refused reports whether the outcome means that a connection was not served:
-// somebody has to do something about it, or wants to know why.
+// Refused reports whether the connection was not served and the operator may
+// want to know why: all outcomes of severity [Warn] or above.
 func (o Outcome) Refused() bool { return o.Severity() >= Warn }
 
-// Possible reports whether a connection can end so in a phase.
+// Possible reports whether a connection in the given phase can end with this
+// outcome. Metrics have a series for each possible pair from the start.
 func (o Outcome) Possible(in Phase) bool { return table[o].phases[in] }
 
-// Outcomes returns every outcome, in the order of the table.
+// Outcomes returns every outcome, in the order of their values. The caller owns
+// the slice.
 func Outcomes() []Outcome {
 	all := make([]Outcome, outcomes)
 	for i := range all {

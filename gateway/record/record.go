@@ -1,9 +1,9 @@
-// Package record is the vocabulary in which the gateway speaks of finished
-// connections: one word for how each ended, the phase it ended in, who ended
-// it, and everything else that is worth a line in a log. The access log, the
-// metrics and the status page all use these words and no others.
+// Package record describes finished connections: the outcome, the phase in
+// which the connection ended, the party that ended it, and everything else that
+// a log line reports. The access log, the metrics, the status page and docs/
+// all take their words from here.
 //
-// It imports nothing of the gateway and does no I/O.
+// The package does no I/O and imports no other package of the gateway.
 package record
 
 import (
@@ -11,102 +11,130 @@ import (
 	"time"
 )
 
-// Connection is all that is known of one finished connection.
+// Connection describes one finished connection, or one finished flow of
+// datagrams.
 //
-// The engine owns it and reuses it: whoever receives one must copy what it
-// wants to keep.
+// The event loop that reports a Connection owns it and reuses it afterwards: a
+// receiver must copy what it keeps, [Connection.Details] included. Strings may
+// be kept.
 type Connection struct {
-	// ID is unique among the connections of this process.
+	// ID is unique among the connections of this process. See [AppendID].
 	ID uint64
-	// Datagram says that this was a flow of datagrams, and not a stream.
+	// Datagram is true for a flow of datagrams (UDP).
 	Datagram bool
 	// Forward is the listener as the operator wrote it, "0.0.0.0:8443".
 	Forward string
-	// Peer is who opened the connection, usually the load balancer. It is
-	// invalid for a peer on a unix socket.
+	// Peer opened the connection, usually the load balancer. It is invalid for
+	// a peer on a unix socket.
 	Peer netip.AddrPort
-	// Client is the source that the header named, unmapped; or the peer,
-	// where the header named none but the connection was relayed. Invalid
-	// when it never came to that.
+	// Client is the source that the header named, with 4-in-6 addresses
+	// unmapped, or the peer if the connection was relayed although the header
+	// named no source. It is invalid if the client was not known yet.
 	Client netip.AddrPort
-	// Destination is where the client wanted to go, as the header says; or
-	// where the connection was sent to, where it came to a TPROXY listener
-	// without such a header.
+	// Destination is the address that the client connected to, as the header
+	// says. On a TPROXY listener without such a header, it is the original
+	// destination of the connection. Otherwise it is invalid.
 	Destination netip.AddrPort
-	// Backend is the server that was dialled last; Backend.IsValid is false
-	// when none was, or when it is a unix socket.
+	// Backend is the server that was dialled last. It is invalid if none was
+	// dialled, or if the last one is on a unix socket.
 	Backend netip.AddrPort
-	// BackendPath is the path of a backend on a unix socket.
+	// BackendPath is the path of a backend on a unix socket, else empty.
 	BackendPath string
-	// Source is the address that a transparent connection was made from when
-	// it is not Client itself: another port, or a stand-in of the other family.
+	// Source is the address that a transparent connection was made from if it
+	// is not Client itself: a different port, or a stand-in of the other
+	// address family. Otherwise it is invalid.
 	Source netip.AddrPort
-	// Transparent says that the backend saw the client's address, or its
-	// stand-in: see Mapped.
+	// Transparent is true if the backend saw the client's address or its
+	// stand-in, see [Connection.Mapped].
 	Transparent bool
-	// Version is the header's version, 1 or 2; 0 when none was read.
+	// Version is the header's version, 1 or 2; 0 if no header was read.
 	Version uint8
 
+	// Outcome is how the connection ended, Phase how far it got, and By the
+	// party that ended it.
 	Outcome Outcome
 	Phase   Phase
 	By      Party
-	// Reason says more of a refusal: the codec's reason for a bad header, the
-	// policy's for a denied source, the system's error for a failed dial.
+	// Reason adds detail to a refusal: the decoder's reason for a bad header,
+	// the policy's for a denied source, the system's error for a failed dial.
+	// It may be empty.
 	Reason string
-	// Action is the command that mends it, where somebody knows one. The
-	// engine does not.
+	// AnswersOthers is true if the outcome is [ConnectTimeout] and the backend
+	// answered a test connection from another client's address: its replies to
+	// that client return through the gateway.
+	AnswersOthers bool
+	// Action is a shell command that fixes the cause, or empty. The engine
+	// leaves it empty; an observer may set it before the record is logged.
 	Action string
-	// Offset is the number of bytes after which a bad header was refused.
+	// Offset is the number of bytes after which the decoder refused the
+	// header, or that had arrived of a header that is not complete. It is
+	// counted from the first byte of that header, the second of two for example.
+	// It is 0 if the header was not refused.
 	Offset int
-	// Sample is the beginning of a refused header, at most 32 bytes. It may
-	// be a user's data: log it at debug level only, quoted.
+	// Sample is the beginning of a refused header, at most [MaxSample] bytes.
+	// It may hold user data: log it at debug level only, and quoted.
 	Sample string
 
-	// BytesIn went from client to backend, BytesOut the other way. Neither
-	// counts the header.
+	// BytesIn is the payload from client to backend and BytesOut the payload
+	// from backend to client, in bytes. Neither includes the header.
 	BytesIn, BytesOut int64
-	// DatagramsIn and DatagramsOut count the datagrams of a flow likewise.
+	// DatagramsIn and DatagramsOut count the datagrams of a flow in the same
+	// directions. They are 0 for a stream.
 	DatagramsIn, DatagramsOut int64
 
-	// HeaderTime is from accept to the header's last byte, ConnectTime from
-	// there to the backend's acceptance, Duration from accept to the end.
+	// HeaderTime is the time from accept to the last byte of the header,
+	// ConnectTime from there until the backend accepted, and Duration from
+	// accept to the end. A time is 0 if the connection did not get that far.
 	HeaderTime, ConnectTime, Duration time.Duration
 
-	// Details holds what the header said beyond the addresses; nil when it
-	// said nothing of interest.
+	// Details holds what the header said beyond the addresses; nil if it said
+	// nothing that is logged.
 	Details *Details
 }
 
-// Mapped reports whether Source is a stand-in for the client's address, which is
-// of another family than the backend's.
+// MaxSample is the maximum length of [Connection.Sample] in bytes.
+const MaxSample = 32
+
+// Mapped reports whether Source is a stand-in for the client's address because
+// the backend has the other address family.
 func (c *Connection) Mapped() bool {
 	return c.Source.IsValid() && c.Source.Addr().Is4() != c.Client.Addr().Is4()
 }
 
-// Details is the part of a version 2 header's TLVs that is worth a line. All
-// of it was written by the load balancer and much of it is chosen by the
-// client: it may hold any byte. Each value is cut at [MaxDetail] bytes.
+// Details holds the TLVs of a version 2 header that are logged (specification,
+// section 2.2, and the documentation of the cloud providers). The
+// load balancer wrote them and the client chose many of them: a string may hold
+// any byte. Each string is cut at [MaxDetail] bytes. The zero value means that
+// no TLV was given.
 type Details struct {
 	Authority, ALPN, UniqueID string
-	TLSVersion, TLSCommonName string
-	// AWSVPCEndpoint is the id of an AWS VPC endpoint, AzureLink the link id
-	// of an Azure private endpoint, GCPConnection the connection id of Google
-	// Cloud's Private Service Connect: who the tenant is, where addresses of
-	// different networks may overlap.
+	TLSVersion                string
+	// TLSCommonName is the name in the client's certificate. It proves nothing
+	// unless TLSVerified is true: the load balancer verified the certificate.
+	// TLSVerify is its error code for the verification (X509_V_ERR_… of
+	// OpenSSL), or 0. HasTLSVerify is true if the load balancer reports a
+	// certificate, a name or an error, so that TLSVerified means something.
+	TLSCommonName             string
+	TLSVerify                 uint32
+	TLSVerified, HasTLSVerify bool
+	// AWSVPCEndpoint is the ID of an AWS VPC endpoint, AzureLink the LINKID of
+	// an Azure private endpoint, and GCPConnection the connection ID of Google
+	// Cloud's Private Service Connect. They identify the tenant where the
+	// addresses of different networks overlap.
 	AWSVPCEndpoint string
 	AzureLink      uint32
 	GCPConnection  uint64
-	// HasAzureLink and HasGCPConnection tell an id of zero from none.
+	// HasAzureLink and HasGCPConnection distinguish an ID of zero from none.
 	HasAzureLink, HasGCPConnection bool
 }
 
-// MaxDetail is the length at which a value of [Details] is cut.
+// MaxDetail is the maximum length of a string in [Details] in bytes.
 const MaxDetail = 255
 
-// Phase is how far a connection came.
+// Phase is how far a connection got. The zero value is [Accept].
 type Phase uint8
 
-// The phases, in the order in which a connection goes through them.
+// The phases, in the order in which a connection passes through them.
 const (
 	Accept Phase = iota
 	Trust
@@ -118,15 +146,16 @@ const (
 // NumPhases is the number of phases: they are 0 to NumPhases-1.
 const NumPhases = int(Relay) + 1
 
-// String returns the phase's word in logs and metrics.
+// String returns the phase's word in logs and metrics. It panics for a value
+// that is not below [NumPhases].
 func (p Phase) String() string { return phases[p] }
 
 var phases = [...]string{Accept: "accept", Trust: "trust", Header: "header", Dial: "dial", Relay: "relay"}
 
-// Party is who ended a connection.
+// Party is who ended a connection. The zero value is [Gateway].
 type Party uint8
 
-// The four parties, and the clock.
+// The four parties, and a timeout of the gateway.
 const (
 	Gateway Party = iota
 	Client
@@ -135,7 +164,8 @@ const (
 	Timeout
 )
 
-// String returns the party's word in logs and metrics.
+// String returns the party's word in logs and metrics. It panics for an
+// undefined party.
 func (p Party) String() string { return parties[p] }
 
 var parties = [...]string{Gateway: "gateway", Client: "client", Backend: "backend", Peer: "peer", Timeout: "timeout"}

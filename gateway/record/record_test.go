@@ -6,22 +6,24 @@ func TestID(t *testing.T) {
 	for id, want := range map[uint64]string{0: "c0ffee-0", 6: "c0ffee-6", 1<<64 - 1: "c0ffee-ffffffffffffffff"} {
 		text := string(AppendID(nil, "c0ffee", id))
 		if back, ok := ParseID(text, "c0ffee"); text != want || back != id || !ok {
-			t.Errorf("%d is written %q and read %d, %v", id, text, back, ok)
+			t.Errorf("AppendID(%d) = %q, want %q; parsed as %d, %v", id, text, want, back, ok)
 		}
 	}
-	for _, text := range []string{"", "6", "-6", "c0ffee", "c0ffee-", "c0ffee-x", "c0ffee--6", "c0ffee-10000000000000000", "other-6", "c0ffee-6 "} {
+	for _, text := range []string{
+		"", "6", "-6", "c0ffee", "c0ffee-", "c0ffee-x", "c0ffee--6", "c0ffee-10000000000000000", "other-6", "c0ffee-6 ",
+	} {
 		if id, ok := ParseID(text, "c0ffee"); ok {
-			t.Errorf("%q is read as %d", text, id)
+			t.Errorf("ParseID(%q) = %d, want an error", text, id)
 		}
 	}
 }
 
-// Each outcome has its word, a meaning, a remedy and a phase.
+// Each outcome has a word of its own, a meaning, a hint and a possible phase.
 func TestOutcomes(t *testing.T) {
 	words := map[string]bool{}
 	for _, o := range Outcomes() {
-		if words[o.String()] || o.String() == "" || o.Meaning() == "" || o.Remedy() == "" {
-			t.Errorf("outcome %d: %q, %q, %q", o, o, o.Meaning(), o.Remedy())
+		if words[o.String()] || o.String() == "" || o.Meaning() == "" || o.Hint() == "" {
+			t.Errorf("outcome %d: %q, %q, %q", o, o, o.Meaning(), o.Hint())
 		}
 		words[o.String()] = true
 		possible := false
@@ -29,10 +31,10 @@ func TestOutcomes(t *testing.T) {
 			possible = possible || o.Possible(Phase(p))
 		}
 		if !possible {
-			t.Errorf("%v is possible in no phase", o)
+			t.Errorf("%v: no phase is possible", o)
 		}
 	}
 	if len(words) != NumOutcomes || OK.Refused() || Reset.Refused() || !Untrusted.Refused() || !Internal.Refused() {
-		t.Errorf("%d outcomes", len(words))
+		t.Errorf("%d words for %d outcomes, or Refused is wrong", len(words), NumOutcomes)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,9 @@ func TestTell(t *testing.T) {
 	dir := shortDir(t)
 	for _, name := range []string{filepath.Join(dir, "notify"), "@unproxy-test-" + filepath.Base(dir)} {
 		c := receiver(t, name)
-		if err := (Notifier{name}).Tell(Ready, Status("line\nREADY=0\r\n"), MainPID(7), ExtendTimeout(2*time.Second)); err != nil {
+		t.Setenv("NOTIFY_SOCKET", name)
+		err := NewNotifier().Tell(Ready, Status("line\nREADY=0\r\n"), MainPID(7), ExtendTimeout(2*time.Second))
+		if err != nil {
 			t.Fatal(err)
 		}
 		want := "READY=1\nSTATUS=line READY=0\nMAINPID=7\nEXTEND_TIMEOUT_USEC=2000000"
@@ -58,24 +61,38 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// A manager that reads nothing must not hold the gateway up, nor must one that
-// is not there.
+// Neither a manager that reads nothing nor one that is gone holds the gateway up.
 func TestTellDoesNotHang(t *testing.T) {
 	dir := shortDir(t)
-	if err := (Notifier{}).Tell(Ready); err != nil {
-		t.Errorf("nobody to tell: %v", err)
+	t.Setenv("NOTIFY_SOCKET", "")
+	if err := NewNotifier().Tell(Ready); err != nil {
+		t.Errorf("there is no NOTIFY_SOCKET: %v", err)
 	}
-	if err := (Notifier{filepath.Join(dir, "missing")}).Tell(Ready); err == nil {
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "missing"))
+	if err := NewNotifier().Tell(Ready); err == nil {
 		t.Error("no error from a socket that is not there")
 	}
-	receiver(t, filepath.Join(dir, "full"))
-	n := Notifier{filepath.Join(dir, "full")}
-	for range 100_000 {
-		if err := n.Tell(Watchdog); err != nil {
-			return // the queue was full
+	full := filepath.Join(dir, "full")
+	c := receiver(t, full)
+	t.Setenv("NOTIFY_SOCKET", full)
+	n := NewNotifier()
+	sent := 0
+	for ; sent < 100_000 && n.Tell(Watchdog) == nil; sent++ {
+	}
+	if sent == 100_000 {
+		t.Fatal("the queue of a socket that nothing reads has no end")
+	}
+	for range sent + 1 { // the one that waited arrives too
+		if got := receive(t, c); got != Watchdog {
+			t.Errorf("systemd got %q", got)
 		}
 	}
-	t.Error("the queue of a socket that nobody reads has no end")
+	if err := n.Tell(Stopping); err != nil {
+		t.Errorf("after the queue is empty: %v", err)
+	}
+	if got := receive(t, c); got != Stopping {
+		t.Errorf("systemd got %q, want %q", got, Stopping)
+	}
 }
 
 func TestReloading(t *testing.T) {
@@ -87,6 +104,7 @@ func TestReloading(t *testing.T) {
 
 // sd_watchdog_enabled(3).
 func TestWatchdogInterval(t *testing.T) {
+	self, other := strconv.Itoa(os.Getpid()), strconv.Itoa(os.Getppid())
 	rows := []struct {
 		usec, pid string
 		want      time.Duration
@@ -94,16 +112,18 @@ func TestWatchdogInterval(t *testing.T) {
 	}{
 		{},
 		{usec: "30000000", want: 30 * time.Second},
-		{usec: "30000000", pid: "42", want: 30 * time.Second},
-		{usec: "30000000", pid: "43"},
+		{usec: "30000000", pid: self, want: 30 * time.Second},
+		{usec: "30000000", pid: other},
 		{usec: "0", fails: true},
 		{usec: "-1", fails: true},
 		{usec: "soon", fails: true},
 		{usec: "99999999999999999", fails: true},
+		{usec: "20000000000000000", fails: true}, // times 1000 it wraps round to a positive number
 	}
 	for _, row := range rows {
-		env := map[string]string{"WATCHDOG_USEC": row.usec, "WATCHDOG_PID": row.pid}
-		got, err := WatchdogInterval(func(k string) string { return env[k] }, 42)
+		t.Setenv("WATCHDOG_USEC", row.usec)
+		t.Setenv("WATCHDOG_PID", row.pid)
+		got, err := WatchdogInterval()
 		if got != row.want || (err != nil) != row.fails {
 			t.Errorf("usec %q of pid %q: %v, %v", row.usec, row.pid, got, err)
 		}

@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,25 +13,22 @@ import (
 
 // Socket is a socket that was open when the process started.
 type Socket struct {
-	// FD is its descriptor, non-blocking and close-on-exec. Whoever takes the
-	// Socket owns it.
+	// FD is its descriptor, non-blocking and close-on-exec. It belongs to the
+	// taker of the Socket.
 	FD int
-	// Name is what it was handed over as: systemd's FileDescriptorName, or the
-	// name that the process before gave it.
+	// Name is what it was handed over as: "systemd:" and its
+	// FileDescriptorName, or the name that the process before gave it.
 	Name string
-	// Activated says that it comes from systemd and not from the process
-	// before this one.
-	Activated bool
-	// Held says that systemd keeps it open, too. The process before may have
-	// got it from there.
+	// Held says that systemd keeps it open, too, which may have handed it to the
+	// process before this one.
 	Held bool
-	// Addr is where it is bound, Path the same for a unix socket, after "@"
-	// in the abstract name space. Both are zero where there is a Fault.
+	// Addr is where it is bound, Path the same for a unix socket; "@" begins a
+	// name in the abstract namespace. Both are zero if there is a Fault.
 	Addr netip.AddrPort
 	Path string
-	// Fault completes "the socket NAME ..." where it is none that streams can
-	// be accepted from, and Mend says what to do about it.
-	Fault, Mend string
+	// Fault completes "the socket NAME ..." if no streams can be accepted from it,
+	// and Hint says how to fix that; else both are "".
+	Fault, Hint string
 }
 
 // Inheritance is what the process was started with.
@@ -42,36 +38,31 @@ type Inheritance struct {
 	Parent *Parent
 }
 
-// The variables of sd_listen_fds(3), and the one of our own that stands for
-// them in a process which takes over: a parent cannot know its child's id
-// beforehand, so it cannot set LISTEN_PID.
+// The variables of sd_listen_fds(3), and our own for a process that takes over: its
+// parent cannot set LISTEN_PID, as it does not know the child's id beforehand.
 const (
 	listenPID   = "LISTEN_PID"
 	listenFDs   = "LISTEN_FDS"
 	listenNames = "LISTEN_FDNAMES"
+	listenPIDFD = "LISTEN_PIDFDID" // beside LISTEN_PID, which suffices
 	upgradeMark = "_UNPROXY_UPGRADE"
 )
 
+// systemdPrefix begins the names of systemd's sockets, as --forward has them.
+const systemdPrefix = "systemd:"
+
 const (
 	firstFD    = 3    // SD_LISTEN_FDS_START
-	mostFDs    = 4096 // no service has more; a wrong number must not close them all
+	mostFDs    = 4096 // no service has more; a wrong number must not take every descriptor
 	parentFD   = firstFD
 	childFirst = firstFD + 1
 )
 
-// handed is one entry of the variable upgradeMark: a socket that the process
-// before hands over. The first has the descriptor childFirst, and so on.
-type handed struct {
-	Name string
-	Held bool
-}
-
-// Inherit takes what the process was started with. It is to be called once,
-// before anything is opened, and takes the variables that speak of it out of
-// the environment.
+// Inherit takes what the process was started with and removes the variables that
+// describe it from the environment. Call it once, before anything is opened.
 func Inherit() (Inheritance, error) {
 	found, upgrade, err := parse(os.Getenv, os.Getpid())
-	for _, name := range []string{listenPID, listenFDs, listenNames, upgradeMark} {
+	for _, name := range []string{listenPID, listenFDs, listenNames, listenPIDFD, upgradeMark} {
 		os.Unsetenv(name)
 	}
 	if err != nil {
@@ -81,6 +72,9 @@ func Inherit() (Inheritance, error) {
 	if upgrade {
 		unix.CloseOnExec(parentFD)
 		in.Parent = &Parent{channel: os.NewFile(parentFD, "parent")}
+		if group, err := unix.Getpgid(os.Getppid()); err == nil {
+			in.Parent.group = group
+		}
 	}
 	for _, s := range found {
 		if err := s.inspect(); err != nil {
@@ -91,17 +85,11 @@ func Inherit() (Inheritance, error) {
 	return in, nil
 }
 
-// parse reads the variables. It tells whether there is a process before this one.
+// parse reads the variables. It reports whether there is a process before this one.
 func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, err error) {
 	if text := getenv(upgradeMark); text != "" {
-		var all []handed
-		if err := json.Unmarshal([]byte(text), &all); err != nil {
-			return nil, false, fmt.Errorf("read %s: %w", upgradeMark, err)
-		}
-		for i, h := range all {
-			found = append(found, Socket{FD: childFirst + i, Name: h.Name, Held: h.Held})
-		}
-		return found, true, nil
+		found, err := readSocketList(text)
+		return found, err == nil, err
 	}
 	if getenv(listenPID) != strconv.Itoa(pid) {
 		return nil, false, nil // none, or meant for another process
@@ -121,13 +109,13 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 		if name == "" {
 			name = "unknown" // what systemd calls it
 		}
-		found = append(found, Socket{FD: firstFD + i, Name: name, Activated: true, Held: true})
+		found = append(found, Socket{FD: firstFD + i, Name: systemdPrefix + name, Held: true})
 	}
 	return found, false, nil
 }
 
-// inspect finds out what the descriptor is and makes it ours. It fails where
-// there is no such descriptor.
+// inspect makes the descriptor non-blocking and close-on-exec and finds out what it
+// is. It fails if there is no such descriptor.
 func (s *Socket) inspect() error {
 	if _, err := unix.FcntlInt(uintptr(s.FD), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("take over descriptor %d, %q: %w", s.FD, s.Name, os.NewSyscallError("fcntl", err))
@@ -136,23 +124,23 @@ func (s *Socket) inspect() error {
 		return fmt.Errorf("take over descriptor %d, %q: %w", s.FD, s.Name, os.NewSyscallError("fcntl", err))
 	}
 	if err := s.describe(); err != nil {
-		return fmt.Errorf("look at descriptor %d, %q: %w", s.FD, s.Name, err)
+		return fmt.Errorf("inspect descriptor %d, %q: %w", s.FD, s.Name, err)
 	}
 	return nil
 }
 
-// describe fills in where the socket listens, or its fault.
+// describe fills in where the socket listens, or its fault and hint.
 func (s *Socket) describe() error {
 	kind, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_TYPE)
 	if errors.Is(err, unix.ENOTSOCK) {
-		s.Fault, s.Mend = "is no socket", "ListenStream= in the .socket unit"
+		s.Fault, s.Hint = "is not a socket", "ListenStream= in the .socket unit"
 		return nil
 	}
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
 	}
 	if kind != unix.SOCK_STREAM {
-		s.Fault, s.Mend = "is not a stream socket", "ListenStream= in the .socket unit"
+		s.Fault, s.Hint = "is not a stream socket", "ListenStream= in the .socket unit"
 		return nil
 	}
 	accepting, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -160,7 +148,7 @@ func (s *Socket) describe() error {
 		return os.NewSyscallError("getsockopt", err)
 	}
 	if accepting == 0 {
-		s.Fault, s.Mend = "is a connection and not a listener", "Accept=no in the .socket unit"
+		s.Fault, s.Hint = "is a connection and not a listener", "Accept=no in the .socket unit"
 		return nil
 	}
 	return s.bound()
@@ -185,12 +173,12 @@ func (s *Socket) bound() error {
 		s.Path = at.Name
 		return nil
 	default:
-		s.Fault, s.Mend = "is neither of IP nor a unix socket", "ListenStream=PORT or ListenStream=PATH in the .socket unit"
+		s.Fault, s.Hint = "is neither an IP nor a unix socket", "ListenStream=PORT or ListenStream=PATH in the .socket unit"
 		return nil
 	}
 	if protocol != unix.IPPROTO_TCP {
 		s.Addr = netip.AddrPort{}
-		s.Fault, s.Mend = "is not plain TCP", "leave SocketProtocol= out of the .socket unit"
+		s.Fault, s.Hint = "is not plain TCP", "leave SocketProtocol= out of the .socket unit"
 	}
 	return nil
 }

@@ -16,22 +16,22 @@ import (
 func TestParse(t *testing.T) {
 	rows := []struct {
 		name    string
-		env     string // VARIABLE=VALUE, parted by spaces
+		env     string // VARIABLE=VALUE, separated by spaces
 		want    []Socket
 		upgrade bool
 		fails   string
 	}{
 		{name: "nothing"},
 		{name: "one, named", env: "LISTEN_PID=42 LISTEN_FDS=1 LISTEN_FDNAMES=web",
-			want: []Socket{{FD: 3, Name: "web", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}}},
 		{name: "two of one name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web:web",
-			want: []Socket{{FD: 3, Name: "web", Activated: true, Held: true}, {FD: 4, Name: "web", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}, {FD: 4, Name: "systemd:web", Held: true}}},
 		{name: "without names", env: "LISTEN_PID=42 LISTEN_FDS=1",
-			want: []Socket{{FD: 3, Name: "unknown", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}}},
 		{name: "an empty name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=:b",
-			want: []Socket{{FD: 3, Name: "unknown", Activated: true, Held: true}, {FD: 4, Name: "b", Activated: true, Held: true}}},
+			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}, {FD: 4, Name: "systemd:b", Held: true}}},
 		{name: "of another process", env: "LISTEN_PID=41 LISTEN_FDS=1 LISTEN_FDNAMES=web"},
-		{name: "of nobody", env: "LISTEN_FDS=1 LISTEN_FDNAMES=web"},
+		{name: "without LISTEN_PID", env: "LISTEN_FDS=1 LISTEN_FDNAMES=web"},
 		{name: "too few names", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web", fails: "names 1 sockets of 2"},
 		{name: "no number", env: "LISTEN_PID=42 LISTEN_FDS=two", fails: `"two" is not a number`},
 		{name: "too many", env: "LISTEN_PID=42 LISTEN_FDS=1000000", fails: "is not a number of sockets"},
@@ -108,19 +108,26 @@ func TestInspect(t *testing.T) {
 			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), &unix.SockaddrUnix{Name: path})
 		}},
 		{name: "abstract", bound: "@unproxy-test", fd: func(t *testing.T) int {
-			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), &unix.SockaddrUnix{Name: fmt.Sprintf("@unproxy-test-%d", os.Getpid())})
+			at := &unix.SockaddrUnix{Name: fmt.Sprintf("@unproxy-test-%d", os.Getpid())}
+			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), at)
 		}},
-		{name: "a FIFO", fault: "is no socket", fd: func(*testing.T) int { return pipe[0] }},
-		{name: "ListenDatagram=", fault: "is not a stream socket", fd: func(t *testing.T) int { return open(t, unix.AF_INET, unix.SOCK_DGRAM, 0) }},
+		{name: "a FIFO", fault: "is not a socket", fd: func(*testing.T) int { return pipe[0] }},
+		{name: "ListenDatagram=", fault: "is not a stream socket", fd: func(t *testing.T) int {
+			return open(t, unix.AF_INET, unix.SOCK_DGRAM, 0)
+		}},
 		{name: "ListenSequentialPacket=", fault: "is not a stream socket", fd: func(t *testing.T) int {
-			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_SEQPACKET, 0), &unix.SockaddrUnix{Name: path + "2"})
+			at := &unix.SockaddrUnix{Name: path + "2"}
+			return listening(t, open(t, unix.AF_UNIX, unix.SOCK_SEQPACKET, 0), at)
 		}},
-		{name: "Accept=yes", fault: "is a connection", fd: func(t *testing.T) int { return open(t, unix.AF_INET, unix.SOCK_STREAM, 0) }},
+		{name: "Accept=yes", fault: "is a connection", fd: func(t *testing.T) int {
+			return open(t, unix.AF_INET, unix.SOCK_STREAM, 0)
+		}},
 		{name: "SocketProtocol=mptcp", fault: "is not plain TCP", fd: func(t *testing.T) int {
 			return listening(t, open(t, unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP), loopback)
 		}},
-		{name: "vsock", fault: "is neither of IP", fd: func(t *testing.T) int {
-			return listening(t, open(t, unix.AF_VSOCK, unix.SOCK_STREAM, 0), &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY})
+		{name: "vsock", fault: "is neither an IP", fd: func(t *testing.T) int {
+			at := &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY}
+			return listening(t, open(t, unix.AF_VSOCK, unix.SOCK_STREAM, 0), at)
 		}},
 	}
 	for _, row := range rows {
@@ -136,8 +143,9 @@ func TestInspect(t *testing.T) {
 			if !strings.HasPrefix(bound, row.bound) || (bound == "") != (row.bound == "") {
 				t.Errorf("bound to %q, want %q", bound, row.bound)
 			}
-			if !strings.HasPrefix(s.Fault, row.fault) || (s.Fault == "") != (row.fault == "") || (s.Mend == "") != (s.Fault == "") {
-				t.Errorf("fault %q (%q), want %q", s.Fault, s.Mend, row.fault)
+			if !strings.HasPrefix(s.Fault, row.fault) || (s.Fault == "") != (row.fault == "") ||
+				(s.Hint == "") != (s.Fault == "") {
+				t.Errorf("fault %q (%q), want %q", s.Fault, s.Hint, row.fault)
 			}
 			flags, err := unix.FcntlInt(uintptr(s.FD), unix.F_GETFL, 0)
 			if err != nil || flags&unix.O_NONBLOCK == 0 {
@@ -150,8 +158,8 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// A number of sockets that is not true is found out before one of the
-// gateway's own descriptors is taken for one.
+// A LISTEN_FDS that is too large is an error before one of the gateway's own
+// descriptors is taken for a socket.
 func TestInspectClosed(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

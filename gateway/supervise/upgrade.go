@@ -1,8 +1,6 @@
 package supervise
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,32 +9,31 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Program is how this process was started, which is how the one that takes
-// over from it is.
+// Program is how this process was started, and how the one that takes over is.
 type Program struct {
-	// Path is the file that was started. It is not looked through: where it
-	// is replaced, or is a link that leads elsewhere by now, the new file is
-	// what takes over.
+	// Path is the file that was started. Symbolic links in it are kept: if the
+	// file or a link is replaced, the new file is started.
 	Path string
 	// Args are the arguments, the name of the program first.
 	Args []string
 }
 
-// ThisProgram returns how this process was started. It is to be called at the
-// start: a relative path is one of the working directory of that moment.
+// ThisProgram returns how this process was started. Call it at the start, before the
+// working directory changes.
 func ThisProgram() (Program, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		path, err = os.Executable() // whoever started us made the name up
+		path, err = os.Executable() // argv[0] names no file
 	}
 	if err != nil {
 		return Program{}, fmt.Errorf("find the path of this program: %w", err)
@@ -44,7 +41,9 @@ func ThisProgram() (Program, error) {
 	return Program{Path: path, Args: slices.Clone(os.Args)}, nil
 }
 
-// Child is a process that is to take over from this one.
+// Child is a process that is started to take over from this one. Until it does, it
+// and what it starts are a process group, which ends as a whole: what is left behind
+// would hold the listening sockets.
 type Child struct {
 	// PID is its process id.
 	PID     int
@@ -52,53 +51,71 @@ type Child struct {
 	channel *os.File
 	ended   chan struct{}
 	state   *os.ProcessState // once ended is closed
+
+	mu    sync.Mutex
+	group bool // the process group with its id is there, and ours to kill
 }
 
-// The words that go through the channel between the two.
+// The first message of the child on the channel between the two; transfer.go has the
+// others.
 const (
 	saysReady = "ready"
 	saysError = "error "
+	mostSaid  = 4096 // bytes
 )
 
-// Start starts the program again and hands it copies of the sockets. It ends by
-// itself, leaving no trace, unless [Child.AwaitReady] and [Child.Commit] follow.
-// The sockets stay the caller's.
+// Start starts the program again and hands it copies of the sockets. The child and
+// what it starts end by themselves unless [Child.AwaitReady] and [Child.Commit]
+// follow. The sockets stay the caller's.
 func (p Program) Start(sockets []Socket) (*Child, error) {
 	ours, theirs, err := channel()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	env, err := childEnvironment(os.Environ(), sockets)
+	c, err := p.start(theirs, sockets)
 	if err != nil {
 		ours.Close()
 		return nil, err
 	}
-	// Not os.StartProcess: it takes files, and those of the runtime would
-	// make descriptors blocking that the loops share with the child.
-	files := []uintptr{0, 1, 2, theirs.Fd()}
-	for _, s := range sockets {
-		files = append(files, uintptr(s.FD))
-	}
-	pid, _, err := syscall.StartProcess(p.Path, p.Args, &syscall.ProcAttr{Env: env, Files: files})
-	if err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("start %s: %w", p.Path, err)
-	}
-	process, err := os.FindProcess(pid) // never fails on unix
-	if err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("find process %d: %w", pid, err)
-	}
-	c := &Child{PID: pid, process: process, channel: ours, ended: make(chan struct{})}
+	c.channel = ours
 	go c.reap()
 	return c, nil
 }
 
-// channel returns the two ends of a stream, close-on-exec. Only ours may wait:
-// the other one is for a process that does not exist yet.
+// start starts the program with its end of the channel.
+func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
+	list, err := newSocketList(sockets)
+	if err != nil {
+		return nil, err
+	}
+	defer list.close()
+	// os.StartProcess takes files, and those of the runtime would make descriptors
+	// blocking that the loops share with the child.
+	files := []uintptr{0, 1, 2, channel.Fd()}
+	for _, s := range sockets {
+		files = append(files, uintptr(s.FD))
+	}
+	if list.file != nil {
+		files = append(files, list.file.Fd())
+	}
+	pid, _, err := syscall.StartProcess(p.Path, p.Args, &syscall.ProcAttr{
+		Env: childEnvironment(os.Environ(), list.variable), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.Path, err)
+	}
+	process, err := os.FindProcess(pid) // never fails on Linux
+	if err != nil {
+		return nil, fmt.Errorf("find process %d: %w", pid, err)
+	}
+	return &Child{PID: pid, process: process, ended: make(chan struct{}), group: true}, nil
+}
+
+// channel returns two ends that keep messages apart, close-on-exec. Only ours is
+// non-blocking: the child expects the other one as it expects stdin.
 func channel() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the channel to the new process: %w", os.NewSyscallError("socketpair", err))
 	}
@@ -110,56 +127,73 @@ func channel() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent"), nil
 }
 
-// childEnvironment is environ without what speaks of this process, and with
-// what the child is handed. Its watchdog is its own affair: without WATCHDOG_PID
-// the interval is for whoever has it.
-func childEnvironment(environ []string, sockets []Socket) ([]string, error) {
-	all := make([]handed, len(sockets))
-	for i, s := range sockets {
-		all[i] = handed{Name: s.Name, Held: s.Held}
-	}
-	text, err := json.Marshal(all)
-	if err != nil {
-		return nil, fmt.Errorf("name the sockets for the new process: %w", err)
-	}
+// childEnvironment is environ without what it says of this process, and with list,
+// the value of the variable that names the sockets. The watchdog stays without
+// WATCHDOG_PID: the interval is for whichever process has it.
+func childEnvironment(environ []string, list string) []string {
+	own := []string{listenPID, listenFDs, listenNames, listenPIDFD, "WATCHDOG_PID", upgradeMark}
 	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return slices.Contains([]string{listenPID, listenFDs, listenNames, "WATCHDOG_PID", upgradeMark}, name)
+		return slices.Contains(own, name)
 	})
-	return append(env, upgradeMark+"="+string(text)), nil
+	return append(env, upgradeMark+"="+list)
 }
 
-// reap waits for the process, so that nothing is left of it.
+// reap waits for the process, ends what it leaves behind, and takes its state.
 func (c *Child) reap() {
-	c.state, _ = c.process.Wait() // without a state it ended all the same
+	// A zombie keeps its id, and so that of the group, from being used again.
+	for unix.Waitid(unix.P_PID, c.PID, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	c.killGroup()
+	c.state, _ = c.process.Wait() // an error leaves no state, and the process has ended all the same
 	close(c.ended)
 }
 
-// AwaitReady waits until the child says that it serves. The error says why it
-// does not: what it said itself, how it ended, or that it took longer than
-// patience; then it is gone.
-func (c *Child) AwaitReady(patience time.Duration) error {
-	err := c.hear(patience)
-	if err == nil {
-		return nil
+// killGroup ends the child and what it has started, once. It does nothing after
+// Commit.
+func (c *Child) killGroup() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.group {
+		unix.Kill(-c.PID, unix.SIGKILL) // all of it may have ended
+		c.group = false
 	}
-	c.Kill()
-	<-c.ended
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("the new process ended before it was ready: %v", c.state)
+}
+
+// AwaitReady waits until the child says that it serves. The error says why it does
+// not: what it said itself, how it ended, or that it took longer than patience. With
+// an error the child has ended.
+func (c *Child) AwaitReady(patience time.Duration) error {
+	if err := c.hear(patience); err != nil {
+		return c.end(err, "before it was ready")
+	}
+	return nil
+}
+
+// end ends the child after an error. If it had ended by itself, and so caused the
+// error, the result says that instead.
+func (c *Child) end(err error, when string) error {
+	c.End()
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("the new process ended %s: %v", when, c.state)
 	}
 	return err
 }
 
-// hear reads the one line that the child has to say. [io.EOF] is an end
-// without a word.
+// End is Kill, and waits until the child has ended.
+func (c *Child) End() {
+	c.Kill()
+	<-c.ended
+}
+
+// hear reads the child's first message, a line. [io.EOF] is an end without one.
 func (c *Child) hear(patience time.Duration) error {
 	if err := c.channel.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("wait for the new process: %w", err)
 	}
-	const most = 4096
-	line, err := bufio.NewReader(io.LimitReader(c.channel, most)).ReadString('\n')
-	line = strings.TrimSuffix(line, "\n")
+	said := make([]byte, mostSaid)
+	n, err := c.channel.Read(said)
+	line := strings.TrimSuffix(string(said[:n]), "\n")
 	text, failed := strings.CutPrefix(line, saysError)
 	switch {
 	case line == saysReady:
@@ -176,34 +210,55 @@ func (c *Child) hear(patience time.Duration) error {
 	return fmt.Errorf("the new process said %.100q, and not that it is ready", line)
 }
 
-// Commit leaves all to the child, which is ready.
-func (c *Child) Commit() { c.channel.Close() }
+// Commit leaves the service to the child, which is ready.
+func (c *Child) Commit() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.group = false
+	c.channel.Close()
+}
 
-// Kill ends the child, which is not wanted any more. It may be called while
-// AwaitReady waits.
+// Kill ends the child and what it has started. It may be called while AwaitReady
+// waits.
 func (c *Child) Kill() {
-	c.process.Kill() // it may have ended by itself
+	c.killGroup()
+	c.process.Kill() // in case that it has left the group; it may have ended
 	c.channel.Close()
 }
 
 // Parent is the process that this one takes over from. The methods of nil do
-// nothing: there is none.
-type Parent struct{ channel *os.File }
+// nothing.
+type Parent struct {
+	channel *os.File
+	group   int // its process group; 0 is unknown
+}
 
-// Ready tells the parent that this process serves, and waits until it leaves
-// everything to it, or is gone.
-func (p *Parent) Ready() error {
+// Ready tells the parent that this process serves, and waits until the parent leaves
+// the service to it or has ended. Meanwhile take answers the messages of
+// [Child.Exchange]; it owns the descriptors, and fewer than were sent mean that this
+// process has none left. Then the process joins the parent's group, where a shell or a
+// supervisor looks for it.
+func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) error {
 	if p == nil {
 		return nil
 	}
 	defer p.channel.Close()
+	defer p.joinGroup()
 	if _, err := p.channel.WriteString(saysReady + "\n"); err != nil {
-		return nil // it is gone, so all is ours
+		return nil // it has ended
 	}
-	if _, err := io.Copy(io.Discard, p.channel); err != nil && !errors.Is(err, unix.ECONNRESET) {
+	if err := p.answer(take); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("wait for the process before: %w", err)
 	}
 	return nil
+}
+
+// joinGroup joins the parent's process group, which is gone if the parent was its
+// last member.
+func (p *Parent) joinGroup() {
+	if p.group > 0 {
+		unix.Setpgid(0, p.group)
+	}
 }
 
 // Failed tells the parent why this process does not come to serve.
@@ -212,6 +267,7 @@ func (p *Parent) Failed(reason error) {
 		return
 	}
 	text := strings.Join(strings.Fields(reason.Error()), " ")
-	p.channel.WriteString(saysError + text + "\n") // a parent that is gone need not know
+	said := saysError + text
+	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // a parent that is gone need not know
 	p.channel.Close()
 }

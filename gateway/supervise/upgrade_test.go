@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// childVariable has the test binary play the process that takes over.
+// childVariable makes the test binary play the process that takes over.
 const childVariable = "SUPERVISE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -30,12 +32,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// playChild is the new process, which may go wrong in several ways.
+// playChild is the new process, which may fail in several ways.
 func playChild(part string) error {
 	switch part {
 	case "exits":
 		return errors.New("no")
 	case "hangs":
+		select {}
+	case "hangs with a child", "exits with a child", "killed with a child":
+		cmd := exec.Command("sleep", "300")
+		cmd.ExtraFiles = []*os.File{os.NewFile(childFirst, "socket")}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		if part == "exits with a child" {
+			return errors.New("no")
+		}
 		select {}
 	case "babbles":
 		_, err := os.NewFile(parentFD, "parent").WriteString("\x00\x01nonsense\n")
@@ -52,10 +64,36 @@ func playChild(part string) error {
 	if os.Getenv("LISTEN_FDS")+os.Getenv(upgradeMark)+os.Getenv("WATCHDOG_PID") != "" {
 		return errors.New("the environment speaks of sockets")
 	}
-	if err := in.Parent.Ready(); err != nil {
+	if part != "serves" {
+		return playAnswers(in.Parent, part)
+	}
+	if err := in.Parent.Ready(nil); err != nil {
 		return err
 	}
 	return answerOnce(in.Sockets)
+}
+
+// playAnswers says what each message had, and writes a byte to each descriptor.
+func playAnswers(parent *Parent, part string) error {
+	if part == "answers at its limit" {
+		limit := unix.Rlimit{Cur: 40, Max: 40}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			return err
+		}
+	}
+	return parent.Ready(func(message []byte, fds []int) []byte {
+		switch part {
+		case "ends before its answer":
+			os.Exit(1)
+		case "hangs before its answer":
+			select {}
+		}
+		for _, fd := range fds {
+			unix.Write(fd, []byte("x"))
+			unix.Close(fd)
+		}
+		return fmt.Appendf(nil, "%d bytes, %d descriptors", len(message), len(fds))
+	})
 }
 
 // answerOnce accepts one connection and tells it what was handed over.
@@ -90,7 +128,8 @@ func program(t *testing.T, part string) Program {
 // listener is a listening socket as the engine hands it over.
 func listener(t *testing.T, name string) Socket {
 	t.Helper()
-	fd := listening(t, open(t, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	fd := listening(t, open(t, unix.AF_INET, kind, 0), &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 	s := Socket{FD: fd, Name: name, Held: name == "systemd:web"}
 	if err := s.inspect(); err != nil {
 		t.Fatal(err)
@@ -98,8 +137,8 @@ func listener(t *testing.T, name string) Socket {
 	return s
 }
 
-// What is in the queue when the child comes is answered by the child, on the
-// sockets that it was handed.
+// The child answers what was in the queue before it started, on the sockets that it
+// was handed.
 func TestUpgrade(t *testing.T) {
 	first, second := listener(t, "127.0.0.1:0"), listener(t, "systemd:web")
 	waiting, err := net.Dial("tcp", first.Addr.String())
@@ -135,7 +174,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// A child that does not come to serve is gone afterwards, and the error says why.
+// A child that does not become ready is gone afterwards, and the error says why.
 func TestUpgradeFails(t *testing.T) {
 	rows := []struct {
 		part     string
@@ -184,9 +223,8 @@ func TestUpgradeWithoutProgram(t *testing.T) {
 	}
 }
 
-// A link is followed when the child is started, not before: whatever it leads
-// to by then takes over.
-func TestThisProgramIsNotLookedThrough(t *testing.T) {
+// A link is followed when the child is started, not before.
+func TestThisProgramKeepsLinks(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -211,11 +249,164 @@ func TestThisProgramIsNotLookedThrough(t *testing.T) {
 	}
 }
 
-// Without a parent there is nobody to tell.
+// Without a parent both methods do nothing.
 func TestNoParent(t *testing.T) {
 	var p *Parent
 	p.Failed(errors.New("alone"))
-	if err := p.Ready(); err != nil {
+	if err := p.Ready(nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Short lists of sockets stand in the environment, long ones in a file behind the
+// sockets (MAX_ARG_STRLEN, execve(2)). Either way all names arrive.
+func TestSocketList(t *testing.T) {
+	for _, n := range []int{0, 1, 1000, 15_000} {
+		sockets := make([]Socket, n)
+		for i := range sockets {
+			sockets[i] = Socket{FD: 100, Name: fmt.Sprintf("127.0.0.1:%d", i), Held: i%2 == 0}
+		}
+		list, err := newSocketList(sockets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list.variable) > 128<<10-len(upgradeMark)-2 {
+			t.Errorf("%d sockets: the variable has %d bytes", n, len(list.variable))
+		}
+		value := list.variable
+		if list.file != nil {
+			if want := fmt.Sprintf("fd:%d", childFirst+n); value != want {
+				t.Errorf("%d sockets: the variable is %q, want %q", n, value, want)
+			}
+			fd, err := unix.Dup(int(list.file.Fd())) // stands in for what the child gets
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = fmt.Sprintf("fd:%d", fd)
+		}
+		list.close()
+		got, err := readSocketList(value)
+		if err != nil || len(got) != n {
+			t.Fatalf("%d sockets: got %d, %v", n, len(got), err)
+		}
+		for i, s := range got {
+			if want := (Socket{FD: childFirst + i, Name: sockets[i].Name, Held: sockets[i].Held}); s != want {
+				t.Fatalf("socket %d of %d: %+v, want %+v", i, n, s, want)
+			}
+		}
+	}
+	for _, value := range []string{"fd:", "fd:1", "fd:x", "fd:1048576", "["} {
+		if _, err := readSocketList(value); err == nil {
+			t.Errorf("%q: no error", value)
+		}
+	}
+}
+
+// What a child has started ends with it, whether it hangs, crashes or is given up, and
+// so holds no socket any more. The end of a pipe stands in for the socket.
+func TestUpgradeEndsTheGroup(t *testing.T) {
+	for _, part := range []string{"hangs with a child", "exits with a child", "killed with a child"} {
+		t.Run(part, func(t *testing.T) {
+			var pipe [2]int
+			if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			held := os.NewFile(uintptr(pipe[0]), "held")
+			defer held.Close()
+			child, err := program(t, part).Start([]Socket{{FD: pipe[1], Name: "pipe"}})
+			unix.Close(pipe[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if part == "killed with a child" {
+				child.Kill()
+			} else if err := child.AwaitReady(300 * time.Millisecond); err == nil {
+				t.Error("no error of a child that does not serve")
+			}
+			<-child.ended
+			if _, err := io.ReadAll(held); err != nil { // returns once every writer is gone
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Messages with as many descriptors as one can carry, and as many bytes, reach the
+// child and are answered. What the child gets are copies of the same open files.
+func TestExchange(t *testing.T) {
+	child, err := program(t, "answers").Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer child.End()
+	if err := child.AwaitReady(await.Patience); err != nil {
+		t.Fatal(err)
+	}
+	pipe, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	for _, row := range []struct{ bytes, fds int }{{1, 0}, {2, 1}, {mostMessage, mostPassed}, {100, 252}, {mostMessage - 1, 0}} {
+		fds := slices.Repeat([]int{int(write.Fd())}, row.fds)
+		answer, err := child.Exchange(make([]byte, row.bytes), fds, await.Deadline(t))
+		if want := fmt.Sprintf("%d bytes, %d descriptors", row.bytes, row.fds); err != nil || string(answer) != want {
+			t.Errorf("the answer is %q, %v; want %q", answer, err, want)
+		}
+	}
+	write.Close()
+	if got, err := io.ReadAll(pipe); err != nil || len(got) != 1+mostPassed+252 {
+		t.Errorf("%d bytes came through the descriptors, %v", len(got), err)
+	}
+}
+
+// A child that is out of descriptors gets those that it has room for.
+func TestExchangeBeyondTheLimit(t *testing.T) {
+	child, err := program(t, "answers at its limit").Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer child.End()
+	if err := child.AwaitReady(await.Patience); err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	answer, err := child.Exchange([]byte("x"), slices.Repeat([]int{int(null.Fd())}, mostPassed), await.Deadline(t))
+	var n int
+	if _, bad := fmt.Sscanf(string(answer), "1 bytes, %d descriptors", &n); err != nil || bad != nil || n < 1 || n >= mostPassed {
+		t.Errorf("the answer is %q, %v", answer, err)
+	}
+}
+
+// A child that ends or hangs instead of answering is gone afterwards.
+func TestExchangeFails(t *testing.T) {
+	for _, row := range []struct {
+		part     string
+		patience time.Duration
+		want     string
+	}{
+		{"ends before its answer", await.Patience, "the new process ended meanwhile: exit status 1"},
+		{"hangs before its answer", 200 * time.Millisecond, "did not answer in time"},
+	} {
+		t.Run(row.part, func(t *testing.T) {
+			child, err := program(t, row.part).Start(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.AwaitReady(await.Patience); err != nil {
+				t.Fatal(err)
+			}
+			_, err = child.Exchange([]byte("x"), nil, time.Now().Add(row.patience))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("the error is %v, want %q", err, row.want)
+			}
+			if err := unix.Kill(child.PID, 0); !errors.Is(err, unix.ESRCH) {
+				t.Errorf("process %d is left: %v", child.PID, err)
+			}
+		})
 	}
 }

@@ -104,18 +104,20 @@ func build(path string, withRace bool) error {
 	return nil
 }
 
+// moduleRoot returns the directory of the program's module. A test may be in a module
+// of its own below it, so a go.mod alone does not tell.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "main.go")); err == nil {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", fmt.Errorf("no go.mod above the working directory")
+			return "", fmt.Errorf("no main.go above the working directory")
 		}
 		dir = parent
 	}

@@ -1,6 +1,7 @@
-// Package page_test tests the status page in a real browser, Chromium, by its debugging
-// protocol. It is a separate package because the protocol takes long to compile and link.
-// All traffic stays in network namespaces of the tests.
+// Package page_test shows the status page in a real browser, Chromium, driven by
+// its debugging protocol. It is a module of its own, so that the program's go.mod
+// names no browser. Everything stays in network namespaces that the
+// tests make themselves.
 package page_test
 
 import (

@@ -1,4 +1,4 @@
-// Command pictures draws the topologies of docs/transparent.md as SVG files:
+// Command pictures draws the diagrams of the README and of docs as SVG files:
 //
 //	go run ./scripts/pictures docs/pictures
 package main

@@ -2,18 +2,18 @@ package main
 
 // pictures returns every drawing.
 func pictures() []*picture {
-	return []*picture{loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect()}
+	return []*picture{path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect()}
 }
 
-// balancer draws the client and the load balancer at the left, and the header's
-// way to a gateway whose left edge is at x.
+// balancer draws the client and the load balancer at the left, and the
+// connection to a gateway whose left edge is at x.
 func balancer(p *picture, y, x int) {
 	p.box("box", area{20, y, 110, 60}, "client", "203.0.113.9")
-	p.box("box", area{180, y, 120, 60}, "load balancer", "the peer")
+	p.box("box", area{176, y, 132, 60}, "load balancer", "the peer")
 	middle := y + 30
-	p.arrow("other", pathH(132, middle, 178))
-	p.arrow("there", pathH(300, middle, x-2))
-	p.text("note", 334, middle-8, "middle", "header")
+	p.arrow("other", pathH(132, middle, 174))
+	p.arrow("wire", pathH(308, middle, x-2))
+	p.text("note", 340, middle-8, "middle", "header")
 }
 
 func loopback() *picture {
@@ -28,7 +28,7 @@ func loopback() *picture {
 	p.text("mono", 615, 140, "middle", "ip rule from 127.0.0.1 iif lo")
 	p.text("mono", 615, 156, "middle", "ipproto tcp sport 22 lookup 7700")
 	p.arrow("lost", "M775 120 V180 H75 V124")
-	p.legend("there", "back", "lost")
+	p.legend("wire", "there", "back", "lost")
 	return p
 }
 
@@ -43,9 +43,9 @@ func ownAddress() *picture {
 	p.arrow("back", "M720 110 H580 V96 H512")
 	p.text("mono", 497, 136, "middle", "ct mark 7702")
 	p.text("mono", 497, 152, "middle", "ip rule iif lo fwmark 7702")
-	p.box("box", area{180, 140, 120, 60}, "others", "10.0.0.7")
-	p.arrow("other", "M302 185 H775 V152")
-	p.legend("there", "back", "other")
+	p.box("box", area{176, 140, 132, 60}, "others", "10.0.0.7")
+	p.arrow("other", "M310 185 H775 V152")
+	p.legend("wire", "there", "back", "other")
 	return p
 }
 
@@ -57,14 +57,14 @@ func container() *picture {
 	balancer(p, 60, 400)
 	p.box("own", area{400, 60, 110, 60}, "unproxy", "203.0.113.9")
 	p.box("box", area{700, 60, 140, 60}, "backend", "10.9.0.2:25")
-	p.text("mono", 595, 52, "end", "veth0 10.9.0.1")
+	p.text("mono", 594, 138, "end", "veth0 10.9.0.1")
 	p.arrow("there", "M510 80 H698")
 	p.arrow("back", "M700 104 H512")
-	p.text("mono", 485, 152, "middle", "ip rule iif veth0")
-	p.text("mono", 485, 168, "middle", "from 10.9.0.2 sport 25")
+	p.text("mono", 485, 162, "middle", "ip rule iif veth0")
+	p.text("mono", 485, 178, "middle", "from 10.9.0.2 sport 25")
 	p.text("note", 770, 152, "middle", "default via 10.9.0.1")
 	p.arrow("lost", "M602 104 V205 H75 V124")
-	p.legend("there", "back", "lost")
+	p.legend("wire", "there", "back", "lost")
 	return p
 }
 
@@ -76,14 +76,14 @@ func shared() *picture {
 	balancer(p, 50, 400)
 	p.box("own", area{400, 50, 110, 60}, "unproxy", "203.0.113.9")
 	p.box("box", area{710, 70, 130, 60}, "backend", "172.17.0.2:80")
-	p.text("mono", 614, 50, "end", "docker0")
-	p.arrow("there", "M510 70 H650 V90 H708")
-	p.arrow("back", "M710 108 H560 V96 H512")
-	p.text("mono", 497, 134, "middle", "socket transparent 1")
-	p.text("mono", 497, 150, "middle", "ip rule iif docker0 fwmark 7700")
-	p.box("box", area{180, 140, 120, 60}, "others", "198.51.100.4")
-	p.arrow("other", "M302 185 H775 V132")
-	p.legend("there", "back", "other")
+	p.text("mono", 612, 86, "end", "docker0")
+	p.arrow("there", "M510 64 H650 V90 H708")
+	p.arrow("back", "M710 108 H560 V98 H512")
+	p.text("mono", 495, 138, "middle", "socket transparent 1")
+	p.text("mono", 495, 154, "middle", "ip rule iif docker0 fwmark 7700")
+	p.box("box", area{176, 140, 132, 60}, "others", "198.51.100.4")
+	p.arrow("other", "M310 185 H775 V132")
+	p.legend("wire", "there", "back", "other")
 	return p
 }
 
@@ -91,14 +91,14 @@ func twoGateways() *picture {
 	p := &picture{name: "two-gateways", title: "Several gateways in front of one remote backend", height: 340,
 		description: "The backend's host marks each connection by the hardware address of the gateway that its first packet came from, and routes the replies of each by its mark."}
 	p.host(area{660, 40, 200, 250}, "the backend's host")
-	p.box("box", area{20, 120, 110, 60}, "clients", "203.0.113.0/24")
-	p.box("box", area{180, 120, 120, 60}, "load balancer", "the peer")
-	p.arrow("other", pathH(132, 150, 178))
+	p.box("box", area{14, 120, 120, 60}, "clients", "203.0.113.0/24")
+	p.box("box", area{176, 120, 132, 60}, "load balancer", "the peer")
+	p.arrow("other", pathH(136, 150, 174))
 	p.box("own", area{400, 50, 130, 60}, "unproxy", "10.9.0.5")
 	p.box("own", area{400, 190, 130, 60}, "unproxy", "10.9.0.6")
 	p.box("box", area{690, 120, 140, 60}, "backend", "10.9.0.2:25")
-	p.arrow("there", "M300 140 H350 V80 H398")
-	p.arrow("there", "M300 160 H350 V220 H398")
+	p.arrow("wire", "M308 140 H354 V80 H398")
+	p.arrow("wire", "M308 160 H354 V220 H398")
 	p.arrow("there", "M530 70 H740 V118")
 	p.arrow("back", "M710 118 V92 H532")
 	p.arrow("there", "M530 232 H740 V182")
@@ -109,14 +109,14 @@ func twoGateways() *picture {
 	p.text("mono", 592, 164, "middle", "→ ct mark 7710")
 	p.text("mono", 760, 256, "middle", "fwmark 7710 → via .5")
 	p.text("mono", 760, 274, "middle", "fwmark 7711 → via .6")
-	p.legend("there", "back")
+	p.legend("wire", "there", "back")
 	return p
 }
 
 func tunnels() *picture {
 	p := &picture{name: "tunnels", title: "Gateways that reach the backend by tunnels", height: 300,
 		description: "Where a router lies between them, each gateway has a tunnel to the backend's host, which marks connections by the tunnel that they came by."}
-	p.host(area{640, 20, 220, 220}, "the backend's host, anywhere")
+	p.host(area{620, 20, 240, 220}, "the backend's host, anywhere")
 	p.box("own", area{60, 50, 130, 60}, "unproxy", "site A")
 	p.box("own", area{60, 160, 130, 60}, "unproxy", "site B")
 	p.box("box", area{690, 100, 140, 60}, "backend", "10.7.0.2:25")
@@ -126,30 +126,30 @@ func tunnels() *picture {
 	p.arrow("back", "M710 162 V180 H192")
 	p.text("mono", 410, 62, "middle", "tunnel wg5")
 	p.text("mono", 410, 220, "middle", "tunnel wg6")
-	p.text("note", 410, 138, "middle", "a network of others: their routers know nothing of the clients")
-	p.text("mono", 760, 226, "middle", "iifname wg6 → ct mark 7711")
+	p.text("note", 410, 138, "middle", "a network whose routers have no routes to the clients")
+	p.text("mono", 740, 226, "middle", "iifname wg6 → ct mark 7711")
 	p.legend("there", "back")
 	return p
 }
 
 func redirect() *picture {
-	p := &picture{name: "redirect", title: "One listener for whole prefixes and ranges of ports", height: 260,
+	p := &picture{name: "redirect", title: "One listener for whole prefixes and ranges of ports", height: 250,
 		description: "The packet filter hands connections to any address and port of a range to one listener; the header's destination says which backend each is for."}
-	p.host(area{430, 20, 180, 180}, "the gateway's host")
-	p.box("box", area{20, 70, 110, 60}, "clients", "203.0.113.0/24")
-	p.box("box", area{180, 70, 120, 60}, "load balancer", "the peer")
-	p.arrow("other", pathH(132, 100, 178))
-	p.box("own", area{450, 70, 130, 60}, "unproxy", ":2577, tproxy")
-	p.arrow("there", pathH(300, 100, 448))
-	p.text("mono", 366, 88, "middle", "198.51.100.7:1234")
-	p.text("mono", 520, 152, "middle", "daddr 198.51.100.0/24")
-	p.text("mono", 520, 168, "middle", "dport 1000-2000")
-	p.text("mono", 520, 184, "middle", "tproxy to :2577")
-	for i, name := range []string{"10.1.0.7:1000", "10.1.0.7:1234", "10.1.0.9:2000"} {
-		y := 30 + 62*i
-		p.box("box", area{700, y, 140, 50}, "backend", name)
-		p.arrow("there", pathTo(580, 100, 640, y+25, 698))
+	p.host(area{470, 20, 190, 180}, "the gateway's host")
+	p.box("box", area{14, 70, 124, 60}, "clients", "198.51.100.0/24")
+	p.box("box", area{184, 70, 132, 60}, "load balancer", "the peer")
+	p.arrow("other", pathH(140, 100, 182))
+	p.box("own", area{500, 70, 130, 60}, "unproxy", ":7000, tproxy")
+	p.arrow("wire", pathH(316, 100, 498))
+	p.text("mono", 392, 90, "middle", "203.0.113.7:1234")
+	p.text("mono", 565, 152, "middle", "daddr 203.0.113.0/24")
+	p.text("mono", 565, 168, "middle", "dport 1000-2000")
+	p.text("mono", 565, 184, "middle", "tproxy to :7000")
+	for i, name := range []string{"10.2.0.7:1000", "10.2.0.7:1234", "10.2.0.9:2000"} {
+		y := 14 + 62*i
+		p.box("box", area{720, y, 140, 50}, "backend", name)
+		p.arrow("there", pathTo(630, 100, 690, y+25, 718))
 	}
-	p.legend("there")
+	p.legend("wire", "there")
 	return p
 }

@@ -3,15 +3,16 @@ package returnpath
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
-// Ports is a range of ports, both ends included. {0, 65535} is every port.
+// Ports is a range of ports, both ends included.
 type Ports struct{ Low, High uint16 }
 
-// AllPorts is every port.
+// AllPorts contains every port.
 var AllPorts = Ports{0, 65535}
 
-// String returns the range as ip-rule(8) and nft(8) write it.
+// String returns the range in the syntax of ip-rule(8) and nft(8).
 func (p Ports) String() string {
 	if p.Low == p.High {
 		return fmt.Sprint(p.Low)
@@ -19,65 +20,64 @@ func (p Ports) String() string {
 	return fmt.Sprintf("%d-%d", p.Low, p.High)
 }
 
-// Place is where a backend is, as seen from the gateway's host.
+// Place is the location of a backend relative to the gateway's host.
 type Place uint8
 
-// The places.
+// The values of [Place].
 const (
-	// Unknown: the host has no route to it.
+	// Unknown: the host has no route to the backend.
 	Unknown Place = iota
-	// Loopback: an address of lo or of a dummy interface. Nobody outside the
-	// host talks to it, so that all its packets to foreign addresses are for
-	// the gateway.
+	// Loopback: an address of lo or of a dummy interface. No other host talks to
+	// it, so all its packets to foreign addresses belong to the gateway.
 	Loopback
-	// Local: another address of the host, to which others may talk as well.
+	// Local: another address of the host, to which other hosts may talk as well.
 	Local
-	// Link: a container, a namespace or a host on the link behind Device.
+	// Link: a container, a namespace or a host on the link of [Reach.Device].
 	Link
-	// Routed: behind the router that Reach names.
+	// Routed: behind the router [Reach.Router].
 	Routed
 )
 
 var places = [...]string{Unknown: "unknown", Loopback: "loopback", Local: "local", Link: "link", Routed: "routed"}
 
-// String returns the place in a word.
+// String returns the place as one word.
 func (p Place) String() string { return places[p] }
 
-// Reach is how the gateway's host reaches a backend.
+// Reach is how the gateway's host reaches a backend. The zero value is an unknown
+// place.
 type Reach struct {
 	Place Place
-	// Device is the interface that its packets come in by; "lo" for those
-	// that this host sends itself, "" for an unknown place.
+	// Device is the interface that receives the backend's packets: "lo" for
+	// packets of this host, "" for an unknown place.
 	Device string
-	// Router is the next hop towards a routed backend.
+	// Router is the next hop to a routed backend.
 	Router netip.Addr
-	// Forwards says that the host forwards what comes in by Device: others
-	// may talk to the backend through this host, without the gateway.
+	// Forwards reports whether the host forwards packets received on Device, so
+	// that others may talk to the backend through this host but not through the
+	// gateway.
 	Forwards bool
 }
 
-// Backend is a server as the gateway dials it, or a prefix of servers.
+// Backend is a server, or a prefix of servers, as the gateway connects to it.
 type Backend struct {
-	// Addr is unmapped; a single server is a /32 or /128.
+	// Addr is unmapped. For a single server it is a /32 or /128.
 	Addr  netip.Prefix
 	Ports Ports
 	UDP   bool
 	Reach Reach
 }
 
-// Server returns the backend at one address, which is unmapped, without its place.
+// Server returns the backend at a, unmapped, with an unknown place.
 func Server(a netip.AddrPort, udp bool) Backend {
 	addr := a.Addr().Unmap()
 	return Backend{Addr: netip.PrefixFrom(addr, addr.BitLen()), Ports: Ports{a.Port(), a.Port()}, UDP: udp}
 }
 
-// String returns the backend as an operator would write it.
+// String returns the address or prefix and, unless it is [AllPorts], the range of
+// ports: "127.0.0.1:22", "[2001:db8::/64]:25-30".
 func (b Backend) String() string {
-	host := b.Addr.String()
-	if b.Addr.IsSingleIP() {
-		host = b.Addr.Addr().String()
-	}
-	if b.Addr.Addr().Is6() {
+	host := b.host()
+	if b.isIPv6() {
 		host = "[" + host + "]"
 	}
 	if b.Ports == AllPorts {
@@ -85,6 +85,16 @@ func (b Backend) String() string {
 	}
 	return host + ":" + b.Ports.String()
 }
+
+// host returns the prefix, or the address if it is a single one.
+func (b Backend) host() string {
+	if b.Addr.IsSingleIP() {
+		return b.Addr.Addr().String()
+	}
+	return b.Addr.String()
+}
+
+func (b Backend) isIPv6() bool { return b.Addr.Addr().Is6() }
 
 func (b Backend) protocol() string { return protocol(b.UDP) }
 
@@ -95,17 +105,22 @@ func protocol(udp bool) string {
 	return "tcp"
 }
 
-// Redirect is what the packet filter hands to a listener that has IP_TRANSPARENT:
-// connections to any address of Prefix, at Ports.
+// hasFamily reports whether any of the backends is of a family.
+func hasFamily(all []Backend, v6 bool) bool {
+	return slices.ContainsFunc(all, func(b Backend) bool { return b.isIPv6() == v6 })
+}
+
+// Redirect selects packets that the packet filter hands to a listener with
+// IP_TRANSPARENT: those to any address of Prefix and port of Ports.
 type Redirect struct {
-	// Prefix is masked. The zero Prefix stands for the host's own addresses, of
+	// Prefix is masked. The zero Prefix stands for the host's own addresses of
 	// both families.
 	Prefix netip.Prefix
 	Ports  Ports
 	UDP    bool
-	// To is the listener: its port, and its address unless that is a wildcard.
+	// To is the listener. An invalid or unspecified address stands for any.
 	To netip.AddrPort
 }
 
-// of reports whether the redirect is of a family.
-func (r Redirect) of(v6 bool) bool { return !r.Prefix.IsValid() || r.Prefix.Addr().Is6() == v6 }
+// hasFamily reports whether the redirect applies to a family.
+func (r Redirect) hasFamily(v6 bool) bool { return !r.Prefix.IsValid() || r.Prefix.Addr().Is6() == v6 }

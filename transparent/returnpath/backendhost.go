@@ -6,67 +6,77 @@ import (
 	"slices"
 )
 
-// Gateway is one gateway in front of a backend, as the backend's host sees it.
+// backendTable is the name of the nftables table on a backend's host.
+const backendTable = "unproxy_backend"
+
+// backendBase keeps the default numbers on a backend's host apart from those of a
+// gateway on the same host, which uses Default and the next few.
+const backendBase = Default + 10
+
+// Gateway is a gateway as seen from the backend's host. It is identified by MAC,
+// or by Device if that is not empty.
 type Gateway struct {
-	// MAC is the address that its frames come from, and Addrs are the next hops
-	// back to it, at most one of each family. All are on the host's own link.
+	// MAC is the source address of its frames. Addrs are the next hops towards
+	// it, at most one of each family, on a link of the backend's host.
 	MAC   string
 	Addrs []netip.Addr
-	// Device is the interface of a tunnel to it, in place of the former.
+	// Device is the interface of a tunnel to the gateway. MAC and Addrs are then
+	// ignored.
 	Device string
 }
 
-// BackendHost is a host whose backends are behind gateways on other hosts. The
-// replies of each connection must go back through the gateway that it came from.
+// BackendHost is a host whose backends are behind gateways on other hosts. It
+// sends the replies of each connection back through the gateway that the
+// connection came from.
 type BackendHost struct {
 	Backends []Backend
 	Gateways []Gateway
-	// Base is the first number for tables, marks and preferences, one for each
-	// gateway; 0 is [Default] + 10.
+	// Base is the table, mark and preference of the first gateway; each further
+	// gateway uses the next number. 0 stands for [Default] + 10.
 	Base uint32
 }
 
-// String returns a script for sh, to be run as root on the backend's host.
+// String returns a script for sh(1) that root runs on the backend's host.
 //
-// A connection is marked by where its first packet came from, conntrack keeps
-// the mark, and the replies are routed by it. Connections that came another way
-// have no mark and go on as before.
+// The packet filter marks a connection by the origin of its first packet,
+// conntrack keeps the mark, and the mark routes the replies. Connections from
+// elsewhere have no mark and are unaffected.
 func (h BackendHost) String() string {
 	if h.Base == 0 {
-		h.Base = Default + 10
+		h.Base = backendBase
 	}
 	var w writer
 	w.line(0, "#!/bin/sh")
-	w.line(0, "# On the host of the backends, as root. What is there already is refused, which is well.")
+	w.line(0, `# Run as root on the host of the backends. "File exists" means that a rule is already there.`)
 	for i, g := range h.Gateways {
-		h.route(&w, g, h.Base+uint32(i))
+		h.route(&w, g, h.number(i))
 	}
 	h.filter(&w)
 	return w.String()
 }
 
-// route writes the way back to one gateway.
+// number returns the table, mark and preference of a gateway.
+func (h BackendHost) number(gateway int) uint32 { return h.Base + uint32(gateway) }
+
+// route writes the routes to one gateway.
 func (h BackendHost) route(w *writer, g Gateway, number uint32) {
-	for _, v6 := range []bool{false, true} {
-		if !slices.ContainsFunc(h.Backends, func(b Backend) bool { return b.Addr.Addr().Is6() == v6 }) {
-			continue
-		}
+	for _, v6 := range families {
 		hop, ok := g.hop(v6)
-		if !ok {
+		if !ok || !hasFamily(h.Backends, v6) {
 			continue
 		}
 		w.line(0, "%s route replace default %s table %d", ip(v6), hop, number)
 		w.line(0, "%s rule add fwmark %d lookup %d pref %d", ip(v6), number, number, number)
 	}
 	if g.Device != "" {
-		// Without an address of the interface even the loose filter drops what has
-		// its way back elsewhere (no_addr in __fib_validate_source).
-		w.line(0, "# The loose reverse-path filter, for which the tunnel must have an IPv4 address on this host.")
-		w.line(0, "sysctl -w net.ipv4.conf.%s.rp_filter=2", g.Device)
+		// If the interface has no address, even the loose filter drops packets
+		// whose reverse route is another one (no_addr in __fib_validate_source).
+		w.line(0, "# The loose reverse-path filter. The tunnel must have an IPv4 address on this host.")
+		w.line(0, "sysctl -w %s=2", Sysctl(g.Device, "rp_filter"))
 	}
 }
 
-// hop returns the next hop of a route back to the gateway.
+// hop returns the next hop of a route to the gateway.
 func (g Gateway) hop(v6 bool) (string, bool) {
 	if g.Device != "" {
 		return "dev " + g.Device, true
@@ -78,12 +88,11 @@ func (g Gateway) hop(v6 bool) (string, bool) {
 	return "via " + g.Addrs[i].String(), true
 }
 
-// filter writes what marks connections and their replies.
+// filter writes the table that marks connections and their replies.
 func (h BackendHost) filter(w *writer) {
-	const table = "unproxy_backend"
 	w.line(0, "nft -f - <<'EOF'")
-	w.line(0, "table inet %s\ndelete table inet %s\ntable inet %s {", table, table, table)
-	for _, v6 := range []bool{false, true} {
+	w.line(0, "table inet %[1]s\ndelete table inet %[1]s\ntable inet %[1]s {", backendTable)
+	for _, v6 := range families {
 		w.set(setName("backends", v6), v6, h.Backends)
 	}
 	w.line(1, "chain prerouting {")
@@ -93,9 +102,10 @@ func (h BackendHost) filter(w *writer) {
 		if g.Device != "" {
 			from = fmt.Sprintf("iifname %q", g.Device)
 		}
-		for _, v6 := range []bool{false, true} {
-			if slices.ContainsFunc(h.Backends, func(b Backend) bool { return b.Addr.Addr().Is6() == v6 }) {
-				w.line(2, "%s %s daddr . meta l4proto . th dport @%s ct mark set %d", from, inet(v6), setName("backends", v6), h.Base+uint32(i))
+		for _, v6 := range families {
+			if hasFamily(h.Backends, v6) {
+				w.line(2, "%s %s daddr . meta l4proto . th dport @%s ct mark set %d",
+					from, inet(v6), setName("backends", v6), h.number(i))
 			}
 		}
 	}
@@ -103,7 +113,7 @@ func (h BackendHost) filter(w *writer) {
 	w.line(1, "chain output {")
 	w.line(2, "type route hook output priority mangle; policy accept;")
 	for i := range h.Gateways {
-		w.line(2, "ct direction reply ct mark %d meta mark set %d", h.Base+uint32(i), h.Base+uint32(i))
+		w.line(2, "ct direction reply ct mark %[1]d meta mark set %[1]d", h.number(i))
 	}
 	w.line(1, "}")
 	w.line(0, "}\nEOF")

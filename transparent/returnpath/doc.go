@@ -1,13 +1,14 @@
-// Package returnpath plans how the replies of backends come back to the gateway.
+// Package returnpath plans how the replies of backends reach the gateway in
+// transparent mode.
 //
-// In transparent mode a backend answers the client's own address. Nothing about
-// such a packet says that the gateway waits for it: the host would send it on to
-// the client, who resets it or never sees it. A [Plan] is the rules and routes,
-// and where those are not enough the packet filter, that hand these packets, and
+// A backend then replies to the client's own address. Without further rules the
+// host of the gateway routes such a packet to the client, which resets the
+// connection or never receives it. A [Plan] holds the rules, routes and, where
+// these are not enough, the packet filter table that deliver these packets, and
 // no others, to the gateway.
 //
 //	Backend ──where is it?──▶ Reach ──which recipe?──▶ Plan ──▶ iproute2, nft, networkd …
 //
-// The package is pure: it reads nothing of the host and changes nothing.
-// Package routing looks where a backend is, and puts a plan into force.
+// The package is pure: it neither reads nor changes the state of the host.
+// Package routing locates backends and applies a plan.
 package returnpath

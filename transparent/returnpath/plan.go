@@ -8,130 +8,135 @@ import (
 	"strings"
 )
 
-// Default is the table, the preference and the mark that a plan uses unless
-// told otherwise. It means nothing; 100 and 123, which other instructions use,
-// collide with each other.
+// Default is the table, the preference and the first mark of a plan unless the
+// operator chooses others. The number is arbitrary. It avoids 100 and 123, which
+// the instructions of other programs use.
 const Default = 7700
 
-// mostRules is how many rules a plan has before its backends are kept in a set
-// of the packet filter instead: the kernel tries the rules one by one, for every
+// maxRules is the number of rules above which a plan keeps backends in a set of
+// the packet filter instead: the kernel evaluates rules one by one for every
 // packet that it routes.
-const mostRules = 32
+const maxRules = 32
 
-// Recipe is a way to bring replies back.
+// Recipe is a method to return replies to the gateway.
 type Recipe uint8
 
-// The recipes.
+// The values of [Recipe].
 const (
-	// Auto takes Rules where they hit nothing but the gateway's replies, and
-	// Marks elsewhere.
+	// Auto uses Rules if they match only the gateway's replies, else Marks.
 	Auto Recipe = iota
-	// Rules are routing rules that match a backend's address and port. They
-	// need no packet filter, but cannot tell the gateway's connections from
+	// Rules uses routing rules that match a backend's address and port. They need
+	// no packet filter, but cannot distinguish the gateway's connections from
 	// others to the same port.
 	Rules
-	// Marks has the packet filter mark the replies that belong to one of the
-	// gateway's connections, and a rule route what is marked. Backends on
-	// loopback always have Rules.
+	// Marks uses the packet filter to mark replies that belong to connections of
+	// the gateway, and a rule that routes marked packets. Backends on loopback
+	// always use Rules.
 	Marks
 )
 
 var recipes = [...]string{Auto: "auto", Rules: "rules", Marks: "marks"}
 
-// String returns the word of the flag --recipe.
+// String returns the value of the flag --recipe.
 func (r Recipe) String() string { return recipes[r] }
 
-// RecipeNames returns the words of the flag --recipe, in the order of the
-// constants.
-func RecipeNames() []string { return recipes[:] }
+// RecipeNames returns the values of the flag --recipe, in the order of the
+// constants. The caller owns the slice.
+func RecipeNames() []string { return slices.Clone(recipes[:]) }
 
-// Options is what can be chosen about a plan. In each field but Recipe zero
-// stands for [Default].
+// Options are the operator's choices for a plan. Zero in any field but Recipe
+// stands for [Default], and for [DefaultOwner].
 type Options struct {
-	// Table is the routing table that everything is local in.
+	// Table is the routing table in which all addresses are local.
 	Table uint32
-	// Preference is the place of the first rule among all rules of the host,
-	// the lowest first. That of the local table has 0, the others 32766 and up.
-	// Two gateways of one host whose backends are the same take two preferences.
+	// Preference is the place of the plan's first rule among all rules of the
+	// host; lower ones come first. The rule for table local has 0, those for main
+	// and default have 32766 and 32767. Two gateways on one host with the same
+	// backends need different preferences.
 	Preference uint32
-	// Mark is the first of three packet marks: of replies that come in by a
-	// device, of what is redirected to a listener, and of replies that the host
-	// itself sends.
+	// Mark is the first of three consecutive packet marks: of replies that arrive
+	// on a device, of packets redirected to a listener, and of replies that the
+	// host itself sends.
 	Mark   uint32
 	Recipe Recipe
+	// Owner labels the plan's rules and its packet filter table; see
+	// [Targets.Owner].
+	Owner uint8
 }
 
-// WithDefaults returns o with [Default] in place of what is zero.
+// WithDefaults returns o with zeros replaced by [Default].
 func (o Options) WithDefaults() Options {
 	o.Table = cmp.Or(o.Table, Default)
 	o.Preference = cmp.Or(o.Preference, Default)
 	o.Mark = cmp.Or(o.Mark, Default)
+	o.Owner = cmp.Or(o.Owner, DefaultOwner)
 	return o
 }
 
-// Plan is what has to be in force on a host so that replies come back. It is
-// data; the zero value is empty. Do not change one that is in use.
+// Plan is the network configuration that returns replies to the gateway. It is
+// immutable data; the zero value is empty.
 type Plan struct {
-	// Backends are those that the plan was made for.
+	// Backends are the backends that the plan covers.
 	Backends []Backend
 	Routes   []Route
 	Rules    []Rule
-	// Filter is the packet filter's part; nil where there is none.
+	// Filter is the packet filter table, or nil.
 	Filter *Filter
-	// Notes are what the operator has to know: what the plan cannot do, and
-	// what it does besides.
+	// Notes list limitations and side effects for the operator.
 	Notes []Note
+	// Options are those that the plan was made with, with defaults. Parts of a
+	// plan have none.
+	Options Options
 }
 
-// Note is something that the operator has to know about a plan.
+// Note is a limitation or side effect of a plan.
 type Note struct {
 	// About is the backend concerned.
 	About string
-	// Message says what is the matter, and Remedy what to do; "" for nothing.
-	Message, Remedy string
+	// Message describes the effect.
+	Message string
+	// Hint says what to do about it.
+	Hint string
 }
 
-// String returns the note in one line.
-func (n Note) String() string {
-	s := n.About + ": " + n.Message
-	if n.Remedy != "" {
-		s += ": " + n.Remedy
-	}
-	return s
-}
+// String returns the note on one line.
+func (n Note) String() string { return n.About + ": " + n.Message + ": " + n.Hint }
 
-// New makes the plan for backends, each with its place, and for what is to be
-// redirected to the gateway's own listeners. The order does not matter, and what
-// occurs twice counts once.
+// New returns the plan for backends, each with its place, and for redirects to
+// the gateway's listeners. The result depends neither on their order nor on
+// repetitions.
 func New(backends []Backend, redirects []Redirect, o Options) Plan {
 	o = o.WithDefaults()
-	b := &builder{options: o, plan: Plan{Backends: merge(backends)}}
+	b := &builder{options: o, plan: Plan{Backends: merge(backends), Options: o}}
 	for _, to := range b.plan.Backends {
 		b.place(to)
 	}
-	b.spare()
+	b.rules()
 	b.marks(redirects)
 	slices.SortStableFunc(b.plan.Rules, func(x, y Rule) int { return cmp.Compare(x.Preference, y.Preference) })
 	slices.SortFunc(b.plan.Routes, func(x, y Route) int { return strings.Compare(x.String(), y.String()) })
 	return b.plan
 }
 
-// builder is a plan in the making.
+// builder builds a plan.
 type builder struct {
-	options       Options
-	plan          Plan
-	ruled, marked []Backend
+	options Options
+	plan    Plan
+	ruled   []Backend // whose recipe is Rules
+	marked  []Backend // whose recipe is Marks
 }
 
-// place decides on the recipe of one backend.
+// place chooses the recipe of one backend.
 func (b *builder) place(to Backend) {
 	switch to.Reach.Place {
 	case Unknown:
-		b.note(to, "this host has no route to it, so nothing brings its replies back", "see ip route get "+to.Addr.Addr().String())
+		b.note(to, "this host has no route to it, so its replies cannot come back",
+			"see ip route get "+to.Addr.Addr().String())
 		return
 	case Routed:
-		b.note(to, fmt.Sprintf("it is behind the router %s: its replies come back only if they are routed to this host", to.Reach.Router),
-			"join the two hosts by a link or a tunnel, and see unproxy routes print --backend-host")
+		message := fmt.Sprintf("it is behind the router %s: its replies come back only if they are routed to this host",
+			to.Reach.Router)
+		b.note(to, message, "connect the two hosts by a link or a tunnel, and see unproxy routes print --backend-host")
 	}
 	if b.recipe(to) == Rules {
 		b.ruled = append(b.ruled, to)
@@ -140,11 +145,11 @@ func (b *builder) place(to Backend) {
 	b.marked = append(b.marked, to)
 }
 
-// recipe returns the recipe of one backend, and says what that costs.
+// recipe returns the recipe of one backend and notes its side effects.
 func (b *builder) recipe(to Backend) Recipe {
 	place := to.Reach.Place
-	// Linux has no route out for a packet from 127.0.0.0/8, so that it never
-	// comes to be marked (ip_route_output_key_hash_rcu).
+	// Linux finds no output route for a packet from 127.0.0.0/8, so the packet
+	// filter never sees it (ip_route_output_key_hash_rcu).
 	if place == Loopback {
 		return Rules
 	}
@@ -155,14 +160,16 @@ func (b *builder) recipe(to Backend) Recipe {
 	case exact:
 		return Rules
 	}
-	b.note(to, "rules cannot tell the gateway's connections to it from others: those will not be answered", "--recipe marks")
+	b.note(to, "rules cannot tell the gateway's connections to it from others, whose replies will be lost",
+		"--recipe marks")
 	return Rules
 }
 
-// spare keeps the number of rules low. Backends on a link go into a set; those
-// on a loopback address of their own need no ports.
-func (b *builder) spare() {
-	if len(b.ruled) > mostRules && b.options.Recipe == Auto {
+// rules adds the rules, and keeps their number low: above maxRules, backends on a
+// link move to a set of the packet filter, and those on a loopback address of
+// their own share a rule for all ports.
+func (b *builder) rules() {
+	if len(b.ruled) > maxRules && b.options.Recipe == Auto {
 		var kept []Backend
 		for _, to := range b.ruled {
 			if to.Reach.Place == Loopback {
@@ -173,69 +180,111 @@ func (b *builder) spare() {
 		}
 		b.ruled = kept
 	}
-	if len(b.ruled) > mostRules {
+	if len(b.ruled) > maxRules {
 		b.ruled = widen(b.ruled)
 	}
-	if n := len(b.ruled); n > mostRules {
-		b.note(b.ruled[0], fmt.Sprintf("%d rules are tried for every packet that this host routes", n),
-			"give the backends a loopback address of their own, such as 127.0.0.9, which takes one rule")
+	if n := len(b.ruled); n > maxRules {
+		b.note(b.ruled[0], fmt.Sprintf("this host evaluates %d rules for every packet that it routes", n),
+			"give the backends a loopback address of their own, such as 127.0.0.9, which needs a single rule")
 	}
 	for _, to := range b.ruled {
 		b.rule(Rule{From: to.Addr, In: to.Reach.Device, Protocol: to.protocol(), Ports: to.Ports})
 	}
+	for _, to := range b.ruled {
+		b.errors(to)
+	}
 }
 
-// widen gives backends on a loopback address that is theirs alone one rule for
-// all ports. 127.0.0.1 and ::1 are everybody's: ports may be published there
-// whose replies must not be touched.
+// errors adds the rules for ICMP errors about a backend with rules of its own. Such
+// an error is addressed to the client, and without it the gateway does not learn
+// that a datagram or a connection attempt failed, or how large a packet may be.
+//
+// Of this host's own messages only "destination unreachable" is matched, so that
+// it goes on answering pings. From a device every message of the backend, and of
+// the router to it, is matched: a host that does not forward drops those to other
+// addresses than its own, which table local has already delivered. If the host
+// forwards, the packet filter selects the errors; see [Filter.Ruled].
+func (b *builder) errors(to Backend) {
+	r := Rule{From: to.Addr, In: to.Reach.Device, Protocol: "icmp"}
+	unreachable := uint8(unreachable4)
+	if to.isIPv6() {
+		r.Protocol, unreachable = "ipv6-icmp", unreachable6
+	}
+	switch router := to.Reach.Router; {
+	case to.Reach.Device == "lo":
+		r.Type = unreachable
+		b.rule(r)
+	case to.Reach.Forwards:
+	default:
+		b.rule(r)
+		if router.IsValid() && router.Is6() == to.isIPv6() {
+			r.From = netip.PrefixFrom(router, router.BitLen())
+			b.rule(r)
+		}
+	}
+}
+
+// widen merges the ports of backends on a loopback address of their own. It leaves
+// 127.0.0.1 and ::1 alone: other services publish ports there, and their replies
+// must not be diverted.
 func widen(all []Backend) []Backend {
+	shared := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	wide := slices.Clone(all)
 	for i, to := range wide {
-		own := to.Reach.Place == Loopback && to.Addr.Addr() != netip.AddrFrom4([4]byte{127, 0, 0, 1}) && to.Addr.Addr() != netip.IPv6Loopback()
-		if own {
+		if to.Reach.Place == Loopback && !slices.Contains(shared, to.Addr.Addr()) {
 			wide[i].Ports = AllPorts
 		}
 	}
 	return merge(wide)
 }
 
-// marks plans the packet filter, and the rules for what it marks.
+// marks adds the packet filter table and the rules for marked packets.
 func (b *builder) marks(redirects []Redirect) {
-	f := &Filter{Mark: b.options.Mark, Redirects: slices.Clone(redirects)}
+	f := &Filter{Mark: b.options.Mark, Owner: b.options.Owner, Redirects: slices.Clone(redirects)}
 	for _, to := range b.marked {
 		into, mark := &f.Links, f.linkMark()
 		if to.Reach.Place == Local {
 			into, mark = &f.Locals, f.localMark()
 		}
 		*into = append(*into, to)
-		// A rule that names the interface leaves the reverse-path look-up
-		// alone, which src_valid_mark has use the mark, too: it comes in by
-		// lo (__fib_validate_source).
-		b.rule(Rule{IPv6: to.Addr.Addr().Is6(), In: to.Reach.Device, Mark: mark})
+		// The rule names the interface so that it does not match the
+		// reverse-path lookup, which with src_valid_mark uses the mark, too, and
+		// lo as the input interface (__fib_validate_source).
+		b.rule(Rule{IPv6: to.isIPv6(), In: to.Reach.Device, Mark: mark})
 	}
-	for _, v6 := range []bool{false, true} {
-		if slices.ContainsFunc(redirects, func(r Redirect) bool { return r.of(v6) }) {
-			b.rule(Rule{IPv6: v6, In: "lo", Mark: f.redirectMark(), Table: mainTable}) // for that same look-up
+	for _, to := range b.ruled {
+		if to.Reach.Device == "lo" || !to.UDP && !to.Reach.Forwards {
+			continue
+		}
+		f.Ruled = append(f.Ruled, to)
+		if to.Reach.Forwards {
+			b.rule(Rule{IPv6: to.isIPv6(), In: to.Reach.Device, Mark: f.linkMark()})
+		}
+	}
+	for _, v6 := range families {
+		if slices.ContainsFunc(redirects, func(r Redirect) bool { return r.hasFamily(v6) }) {
+			b.rule(Rule{IPv6: v6, In: "lo", Mark: f.redirectMark(), Table: mainTable}) // the reverse-path lookup
 			b.rule(Rule{IPv6: v6, Mark: f.redirectMark(), Preference: b.options.Preference + 1})
 		}
 	}
-	if len(f.Links)+len(f.Locals)+len(f.Redirects) > 0 {
+	if len(f.Links)+len(f.Locals)+len(f.Ruled)+len(f.Redirects) > 0 {
 		b.plan.Filter = f
 	}
 }
 
-// rule adds a rule, and the route behind it. Table and preference are the plan's
-// unless the rule has its own.
+// rule adds a rule and the route that its lookup finds. Zero in Table or
+// Preference stands for the plan's.
 func (b *builder) rule(r Rule) {
 	r.IPv6 = r.IPv6 || r.From.Addr().Is6()
 	r.Table = cmp.Or(r.Table, b.options.Table)
 	r.Preference = cmp.Or(r.Preference, b.options.Preference)
+	r.Owner = b.options.Owner
 	b.plan.Rules = appendNew(b.plan.Rules, r)
 	b.plan.Routes = appendNew(b.plan.Routes, Route{IPv6: r.IPv6, Table: b.options.Table})
 }
 
-func (b *builder) note(about Backend, message, remedy string) {
-	b.plan.Notes = append(b.plan.Notes, Note{About: about.String(), Message: message, Remedy: remedy})
+func (b *builder) note(about Backend, message, hint string) {
+	b.plan.Notes = append(b.plan.Notes, Note{About: about.String(), Message: message, Hint: hint})
 }
 
 func appendNew[T comparable](s []T, v T) []T {
@@ -245,64 +294,8 @@ func appendNew[T comparable](s []T, v T) []T {
 	return append(s, v)
 }
 
-// Empty reports whether there is nothing to put into force.
-func (p Plan) Empty() bool { return len(p.Routes)+len(p.Rules) == 0 && p.Filter == nil }
-
-// For returns the part of the plan that concerns one backend's address: what
-// brings its replies back.
-func (p Plan) For(a netip.Addr) Plan {
-	var part Plan
-	devices := map[string]bool{}
-	for _, b := range p.Backends {
-		if b.Addr.Contains(a) {
-			part.Backends = append(part.Backends, b)
-			devices[b.Reach.Device] = true
-		}
-	}
-	marked := p.Filter != nil && p.Filter.covers(a)
-	for _, r := range p.Rules {
-		own := r.From.IsValid() && r.From.Contains(a)
-		byMark := marked && r.Mark != 0 && r.Mark != p.Filter.redirectMark() && r.IPv6 == a.Is6() && devices[r.In]
-		if own || byMark {
-			part.Rules = append(part.Rules, r)
-		}
-	}
-	for _, r := range p.Routes {
-		if r.IPv6 == a.Is6() && len(part.Rules) > 0 {
-			part.Routes = append(part.Routes, r)
-		}
-	}
-	if marked {
-		part.Filter = p.Filter
-	}
-	return part
-}
-
-// Diverted returns the part of the plan that hands connections to the gateway's
-// own listeners.
-func (p Plan) Diverted() Plan {
-	var part Plan
-	if p.Filter == nil || len(p.Filter.Redirects) == 0 {
-		return part
-	}
-	part.Filter = p.Filter
-	families := map[bool]bool{}
-	for _, r := range p.Rules {
-		if r.Mark == p.Filter.redirectMark() {
-			part.Rules = append(part.Rules, r)
-			families[r.IPv6] = true
-		}
-	}
-	for _, r := range p.Routes {
-		if families[r.IPv6] {
-			part.Routes = append(part.Routes, r)
-		}
-	}
-	return part
-}
-
-// merge sorts backends and joins what lies side by side: ports 21000 to 21999
-// of one server are one backend.
+// merge sorts backends and joins adjacent ranges of ports: ports 21000 to 21999 of
+// one server become one backend.
 func merge(all []Backend) []Backend {
 	sorted := slices.Clone(all)
 	slices.SortFunc(sorted, func(x, y Backend) int {
@@ -325,14 +318,15 @@ func merge(all []Backend) []Backend {
 	return merged
 }
 
-// contains reports whether b is a prefix, with all its ports, that other is
-// within. Prefixes come before what is within them.
+// contains reports whether b is a prefix with all ports that contains other. In
+// merge's order such a prefix comes before other.
 func (b Backend) contains(other Backend) bool {
 	return b.Ports == AllPorts && b.UDP == other.UDP && b.Reach.Device == other.Reach.Device &&
 		b.Addr.Bits() < other.Addr.Bits() && b.Addr.Contains(other.Addr.Addr())
 }
 
-// absorb joins other to b if they are the same but for ports that meet.
+// absorb extends b by other's ports if they are adjacent or overlap and all else
+// is equal. It reports whether it did.
 func (b *Backend) absorb(other Backend) bool {
 	same := *b
 	same.Ports = other.Ports

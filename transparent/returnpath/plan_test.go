@@ -41,46 +41,64 @@ func TestPlan(t *testing.T) {
 		name     string
 		backends []returnpath.Backend
 		options  returnpath.Options
-		want     string // without the packet filter's part
+		want     string // without the packet filter
 		filter   []string
 		notes    []string
 	}{
-		{name: "loopback (recipe A of the design)", backends: []returnpath.Backend{backend("127.0.0.1:2222", loopback), backend("[::1]:2222", loopback)}, want: `
+		{name: "loopback (recipe A of the design)", backends: []returnpath.Backend{backend("127.0.0.1:2222", loopback),
+			backend("[::1]:2222", loopback)}, want: `
 ip -6 route replace local default dev lo table 7700
 ip route replace local default dev lo table 7700
-ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700
-ip -6 rule add from ::1/128 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700`},
-		{name: "loopback has no marks: there is no route out for 127.0.0.0/8", options: returnpath.Options{Recipe: returnpath.Marks},
+ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700 protocol 100
+ip -6 rule add from ::1/128 iif lo ipproto tcp sport 2222 lookup 7700 pref 7700 protocol 100
+ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100
+ip -6 rule add from ::1/128 iif lo ipproto ipv6-icmp dport 256-271 lookup 7700 pref 7700 protocol 100`},
+		{name: "loopback always uses rules: 127.0.0.0/8 has no output route",
+			options:  returnpath.Options{Recipe: returnpath.Marks},
 			backends: []returnpath.Backend{backend("127.0.0.1:22", loopback)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700`},
-		{name: "container that nobody else reaches (recipe B)", backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("udp 10.9.0.2:53", container)}, want: `
+ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 22 lookup 7700 pref 7700 protocol 100
+ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100`},
+		{name: "container that only the gateway reaches (recipe B)",
+			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("udp 10.9.0.2:53", container)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700
-ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 7700`},
-		{name: "numbers of one's own", options: returnpath.Options{Table: 9, Preference: 8, Mark: 7},
+ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto udp sport 53 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp lookup 7700 pref 7700 protocol 100`,
+			filter: []string{"chain reassemble {\n\t\t# 10.9.0.2 . udp . 53\n\t\tmeta l4proto udp tproxy to :1\n"}},
+		{name: "custom numbers", options: returnpath.Options{Table: 9, Preference: 8, Mark: 7},
 			backends: []returnpath.Backend{backend("10.9.0.2:25", container), backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 9
-ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8
-ip rule add iif lo fwmark 9 lookup 9 pref 8`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
-		{name: "behind a bridge of a host that forwards: a rule would take the replies to others, too", backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
+ip rule add from 10.9.0.2/32 iif veth0 ipproto tcp sport 25 lookup 9 pref 8 protocol 100
+ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp lookup 9 pref 8 protocol 100
+ip rule add iif lo fwmark 9 lookup 9 pref 8 protocol 100`, filter: []string{"table inet unproxy_7_", "meta mark set 9\n"}},
+		{name: "behind a bridge of a host that forwards: a rule would match replies to others",
+			backends: []returnpath.Backend{backend("172.17.0.2:80", bridged)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700`,
+ip rule add iif docker0 fwmark 7700 lookup 7700 pref 7700 protocol 100`,
 			filter: []string{"172.17.0.2 . tcp . 80,", `iifname "docker0" ip saddr . meta l4proto . th sport @links4 socket transparent 1 socket wildcard 0 meta mark set 7700`}},
-		{name: "another address of this host: others talk to it as well", backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
+		{name: "another address of this host, to which others talk",
+			backends: []returnpath.Backend{backend("[fd00::5]:25", local)}, want: `
 ip -6 route replace local default dev lo table 7700
-ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700`,
-			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702", "ct direction reply ct mark 7702 meta mark set 7702"}},
-		{name: "the same by rules, if it must be", options: returnpath.Options{Recipe: returnpath.Rules}, backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
+ip -6 rule add iif lo fwmark 7702 lookup 7700 pref 7700 protocol 100`,
+			filter: []string{"iif lo ip6 daddr . meta l4proto . th dport @locals6 fib saddr type != local ct mark set 7702",
+				"ct direction reply ct mark 7702 meta mark set 7702"}},
+		{name: "another address of this host, rules forced", options: returnpath.Options{Recipe: returnpath.Rules},
+			backends: []returnpath.Backend{backend("10.0.0.5:25", local)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
-		{name: "wherever a header may lead, and one server of those", backends: []returnpath.Backend{backend("10.1.0.0/16", container), backend("10.1.0.7:25", container)}, want: `
+ip rule add from 10.0.0.5/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.0.0.5/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100`, notes: []string{"10.0.0.5:25: rules cannot tell"}},
+		{name: "prefix of destinations and a server within it",
+			backends: []returnpath.Backend{backend("10.1.0.0/16", container), backend("10.1.0.7:25", container)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700`, filter: []string{"10.1.0.0/16 . tcp . 0-65535,"}},
+ip rule add iif veth0 fwmark 7700 lookup 7700 pref 7700 protocol 100`, filter: []string{"10.1.0.0/16 . tcp . 0-65535,"}},
 		{name: "behind a router", backends: []returnpath.Backend{backend("10.5.0.2:25", routed)}, want: `
 ip route replace local default dev lo table 7700
-ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700`, notes: []string{"10.5.0.2:25: it is behind the router 10.0.0.254"}},
-		{name: "no route to it", backends: []returnpath.Backend{backend("[fd55::2]:25", returnpath.Reach{})}, notes: []string{"[fd55::2]:25: this host has no route to it"}},
+ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100
+ip rule add from 10.5.0.2/32 iif eth0 ipproto icmp lookup 7700 pref 7700 protocol 100
+ip rule add from 10.0.0.254/32 iif eth0 ipproto icmp lookup 7700 pref 7700 protocol 100`, notes: []string{"10.5.0.2:25: it is behind the router 10.0.0.254"}},
+		{name: "no route to it", backends: []returnpath.Backend{backend("[fd55::2]:25", returnpath.Reach{})},
+			notes: []string{"[fd55::2]:25: this host has no route to it"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := returnpath.New(tt.backends, nil, tt.options)
@@ -105,8 +123,8 @@ ip rule add from 10.5.0.2/32 iif eth0 ipproto tcp sport 25 lookup 7700 pref 7700
 				t.Errorf("notes %v, want %d", p.Notes, len(tt.notes))
 			}
 			slices.Reverse(tt.backends)
-			if again := returnpath.New(tt.backends, nil, tt.options); strings.Join(again.Commands(), "\n") != strings.Join(p.Commands(), "\n") {
-				t.Errorf("in another order:\n%s", strings.Join(again.Commands(), "\n"))
+			if again := returnpath.New(tt.backends, nil, tt.options); !slices.Equal(again.Commands(), p.Commands()) {
+				t.Errorf("reversed order of backends:\n%s", strings.Join(again.Commands(), "\n"))
 			}
 		})
 	}
@@ -116,23 +134,25 @@ func contain(t *testing.T, text string, parts []string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(text, part) {
-			t.Errorf("%q is not in\n%s", part, text)
+			t.Errorf("%q is missing in\n%s", part, text)
 		}
 	}
 }
 
-// TestRedirects has its rules in the order that keeps the reverse-path look-up
-// out of the local table.
+// TestRedirects checks that the rule for the reverse-path lookup comes first, so
+// that the lookup does not use the plan's table.
 func TestRedirects(t *testing.T) {
 	p := returnpath.New(nil, []returnpath.Redirect{
-		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:2577")},
+		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000},
+			To: netip.MustParseAddrPort("[::]:2577")},
 		{Ports: returnpath.Ports{Low: 25, High: 25}, To: netip.MustParseAddrPort("[::]:2577")},
-		{Prefix: netip.MustParsePrefix("2001:db8:7::/64"), Ports: returnpath.AllPorts, UDP: true, To: netip.MustParseAddrPort("[fd00::5]:2577")},
+		{Prefix: netip.MustParsePrefix("2001:db8:7::/64"), Ports: returnpath.AllPorts, UDP: true,
+			To: netip.MustParseAddrPort("[fd00::5]:2577")},
 	}, returnpath.Options{})
 	contain(t, strings.Join(p.Commands(), "\n"), []string{
-		"ip rule add iif lo fwmark 7701 lookup main pref 7700\n",
-		"ip rule add fwmark 7701 lookup 7700 pref 7701\n",
-		"ip -6 rule add fwmark 7701 lookup 7700 pref 7701\n",
+		"ip rule add iif lo fwmark 7701 lookup main pref 7700 protocol 100\n",
+		"ip rule add fwmark 7701 lookup 7700 pref 7701 protocol 100\n",
+		"ip -6 rule add fwmark 7701 lookup 7700 pref 7701 protocol 100\n",
 		"iifname != \"lo\" fib daddr type local meta l4proto tcp th dport 25 tproxy to :2577 meta mark set 7701 accept\n",
 		"ip daddr 203.0.113.0/24 meta l4proto tcp th dport 1000-2000 tproxy ip to :2577 meta mark set 7701 accept\n",
 		"ip6 daddr 2001:db8:7::/64 meta l4proto udp tproxy ip6 to [fd00::5]:2577 meta mark set 7701 accept\n",
@@ -142,7 +162,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestFewRules: thousands of ports are a handful of rules.
+// TestFewRules checks that thousands of ports need a few rules only.
 func TestFewRules(t *testing.T) {
 	scattered := func(host string, n int, r returnpath.Reach) []returnpath.Backend {
 		var all []returnpath.Backend
@@ -162,22 +182,23 @@ func TestFewRules(t *testing.T) {
 		note     bool
 	}{
 		{"adjacent ports", adjacent, 1, false},
-		{"a few scattered ones", scattered("127.0.0.1", 32, loopback), 32, false},
+		{"scattered ports at the limit", scattered("127.0.0.1", 32, loopback), 32, false},
 		{"many on a link: a set", scattered("10.9.0.2", 1000, container), 1, false},
-		{"many on a loopback address of their own: no ports", scattered("127.0.0.9", 1000, loopback), 1, false},
-		{"many on everybody's loopback address", scattered("127.0.0.1", 1000, loopback), 1000, true},
+		{"many on their own loopback address: one rule for all ports", scattered("127.0.0.9", 1000, loopback), 1, false},
+		{"many on a shared loopback address", scattered("127.0.0.1", 1000, loopback), 1000, true},
 	} {
 		p := returnpath.New(tt.backends, nil, returnpath.Options{})
-		if len(p.Rules) != tt.rules || (len(p.Notes) > 0) != tt.note {
+		if len(p.Replies().Rules) != tt.rules || (len(p.Notes) > 0) != tt.note {
 			t.Errorf("%s: %d rules and notes %v, want %d", tt.name, len(p.Rules), p.Notes, tt.rules)
 		}
 	}
-	if p := returnpath.New(adjacent, nil, returnpath.Options{}); !strings.Contains(p.Rules[0].String(), " sport 21000-21999 ") {
+	p := returnpath.New(adjacent, nil, returnpath.Options{})
+	if !strings.Contains(p.Rules[0].String(), " sport 21000-21999 ") {
 		t.Errorf("adjacent ports: %v", p.Rules)
 	}
 }
 
-// TestMergeCovers holds the merging of ports against a set of single ports.
+// TestMergeCovers compares merged ranges with a set of single ports.
 func TestMergeCovers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
@@ -192,7 +213,7 @@ func TestMergeCovers(t *testing.T) {
 			cover(want, b.UDP, b.Ports)
 		}
 		got := map[string]bool{}
-		for _, r := range returnpath.New(all, nil, returnpath.Options{}).Rules {
+		for _, r := range returnpath.New(all, nil, returnpath.Options{}).Replies().Rules {
 			for port := range cover(map[string]bool{}, r.Protocol == "udp", r.Ports) {
 				if got[port] {
 					t.Errorf("%v: %s is covered twice", all, port)
@@ -215,15 +236,18 @@ func cover(set map[string]bool, udp bool, p returnpath.Ports) map[string]bool {
 
 func TestFor(t *testing.T) {
 	p := returnpath.New([]returnpath.Backend{
-		backend("127.0.0.1:22", loopback), backend("10.9.0.2:25", container), backend("172.17.0.2:80", bridged), backend("10.0.0.5:25", local), backend("[::1]:22", loopback),
+		backend("127.0.0.1:22", loopback), backend("10.9.0.2:25", container), backend("172.17.0.2:80", bridged),
+		backend("10.0.0.5:25", local), backend("[::1]:22", loopback), backend("10.5.0.2:25", routed),
 	}, nil, returnpath.Options{})
 	for _, tt := range []struct {
 		address string
-		want    []string // beginnings
+		want    []string // prefixes of the commands
 	}{
-		{"127.0.0.1", []string{"ip route replace", "ip rule add from 127.0.0.1/32"}},
-		{"::1", []string{"ip -6 route replace", "ip -6 rule add from ::1/128"}},
-		{"10.9.0.2", []string{"ip route replace", "ip rule add from 10.9.0.2/32 iif veth0"}},
+		{"127.0.0.1", []string{"ip route replace", "ip rule add from 127.0.0.1/32", "ip rule add from 127.0.0.1/32 iif lo ipproto icmp"}},
+		{"::1", []string{"ip -6 route replace", "ip -6 rule add from ::1/128", "ip -6 rule add from ::1/128 iif lo ipproto ipv6-icmp"}},
+		{"10.9.0.2", []string{"ip route replace", "ip rule add from 10.9.0.2/32 iif veth0", "ip rule add from 10.9.0.2/32 iif veth0 ipproto icmp"}},
+		{"10.5.0.2", []string{"ip route replace", "ip rule add from 10.5.0.2/32 iif eth0", "ip rule add from 10.5.0.2/32 iif eth0 ipproto icmp",
+			"ip rule add from 10.0.0.254/32 iif eth0 ipproto icmp"}},
 		{"172.17.0.2", []string{"ip route replace", "ip rule add iif docker0 fwmark", "nft -f"}},
 		{"10.0.0.5", []string{"ip route replace", "ip rule add iif lo fwmark", "nft -f"}},
 		{"192.0.2.1", nil},
@@ -241,34 +265,36 @@ func TestFor(t *testing.T) {
 	}
 }
 
-// What hands connections to listeners is apart from what brings replies back.
-func TestDiverted(t *testing.T) {
+// Rules for redirects and rules for replies are disjoint.
+func TestForRedirects(t *testing.T) {
 	backends := []returnpath.Backend{backend("127.0.0.1:22", loopback), backend("172.17.0.2:80", bridged)}
-	redirects := []returnpath.Redirect{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.AllPorts, To: netip.MustParseAddrPort("[::]:7000")}}
+	redirects := []returnpath.Redirect{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.AllPorts,
+		To: netip.MustParseAddrPort("[::]:7000")}}
 	p := returnpath.New(backends, redirects, returnpath.Options{})
 	alone := returnpath.New(nil, redirects, returnpath.Options{})
-	got := p.Diverted()
-	if want := alone.Commands(); !slices.Equal(got.Commands()[:len(want)-1], want[:len(want)-1]) || got.Filter != p.Filter {
-		t.Errorf("Diverted() = %q, want %q but for the filter", got.Commands(), want)
+	got := p.ForRedirects()
+	if want := alone.Commands(); !slices.Equal(got.Commands()[:len(want)-1], want[:len(want)-1]) ||
+		got.Filter != p.Filter {
+		t.Errorf("ForRedirects() = %q, want %q except for the filter", got.Commands(), want)
 	}
 	for _, r := range p.For(netip.MustParseAddr("172.17.0.2")).Rules {
 		if slices.Contains(got.Rules, r) {
-			t.Errorf("%s is for both", r)
+			t.Errorf("%s is in both parts", r)
 		}
 	}
-	if none := returnpath.New(backends, nil, returnpath.Options{}).Diverted(); !none.Empty() {
-		t.Errorf("without redirects it is %q", none.Commands())
+	if none := returnpath.New(backends, nil, returnpath.Options{}).ForRedirects(); !none.Empty() {
+		t.Errorf("ForRedirects() without redirects = %q", none.Commands())
 	}
 }
 
-// TestFilterName: gateways whose tables differ must not meet, and one that is
-// started again must find its own.
+// TestFilterName checks that different tables have different names and that a
+// gateway finds its table after a restart.
 func TestFilterName(t *testing.T) {
 	of := func(text string) string {
 		return returnpath.New([]returnpath.Backend{backend(text, bridged)}, nil, returnpath.Options{}).Filter.Name()
 	}
 	first, again, other := of("172.17.0.2:80"), of("172.17.0.2:80"), of("172.17.0.2:81")
 	if first != again || first == other {
-		t.Errorf("names %s, %s, and %s of another table", first, again, other)
+		t.Errorf("names %s and %s, and %s for another table", first, again, other)
 	}
 }

@@ -1,35 +1,38 @@
 package returnpath
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
-// Format is a way to write a plan down, so that it is in force after the host
-// starts anew.
+// Format is a configuration format that makes a plan persist across reboots.
 type Format uint8
 
-// The formats.
+// The values of [Format].
 const (
-	// Shell is a script for sh.
+	// Shell is a script for sh(1).
 	Shell Format = iota
 	// Networkd is a file for systemd-networkd.
 	Networkd
-	// Netplan is what goes beside a netplan configuration, whose own keys know
-	// neither interfaces nor ports.
+	// Netplan is a file for systemd-networkd that complements a netplan
+	// configuration, whose own keys support neither interfaces nor ports in rules.
 	Netplan
-	// Interfaces are lines for /etc/network/interfaces.
+	// Interfaces is a fragment of /etc/network/interfaces.
 	Interfaces
 )
 
 var formats = [...]string{Shell: "shell", Networkd: "networkd", Netplan: "netplan", Interfaces: "interfaces"}
 
-// String returns the word of the flag --format.
+// String returns the value of the flag --format.
 func (f Format) String() string { return formats[f] }
 
-// FormatNames returns the words of the flag --format, in the order of the
-// constants.
-func FormatNames() []string { return formats[:] }
+// FormatNames returns the values of the flag --format, in the order of the
+// constants. The caller owns the slice.
+func FormatNames() []string { return slices.Clone(formats[:]) }
 
-// Commands returns what puts the plan into force, one command each, in order.
-// The packet filter's spans several lines.
+// Commands returns the shell commands that apply the plan, in order. The packet
+// filter's spans several lines.
 func (p Plan) Commands() []string {
 	var all []string
 	for _, r := range p.Routes {
@@ -39,12 +42,12 @@ func (p Plan) Commands() []string {
 		all = append(all, r.String())
 	}
 	if p.Filter != nil {
-		all = append(all, "nft -f - <<'EOF'\n"+p.Filter.String()+"EOF")
+		all = append(all, p.Filter.Command())
 	}
 	return all
 }
 
-// Print writes the plan in a format.
+// Print returns the plan in a format.
 func (p Plan) Print(f Format) string {
 	var w writer
 	if f == Shell {
@@ -55,9 +58,9 @@ func (p Plan) Print(f Format) string {
 	case Networkd:
 		p.networkd(&w)
 	case Netplan:
-		w.line(0, "# netplan has no keys for a rule's interface and ports. systemd-networkd, which")
-		w.line(0, "# it configures, has: this file goes beside netplan's. With the renderer")
-		w.line(0, "# NetworkManager let a systemd unit run \"unproxy routes apply\" instead.")
+		w.line(0, "# This is a file for systemd-networkd, not YAML for /etc/netplan: netplan has no keys for")
+		w.line(0, "# the interface and ports of a rule. It works next to netplan's files with the renderer")
+		w.line(0, "# networkd. With NetworkManager, have a systemd unit run \"unproxy routes apply\" instead.")
 		p.networkd(&w)
 	case Interfaces:
 		p.interfaces(&w)
@@ -67,16 +70,16 @@ func (p Plan) Print(f Format) string {
 	return w.String()
 }
 
-// notes writes what the operator has to know as comments.
+// notes writes the notes as comments.
 func (w *writer) notes(all []Note) {
 	for _, n := range all {
 		w.line(0, "# NOTE %s", n)
 	}
 }
 
-// shell writes a script that may be run again.
+// shell writes a script that can be repeated.
 func (p Plan) shell(w *writer) {
-	w.line(0, "# Run as root. A rule that is there already is refused with \"File exists\", which is well.")
+	w.line(0, "# Run as root. \"File exists\" means that a rule is already there.")
 	for _, r := range p.Routes {
 		w.line(0, "%s", r)
 	}
@@ -84,11 +87,11 @@ func (p Plan) shell(w *writer) {
 		w.line(0, "%s", r)
 	}
 	if p.Filter != nil {
-		w.line(0, "nft list table inet %s >/dev/null 2>&1 || nft -f - <<'EOF'\n%sEOF", p.Filter.Name(), p.Filter)
+		w.line(0, "nft list table inet %s >/dev/null 2>&1 || %s", p.Filter.Name(), p.Filter.Command())
 	}
 }
 
-// interfaces writes options for the loopback interface, see interfaces(5).
+// interfaces writes options of the loopback interface (interfaces(5)).
 func (p Plan) interfaces(w *writer) {
 	w.line(0, "# /etc/network/interfaces: below \"iface lo inet loopback\"")
 	for _, r := range p.Routes {
@@ -106,8 +109,8 @@ func (p Plan) interfaces(w *writer) {
 	p.nftables(w)
 }
 
-// nftables writes the packet filter's part for the file that Debian's service
-// nftables loads at the start.
+// nftables writes the table for /etc/nftables.conf, which the systemd service
+// nftables loads at boot.
 func (p Plan) nftables(w *writer) {
 	if p.Filter == nil {
 		return
@@ -116,8 +119,7 @@ func (p Plan) nftables(w *writer) {
 	w.WriteString(p.Filter.String())
 }
 
-// networkd writes a file of systemd.network(5). It is about lo, which is there
-// on every host.
+// networkd writes a systemd.network(5) file for lo, which every host has.
 func (p Plan) networkd(w *writer) {
 	w.line(0, "# /etc/systemd/network/50-unproxy.network; then: networkctl reload")
 	w.line(0, "[Match]\nName=lo")
@@ -137,7 +139,7 @@ func (p Plan) networkd(w *writer) {
 	p.nftables(w)
 }
 
-// networkd returns the rule's section of systemd.network(5).
+// networkd returns the keys of the rule's [RoutingPolicyRule] section.
 func (r Rule) networkd() []string {
 	family := "ipv4"
 	if r.IPv6 {
@@ -151,10 +153,14 @@ func (r Rule) networkd() []string {
 		all = append(all, "IncomingInterface="+r.In)
 	}
 	if r.Protocol != "" {
-		all = append(all, "IPProtocol="+r.Protocol)
+		// systemd's name of ipv6-icmp is that of IPPROTO_ICMPV6.
+		all = append(all, "IPProtocol="+strings.Replace(r.Protocol, "ipv6-icmp", "icmpv6", 1))
 	}
 	if r.hasPorts() {
 		all = append(all, "SourcePort="+r.Ports.String())
+	}
+	if types, ok := r.types(); ok {
+		all = append(all, "DestinationPort="+types.String())
 	}
 	if r.Mark != 0 {
 		all = append(all, fmt.Sprintf("FirewallMark=%d", r.Mark))

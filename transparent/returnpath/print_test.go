@@ -34,7 +34,8 @@ func TestPrint(t *testing.T) {
 		backend("127.0.0.1:22", loopback), backend("[::1]:22", loopback), backend("10.9.0.2:25-30", container),
 		backend("172.17.0.2:80", bridged), backend("udp 10.0.0.5:53", local), backend("10.5.0.2:25", routed),
 	}, []returnpath.Redirect{
-		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000}, To: netip.MustParseAddrPort("[::]:2577")},
+		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000},
+			To: netip.MustParseAddrPort("[::]:2577")},
 	}, returnpath.Options{})
 	for i, name := range returnpath.FormatNames() {
 		golden(t, name, p.Print(returnpath.Format(i)))

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 
@@ -12,27 +13,28 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Missing returns the part of p that is not in force on this host. Of the packet
-// filter an ordinary user is told nothing: the error is then an [*Error] that
-// says so, and the rest of the result is right.
+// Missing returns the part of p that is not in force on this host. Unprivileged
+// users cannot read the packet filter: the error is then an [*Error] that matches
+// [io/fs.ErrPermission], and the result is complete except for the filter. It
+// matches [ErrNoNFT] if the program nft is not installed.
 func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	part := returnpath.Plan{Backends: p.Backends, Notes: p.Notes}
 	for _, r := range p.Routes {
-		there, err := hasRoute(r)
+		exists, err := hasRoute(r)
 		if err != nil {
 			return part, err
 		}
-		if !there {
+		if !exists {
 			part.Routes = append(part.Routes, r)
 		}
 	}
-	for _, v6 := range []bool{false, true} {
-		present, err := rulesOf(v6)
+	for _, v6 := range families {
+		present, err := hostRulesOf(v6)
 		if err != nil {
 			return part, err
 		}
 		for _, r := range p.Rules {
-			if r.IPv6 == v6 && !slices.Contains(present, normal(r)) {
+			if r.IPv6 == v6 && !contains(present, r) {
 				part.Rules = append(part.Rules, r)
 			}
 		}
@@ -40,18 +42,29 @@ func Missing(ctx context.Context, p returnpath.Plan) (returnpath.Plan, error) {
 	if p.Filter == nil {
 		return part, nil
 	}
-	there, err := hasTable(ctx, p.Filter.Name())
-	if err == nil && !there {
+	exists, err := hasTable(ctx, p.Filter.Name())
+	if err == nil && !exists {
 		part.Filter = p.Filter
 	}
 	return part, err
 }
 
-// Apply puts into force what is missing of p, and has trace told each command
-// that this stands for, before it is carried out. It needs CAP_NET_ADMIN. The
-// order is such that a plan of which a part is in force does no harm.
+// ErrReassembly is the error of [Apply] if everything is in force except for a
+// table that is optional.
+var ErrReassembly = errors.New("UDP replies that arrive in fragments are lost")
+
+// Apply applies the missing parts of p. It calls trace with the equivalent command
+// before each step. It needs CAP_NET_ADMIN. The order of steps (routes, rules,
+// filter) makes a partially applied plan harmless.
+//
+// Without the program nft it changes nothing, unless p's table is optional: then it
+// applies the rest, and the error matches [ErrReassembly].
 func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	missing, err := Missing(ctx, p)
+	var partial error
+	if errors.Is(err, exec.ErrNotFound) && p.Filter.IsOptional() {
+		err, partial = nil, fmt.Errorf("%w: %w", ErrReassembly, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -63,90 +76,132 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 	}
 	for _, r := range missing.Rules {
 		trace(r.String())
-		// Another process may have added it meanwhile (rule_exists in fib_rules.c).
-		if err := netlink.RuleAdd(writeRule(r)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return failed(r.String(), err)
+		if err := addRule(r); err != nil {
+			return err
 		}
 	}
 	if missing.Filter == nil {
-		return nil
+		return partial
 	}
-	trace("nft -f - <<'EOF'\n" + missing.Filter.String() + "EOF")
+	trace(missing.Filter.Command())
 	return addTable(ctx, missing.Filter)
 }
 
-// Remove takes p away, and has trace told each command. What is not there is no
-// error. What others live by stays: routes as long as a rule looks them up, and
-// rules for marked packets as long as another table of the packet filter marks
-// any; the last one takes them all along. All is tried; the errors are joined.
+// Remove removes p, and what [Stale] returns, and calls trace with the equivalent
+// command before each step. Missing parts are not an error. Remove keeps what other
+// gateways use: routes while a rule looks up their table, and rules for marked
+// packets while another nftables table marks packets. It continues after an error
+// and joins all errors.
 func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	var all []error
+	stale, err := findStale(ctx, p)
+	all = append(all, err)
+	for _, name := range stale.tables {
+		all = append(all, deleteTable(ctx, name, trace))
+	}
 	rules := slices.DeleteFunc(slices.Clone(p.Rules), func(r returnpath.Rule) bool { return r.Mark != 0 })
 	if p.Filter != nil {
-		all = append(all, removeTable(ctx, p.Filter, trace))
-		unused, err := unusedRules(ctx, p)
+		err := removeTable(ctx, p.Filter, trace)
+		if p.Filter.IsOptional() && errors.Is(err, exec.ErrNotFound) {
+			err = nil // without nft the table was not applied
+		}
 		all = append(all, err)
-		rules = append(rules, unused...)
 	}
 	present, err := hostRules()
 	all = append(all, err)
-	for _, r := range rules {
-		if slices.Contains(present, normal(r)) {
+	if p.Filter != nil || len(stale.tables) > 0 {
+		unused, err := unusedRules(ctx, p, present)
+		all = append(all, err)
+		stale.rules = append(stale.rules, unused...)
+	}
+	unwanted := func(r hostRule) bool {
+		return slices.ContainsFunc(rules, r.is) || slices.ContainsFunc(stale.rules, r.same)
+	}
+	kept := slices.DeleteFunc(slices.Clone(present), unwanted)
+	for _, r := range present {
+		if unwanted(r) && !(r.IsICMP() && neededBy(r, kept, p)) {
 			all = append(all, removeRule(r, trace))
 		}
 	}
-	for _, r := range p.Routes {
-		// That of the other family may be left of a plan which could not take it.
-		for _, v6 := range []bool{false, true} {
-			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: r.Table}, trace))
+	for _, table := range tablesOf(p) {
+		// An earlier plan may have left a route of the other family in this table.
+		for _, v6 := range families {
+			all = append(all, removeRoute(returnpath.Route{IPv6: v6, Table: table}, trace))
 		}
 	}
 	return errors.Join(all...)
 }
 
-// unusedRules returns the rules for marked packets with p's numbers, whoever
-// added them, if no table marks packets any more.
-func unusedRules(ctx context.Context, p returnpath.Plan) ([]returnpath.Rule, error) {
-	others, err := tables(ctx, returnpath.FilterPrefix(p.Filter.Mark))
+// neededBy reports whether an ICMP rule serves rules of other gateways: those for
+// the same backend, or behind the same router, which is no backend of p.
+func neededBy(icmp hostRule, others []hostRule, p returnpath.Plan) bool {
+	isBackend := slices.ContainsFunc(p.Backends, func(b returnpath.Backend) bool { return b.Addr == icmp.From })
+	return slices.ContainsFunc(others, func(r hostRule) bool {
+		return !r.other && !r.IsICMP() && r.Table == icmp.Table && r.In == icmp.In && r.Mark == 0 &&
+			(r.From == icmp.From || !isBackend && r.owner == icmp.owner && r.From.IsValid())
+	})
+}
+
+// tablesOf returns the routing tables that p, or an earlier plan with its options,
+// has a route in.
+func tablesOf(p returnpath.Plan) []uint32 {
+	var all []uint32
+	for _, r := range p.Routes {
+		all = append(all, r.Table)
+	}
+	if p.Options.Table != 0 {
+		all = append(all, p.Options.Table)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// unusedRules returns the host's rules for marked packets with p's numbers,
+// including those of other gateways, if no nftables table marks packets any more.
+func unusedRules(ctx context.Context, p returnpath.Plan, present []hostRule) ([]hostRule, error) {
+	o := p.Options
+	others, err := tables(ctx, returnpath.FilterPrefix(o.Mark))
+	if errors.Is(err, exec.ErrNotFound) && (p.Filter == nil || p.Filter.IsOptional()) {
+		err = nil // without nft there are no tables
+	}
 	if err != nil || len(others) > 0 {
 		return nil, err
 	}
-	present, err := hostRules()
-	if err != nil {
-		return nil, err
-	}
-	var all []returnpath.Rule
+	var all []hostRule
 	for _, r := range present {
-		like := func(own returnpath.Rule) bool {
+		sameNumbers := func(own returnpath.Rule) bool {
 			return own.Mark != 0 && own.Mark == r.Mark && own.Table == r.Table && own.Preference == r.Preference
 		}
-		if slices.ContainsFunc(p.Rules, like) {
+		// A stale table can have used a rule that p does not need.
+		byOptions := !r.other && r.Table == o.Table && r.Preference == o.Preference && r.Mark == o.Mark
+		if !r.other && slices.ContainsFunc(p.Rules, sameNumbers) || byOptions {
 			all = append(all, r)
 		}
 	}
 	return all, nil
 }
 
-// RemoveAll takes away whatever a plan with these options can have made: all
-// rules that look up its table, all tables of the packet filter for its mark, and
-// the routes. It is for what an earlier configuration left behind; other
-// gateways with the same numbers lose theirs, too.
+// RemoveAll removes everything that a plan with these options can have created: all
+// rules that look up its table, all nftables tables for its mark, and the routes.
+// It cleans up after an earlier configuration, and also removes the rules of other
+// gateways with the same numbers, but no rule that no plan can contain. It continues after an error and joins all
+// errors.
 func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command string)) error {
 	var all []error
 	o = o.WithDefaults()
 	names, err := tables(ctx, returnpath.FilterPrefix(o.Mark))
-	if !errors.Is(err, exec.ErrNotFound) { // without nft nobody made a table
+	if !errors.Is(err, exec.ErrNotFound) { // without nft there are no tables
 		all = append(all, err)
 	}
 	for _, name := range names {
 		all = append(all, deleteTable(ctx, name, trace))
 	}
-	for _, v6 := range []bool{false, true} {
-		rules, err := rulesOf(v6)
+	for _, v6 := range families {
+		rules, err := hostRulesOf(v6)
 		all = append(all, err)
 		for _, r := range rules {
-			forRedirects := r.Mark == o.Mark+1 && r.Preference == o.Preference
-			if r.Table == o.Table || forRedirects {
+			forRedirects := r.Mark == returnpath.RedirectMark(o.Mark) && r.Preference == o.Preference
+			if !r.other && (r.Table == o.Table || forRedirects) {
 				all = append(all, removeRule(r, trace))
 			}
 		}
@@ -155,27 +210,17 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 	return errors.Join(all...)
 }
 
-// removeRule removes a rule that was there when the rules were listed.
-func removeRule(r returnpath.Rule, trace func(string)) error {
-	trace(r.Removal())
-	err := netlink.RuleDel(writeRule(r))
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return failed(r.Removal(), err)
-}
-
-// removeRoute removes a route whose table no rule looks up.
+// removeRoute removes a route unless a rule looks up its table.
 func removeRoute(r returnpath.Route, trace func(string)) error {
-	present, err := rulesOf(r.IPv6)
+	present, err := hostRulesOf(r.IPv6)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(present, func(rule returnpath.Rule) bool { return rule.Table == r.Table }) {
+	if slices.ContainsFunc(present, func(rule hostRule) bool { return rule.Table == r.Table }) {
 		return nil
 	}
-	there, err := hasRoute(r)
-	if err != nil || !there {
+	exists, err := hasRoute(r)
+	if err != nil || !exists {
 		return err
 	}
 	trace(r.Removal())

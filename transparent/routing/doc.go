@@ -1,9 +1,10 @@
-// Package routing is where a plan of package returnpath meets this host: it
-// looks where backends are, says what of a plan is not in force, and puts it into
-// force or takes it away again. It speaks netlink for routes and rules, and runs
-// nft(8) for the packet filter, with the very text that the plan prints.
+// Package routing reads and changes this host's routing configuration: it locates
+// backends, determines which parts of a plan of package returnpath are missing,
+// and applies or removes them; and it lists and watches the host's own addresses.
+// It uses netlink for routes and rules, and runs nft(8) for the packet filter, with
+// exactly the text that the plan prints.
 //
-// Looking takes no capability, except at the packet filter; changing takes
-// CAP_NET_ADMIN. Nothing is kept in files: what is in force is asked of the
-// kernel, so that a run that was killed is finished by the next one.
+// Reading needs no capability, except for the packet filter; changing needs
+// CAP_NET_ADMIN. Apart from an [AddressWatch], the package keeps no state: it
+// queries the kernel each time, so an interrupted run can simply be repeated.
 package routing

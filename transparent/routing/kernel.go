@@ -11,50 +11,8 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// rulesOf lists the host's rules of one family, in the plan's terms. A host
-// without that family has none.
-func rulesOf(v6 bool) ([]returnpath.Rule, error) {
-	list, err := netlink.RuleList(family(v6))
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, failed("ip rule", err)
-	}
-	all := make([]returnpath.Rule, len(list))
-	for i := range list {
-		all[i] = readRule(&list[i], v6)
-	}
-	return all, nil
-}
-
-// hostRules lists the host's rules of both families. With an error come those
-// of the family that could be listed.
-func hostRules() (all []returnpath.Rule, err error) {
-	for _, v6 := range []bool{false, true} {
-		present, failure := rulesOf(v6)
-		all, err = append(all, present...), errors.Join(err, failure)
-	}
-	return all, err
-}
-
-// readRule reads what a plan says of rules.
-func readRule(r *netlink.Rule, v6 bool) returnpath.Rule {
-	rule := returnpath.Rule{IPv6: v6, In: r.IifName, Mark: r.Mark, Table: uint32(r.Table), Preference: uint32(max(0, r.Priority))}
-	if r.Src != nil {
-		rule.From = readPrefix(r.Src)
-	}
-	switch r.IPProto {
-	case unix.IPPROTO_TCP:
-		rule.Protocol = "tcp"
-	case unix.IPPROTO_UDP:
-		rule.Protocol = "udp"
-	}
-	if r.Sport != nil {
-		rule.Ports = returnpath.Ports{Low: r.Sport.Start, High: r.Sport.End}
-	}
-	return rule
-}
+// families are the values of v6 in loops over both address families.
+var families = [...]bool{false, true}
 
 func readPrefix(n *net.IPNet) netip.Prefix {
 	a, _ := netip.AddrFromSlice(n.IP)
@@ -62,46 +20,20 @@ func readPrefix(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), ones)
 }
 
-// normal writes a rule as the kernel gives it back: all ports are none.
-func normal(r returnpath.Rule) returnpath.Rule {
-	if r.Ports == returnpath.AllPorts {
-		r.Ports = returnpath.Ports{}
-	}
-	return r
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// writeRule is the inverse of readRule.
-func writeRule(r returnpath.Rule) *netlink.Rule {
-	r = normal(r)
-	rule := netlink.NewRule()
-	rule.Family = family(r.IPv6)
-	if r.From.IsValid() {
-		rule.Src = &net.IPNet{IP: r.From.Addr().AsSlice(), Mask: net.CIDRMask(r.From.Bits(), r.From.Addr().BitLen())}
-	}
-	switch r.Protocol {
-	case "tcp":
-		rule.IPProto = unix.IPPROTO_TCP
-	case "udp":
-		rule.IPProto = unix.IPPROTO_UDP
-	}
-	if r.Ports != (returnpath.Ports{}) {
-		rule.Sport = netlink.NewRulePortRange(r.Ports.Low, r.Ports.High)
-	}
-	rule.IifName, rule.Mark = r.In, r.Mark
-	rule.Table, rule.Priority = int(r.Table), int(r.Preference)
-	return rule
-}
-
-// hasRoute reports whether everything is local in a table.
+// hasRoute reports whether a route is in force.
 func hasRoute(r returnpath.Route) (bool, error) {
-	list, err := netlink.RouteListFiltered(family(r.IPv6), &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	filter := &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL}
+	list, err := netlink.RouteListFiltered(family(r.IPv6), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, failed("ip route show table", err)
 	}
 	for _, route := range list {
-		// Asked for a family that it does not have, the kernel lists the others
-		// (rtnl_dump_all).
+		// For a family that it does not support, the kernel lists the routes of
+		// the others (rtnl_dump_all).
 		if route.Family != family(r.IPv6) {
 			continue
 		}
@@ -112,15 +44,15 @@ func hasRoute(r returnpath.Route) (bool, error) {
 	return false, nil
 }
 
-// writeRoute is the route in the library's terms.
+// writeRoute converts a route of a plan to that of the kernel.
 func writeRoute(r returnpath.Route) (*netlink.Route, error) {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return nil, err
 	}
-	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 8*net.IPv4len)}
 	if r.IPv6 {
-		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 8*net.IPv6len)}
 	}
 	return &netlink.Route{
 		LinkIndex: lo.Attrs().Index,
@@ -146,8 +78,8 @@ func family(v6 bool) int {
 	return netlink.FAMILY_V4
 }
 
-// LoopbackUp brings lo up, which in a new network namespace is down. It needs
-// CAP_NET_ADMIN; doing it again changes nothing.
+// LoopbackUp brings up lo, which is down in a new network namespace. It needs
+// CAP_NET_ADMIN, and has no effect if lo is up.
 func LoopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {

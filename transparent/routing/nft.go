@@ -7,16 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
 	"unproxy/transparent/returnpath"
 )
 
-// nft runs nft(8) with input as its standard input.
+// nft runs nft(8) with input as its standard input and returns its output.
 func nft(ctx context.Context, input string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "nft", args...)
-	// Debian keeps it in sbin, which is not in every user's path.
+	// Debian installs it in sbin, which is not in every user's PATH.
 	if path, err := exec.LookPath("/usr/sbin/nft"); cmd.Err != nil && err == nil {
 		cmd = exec.CommandContext(ctx, path, args...)
 	}
@@ -27,18 +28,21 @@ func nft(ctx context.Context, input string, args ...string) (string, error) {
 	if !errors.As(err, &exit) {
 		return out.String(), failed("nft "+strings.Join(args, " "), err)
 	}
-	// nft has no code for it, and its words are all that tells.
+	// nft has no exit code of its own for this error.
 	if strings.Contains(errs.String(), "Operation not permitted") {
 		return "", failed("nft "+strings.Join(args, " "), syscall.EPERM)
+	}
+	if strings.Contains(errs.String(), "Could not process rule: No such file or directory") {
+		return "", failed("nft "+strings.Join(args, " "), fmt.Errorf("%s: %w", firstLine(errs.String()), errModule))
 	}
 	return "", failed("nft "+strings.Join(args, " "), fmt.Errorf("%s: %w", firstLine(errs.String()), err))
 }
 
-// Ruleset returns all that the host's packet filter holds, as nft(8) lists it. It
-// takes CAP_NET_ADMIN; the error of an ordinary user is [io/fs.ErrPermission].
+// Ruleset returns the output of "nft list ruleset". It needs CAP_NET_ADMIN; without
+// it the error matches [io/fs.ErrPermission].
 func Ruleset(ctx context.Context) (string, error) { return nft(ctx, "", "list", "ruleset") }
 
-// tables lists the tables of the packet filter whose names begin with prefix.
+// tables returns the names of the inet tables that start with prefix.
 func tables(ctx context.Context, prefix string) ([]string, error) {
 	out, err := nft(ctx, "", "list", "tables", "inet")
 	if err != nil {
@@ -55,11 +59,11 @@ func tables(ctx context.Context, prefix string) ([]string, error) {
 
 func hasTable(ctx context.Context, name string) (bool, error) {
 	all, err := tables(ctx, name)
-	return len(all) > 0, err
+	return slices.Contains(all, name), err
 }
 
-// addTable loads a table as a whole. One that was added meanwhile would have
-// its rules twice: it is emptied first, in the same transaction.
+// addTable creates or replaces a table in one transaction. Without the deletion,
+// a table that another process has created meanwhile would get each rule twice.
 func addTable(ctx context.Context, f *returnpath.Filter) error {
 	name := f.Name()
 	_, err := nft(ctx, "table inet "+name+"\ndelete table inet "+name+"\n"+f.String(), "-f", "-")
@@ -67,8 +71,8 @@ func addTable(ctx context.Context, f *returnpath.Filter) error {
 }
 
 func removeTable(ctx context.Context, f *returnpath.Filter, trace func(string)) error {
-	there, err := hasTable(ctx, f.Name())
-	if err != nil || !there {
+	exists, err := hasTable(ctx, f.Name())
+	if err != nil || !exists {
 		return err
 	}
 	return deleteTable(ctx, f.Name(), trace)
@@ -80,8 +84,8 @@ func deleteTable(ctx context.Context, name string, trace func(string)) error {
 	return err
 }
 
-// firstLine cuts what a program said down to what fits an error.
+// firstLine returns the first line of a program's output, for an error.
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return cmp.Or(line, "it said nothing")
+	return cmp.Or(line, "no output")
 }

@@ -12,20 +12,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
 
 // lo:    198.51.100.5
-// br0:   10.8.0.1/24, fd08::1/64, the host forwards IPv4; behind it 10.8.0.7, fd08::7
-// routes by way of 10.8.0.254 to 10.5.0.0/16
+// br0:   10.8.0.1/24, fd08::1/64; behind it 10.8.0.7, fd08::7; the host forwards IPv4
+// route: 10.5.0.0/16 via 10.8.0.254
 func host(t *testing.T) {
 	t.Helper()
 	for _, command := range []string{
 		"address add 198.51.100.5/32 dev lo",
 		"link add br0 type bridge",
-		"link set br0 addrgenmode none", // no address that comes late
+		"link set br0 addrgenmode none", // no link-local address that appears later
 		"address add 10.8.0.1/24 dev br0",
 		"-6 address add fd08::1/64 dev br0 nodad",
 		"link set br0 up",
@@ -34,6 +35,10 @@ func host(t *testing.T) {
 		netns.IP(t, command)
 	}
 	netns.Sysctl(t, "net.ipv4.conf.br0.forwarding", "1")
+	// The kernel adds the route of an IPv6 address a little later (addrconf_dad_work).
+	await.Until(t, "fd08::1 is local", func() bool {
+		return strings.HasPrefix(netns.IP(t, "-6 route get fd08::1"), "local ")
+	})
 }
 
 func prefix(text string) netip.Prefix {
@@ -43,7 +48,7 @@ func prefix(text string) netip.Prefix {
 	return netip.MustParsePrefix(text)
 }
 
-func TestLook(t *testing.T) {
+func TestLocatePrefix(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		host(t)
 		local := returnpath.Reach{Place: returnpath.Local, Device: "lo"}
@@ -61,32 +66,33 @@ func TestLook(t *testing.T) {
 			{"fd08::1", []returnpath.Reach{local}},
 			{"10.8.0.7", []returnpath.Reach{link}},
 			{"fd08::7", []returnpath.Reach{{Place: returnpath.Link, Device: "br0"}}},
-			{"10.5.0.7", []returnpath.Reach{{Place: returnpath.Routed, Device: "br0", Router: netip.MustParseAddr("10.8.0.254"), Forwards: true}}},
+			{"10.5.0.7", []returnpath.Reach{{Place: returnpath.Routed, Device: "br0",
+				Router: netip.MustParseAddr("10.8.0.254"), Forwards: true}}},
 			{"192.0.2.7", []returnpath.Reach{{}}},
 			{"2001:db8::7", []returnpath.Reach{{}}},
 			{"10.8.0.0/24", []returnpath.Reach{local, link}},
 			{"10.8.0.128/25", []returnpath.Reach{link}},
 			{"192.0.2.0/24", []returnpath.Reach{{}}},
 		} {
-			got, err := routing.Look(prefix(tt.address))
+			got, err := routing.LocatePrefix(prefix(tt.address))
 			if err != nil {
-				t.Errorf("Look(%s): %v", tt.address, err)
+				t.Errorf("LocatePrefix(%s): %v", tt.address, err)
 				continue
 			}
 			if len(got) != len(tt.want) {
-				t.Errorf("Look(%s) = %+v, want %+v", tt.address, got, tt.want)
+				t.Errorf("LocatePrefix(%s) = %+v, want %+v", tt.address, got, tt.want)
 				continue
 			}
 			for i := range got {
 				if got[i] != tt.want[i] {
-					t.Errorf("Look(%s) = %+v, want %+v", tt.address, got, tt.want)
+					t.Errorf("LocatePrefix(%s) = %+v, want %+v", tt.address, got, tt.want)
 				}
 			}
 		}
 	})
 }
 
-// planFor makes the plan for servers as they are found from here.
+// planFor returns the plan for servers, located on this host.
 func planFor(t *testing.T, o returnpath.Options, servers ...string) returnpath.Plan {
 	t.Helper()
 	var all []returnpath.Backend
@@ -101,11 +107,13 @@ func planFor(t *testing.T, o returnpath.Options, servers ...string) returnpath.P
 	return returnpath.New(located, nil, o)
 }
 
-// state returns the rules, routes and packet filter as their own tools see them.
+// state returns the rules, routes and packet filter as ip and nft list them.
 func state(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	for _, command := range []string{"rule show", "-6 rule show", "route show table all type local", "-6 route show table all type local"} {
+	for _, command := range []string{
+		"rule show", "-6 rule show", "route show table all type local", "-6 route show table all type local",
+	} {
 		all.WriteString(netns.IP(t, command))
 	}
 	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
@@ -122,10 +130,11 @@ func requireNFT(t *testing.T) {
 	}
 }
 
-// everywhere is a backend in each place.
+// everywhere returns the plan for a backend in each place.
 func everywhere(t *testing.T) returnpath.Plan {
 	return planFor(t, returnpath.Options{},
-		"127.0.0.1:22", "[::1]:22", "198.51.100.5:25", "10.8.0.1:25", "[fd08::1]:25", "udp 10.8.0.1:53", "10.8.0.7:80", "[fd08::7]:80")
+		"127.0.0.1:22", "[::1]:22", "198.51.100.5:25", "10.8.0.1:25", "[fd08::1]:25", "udp 10.8.0.1:53", "10.8.0.7:80",
+		"[fd08::7]:80")
 }
 
 func apply(t *testing.T, p returnpath.Plan) (steps int) {
@@ -144,8 +153,8 @@ func remove(t *testing.T, p returnpath.Plan) (steps int) {
 	return steps
 }
 
-// TestApply holds Apply against the commands that the plan prints: both must
-// leave the same, and Remove must leave what was there before.
+// TestApply compares Apply with the commands that the plan prints: both must result
+// in the same state, and Remove must restore the state before.
 func TestApply(t *testing.T) {
 	requireNFT(t)
 	netns.Run(t, func(t *testing.T) {
@@ -159,22 +168,22 @@ func TestApply(t *testing.T) {
 		}
 		byCommand := state(t)
 		if steps := apply(t, p); steps != 0 || state(t) != byCommand {
-			t.Errorf("on top of the commands Apply took %d steps and left:\n%swant:\n%s", steps, state(t), byCommand)
+			t.Errorf("Apply after the commands took %d steps, resulting in:\n%swant:\n%s", steps, state(t), byCommand)
 		}
 		if steps := remove(t, p); steps == 0 || state(t) != before {
-			t.Errorf("Remove took %d steps and left:\n%swant:\n%s", steps, state(t), before)
+			t.Errorf("Remove took %d steps, resulting in:\n%swant:\n%s", steps, state(t), before)
 		}
 		if steps := remove(t, p); steps != 0 {
-			t.Errorf("Remove took %d steps the second time", steps)
+			t.Errorf("second Remove took %d steps", steps)
 		}
 		if steps := apply(t, p); steps != len(p.Commands()) || state(t) != byCommand {
-			t.Errorf("Apply took %d steps, want %d, and left:\n%swant:\n%s", steps, len(p.Commands()), state(t), byCommand)
+			t.Errorf("Apply took %d steps, want %d, resulting in:\n%swant:\n%s", steps, len(p.Commands()), state(t), byCommand)
 		}
 	})
 }
 
-// TestApplyAfterCrash has Apply die after each of its steps: the next one must
-// finish the work, and find missing just what is.
+// TestApplyAfterCrash interrupts Apply after each of its steps: Missing must report
+// exactly the rest, and the next Apply must complete it.
 func TestApplyAfterCrash(t *testing.T) {
 	requireNFT(t)
 	netns.Run(t, func(t *testing.T) {
@@ -197,19 +206,19 @@ func TestApplyAfterCrash(t *testing.T) {
 			}()
 			missing, err := routing.Missing(t.Context(), p)
 			if err != nil || len(missing.Commands()) != len(p.Commands())-survived {
-				t.Errorf("after %d steps %q is missing, %v", survived, missing.Commands(), err)
+				t.Errorf("after %d steps Missing = %q, %v", survived, missing.Commands(), err)
 			}
 			if steps := apply(t, p); steps != len(p.Commands())-survived || state(t) != whole {
-				t.Errorf("after %d steps Apply took %d more and left:\n%s", survived, steps, state(t))
+				t.Errorf("after %d steps Apply took %d more, resulting in:\n%s", survived, steps, state(t))
 			}
 			if remove(t, p); state(t) != before {
-				t.Fatalf("Remove left:\n%s", state(t))
+				t.Fatalf("state after Remove:\n%s", state(t))
 			}
 		}
 	})
 }
 
-// TestRemoveLeavesOthers has two gateways share the host and all numbers.
+// TestRemoveLeavesOthers runs two gateways with the same numbers on one host.
 func TestRemoveLeavesOthers(t *testing.T) {
 	requireNFT(t)
 	netns.Run(t, func(t *testing.T) {
@@ -221,16 +230,17 @@ func TestRemoveLeavesOthers(t *testing.T) {
 		remove(t, one)
 		missing, err := routing.Missing(t.Context(), two)
 		if err != nil || !missing.Empty() {
-			t.Errorf("after one left the other lacks %q, %v", missing.Commands(), err)
+			t.Errorf("after Remove of one, the other lacks %q, %v", missing.Commands(), err)
 		}
-		if got := state(t); strings.Contains(got, "sport 22 ") || strings.Contains(got, "10.8.0.7") || strings.Contains(got, "fd08::7 .") {
-			t.Errorf("one left:\n%s", got)
+		if got := state(t); strings.Contains(got, "sport 22 ") || strings.Contains(got, "10.8.0.7") ||
+			strings.Contains(got, "fd08::7 .") {
+			t.Errorf("Remove left parts of its plan:\n%s", got)
 		}
 	})
 }
 
-// TestRemoveAll also takes what an earlier configuration left, and nothing of
-// another gateway with numbers of its own.
+// TestRemoveAll checks that RemoveAll removes leftovers of earlier configurations,
+// but nothing of a gateway with other numbers.
 func TestRemoveAll(t *testing.T) {
 	requireNFT(t)
 	netns.Run(t, func(t *testing.T) {
@@ -244,18 +254,18 @@ func TestRemoveAll(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := state(t); got != want {
-			t.Errorf("RemoveAll left:\n%swant:\n%s", got, want)
+			t.Errorf("state after RemoveAll:\n%swant:\n%s", got, want)
 		}
 	})
 }
 
-// TestWithoutCapability: whoever may not change routes is told so.
+// TestWithoutCapability checks the error and its hint.
 func TestWithoutCapability(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		p := planFor(t, returnpath.Options{}, "127.0.0.1:22")
 		done := make(chan error, 1)
 		go func() {
-			runtime.LockOSThread() // for good: the thread ends with the goroutine
+			runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
 			var none [2]unix.CapUserData
 			if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
 				done <- err
@@ -268,7 +278,8 @@ func TestWithoutCapability(t *testing.T) {
 		if !errors.As(err, &failed) || !errors.Is(err, syscall.EPERM) {
 			t.Fatalf("Apply without capabilities: %v", err)
 		}
-		if !strings.Contains(failed.Error(), "ip route replace local default dev lo table 7700") || !strings.Contains(failed.Hint(), "CAP_NET_ADMIN") {
+		if !strings.Contains(failed.Error(), "ip route replace local default dev lo table 7700") ||
+			!strings.Contains(failed.Hint(), "CAP_NET_ADMIN") {
 			t.Errorf("Apply without capabilities: %v; hint %q", failed, failed.Hint())
 		}
 	})
@@ -279,7 +290,10 @@ func TestHardwareAddress(t *testing.T) {
 		host(t)
 		netns.IP(t, "link set br0 address 52:54:00:00:00:05")
 		netns.IP(t, "neighbour add 10.8.0.9 lladdr 52:54:00:00:00:09 dev br0 nud permanent")
-		for address, want := range map[string]string{"10.8.0.1": "52:54:00:00:00:05", "10.8.0.9": "52:54:00:00:00:09", "10.8.0.10": ""} {
+		for address, want := range map[string]string{
+			"10.8.0.1": "52:54:00:00:00:05", "10.8.0.9": "52:54:00:00:00:09",
+			"10.8.0.10": "",
+		} {
 			if got, err := routing.HardwareAddress(netip.MustParseAddr(address)); err != nil || got != want {
 				t.Errorf("HardwareAddress(%s) = %q, %v, want %q", address, got, err, want)
 			}

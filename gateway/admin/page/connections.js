@@ -1,11 +1,13 @@
-// The connections that go on, and the button that cuts one.
+// The table of open connections, and the button that cuts one.
 
 import { lines, list, make, printable, row, set, show } from './dom.js';
 import { bytes, count, duration, plural } from './format.js';
 
 const columns = [
-  { label: 'Client', head: true }, { label: 'Balancer' }, { label: 'Forward', kind: 'paired' }, { label: 'Backend', kind: 'paired' },
-  { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' }, { label: 'Age', kind: 'number' }, { label: 'State', kind: 'short' }, { label: '', kind: 'tool' },
+  { label: 'Client', head: true }, { label: 'Peer' },
+  { label: 'Forward', kind: 'paired' }, { label: 'Backend', kind: 'paired' },
+  { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' },
+  { label: 'Age', kind: 'number' }, { label: 'State', kind: 'short' }, { label: '', kind: 'tool' },
 ];
 
 const body = document.getElementById('connections');
@@ -14,7 +16,7 @@ const none = document.getElementById('no-connections');
 const controls = document.getElementById('query');
 const input = (name) => controls.querySelector(`[name=${name}]`);
 
-// query is what is asked of /connections.json.
+// query returns the query of /connections.json for the current filters.
 export function query() {
   const q = new URLSearchParams();
   for (const name of ['client', 'forward', 'sort', 'limit']) {
@@ -24,22 +26,26 @@ export function query() {
   return q.toString();
 }
 
-// startConnections calls ask when something else is to be asked, and cut when a
-// connection is to be cut.
-export function startConnections({ ask, cut }) {
+const typingPause = 250; // ms without input after which the query is sent
+
+// startConnections calls refresh when the filters change, and cut when the user
+// confirms that a connection is to be cut.
+export function startConnections({ refresh, cut }) {
   let typing;
   controls.addEventListener('input', () => {
     clearTimeout(typing);
-    typing = setTimeout(ask, 250);
+    typing = setTimeout(refresh, typingPause);
   });
-  confirmation(cut);
+  startDialog(cut);
 }
 
-// showForwards offers the forwards to choose from.
+// showForwards updates the choices of the forward filter.
 export function showForwards(forwards) {
   const select = input('forward');
   const names = forwards.map((f) => f.name);
-  if (names.length === select.options.length - 1 && names.every((n, i) => select.options[i + 1].value === n)) return;
+  const unchanged = names.length === select.options.length - 1 &&
+    names.every((n, i) => select.options[i + 1].value === n);
+  if (unchanged) return;
   const chosen = select.value;
   select.replaceChildren(new Option('all', ''), ...names.map((n) => new Option(n, n)));
   select.value = names.includes(chosen) ? chosen : '';
@@ -49,28 +55,29 @@ export function showForwards(forwards) {
 export function showConnections(answer) {
   list(body, answer.connections, { key: (c) => c.id, create: createRow, update: updateRow });
   const shown = answer.connections.length;
-  const some = shown < answer.matched ? `${count(shown)} of ${plural(answer.matched, 'connection')}` : plural(shown, 'connection');
-  set(matched, some);
+  const total = plural(answer.matched, 'connection');
+  set(matched, shown < answer.matched ? `${count(shown)} of ${total}` : total);
   const filtered = input('client').value.trim() !== '' || input('forward').value !== '';
-  set(none, filtered ? 'No connection matches.' : 'There are no connections.');
+  set(none, filtered ? 'No matching connections.' : 'No open connections.');
   show(none, shown === 0);
   show(body.parentElement, shown > 0);
 }
 
-const latest = new WeakMap(); // what is known of a row's connection
+const latest = new WeakMap(); // from a row to its connection
 
 function createRow() {
   const tr = row(columns);
   const button = make('button', 'small', 'Cut');
   button.type = 'button';
-  button.addEventListener('click', () => ask(latest.get(tr)));
+  button.addEventListener('click', () => confirm(latest.get(tr)));
   tr.cells[8].append(button);
   return tr;
 }
 
 function updateRow(tr, c) {
   latest.set(tr, c);
-  tr.querySelector('button').setAttribute('aria-label', `Cut the connection of ${c.client || 'nobody yet'}, ${c.id}`);
+  const label = `Cut connection ${c.id}, client ${c.client || 'not known yet'}`;
+  tr.querySelector('button').setAttribute('aria-label', label);
   lines(tr.cells[0], c.client || 'not known yet', c.authority ? printable(c.authority) : '', c.id);
   lines(tr.cells[1], c.peer, c.version ? `header version ${c.version}` : '');
   set(tr.cells[2], c.forward);
@@ -82,22 +89,26 @@ function updateRow(tr, c) {
 }
 
 const dialog = document.getElementById('cut');
-let asked = null;
+let selected = null; // the connection in the dialog
 
-// confirmation makes the dialog call cut when that is meant.
-function confirmation(cut) {
+// startDialog makes the dialog call cut when the user confirms.
+function startDialog(cut) {
   const [yes, no] = dialog.querySelectorAll('button');
   yes.addEventListener('click', () => {
     dialog.close();
-    cut(asked);
+    cut(selected);
   });
   no.addEventListener('click', () => dialog.close());
 }
 
-// ask asks whether a connection is to be cut.
-function ask(c) {
-  asked = c;
-  const facts = [['Client', c.client || 'not known yet'], ['Balancer', c.peer], ['Backend', c.backend || 'none yet'], ['Id in the log', c.id]];
-  dialog.querySelector('dl').replaceChildren(...facts.map(([name, value]) => make('div', '', make('dt', '', name), make('dd', '', value))));
+// confirm asks the user whether to cut a connection.
+function confirm(c) {
+  selected = c;
+  const facts = [
+    ['Client', c.client || 'not known yet'], ['Peer', c.peer],
+    ['Backend', c.backend || 'none yet'], ['ID in the log', c.id],
+  ];
+  const fact = ([name, value]) => make('div', '', make('dt', '', name), make('dd', '', value));
+  dialog.querySelector('dl').replaceChildren(...facts.map(fact));
   dialog.showModal();
 }

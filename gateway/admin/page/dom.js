@@ -1,7 +1,7 @@
-// What the other modules make elements with. Text only ever becomes text:
-// nothing here, or anywhere on the page, takes markup.
+// Helpers that create and update elements. Text is never parsed as markup, here or
+// anywhere else on the page.
 
-// make returns an element of a class with children: elements, or texts.
+// make returns an element with a class and children, which are elements or strings.
 export function make(name, className, ...children) {
   const e = document.createElement(name);
   if (className) e.className = className;
@@ -9,31 +9,32 @@ export function make(name, className, ...children) {
   return e;
 }
 
-// set changes an element's text, if it is another one.
+// set sets the text of an element. It does not touch the element if the text is the
+// same, so that a selection in it is kept.
 export function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// show hides an element, or does not.
+// show shows or hides an element.
 export function show(element, visible) {
   element.hidden = !visible;
 }
 
-// printable writes out what would not be seen in a text of a stranger's, or
-// would rearrange what stands around it (Unicode's category C: controls, and
-// formats such as the right-to-left override).
+// printable escapes the characters of an untrusted text that are invisible or
+// rearrange the text around them (Unicode category C: controls, and formats such as
+// the right-to-left override).
 export function printable(text) {
   return text.replace(/\p{C}/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
-const kept = new WeakMap();
+const children = new WeakMap(); // from a parent to a Map from keys to children
 
-// list keeps the children of an element in step with items: create makes a child for
-// an item that is new, by its key, and update changes one. What is there
-// already stays the same element, so that focus and selection are not lost. The
-// first children, so many as lead says, are not of the list.
+// list updates the children of an element to match items. It calls create for an item
+// with a new key, and update for every item. Existing children stay the same
+// elements, so that focus and selection are kept. The first lead children of the
+// parent are not part of the list.
 export function list(parent, items, { key, create, update, lead = 0 }) {
-  const before = kept.get(parent) ?? new Map();
+  const before = children.get(parent) ?? new Map();
   const now = new Map();
   for (const item of items) {
     const k = key(item);
@@ -50,12 +51,13 @@ export function list(parent, items, { key, create, update, lead = 0 }) {
     if (there !== child) parent.insertBefore(child, there);
   }
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
-  kept.set(parent, now);
+  children.set(parent, now);
 }
 
-// row makes a row of a table with so many cells as there are columns: {label,
-// kind, head}. The kind, a class, says how the cell is laid out. Roles are written out, for on narrow screens rows are no rows
-// in the style any more.
+// row returns a table row with a cell for each of columns: {label, kind, head}. kind is
+// a class that says how the cell is laid out. Roles are explicit because on narrow
+// screens the stylesheet changes the display of rows and cells, which would remove
+// their implicit roles.
 export function row(columns) {
   const tr = make('tr');
   tr.setAttribute('role', 'row');
@@ -69,8 +71,8 @@ export function row(columns) {
   return tr;
 }
 
-// lines makes an element's children lines of text, the first one plain and the
-// others as small print.
+// lines sets the text of an element to lines: the first one in normal print, the others
+// in small print. It skips empty ones.
 export function lines(element, ...texts) {
   const wanted = texts.filter((t) => t !== '' && t !== undefined);
   list(element, wanted.map((text, i) => ({ text, i })), {

@@ -1,25 +1,25 @@
-// How numbers are written.
+// Functions that format numbers and times.
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 
-// scaled writes a number of three digits or so.
+// scaled formats a number with about three significant digits.
 function scaled(n) {
   if (n === 0) return '0';
   if (n < 10) return n.toFixed(n < 0.1 ? 2 : 1).replace(/\.0+$/, '');
   return whole.format(n);
 }
 
-// count writes how many there are.
+// count formats a count.
 export function count(n) {
   return whole.format(n);
 }
 
-// plural writes how many of a thing there are.
+// plural formats a count with its noun.
 export function plural(n, one, many = one + 's') {
   return `${count(n)} ${n === 1 ? one : many}`;
 }
 
-// bytes writes an amount of data, in powers of 1000.
+// bytes formats a number of bytes in powers of 1000.
 export function bytes(n) {
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
   let i = 0;
@@ -27,17 +27,17 @@ export function bytes(n) {
   return `${i === 0 ? whole.format(n) : scaled(n)} ${units[i]}`;
 }
 
-// bytesPerSecond writes a rate of data.
+// bytesPerSecond formats a data rate.
 export function bytesPerSecond(n) {
   return `${bytes(n)}/s`;
 }
 
-// perSecond writes a rate of events.
+// perSecond formats a rate of events.
 export function perSecond(n) {
   return `${scaled(n)}/s`;
 }
 
-// latency writes a short time in seconds; null is one that nobody took.
+// latency formats a short time in seconds; null means that there was none.
 export function latency(seconds) {
   if (seconds === null) return 'none';
   if (seconds < 0.001) return `${scaled(seconds * 1e6)} µs`;
@@ -45,7 +45,7 @@ export function latency(seconds) {
   return `${scaled(seconds)} s`;
 }
 
-// duration writes a time in seconds, in its two largest units.
+// duration formats a time in seconds in its two largest units.
 export function duration(seconds) {
   const s = Math.floor(seconds);
   if (s < 60) return `${Math.max(0, s)} s`;
@@ -54,12 +54,12 @@ export function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-// ago writes how long before another moment a moment was.
+// ago formats the time from then to now.
 export function ago(then, now) {
   return `${duration((new Date(now) - new Date(then)) / 1000)} ago`;
 }
 
-// clock writes the time of day of a moment, a Date.
+// clock formats the time of day of a Date.
 export function clock(date) {
   return date.toLocaleTimeString('en-GB');
 }

@@ -1,4 +1,4 @@
-// The status page: it asks the gateway every few seconds and shows the answer.
+// The status page: it polls the gateway and shows the answers.
 
 import { list, make, set, show } from './dom.js';
 import { clock, count, duration, plural } from './format.js';
@@ -7,51 +7,62 @@ import { showHost } from './host.js';
 import { showPlots, startPlots } from './plots.js';
 import { showForwardTable, showRefusals, showTrust } from './tables.js';
 
-const usual = 2000; // ms between two questions
-const longest = 30000; // while there is no answer
-const patience = 8000; // for one answer
+// Times in milliseconds.
+const pollInterval = 2000;
+const maxPollInterval = 30000; // after failures
+const requestTimeout = 8000;
+const examineTimeout = 30000;
+const noticeTime = 10000;
 
 const state = document.getElementById('state');
 const trouble = document.getElementById('trouble');
-const said = document.getElementById('said');
+const notice = document.getElementById('said');
 
 let timer;
-let asking = false;
-let failures = 0;
-let lastAnswer = null; // when there was one, a Date
-let started = null; // when the gateway that answers was
+let polling = false;
+let failures = 0; // since the last answer
+let lastAnswer = null; // the time of the last answer, a Date
+let started = null; // the start time of the gateway that answered last
 
-// request asks the gateway, and returns its answer; what it says went wrong is
-// an error.
+// request sends a request to the gateway and returns the answer. If the gateway answers
+// with an error, it throws that error.
 async function request(path, options = {}) {
-  const response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(patience), ...options });
+  const signal = AbortSignal.timeout(requestTimeout);
+  const response = await fetch(path, { cache: 'no-store', signal, ...options });
   const answer = response.status === 204 ? null : await response.json();
   if (!response.ok) throw new Error(answer?.error ?? `${path}: ${response.status}`);
   return answer;
 }
 
-// poll asks once and sees to it that it is asked again. Nobody looks at a page
-// that is hidden: it asks again when it is seen.
-async function poll() {
-  clearTimeout(timer);
-  if (asking || document.hidden) return;
-  asking = true;
-  const asked = query();
-  try {
-    const [status, connections] = await Promise.all([request('status.json'), request(`connections.json?${asked}`)]);
-    answered(status);
-    showConnections(connections);
-  } catch (err) {
-    failed(err);
-  }
-  asking = false;
-  const again = asked === query() ? Math.min(usual * 2 ** failures, longest) : 0;
-  timer = setTimeout(poll, again);
+// retryInterval is the time until the next poll, which doubles with each failure.
+function retryInterval() {
+  return Math.min(pollInterval * 2 ** failures, maxPollInterval);
 }
 
-// answered shows a status.
-function answered(status) {
-  if (started !== null && started !== status.started) say('The gateway was started anew.');
+// poll polls once and schedules the next poll. A hidden tab stops polling, and polls
+// immediately when it becomes visible. If the query has changed meanwhile, the next poll
+// follows immediately.
+async function poll() {
+  clearTimeout(timer);
+  if (polling || document.hidden) return;
+  polling = true;
+  const sent = query();
+  try {
+    const [status, connections] = await Promise.all([
+      request('status.json'), request(`connections.json?${sent}`),
+    ]);
+    showStatus(status);
+    showConnections(connections);
+  } catch (err) {
+    showFailure(err);
+  }
+  polling = false;
+  timer = setTimeout(poll, sent === query() ? retryInterval() : 0);
+}
+
+// showStatus shows a status.
+function showStatus(status) {
+  if (started !== null && started !== status.started) say('The gateway was restarted.');
   started = status.started;
   failures = 0;
   lastAnswer = new Date();
@@ -66,15 +77,15 @@ function answered(status) {
   showHost(status);
 }
 
-// failed says that there was no answer. What was known stays on the page.
-function failed(err) {
+// showFailure shows that a poll failed: the gateway is unreachable, or answered with an
+// error. The data of the last answer stays on the page.
+function showFailure(err) {
   failures++;
-  const wait = Math.min(usual * 2 ** failures, longest) / 1000;
-  const since = lastAnswer ? `since ${clock(lastAnswer)}; what is below is as it was then` : 'so far';
-  set(trouble.querySelector('p'), `The gateway is not reachable ${since}. (${err.message})`);
-  set(trouble.querySelector('button'), `Try now, else in ${wait} s`);
+  const since = lastAnswer ? `since ${clock(lastAnswer)}. The data below is from then.` : 'yet.';
+  set(trouble.querySelector('p'), `No status from the gateway ${since} (${err.message})`);
+  set(trouble.querySelector('button'), `Retry now (automatically in ${retryInterval() / 1000} s)`);
   show(trouble, true);
-  setState('not reachable', 'fail');
+  setState('no status', 'fail');
 }
 
 function setState(word, kind) {
@@ -83,7 +94,7 @@ function setState(word, kind) {
   document.title = `${word} · unproxy`;
 }
 
-// showState says whether new connections are welcome, and if not, why.
+// showState shows whether the gateway is ready, and if not, why.
 function showState(status) {
   const draining = (status.reasons ?? []).some((r) => r.reason === 'draining');
   if (status.ready) setState('ready', 'ok');
@@ -101,15 +112,15 @@ function showState(status) {
 }
 
 function showFacts(status) {
-  const connections = status.limit > 0 ? `${count(status.active)} of at most ${plural(status.limit, 'connection')}` : plural(status.active, 'connection');
+  const limit = status.limit > 0 ? ` (limit ${count(status.limit)})` : '';
   const facts = [
     status.version.version,
     `up ${duration(status.uptime_seconds)}`,
-    connections,
-    `on ${plural(status.loops.length, 'loop')}: ${status.loops.map(count).join(', ')}`,
+    plural(status.active, 'connection') + limit,
+    `${plural(status.loops.length, 'event loop')}: ${status.loops.map(count).join(', ')}`,
     `pid ${status.pid}`,
   ];
-  if (status.log_lines_dropped > 0) facts.push(`${plural(status.log_lines_dropped, 'line')} of the log lost`);
+  if (status.log_lines_dropped > 0) facts.push(`${plural(status.log_lines_dropped, 'log line')} lost`);
   list(document.getElementById('facts'), facts.map((text, i) => ({ text, i })), {
     key: (f) => f.i,
     create: () => make('li'),
@@ -117,45 +128,45 @@ function showFacts(status) {
   });
 }
 
-let saying;
+let noticeTimer;
 
-// say tells of something that was done.
+// say shows a notice for a while.
 function say(text) {
-  set(said, text);
-  clearTimeout(saying);
-  saying = setTimeout(() => set(said, ''), 10000);
+  set(notice, text);
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(() => set(notice, ''), noticeTime);
 }
 
-// cut resets a connection, which somebody has confirmed.
+// cut resets a connection.
 async function cut(connection) {
   try {
     await request(`connections/${encodeURIComponent(connection.id)}`, { method: 'DELETE' });
-    say(`Cut the connection ${connection.id} of ${connection.client || connection.peer}.`);
+    say(`Connection ${connection.id} of ${connection.client || connection.peer} was cut.`);
   } catch (err) {
-    say(`Not cut: ${err.message}.`);
+    say(`The connection was not cut: ${err.message}.`);
   }
   poll();
 }
 
-// examine runs the doctor, which takes some seconds.
+// examine runs the host checks, which takes some seconds.
 async function examine(event) {
   const button = event.currentTarget;
   button.disabled = true;
-  set(button, 'Looking…');
+  set(button, 'Running…');
   try {
-    const { findings } = await request('-/examine', { method: 'POST', signal: AbortSignal.timeout(30000) });
-    const wrong = (findings ?? []).filter((f) => f.status === 'fail' || f.status === 'warn').length;
-    say(wrong === 0 ? 'The doctor found all well.' : `The doctor found ${plural(wrong, 'thing')} to look at.`);
+    const { findings } = await request('-/examine', { method: 'POST', signal: AbortSignal.timeout(examineTimeout) });
+    const problems = (findings ?? []).filter((f) => f.status === 'fail' || f.status === 'warn').length;
+    say(problems === 0 ? 'All host checks passed.' : `The host checks found ${plural(problems, 'problem')}.`);
   } catch (err) {
-    say(`Not examined: ${err.message}.`);
+    say(`The host checks did not run: ${err.message}.`);
   }
   button.disabled = false;
-  set(button, 'Run the doctor');
+  set(button, 'Run host checks');
   poll();
 }
 
 startPlots();
-startConnections({ ask: poll, cut });
+startConnections({ refresh: poll, cut });
 document.getElementById('examine').addEventListener('click', examine);
 trouble.querySelector('button').addEventListener('click', poll);
 document.addEventListener('visibilitychange', poll);

@@ -1,14 +1,14 @@
-// The small plots of the last minutes.
+// The plots of the last five minutes.
 
 import { make, set, show } from './dom.js';
 import { bytesPerSecond, clock, count, latency, perSecond } from './format.js';
 
-const steps = 60; // of the history; a shorter one begins further to the right
-const width = 240;
+const steps = 60; // of a full history; a shorter one begins further to the right
+const width = 240; // in units of the viewBox
 const height = 56;
 
-// kinds are the plots. Each series has a list in the history and, where there is
-// one, its present value in the rates.
+// kinds describes the plots. least is the minimum of the vertical scale. past is the
+// key of a series in the history and in the current rates; now overrides the latter.
 const kinds = [
   { title: 'New connections', write: perSecond, least: 1, series: [
     { name: 'accepted', past: 'accepted_per_second' },
@@ -17,15 +17,15 @@ const kinds = [
   { title: 'Active connections', write: count, least: 4, series: [
     { name: 'active', past: 'active', now: (of) => of.active },
   ] },
-  { title: 'Bytes', write: bytesPerSecond, least: 1000, series: [
+  { title: 'Traffic', write: bytesPerSecond, least: 1000, series: [
     { name: 'in', past: 'bytes_in_per_second' },
     { name: 'out', past: 'bytes_out_per_second' },
   ] },
-  { title: 'Header read within', write: latency, least: 0.0001, series: [
+  { title: 'Time to header', write: latency, least: 0.0001, series: [
     { name: 'p50', past: 'header_p50_seconds' },
     { name: 'p99', past: 'header_p99_seconds' },
   ] },
-  { title: 'Backend connected within', write: latency, least: 0.0001, series: [
+  { title: 'Backend connect time', write: latency, least: 0.0001, series: [
     { name: 'p50', past: 'connect_p50_seconds' },
     { name: 'p99', past: 'connect_p99_seconds' },
   ] },
@@ -37,7 +37,7 @@ function svg(name, attributes) {
   return e;
 }
 
-// Plot draws one kind.
+// Plot is one plot.
 class Plot {
   constructor(kind) {
     this.kind = kind;
@@ -45,7 +45,8 @@ class Plot {
     this.paths = kind.series.map((_, i) => svg('path', { class: `series series-${i}` }));
     this.area = svg('path', { class: 'area' });
     this.pointer = svg('path', { class: 'pointer' });
-    this.picture.append(svg('path', { class: 'base', d: `M0 ${height - 1}H${width}` }), this.area, ...this.paths, this.pointer);
+    const base = svg('path', { class: 'base', d: `M0 ${height - 1}H${width}` });
+    this.picture.append(base, this.area, ...this.paths, this.pointer);
     this.most = make('p', 'most');
     this.values = kind.series.map((s, i) => {
       const value = make('b');
@@ -59,7 +60,7 @@ class Plot {
     this.picture.addEventListener('pointerleave', () => { this.pointed = null; this.draw(); });
   }
 
-  // update takes in a status, or that of a forward, at a moment.
+  // update shows a status, or that of one forward, at a time.
   update(of, time) {
     const { title, write, series } = this.kind;
     this.time = new Date(time);
@@ -68,11 +69,12 @@ class Plot {
     this.now = series.map((s) => (s.now ? s.now(of) : of.rates[s.past]));
     this.top = Math.max(this.kind.least, ...this.past.flat().map((v) => v ?? 0));
     const words = series.map((s, i) => `${s.name} ${write(this.now[i])}`).join(', ');
-    this.picture.setAttribute('aria-label', `${title}: ${words}; at most ${write(this.top)} in the last five minutes`);
+    const label = `${title}: ${words}; maximum in the last five minutes: ${write(this.top)}`;
+    this.picture.setAttribute('aria-label', label);
     this.draw();
   }
 
-  // draw draws what is known, with the values of now or of where the pointer is.
+  // draw draws the series and shows the values at the pointer, or the current ones.
   draw() {
     if (!this.past) return;
     this.past.forEach((list, i) => this.paths[i].setAttribute('d', this.line(list)));
@@ -87,7 +89,7 @@ class Plot {
     set(this.most, then ? clock(then) : this.kind.write(this.top));
   }
 
-  // line returns the path of a list; where there is nothing it is interrupted.
+  // line returns the path of a list. It has a gap where there is no value.
   line(list) {
     let d = '';
     let down = false;
@@ -108,7 +110,7 @@ class Plot {
     return ((steps - length + i) / (steps - 1)) * width;
   }
 
-  // point notes the step that the pointer is at.
+  // point shows the values at the pointer.
   point(event) {
     if (!this.past || this.past[0].length === 0) return;
     const box = this.picture.getBoundingClientRect();
@@ -123,13 +125,13 @@ const plots = kinds.map((kind) => new Plot(kind));
 const choice = document.querySelector('#plotted select');
 let latest = null;
 
-// startPlots puts the plots on the page.
+// startPlots adds the plots to the page.
 export function startPlots() {
   document.getElementById('plots').append(...plots.map((p) => p.element));
   choice.addEventListener('change', () => latest && showPlots(latest));
 }
 
-// showPlots draws a status, of all forwards or of the one that was chosen.
+// showPlots shows a status in the plots: all forwards, or the selected one.
 export function showPlots(status) {
   latest = status;
   const names = ['', ...status.forwards.map((f) => f.name)];

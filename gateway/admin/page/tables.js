@@ -4,11 +4,12 @@ import { lines, list, make, row, set, show } from './dom.js';
 import { ago, bytes, bytesPerSecond, count, perSecond, plural } from './format.js';
 
 const forwardColumns = [
-  { label: 'Listens on', head: true }, { label: 'Leads to', kind: 'paired' }, { label: 'Backend sees', kind: 'paired' }, { label: 'Active', kind: 'number' },
-  { label: 'New', kind: 'number' }, { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' }, { label: 'Ended since the start' },
+  { label: 'Listens on', head: true }, { label: 'Backends', kind: 'paired' },
+  { label: 'Backend sees', kind: 'paired' }, { label: 'Active', kind: 'number' }, { label: 'New', kind: 'number' },
+  { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' }, { label: 'Closed since start' },
 ];
 
-// showForwardTable shows what is forwarded and to where.
+// showForwardTable shows the forwards.
 export function showForwardTable(forwards) {
   list(document.getElementById('forwards'), forwards.map((f, i) => ({ ...f, i })), {
     key: (f) => f.i,
@@ -22,7 +23,7 @@ const listenersShown = 3;
 function updateForward(tr, f) {
   const listeners = f.listeners ?? [];
   const bound = listeners.slice(0, listenersShown).filter((l) => l.address !== f.name).map((l) => l.address);
-  const more = f.listener_count > listenersShown ? [`${plural(f.listener_count, 'listener')} in all`] : [];
+  const more = f.listener_count > listenersShown ? [`${plural(f.listener_count, 'listener')} in total`] : [];
   lines(tr.cells[0], f.name, ...bound, ...more);
   lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1));
   set(tr.cells[2], f.transparent ? 'the client' : 'the gateway');
@@ -31,16 +32,17 @@ function updateForward(tr, f) {
   lines(tr.cells[4], perSecond(f.rates.accepted_per_second), refused > 0 ? `${perSecond(refused)} refused` : '');
   lines(tr.cells[5], bytesPerSecond(f.rates.bytes_in_per_second), bytes(f.bytes_in));
   lines(tr.cells[6], bytesPerSecond(f.rates.bytes_out_per_second), bytes(f.bytes_out));
-  const ended = Object.entries(f.closed).sort((a, b) => b[1] - a[1]).map(([outcome, n]) => `${outcome} ${count(n)}`);
-  set(tr.cells[7], ended.join(', ') || 'none');
+  const closed = Object.entries(f.closed).sort((a, b) => b[1] - a[1]);
+  set(tr.cells[7], closed.map(([outcome, n]) => `${outcome} ${count(n)}`).join(', ') || 'none');
 }
 
 const refusalColumns = [
-  { label: 'Why', head: true }, { label: 'What to do' }, { label: 'Forward', kind: 'paired' }, { label: 'Count', kind: 'number' }, { label: 'Last', kind: 'number' },
+  { label: 'Reason', head: true }, { label: 'What to do' }, { label: 'Forward', kind: 'paired' },
+  { label: 'Count', kind: 'number' }, { label: 'Last', kind: 'number' },
 ];
 
-// showRefusals shows who was refused lately: a group of rows for each peer, the
-// latest first.
+// showRefusals shows the recent refusals: a group of rows for each peer, the latest
+// first.
 export function showRefusals(status) {
   const peers = new Map();
   for (const r of status.refusals) {
@@ -49,14 +51,15 @@ export function showRefusals(status) {
   }
   const table = document.getElementById('refusals');
   list(table, [...peers.values()], {
-    lead: 1, // the heading
+    lead: 1, // the table head
     key: (p) => p.peer,
     create: createPeer,
     update: (body, p) => updatePeer(body, p, status.time),
   });
   show(table, peers.size > 0);
   show(document.getElementById('no-refusals'), peers.size === 0);
-  set(document.getElementById('missed'), status.missed_refusals > 0 ? `${count(status.missed_refusals)} more came too fast to be told apart` : '');
+  const missed = status.missed_refusals;
+  set(document.getElementById('missed'), missed > 0 ? `${count(missed)} more at the same time, not listed` : '');
 }
 
 function createPeer() {
@@ -73,7 +76,8 @@ function createPeer() {
 
 function updatePeer(body, { peer, refusals }, time) {
   const total = refusals.reduce((sum, r) => sum + r.count, 0);
-  lines(body.rows[0].cells[0], peer === 'unix' ? 'A peer on a unix socket' : `Peer ${peer}`, `refused ${count(total)} times`);
+  const name = peer === 'unix' ? 'Peer on a unix socket' : `Peer ${peer}`;
+  lines(body.rows[0].cells[0], name, plural(total, 'refusal'));
   list(body, refusals, {
     lead: 1,
     key: (r) => `${r.outcome} ${r.forward} ${r.reason ?? ''}`,
@@ -83,17 +87,22 @@ function updatePeer(body, { peer, refusals }, time) {
 }
 
 function updateRefusal(tr, r, time) {
-  lines(tr.cells[0], `${r.outcome}: ${r.meaning}`, r.reason, r.client ? `for ${r.client}` : '', r.sample ? `began ${r.sample}` : '');
-  set(tr.cells[1], r.remedy);
+  const client = r.client ? `client ${r.client}` : '';
+  const sample = r.sample ? `received ${r.sample}` : '';
+  lines(tr.cells[0], `${r.outcome}: ${r.meaning}`, r.reason, client, sample);
+  lines(tr.cells[1], r.remedy, r.action);
   set(tr.cells[2], r.forward);
   set(tr.cells[3], count(r.count));
   set(tr.cells[4], ago(r.last, time));
 }
 
-const trustColumns = [{ label: 'Rule', head: true }, { label: 'Covers', kind: 'paired' }, { label: 'From', kind: 'short' }, { label: 'Admitted', kind: 'number' }];
+const trustColumns = [
+  { label: 'Rule', head: true }, { label: 'Prefix', kind: 'paired' },
+  { label: 'Source', kind: 'short' }, { label: 'Connections', kind: 'number' },
+];
 const rulesShown = 200;
 
-// showTrust shows the lists of peers that may name a client, each with its rules.
+// showTrust shows the lists of trusted peers with their rules.
 export function showTrust(trust) {
   list(document.getElementById('trust'), trust.map((t, i) => ({ ...t, i })), {
     key: (t) => t.i,
@@ -119,7 +128,7 @@ function createTrust(t) {
 }
 
 function updateTrust(div, t, several) {
-  const rules = written(t.rules);
+  const rules = byRule(t.rules);
   const [title, table, more] = div.children;
   set(title, several ? `For ${t.forwards.join(', ')}` : '');
   list(table.tBodies[0], rules.slice(0, rulesShown), {
@@ -128,13 +137,12 @@ function updateTrust(div, t, several) {
     update: updateRule,
   });
   show(table, rules.length > 0);
-  set(more, rules.length === 0 ? 'Nobody.' : `and ${count(rules.length - rulesShown)} more rules, see status.json`);
+  set(more, rules.length === 0 ? 'No rules.' : `and ${count(rules.length - rulesShown)} more rules, see status.json`);
   show(more, rules.length === 0 || rules.length > rulesShown);
 }
 
-// written returns the rules as they were written: a preset, or a name that
-// stands for several prefixes, is one.
-function written(rules) {
+// byRule merges the prefixes of each rule: a preset, or a name, may have several.
+function byRule(rules) {
   const all = new Map();
   for (const r of rules) {
     const key = `${r.rule} ${r.origin}`;
@@ -150,5 +158,5 @@ function updateRule(tr, r) {
   lines(tr.cells[0], r.rule, r.note);
   set(tr.cells[1], r.prefixes.length === 1 ? r.prefixes[0] : plural(r.prefixes.length, 'prefix', 'prefixes'));
   set(tr.cells[2], r.origin);
-  lines(tr.cells[3], count(r.hits), r.hits === 0 ? 'not used since the start' : '');
+  lines(tr.cells[3], count(r.hits), r.hits === 0 ? 'unused since the start' : '');
 }

@@ -41,7 +41,7 @@ type panel struct {
 
 const (
 	panelWidth = 280.0
-	barHeight  = 11.0
+	barHeight  = 14.0 // a bar and the line of text beside it
 	firstLine  = 96.0 // below title, legend and the panels' heads
 )
 
@@ -106,19 +106,24 @@ func (s Section) bars(d *drawing, y float64, own selection, others []string, pan
 	d.text("head", 16, y+12, "start", s.Title)
 	y += 20
 	for _, row := range own.rows() {
-		runs := own.row(row)
-		d.text("text", 28, y+barHeight*float64(len(others))/2+4, "start", row)
-		for i, other := range others {
-			for _, p := range panels {
-				p.bar(d, i, y+barHeight*float64(i), ratios(runs.program(Base), runs.program(other), p.metric(s)))
+		runs, top := own.row(row), y
+		for colour, other := range others {
+			if len(runs.program(other)) == 0 {
+				continue
 			}
+			for _, p := range panels {
+				p.bar(d, colour, y, ratios(runs.program(Base), runs.program(other), p.metric(s)))
+			}
+			y += barHeight
 		}
-		y += barHeight*float64(len(others)) + 9
+		d.text("text", 28, (top+y)/2+4, "start", row)
+		y += 9
 	}
 	return y + 8
 }
 
-// bar draws the median of ratios and their spread.
+// bar draws the median of ratios and their spread. An arrow marks a bar that is
+// longer than the panel.
 func (p panel) bar(d *drawing, colour int, y float64, ratios []float64) {
 	v, ok := Summarize(ratios)
 	if !ok {
@@ -128,5 +133,9 @@ func (p panel) bar(d *drawing, colour int, y float64, ratios []float64) {
 	d.bar(fmt.Sprintf("p%d", colour%colours), p.left, y, place(v.Median), barHeight-1)
 	middle := y + barHeight/2 - 0.5
 	d.path("spread", fmt.Sprintf("M%.1f %.1f H%.1f", p.left+place(v.Least), middle, p.left+place(v.Most)))
-	d.text("note", p.left+max(place(v.Median), place(v.Most))+5, y+barHeight-1, "start", fmt.Sprintf("%.2f", v.Median))
+	label := fmt.Sprintf("%.2f", v.Median)
+	if v.Median > p.most {
+		label = "→ " + label
+	}
+	d.text("note", p.left+max(place(v.Median), place(v.Most))+5, y+barHeight-3, "start", label)
 }

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+)
+
+const (
+	// mostHeader is the longest v2 header: 16 fixed bytes and 65535 more. Even
+	// the lowest limit accepts a header with IPv6 addresses.
+	mostHeader  = 16 + 65535
+	leastHeader = 16 + 36
+	// mostHeaders is the most headers that may be stacked, one for each load
+	// balancer on the way.
+	mostHeaders = 16
+	// mostRate is how many connections a second the engine can tell apart.
+	mostRate = 100_000
+)
+
+func setAccept(d *draft, texts []string) error {
+	accepted := [2]bool{}
+	for _, w := range strings.Split(last(texts), ",") {
+		i, err := value.Word(strings.TrimSpace(w), "v1", "v2")
+		if err != nil {
+			return &value.Error{Why: "is not v1, v2 or v1,v2", Hint: "v1,v2"}
+		}
+		accepted[i] = true
+	}
+	d.Header.RefuseV1, d.Header.RefuseV2 = !accepted[0], !accepted[1]
+	return nil
+}
+
+func setMaxHeader(d *draft, texts []string) error {
+	n, err := value.Size(last(texts))
+	if err != nil {
+		return err
+	}
+	if n < leastHeader {
+		return &value.Error{
+			Why:  fmt.Sprintf("is too short: a header with IPv6 addresses takes %d bytes", leastHeader),
+			Hint: "16KiB",
+		}
+	}
+	if n >= math.MaxUint16 {
+		n = mostHeader // 64KiB and more is every header that there can be
+	}
+	d.Header.MaxLength = n
+	return nil
+}
+
+func setHeaders(d *draft, texts []string) error {
+	n, err := value.Count(last(texts), mostHeaders)
+	if err == nil && n == 0 {
+		err = &value.Error{Why: "would strip no header", Hint: "1"}
+	}
+	d.Headers = int(n)
+	return err
+}
+
+func setRedirect(d *draft, texts []string) error {
+	d.Redirect = nil
+	for _, text := range texts {
+		r, err := parseRedirect(text)
+		if err != nil {
+			return err
+		}
+		d.Redirect = append(d.Redirect, r)
+	}
+	return nil
+}
+
+func setFlowTimeout(d *draft, texts []string) (err error) {
+	d.FlowTimeout, err = value.Duration(last(texts), time.Millisecond, longest)
+	if err == nil && d.FlowTimeout == 0 {
+		err = &value.Error{Why: "would never end a flow", Hint: "60s"}
+	}
+	return err
+}
+
+// setAcceptRate reads N, or N/BURST. Without a burst it is what a second allows.
+func setAcceptRate(d *draft, texts []string) error {
+	often, burst, hasBurst := strings.Cut(last(texts), "/")
+	n, err := value.Count(often, mostRate)
+	if err != nil {
+		return &value.Error{
+			Why:  fmt.Sprintf("is not N or N/BURST, connections per second, from 1 to %d", mostRate),
+			Hint: "100/200",
+		}
+	}
+	b := n
+	if hasBurst {
+		b, err = value.Count(burst, mostRate)
+		if err != nil || b == 0 || n == 0 {
+			return &value.Error{
+				Why:  fmt.Sprintf("has no burst from 1 to %d", mostRate),
+				Hint: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1)),
+			}
+		}
+	}
+	d.AcceptRate = forward.Rate{PerSecond: int(n), Burst: int(b)}
+	return nil
+}

@@ -1,0 +1,154 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/proxyproto"
+	"unproxy/transparent"
+)
+
+// draft is a forward whose settings are being collected.
+type draft struct {
+	forward.Forward
+	// given holds the names of the settings that were given: as flags in the
+	// draft that is common to all forwards, as keys in that of one.
+	given map[string]bool
+	// lists are the lists of addresses, which are loaded last.
+	lists [len(listKinds)]list
+}
+
+// newDraft returns the draft in which no setting is given.
+func newDraft() draft {
+	return draft{
+		given: map[string]bool{},
+		Forward: forward.Forward{
+			SocketMode:     0o660,
+			Header:         proxyproto.Options{MaxLength: 16 << 10},
+			Headers:        1,
+			HeaderTimeout:  5 * time.Second,
+			ConnectTimeout: 5 * time.Second,
+			Keepalive:      15 * time.Second,
+			FlowTimeout:    60 * time.Second,
+			Source:         transparent.Policy{SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject},
+		},
+	}
+}
+
+// take puts the values of s into d. Only a switch may have an empty value.
+func (d *draft) take(s *Setting, texts []string) error {
+	if !s.Switch && slices.Contains(texts, "") {
+		return &value.Error{Why: "is empty: it takes " + s.Argument}
+	}
+	d.given[s.Name] = true
+	return s.forward(d, texts)
+}
+
+// dropLists empties the common lists that keys replace. A flag and its -file
+// make one list: a forward that names its own peers must not be open to the
+// common ones as well.
+func (d *draft) dropLists(keys Values) {
+	for kind, k := range listKinds {
+		if keys[k.flag] != nil || keys[k.flag+"-file"] != nil {
+			d.lists[kind] = list{}
+		}
+	}
+}
+
+// nameLists notes where the rules of the lists that are given here were written,
+// for messages.
+func (d *draft) nameLists(prefix string) {
+	for kind, k := range listKinds {
+		if d.given[k.flag] || d.given[k.flag+"-file"] {
+			d.lists[kind].flag = prefix + k.flag
+		}
+	}
+}
+
+// settle drops what was given for all forwards and does not apply to this one, and
+// sets the defaults that depend on other settings. common holds the names of
+// what was given for all.
+func (d *draft) settle(common map[string]bool) {
+	if d.Datagrams {
+		d.TProxy, d.Redirect = false, nil // only connections are redirected
+	}
+	if d.Transparent && !d.given[unknownFlag] && !common[unknownFlag] {
+		d.RejectUnknown = true
+	}
+	if !d.given[onDemandFlag] && !common[onDemandFlag] {
+		d.OnDemand = len(d.Listeners) > 1
+	}
+	if !d.TProxy && !d.given[redirectFlag] {
+		d.Redirect = nil
+	}
+}
+
+// key reads one key of a forward.
+func (p *problems) key(d *draft, name string, texts []string) {
+	s := Find(name)
+	switch {
+	case s == nil || !s.IsKey():
+		p.add(fmt.Sprintf("unknown key %q", value.Shorten(name)), keyHint(s, name))
+		return
+	case len(texts) > 1 && !s.Repeatable:
+		p.add(fmt.Sprintf("key %q is given %d times", name, len(texts)),
+			"give it once: ?"+name+"="+value.Shorten(last(texts)))
+		return
+	}
+	if err := d.take(s, texts); err != nil {
+		p.add(fmt.Sprintf("%s %q %v", name, value.Shorten(atFault(texts, err)), err), valueHint(err, "?"+name+"="))
+	}
+}
+
+// keyHint guesses at what an unknown key was meant to be. s is the setting of
+// that name, which is not for forwards, or nil.
+func keyHint(s *Setting, name string) string {
+	if s != nil {
+		return "it is set for the whole process: --" + name + " " + s.Argument
+	}
+	var names []string
+	for i := range table {
+		if table[i].IsKey() {
+			names = append(names, table[i].Name)
+		}
+	}
+	if near := value.Nearest(name, names); near != "" {
+		return "did you mean ?" + near + "?"
+	}
+	return "the keys are the flags of the groups Trust to Connections without their dashes, see unproxy --help"
+}
+
+// separateFamilies limits a listener that was written [::]:PORT to IPv6 where
+// another one has the same port of IPv4, whose connections it would take
+// otherwise. One that was written :PORT stays: it asks for both families.
+func separateFamilies(drafts []draft) {
+	type service struct {
+		datagrams bool
+		port      uint16
+	}
+	taken := map[service]bool{}
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
+		if a := l.Endpoint.Addr; a.IsValid() && a.Addr().Is4() {
+			taken[service{f.Datagrams, a.Port()}] = true
+		}
+	})
+	each(drafts, func(f *forward.Forward, l *forward.Listener) {
+		port, name := l.Endpoint.Addr.Port(), strings.TrimPrefix(l.Name, "udp://")
+		if l.DualStack && strings.HasPrefix(name, "[") && port != 0 && taken[service{f.Datagrams, port}] {
+			l.DualStack = false
+		}
+	})
+}
+
+func each(drafts []draft, do func(*forward.Forward, *forward.Listener)) {
+	for i := range drafts {
+		f := &drafts[i].Forward
+		for j := range f.Listeners {
+			do(f, &f.Listeners[j])
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The rows without an error were taken from systemd.exec(5) and from
+// src/basic/env-file.c and src/test/test-env-file.c of systemd.
+func TestParseEnvFile(t *testing.T) {
+	for _, row := range []struct {
+		name, text string
+		want       []string
+		fails      string
+	}{
+		{"plain", "A=1\nB=two words\n", []string{"A=1", "B=two words"}, ""},
+		{"no newline at the end", "A=1", []string{"A=1"}, ""},
+		{"empty values", "A=\nB=''\nC=", []string{"A=", "B=", "C="}, ""},
+		{"comments", "# a\n; b=1\n  # c\nA=1 # no comment\n", []string{"A=1 # no comment"}, ""},
+		{"white space", "  A  =  1  2  \n\tB=\t3\t\n", []string{"A=1  2", "B=3"}, ""},
+		{"Windows line ends", "A=1\r\nB=\"2\"\r\n", []string{"A=1", "B=2"}, ""},
+		{"continued", "A=1 \\\n  2\\\n3\n", []string{"A=1   23"}, ""},
+		{"an escape", `A=a\b\"c` + "\n", []string{`A=ab"c`}, ""},
+		{"single quotes", "A='a \"b\" \\n $c'\n", []string{`A=a "b" \n $c`}, ""},
+		{"double quotes", `A="a \"b\" \\ \$c \d"` + "\n", []string{`A=a "b" \ $c \d`}, ""},
+		{"quoted white space", "A=' a '\n", []string{"A= a "}, ""},
+		{"quoted lines", "A=\"\n  one\n  two\n\"\nB=3\n", []string{"A=\n  one\n  two\n", "B=3"}, ""},
+		{"quoted parts", `A="a"  'b'c` + "\n", []string{"A=abc"}, ""},
+		{"a quote within", "A=it's\n", []string{"A=it's"}, ""},
+		{"continued in double quotes", "A=\"a\\\nb\"\n", []string{"A=ab"}, ""},
+		{"an equals sign", ":A=1", nil, `1: ":A" is not the name of a variable`},
+		{"in the value", "UNPROXY_FORWARD=:8443=127.0.0.1:443?trust=10.0.0.0/8", []string{"UNPROXY_FORWARD=:8443=127.0.0.1:443?trust=10.0.0.0/8"}, ""},
+		{"twice", "A=1\nA=2\n", []string{"A=1", "A=2"}, ""},
+		{"no equals sign", "A=1\n\nexport B\n", nil, `3: "export B" is not NAME=VALUE`},
+		{"a shell's export", "export A=1\n", nil, `"export A" is not the name of a variable`},
+		{"a quote that is not closed", "A=1\nB=\"2\n3\n", nil, `2: a quote " is not closed`},
+		{"a comment that may go on", "# a\\\nB=2\n", nil, "1: a comment ends with"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			all, err := ParseEnvFile(row.text)
+			if row.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), row.fails) {
+					t.Errorf("error %v, want %q", err, row.fails)
+				}
+				return
+			}
+			var got []string
+			for _, a := range all {
+				got = append(got, a.Name+"="+a.Value)
+			}
+			if err != nil || !slices.Equal(got, row.want) {
+				t.Errorf("%q, %v; want %q", got, err, row.want)
+			}
+		})
+	}
+}
+
+func TestReadEnvFile(t *testing.T) {
+	dir := t.TempDir()
+	missing, large := filepath.Join(dir, "missing"), filepath.Join(dir, "large")
+	if err := os.WriteFile(large, make([]byte, maxEnvFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{missing: "no such file", large: "longer than", dir: "is a directory"} {
+		if _, err := ReadEnvFile(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	if all, err := ReadEnvFile("-" + missing); all != nil || err != nil {
+		t.Errorf("an optional file that is missing: %v, %v", all, err)
+	}
+}
+
+// Whatever the text is, it is parsed in one pass, and what has no quotes, backslashes or
+// comments comes back as it is.
+func FuzzEnvFile(f *testing.F) {
+	for _, text := range []string{"A=1\n", "A=\"\\\"\n\"'x'\\\n", "# c\\\n;\nA = b # c\r\n", "\ufeffA=1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		all, err := ParseEnvFile(text)
+		if err != nil {
+			return
+		}
+		last := 0
+		for _, a := range all {
+			if a.Line < last || !isEnvName(a.Name) || len(a.Value) > len(text) {
+				t.Fatalf("%+v after line %d", a, last)
+			}
+			last = a.Line
+		}
+		if strings.ContainsAny(text, "\"'\\#;\r\ufeff") {
+			return
+		}
+		n := 0
+		for line := range strings.Lines(text) {
+			if name, value, ok := strings.Cut(line, "="); ok {
+				if n >= len(all) || all[n].Name != strings.Trim(name, " \t\n") || all[n].Value != strings.Trim(value, " \t\n") {
+					t.Fatalf("%q: %+v", line, all)
+				}
+				n++
+			}
+		}
+		if n != len(all) {
+			t.Fatalf("%d of %d assignments", len(all), n)
+		}
+	})
+}

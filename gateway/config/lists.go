@@ -1,0 +1,132 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+	"unproxy/trust"
+)
+
+// listKind is what a list of addresses is for.
+type listKind int
+
+// The kinds of lists.
+const (
+	trustList listKind = iota
+	healthList
+	allowDestinationList
+	allowSourceList
+)
+
+// listKinds has for each kind the flag that gives its rules, whether it holds
+// peers that may name a client, and the part of a forward that it fills. The flag
+// with -file at its end gives files of the same list.
+var listKinds = [...]struct {
+	flag    string
+	ofPeers bool
+	put     func(*forward.Forward, *trust.Live)
+}{
+	trustList: {trustFlag, true,
+		func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
+	healthList: {"health-source", false,
+		func(f *forward.Forward, set *trust.Live) { f.Health = set }},
+	allowDestinationList: {"allow-destination", false,
+		func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
+	allowSourceList: {"allow-source", false,
+		func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
+}
+
+// list is a list of addresses before it is loaded.
+type list struct {
+	rules, files []string
+	// flag is where the rules were written, for messages.
+	flag string
+}
+
+// lists loads lists of addresses. Forwards that share a list get the same one: its
+// problems are reported once, and a reload replaces it once.
+type lists struct {
+	loaded map[string]*trust.Live
+	all    []liveList
+	files  *trust.Files
+}
+
+// liveList is a list of addresses that can be loaded again.
+type liveList struct {
+	source trust.Source
+	live   *trust.Live
+	// ofPeers says that the list holds peers that may name a client. The
+	// warnings of package trust are about those.
+	ofPeers bool
+	// tried is the fingerprint of the files when they were last read.
+	tried string
+}
+
+// resolve loads the lists of d into its forward. A broken list becomes an empty
+// set, so that its absence is not reported as well.
+func (l *lists) resolve(d *draft) ([]Warning, error) {
+	var warnings []Warning
+	var errs []error
+	for kind, k := range listKinds {
+		set, more, err := l.load(d.lists[kind], k.ofPeers)
+		if set != nil {
+			k.put(&d.Forward, set)
+		}
+		warnings = append(warnings, more...)
+		errs = append(errs, err)
+	}
+	return warnings, errors.Join(errs...)
+}
+
+// load returns the set of a list, nil for one that was not given. Warnings and
+// errors of a list come only the first time.
+func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
+	if len(from.rules) == 0 && len(from.files) == 0 {
+		return nil, nil, nil
+	}
+	if l.loaded == nil {
+		l.loaded, l.files = make(map[string]*trust.Live), new(trust.Files)
+	}
+	key := fmt.Sprintf("%q %q %q", from.flag, from.rules, from.files)
+	if set, ok := l.loaded[key]; ok {
+		return set, nil, nil
+	}
+	fresh := liveList{
+		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest},
+		live:    trust.NewLive(nil),
+		ofPeers: ofPeers,
+	}
+	set, warnings, err := fresh.load()
+	fresh.live.Replace(set)
+	l.loaded[key] = fresh.live
+	l.all = append(l.all, fresh)
+	return fresh.live, warnings, err
+}
+
+// load reads the list. It does not replace the live one.
+func (l *liveList) load() (*trust.Set, []Warning, error) {
+	l.tried = l.source.Reader.Fingerprint(l.source.Files)
+	set, doubts, err := trust.Load(l.source)
+	if !l.ofPeers {
+		return set, nil, err
+	}
+	warnings := make([]Warning, len(doubts))
+	for i, w := range doubts {
+		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
+	}
+	return set, warnings, err
+}
+
+// Rules returns the current rules of a set of addresses, or nil if the set is not
+// made of rules.
+func Rules(a forward.Addresses) []trust.Rule {
+	switch set := a.(type) {
+	case *trust.Set:
+		return set.Rules()
+	case *trust.Live:
+		return set.Set().Rules()
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package config
+
+import "unproxy/gateway/forward"
+
+// Need is what a forward must have for a setting to have an effect: a set of
+// properties, all of them.
+type Need uint16
+
+// The properties.
+const (
+	NeedsTransparent Need = 1 << iota
+	NeedsStream
+	NeedsDatagrams
+	NeedsHeader // a PROXY header and not Simple Proxy Protocol
+	NeedsV1
+	NeedsV2
+	NeedsUnixListener
+	NeedsHeaderBackend
+	NeedsReturnPath // transparent or tproxy
+)
+
+// needs says of each property how a forward without it is described, and which
+// forward has it.
+var needs = []struct {
+	need    Need
+	without string
+	has     func(*forward.Forward) bool
+}{
+	{NeedsStream, "for udp:// forwards", func(f *forward.Forward) bool { return !f.Datagrams }},
+	{NeedsDatagrams, "without a udp:// forward", func(f *forward.Forward) bool { return f.Datagrams }},
+	{NeedsHeader, "with the headers of --udp-header spp", func(f *forward.Forward) bool {
+		return !f.Datagrams || f.DatagramHeader != forward.SimpleProxy
+	}},
+	{NeedsV1, "where only v2 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV1 }},
+	{NeedsV2, "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
+	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
+	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
+		return f.Transparent || f.TProxy
+	}},
+	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
+	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},
+}
+
+// missing describes the first property of n that f does not have, "" if it has
+// them all.
+func (n Need) missing(f *forward.Forward) string {
+	for _, one := range needs {
+		if n&one.need != 0 && !one.has(f) {
+			return one.without
+		}
+	}
+	return ""
+}
+
+// unused warns of settings that were given and have no effect.
+func (l *loader) unused(drafts []draft) {
+	for i := range table {
+		s := &table[i]
+		used, without := false, ""
+		for j := range drafts {
+			d := &drafts[j]
+			missing := s.Needs.missing(&d.Forward)
+			if missing == "" {
+				used = true
+				continue
+			}
+			without = missing
+			if d.given[s.Name] {
+				l.warn("forward "+d.Listeners[0].Name+": "+s.Name+" does nothing "+missing, "")
+			}
+		}
+		if !used && without != "" && l.given(s.Name) {
+			l.warn("--"+s.Name+" does nothing "+without, "")
+		}
+	}
+}

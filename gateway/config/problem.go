@@ -1,0 +1,91 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+
+	"unproxy/gateway/config/value"
+)
+
+// Problem is one fault of a configuration. All of them are found at once: the
+// errors of [Load] and of [Config.Validate] join them.
+type Problem struct{ message, hint string }
+
+// NewProblem returns a problem. The message says what is wrong, with the value
+// that is; the hint says what to write instead, "" if the message says it all.
+func NewProblem(message, hint string) *Problem { return &Problem{message, hint} }
+
+// Error returns the message.
+func (p *Problem) Error() string { return p.message }
+
+// Hint says what to write instead, or "".
+func (p *Problem) Hint() string { return p.hint }
+
+// Warning is something in a configuration that works but may not be meant, such
+// as a trust rule that covers every address.
+type Warning struct {
+	// Message says what is doubtful.
+	Message string
+	// Hint says what to write instead, or "".
+	Hint string
+	// About is the subject, for those who report on it themselves.
+	About Topic
+}
+
+// Topic is what a warning is about.
+type Topic uint8
+
+// The topics.
+const (
+	AboutSettings Topic = iota
+	AboutTrust
+	AboutDescriptors
+	// AboutLocalhost: a server on this host sees clients as localhost. Whether it
+	// grants localhost anything cannot be known here.
+	AboutLocalhost
+)
+
+// String returns the warning in one line.
+func (w Warning) String() string {
+	if w.Hint == "" {
+		return w.Message
+	}
+	return w.Message + ": " + w.Hint
+}
+
+// problems collects problems.
+type problems struct {
+	prefix string
+	all    []error
+}
+
+// add records a problem.
+func (p *problems) add(message, hint string) {
+	p.all = append(p.all, NewProblem(p.prefix+message, hint))
+}
+
+// err returns the problems in the order in which they were found, or nil.
+func (p *problems) err() error { return errors.Join(p.all...) }
+
+// atFault returns the one of several values that err is about.
+func atFault(values []string, err error) string {
+	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
+		return e.Value
+	}
+	return last(values)
+}
+
+// FlagProblem is the problem with the value of a flag; err is what package
+// value says of it.
+func FlagProblem(name, text string, err error) error {
+	return NewProblem(fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err), valueHint(err, "--"+name+" "))
+}
+
+// valueHint says what to write instead of a value; prefix goes before it.
+func valueHint(err error, prefix string) string {
+	var e *value.Error
+	if !errors.As(err, &e) || e.Hint == "" {
+		return ""
+	}
+	return "did you mean " + prefix + e.Hint + "?"
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+)
+
+func TestParseRedirect(t *testing.T) {
+	for _, tt := range []struct {
+		text    string
+		want    string // as it is written back; "": it is refused
+		instead string
+	}{
+		{"203.0.113.0/24:1000-2000", "203.0.113.0/24:1000-2000", ""},
+		{"203.0.113.0/24:25", "203.0.113.0/24:25", ""},
+		{"203.0.113.0/24", "203.0.113.0/24", ""},
+		{"203.0.113.7", "203.0.113.7/32", ""},
+		{"203.0.113.7:25", "203.0.113.7/32:25", ""},
+		{"203.0.113.0/24:1-65535", "203.0.113.0/24", ""},
+		{"0.0.0.0/0:25", "0.0.0.0/0:25", ""},
+		{"[2001:db8::/64]:1000-2000", "[2001:db8::/64]:1000-2000", ""},
+		{"[2001:db8::/64]", "[2001:db8::/64]", ""},
+		{"2001:db8::/64", "[2001:db8::/64]", ""},
+		{"2001:db8::1", "[2001:db8::1/128]", ""},
+		{"[2001:db8::1]:25", "[2001:db8::1/128]:25", ""},
+		{"[::/0]:25", "[::/0]:25", ""},
+		{":1000-2000", ":1000-2000", ""},
+		{":25", ":25", ""},
+		{":1-65535", ":1-65535", ""},
+
+		{"", "", ""},
+		{":", "", ""},
+		{":0", "", ""},
+		{":0-25", "", ""},
+		{":25-24", "", ""},
+		{":65536", "", ""},
+		{":-", "", ""},
+		{"1000-2000", "", ":1000-2000"},
+		{"25", "", ":25"},
+		{"0", "", ""},
+		{"203.0.113.0/24:", "", ""},
+		{"203.0.113.0/33:25", "", ""},
+		{"203.0.113.7/24:25", "", "203.0.113.0/24:25"},
+		{"[203.0.113.0/24]:25", "", "203.0.113.0/24:25"},
+		{"2001:db8::1/64", "", "[2001:db8::/64]"},
+		{"2001:db8::/64:25", "", ""},
+		{"[2001:db8::/64]25", "", ""},
+		{"[2001:db8::/64]:", "", ""},
+		{"[2001:db8::]/64:25", "", ""},
+		{"[2001:db8::/64", "", ""},
+		{"0.0.0.0:25", "", ":25"},
+		{"0.0.0.0", "", ":1-65535"},
+		{"[::]:20-25", "", ":20-25"},
+		{"[]:25", "", ""},
+		{"[fe80::1%eth0]:25", "", ""},
+		{"[::ffff:203.0.113.0/120]:25", "", ""},
+		{"[::ffff:203.0.113.7]:25", "", ""},
+		{"mail.example:25", "", ""},
+		{"203.0.113.0/24:25:26", "", ""},
+	} {
+		r, err := parseRedirect(tt.text)
+		if tt.want == "" {
+			e, ok := errors.AsType[*value.Error](err)
+			if !ok || e.Value != tt.text || e.Hint != tt.instead {
+				t.Errorf("parseRedirect(%q) = %v, %#v; want an error that says %q instead", tt.text, r, err, tt.instead)
+			}
+			continue
+		}
+		if err != nil || r.String() != tt.want {
+			t.Errorf("parseRedirect(%q) = %v, %v; want %s", tt.text, r, err, tt.want)
+		}
+	}
+}
+
+// FuzzParseRedirect holds what is taken to its own words, which mean the same,
+// and what is offered instead of what is not to be taken.
+func FuzzParseRedirect(f *testing.F) {
+	f.Add("203.0.113.0/24:1000-2000")
+	f.Add("[2001:db8::/64]:25")
+	f.Add(":25")
+	f.Add("2001:db8::1/64")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := parseRedirect(text)
+		if e, ok := errors.AsType[*value.Error](err); ok && e.Hint != "" {
+			text = e.Hint
+			r, err = parseRedirect(text)
+			if err != nil {
+				t.Fatalf("parseRedirect(%q), which was offered: %v", text, err)
+			}
+		}
+		if err != nil {
+			return
+		}
+		again, err := parseRedirect(r.String())
+		if err != nil || again != r || r.Low == 0 || r.Low > r.High {
+			t.Fatalf("parseRedirect(%q) = %v, which reads as %v, %v", text, r, again, err)
+		}
+	})
+}
+
+// What is redirected by a flag is for every tproxy listener, and a forward's own
+// list takes its place.
+func TestRedirectOfAllAndOfOne(t *testing.T) {
+	c, _, err := load([]string{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:25&redirect=:80", ":2=127.0.0.1:9?tproxy", ":3=127.0.0.1:9"},
+		"redirect 203.0.113.0/24", "redirect [2001:db8::/64]:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"10.0.0.0/8:25 :80", "203.0.113.0/24 [2001:db8::/64]:443", ""} {
+		var got []string
+		for _, r := range c.Forwards[i].Redirect {
+			got = append(got, r.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("forward %d: redirects %q, want %q", i+1, got, want)
+		}
+	}
+}
+
+func TestRedirectProblems(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		forwards []string
+		given    []string
+		want     string
+	}{
+		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener, and this is not one"},
+		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, and no forward has one"},
+		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
+		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
+		{"to a port that nobody knows", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
+		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener are of different address families"},
+		{"of the other family, too", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener are of different address families"},
+		{"twice", []string{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25", ":2=127.0.0.1:9?tproxy&redirect=10.1.0.0/16:25-30"}, nil,
+			"redirect 10.0.0.0/8:20-25 to listener :1 and redirect 10.1.0.0/16:25-30 to listener :2 overlap"},
+		{"twice, of the host's own addresses", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "redirect :25 to listener :2 overlap"},
+		{"twice, by a flag", []string{":1=127.0.0.1:9?tproxy", ":2=127.0.0.1:9?tproxy"}, []string{"redirect :25"}, "redirect :25 to listener :2 overlap"},
+		{"of another listener", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":25=127.0.0.1:9"}, nil,
+			"redirect :20-25 to listener :1 also takes the connections to listener :25"},
+		{"of one of other listeners", []string{"10.0.0.1:20-22=127.0.0.1:9", ":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:22"}, nil,
+			"also takes the connections to listener 10.0.0.1:22"},
+		{"the first of several is wrong", []string{":1=127.0.0.1:9?tproxy"}, []string{"redirect 25", "redirect :26"}, `--redirect "25" is not PREFIX:PORTS`},
+		{"the first of several keys is wrong", []string{":1=127.0.0.1:9?tproxy&redirect=25&redirect=:26"}, nil, `redirect "25" is not PREFIX:PORTS`},
+	} {
+		_, _, err := load(tt.forwards, tt.given...)
+		if n := len(flat(err)); err == nil || n != 1 || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %d problems, %v; want %q", tt.name, n, err, tt.want)
+		}
+	}
+}
+
+func TestRedirectWarnings(t *testing.T) {
+	for _, tt := range []struct{ forward, want string }{
+		{":1=127.0.0.1:9?tproxy", "no redirect is given for this tproxy listener"},
+		{":1-3=127.0.0.1:9?tproxy", "no redirect is given for this tproxy listener"},
+		{":1=127.0.0.1:9?tproxy&redirect=:1-65535", "redirect :1-65535 takes every connection"},
+		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0", "redirect 0.0.0.0/0 takes every connection"},
+		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0:25", ""},
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=[2001:db8::/64]:1-3&redirect=:25", ""},
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=10.0.0.0/8:25", ""}, // one listener takes both
+	} {
+		_, warnings, err := load([]string{tt.forward})
+		if err != nil || tt.want == "" && len(warnings) != 0 || tt.want != "" && (len(warnings) != 1 || !strings.Contains(warnings[0].String(), tt.want)) {
+			t.Errorf("%s: warnings %v, %v; want %q", tt.forward, warnings, err, tt.want)
+		}
+	}
+}
+
+// Two forwards apart do not overlap.
+func TestRedirectsApart(t *testing.T) {
+	_, _, err := load([]string{
+		":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25&redirect=:20-25",
+		":2=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:26-30&redirect=:26",
+		":3=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]:20-25",
+		":4=127.0.0.1:9",
+		"10.0.0.1:5-19=127.0.0.1:9",
+		"127.0.0.1:22=127.0.0.1:9", // lo is not redirected
+		"unix:/a=127.0.0.1:9",
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRedirectByHand(t *testing.T) {
+	f := *mustLoad(t, ":1=127.0.0.1:9?tproxy&redirect=:25")
+	f.Redirect = []forward.Redirect{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Low: 7, High: 6}}
+	c := &Config{Forwards: []*forward.Forward{&f}}
+	if _, err := c.Validate(); len(flat(err)) != 2 || !strings.Contains(err.Error(), "has no ports") {
+		t.Errorf("redirects of no ports: %v", err)
+	}
+}

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"unproxy/trust"
+)
+
+// Lists are the lists of addresses of a configuration, which can be read again
+// while they are in use. Its methods may be called from any goroutine, and on
+// nil: there are no lists then.
+type Lists struct {
+	now   func() time.Time
+	files *trust.Files
+
+	reading sync.Mutex // held while files are read, which may take its time
+	all     []liveList
+	seen    string // the files' fingerprint at the last call of Changed
+
+	mu    sync.Mutex // held for an instant
+	state ReloadState
+}
+
+// Reloaded is the result of a reload.
+type Reloaded struct {
+	// Lists is the number of lists that were read, and Rules the number of
+	// rules in them.
+	Lists, Rules int
+	// Warnings are of rules that work but may not be meant.
+	Warnings []Warning
+}
+
+// ReloadState counts the reloads so far. Reading the lists at the start is not
+// one.
+type ReloadState struct {
+	// Succeeded and Failed count reloads.
+	Succeeded, Failed uint64
+	// LastSuccess is when one succeeded last; the zero time is never.
+	LastSuccess time.Time
+	// LastError is why the last one failed; nil if it did not.
+	LastError error
+}
+
+// Reload reads every list again, the templates in the rules of flags and the
+// files. If all of them can be read it puts all in force; otherwise the old
+// ones stay. The error joins what [Load] would say of the lists.
+func (l *Lists) Reload() (Reloaded, error) {
+	if l == nil {
+		return Reloaded{}, nil
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	done, err := l.reload()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.LastError = err
+	if err != nil {
+		l.state.Failed++
+		return done, err
+	}
+	l.state.Succeeded++
+	l.state.LastSuccess = l.now()
+	return done, nil
+}
+
+func (l *Lists) reload() (Reloaded, error) {
+	done := Reloaded{Lists: len(l.all)}
+	fresh := make([]*trust.Set, len(l.all))
+	var errs []error
+	for i := range l.all {
+		set, warnings, err := l.all[i].load()
+		fresh[i] = set
+		done.Rules += set.Len()
+		done.Warnings = append(done.Warnings, warnings...)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return done, err
+	}
+	for i := range l.all {
+		l.all[i].live.Replace(fresh[i])
+	}
+	return done, nil
+}
+
+// Changed reports whether the content of the lists' files has changed since they
+// were read last. Call it at intervals: a change counts once two calls in a row
+// have seen the same content, so that a file which is being written is left
+// alone. Content that failed to load counts again only after it has changed.
+func (l *Lists) Changed() bool {
+	if l == nil {
+		return false
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	var tried, now strings.Builder
+	for i := range l.all {
+		tried.WriteString(l.all[i].tried)
+		now.WriteString(l.files.Fingerprint(l.all[i].source.Files))
+	}
+	before := l.seen
+	l.seen = now.String()
+	return l.seen != tried.String() && l.seen == before
+}
+
+// State returns how the reloads went so far.
+func (l *Lists) State() ReloadState {
+	if l == nil {
+		return ReloadState{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}

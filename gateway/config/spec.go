@@ -1,0 +1,116 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+)
+
+// spec is one SPEC of the flag --forward, read but not yet combined with the
+// settings that hold for all of them.
+type spec struct {
+	// text is the SPEC as it was given.
+	text string
+	// name is LISTEN as it was given, with its range of ports, and with
+	// templates expanded.
+	name      string
+	datagrams bool // it is of UDP
+	// listeners has one for each port of a range, with where it leads.
+	listeners []forward.Listener
+	// settings are the keys after the question mark.
+	settings Values
+}
+
+// grammar is the hint for a SPEC whose parts cannot be told apart.
+const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], such as --forward :8443=127.0.0.1:443"
+
+// parseSpec reads a SPEC:
+//
+//	[tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
+//
+// LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH,
+// systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which
+// expand stands for: they look at the host's interfaces. BACKEND is HOST:PORT,
+// NAME:PORT, HOST:LOW-HIGH (one to one with the range of the listener),
+// unix:PATH, or "header". Nothing is opened and no name is resolved. [Load]
+// reads the keys.
+//
+// The error joins a [*Problem] for everything that is wrong.
+func parseSpec(text string, expand func(string) (string, error)) (*spec, error) {
+	f := &spec{text: text}
+	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(text))}
+	rest, ok := found.withoutScheme(f, text)
+	if !ok {
+		return nil, found.err()
+	}
+	listen, leads, ok := value.Cut(rest, '=')
+	if !ok || listen == "" {
+		found.add("is not LISTEN=BACKEND", incomplete(rest))
+		return nil, found.err()
+	}
+	backends, keys, hasKeys := value.Cut(leads, '?')
+	span := found.listeners(f, listen, expand)
+	found.backends(f, backends, span)
+	if hasKeys {
+		f.settings = found.keys(keys)
+	}
+	if err := found.err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// incomplete hints at what a SPEC without "=" was meant to be.
+func incomplete(text string) string {
+	listen, _, _ := value.Cut(text, '?')
+	if _, _, err := splitPort(listen); err != nil || strings.HasPrefix(listen, "=") {
+		return grammar
+	}
+	return fmt.Sprintf("say where it leads: --forward %s=127.0.0.1:PORT", listen)
+}
+
+// withoutScheme strips "tcp://" or "udp://" and refuses every other scheme.
+func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found || strings.ContainsAny(scheme, "={/:") {
+		return text, true
+	}
+	switch scheme {
+	case "tcp":
+		return rest, true
+	case "udp":
+		f.datagrams = true
+		return rest, true
+	}
+	p.add(fmt.Sprintf("unknown scheme %q", value.Shorten(scheme)),
+		"the schemes are tcp and udp: --forward "+value.Shorten(rest))
+	return "", false
+}
+
+// keys reads what comes after the question mark. It accepts a key several times;
+// [problems.key] checks which may be.
+func (p *problems) keys(text string) Values {
+	if text == "" {
+		p.add("nothing follows the question mark", "leave it out, or write ?KEY=VALUE")
+		return nil
+	}
+	values := Values{}
+	for _, pair := range value.Split(text, '&') {
+		key, text, _ := value.Cut(pair, '=')
+		if bare := strings.TrimLeft(key, "-"); bare != key {
+			p.add(fmt.Sprintf("key %q", value.Shorten(key)), "a key is written without dashes: ?"+value.Shorten(bare))
+			continue
+		}
+		if key == "" {
+			p.add("a key has no name", "write ?KEY=VALUE&KEY=VALUE")
+			continue
+		}
+		if s := Find(key); s != nil {
+			key = s.Name
+		}
+		values[key] = append(values[key], text)
+	}
+	return values
+}

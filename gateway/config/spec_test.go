@@ -1,0 +1,236 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"unproxy/gateway/forward"
+)
+
+// hostAddress stands for the interfaces of a host.
+func hostAddress(text string) (string, error) {
+	switch text {
+	case "{{ GetPrivateIP }}":
+		return "10.0.0.5", nil
+	case `{{ GetInterfaceIP "eth0,1=?" }}`:
+		return "10.0.0.6", nil
+	case "{{ six }}":
+		return "fd00::2", nil
+	case "{{ GetPrivateIPs }}":
+		return "10.0.0.5 10.0.1.5", nil
+	case "{{ none }}":
+		return "", nil
+	case "{{ word }}":
+		return "eth0", nil
+	}
+	return "", errors.New("no such function")
+}
+
+func TestParseSpec(t *testing.T) {
+	for _, tt := range []struct {
+		spec string
+		want string // each listener as NAME address[+] -> backends; "+" is dual stack
+	}{
+		{":8443=127.0.0.1:443", ":8443 [::]:8443+ -> 127.0.0.1:443"},
+		{"tcp://:8443=127.0.0.1:443", ":8443 [::]:8443+ -> 127.0.0.1:443"},
+		{"0.0.0.0:25=10.0.0.1:25", "0.0.0.0:25 0.0.0.0:25 -> 10.0.0.1:25"},
+		{"[::]:25=[2001:db8::1]:25", "[::]:25 [::]:25+ -> [2001:db8::1]:25"},
+		{"[::1]:0=127.0.0.1:22", "[::1]:0 [::1]:0 -> 127.0.0.1:22"},
+		{"[::ffff:127.0.0.1]:80=[::ffff:10.0.0.1]:80", "[::ffff:127.0.0.1]:80 127.0.0.1:80 -> 10.0.0.1:80"},
+		{":22=ssh.internal:22,10.0.0.2:22", ":22 [::]:22+ -> ssh.internal:22 10.0.0.2:22"},
+		{":22=my_host.:22", ":22 [::]:22+ -> my_host.:22"},
+		{":22=unix:/run/ssh.sock", ":22 [::]:22+ -> unix:/run/ssh.sock"},
+		{"unix:/run/a.sock=127.0.0.1:22", "unix:/run/a.sock unix:/run/a.sock -> 127.0.0.1:22"},
+		{":22=header", ":22 [::]:22+ -> header"},
+		{"10.0.0.1:1-2=10.0.0.2:11-12", "10.0.0.1:1 10.0.0.1:1 -> 10.0.0.2:11\n10.0.0.1:2 10.0.0.1:2 -> 10.0.0.2:12"},
+		{"10.0.0.1:1-2=10.0.0.2:9,a.b:3-4,unix:/s", "10.0.0.1:1 10.0.0.1:1 -> 10.0.0.2:9 a.b:3 unix:/s\n10.0.0.1:2 10.0.0.1:2 -> 10.0.0.2:9 a.b:4 unix:/s"},
+		{":1-2=header", ":1 [::]:1+ -> header\n:2 [::]:2+ -> header"},
+		{"{{ GetPrivateIP }}:443=127.0.0.1:22", "10.0.0.5:443 10.0.0.5:443 -> 127.0.0.1:22"},
+		{`{{ GetInterfaceIP "eth0,1=?" }}:443=127.0.0.1:22`, "10.0.0.6:443 10.0.0.6:443 -> 127.0.0.1:22"},
+		{"{{ six }}:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
+		{"[{{ six }}]:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
+	} {
+		f, err := parseSpec(tt.spec, hostAddress)
+		if err != nil {
+			t.Errorf("parseSpec(%q) failed: %v", tt.spec, err)
+			continue
+		}
+		if got := describe(f.listeners); got != tt.want {
+			t.Errorf("parseSpec(%q)\n got %s\nwant %s", tt.spec, got, tt.want)
+		}
+	}
+}
+
+// A forward is called what was written to listen on, a range by one name.
+func TestNameOfAForward(t *testing.T) {
+	for spec, want := range map[string]string{
+		":8443=127.0.0.1:443":                         ":8443",
+		"tcp://10.0.0.1:1-2=10.0.0.2:11-12?headers=2": "10.0.0.1:1-2",
+		"unix:/run/a.sock=127.0.0.1:22":               "unix:/run/a.sock",
+		"{{ six }}:443=127.0.0.1:22":                  "[fd00::2]:443",
+	} {
+		f, err := parseSpec(spec, hostAddress)
+		if err != nil || f.name != want {
+			t.Errorf("parseSpec(%q) is called %q, %v; want %q", spec, f.name, err, want)
+		}
+	}
+	c, _, err := Load(Source{Forwards: []string{":1-2=127.0.0.1:11-12"}, Settings: Values{"trust": {"10.0.0.0/8"}}})
+	if err != nil || c.Forwards[0].Name != ":1-2" {
+		t.Errorf("Load: %+v, %v", c, err)
+	}
+}
+
+func describe(listeners []forward.Listener) string {
+	var lines []string
+	for _, l := range listeners {
+		line := l.Name + " " + l.Endpoint.String()
+		if l.DualStack {
+			line += "+"
+		}
+		line += " ->"
+		for _, b := range l.Backends {
+			line += " " + backendText(b)
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func backendText(b forward.Backend) string {
+	switch {
+	case b.FromHeader:
+		return "header"
+	case b.Host != "":
+		return fmt.Sprintf("%s:%d", b.Host, b.Port)
+	}
+	return b.Endpoint.String()
+}
+
+func TestParseSpecRefuses(t *testing.T) {
+	for _, tt := range []struct{ spec, want, hint string }{
+		{"", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
+		{"8443", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
+		{":8443", "is not LISTEN=BACKEND", "--forward :8443=127.0.0.1:PORT"},
+		{":8443=", "has no backend", "LISTEN=BACKEND"},
+		{"=127.0.0.1:1", "is not LISTEN=BACKEND", "LISTEN=BACKEND"},
+		{"http://:80=127.0.0.1:80", `unknown scheme "http"`, "--forward :80=127.0.0.1:80"},
+		{"udp://tcp://:53=127.0.0.1:53", "two ports", ""},
+		{"udp://systemd:dns=127.0.0.1:53", "systemd cannot hand over UDP sockets", "udp://:5300"},
+		{"8443=127.0.0.1:443", `listener "8443" has no port`, ":8443"},
+		{"10.0.0.1=127.0.0.1:443", `listener "10.0.0.1" has no port`, "10.0.0.1:8443"},
+		{"2001:db8::1:443=127.0.0.1:443", "IPv6 address without brackets", "[2001:db8::1:443]:8443"},
+		{"localhost:80=127.0.0.1:8080", `"localhost" is not an IP address`, "127.0.0.1:80, or [::1]:80"},
+		{"example.com:80=127.0.0.1:8080", `"example.com" is not an IP address`, "10.0.0.5:80"},
+		{"*:80=127.0.0.1:8080", `"*" is not an IP address`, ":80"},
+		{"[10.0.0.1]:80=127.0.0.1:8080", "is not an IP address", ""},
+		{"224.0.0.1:80=127.0.0.1:8080", "multicast", ""},
+		{"[fe80::1%eth0]:80=127.0.0.1:8080", "has a zone", ":PORT"},
+		{":65536=127.0.0.1:1", `port "65536"`, ""},
+		{":http=127.0.0.1:1", `port "http"`, ""},
+		{":9-8=127.0.0.1:1", "not above the last", ""},
+		{":0-8=127.0.0.1:1", "must be above 0", ""},
+		{":8-=127.0.0.1:1", `port ""`, ""},
+		{"unix:a.sock=127.0.0.1:1", "not an absolute path", "unix:/run/unproxy/NAME.sock"},
+		{"unix:@a=127.0.0.1:1", "abstract namespace", "unix:/run/unproxy/a.sock"},
+		{"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1", "may have 107", ""},
+		// systemd.socket(5), FileDescriptorName=.
+		{"systemd:=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
+		{"systemd:a:b=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
+		{"{{ GetPrivateIPs }}:1=127.0.0.1:1", "yields 2 addresses", ""},
+		{"{{ none }}:1=127.0.0.1:1", "yields 0 addresses", ""},
+		{"{{ word }}:1=127.0.0.1:1", "which is not an IP address", ""},
+		{"{{ nonsense }}:1=127.0.0.1:1", "no such function", "go-sockaddr"},
+		{":1=127.0.0.1", `backend "127.0.0.1" has no port`, "127.0.0.1:PORT"},
+		{":1=::1", "has no port", "[::1]:PORT"},
+		{":1=22", `backend "22" has no port`, "127.0.0.1:22"},
+		{":1=:22", "names no host", "127.0.0.1:22"},
+		{":1=127.0.0.1:0", "has port 0", ""},
+		{":1=0.0.0.0:22", "not an address to connect to", "127.0.0.1:22"},
+		{":1=[::]:22", "not an address to connect to", "127.0.0.1:22"},
+		{":1=255.255.255.255:22", "broadcast", ""},
+		{":1=256.0.0.1:22", "neither an address nor a host name", ""},
+		{":1=10.0.0:22", "neither an address nor a host name", ""},
+		{":1=a b:22", "neither an address nor a host name", ""},
+		{":1=-a:22", "neither an address nor a host name", ""},
+		{":1=https://a:22/", "has a scheme", "a:22"},
+		{":1={{ GetPrivateIP }}:22", "is a template", "LISTEN"},
+		{":1=unix:s", "not an absolute path", ""},
+		{":1=header,127.0.0.1:2", "does not go with other backends", "LISTEN=header"},
+		{":1=127.0.0.1:2,", `backend "" has no port`, ""},
+		{":1-3=127.0.0.1:1-2", "has 2 ports, the listener has 3", "same length"},
+		{":1=127.0.0.1:1-2", "has 2 ports, the listener has 1", "same length"},
+		{":1=127.0.0.1:2?", "nothing follows the question mark", ""},
+		{":1=127.0.0.1:2?--local=close", "key", "?local"},
+		{":1=127.0.0.1:2?local=close&", "a key has no name", "KEY=VALUE"},
+	} {
+		_, err := parseSpec(tt.spec, hostAddress)
+		if err == nil {
+			t.Errorf("parseSpec(%q) succeeded; want %q", tt.spec, tt.want)
+			continue
+		}
+		if !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("parseSpec(%q) = %v; want %q", tt.spec, err, tt.want)
+		}
+		var p *Problem
+		if !errors.As(err, &p) || !strings.Contains(p.Hint(), tt.hint) {
+			t.Errorf("parseSpec(%q): hint %q; want %q", tt.spec, p.Hint(), tt.hint)
+		}
+	}
+}
+
+func TestParseSpecTellsAllAtOnce(t *testing.T) {
+	_, err := parseSpec("nowhere:1=0.0.0.0:2,::3?--x", hostAddress)
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 4 {
+		t.Errorf("four faults, but the error is: %v", err)
+	}
+}
+
+func TestParseSpecKeys(t *testing.T) {
+	f, err := parseSpec(":1=127.0.0.1:2?transparent&trust=10.0.0.0/8&trust={{ a & b }}/32&accept=v1,v2", hostAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "map[accept:[v1,v2] transparent:[] trust:[10.0.0.0/8 {{ a & b }}/32]]"
+	if got := fmt.Sprint(f.settings); got != want {
+		t.Errorf("keys %s; want %s", got, want)
+	}
+}
+
+// FuzzParseSpec holds the parser to: it never panics, an error is made of
+// problems that each fit on a line, and what is accepted has listeners that all
+// lead somewhere and a name that listens on the same again.
+func FuzzParseSpec(f *testing.F) {
+	for _, seed := range []string{
+		":8443=127.0.0.1:443", "tcp://[::]:1-3=a.b:4-6,unix:/x?trust=any&transparent",
+		"{{ GetPrivateIP }}:443=header?allow-destination=10.0.0.0/8", "unix:/a=[2001:db8::1]:1", "udp://:1=:1",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		if strings.Count(spec, "-") > 3 {
+			return // wide ranges take long and show nothing new
+		}
+		got, err := parseSpec(spec, hostAddress)
+		if err != nil {
+			return
+		}
+		if len(got.listeners) == 0 {
+			t.Fatalf("parseSpec(%q) has no listener", spec)
+		}
+		for _, l := range got.listeners {
+			if len(l.Backends) == 0 {
+				t.Fatalf("parseSpec(%q): %s leads nowhere", spec, l.Name)
+			}
+			again, err := parseSpec(l.Name+"="+backendText(l.Backends[0]), hostAddress)
+			if err != nil {
+				t.Fatalf("parseSpec(%q) gives %s to %s, which does not parse: %v", spec, l.Name, backendText(l.Backends[0]), err)
+			}
+			if again.listeners[0].Endpoint != l.Endpoint || again.listeners[0].Backends[0] != l.Backends[0] {
+				t.Fatalf("parseSpec(%q) gives %v, which reads back as %v", spec, l, again.listeners[0])
+			}
+		}
+	})
+}

@@ -1,0 +1,248 @@
+package config
+
+import (
+	"io/fs"
+	"math"
+	"slices"
+	"time"
+
+	"unproxy/gateway/forward"
+	"unproxy/transparent"
+	"unproxy/transparent/returnpath"
+)
+
+// The names of settings that this package asks for itself.
+const (
+	// ForwardFlag is the flag whose values are the forwards.
+	ForwardFlag = "forward"
+	// EnvFileFlag is the flag whose values are environment files.
+	EnvFileFlag        = "env-file"
+	trustFlag          = "trust"
+	redirectFlag       = "redirect"
+	onDemandFlag       = "on-demand"
+	unknownFlag        = "unknown"
+	maxConnectionsFlag = "max-connections"
+	maxFlowsFlag       = "udp-max-flows"
+	maxWaitingFlag     = "max-waiting"
+)
+
+// The longest durations.
+const (
+	// longest is beyond every use and keeps sums of durations from overflowing.
+	longest = 10 * 365 * 24 * time.Hour
+	// longestWait is within the horizon of the engine's timers, 37 hours.
+	longestWait = 24 * time.Hour
+	// longestKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the
+	// kernel's include/net/tcp.h.
+	longestKeepalive = 32767 * time.Second
+	// longestUserTimeout is what the kernel takes, an int of milliseconds
+	// (TCP_USER_TIMEOUT in do_tcp_setsockopt of net/ipv4/tcp.c).
+	longestUserTimeout = math.MaxInt32 * time.Millisecond
+	// longestSpin is far beyond the time in which a processor wakes up, and is
+	// what the Go runtime lets a goroutine have before others run.
+	longestSpin = 10 * time.Millisecond
+)
+
+// table holds every setting, in the order of the help. It never changes.
+var table = slices.Concat(
+	forwardSettings, trustSettings, headerSettings, transparentSettings, backendSettings, datagramSettings,
+	connectionSettings, processSettings, routeSettings, adminSettings, logSettings,
+)
+
+var forwardSettings = []Setting{
+	{Name: ForwardFlag, Group: GroupForward, Argument: "SPEC", Repeatable: true,
+		Meaning: "[udp://]LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], at least one; short: -f"},
+}
+
+var trustSettings = []Setting{
+	{Name: trustFlag, Group: GroupTrust, Argument: "RULE", Repeatable: true, Default: "none: refuses to start",
+		Meaning: "peers that may name a client: a prefix, an address, the name of a preset, or any",
+		forward: rules(trustList)},
+	{Name: "trust-file", Group: GroupTrust, Argument: "PATH", Repeatable: true,
+		Meaning: "a file of such rules, one per line, # starts a comment; adds to --trust",
+		forward: files(trustList)},
+	{Name: "untrusted", Group: GroupTrust, Argument: "reject|pass", Default: "reject",
+		Meaning: "untrusted peers: reset them, or treat each as the client itself",
+		forward: either(func(d *draft) *bool { return &d.PassUntrusted }, "reject", "pass")},
+	{Name: "cut-untrusted", Group: GroupTrust, Switch: true, Default: "off",
+		Meaning: "reset the connections of a peer that a reload no longer trusts",
+		forward: onOff(func(d *draft) *bool { return &d.CutUntrusted })},
+	{Name: "health-source", Group: GroupTrust, Argument: "RULE", Repeatable: true,
+		Meaning: "peers that may connect without a header; closed cleanly, without a connection to the backend",
+		forward: rules(healthList)},
+	{Name: "socket-mode", Group: GroupTrust, Argument: "MODE", Default: "0660", Needs: NeedsUnixListener,
+		Meaning: "mode of a unix listener; every process that may connect to it is trusted",
+		forward: mode(func(d *draft) *fs.FileMode { return &d.SocketMode })},
+}
+
+var headerSettings = []Setting{
+	{Name: "accept", Group: GroupHeader, Argument: "v1,v2", Default: "v1,v2", Needs: NeedsHeader,
+		Meaning: "accepted header versions",
+		forward: setAccept},
+	{Name: "header-timeout", Group: GroupHeader, Argument: "D", Default: "5s", Needs: NeedsStream,
+		Meaning: "time limit from accept to the last byte of the header; 0 is off",
+		forward: duration(time.Millisecond, longestWait, func(d *draft) *time.Duration { return &d.HeaderTimeout })},
+	{Name: "max-header", Group: GroupHeader, Argument: "SIZE", Default: "16KiB", Needs: NeedsHeader | NeedsV2,
+		Meaning: "longest accepted v2 header",
+		forward: setMaxHeader},
+	{Name: "require-checksum", Group: GroupHeader, Switch: true, Default: "off", Needs: NeedsHeader | NeedsV2,
+		Meaning: "reject every header without a correct CRC32C: v2 LOCAL too, and v1, which has none",
+		forward: onOff(func(d *draft) *bool { return &d.Header.RequireChecksum })},
+	{Name: "v1-mixed-families", Former: "v1-ipv4-in-tcp6", Group: GroupHeader, Switch: true, Default: "off",
+		Needs:   NeedsStream | NeedsV1,
+		Meaning: "accept v1 lines of nginx whose destination has another address family than the client",
+		forward: onOff(func(d *draft) *bool { return &d.Header.MixedFamilies })},
+	{Name: "headers", Group: GroupHeader, Argument: "N", Default: "1", Needs: NeedsHeader,
+		Meaning: "exact number of stacked headers; the last one names the client, and v2 LOCAL is always the last",
+		forward: setHeaders},
+	{Name: "local", Group: GroupHeader, Argument: "relay|close", Default: "relay", Needs: NeedsHeader,
+		Meaning: "v2 LOCAL headers, health checks: relay from the gateway's address, or close cleanly",
+		forward: either(func(d *draft) *bool { return &d.CloseLocal }, "relay", "close")},
+	{Name: unknownFlag, Group: GroupHeader, Argument: "relay|reject", Default: "relay; transparent: reject",
+		Needs:   NeedsHeader,
+		Meaning: "valid headers that name no usable client: relay from the gateway's address, or reject",
+		forward: either(func(d *draft) *bool { return &d.RejectUnknown }, "relay", "reject")},
+}
+
+var transparentSettings = []Setting{
+	{Name: "transparent", Group: GroupTransparent, Argument: "on|off", Switch: true, Default: "off",
+		Meaning: "connect to the backend from the client's own address",
+		forward: onOff(func(d *draft) *bool { return &d.Transparent })},
+	{Name: "source-port", Group: GroupTransparent, Argument: "prefer|keep|any", Default: "prefer",
+		Needs:   NeedsTransparent,
+		Meaning: "the client's port, or another one if it is taken; only the client's port; any port",
+		forward: word(func(d *draft) *transparent.SourcePort { return &d.Source.SourcePort },
+			transparent.Prefer, transparent.Keep, transparent.Any)},
+	{Name: "family-mismatch", Group: GroupTransparent, Argument: "reject|plain|map", Default: "reject",
+		Needs: NeedsTransparent,
+		Meaning: "IPv6 client and IPv4 backend, or the reverse: reject; connect from the gateway's address;" +
+			" connect from a stand-in address",
+		forward: word(func(d *draft) *transparent.FamilyMismatch { return &d.Source.FamilyMismatch },
+			transparent.Reject, transparent.Plain, transparent.Map)},
+	{Name: "allow-source", Group: GroupTransparent, Argument: "RULE", Repeatable: true, Needs: NeedsTransparent,
+		Meaning: "let headers name a source that is denied by default, such as loopback",
+		forward: rules(allowSourceList)},
+	{Name: "tproxy", Group: GroupTransparent, Argument: "on|off", Switch: true, Default: "off", Needs: NeedsStream,
+		Meaning: "accept connections that the packet filter redirects, whatever their destination",
+		forward: onOff(func(d *draft) *bool { return &d.TProxy })},
+	{Name: redirectFlag, Group: GroupTransparent, Argument: "PREFIX:PORTS", Repeatable: true, Needs: NeedsStream,
+		Meaning: "connections to redirect: PREFIX:PORTS, PREFIX, or :PORTS of this host's own addresses",
+		forward: setRedirect},
+}
+
+var backendSettings = []Setting{
+	{Name: "allow-destination", Group: GroupBackend, Argument: "RULE", Repeatable: true, Needs: NeedsHeaderBackend,
+		Meaning: "destinations that BACKEND \"header\" may lead to; required with it",
+		forward: rules(allowDestinationList)},
+	{Name: "mark", Group: GroupBackend, Argument: "N", Default: "off", // a __u32, SO_MARK in sock_setsockopt
+		Meaning: "SO_MARK of sockets to the backend",
+		forward: number(math.MaxUint32, func(d *draft) *uint32 { return &d.Mark })},
+	{Name: "connect-timeout", Group: GroupBackend, Argument: "D", Default: "5s", Needs: NeedsStream,
+		Meaning: "time limit for connecting, all backends together; 0 is off",
+		forward: duration(time.Millisecond, longestWait, func(d *draft) *time.Duration { return &d.ConnectTimeout })},
+	{Name: onDemandFlag, Group: GroupBackend, Argument: "on|off", Switch: true, Default: "off; a range of ports: on",
+		Meaning: "the backend listens on demand, as for passive FTP: doctor and self-test do not expect it to",
+		forward: onOff(func(d *draft) *bool { return &d.OnDemand })},
+}
+
+var datagramSettings = []Setting{
+	{Name: "udp-header", Group: GroupDatagram, Argument: "every|first|spp", Default: "every", Needs: NeedsDatagrams,
+		Meaning: "v2 header in every datagram; only in the first of a flow; Simple Proxy Protocol in both directions",
+		forward: word(func(d *draft) *forward.DatagramHeader { return &d.DatagramHeader },
+			forward.EveryDatagram, forward.FirstDatagram, forward.SimpleProxy)},
+	{Name: "udp-idle-timeout", Group: GroupDatagram, Argument: "D", Default: "60s", Needs: NeedsDatagrams,
+		Meaning: "end a flow without datagrams in either direction for so long;" +
+			" with first: twice as long as the sender remembers a flow",
+		forward: setFlowTimeout},
+	{Name: maxFlowsFlag, Group: GroupDatagram, Argument: "N", Default: "from RLIMIT_NOFILE", Needs: NeedsDatagrams,
+		Meaning: "at the limit, a new flow ends the one that was silent longest; 0 is off",
+		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxFlows }),
+		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxFlows })},
+}
+
+var connectionSettings = []Setting{
+	{Name: "idle-timeout", Group: GroupConnection, Argument: "D", Default: "off", Needs: NeedsStream,
+		Meaning: "end a connection that carried no data for so long",
+		forward: duration(time.Millisecond, longest, func(d *draft) *time.Duration { return &d.IdleTimeout })},
+	{Name: "keepalive", Group: GroupConnection, Argument: "D", Default: "15s", Needs: NeedsStream,
+		Meaning: "TCP keep-alive: idle time and interval; 0 is off",
+		forward: duration(time.Second, longestKeepalive, func(d *draft) *time.Duration { return &d.Keepalive })},
+	{Name: "user-timeout", Group: GroupConnection, Argument: "D", Default: "off", Needs: NeedsStream,
+		Meaning: "TCP_USER_TIMEOUT: how long sent data may stay unacknowledged",
+		forward: duration(time.Millisecond, longestUserTimeout, func(d *draft) *time.Duration { return &d.UserTimeout })},
+	{Name: maxConnectionsFlag, Group: GroupConnection, Argument: "N", Default: "from RLIMIT_NOFILE", Needs: NeedsStream,
+		Meaning: "at the limit, new connections wait in the kernel's queue; 0 is off",
+		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxConnections }),
+		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxConnections })},
+	{Name: "max-connections-per-client", Group: GroupConnection, Argument: "N", Default: "off",
+		Meaning: "at the limit, a client's next connection is reset, its next UDP flow dropped",
+		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxConnectionsPerClient })},
+	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off", Needs: NeedsStream,
+		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset",
+		forward: setAcceptRate},
+}
+
+var processSettings = []Setting{
+	{Name: "loops", Group: GroupProcess, Argument: "N", Default: "CPUs",
+		Meaning: "event loops, one thread each",
+		process: setLoops},
+	{Name: "spin", Group: GroupProcess, Argument: "D", Default: "off",
+		Meaning: "poll for so long after an event before sleeping: lower latency with few connections," +
+			" each loop's CPU at 100 %",
+		process: duration(time.Microsecond, longestSpin, func(c *Config) *time.Duration { return &c.Spin })},
+	{Name: maxWaitingFlag, Group: GroupProcess, Argument: "N", Default: "half of --max-connections", Needs: NeedsStream,
+		Meaning: "connections that wait for their header; beyond, the one that was silent longest is reset; 0 is off",
+		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxWaiting })},
+	{Name: "drain-delay", Group: GroupProcess, Argument: "D", Default: "0s",
+		Meaning: "keep accepting for so long after SIGTERM",
+		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainDelay })},
+	{Name: "drain-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
+		Meaning: "then let connections finish for so long",
+		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainTimeout })},
+	{Name: "self-test-interval", Group: GroupProcess, Argument: "D", Default: "30s", Needs: NeedsTransparent,
+		Meaning: "how often the return path of transparent forwards is tested; 0 is off",
+		process: duration(time.Second, longest, func(c *Config) *time.Duration { return &c.SelfTestInterval })},
+	{Name: "reload-interval", Group: GroupProcess, Argument: "D", Default: "off",
+		Meaning: "how often address-list files are polled for changes",
+		process: duration(100*time.Millisecond, longest, func(c *Config) *time.Duration { return &c.ReloadInterval })},
+	{Name: EnvFileFlag, Group: GroupProcess, Argument: "PATH", Repeatable: true,
+		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables go before it; -PATH may be missing"},
+	{Name: "upgrade-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
+		Meaning: "time limit for the process that takes over at SIGUSR2 to become ready",
+		process: setUpgradeTimeout},
+}
+
+var routeSettings = []Setting{
+	{Name: "route-table", Group: GroupRoutes, Argument: "N", Default: "7700", Needs: NeedsReturnPath,
+		Meaning: "routing table in which every address is local",
+		process: setRouteTable},
+	{Name: "rule-preference", Group: GroupRoutes, Argument: "N", Default: "7700", Needs: NeedsReturnPath,
+		Meaning: "preference of the rules that lead to it; two gateways on one host with the same backends need two",
+		process: setRulePreference},
+	{Name: "route-mark", Group: GroupRoutes, Argument: "N", Default: "7700", Needs: NeedsReturnPath,
+		Meaning: "first of three marks for the packet filter: N, N+1 and N+2",
+		process: setRouteMark},
+	{Name: "recipe", Group: GroupRoutes, Argument: "auto|rules|marks", Default: "auto", Needs: NeedsReturnPath,
+		Meaning: "rules by address and port, marks by the packet filter, or whichever affects no other traffic",
+		process: index(func(c *Config) *returnpath.Recipe { return &c.Routes.Recipe }, returnpath.RecipeNames()...)},
+}
+
+// The admin endpoint and the log belong to the program, which reads their values.
+var (
+	adminSettings = []Setting{
+		{Name: "admin", Group: GroupAdmin, Argument: "ADDR", Default: "off",
+			Meaning: "HTTP endpoint with health, metrics and a status page, on 127.0.0.1:9180 or unix:PATH"},
+		{Name: "admin-insecure", Group: GroupAdmin, Switch: true, Default: "off",
+			Meaning: "allow an --admin address that other hosts, or every user of this host, can reach"},
+		{Name: "pprof", Group: GroupAdmin, Switch: true, Default: "off",
+			Meaning: "serve profiles of the program at /debug/pprof/ of --admin"},
+	}
+	logSettings = []Setting{
+		{Name: "log-format", Group: GroupLog, Argument: "auto|json|console", Default: "auto",
+			Meaning: "lines on stderr; auto is console on a terminal, else json"},
+		{Name: "log-level", Group: GroupLog, Argument: "debug|info|warn|error", Default: "info",
+			Meaning: "lowest level that is logged"},
+		{Name: "access-log", Group: GroupLog, Argument: "all|errors|off", Default: "all",
+			Meaning: "one line for each finished connection"},
+	}
+)

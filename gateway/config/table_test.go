@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestTable holds every entry to what is made from it: flags, variables, keys,
+// help and completion.
+func TestTable(t *testing.T) {
+	seen := map[string]bool{}
+	for i, s := range table {
+		switch {
+		case !regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`).MatchString(s.Name), seen[s.Name]:
+			t.Errorf("%q is no name for a flag, or a flag twice", s.Name)
+		case s.Meaning == "" || strings.HasSuffix(s.Meaning, ".") || s.Group.String() == "":
+			t.Errorf("%s: meaning %q, group %v", s.Name, s.Meaning, s.Group)
+		case (s.Argument == "") != (s.Switch && s.Choices() == nil):
+			t.Errorf("%s: argument %q of a switch: %v", s.Name, s.Argument, s.Switch)
+		case i > 0 && s.Group < table[i-1].Group:
+			t.Errorf("%s of group %s comes after one of %s", s.Name, s.Group, table[i-1].Group)
+		case s.IsKey() != (s.Group >= GroupTrust && s.Group <= GroupConnection):
+			t.Errorf("%s of group %s is a key: %v", s.Name, s.Group, s.IsKey())
+		}
+		seen[s.Name] = true
+		for _, name := range s.Names() {
+			if found := Find(name); found == nil || found.Name != s.Name {
+				t.Errorf("Find(%q) = %v", name, found)
+			}
+		}
+		if s.Former != "" && slices.ContainsFunc(table, func(other Setting) bool { return other.Name == s.Former }) {
+			t.Errorf("%s is the former name of %s, and that of another setting", s.Former, s.Name)
+		}
+	}
+	if Find("no-such-flag") != nil {
+		t.Error("a flag was found that does not exist")
+	}
+}
+
+// bind gives texts to a setting, wherever it belongs.
+func bind(s *Setting, texts ...string) (draft, Config, error) {
+	d, c := newDraft(), newConfig()
+	var err error
+	switch {
+	case s.process != nil:
+		err = s.process(&c, texts)
+	case s.forward != nil:
+		err = s.forward(&d, texts)
+	}
+	return d, c, err
+}
+
+// dump writes all that a value holds.
+func dump(v any) string { return fmt.Sprintf("%+v", v) }
+
+// TestChoices holds the words of the help to those that are accepted.
+func TestChoices(t *testing.T) {
+	for _, s := range table {
+		if s.Choices() == nil || s.forward == nil && s.process == nil {
+			continue
+		}
+		values := map[string]string{}
+		for _, word := range s.Choices() {
+			d, c, err := bind(&s, word)
+			if err != nil {
+				t.Errorf("--%s %s: %v", s.Name, word, err)
+			}
+			values[dump(d.Forward)+dump(c)] = word
+		}
+		if len(values) != len(s.Choices()) {
+			t.Errorf("--%s %s: only %d of the words mean something of their own", s.Name, s.Argument, len(values))
+		}
+		if _, _, err := bind(&s, "no-such-word"); err == nil {
+			t.Errorf("--%s takes any word", s.Name)
+		}
+	}
+}
+
+// TestTableDefaults holds the defaults of the help to those that are in force. Those
+// that say from what they follow have spaces in them, or are CPUs.
+func TestTableDefaults(t *testing.T) {
+	compared := 0
+	for _, s := range table {
+		if s.Default == "" || strings.Contains(s.Default, " ") || s.Default == "CPUs" || s.process == nil && s.forward == nil {
+			continue
+		}
+		d, c, err := bind(&s, s.Default)
+		if err != nil {
+			t.Errorf("--%s %s, its default: %v", s.Name, s.Default, err)
+			continue
+		}
+		if wantD, wantC := newDraft(), newConfig(); dump(d.Forward) != dump(wantD.Forward) || dump(c) != dump(wantC) {
+			t.Errorf("--%s has not the default %s", s.Name, s.Default)
+		}
+		compared++
+	}
+	if compared < 30 {
+		t.Errorf("only %d defaults were compared", compared)
+	}
+}

@@ -1,0 +1,229 @@
+// Package daemon runs a gateway as a process: signals, reload, upgrade, systemd,
+// inherited sockets, the admin endpoint and the test of return paths.
+//
+//	starting ─▶ serving ─▶ draining ─▶ exit
+//	               └─(SIGUSR2)─▶ handed over, draining ─▶ exit
+//
+// [Run] is that life from its start to its exit. One goroutine owns the state and
+// selects over everything that can happen, see life.go.
+package daemon
+
+import (
+	"context"
+	stdlog "log"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"unproxy/gateway"
+	"unproxy/gateway/accesslog"
+	"unproxy/gateway/admin"
+	"unproxy/gateway/config"
+	"unproxy/gateway/doctor"
+	"unproxy/gateway/readiness"
+	"unproxy/gateway/record"
+	"unproxy/gateway/supervise"
+)
+
+// Config is what a daemon runs with.
+type Config struct {
+	// Gateway is the configuration of the gateway.
+	Gateway *config.Config
+	// Log is the log, with its writer.
+	Log accesslog.Config
+	// Admin is the admin endpoint.
+	Admin Admin
+	// Warnings are logged at the start and shown by the admin endpoint.
+	Warnings []config.Warning
+	// Version is the program's version for the admin endpoint, VersionLine the
+	// same as one line for the log.
+	Version     admin.Version
+	VersionLine string
+	// ApplyCommand is the shell command that applies the routes of transparent
+	// mode on this host, PrintCommand the one that prints what a backend's host
+	// needs. Both appear in hints and are never run.
+	ApplyCommand, PrintCommand string
+}
+
+// Admin says where the admin endpoint listens.
+type Admin struct {
+	// Address is where it listens; the zero value disables it.
+	Address admin.Address
+	// Profiles serves profiles of the program, too.
+	Profiles bool
+}
+
+// daemon is a gateway and what runs beside it. Everything but what has a lock of
+// its own is set before the gateway accepts connections.
+type daemon struct {
+	config    Config
+	log       *zerolog.Logger
+	access    *accesslog.Log
+	gateway   *gateway.Gateway
+	readiness readiness.State
+	shortage  shortage
+	systemd   systemd
+
+	admin        *endpoint // nil where there is none
+	refusals     *admin.Refusals
+	findings     *doctor.Cache
+	watch        *doctor.Watch // nil where no forward is transparent
+	stopRequests chan string   // from the admin endpoint; the text names the request
+
+	program supervise.Program // started again by an upgrade
+	parent  *supervise.Parent // the process that this one takes over from, or nil
+	spare   spareSockets
+
+	opened   chan struct{} // closed when gateway is set
+	inCharge chan struct{} // closed when no earlier process serves any more
+}
+
+// Run runs a gateway until a signal, a request or an upgrade ends it. It calls load
+// once, with the number of sockets that systemd handed over, after it has taken what
+// the process inherited: an error of load reaches the process that waits for this one
+// to take over. Run may be called once in a process, whose environment and signals it
+// uses.
+func Run(load func(activated int) (Config, error)) (err error) {
+	inherited, err := supervise.Inherit()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			inherited.Parent.Failed(err)
+		}
+	}()
+	program, err := supervise.ThisProgram()
+	if err != nil {
+		return err
+	}
+	if err := raiseDescriptors(); err != nil {
+		return err
+	}
+	c, err := load(activated(inherited.Sockets))
+	if err != nil {
+		return err
+	}
+	// The reader of the log may go away; Go ends a process that writes to a
+	// broken pipe on stderr unless SIGPIPE is ignored.
+	signal.Ignore(syscall.SIGPIPE)
+	access, err := accesslog.New(c.Log)
+	if err != nil {
+		return err
+	}
+	defer access.Close()
+	stdlog.SetOutput(access.Standard())
+	d := newDaemon(c, access)
+	d.program, d.parent = program, inherited.Parent
+	if err := d.adopt(inherited.Sockets); err != nil {
+		return err
+	}
+	return d.run()
+}
+
+func newDaemon(c Config, access *accesslog.Log) *daemon {
+	d := &daemon{
+		config:       c,
+		log:          access.Logger(),
+		access:       access,
+		systemd:      systemd{log: access.Logger(), notifier: supervise.NewNotifier()},
+		stopRequests: make(chan string, 1),
+		opened:       make(chan struct{}),
+		inCharge:     make(chan struct{}),
+	}
+	for _, w := range c.Warnings {
+		withHint(d.log.Warn(), w.Hint).Msg(w.Message)
+	}
+	d.watch = d.newWatch()
+	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors()}
+	d.findings = doctor.NewCache(doctor.This(), subject, d.watch, nil)
+	if !c.Admin.Address.IsZero() {
+		d.refusals = admin.NewRefusals(nil)
+	}
+	return d
+}
+
+// run opens the listeners and serves until the gateway has drained.
+func (d *daemon) run() error {
+	SetThreads(d.config.Gateway.Loops)
+	// Signals are caught before anyone can know that the process is there: one
+	// that comes earlier would end it.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	d.readiness.Set(readiness.Starting, "")
+	if err := d.startAdmin(); err != nil {
+		return err
+	}
+	defer d.admin.close()
+	d.spare.close(d.log)
+	if err := d.open(); err != nil {
+		return err
+	}
+	d.admin.attach(d.gateway)
+	d.logListening()
+
+	ctx, drain := context.WithCancel(context.Background())
+	defer drain()
+	exit := make(chan struct{})
+	l := newLife(d, signals, drain)
+	var living sync.WaitGroup
+	living.Go(func() { l.live(exit) })
+	runtime.GC() // the first sessions reuse the memory that the start needed
+	err := d.gateway.Run(ctx)
+	close(exit)
+	living.Wait()
+	if l.handedOver {
+		d.admin.leave()
+	}
+	d.logStopped()
+	return err
+}
+
+// open opens the gateway's listeners.
+func (d *daemon) open() error {
+	g, err := gateway.New(d.config.Gateway, gateway.Observer{Connection: d.observe, Notice: d.notice})
+	if err != nil {
+		return explainInUse(doctor.This(), err)
+	}
+	g.Reserve(d.admin.listeners()...)
+	d.gateway = g
+	close(d.opened)
+	return nil
+}
+
+// observe passes a finished connection to the log and to the admin endpoint.
+func (d *daemon) observe(c *record.Connection) {
+	if d.watch != nil {
+		d.advise(c)
+	}
+	d.access.Connection(c)
+	if d.refusals != nil {
+		d.refusals.Note(c)
+	}
+}
+
+// advise adds how to restore the return path to the record of a connection that
+// lacked it.
+func (d *daemon) advise(c *record.Connection) {
+	switch {
+	case c.Outcome == record.NoReturnPath:
+		c.Action = d.watch.Hint(c.Backend.Addr())
+	case c.AnswersOthers:
+		client := c.Client
+		if c.Source.IsValid() {
+			client = c.Source
+		}
+		if c.Action = d.watch.BypassHint(c.Backend.Addr(), client.Addr()); c.Action != "" {
+			c.Reason = "the backend answers other clients; this one is in the backend's own network, " +
+				"and the backend may reply to it directly"
+		}
+	}
+}
+
+// active is the number of connections and flows that have not ended.
+func (d *daemon) active() int { return d.gateway.Counters().Active + d.gateway.Datagrams().Flows }

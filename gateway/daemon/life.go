@@ -1,0 +1,178 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/readiness"
+	"unproxy/gateway/supervise"
+)
+
+// life is a daemon from its start to its exit. The goroutine that runs
+// [life.live] owns its fields; everything else reaches it by a channel.
+type life struct {
+	*daemon
+	signals    <-chan os.Signal
+	startDrain context.CancelFunc
+	reloads    chan struct{} // asks for a reload; a request that waits stands for all
+
+	serving    bool // this process is the service
+	stops      int  // how often it was asked to stop
+	deadline   time.Time
+	drainTicks <-chan time.Time // nil unless it drains
+
+	successor  *supervise.Child // started by an upgrade, until it is ready or has failed
+	upgraded   chan upgraded    // the result of that upgrade
+	handedOver bool             // the successor serves
+}
+
+func newLife(d *daemon, signals <-chan os.Signal, startDrain context.CancelFunc) *life {
+	return &life{
+		daemon: d, signals: signals, startDrain: startDrain,
+		reloads:  make(chan struct{}, 1),
+		upgraded: make(chan upgraded, 1),
+	}
+}
+
+// live handles everything that happens to the daemon until exit is closed.
+func (l *life) live(exit <-chan struct{}) {
+	background, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	started := l.gateway.Started()
+	var inCharge <-chan struct{} = l.inCharge
+	for {
+		select {
+		case <-started:
+			started = nil
+			defer l.startSelfTest()()
+			l.ready()
+		case <-inCharge:
+			inCharge = nil
+			l.serve(background)
+		case s := <-l.signals:
+			l.signal(s)
+		case request := <-l.stopRequests:
+			l.stopOnce(request)
+		case result := <-l.upgraded:
+			l.finishUpgrade(result)
+		case now := <-l.drainTicks:
+			l.systemd.tell(supervise.Status(l.drainStatus(now)))
+		case <-exit:
+			return
+		}
+	}
+}
+
+// ready reports that connections are accepted, and waits for the process before
+// this one, if any, to leave the service to it.
+func (l *life) ready() {
+	l.logReady()
+	go func() {
+		defer close(l.inCharge)
+		if l.parent == nil {
+			return
+		}
+		err := l.parent.Ready(l.gateway.TakeFlows)
+		l.gateway.ServeFlows()
+		if err != nil {
+			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
+		}
+		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the process before")
+	}()
+}
+
+// serve starts what only the process in charge does.
+func (l *life) serve(background context.Context) {
+	l.serving = true
+	l.spare.removeFiles()
+	l.admin.own()
+	if l.stops == 0 {
+		l.systemd.tell(supervise.Ready, supervise.Status(l.servingStatus()))
+	}
+	interval, err := supervise.WatchdogInterval()
+	if err != nil {
+		l.log.Warn().Str("error", oneLine(err)).Msg("the watchdog is not fed")
+	}
+	if interval > 0 {
+		go l.feedWatchdog(background, interval/watchdogShare)
+	}
+	go l.reloadLoop(background, l.config.Gateway.ReloadInterval)
+}
+
+// signal does what a signal asks for.
+func (l *life) signal(s os.Signal) {
+	switch s {
+	case syscall.SIGHUP:
+		select {
+		case l.reloads <- struct{}{}:
+		default: // one is requested and has not begun
+		}
+	case syscall.SIGUSR2:
+		l.upgrade()
+	default:
+		l.stop(s.String())
+	}
+}
+
+// stopOnce stops as [life.stop] does, unless the daemon drains: a request over
+// HTTP may be a repetition and must not cut the drain short.
+func (l *life) stopOnce(request string) {
+	if !l.draining() {
+		l.stop(request)
+	}
+}
+
+// stop begins the drain; by is the signal or request that asks for it. A second
+// stop cuts the drain short. After an upgrade the daemon drains already, and the
+// first stop only counts.
+func (l *life) stop(by string) {
+	l.stops++
+	active := l.active()
+	switch {
+	case l.stops > 1:
+		l.log.Warn().Str("signal", by).Int("active", active).Msg("drain cut short")
+		l.gateway.Hurry()
+		return
+	case l.handedOver:
+		l.log.Info().Str("signal", by).Int("active", active).
+			Msg("draining already, since another process took over")
+		return
+	}
+	if l.successor != nil {
+		l.successor.Kill()
+	}
+	delay, timeout := l.config.Gateway.DrainDelay, l.config.Gateway.DrainTimeout
+	l.log.Info().Str("signal", by).Int("active", active).
+		Str("delay", delay.String()).Str("timeout", timeout.String()).Msg("draining")
+	l.readiness.Set(readiness.Draining, "it was told to stop: "+by)
+	l.reportDrain(delay + timeout)
+	l.systemd.tell(supervise.Stopping, supervise.ExtendTimeout(delay+timeout+drainGrace),
+		supervise.Status(l.drainStatus(time.Now())))
+	l.startDrain()
+}
+
+const (
+	// drainGrace is how much longer than the drain systemd is asked to wait.
+	drainGrace = 5 * time.Second
+	// drainStatusInterval is how often the status line is updated during a drain.
+	drainStatusInterval = time.Second
+)
+
+// reportDrain has the drain's status reported until it ends, at the latest after
+// the given time.
+func (l *life) reportDrain(longest time.Duration) {
+	l.deadline = time.Now().Add(longest)
+	l.drainTicks = time.Tick(drainStatusInterval)
+}
+
+// draining reports whether the daemon drains: it was stopped, or has handed over.
+func (l *life) draining() bool { return l.handedOver || l.stops > 0 }
+
+func (l *life) drainStatus(now time.Time) string {
+	return fmt.Sprintf("draining: %s left, cut in %v at the latest",
+		value.Plural(l.active(), "connection"), max(0, l.deadline.Sub(now)).Round(time.Second))
+}

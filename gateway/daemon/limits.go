@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/admin"
+	"unproxy/gateway/doctor"
+)
+
+// Descriptors returns how many file descriptors the process may have: the hard
+// limit, to which [Run] raises the soft one. 0 is unknown.
+func Descriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Max, math.MaxInt32))
+}
+
+// PerListener is how many file descriptors an upgrade needs for each
+// listening socket: a copy.
+const PerListener = 1
+
+const (
+	// upgradeDescriptors are those of an upgrade besides the copies: two ends of the
+	// channel, the list of sockets, the pipe of fork and exec, the process, and a
+	// number above all of them to which fork moves its pipe.
+	upgradeDescriptors = 2 + 1 + 2 + 1 + 1
+	// notifyDescriptors is that of a message to systemd that is under way.
+	notifyDescriptors = 1
+	// addressDescriptors are those of the events about the host's addresses, and of a
+	// list of them.
+	addressDescriptors = 2
+)
+
+// Reserved returns how many file descriptors a daemon needs at most besides those of
+// event loops, listeners, connections and copies of listeners. They must be there at
+// the limit of connections, too.
+func Reserved(a Admin) int {
+	n := upgradeDescriptors + notifyDescriptors + addressDescriptors + doctor.MaxDescriptors
+	if !a.Address.IsZero() {
+		n += admin.Descriptors + PerListener
+	}
+	return n
+}
+
+// raiseDescriptors raises the soft limit on file descriptors to the hard one.
+func raiseDescriptors() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if limit.Cur >= limit.Max {
+		return nil
+	}
+	limit.Cur = limit.Max
+	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+}
+
+// SetThreads gives each event loop a thread and leaves one for the log, the
+// resolver and the garbage collector, which would otherwise wait until a loop
+// pauses. A higher GOMAXPROCS is left alone.
+func SetThreads(loops int) {
+	if runtime.GOMAXPROCS(0) < loops+1 {
+		runtime.GOMAXPROCS(loops + 1)
+	}
+}
+
+// backlog returns the kernel's limit on a listener's queue, 0 if it is unknown.
+func backlog() int {
+	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return min(n, math.MaxUint16)
+}

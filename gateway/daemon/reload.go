@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"unproxy/gateway/supervise"
+)
+
+// reloadLoop reloads the address lists when SIGHUP requests it and when their files
+// have changed, which it polls every interval; 0 disables polling.
+func (l *life) reloadLoop(ctx context.Context, interval time.Duration) {
+	var poll <-chan time.Time
+	if interval > 0 {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		poll = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.reloads:
+			l.reload("SIGHUP")
+		case <-poll:
+			if l.gateway.Changed() {
+				l.reload("a file changed")
+			}
+		}
+	}
+}
+
+// reload reads the address lists again and reports the result. It may be called
+// from any goroutine.
+func (d *daemon) reload(because string) error {
+	d.systemd.tell(supervise.Reloading())
+	done, err := d.gateway.Reload()
+	for _, w := range done.Warnings {
+		withHint(d.log.Warn(), w.Hint).Msg(w.Message)
+	}
+	if err != nil {
+		d.reloadFailed(because, err)
+		return err
+	}
+	d.log.Info().Str("because", because).Int("lists", done.Lists).Int("rules", done.Rules).
+		Msg("lists reloaded; flags are read at the start only")
+	d.systemd.tell(supervise.Ready, supervise.Status(d.servingStatus()))
+	return nil
+}
+
+// reloadFailed reports every problem of a reload that changed nothing.
+func (d *daemon) reloadFailed(because string, err error) {
+	problems := flatten(err)
+	for _, e := range problems {
+		withHint(d.log.Error().Str("error", oneLine(e)), hint(e)).Msg("a list is broken")
+	}
+	d.log.Error().Str("because", because).Int("problems", len(problems)).
+		Uint64("failed", d.gateway.Reloads().Failed).
+		Msg("reload failed: the lists from before stay in force")
+	d.systemd.tell(supervise.Ready, supervise.Status(d.servingStatus()+
+		"; the last reload failed, the lists from before stay in force: "+oneLine(problems[0])))
+}
+
+// hint returns the hint of err or of the error that it wraps, or "".
+func hint(err error) string {
+	type hinter interface {
+		error
+		Hint() string
+	}
+	if h, ok := errors.AsType[hinter](err); ok {
+		return h.Hint()
+	}
+	return ""
+}

@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"unproxy/gateway/doctor"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/readiness"
+)
+
+// newWatch returns the test of the return paths of transparent forwards; nil where
+// there are none.
+func (d *daemon) newWatch() *doctor.Watch {
+	if !slices.ContainsFunc(d.config.Gateway.Forwards, func(f *forward.Forward) bool {
+		return f.Transparent && !f.Datagrams
+	}) {
+		return nil
+	}
+	return doctor.NewWatch(doctor.WatchConfig{
+		Host: doctor.This(), Config: d.config.Gateway, Readiness: &d.readiness, Notice: d.logReturnPath,
+		ApplyCommand: d.config.ApplyCommand, PrintCommand: d.config.PrintCommand,
+	})
+}
+
+// startSelfTest begins to test the return paths; the function that it returns ends
+// the test. Connections are accepted meanwhile, but the gateway is not ready before
+// the first test has ended, unless it takes over from a process that was.
+func (d *daemon) startSelfTest() (stop func()) {
+	d.readiness.Clear(readiness.Starting)
+	if d.watch == nil {
+		return func() {}
+	}
+	if d.parent == nil {
+		d.readiness.Set(readiness.Starting, "the return paths of transparent connections are being tested")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.watch.Run(ctx, d.config.Gateway.SelfTestInterval, func() { d.readiness.Clear(readiness.Starting) })
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// logReturnPath logs a change in what is known of a return path.
+func (d *daemon) logReturnPath(e doctor.Event) {
+	var line *zerolog.Event
+	message := "return path works again"
+	switch {
+	case e.State == doctor.Broken:
+		line, message = d.log.Error(), "return path broken"
+	case e.State == doctor.Rewritten:
+		line, message = d.log.Error(), "client address rewritten"
+	case e.State == doctor.Untested:
+		line, message = d.log.Warn(), "return path not tested"
+	case e.First:
+		line, message = d.log.Info(), "return path works"
+	default:
+		line = d.log.Info()
+	}
+	line = line.Str("backend", e.Backend).Str("forward", strings.Join(e.Forwards, ", "))
+	if e.Detail != "" {
+		line = line.Str("detail", e.Detail)
+	}
+	if e.Hint != "" {
+		line = line.Str("action", e.Hint)
+	}
+	line.Msg(message)
+}

@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/supervise"
+)
+
+// systemd sends the service's state to systemd. Its methods may be called from any
+// goroutine.
+type systemd struct {
+	log      *zerolog.Logger
+	notifier *supervise.Notifier
+
+	mu       sync.Mutex
+	stopping bool // READY and RELOADING must not follow STOPPING
+	silent   bool // another process is the service
+	failed   bool // the failure is logged
+}
+
+// tell sends the assignments in one message. A failure harms nothing; the first of
+// several in a row is logged.
+func (s *systemd) tell(assignments ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silent || s.stopping && mentionsServing(assignments) {
+		return
+	}
+	s.stopping = s.stopping || slices.Contains(assignments, supervise.Stopping)
+	err := s.notifier.Tell(assignments...)
+	if err != nil && !s.failed {
+		s.log.Warn().Str("error", oneLine(err)).Msg("sd_notify failed")
+	}
+	s.failed = err != nil
+}
+
+func mentionsServing(assignments []string) bool {
+	return slices.ContainsFunc(assignments, func(a string) bool {
+		return a == supervise.Ready || strings.HasPrefix(a, "RELOADING=")
+	})
+}
+
+// silence drops everything from now on: another process is the service.
+func (s *systemd) silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = true
+}
+
+func (d *daemon) servingStatus() string {
+	return fmt.Sprintf("serving on %s", value.Plural(len(d.gateway.Bound()), "listener"))
+}
+
+// watchdogShare is how many messages fit in the interval after which systemd takes
+// the service for hung; sd_watchdog_enabled(3) recommends two.
+const watchdogShare = 3
+
+// feedWatchdog tells systemd at every interval that the service works, as long as
+// every event loop answers. While one is stalled it stays silent, until systemd
+// kills the process.
+func (d *daemon) feedWatchdog(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		alive := d.gateway.Alive()
+		select {
+		case <-alive:
+		case <-time.After(interval):
+			d.log.Error().Str("after", interval.String()).Msg("event loop is stalled")
+			select {
+			case <-alive:
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+		d.systemd.tell(supervise.Watchdog)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

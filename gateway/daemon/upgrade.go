@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/datagram"
+	"unproxy/gateway/supervise"
+)
+
+// upgrade starts the process that takes over. It gets copies of the listening
+// sockets: connections in their queues are served by whichever process accepts them.
+func (l *life) upgrade() {
+	if reason := l.noUpgrade(); reason != "" {
+		l.log.Warn().Str("reason", reason).Msg("no upgrade")
+		return
+	}
+	child, err := l.startSuccessor()
+	if err != nil {
+		l.upgradeFailed(err)
+		return
+	}
+	l.log.Info().Str("program", l.program.Path).Int("child", child.PID).
+		Msg("upgrade: started the process that is to take over")
+	l.successor = child
+	go func() { l.upgraded <- l.handFlows(child) }()
+}
+
+// upgraded is the result of an upgrade: the flows of UDP that the successor has, or
+// the error that ended it.
+type upgraded struct {
+	flows *datagram.Handover
+	err   error
+}
+
+// mostStill is how long datagrams may wait in the kernel's queues while the successor
+// takes the flows, unless --upgrade-timeout is shorter. Thousands of flows take
+// milliseconds.
+const mostStill = 10 * time.Second
+
+// handFlows waits until the child serves, and passes it the flows of UDP. With an error
+// the child has ended, and the flows go on here.
+func (d *daemon) handFlows(child *supervise.Child) upgraded {
+	if err := child.AwaitReady(d.config.Gateway.UpgradeTimeout); err != nil {
+		return upgraded{err: err}
+	}
+	until := time.Now().Add(min(mostStill, d.config.Gateway.UpgradeTimeout))
+	ctx, cancel := context.WithDeadlineCause(context.Background(), until, errStalled)
+	defer cancel()
+	flows, err := d.gateway.HandOverFlows(ctx, func(message []byte, fds []int) ([]byte, error) {
+		return child.Exchange(message, fds, until)
+	})
+	if err != nil {
+		child.End()
+		return upgraded{err: fmt.Errorf("hand over the flows of UDP: %w", err)}
+	}
+	return upgraded{flows: flows}
+}
+
+var errStalled = errors.New("an event loop did not answer in time")
+
+// noUpgrade returns why there can be no upgrade now, or "".
+func (l *life) noUpgrade() string {
+	switch {
+	case l.draining():
+		return "the gateway drains"
+	case l.successor != nil:
+		return "one is under way"
+	case !l.serving:
+		return "this process is not ready itself"
+	case os.Getpid() == 1:
+		return "this is process 1 of its container, which would end with it: replace the container"
+	}
+	return ""
+}
+
+// startSuccessor starts the program with copies of the sockets.
+func (l *life) startSuccessor() (*supervise.Child, error) {
+	sockets, err := l.copySockets()
+	for _, s := range sockets {
+		defer unix.Close(s.FD)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.program.Start(sockets)
+}
+
+// copySockets returns copies of the sockets of the admin endpoint and of all
+// listeners. The caller owns their descriptors, with an error too.
+func (l *life) copySockets() ([]supervise.Socket, error) {
+	all, err := l.admin.copySocket()
+	if err != nil {
+		return nil, err
+	}
+	open, err := l.gateway.Sockets()
+	for _, s := range open {
+		all = append(all, supervise.Socket{Name: s.Name, FD: s.FD, Held: s.Held})
+	}
+	return all, err
+}
+
+// finishUpgrade leaves the service to the successor, or goes on serving if that
+// failed.
+func (l *life) finishUpgrade(result upgraded) {
+	child := l.successor
+	l.successor = nil
+	if l.draining() {
+		if result.flows != nil {
+			result.flows.Resume()
+		}
+		l.log.Warn().Msg("upgrade given up: the gateway drains")
+		return
+	}
+	if result.err != nil {
+		l.upgradeFailed(result.err)
+		return
+	}
+	timeout := l.config.Gateway.DrainTimeout
+	l.handedOver = true
+	l.reportDrain(timeout)
+	l.systemd.tell(supervise.MainPID(child.PID), supervise.Status(fmt.Sprintf("process %d takes over", child.PID)))
+	l.systemd.silence()
+	child.Commit()
+	result.flows.Leave()
+	l.gateway.HandOver()
+	go func() {
+		l.admin.leave()
+		l.admin.close()
+	}()
+	l.logRefused(result.flows)
+	l.log.Info().Int("child", child.PID).Int("active", l.gateway.Counters().Active).Int("flows", result.flows.Taken).
+		Str("timeout", timeout.String()).Msg("handed over; draining")
+}
+
+// logRefused logs how many flows the successor did not take, by the reason.
+func (l *life) logRefused(flows *datagram.Handover) {
+	for _, reason := range slices.Sorted(maps.Keys(flows.Refused)) {
+		l.log.Warn().Int("count", flows.Refused[reason]).Str("reason", reason).
+			Msg("flows were not taken over and end")
+	}
+}
+
+func (l *life) upgradeFailed(err error) {
+	l.log.Error().Str("error", oneLine(err)).Msg("upgrade failed: this process goes on serving")
+	l.systemd.tell(supervise.Status(l.servingStatus() + "; the last upgrade failed: " + oneLine(err)))
+}

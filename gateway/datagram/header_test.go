@@ -1,0 +1,258 @@
+package datagram
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"unproxy/gateway/forward"
+	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
+)
+
+// Who a peer is decides before anything is read.
+func TestPeers(t *testing.T) {
+	trusted, other := only(lb), unknown
+	rows := []struct {
+		name   string
+		change func(*forward.Forward)
+		from   netip.AddrPort
+		data   string
+		sent   []string // what the backend gets
+		drop   Drop
+	}{
+		{"trusted", nil, lb, a + "x", []string{"x"}, 0},
+		{"not trusted", nil, other, a + "x", nil, Untrusted},
+		{"not trusted, but passed", func(f *forward.Forward) { f.PassUntrusted = true }, other, a + "x", []string{a + "x"}, 0},
+		{"passed, an empty one", func(f *forward.Forward) { f.PassUntrusted = true }, other, "", []string{""}, 0},
+		{"passed, where the header is first", func(f *forward.Forward) { f.PassUntrusted, f.DatagramHeader = true, forward.FirstDatagram }, other, a + "x", []string{a + "x"}, 0},
+		{"from port 0, to which nobody can reply", nil, netip.AddrPortFrom(lb.Addr(), 0), a + "x", nil, PeerUnreachable},
+		{"a health source", func(f *forward.Forward) { f.Health = only(lb) }, lb, a + "x", nil, Health},
+		{"a health source that is not trusted", func(f *forward.Forward) { f.Health = only(other) }, other, "ping", nil, Health},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			f := plain(server)
+			f.Trust = trusted
+			if row.change != nil {
+				row.change(f)
+			}
+			r := one(t, f)
+			r.from(row.from, row.data)
+			if row.drop != 0 {
+				if n := len(r.backs()); n != 0 {
+					t.Errorf("%d flows", n)
+				}
+				r.dropped(map[Drop]uint64{row.drop: 1})
+				return
+			}
+			r.back().took(t, row.sent...)
+			r.dropped(nil)
+		})
+	}
+}
+
+// A datagram is taken by its own header alone, or dropped, and then nothing
+// happens but that it is counted.
+func TestHeaders(t *testing.T) {
+	short := a[:len(a)-1]
+	broken := []byte(v2(clientA, destiny4, proxyproto.TLV{Type: proxyproto.TypeCRC32C, Value: []byte{1, 2, 3, 4}}))
+	rows := []struct {
+		name   string
+		change func(*forward.Forward)
+		data   string
+		want   string // the payload
+		drop   Drop
+	}{
+		{"with payload", nil, a + "payload", "payload", 0},
+		{"an empty payload", nil, a, "", 0},
+		{"payload that looks like a header", nil, a + b, b, 0},
+		{"TLVs", nil, v2(clientA, destiny4, proxyproto.TLV{Type: 0xf0, Value: []byte("x")}) + "y", "y", 0},
+		{"IPv6", nil, v2(client6, destiny6) + "y", "y", 0},
+		{"no header", nil, "payload", "", NotProxy},
+		{"empty", nil, "", "", Malformed},
+		{"version 1", nil, "PROXY UDP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
+		{"version 1 as for TCP", nil, "PROXY TCP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
+		{"cut short", nil, short, "", Malformed},
+		{"only the proxyproto.Signature", nil, proxyproto.Signature, "", Malformed},
+		{"a length beyond the datagram", nil, proxyproto.Signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
+		{"a length of 0", nil, proxyproto.Signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
+		{"longer than allowed", func(f *forward.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},
+		{"an undefined command", nil, proxyproto.Signature + "\x22\x12\x00\x00", "", Unsupported},
+		{"a wrong checksum", nil, string(broken), "", BadChecksum},
+		{"no checksum where one is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, a, "", BadChecksum},
+		{"version 2 not accepted", func(f *forward.Forward) { f.Header.RefuseV2 = true }, a, "", Unsupported},
+		{"LOCAL", nil, local + "check", "check", 0},
+		{"LOCAL of AWS, with TLVs where addresses would be", nil,
+			proxyproto.Signature + "\x20\x11\x00\x54\x03\x00\x04\xbc\xe5\x95\x1f\x04\x00\x4a" + strings.Repeat("\x00", 74) + "check", "check", 0},
+		{"LOCAL to be closed", func(f *forward.Forward) { f.CloseLocal = true }, local + "check", "", Local},
+		{"UNSPEC", nil, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "x", 0},
+		{"UNSPEC to be refused", func(f *forward.Forward) { f.RejectUnknown = true }, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
+		{"addresses of TCP are none", func(f *forward.Forward) { f.RejectUnknown = true },
+			strings.Replace(a, "\x21\x12", "\x21\x11", 1) + "x", "", NoAddress},
+		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
+		{"LOCAL ends a stack", func(f *forward.Forward) { f.Headers = 2 }, local + "check", "check", 0},
+		{"LOCAL ends a stack, to be closed", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + "check", "", Local},
+		{"LOCAL ends a stack, a header follows", func(f *forward.Forward) { f.Headers = 2 }, local + a + "x", a + "x", 0},
+		{"LOCAL ends a stack, first", func(f *forward.Forward) { first(f); f.Headers = 2 }, local + "check", "check", 0},
+		{"UNSPEC does not end a stack", func(f *forward.Forward) { f.Headers, f.RejectUnknown = 2, true },
+			proxyproto.Signature + "\x21\x00\x00\x00" + a + "x", "x", 0},
+		{"UNSPEC alone of two", func(f *forward.Forward) { f.Headers = 2 }, proxyproto.Signature + "\x21\x00\x00\x00", "", Malformed},
+		{"LOCAL without the checksum that is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, local + "check", "", BadChecksum},
+		{"LOCAL with a checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true }, summedLocal() + "check", "check", 0},
+		{"LOCAL with a wrong checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true },
+			strings.Replace(summedLocal(), "\x03\x00\x04", "\x03\x00\x04\x00", 1)[:23] + "check", "", BadChecksum},
+		{"the last of two is LOCAL", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, a + local + "x", "", Local},
+		{"one header of two", func(f *forward.Forward) { f.Headers = 2 }, a + "x", "", NotProxy},
+		{"Simple Proxy Protocol", simple, spp(clientA, destiny4) + "x", "x", 0},
+		{"Simple Proxy Protocol, empty", simple, spp(clientA, destiny4), "", 0},
+		{"Simple Proxy Protocol, cut short", simple, spp(clientA, destiny4)[:37], "", NotProxy},
+		{"Simple Proxy Protocol, another magic number", simple, "\x56\xed" + spp(clientA, destiny4)[2:], "", NotProxy},
+		{"PROXY where Simple Proxy Protocol is expected", simple, a + strings.Repeat("x", 40), "", NotProxy},
+		{"Simple Proxy Protocol where PROXY is expected", nil, spp(clientA, destiny4) + "x", "", NotProxy},
+		{"first without a header", first, "payload", "", NoFlow},
+		{"first, empty", first, "", "", NoFlow},
+		{"first, cut short", first, short, "", Malformed},
+		{"first, with payload", first, a + "payload", "payload", 0},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			f := plain(server, server6)
+			if row.change != nil {
+				row.change(f)
+			}
+			r := one(t, f)
+			r.from(lb, row.data)
+			if row.drop != 0 {
+				r.dropped(map[Drop]uint64{row.drop: 1})
+				r.clean()
+				return
+			}
+			r.dropped(nil)
+			r.back().took(t, row.want)
+		})
+	}
+}
+
+// summedLocal is LOCAL with a checksum.
+func summedLocal() string {
+	h, err := proxyproto.AppendV2(nil, &proxyproto.Message{Checksum: true})
+	if err != nil {
+		panic(err)
+	}
+	return string(h)
+}
+
+// The sender that puts a header on the first datagram alone, as Cloudflare's
+// Spectrum documents it for version 2 over UDP and frp does.
+func TestFirst(t *testing.T) {
+	r := one(t, with(plain(server), first))
+	r.from(lb, a+"one", "two", "", "three")
+	s := r.back()
+	s.took(t, "one", "two", "", "three")
+	r.answer(s, "yes")
+	r.went(to(lb, "yes"))
+
+	// The sender begins the flow anew, and a client that repeats its header
+	// gains nothing.
+	r.from(lb, a+"four")
+	s.took(t, "four")
+	// What begins like a header and is none is nobody's.
+	r.from(lb, proxyproto.Signature+"\x21\x12\x00\x01x")
+	s.took(t)
+	r.dropped(map[Drop]uint64{Malformed: 1})
+	r.from(lb, "five")
+	s.took(t, "five")
+}
+
+// A sender that puts the header into a datagram of its own, as Xray does: in mode
+// first it names the client and is not forwarded. Elsewhere, and without a header,
+// an empty payload is an empty datagram of the client, the control.
+func TestHeaderOnlyDatagram(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		mode  func(*forward.Forward)
+		sends []string
+		want  []string
+	}{
+		{"first, then payload", first, []string{a, "one", "two"}, []string{"one", "two"}},
+		{"first, alone", first, []string{a}, nil},
+		{"first, repeated", first, []string{a + "one", a, "two"}, []string{"one", "two"}},
+		{"first, empty datagrams without a header", first, []string{a, "", "one", ""}, []string{"", "one", ""}},
+		{"every", func(*forward.Forward) {}, []string{a, a + "one"}, []string{"", "one"}},
+		{"spp", simple, []string{spp(clientA, destiny4), spp(clientA, destiny4) + "one"}, []string{"", "one"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, with(plain(server), row.mode))
+			for _, datagram := range row.sends {
+				r.from(lb, datagram)
+			}
+			s := r.back()
+			s.took(t, row.want...)
+			r.answer(s, "yes")
+			if row.name == "spp" {
+				return // its replies carry a header
+			}
+			r.went(to(lb, "yes"))
+			r.dropped(nil)
+		})
+	}
+}
+
+// A flow that a header-only datagram opened is a flow like any other: it counts,
+// it ends when idle, and its header is believed as long.
+func TestHeaderOnlyDatagramOpensAFlow(t *testing.T) {
+	r := one(t, with(plain(server), first))
+	r.from(lb, a)
+	r.pass(29 * time.Second)
+	r.from(lb, b)
+	if c := r.ended(1, record.OK, record.Peer); c.Client != clientA || c.DatagramsIn != 0 || c.BytesIn != 0 {
+		t.Errorf("recorded %+v", c)
+	}
+	r.dropped(map[Drop]uint64{OtherClient: 1})
+	r.clean()
+}
+
+// A header amid a flow that names somebody else may be the client's own work:
+// it is not believed, and the flow ends.
+func TestFirstIsNotTakenOver(t *testing.T) {
+	r := one(t, with(plain(server), first))
+	r.from(lb, a+"one")
+	r.pass(29 * time.Second)
+	r.from(lb, b+"I am another")
+	r.ended(1, record.OK, record.Peer)
+	r.from(lb, "and go on")
+	r.dropped(map[Drop]uint64{OtherClient: 1, NoFlow: 1})
+	r.clean()
+
+	// So is another destination, and LOCAL is somebody else, too.
+	r.from(lb, a+"one")
+	r.from(lb, v2(clientA, destiny4b()))
+	r.ended(2, record.OK, record.Peer)
+	r.dropped(map[Drop]uint64{OtherClient: 2, NoFlow: 1})
+	r.from(lb, a+"one")
+	r.from(lb, local)
+	r.ended(3, record.OK, record.Peer)
+	r.dropped(map[Drop]uint64{OtherClient: 3, NoFlow: 1})
+	r.clean()
+}
+
+// After a silence in which a sender forgets a flow, its socket may be another
+// client's. Replies do not break the silence.
+func TestFirstOfAnother(t *testing.T) {
+	r := one(t, with(plain(server), first))
+	r.from(lb, a+"one")
+	s := r.back()
+	r.pass(15 * time.Second)
+	r.answer(s, "still here")
+	r.pass(15 * time.Second)
+	r.from(lb, b+"hello")
+	if c := r.ended(1, record.OK, record.Peer); c.Client != clientA {
+		t.Errorf("the flow of %v ended, want %v's", c.Client, clientA)
+	}
+	r.back().took(t, "hello")
+	r.from(lb, "more")
+	r.back().took(t, "more")
+	r.dropped(nil)
+}

@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"unproxy/gateway/forward"
+)
+
+// snapshotStep is the number of sessions that a loop describes before it continues with its work.
+// That takes some five microseconds.
+const snapshotStep = 256
+
+// snapshotBatch is the number of connections described before they are passed to the caller. It
+// bounds the memory of a query.
+const snapshotBatch = 1024
+
+// Session is a snapshot of an open connection.
+type Session struct {
+	// ID is unique among the connections of this process.
+	ID uint64
+	// Forward is the label of its forward, Listener the name of its listener.
+	Forward, Listener string
+	// Peer is invalid on a unix socket. Client and Destination are invalid until a header has named
+	// them.
+	Peer, Client, Destination netip.AddrPort
+	// Backend is the one that was dialled last, the zero value if none was.
+	Backend forward.Endpoint
+	// Transparent means that the backend sees the client's address.
+	Transparent bool
+	// Version is the header's version, 1 or 2; 0 if there is none.
+	Version uint8
+	// Authority is the host name that the client requested, from the header. The client chooses it,
+	// and it may contain any byte.
+	Authority string
+	// State is what the connection waits for: "header", "closing", "dialling", "diagnosing" or
+	// "relaying".
+	State string
+	// BytesIn counts bytes from client to backend, BytesOut those in the other direction.
+	BytesIn, BytesOut int64
+	// Age is the time since accept, Idle since the last event of its sockets.
+	Age, Idle time.Duration
+}
+
+func (s *session) describe(to *Session, now int64) {
+	*to = Session{
+		ID:          s.id,
+		Forward:     s.listener.forward.Label(),
+		Listener:    s.listener.Name,
+		Peer:        s.peer.unpack(),
+		Client:      s.client.unpack(),
+		Destination: s.destination.unpack(),
+		Backend:     s.backend,
+		Transparent: s.source.isValid(),
+		Version:     s.version,
+		State:       s.state.String(),
+		BytesIn:     s.sides[peer].bytes,
+		BytesOut:    s.sides[backend].bytes,
+		Age:         time.Duration(now - s.acceptedAt),
+		Idle:        time.Duration(now - s.lastActive),
+	}
+	if s.details != nil {
+		to.Authority = s.details.Authority
+	}
+}
+
+// EachSession calls visit for each open connection, on the caller's goroutine. The argument is
+// valid until the next call. The loops are queried in steps and work in between, so it may miss a
+// connection that opens or report one that closes meanwhile. The error is the cause of ctx.
+func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
+	var batch []Session
+	for _, l := range e.loops {
+		for at, more := 0, true; more; {
+			batch = batch[:0]
+			if err := e.askLoops(ctx, []*loop{l}, func(l *loop) bool {
+				batch = l.snapshots(batch, at)
+				at += snapshotStep
+				more = at < l.sessions.len()
+				return more && len(batch) < snapshotBatch
+			}); err != nil {
+				return err
+			}
+			for i := range batch {
+				visit(&batch[i])
+			}
+		}
+	}
+	return nil
+}
+
+// snapshots appends the open connections among snapshotStep sessions, from index at on.
+func (l *loop) snapshots(all []Session, at int) []Session {
+	now := l.kernel.Now() // the loop's own time may be older than a session that was just passed to it
+	for s := range l.sessions.from(at, snapshotStep) {
+		if s.state != free {
+			all = append(all, Session{})
+			s.describe(&all[len(all)-1], now)
+		}
+	}
+	return all
+}
+
+// Reset resets both sides of the connection with an id, on behalf of the operator. found is false
+// if no such connection is open. The error is the cause of ctx.
+func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
+	at := 0
+	of := e.loops[id%uint64(len(e.loops))] // see nextID
+	err = e.askLoops(ctx, []*loop{of}, func(l *loop) (more bool) {
+		for s := range l.sessions.from(at, snapshotStep) {
+			if s.state != free && s.id == id {
+				s.resetByOperator(l)
+				found = true
+			}
+		}
+		at += snapshotStep
+		return !found && at < l.sessions.len()
+	})
+	if err != nil {
+		return false, err
+	}
+	return found, nil
+}

@@ -1,0 +1,66 @@
+package forward_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"unproxy/gateway/forward"
+)
+
+type addresses []netip.Addr
+
+func (a addresses) Contains(one netip.Addr) bool { return slices.Contains(a, one) }
+
+// What reaches a listener from its own host, by any address of the host.
+func TestOwnListeners(t *testing.T) {
+	own := addresses{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	const tcp, udp = false, true
+	for _, tt := range []struct {
+		at        string
+		dual      bool
+		datagrams bool
+		to        string
+		want      bool
+	}{
+		{"127.0.0.1:9180", false, tcp, "127.0.0.1:9180", true},
+		{"127.0.0.1:9180", false, tcp, "127.0.0.1:9181", false},
+		{"127.0.0.1:9180", false, tcp, "127.0.0.2:9180", false},
+		{"127.0.0.1:9180", false, tcp, "192.0.2.1:9180", false},
+		{"[::1]:9180", false, tcp, "[::1]:9180", true},
+		{"[::1]:9180", false, tcp, "127.0.0.1:9180", false},
+		{"[::]:9180", true, tcp, "127.0.0.1:9180", true},
+		{"[::]:9180", true, tcp, "127.1.2.3:9180", true},
+		{"[::]:9180", true, tcp, "192.0.2.1:9180", true},
+		{"[::]:9180", true, tcp, "[::1]:9180", true},
+		{"[::]:9180", true, tcp, "[2001:db8::1]:9180", true},
+		{"[::]:9180", true, tcp, "[2001:db8::2]:9180", false},
+		{"[::]:9180", true, tcp, "192.0.2.2:9180", false},
+		{"[::]:9180", false, tcp, "192.0.2.1:9180", false},
+		{"0.0.0.0:9180", false, tcp, "192.0.2.1:9180", true},
+		{"0.0.0.0:9180", false, tcp, "[2001:db8::1]:9180", false},
+		{"0.0.0.0:9180", false, tcp, "224.0.0.1:9180", false},
+		{"0.0.0.0:9180", false, udp, "224.0.0.1:9180", true}, // all hosts: each is a member
+		{"[::]:9180", false, udp, "[ff02::1]:9180", true},
+		{"0.0.0.0:9180", false, udp, "127.0.0.1:9180", true},
+		{"[fe80::1%lo]:9180", false, tcp, "[fe80::1]:9180", true},
+		{"[::ffff:127.0.0.1]:9180", false, tcp, "127.0.0.1:9180", true}, // as systemd may hand it over
+	} {
+		to := netip.MustParseAddrPort(tt.to)
+		var all forward.OwnListeners
+		all.Add(forward.OwnListener{Addr: netip.MustParseAddrPort("127.0.0.1:1")})
+		all.Add(forward.OwnListener{Addr: netip.MustParseAddrPort(tt.at), DualStack: tt.dual, Datagrams: tt.datagrams},
+			forward.OwnListener{Addr: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.5"), to.Port()), Datagrams: tt.datagrams},
+			forward.OwnListener{Addr: netip.MustParseAddrPort("127.0.0.1:65535")})
+		if got := all.Receive(to, tt.datagrams, own); got != tt.want {
+			t.Errorf("%s (dual-stack %v) receives %s: %v", tt.at, tt.dual, tt.to, got)
+		}
+		if all.Receive(to, !tt.datagrams, own) {
+			t.Errorf("%s receives %s of the other protocol", tt.at, tt.to)
+		}
+	}
+	var none *forward.OwnListeners
+	if none.Receive(netip.MustParseAddrPort("127.0.0.1:1"), tcp, own) || (&forward.OwnListeners{}).Receive(netip.MustParseAddrPort("127.0.0.1:1"), tcp, nil) {
+		t.Error("no listener receives something")
+	}
+}

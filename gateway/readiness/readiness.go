@@ -1,0 +1,79 @@
+// Package readiness keeps the reasons for which a gateway should get no new
+// connections.
+package readiness
+
+import (
+	"slices"
+	"strings"
+	"sync"
+)
+
+// The reasons for which a gateway may not be ready, in the order in which
+// [State.Reasons] lists them. They are stable words: load balancers'
+// operators search their logs for them.
+const (
+	Starting    = "starting"    // the listeners are not open yet
+	Draining    = "draining"    // it was told to stop
+	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
+	ReturnPath  = "return_path" // backends' replies to clients are not routed back
+)
+
+var order = [...]string{Starting, Draining, Descriptors, ReturnPath}
+
+// Reason is one reason why a gateway should get no new connections.
+type Reason struct {
+	// Word is one of the constants.
+	Word string `json:"reason"`
+	// Detail says more, in a sentence; "" when there is no more to say.
+	Detail string `json:"detail,omitempty"`
+}
+
+// State is whether a gateway should get new connections, and why not. The
+// zero value is ready. Its methods may be called from any goroutine; they lock,
+// so they are not for the data path.
+type State struct {
+	mu      sync.Mutex
+	reasons []Reason
+}
+
+// Set notes a reason. One that is there already gets the new detail.
+func (s *State) Set(word, detail string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(word)
+	s.reasons = append(s.reasons, Reason{word, detail})
+	slices.SortFunc(s.reasons, func(a, b Reason) int {
+		if d := rank(a.Word) - rank(b.Word); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Word, b.Word)
+	})
+}
+
+// Clear takes a reason away, if it is there.
+func (s *State) Clear(word string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(word)
+}
+
+// Reasons returns every reason, in a fixed order whatever the order in which
+// they came; none means ready. The caller owns the slice.
+func (s *State) Reasons() []Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.reasons)
+}
+
+func (s *State) remove(word string) {
+	s.reasons = slices.DeleteFunc(s.reasons, func(n Reason) bool { return n.Word == word })
+}
+
+// rank is a reason's place in the order; words that are not known come
+// last.
+func rank(word string) int {
+	if i := slices.Index(order[:], word); i >= 0 {
+		return i
+	}
+	return len(order)
+}
