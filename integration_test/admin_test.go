@@ -19,11 +19,11 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// adminAt is where the tests put the admin endpoint.
+// adminAt is the address of the admin endpoint in the tests.
 const adminAt = "127.0.0.1:9180"
 
-// adminClient speaks to the admin endpoint on an address or on unix:PATH. Each
-// request has a connection of its own.
+// adminClient returns a client of the admin endpoint at an address or at unix:PATH. It
+// opens a new connection for each request.
 func adminClient(address string) *http.Client {
 	network := "tcp"
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -37,16 +37,33 @@ func adminClient(address string) *http.Client {
 	}}
 }
 
-// adminGet asks the admin endpoint for a path.
+// adminGet requests a path from the admin endpoint.
 func adminGet(t *testing.T, address, path string) (code int, body string) {
 	t.Helper()
-	return getWith(t, adminClient(address), path)
+	return adminDo(t, adminClient(address), http.MethodGet, path)
 }
 
-// getWith asks the admin endpoint that the client speaks to for a path.
-func getWith(t *testing.T, client *http.Client, path string) (code int, body string) {
+// adminPost sends an empty request to a path of the admin endpoint, with headers such
+// as "Origin: https://site.example".
+func adminPost(t *testing.T, path string, headers ...string) (code int, body string) {
 	t.Helper()
-	response, err := client.Get("http://localhost" + path)
+	return adminDo(t, adminClient(adminAt), http.MethodPost, path, headers...)
+}
+
+func adminDo(t *testing.T, client *http.Client, method, path string, headers ...string) (code int, body string) {
+	t.Helper()
+	request, err := http.NewRequest(method, "http://localhost"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		request.Header.Set(name, value)
+		if name == "Host" {
+			request.Host = value
+		}
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +75,17 @@ func getWith(t *testing.T, client *http.Client, path string) (code int, body str
 	return response.StatusCode, string(content)
 }
 
-// notReady returns the reasons that /readyz gives; none when it answers 200.
+// readyz returns the status of /readyz, or the error of the request.
+func readyz(address string) string {
+	response, err := adminClient(address).Get("http://localhost/readyz")
+	if err != nil {
+		return err.Error()
+	}
+	response.Body.Close()
+	return response.Status
+}
+
+// notReady returns the reasons that /readyz reports. There are none if it answers 200.
 func notReady(t *testing.T, address string) (reasons []string) {
 	t.Helper()
 	code, body := adminGet(t, address, "/readyz")
@@ -72,14 +99,15 @@ func notReady(t *testing.T, address string) (reasons []string) {
 	for _, r := range answer.Reasons {
 		reasons = append(reasons, r.Reason)
 	}
-	if ready := code == http.StatusOK; ready != answer.Ready || ready != (len(reasons) == 0) || !ready && code != http.StatusServiceUnavailable {
+	if ready := code == http.StatusOK; ready != answer.Ready || ready != (len(reasons) == 0) ||
+		!ready && code != http.StatusServiceUnavailable {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
 	return reasons
 }
 
-// The gateway is ready when it serves, not ready while it drains, and the
-// endpoint lasts as long as the drain:
+// The gateway is ready while it serves and not ready while it drains. The endpoint
+// answers until the end of the drain:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM
 //	                 └ admin :9180 ◀── /readyz, or a unix socket
@@ -105,7 +133,7 @@ func TestReadiness(t *testing.T) {
 				g.Signal(syscall.SIGTERM)
 				g.WaitLog(t, "draining")
 				if reasons := strings.Join(notReady(t, address), " "); reasons != "draining" {
-					t.Errorf("while it drains it is not ready for %q, want draining", reasons)
+					t.Errorf("while draining the reasons are %q, want draining", reasons)
 				}
 				conn.Close()
 				behind.Close()
@@ -114,7 +142,7 @@ func TestReadiness(t *testing.T) {
 				}
 				if path, ok := strings.CutPrefix(address, "unix:"); ok {
 					if _, err := os.Stat(path); err == nil {
-						t.Error("the socket is there after the end")
+						t.Error("the socket file remains after the end")
 					}
 				}
 			})
@@ -122,20 +150,20 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// Out of descriptors the gateway is not ready until there are some again:
+// When file descriptors run out, the gateway is not ready until some are free again:
 //
-//	conn ──header──▶ gateway :2000, without a descriptor left ──▶ echo :3000
+//	conn ──header──▶ gateway :2000, no descriptor left ──▶ echo :3000
 //	                 └ admin :9180 ◀── /readyz
 func TestNotReadyWithoutDescriptors(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.Echo(t, "127.0.0.1:3000")
+		g := plainGateway(t, "--admin", adminAt)
 		client := adminClient(adminAt)
 		client.Transport.(*http.Transport).DisableKeepAlives = false // a new connection would need a descriptor
 		wantReady := func(code int, text string) {
 			t.Helper()
-			if got, body := getWith(t, client, "/readyz"); got != code || !strings.Contains(body, text) {
+			if got, body := adminDo(t, client, http.MethodGet, "/readyz"); got != code || !strings.Contains(body, text) {
 				t.Errorf("/readyz: %d %s; want %d with %q", got, body, code, text)
 			}
 		}
@@ -160,8 +188,8 @@ func TestNotReadyWithoutDescriptors(t *testing.T) {
 	})
 }
 
-// However many connect to the admin endpoint and say nothing, they hold few
-// descriptors and keep the gateway neither from its work nor from ending:
+// Idle connections to the admin endpoint use a bounded number of descriptors, and do
+// not keep the gateway from serving or from exiting:
 //
 //	100 × silent ──▶ admin :9180
 //	conn ──header──▶ gateway :2000
@@ -176,7 +204,7 @@ func TestAdminIsBounded(t *testing.T) {
 		write(t, conn, []byte("still here"))
 		wantRead(t, behind, "still here")
 		if n := openDescriptors(t, g.PID()); n > before+20 {
-			t.Errorf("the endpoint holds %d descriptors", n-before)
+			t.Errorf("the endpoint uses %d descriptors", n-before)
 		}
 		conn.Close()
 		behind.Close()

@@ -14,12 +14,12 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// A backend that cannot be had ends the connection, and the log says why:
+// A connection whose backend is unavailable ends, and the log says why:
 //
-//	peer ──header──▶ gateway ──▶ :3001 nobody listens
-//	                         ──▶ 192.0.2.1 no route
-//	                         ──▶ :3002 a full backlog, which answers nothing
-//	                         ──▶ nowhere.invalid, a name that is none
+//	peer ──header──▶ gateway ──▶ :3001, no listener
+//	                         ──▶ 192.0.2.1, no route
+//	                         ──▶ :3002, a full backlog: no answer
+//	                         ──▶ nowhere.invalid, no such name
 func TestBackendDown(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -33,7 +33,8 @@ func TestBackendDown(t *testing.T) {
 		}
 		for _, test := range tests {
 			t.Run(test.backend, func(t *testing.T) {
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1", "--connect-timeout", "2s")
+				g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+test.backend, "--trust", "127.0.0.1",
+					"--connect-timeout", "2s")
 				conn := lab.Send(t, g.Address(t, 0), lab.V2(client4, dest4))
 				wantReset(t, conn)
 				g.NextConnection(t).Expect(t, "outcome", test.outcome, "phase", "dial", "by", test.by, "client", client4.String())
@@ -42,8 +43,8 @@ func TestBackendDown(t *testing.T) {
 	})
 }
 
-// fullBacklog listens on a port of 127.0.0.1 whose queue is full: the kernel
-// drops what else comes (tcp_conn_request in net/ipv4/tcp_input.c).
+// fullBacklog listens on a port of 127.0.0.1 with a full accept queue: the kernel drops
+// further SYNs (tcp_conn_request in net/ipv4/tcp_input.c).
 func fullBacklog(t *testing.T, port int) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -60,17 +61,18 @@ func fullBacklog(t *testing.T, port int) {
 	lab.Dial(t, fmt.Sprintf("127.0.0.1:%d", port)) // a queue of length 0 holds one
 }
 
-// Of several backends the first that answers serves:
+// With several backends, the first one that answers is used:
 //
-//	peer ──header──▶ gateway :2000 ──✗ :3001 nobody
-//	                               ──✗ :3002 nobody
+//	peer ──header──▶ gateway :2000 ──✗ :3001, no listener
+//	                               ──✗ :3002, no listener
 //	                               ──▶ :3000 redis
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		lab.Redis(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3001,[::1]:3002,127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3001,[::1]:3002,127.0.0.1:3000",
+			"--trust", "127.0.0.1")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		redisCarries(t, conn, 100)
 		conn.Close()
@@ -78,7 +80,7 @@ func TestFailover(t *testing.T) {
 	})
 }
 
-// A backend may be a name, of which any address will do:
+// A backend can be a name. Any of its addresses can serve:
 //
 //	peer ──header──▶ gateway :2000 ──▶ backend.test = 127.0.0.5, ::1
 //	                                    only [::1]:3000 listens
@@ -90,7 +92,8 @@ func TestBackendName(t *testing.T) {
 			t.Fatal(err)
 		}
 		six, four := lab.Listen(t, "[::1]:3000"), lab.Listen(t, "127.0.0.1:3001")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=backend.test:3000", "--forward", "127.0.0.1:2001=localhost:3001", "--trust", "127.0.0.1")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=backend.test:3000",
+			"--forward", "127.0.0.1:2001=localhost:3001", "--trust", "127.0.0.1")
 		for _, c := range []struct {
 			address string
 			backend *lab.Backend
@@ -105,7 +108,8 @@ func TestBackendName(t *testing.T) {
 	})
 }
 
-// Both ends may be unix sockets. Who may open the listening one is trusted:
+// Both ends can be unix sockets. Every process that can open the listening one is
+// trusted:
 //
 //	client 127.0.0.9 ──▶ haproxy :1000 ──v2──▶ gateway unix:in ──▶ redis unix:out
 func TestUnixSockets(t *testing.T) {
@@ -115,7 +119,8 @@ func TestUnixSockets(t *testing.T) {
 		in, out := filepath.Join(t.TempDir(), "in"), filepath.Join(t.TempDir(), "out")
 		lab.Redis(t, "127.0.0.1:3000", "--unixsocket", out)
 		g := lab.StartGateway(t, "--forward", "unix:"+in+"=unix:"+out, "--trust", "192.0.2.1")
-		lab.HAProxy(t, haproxyPreamble+"listen in\n  bind 127.0.0.1:1000\n  server s unix@"+in+" send-proxy-v2\n", "127.0.0.1:1000")
+		lab.HAProxy(t, haproxyPreamble+"listen in\n  bind 127.0.0.1:1000\n  server s unix@"+in+" send-proxy-v2\n",
+			"127.0.0.1:1000")
 		conn := dialFrom(t, "127.0.0.9", "127.0.0.1:1000")
 		redisCarries(t, conn, 1<<20)
 		conn.Close()
@@ -124,7 +129,7 @@ func TestUnixSockets(t *testing.T) {
 	})
 }
 
-// A range of ports leads to as many, one to one:
+// A port range maps one to one to a range of the same size:
 //
 //	peer ──header──▶ gateway :2000-2002 ──▶ :3000, :3001, :3002
 func TestPortRange(t *testing.T) {
@@ -147,8 +152,8 @@ func TestPortRange(t *testing.T) {
 	})
 }
 
-// A listener without a host takes both families, and a peer of either is told
-// by its plain address:
+// A listener without a host accepts both families, and logs the plain address of an
+// IPv4 peer:
 //
 //	127.0.0.9 ──▶ gateway :2000 ──▶ backend [::1]:3000
 //	::1       ──▶
@@ -171,7 +176,7 @@ func TestDualStack(t *testing.T) {
 	})
 }
 
-// The header may say where to, within what is allowed:
+// The header can name the backend, within the allowed destinations:
 //
 //	peer ──header──▶ gateway :2000=header, --allow-destination 127.0.0.0/30 ──▶ nginx 127.0.0.2:3000
 //	                                                                        ──✗ 127.0.0.4:3000
@@ -181,19 +186,20 @@ func TestBackendFromHeader(t *testing.T) {
 		lab.Require(t, "nginx")
 		content := webServer(t, 1000, "127.0.0.2:3000")
 		denied := lab.Listen(t, "127.0.0.4:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=header", "--trust", "127.0.0.1", "--allow-destination", "127.0.0.0/30")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=header", "--trust", "127.0.0.1",
+			"--allow-destination", "127.0.0.0/30")
 		to := func(address string) *net.TCPConn {
 			return lab.Send(t, "127.0.0.1:2000", lab.V2(client4, netip.MustParseAddrPort(address)))
 		}
 		if body := fetch(t, func() net.Conn { return to("127.0.0.2:3000") }); !bytes.Equal(body, content) {
-			t.Errorf("the file came as %d other bytes", len(body))
+			t.Errorf("the file arrived as %d other bytes", len(body))
 		}
 		g.NextConnection(t).Expect(t, "outcome", "ok", "backend", "127.0.0.2:3000")
 
 		wantReset(t, to(denied.Addr))
 		g.NextConnection(t).Expect(t, "outcome", "destination_denied", "phase", "dial", "destination", denied.Addr)
 		if n := denied.Accepted(); n != 0 {
-			t.Errorf("a backend that is not allowed was contacted %d times", n)
+			t.Errorf("%d connections to a backend that is not allowed", n)
 		}
 
 		wantReset(t, lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")))

@@ -37,7 +37,7 @@ func newAuthority(t *testing.T) *authority {
 	return &authority{t, key, sign(t, template, template, key, key)}
 }
 
-// issue makes a certificate that serves a server and a client alike.
+// issue returns a certificate for a server or a client.
 func (a *authority) issue(commonName string) tls.Certificate {
 	a.t.Helper()
 	key := newKey(a.t)
@@ -53,21 +53,21 @@ func (a *authority) issue(commonName string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 }
 
-// pool holds the authority's own certificate.
+// pool returns a pool with the authority's own certificate.
 func (a *authority) pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
 }
 
-// write puts the authority's certificate into a file and returns its path.
+// write writes the authority's certificate to a file and returns its path.
 func (a *authority) write() string {
 	a.t.Helper()
 	return writePEM(a.t, &pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// writePair puts the certificate and its key into one file, as HAProxy wants
-// them, and returns its path.
+// writePair writes the certificate and its key to one file, as HAProxy expects, and
+// returns its path.
 func writePair(t *testing.T, pair tls.Certificate) string {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)

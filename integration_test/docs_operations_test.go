@@ -11,8 +11,8 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// docs/operations.md has a heading for each request that the admin endpoint
-// answers, by what its sources register.
+// docs/operations.md has a heading for each request that the sources of the admin
+// endpoint register.
 func TestOperationsRequests(t *testing.T) {
 	var registered []string
 	for _, file := range []string{"server.go", "control.go"} {
@@ -33,7 +33,7 @@ func TestOperationsRequests(t *testing.T) {
 	}
 }
 
-// Its table of what /readyz says has the words of the program, in their order.
+// Its table of the reasons in /readyz has those of the program, in the same order.
 func TestOperationsReadiness(t *testing.T) {
 	_, table, _ := strings.Cut(string(readFile(t, "../docs/operations.md")), "### /readyz")
 	table, _, _ = strings.Cut(table, "\n### ")
@@ -51,10 +51,11 @@ func TestOperationsReadiness(t *testing.T) {
 	}
 }
 
-// Whatever flag or unit a document speaks of is there.
+// The flags and files that the documents name exist.
 func TestDocumentedFlagsAndUnits(t *testing.T) {
-	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart"} // of other programs, and of scripts/bench
-	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"}, {"check", "--help"},
+	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart"} // flags of other programs and of scripts/bench
+	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"},
+		{"check", "--help"},
 		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
 		{"routes", "print", "--help"}, {"routes", "remove", "--help"}} {
 		help, code := lab.RunGateway(t, command...)
@@ -71,16 +72,17 @@ func TestDocumentedFlagsAndUnits(t *testing.T) {
 		text := string(readFile(t, document))
 		for _, flag := range names(text, "(?:`|unproxy [^\\n`]*)(--[a-z][a-z0-9-]+)") {
 			if !slices.Contains(known, flag) {
-				t.Errorf("%s speaks of %s, which is no flag", document, flag)
+				t.Errorf("%s names the flag %s, which does not exist", document, flag)
 			}
 		}
 		for _, unit := range names(text, "(scripts/[a-z/-]+\\.[a-z]+)") {
 			if _, err := os.Stat(filepath.Join("..", unit)); err != nil {
-				t.Errorf("%s speaks of %s: %v", document, unit, err)
+				t.Errorf("%s names %s: %v", document, unit, err)
 			}
 		}
 	}
-	for _, unit := range names(string(readFile(t, "../docs/operations.md")), "(?m)^\\| `([a-z-]+\\.(?:service|socket|conf))` \\|") {
+	for _, unit := range names(string(readFile(t, "../docs/operations.md")),
+		"(?m)^\\| `([a-z-]+\\.(?:service|socket|conf))` \\|") {
 		if _, err := os.Stat(filepath.Join("../scripts/systemd", unit)); err != nil {
 			t.Error(err)
 		}

@@ -11,64 +11,65 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// script returns the first block of commands under a heading of
-// docs/transparent.md.
-func script(t *testing.T, heading string) string {
+// documentedScript returns the first block of commands under a heading of a document
+// in docs.
+func documentedScript(t *testing.T, document, heading string) string {
 	t.Helper()
-	_, section, _ := strings.Cut(string(readFile(t, "../docs/transparent.md")), "# "+heading+"\n")
+	_, section, _ := strings.Cut(string(readFile(t, "../docs/"+document)), "# "+heading+"\n")
 	_, block, _ := strings.Cut(section, "```sh\n")
 	block, _, found := strings.Cut(block, "```")
 	if !found {
-		t.Fatalf("docs/transparent.md has no commands under %q", heading)
+		t.Fatalf("docs/%s has no commands under %q", document, heading)
 	}
 	return block
 }
 
-// documented returns the commands of such a block that are ip's, without the
-// "ip" that each begins with.
-func documented(t *testing.T, heading string) []string {
+// documentedCommands returns the ip(8) commands of such a block, without the word
+// "ip".
+func documentedCommands(t *testing.T, document, heading string) []string {
 	t.Helper()
 	var commands []string
-	for _, line := range strings.Split(script(t, heading), "\n") {
+	for _, line := range strings.Split(documentedScript(t, document, heading), "\n") {
 		if command, ok := strings.CutPrefix(line, "ip "); ok {
 			commands = append(commands, command)
 		}
 	}
 	if len(commands) == 0 {
-		t.Fatalf("docs/transparent.md has no commands of ip under %q", heading)
+		t.Fatalf("docs/%s has no ip commands under %q", document, heading)
 	}
 	return commands
 }
 
-// The commands of the documentation bring the answers back on the same host,
-// and those for removing them leave nothing behind:
+// The documented commands set up the return path on the same host, and those to remove
+// it leave nothing behind:
 //
 //	peer ──header──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:22, [::1]:22
 func TestDocumentedReturnPath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		before := rules(t)
-		for _, command := range documented(t, "Backend on the same host") {
+		for _, command := range documentedCommands(t, "transparent.md", "Backend on the same host") {
 			netns.IP(t, command)
 		}
 		var backends []*lab.Process
 		for _, address := range []string{"127.0.0.1:22", "[::1]:22"} {
-			backends = append(backends, lab.Start(t, lab.Command{Name: lab.Binary(t), Args: []string{"probe", "--listen", address}}))
+			backends = append(backends, lab.Start(t, lab.Command{Name: lab.Binary(t),
+				Args: []string{"probe", "--listen", address}}))
 			lab.WaitListening(t, address)
 		}
 		wantClientsSeen(t, backends, "127.0.0.1:22,[::1]:22")
-		for _, command := range documented(t, "Removing it") {
+		for _, command := range documentedCommands(t, "transparent.md", "Removing it") {
 			netns.IP(t, command)
 			netns.IP(t, "-6 "+command)
 		}
 		if after := rules(t); after != before {
-			t.Errorf("the rules were\n%sand are\n%s", before, after)
+			t.Errorf("rules and routes before:\n%sand after:\n%s", before, after)
 		}
 	})
 }
 
-// The same with a backend in another network namespace, as a container's is,
-// whose way out leads through this host:
+// The same with a backend in another network namespace, such as a container, whose
+// default route leads through this host:
 //
 //	peer ──header──▶ gateway 127.0.0.1:2000 ── veth0 10.9.0.1 ══ veth1 10.9.0.2:25
 //	                                                 fd09::1           [fd09::2]:25
@@ -83,7 +84,7 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 			ip route add default via 10.9.0.1
 			ip -6 route add default via fd09::1
 			exec ` + lab.Binary(t) + ` probe --listen 10.9.0.2:25`}})
-		await.Until(t, "the container has a network of its own", func() bool {
+		await.Until(t, "the container has its own network namespace", func() bool {
 			own, _ := os.Readlink("/proc/self/ns/net")
 			other, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", container.PID()))
 			return other != "" && other != own
@@ -93,7 +94,7 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 		netns.IP(t, "-6 address add fd09::1/64 dev veth0 nodad")
 		netns.IP(t, "link set veth0 up")
 		netns.IP(t, fmt.Sprintf("link set veth1 netns %d", container.PID()))
-		for _, command := range documented(t, "Backend in a container or on a neighbouring host") {
+		for _, command := range documentedCommands(t, "transparent.md", "Backend in a container or on a neighbouring host") {
 			netns.IP(t, command)
 		}
 		container.WaitLine(t, "listening on 10.9.0.2:25")
@@ -104,8 +105,8 @@ func TestDocumentedReturnPathFromContainer(t *testing.T) {
 	})
 }
 
-// wantClientsSeen starts a transparent gateway before the backends, one of each
-// family, and wants each to see a client of its own.
+// wantClientsSeen starts a transparent gateway in front of two backends, one of each
+// family, and checks that each sees a client of its family.
 func wantClientsSeen(t *testing.T, backends []*lab.Process, addresses string) {
 	t.Helper()
 	g := lab.StartGateway(t, "--forward", "127.0.0.1:2000="+addresses, "--trust", "127.0.0.1", "--transparent")
@@ -119,7 +120,9 @@ func wantClientsSeen(t *testing.T, backends []*lab.Process, addresses string) {
 	}
 }
 
+// rules returns all rules and routes.
 func rules(t *testing.T) string {
 	t.Helper()
-	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") + netns.IP(t, "route show table all") + netns.IP(t, "-6 route show table all")
+	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") +
+		netns.IP(t, "route show table all") + netns.IP(t, "-6 route show table all")
 }

@@ -14,8 +14,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// names returns what the first group of pattern matches in text, sorted, each
-// once.
+// names returns the matches of the first group of pattern in text, sorted and without
+// duplicates.
 func names(text, pattern string) []string {
 	var all []string
 	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
@@ -51,8 +51,8 @@ func TestChoicesAreDocumented(t *testing.T) {
 	}
 }
 
-// docs/outcomes.md has a row for each outcome, in order, with its meaning and
-// with what to do about it.
+// docs/outcomes.md has a row for each outcome, in order, with its meaning and what to
+// do about it.
 func TestOutcomesTable(t *testing.T) {
 	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\| ([^|]+) \\|$").
 		FindAllStringSubmatch(string(readFile(t, "../docs/outcomes.md")), -1)
@@ -67,13 +67,13 @@ func TestOutcomesTable(t *testing.T) {
 	}
 }
 
-// plainText takes links and code marks off a text.
+// plainText removes links and code marks.
 func plainText(markdown string) string {
 	linked := regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`).ReplaceAllString(markdown, "$1")
 	return strings.ReplaceAll(linked, "`", "")
 }
 
-// Every key of a log line is explained in docs/outcomes.md.
+// docs/outcomes.md explains every key of a log line.
 //
 //	peer ──TLVs, PROXY or nonsense──▶ gateway :2000 ──▶ backend :3000
 func TestLogKeys(t *testing.T) {
@@ -98,9 +98,8 @@ func TestLogKeys(t *testing.T) {
 	})
 }
 
-// docs/logs.md has a row for each message that the gateway logs beside the lines
-// of connections: those that are written out in its sources, and the events of
-// the engine.
+// docs/logs.md has a row for each message that the gateway logs, apart from the lines
+// of connections. The messages are those in its sources and the events of the engine.
 func TestLogMessages(t *testing.T) {
 	documented := names(string(readFile(t, "../docs/logs.md")), "(?m)^\\| `([^`]+)` \\|")
 	var logged []string
@@ -128,7 +127,7 @@ func TestLogMessages(t *testing.T) {
 	}
 }
 
-// What the documents link to in this repository is there, headings included.
+// Links to files of this repository and to their headings are valid.
 func TestLinks(t *testing.T) {
 	var documents []string
 	for _, pattern := range []string{"../*.md", "../docs/*.md"} {
@@ -170,8 +169,7 @@ func headings(text string) []string {
 	return all
 }
 
-// docs/udp.md has a row for each reason to drop a datagram, in order, with its
-// meaning.
+// docs/udp.md has a row for each reason to drop a datagram, in order, with its meaning.
 func TestDropsTable(t *testing.T) {
 	_, table, _ := strings.Cut(string(readFile(t, "../docs/udp.md")), "## What is dropped")
 	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(table, -1)

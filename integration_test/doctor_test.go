@@ -18,7 +18,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// diagnosed runs the doctor with the flags, and wants its exit code.
+// diagnosed runs the doctor with the flags and checks its exit code.
 func diagnosed(t *testing.T, want int, flags ...string) string {
 	t.Helper()
 	return diagnosedAs(t, lab.Command{}, want, flags...)
@@ -38,8 +38,7 @@ func diagnosedAs(t *testing.T, c lab.Command, want int, flags ...string) string 
 	return text
 }
 
-// prescribed returns what the doctor printed below its findings, as it is to be
-// given to a shell.
+// prescribed returns the commands below the doctor's findings, for a shell.
 func prescribed(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -50,13 +49,7 @@ func prescribed(text string) string {
 	return strings.Join(lines, "")
 }
 
-// taken runs what was prescribed; -e: every command must succeed.
-func taken(t *testing.T, commands string) {
-	t.Helper()
-	output(t, "sh", "-ec", commands)
-}
-
-// finding is one of the doctor's, for programs.
+// finding is a finding in the doctor's JSON.
 type finding struct {
 	Code      string   `json:"code"`
 	Component string   `json:"component"`
@@ -66,8 +59,8 @@ type finding struct {
 	Action    []string `json:"action,omitempty"`
 }
 
-// findings runs the doctor and returns what it finds, but for what depends on
-// the machine that the tests run on.
+// findings runs the doctor and returns its findings, except those that depend on the
+// machine.
 func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding {
 	t.Helper()
 	text := diagnosedAs(t, c, want, append([]string{"--json"}, flags...)...)
@@ -84,7 +77,7 @@ func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding 
 	})
 }
 
-// brief writes findings in a line each.
+// brief formats each finding as a line.
 func brief(all []finding) string {
 	var b strings.Builder
 	for _, f := range all {
@@ -93,25 +86,25 @@ func brief(all []finding) string {
 	return b.String()
 }
 
-// Every place, IPv4 and IPv6: without routes the doctor says so, and what it
-// prints, run by a shell, heals it.
-func TestDoctorHeals(t *testing.T) {
+// In every place, for IPv4 and IPv6: without the routes the doctor says so, and the
+// commands that it prints fix it.
+func TestDoctorFixes(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				_, g := stage(t, p.flags(), p)
 				wantLost(t, g)
-				sick := diagnosed(t, 3, p.flags()...)
+				broken := diagnosed(t, 3, p.flags()...)
 				for _, address := range p.backends {
-					if !strings.Contains(sick, "return path  "+address) {
-						t.Errorf("nothing is said of the way back of %s:\n%s", address, sick)
+					if !strings.Contains(broken, "return path  "+address) {
+						t.Errorf("no finding about the return path of %s:\n%s", address, broken)
 					}
 				}
-				taken(t, prescribed(sick))
-				healed := diagnosed(t, 0, p.flags()...)
-				if strings.Contains(healed, "not those of unproxy routes") || !strings.Contains(healed, "open: unproxy (process ") {
-					t.Errorf("healed, the doctor says\n%s", healed)
+				lab.Shell(t, prescribed(broken))
+				fixed := diagnosed(t, 0, p.flags()...)
+				if strings.Contains(fixed, "not those of unproxy routes") || !strings.Contains(fixed, "open: unproxy (process ") {
+					t.Errorf("fixed, the doctor says\n%s", fixed)
 				}
 				wantSeen(t, g)
 			})
@@ -121,10 +114,10 @@ func TestDoctorHeals(t *testing.T) {
 
 // test ──LOCAL──▶ gateway 127.0.0.1:2000 ──▶ 127.0.0.1:25, [::1]:25
 //
-// The health check of a load balancer stays green while every client times out.
-// /readyz and the log tell the truth, and the line of a lost connection has the
-// command that heals it.
-func TestReadinessDoesNotLie(t *testing.T) {
+// The health check of a load balancer succeeds while every client times out. /readyz
+// and the log report it, and the line of a lost connection has the command that fixes
+// it.
+func TestReadinessReportsTheReturnPath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
@@ -134,7 +127,7 @@ func TestReadinessDoesNotLie(t *testing.T) {
 			append(p.flags(), "--admin", adminAt, "--self-test-interval", "1s")...)
 		becomes := func(want string) {
 			t.Helper()
-			await.Until(t, fmt.Sprintf("the gateway is not ready for %q", want), func() bool {
+			await.Until(t, fmt.Sprintf("the reasons in /readyz are %q", want), func() bool {
 				return strings.Join(notReady(t, adminAt), " ") == want
 			})
 		}
@@ -143,28 +136,28 @@ func TestReadinessDoesNotLie(t *testing.T) {
 		broken.Expect(t, "level", "error", "backend", "127.0.0.1:25", "forward", "127.0.0.1:2000")
 		healthCheck(t, g)
 		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "return_path" {
-			t.Errorf("beside a health check that is well it is not ready for %q", reasons)
+			t.Errorf("with a successful health check the reasons are %q", reasons)
 		}
 
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client4), []byte(whoAsk)))
 		lost := g.NextConnection(t)
 		lost.Expect(t, "outcome", "no_return_path", "action", broken.String("action"))
-		taken(t, lost.String("action"))
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client6), []byte(whoAsk)))
+		lab.Shell(t, lost.String("action"))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client6), []byte(whoAsk)))
 		lost = g.NextConnection(t)
 		lost.Expect(t, "outcome", "no_return_path")
-		taken(t, lost.String("action"))
+		lab.Shell(t, lost.String("action"))
 		becomes("")
 		g.WaitLog(t, "return path works again").Expect(t, "level", "info")
 		wantSeen(t, g)
 
 		netns.IP(t, "route flush table 7700")
 		becomes("return_path")
-		await.Until(t, "the log says that it broke again", func() bool {
-			lines := logged(g, "return path broken")
+		await.Until(t, "the log reports it broken again", func() bool {
+			lines := g.Logged("return path broken")
 			return len(lines) == 3 && lines[2].String("action") == "ip route replace local default dev lo table 7700"
 		})
-		taken(t, "ip route replace local default dev lo table 7700")
+		lab.Shell(t, "ip route replace local default dev lo table 7700")
 		becomes("")
 		wantSeen(t, g)
 	})
@@ -173,19 +166,14 @@ func TestReadinessDoesNotLie(t *testing.T) {
 // healthCheck sends a LOCAL header and wants the backend's answer.
 func healthCheck(t *testing.T, g *lab.Gateway) {
 	t.Helper()
-	c := lab.Send(t, "127.0.0.1:2000", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), []byte(whoAsk))
+	c := lab.Send(t, "127.0.0.1:2000", lab.Local(), []byte(whoAsk))
 	wantRead(t, c, "HTTP/1.1 200 OK")
 	c.Close()
 	g.NextConnection(t)
 }
 
-// logged returns the lines with a message.
-func logged(g *lab.Gateway, message string) []lab.Line {
-	return slices.DeleteFunc(g.Log(), func(l lab.Line) bool { return l.String("message") != message })
-}
-
-// A gateway that starts before its backend starts, says so, and is ready; and
-// says when the backend is there that it is well.
+// A gateway that starts before its backend logs that the return path is untested, and
+// is ready. When the backend is up, it logs that the return path works.
 func TestGatewayBeforeBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -197,17 +185,18 @@ func TestGatewayBeforeBackend(t *testing.T) {
 	})
 }
 
-// A remedy is at hand also where nothing is tested.
-func TestRemedyWithoutSelfTest(t *testing.T) {
+// The log has the commands that fix the return path also without a self-test.
+func TestFixWithoutSelfTest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:25")
-		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0", "--connect-timeout", "300ms")...)
-		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
+		g := lab.StartGateway(t, transparentFlags("127.0.0.1:25", "--self-test-interval", "0",
+			"--connect-timeout", "300ms")...)
+		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
 			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
-		if lines := logged(g, "return path broken"); len(lines) > 0 {
-			t.Errorf("tested all the same: %v", lines)
+		if lines := g.Logged("return path broken"); len(lines) > 0 {
+			t.Errorf("tested although the self-test is off: %v", lines)
 		}
 	})
 }
@@ -239,7 +228,7 @@ func TestDoctorKnowsItsOwnRules(t *testing.T) {
 				if tt.own == "apply" {
 					routes(t, "apply", flags("21", "22", "23"))
 				} else {
-					taken(t, tt.own)
+					lab.Shell(t, tt.own)
 				}
 				foreign := strings.Contains(diagnosed(t, 0, flags("22")...), "not those of unproxy routes")
 				if foreign != (tt.own != "apply") {
@@ -276,8 +265,8 @@ func TestDoctorDoesNotAdviseALoop(t *testing.T) {
 // The rules are there, and of no effect: the doctor names what comes before
 // them, and what it prints heals it.
 //
-//	the gateway's host ── net0 ══ the outsider, whom the default route leads to
-func TestDoctorFindsShadows(t *testing.T) {
+//	the gateway's host ── net0 ══ the outsider, the default gateway
+func TestDoctorFindsPrecedingRules(t *testing.T) {
 	for _, tt := range []struct{ name, rule, backend, want string }{
 		{"loopback", "rule add from 127.0.0.0/8 lookup main pref 99", "127.0.0.1:25", "99: from 127.0.0.0/8 lookup main"},
 		{"dedicated address", "rule add from 198.51.100.0/24 lookup main pref 90", "198.51.100.5:25", "sends them out on net0: 90: from 198.51.100.0/24 lookup main"},
@@ -293,23 +282,23 @@ func TestDoctorFindsShadows(t *testing.T) {
 				flags := transparentFlags(tt.backend)
 				diagnosed(t, 0, flags...)
 				netns.IP(t, tt.rule)
-				sick := diagnosed(t, 3, flags...)
-				if !strings.Contains(sick, tt.want) {
-					t.Errorf("the doctor does not say %q:\n%s", tt.want, sick)
+				broken := diagnosed(t, 3, flags...)
+				if !strings.Contains(broken, tt.want) {
+					t.Errorf("the doctor does not say %q:\n%s", tt.want, broken)
 				}
-				taken(t, prescribed(sick))
+				lab.Shell(t, prescribed(broken))
 				diagnosed(t, 0, flags...)
 			})
 		})
 	}
 }
 
-// the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's, which has no
-// way back to clients, and drops what comes from where it has no way to
+// the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's host, which has no
+// route to clients and so drops packets from them
 //
-// All is in force on the gateway's host. The doctor says what the backend's host
-// must do, and that heals it.
-func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
+// The gateway's host is set up. The doctor says which commands the backend's host
+// needs, and these fix it.
+func TestDoctorOnTheBackendsHost(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx")
@@ -318,22 +307,22 @@ func TestDoctorSpeaksOfTheBackendsHost(t *testing.T) {
 		h.IP(t, "-6 route del default")
 		p := places[3]
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "the backends answer the gateway's host", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
-		sick := diagnosed(t, 3, p.flags()...)
+		broken := diagnosed(t, 3, p.flags()...)
 		for _, want := range []string{"ip route replace default via 10.9.0.1", "ip -6 route replace default via fd09::1"} {
-			if !strings.Contains(prescribed(sick), "\n#   "+want+"\n") {
-				t.Fatalf("the doctor does not say %q:\n%s", want, sick)
+			if !strings.Contains(prescribed(broken), "\n#   "+want+"\n") {
+				t.Fatalf("the doctor does not say %q:\n%s", want, broken)
 			}
-			onHost(t, h, strings.Fields(want)...)
+			h.Output(t, strings.Fields(want)...)
 		}
 		diagnosed(t, 0, p.flags()...)
 	})
 }
 
-// The same with a default route that leads elsewhere and is to stay: the command
-// that the doctor names, run on either host, has the gateway's replies return.
-func TestDoctorSparesTheBackendsHost(t *testing.T) {
+// The same with a default route that leads elsewhere and must stay: the command that
+// the doctor prints routes the replies to the gateway.
+func TestDoctorKeepsTheDefaultRoute(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
@@ -342,20 +331,20 @@ func TestDoctorSparesTheBackendsHost(t *testing.T) {
 		h.IP(t, "route replace default dev lo")
 		h.IP(t, "-6 route replace default dev lo")
 		lab.NginxOn(t, h, whoAmI(p.backends))
-		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "the backends answer the gateway's host", func() bool { return answers(t, p) })
 		routes(t, "apply", p.flags())
-		sick := diagnosed(t, 3, p.flags()...)
-		_, rest, _ := strings.Cut(prescribed(sick), "#   unproxy routes print --backend-host")
+		broken := diagnosed(t, 3, p.flags()...)
+		_, rest, _ := strings.Cut(prescribed(broken), "#   unproxy routes print --backend-host")
 		command, _, found := strings.Cut(rest, " | ssh root@")
 		if !found {
-			t.Fatalf("the doctor names no command for the backend's host:\n%s", sick)
+			t.Fatalf("the doctor prints no command for the backend's host:\n%s", broken)
 		}
-		h.Shell(t, output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
+		h.Shell(t, lab.Output(t, "sh", "-c", lab.Binary(t)+" routes print --backend-host"+command))
 		diagnosed(t, 0, p.flags()...)
 	})
 }
 
-// Without a default route the kernel drops replies before anybody can mark them.
+// Without a default route the kernel drops replies before a rule can mark them.
 func TestDoctorMissesDefaultRoute(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -372,7 +361,7 @@ func TestDoctorMissesDefaultRoute(t *testing.T) {
 	})
 }
 
-// wantCause wants the doctor to find that one thing fails, and its code.
+// wantCause checks that exactly one finding fails, and its code.
 func wantCause(t *testing.T, code string, flags []string) {
 	t.Helper()
 	var failed []string
@@ -386,27 +375,28 @@ func wantCause(t *testing.T, code string, flags []string) {
 	}
 }
 
-// Everything is in force, and a firewall drops what looks spoofed: the doctor
-// shows the rule.
+// The routes are set up, but a firewall drops packets with the clients' addresses: the
+// doctor shows the rule.
 func TestDoctorHintsAtFirewalls(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		lab.Listen(t, "127.0.0.1:25")
 		returnPath(t, "127.0.0.1:25")
-		output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
+		lab.Output(t, "nft", "add table inet filter; add chain inet filter input { type filter hook input priority 0; }; add rule inet filter input iif lo ip saddr 192.0.2.0/24 drop")
 		all := findings(t, lab.Command{}, 3, transparentFlags("127.0.0.1:25")...)
 		last := all[len(all)-1]
-		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" || !strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
+		if all[len(all)-2].Code != "replies_lost" || last.Code != "firewall" ||
+			!strings.Contains(strings.Join(last.Action, "\n"), "ip saddr 192.0.2.0/24 drop") {
 			t.Errorf("found %+v", all)
 		}
-		output(t, "nft", "flush ruleset")
+		lab.Output(t, "nft", "flush ruleset")
 		diagnosed(t, 0, transparentFlags("127.0.0.1:25")...)
 	})
 }
 
-// What programs read, of one that is well and one without routes. The actions
-// are an interface: scripts run them.
+// The JSON for one backend that works and one without routes. The actions are an
+// interface: scripts run them.
 func TestDoctorJSON(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -424,8 +414,8 @@ func TestDoctorJSON(t *testing.T) {
 	})
 }
 
-// The table flushed by a network manager, a backend that is away, a listener of
-// somebody else's: each is told of, and nothing that only follows from it.
+// Each cause is reported, such as a table flushed by a network manager, a backend that
+// is down, or another program's listener. Consequences of a cause are not.
 func TestDoctorNamesTheCause(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -434,24 +424,32 @@ func TestDoctorNamesTheCause(t *testing.T) {
 		flags := func(forward string) []string {
 			return []string{"--forward", forward, "--trust", "127.0.0.1", "--transparent"}
 		}
-		const well = "net_raw capabilities ok\nclient_ports client ports ok\n"
+		const ok = "net_raw capabilities ok\nclient_ports client ports ok\n"
 		for _, tt := range []struct {
 			name, do, forward string
 			code              int
 			want              string
 		}{
-			{"well", "", "127.0.0.1:2000=127.0.0.1:25", 0, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
-			{"somebody listens there", "", "127.0.0.1:25=127.0.0.2:25", 3, well + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
-			{"nobody listens", "", "127.0.0.1:2000=127.0.0.1:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
-			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3, well + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
-			{"there is no way to it", "", "127.0.0.1:2000=203.0.113.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
-			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3, well + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
-			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3, well + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
-			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1", "127.0.0.1:2000=127.0.0.1:25", 0,
-				well + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+			{"all is set up", "", "127.0.0.1:2000=127.0.0.1:25", 0,
+				ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
+			{"another program listens there", "", "127.0.0.1:25=127.0.0.2:25", 3,
+				ok + "listener_taken 127.0.0.1:25 fail\nbackend_refused 127.0.0.2:25 fail\nrules_missing 127.0.0.2:25 fail\n"},
+			{"no listener", "", "127.0.0.1:2000=127.0.0.1:26", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_refused 127.0.0.1:26 fail\nrules_missing 127.0.0.1:26 fail\n"},
+			{"no such name", "", "127.0.0.1:2000=nobody.invalid:26", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_name nobody.invalid fail\n"},
+			{"no route to it", "", "127.0.0.1:2000=203.0.113.1:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend_unreachable 203.0.113.1:25 fail\n"},
+			{"flushed", "ip route flush table 7700", "127.0.0.1:2000=127.0.0.1:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\ntable_empty 127.0.0.1:25 fail\n"},
+			{"IPv6 is off", "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", "127.0.0.1:2000=[::1]:25", 3,
+				ok + "listener 127.0.0.1:2000 ok\nipv6 [::1]:25 fail\n"},
+			{"127/8 is open", "ip route replace local default dev lo table 7700; sysctl -qw net.ipv4.conf.all.route_localnet=1",
+				"127.0.0.1:2000=127.0.0.1:25", 0,
+				ok + "route_localnet route_localnet warn\nlistener 127.0.0.1:2000 ok\nbackend 127.0.0.1:25 ok\nreturn_path 127.0.0.1:25 ok\n"},
 		} {
 			if tt.do != "" {
-				taken(t, tt.do)
+				lab.Shell(t, tt.do)
 			}
 			if got := brief(findings(t, lab.Command{}, tt.code, flags(tt.forward)...)); got != tt.want {
 				t.Errorf("%s: found\n%swant\n%s", tt.name, got, tt.want)
@@ -460,8 +458,8 @@ func TestDoctorNamesTheCause(t *testing.T) {
 	})
 }
 
-// Why the capability is missing. An ordinary user is told what could not be
-// looked at, and the missing routes all the same.
+// The doctor says why the capability is missing. For an ordinary user it reports what
+// it could not examine, and the missing routes.
 func TestDoctorWithoutCapability(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -471,20 +469,20 @@ func TestDoctorWithoutCapability(t *testing.T) {
 		if err := os.WriteFile(program, readFile(t, lab.Binary(t)), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		output(t, "setcap", "cap_net_raw+ep", program)
+		lab.Output(t, "setcap", "cap_net_raw+ep", program)
 		daemon, err := user.Lookup("daemon")
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Root, but without the powers that come with the number 0: the second
-		// setpriv has none any more, as an ordinary user.
+		// The second setpriv is root without capabilities, so it is like an ordinary user.
 		as := func(words ...string) lab.Command {
-			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot", "--inh-caps", "-all", "setpriv"}, words, []string{program})}
+			return lab.Command{Name: "setpriv", Args: slices.Concat([]string{"--securebits", "+noroot",
+				"--inh-caps", "-all", "setpriv"}, words, []string{program})}
 		}
 		for _, tt := range []struct {
 			name   string
 			as     lab.Command
-			detail string // of what is missing; "" where nothing is
+			detail string // of the finding; "" if it is ok
 		}{
 			{"bounding set", lab.Command{Limit: true, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}}, "the bounding set"},
 			{"ordinary user", lab.Command{User: daemon}, "this user has none"},
@@ -504,28 +502,30 @@ func TestDoctorWithoutCapability(t *testing.T) {
 	})
 }
 
-// Destinations that headers name, and connections that the packet filter hands
-// over, cannot be tried: the doctor goes by the rules, warns, and what it prints
-// is enough for both.
-func TestDoctorHealsDivertedConnections(t *testing.T) {
+// Destinations that headers name and connections that the packet filter diverts cannot
+// be tested. The doctor checks the rules and warns. The commands that it prints set up
+// both.
+func TestDoctorFixesDivertedConnections(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)
-		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2", "--transparent", "--allow-destination", "10.2.0.0/16"}
+		flags := []string{"--forward", tproxyListener, "--trust", "10.1.0.2",
+			"--transparent", "--allow-destination", "10.2.0.0/16"}
 		g := lab.StartGateway(t, flags...)
 		s.refuses(t, "203.0.113.7:1000")
-		sick := diagnosed(t, 0, flags...)
-		if !strings.Contains(sick, "listener     :7000") || !strings.Contains(sick, "return path  10.2.0.0/16") {
-			t.Errorf("the doctor says\n%s", sick)
+		broken := diagnosed(t, 0, flags...)
+		if !strings.Contains(broken, "listener     :7000") || !strings.Contains(broken, "return path  10.2.0.0/16") {
+			t.Errorf("the doctor says\n%s", broken)
 		}
-		taken(t, prescribed(sick))
-		healed := diagnosed(t, 0, flags...)
-		if !strings.Contains(healed, "ok      the packet filter hands connections to it") || !strings.Contains(healed, "ok      the rules for it are in force") {
-			t.Errorf("healed, the doctor says\n%s", healed)
+		lab.Shell(t, prescribed(broken))
+		fixed := diagnosed(t, 0, flags...)
+		if !strings.Contains(fixed, "ok      the packet filter hands connections to it") || !strings.Contains(fixed, "ok      the rules for it are in force") {
+			t.Errorf("fixed, the doctor says\n%s", fixed)
 		}
 		from := s.send(t, "203.0.113.7:1000", lab.V2(client4, netip.MustParseAddrPort("10.2.1.7:25")))
 		converse(t, from, server.Next(t))
-		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", "10.2.1.7:25", "transparent", "true")
+		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client4.String(), "backend", "10.2.1.7:25",
+			"transparent", "true")
 	})
 }

@@ -29,7 +29,7 @@ func TestDrain(t *testing.T) {
 		conn.Close()
 		wantClosed(t, behind)
 		behind.Close()
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "ok", "phase", "relay")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "ok", "phase", "relay")
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
@@ -44,16 +44,6 @@ func refuses(address string) bool {
 		conn.Close()
 	}
 	return err != nil
-}
-
-// connectionOf waits for the log line of a client's connection and skips others.
-func connectionOf(t *testing.T, g *lab.Gateway, client string) lab.Line {
-	t.Helper()
-	for {
-		if line := g.NextConnection(t); line.String("client") == client {
-			return line
-		}
-	}
 }
 
 // Connections that outlast the drain are cut, and the exit code is 0:
@@ -84,7 +74,7 @@ func TestHurry(t *testing.T) {
 		await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 		g.Signal(syscall.SIGINT)
 		wantReset(t, conn)
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "drained", "phase", "relay")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "drained", "phase", "relay")
 		g.Wait(t)
 	})
 }
@@ -98,8 +88,9 @@ func TestDrainDelay(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")
 		lab.Redis(t, "127.0.0.1:3000")
-		long := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "1h")
-		short := lab.StartGateway(t, "--forward", "127.0.0.1:2001=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", "200ms")
+		long := plainGateway(t, "--drain-delay", "1h")
+		short := lab.StartGateway(t, "--forward", "127.0.0.1:2001=127.0.0.1:3000", "--trust", "127.0.0.1",
+			"--drain-delay", "200ms")
 		for _, g := range []*lab.Gateway{long, short} {
 			g.Signal(syscall.SIGTERM)
 			g.WaitLine(t, "drain")
@@ -117,7 +108,7 @@ func TestDrainDelay(t *testing.T) {
 func TestDrainUnderLoad(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		delay := 300 * time.Millisecond
 		for gateways := 0; gateways < 5; {
 			if drainUnderLoad(t, delay) {
@@ -135,13 +126,13 @@ func TestDrainUnderLoad(t *testing.T) {
 // to be not ready and to serve connections all the same.
 func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 	t.Helper()
-	g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-delay", delay.String(),
-		"--admin", "127.0.0.1:9180", "--access-log", "off", "--log-level", "info")
+	g := plainGateway(t, "--drain-delay", delay.String(),
+		"--admin", adminAt, "--access-log", "off", "--log-level", "info")
 	load := startLoad(t, "127.0.0.1:2000", 8)
 	load.goesOn()
 	g.Signal(syscall.SIGTERM)
 	var status string
-	await.Until(t, "the gateway is not ready", func() bool { status = readyz("tcp", "127.0.0.1:9180"); return status != "200 OK" })
+	await.Until(t, "the gateway is not ready", func() bool { status = readyz(adminAt); return status != "200 OK" })
 	notReady := load.served.Load()
 	await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 	close(load.done)
@@ -151,7 +142,8 @@ func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 			t.Fatalf("a connection failed with %v, want it refused", err)
 		}
 	}
-	t.Logf("%d served, %d of them while not ready, %d refused", load.served.Load(), load.served.Load()-notReady, len(load.failures))
+	t.Logf("%d served, %d of them while not ready, %d refused", load.served.Load(), load.served.Load()-notReady,
+		len(load.failures))
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}

@@ -19,7 +19,7 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// Addresses of the documentation's networks, for headers.
+// Addresses for headers, from the documentation networks.
 var (
 	client4 = netip.MustParseAddrPort("192.0.2.9:4711")
 	dest4   = netip.MustParseAddrPort("198.51.100.1:443")
@@ -27,8 +27,16 @@ var (
 	dest6   = netip.MustParseAddrPort("[2001:db8::1]:443")
 )
 
-// dialFrom connects from source, an address of the namespace. All reading and
-// writing on the connection together is bounded.
+// plainGateway starts a gateway from 127.0.0.1:2000 to 127.0.0.1:3000 that trusts
+// 127.0.0.1, with more flags.
+func plainGateway(t *testing.T, flags ...string) *lab.Gateway {
+	t.Helper()
+	all := []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1"}
+	return lab.StartGateway(t, append(all, flags...)...)
+}
+
+// dialFrom connects from source, an address in the namespace. A deadline bounds all
+// reads and writes.
 func dialFrom(t *testing.T, source, address string) *net.TCPConn {
 	t.Helper()
 	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
@@ -41,7 +49,7 @@ func dialFrom(t *testing.T, source, address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// write sends all of b.
+// write writes all of b.
 func write(t *testing.T, conn io.Writer, b []byte) {
 	t.Helper()
 	if _, err := conn.Write(b); err != nil {
@@ -59,36 +67,35 @@ func wantRead(t *testing.T, conn io.Reader, want string) {
 	}
 }
 
-// wantClosed reads to the end, which must come by itself, as a FIN, and
-// without a byte before it.
+// wantClosed reads to the end, which must be a FIN without data before it.
 func wantClosed(t *testing.T, conn io.Reader) {
 	t.Helper()
 	if got, err := io.ReadAll(conn); err != nil || len(got) > 0 {
-		t.Errorf("read %.100q and %v, want a clean end without a byte", got, err)
+		t.Errorf("read %.100q and %v, want a FIN and no data", got, err)
 	}
 }
 
-// wantReset reads to the end, which must be an RST without a byte before it.
+// wantReset reads to the end, which must be an RST without data before it.
 func wantReset(t *testing.T, conn io.Reader) {
 	t.Helper()
 	if got, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) || len(got) > 0 {
-		t.Errorf("read %.100q and %v, want a reset without a byte", got, err)
+		t.Errorf("read %.100q and %v, want a reset and no data", got, err)
 	}
 }
 
-// wantEnd reads to the end, which may be either but must be the other side's.
+// wantEnd reads to the end, which must be a FIN or an RST without data before it.
 func wantEnd(t *testing.T, conn io.Reader) {
 	t.Helper()
 	got, err := io.ReadAll(conn)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) || len(got) > 0 {
-		t.Errorf("read %.100q and %v, want the connection ended without a byte", got, err)
+		t.Errorf("read %.100q and %v, want a FIN or a reset and no data", got, err)
 	}
 }
 
-// wantTurnedAway connects from source and sends b. It wants nothing but a
-// reset, which may come before connect(2) has returned; what is written may
-// meet it, so that with a b the end itself must do.
-func wantTurnedAway(t *testing.T, source, address string, b []byte) {
+// wantRejected connects from source, sends b, and expects a reset without data. The
+// reset can arrive before connect(2) returns. If b is sent, it can arrive before the
+// write, and the connection can end in another way.
+func wantRejected(t *testing.T, source, address string, b []byte) {
 	t.Helper()
 	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
 	conn, err := dialer.Dial("tcp", address)
@@ -108,7 +115,7 @@ func wantTurnedAway(t *testing.T, source, address string, b []byte) {
 	wantEnd(t, conn)
 }
 
-// reset ends the connection with an RST.
+// reset closes the connection with an RST.
 func reset(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
 	if err := conn.SetLinger(0); err != nil {
@@ -117,7 +124,7 @@ func reset(t *testing.T, conn *net.TCPConn) {
 	conn.Close()
 }
 
-// haproxyPreamble is what stands before the sections of each HAProxy.
+// haproxyPreamble precedes the sections of each HAProxy configuration.
 const haproxyPreamble = `
 defaults
   mode tcp
@@ -128,7 +135,7 @@ defaults
   unique-id-format id-%ci-%cp
 `
 
-// nginxStream starts nginx as a load balancer, from listen to target, with a
+// nginxStream starts nginx as a load balancer from listen to target that sends a
 // version 1 header.
 func nginxStream(t *testing.T, listen, target string) {
 	t.Helper()
@@ -147,8 +154,8 @@ func streamModule(t *testing.T) string {
 	return module
 }
 
-// webServer starts nginx on the address, serving /file of so many random
-// bytes, and returns these.
+// webServer starts nginx on the address. It serves /file with size random bytes, which
+// are returned.
 func webServer(t *testing.T, size int, address string) []byte {
 	t.Helper()
 	content := make([]byte, size)
@@ -163,8 +170,7 @@ http { access_log off; `+lab.NginxTemporary+`
 	return content
 }
 
-// fetch gets the web server's file over a connection of its own, which dial
-// makes.
+// fetch requests the web server's file over a connection that dial opens.
 func fetch(t *testing.T, dial func() net.Conn) []byte {
 	t.Helper()
 	client := http.Client{
@@ -181,13 +187,12 @@ func fetch(t *testing.T, dial func() net.Conn) []byte {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("the web server's answer: %s, %v", response.Status, err)
+		t.Fatalf("response of the web server: %s, %v", response.Status, err)
 	}
 	return body
 }
 
-// redisCarries stores a value of so many bytes in the Redis behind conn and
-// reads it back.
+// redisCarries stores a value of size bytes in the Redis behind conn and reads it back.
 func redisCarries(t *testing.T, conn io.ReadWriter, size int) {
 	t.Helper()
 	value := make([]byte, size)
@@ -196,18 +201,18 @@ func redisCarries(t *testing.T, conn io.ReadWriter, size int) {
 	want := fmt.Appendf(nil, "+OK\r\n$%d\r\n%s\r\n", size, value)
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(conn, got); err != nil {
-		t.Fatalf("the answer of redis: %v", err)
+		t.Fatalf("response of redis: %v", err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Fatalf("redis did not give back what it was given; the answer begins with %.40q", got)
+		t.Fatalf("redis returned another value; the response begins with %.40q", got)
 	}
 }
 
-// dialUnix connects to a unix socket once somebody listens there.
+// dialUnix connects to a unix socket once a process listens on it.
 func dialUnix(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
 	var conn net.Conn
-	await.Until(t, "somebody listens on "+filepath.Base(path), func() (ok bool) {
+	await.Until(t, "a process listens on "+filepath.Base(path), func() (ok bool) {
 		var err error
 		conn, err = net.Dial("unix", path)
 		return err == nil
@@ -217,7 +222,7 @@ func dialUnix(t *testing.T, path string) *net.UnixConn {
 	return conn.(*net.UnixConn)
 }
 
-// ask sends a question to a unix socket and returns all that comes back.
+// ask sends a request to a unix socket and returns the response.
 func ask(t *testing.T, path, question string) string {
 	t.Helper()
 	conn := dialUnix(t, path)
@@ -239,13 +244,13 @@ func readFile(t *testing.T, path string) []byte {
 	return content
 }
 
-// portOf returns an address's port as text.
+// portOf returns the port of an address as text.
 func portOf(a net.Addr) string {
 	_, port, _ := net.SplitHostPort(a.String())
 	return port
 }
 
-// udpFile is a datagram socket to hand to a process.
+// udpFile returns a UDP socket to pass to a process.
 func udpFile(t *testing.T) *os.File {
 	t.Helper()
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

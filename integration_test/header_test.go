@@ -12,7 +12,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// Who the peer is decides, and nothing that it sends:
+// The address of the peer alone decides whether it is trusted:
 //
 //	127.0.0.1  trusted         ──▶ ┐
 //	127.0.0.66 untrusted       ──▶ ├ gateway 127.0.0.1:2000, [::]:2001 ──▶ backend :3000
@@ -24,13 +24,13 @@ func TestPeers(t *testing.T) {
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "[::]:2001=127.0.0.1:3000",
 			"--trust", "127.0.0.0/26", "--health-source", "127.0.0.77")
 		for _, address := range []string{"127.0.0.1:2000", "127.0.0.1:2001"} {
-			// Not writing anything, so that nothing but the reset is to be seen.
-			wantTurnedAway(t, "127.0.0.66", address, nil)
+			// Without data, so the connection ends with a reset only.
+			wantRejected(t, "127.0.0.66", address, nil)
 			line := g.NextConnection(t)
 			line.Expect(t, "outcome", "untrusted", "phase", "trust", "by", "gateway", "client", "")
 			wantMatch(t, line, "peer", "^127.0.0.66:")
 
-			wantTurnedAway(t, "127.0.0.66", address, lab.V2(client4, dest4))
+			wantRejected(t, "127.0.0.66", address, lab.V2(client4, dest4))
 			g.NextConnection(t).Expect(t, "outcome", "untrusted")
 
 			conn := dialFrom(t, "127.0.0.77", address)
@@ -40,7 +40,7 @@ func TestPeers(t *testing.T) {
 				"peer", conn.LocalAddr().String(), "client", "", "backend", "")
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 
 		conn := dialFrom(t, "127.0.0.1", "127.0.0.1:2001")
@@ -53,15 +53,15 @@ func TestPeers(t *testing.T) {
 	})
 }
 
-// With --untrusted pass a stranger is a client itself, and a header that it
-// sends is payload.
+// With --untrusted pass an untrusted peer is the client itself, and a header from it is
+// payload.
 //
 //	127.0.0.66 untrusted ──"PROXY …"──▶ gateway :2000 ──"PROXY …"──▶ backend :3000
 func TestUntrustedPass(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--untrusted", "pass")
+		g := plainGateway(t, "--untrusted", "pass")
 		conn := dialFrom(t, "127.0.0.66", "127.0.0.1:2000")
 		forged := string(lab.V1(client4, dest4))
 		write(t, conn, []byte(forged))
@@ -73,19 +73,20 @@ func TestUntrustedPass(t *testing.T) {
 	})
 }
 
-// A trusted peer without a header is refused by its first bytes, whichever
-// protocol they are of:
+// A trusted peer without a header is rejected by its first bytes, whatever protocol it
+// speaks:
 //
 //	peer ──GET, ClientHello, SSH-2.0──▶ gateway :2000 ──✗ backend :3000
 func TestNoHeader(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "0")
-		for _, first := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x02\x00", "SSH-2.0-OpenSSH\r\n", "\n", "\r\n"} {
+		g := plainGateway(t, "--header-timeout", "0")
+		for _, first := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x02\x00",
+			"SSH-2.0-OpenSSH\r\n", "\n", "\r\n"} {
 			conn := lab.Dial(t, "127.0.0.1:2000")
 			conn.Write([]byte(first))
-			if first == "\r\n" { // could begin version 2 yet
+			if first == "\r\n" { // the beginning of a version 2 header
 				conn.CloseWrite()
 			}
 			wantEnd(t, conn)
@@ -96,20 +97,20 @@ func TestNoHeader(t *testing.T) {
 			g.NextConnection(t).Expect(t, "outcome", want, "phase", "header")
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
 
-// The header has one deadline. A peer that says nothing meets it, so does one
-// that sends a byte now and then; a session that began in time does not.
+// The complete header has one deadline. It ends a silent peer and one that sends single
+// bytes slowly, but not a session whose header was in time.
 //
 //	peer ──…──▶ gateway :2000, --header-timeout 2s ──▶ backend :3000
 func TestHeaderTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--header-timeout", "2s")
+		g := plainGateway(t, "--header-timeout", "2s")
 		timely := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 
@@ -121,7 +122,7 @@ func TestHeaderTimeout(t *testing.T) {
 		header := []byte("PROXY UNKNOWN " + strings.Repeat("x", 80) + "\r\n")
 		sent := drip(dripping, header, 100*time.Millisecond)
 		if sent == len(header) {
-			t.Error("a header that took nine seconds was taken whole")
+			t.Error("a header that took nine seconds was accepted")
 		}
 		g.NextConnection(t).Expect(t, "outcome", "header_timeout", "phase", "header", "by", "timeout")
 
@@ -133,8 +134,8 @@ func TestHeaderTimeout(t *testing.T) {
 	})
 }
 
-// drip sends b byte by byte until the other side has had enough, and returns
-// how many it sent.
+// drip sends b byte by byte until the other side closes the connection, and returns the
+// number of bytes sent.
 func drip(conn *net.TCPConn, b []byte, pause time.Duration) int {
 	ended := make(chan struct{})
 	go func() {
@@ -156,13 +157,13 @@ func drip(conn *net.TCPConn, b []byte, pause time.Duration) int {
 	return len(b)
 }
 
-// What the flags allow and forbid of headers:
+// Flags that allow or forbid kinds of headers:
 //
 //	peer ──header──▶ gateway :2000 with flags ──▶ backend :3000
 func TestHeaderPolicies(t *testing.T) {
 	t.Parallel()
 	v1, v2 := string(lab.V1(client4, dest4)), string(lab.V2(client4, dest4))
-	local := "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+	local := string(lab.Local())
 	long := string(lab.V2(client4, dest4, append([]byte{0xE0, 0, 100}, make([]byte, 100)...)...))
 	unknown := "PROXY UNKNOWN\r\n"
 	nginx := "PROXY TCP6 2001:db8::9 198.51.100.1 4711 443\r\n"
@@ -171,7 +172,7 @@ func TestHeaderPolicies(t *testing.T) {
 		flags        []string
 		outcome      string
 		reason       string
-		client       string // "peer" for the peer's own
+		client       string // "peer" is the address of the peer
 	}{
 		{"v1 where v2 is accepted", v1, []string{"--accept", "v2"}, "unsupported", "v1 not accepted", ""},
 		{"v2 where v2 is accepted", v2, []string{"--accept", "v2"}, "ok", "", client4.String()},
@@ -232,27 +233,27 @@ func TestHeaderPolicies(t *testing.T) {
 	})
 }
 
-// A LOCAL connection is closed cleanly where the backend is not to be
-// bothered with health checks:
+// With --local close a LOCAL connection is closed with a FIN, and the backend gets no
+// health checks:
 //
 //	load balancer ──LOCAL──▶ gateway :2000, --local close ──✗ backend :3000
 func TestLocalClose(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--local", "close")
-		conn := lab.Send(t, "127.0.0.1:2000", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"))
+		g := plainGateway(t, "--local", "close")
+		conn := lab.Send(t, "127.0.0.1:2000", lab.Local())
 		wantClosed(t, conn)
 		conn.Close()
 		g.NextConnection(t).Expect(t, "outcome", "ok", "version", "2", "backend", "")
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
 
-// The backend hears nothing before the header is complete, and then speaks
-// first, as a mail or SSH server does:
+// The backend is contacted when the header is complete, and can speak first, as a mail
+// or SSH server does:
 //
 //	peer ──header, byte by byte──▶ gateway :2000 ──▶ sshd :3000, backend :3001
 //	     ◀──────────────────banner──────────────────┘
@@ -285,15 +286,14 @@ func TestServerSpeaksFirst(t *testing.T) {
 	})
 }
 
-// Details that a load balancer sends of a tenant come into the log, whatever
-// bytes they are of:
+// TLVs about the client's connection appear in the log, quoted if necessary:
 //
 //	peer ──TLVs──▶ gateway :2000 ──▶ backend :3000
 func TestDetails(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		const authority = "a\n{\"\x00\x1b[31m\xff"
 		tlvs := tlv(0x02, authority)
 		tlvs = append(tlvs, tlv(0xEA, "\x01vpce-08d2bf15fac5001c9")...)

@@ -19,32 +19,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// echo serves a backend that sends back what it receives.
-func echo(t *testing.T, address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				// Hidden from io.Copy, which would hold two pipes for each
-				// pair of TCP connections.
-				io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
-			}()
-		}
-	}()
-}
-
-// Five thousand sessions are held at once, each of two descriptors and little
-// memory:
+// Five thousand concurrent sessions use two descriptors and little memory each:
 //
 //	5000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
 func TestManyConnections(t *testing.T) {
@@ -52,9 +27,10 @@ func TestManyConnections(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 5000
 		needDescriptors(t, 2*sessions+100)
-		echo(t, "127.0.0.1:3000")
-		// The race detector's memory is not the gateway's.
-		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		lab.Echo(t, "127.0.0.1:3000")
+		// The race detector needs memory of its own.
+		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
+			"--trust", "127.0.0.1")
 		conns := make([]net.Conn, 0, sessions)
 		open := func(n int) {
 			for range n {
@@ -64,7 +40,7 @@ func TestManyConnections(t *testing.T) {
 				conns = append(conns, conn)
 			}
 		}
-		open(100) // the gateway's buffers and the runtime's are there now
+		open(100) // allocates the buffers of the gateway and of the runtime
 		memory, descriptors := residentMemory(t, g.PID()), openDescriptors(t, g.PID())
 		open(sessions - 100)
 		perMemory := float64(residentMemory(t, g.PID())-memory) / (sessions - 100)
@@ -81,11 +57,11 @@ func TestManyConnections(t *testing.T) {
 			wantRead(t, conn, "again")
 			conn.Close()
 		}
-		await.Until(t, "the descriptors are given back", func() bool { return openDescriptors(t, g.PID()) < 100 })
+		await.Until(t, "the descriptors are closed", func() bool { return openDescriptors(t, g.PID()) < 100 })
 	})
 }
 
-// needDescriptors skips the test where a process may not have so many.
+// needDescriptors skips the test where a process cannot have n descriptors.
 func needDescriptors(t *testing.T, n uint64) {
 	t.Helper()
 	var limit unix.Rlimit
@@ -93,11 +69,11 @@ func needDescriptors(t *testing.T, n uint64) {
 		t.Fatal(err)
 	}
 	if limit.Max < n {
-		t.Skipf("a process may have %d descriptors here, and %d are needed", limit.Max, n)
+		t.Skipf("a process can have %d descriptors here, the test needs %d", limit.Max, n)
 	}
 }
 
-// residentMemory is a process's resident memory in bytes.
+// residentMemory returns the resident memory of a process in bytes.
 func residentMemory(t *testing.T, pid int) int {
 	t.Helper()
 	for _, line := range strings.Split(string(readFile(t, fmt.Sprintf("/proc/%d/status", pid))), "\n") {
@@ -122,15 +98,15 @@ func openDescriptors(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// A gateway that is out of descriptors says so, keeps the sessions that it
-// has, and goes on when there are some again:
+// When file descriptors run out, the gateway logs it, established sessions continue,
+// and it accepts again when some are free:
 //
 //	12 × conn ──header──▶ gateway :2000, room for 3 sessions ──▶ echo :3000
 func TestDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		lab.Echo(t, "127.0.0.1:3000")
+		g := plainGateway(t,
 			"--max-connections", "1000", "--connect-timeout", "1s")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, first, "first")
@@ -144,11 +120,11 @@ func TestDescriptorsExhausted(t *testing.T) {
 			conns = append(conns, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("more")))
 		}
 		g.WaitLine(t, `"accept_paused"`)
-		write(t, first, []byte("unharmed"))
-		wantRead(t, first, "unharmed")
+		write(t, first, []byte("still here"))
+		wantRead(t, first, "still here")
 
-		// Each comes to its turn once others have gone, or is told that there
-		// was no descriptor for its backend.
+		// Each is served after others have ended, or rejected for want of a
+		// descriptor for its backend.
 		for _, conn := range conns {
 			go func() {
 				io.ReadFull(conn, make([]byte, len("more")))
@@ -161,12 +137,12 @@ func TestDescriptorsExhausted(t *testing.T) {
 		last := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("last"))
 		wantRead(t, last, "last")
 		g.WaitLine(t, `"accept_resumed"`)
-		write(t, first, []byte("unharmed"))
-		wantRead(t, first, "unharmed")
+		write(t, first, []byte("still here"))
+		wantRead(t, first, "still here")
 	})
 }
 
-// At --max-connections the next one waits in the kernel's queue:
+// At --max-connections the next connection waits in the kernel's accept queue:
 //
 //	3 × conn ──header──▶ gateway :2000, --max-connections 2 ──▶ backend :3000
 func TestMaxConnections(t *testing.T) {
@@ -205,8 +181,8 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// At --max-connections-per-client a client's next one is reset; others are
-// not concerned:
+// At --max-connections-per-client the next connection of that client is reset. Other
+// clients are not affected:
 //
 //	192.0.2.9 × 2 ──▶ gateway :2000, --max-connections-per-client 1 ──▶ backend :3000
 //	192.0.2.10    ──▶
@@ -214,7 +190,7 @@ func TestMaxConnectionsPerClient(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--max-connections-per-client", "1")
+		g := plainGateway(t, "--max-connections-per-client", "1")
 		header := func(client string) []byte { return lab.V2(netip.MustParseAddrPort(client), dest4) }
 		first := lab.Send(t, "127.0.0.1:2000", header("192.0.2.9:1"))
 		backend.Next(t)
@@ -233,16 +209,16 @@ func TestMaxConnectionsPerClient(t *testing.T) {
 	})
 }
 
-// Connections that send no header give way to those that do, the oldest first,
-// and what is established is not concerned:
+// At --max-waiting a new connection replaces the oldest one without a header.
+// Established sessions are not affected:
 //
 //	conn ──header──▶ gateway :2000, --max-waiting 4 ──▶ echo :3000
 //	20 × conn, silent ──▶
 func TestMaxWaiting(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", "1",
+		lab.Echo(t, "127.0.0.1:3000")
+		g := plainGateway(t, "--loops", "1",
 			"--max-waiting", "4", "--max-connections", "10", "--header-timeout", "0")
 		first := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, first, "first")
@@ -256,7 +232,7 @@ func TestMaxWaiting(t *testing.T) {
 		for _, conn := range silent[:16] {
 			wantReset(t, conn)
 		}
-		for { // of so many of a kind not all have a line
+		for { // the log omits lines when there are many of a kind
 			line := g.NextConnection(t)
 			if line.String("outcome") == "limit" {
 				line.Expect(t, "phase", "header", "by", "gateway")
@@ -266,28 +242,29 @@ func TestMaxWaiting(t *testing.T) {
 		}
 		write(t, silent[19], append(lab.V2(client4, dest4), "late"...))
 		wantRead(t, silent[19], "late")
-		write(t, first, []byte("unharmed"))
-		wantRead(t, first, "unharmed")
+		write(t, first, []byte("still here"))
+		wantRead(t, first, "still here")
 	})
 }
 
-// A peer that connects more often than it may is reset; others, and what it
-// has, are not concerned:
+// A peer that exceeds its rate of connections is reset. Other peers and its established
+// sessions are not affected:
 //
 //	127.0.0.1 × 5 ──header──▶ gateway :2000, --accept-rate 1/3 ──▶ echo :3000
 //	127.0.0.2     ──header──▶
 func TestAcceptRate(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--accept-rate", "1/3")
+		lab.Echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8",
+			"--accept-rate", "1/3")
 		header := lab.V2(client4, dest4)
 		first := lab.Send(t, "127.0.0.1:2000", header, []byte("first"))
 		wantRead(t, first, "first")
-		await.Until(t, "a connection is refused", func() bool {
+		await.Until(t, "a connection is rejected", func() bool {
 			conn, err := net.Dial("tcp", "127.0.0.1:2000")
 			if err != nil {
-				return errors.Is(err, syscall.ECONNRESET) // the reset may come before connect(2) has returned
+				return errors.Is(err, syscall.ECONNRESET) // the reset can arrive before connect(2) returns
 			}
 			defer conn.Close()
 			conn.SetDeadline(await.Deadline(t))
@@ -304,8 +281,8 @@ func TestAcceptRate(t *testing.T) {
 		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, other, append(header, "other"...))
 		wantRead(t, other, "other")
-		write(t, first, []byte("unharmed"))
-		wantRead(t, first, "unharmed")
+		write(t, first, []byte("still here"))
+		wantRead(t, first, "still here")
 	})
 }
 

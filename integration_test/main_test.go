@@ -1,6 +1,5 @@
-// Package integration_test shows the gateway at work between real load
-// balancers and real servers. Everything stays on loopback and in network
-// namespaces that the tests make themselves.
+// Package integration_test tests the gateway between real load balancers and real
+// servers. All traffic stays on loopback and in network namespaces of the tests.
 package integration_test
 
 import (

@@ -13,8 +13,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// wantMetrics scrapes the gateway until all lines are there: a connection is
-// counted a moment after the other side has seen its end.
+// wantMetrics scrapes the gateway until it reports all lines. A connection is counted
+// shortly after the other side sees its end.
 func wantMetrics(t *testing.T, lines ...string) {
 	t.Helper()
 	var text string
@@ -24,27 +24,28 @@ func wantMetrics(t *testing.T, lines ...string) {
 			t.Logf("without %q:\n%s", missing, text)
 		}
 	}()
-	await.Until(t, "the metrics are as they ought to be", func() bool {
+	await.Until(t, "the metrics have the lines", func() bool {
 		code, body := adminGet(t, adminAt, "/metrics")
 		if code != http.StatusOK {
 			t.Fatal(code, body)
 		}
 		text = "\n" + body
-		missing = slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return strings.Contains(text, "\n"+line+"\n") })
+		missing = slices.DeleteFunc(slices.Clone(lines),
+			func(line string) bool { return strings.Contains(text, "\n"+line+"\n") })
 		return len(missing) == 0
 	})
 }
 
-// Connections are counted while they live and when they have ended, by forward
-// and not by listener:
+// Active and finished connections are counted by forward, not by listener:
 //
-//	conn, bad, stranger ──▶ gateway :2000-2009 ──▶ backends :3000-3009
+//	conn, bad, untrusted ──▶ gateway :2000-2009 ──▶ backends :3000-3009
 //	                        └ admin :9180 ◀── /metrics
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3004")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000-2009=127.0.0.1:3000-3009", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000-2009=127.0.0.1:3000-3009", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		conn := lab.Send(t, "127.0.0.1:2004", lab.V2(client4, dest4), []byte("hello"))
 		behind := backend.Next(t)
 		wantRead(t, behind, "hello")
@@ -64,14 +65,15 @@ func TestMetrics(t *testing.T) {
 		conn.Close()
 		behind.Close()
 		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.1\r\n"))
-		lab.Send(t, "127.0.0.1:2001", lab.V1(client4, dest4)) // nobody behind
+		lab.Send(t, "127.0.0.1:2001", lab.V1(client4, dest4)) // no backend
 		netns.IP(t, "address add 127.0.0.2/8 dev lo")
-		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2002", nil)
+		wantRejected(t, "127.0.0.2", "127.0.0.1:2002", nil)
 		closed := func(outcome, phase string) string {
 			return fmt.Sprintf("unproxy_connections_closed_total{%s,outcome=%q,phase=%q} 1", forward, outcome, phase)
 		}
 		wantMetrics(t,
-			closed("ok", "relay"), closed("not_proxy", "header"), closed("backend_refused", "dial"), closed("untrusted", "trust"),
+			closed("ok", "relay"), closed("not_proxy", "header"), closed("backend_refused", "dial"),
+			closed("untrusted", "trust"),
 			`unproxy_connections_accepted_total{`+forward+`} 4`,
 			`unproxy_connections_active{`+forward+`} 0`,
 			`unproxy_headers_total{command="proxy",`+forward+`,version="1"} 1`,
@@ -80,12 +82,13 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// docs/metrics.md has a row for each metric, with its type, its labels and its
-// meaning, word by word, and no other.
+// docs/metrics.md has a row for each metric, with its type, labels and help text, and no
+// others.
 func TestMetricsTable(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000",
+			"--trust", "127.0.0.1", "--admin", adminAt)
 		_, text := adminGet(t, adminAt, "/metrics")
 		var existing []string
 		for _, help := range regexp.MustCompile(`(?m)^# HELP (unproxy_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1) {
@@ -96,13 +99,13 @@ func TestMetricsTable(t *testing.T) {
 		slices.Sort(existing)
 		slices.Sort(documented)
 		if len(existing) < 15 || !slices.Equal(documented, existing) {
-			t.Errorf("docs/metrics.md has\n%s\nand the gateway\n%s", strings.Join(documented, "\n"), strings.Join(existing, "\n"))
+			t.Errorf("docs/metrics.md has\n%s\nand the gateway\n%s", strings.Join(documented, "\n"),
+				strings.Join(existing, "\n"))
 		}
 	})
 }
 
-// labelsOf returns the labels of a metric as the document writes them, sorted
-// as they are there: in the order in which they are told apart.
+// labelsOf returns the labels of a metric in the form and order of the document.
 func labelsOf(text, name string) (labels string) {
 	line := regexp.MustCompile(`(?m)^` + name + `(?:_count)?\{(.*)\} `).FindStringSubmatch(text)
 	if line == nil {

@@ -10,9 +10,9 @@ import (
 	"unproxy/gateway/record"
 )
 
-// What the alert rules and the dashboard name exists: metrics as docs/metrics.md
-// has them, which is held to the program, with their labels, and outcomes.
-func TestMonitoringNamesWhatThereIs(t *testing.T) {
+// The metrics, labels and outcomes in the alert rules and the dashboard exist. The
+// metrics are those of docs/metrics.md, which another test compares with the gateway.
+func TestMonitoringNames(t *testing.T) {
 	labels := map[string][]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(unproxy_\\w+)` \\| \\w+ \\|([^|]*)\\|").FindAllStringSubmatch(string(readFile(t, "../docs/metrics.md")), -1) {
 		labels[row[1]] = names(row[2], "`(\\w+)`")
@@ -56,8 +56,8 @@ func TestMonitoringNamesWhatThereIs(t *testing.T) {
 	}
 }
 
-// "Refused" means the same everywhere: in the rules, on the dashboard, in the
-// document and in the program.
+// The alert rules, the dashboard, the document and the program have the same definition
+// of "refused".
 func TestRefusedMeansTheSame(t *testing.T) {
 	var served []string
 	for _, o := range record.Outcomes() {
@@ -66,7 +66,8 @@ func TestRefusedMeansTheSame(t *testing.T) {
 		}
 	}
 	want := `outcome!~"` + strings.Join(served, "|") + `"`
-	for _, file := range []string{"../scripts/monitoring/alerts.yml", "../scripts/monitoring/dashboard.json", "../docs/metrics.md"} {
+	for _, file := range []string{"../scripts/monitoring/alerts.yml", "../scripts/monitoring/dashboard.json",
+		"../docs/metrics.md"} {
 		text := strings.ReplaceAll(string(readFile(t, file)), `\"`, `"`)
 		for _, selector := range names(text, `(outcome!~"[^"]*")`) {
 			if selector != want {

@@ -58,7 +58,7 @@ func TestHeaderReachesNoServiceOfTheGateway(t *testing.T) {
 		} {
 			// A gateway each: it would sample so many refusals.
 			g := lab.StartGateway(t, flags...)
-			expectClosed(t, lab.Send(t, "127.0.0.1:2000", append(to(t, tt.destination), "GET /metrics HTTP/1.0\r\n\r\n"...)))
+			wantEnd(t, lab.Send(t, "127.0.0.1:2000", append(to(t, tt.destination), "GET /metrics HTTP/1.0\r\n\r\n"...)))
 			g.NextConnection(t).Expect(t, "outcome", "destination_denied", "reason", tt.reason, "backend", "")
 			stop(t, g)
 		}
@@ -102,7 +102,7 @@ func TestHeaderReachesNoServiceAfterAnUpgrade(t *testing.T) {
 			if destination == "127.0.0.1:2000" {
 				reason = thisListener
 			}
-			expectClosed(t, lab.Send(t, "127.0.0.1:2000", append(to(t, destination), "GET /metrics HTTP/1.0\r\n\r\n"...)))
+			wantEnd(t, lab.Send(t, "127.0.0.1:2000", append(to(t, destination), "GET /metrics HTTP/1.0\r\n\r\n"...)))
 			l.NextConnection(t).Expect(t, "outcome", "destination_denied", "reason", reason)
 		}
 		l.end()

@@ -33,7 +33,7 @@ func TestArrivedHeadersAreServed(t *testing.T) {
 		for _, silent := range []int{0, 15} {
 			t.Run(fmt.Sprintf("%s loops, %d silent", loops, silent), func(t *testing.T) {
 				netns.Run(t, func(t *testing.T) {
-					echo(t, "127.0.0.1:3000")
+					lab.Echo(t, "127.0.0.1:3000")
 					path := filepath.Join(t.TempDir(), "front")
 					g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
 						"--forward", "unix:"+path+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--loops", loops,

@@ -17,19 +17,19 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// session opens one connection through a new gateway and returns both ends:
+// session opens a connection through a new gateway and returns both ends:
 //
 //	conn ──header──▶ gateway :2000 ──▶ behind :3000
 func session(t *testing.T, flags ...string) (g *lab.Gateway, conn, behind *net.TCPConn) {
 	t.Helper()
 	backend := lab.Listen(t, "127.0.0.1:3000")
-	g = lab.StartGateway(t, append([]string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1"}, flags...)...)
+	g = plainGateway(t, flags...)
 	conn = lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 	return g, conn, backend.Next(t)
 }
 
-// A FIN travels as a FIN, one direction at a time: what the other side still
-// has to say arrives whole.
+// A FIN is forwarded as a FIN, one direction at a time: the data of the other side still
+// arrives.
 func TestHalfClose(t *testing.T) {
 	answer := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	for _, first := range []string{"client", "backend"} {
@@ -59,7 +59,7 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// An RST travels as an RST.
+// An RST is forwarded as an RST.
 func TestReset(t *testing.T) {
 	for _, who := range []string{"client", "backend"} {
 		t.Run(who, func(t *testing.T) {
@@ -81,8 +81,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// An RST after a FIN of the same side is one as well: the side that still
-// talks learns that nobody listens.
+// An RST after a FIN from the same side is forwarded too: the other side's writes fail.
 func TestResetAfterHalfClose(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -91,15 +90,14 @@ func TestResetAfterHalfClose(t *testing.T) {
 		wantClosed(t, behind)
 		reset(t, conn)
 		await.Until(t, "the backend's writes fail", func() bool {
-			_, err := behind.Write([]byte("anybody there?"))
+			_, err := behind.Write([]byte("still sending"))
 			return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		})
 		g.NextConnection(t).Expect(t, "outcome", "reset", "phase", "relay")
 	})
 }
 
-// 300 MB go each way at once, past readers that are slow, and arrive as they
-// were sent.
+// 300 MB in each direction at the same time, with slow readers, arrive unchanged.
 func TestBulk(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -130,15 +128,16 @@ func TestBulk(t *testing.T) {
 		go carry("out", 2, behind, conn)
 		for range 2 {
 			if r := <-results; r.err != nil || r.sent != r.got {
-				t.Errorf("%s: %v, or the bytes that arrived are not those that were sent", r.way, r.err)
+				t.Errorf("%s: the bytes that arrived differ from those that were sent, or %v", r.way, r.err)
 			}
 		}
-		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(float64(size)), "bytes_out", fmt.Sprint(float64(size)))
+		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(float64(size)),
+			"bytes_out", fmt.Sprint(float64(size)))
 	})
 }
 
-// stream is bytes no two blocks of which are alike, so that one that is lost,
-// doubled or out of place changes the sum.
+// stream is a sequence of different blocks, so a lost, repeated or misplaced block
+// changes the sum.
 type stream struct {
 	left int
 	seed uint64
@@ -157,7 +156,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// slowly reads with a pause now and then, in which the buffers before it fill.
+// slowly pauses between some reads, so the buffers before it fill.
 type slowly struct{ io.Reader }
 
 func (s slowly) Read(b []byte) (int, error) {
@@ -167,8 +166,8 @@ func (s slowly) Read(b []byte) (int, error) {
 	return s.Reader.Read(b)
 }
 
-// A connection that carries nothing for too long is ended, one that carries
-// something now and then is not.
+// A connection without traffic for --idle-timeout ends. One with traffic in between does
+// not.
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -190,7 +189,8 @@ func TestIdleTimeout(t *testing.T) {
 				write(t, busy, []byte("x"))
 			}
 		}
-		g.NextConnection(t).Expect(t, "outcome", "idle_timeout", "phase", "relay", "by", "timeout", "client", client4.String())
+		g.NextConnection(t).Expect(t, "outcome", "idle_timeout", "phase", "relay", "by", "timeout",
+			"client", client4.String())
 		write(t, busy, []byte("x"))
 		reset(t, busy)
 		g.NextConnection(t).Expect(t, "outcome", "reset", "client", client6.String())

@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,24 +8,9 @@ import (
 	"syscall"
 	"testing"
 
-	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
-
-// waitReloads waits until the gateway has logged the message n times.
-func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
-	t.Helper()
-	await.Until(t, message, func() bool {
-		logged := 0
-		for _, l := range g.Log() {
-			if l.String("message") == message {
-				logged++
-			}
-		}
-		return logged >= n
-	})
-}
 
 const (
 	reloadedMessage = "lists reloaded; flags are read at the start only"
@@ -39,35 +23,23 @@ func TestReloadByRequest(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", "127.0.0.1:9180")
-		reload := func() (int, string) {
-			response, err := http.Post("http://127.0.0.1:9180/-/reload", "", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return response.StatusCode, string(body)
-		}
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--admin", adminAt)
 		rewrite(t, list, "127.0.0.2\n")
-		if code, body := reload(); code != http.StatusOK {
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusOK {
 			t.Errorf("a correct list: %d %s", code, body)
 		}
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		rewrite(t, list, "127.0.0.2\nnobody\n")
-		if code, body := reload(); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "trust:2: ") {
 			t.Errorf("a broken list: %d %s", code, body)
 		}
-		_, metrics := adminGet(t, "127.0.0.1:9180", "/metrics")
+		_, metrics := adminGet(t, adminAt, "/metrics")
 		for _, line := range []string{
 			`unproxy_trust_reloads_total{result="success"} 1`,
 			`unproxy_trust_reloads_total{result="failure"} 1`,
 		} {
 			if !strings.Contains(metrics, "\n"+line+"\n") {
-				t.Errorf("there is no %q in the metrics", line)
+				t.Errorf("the metrics lack %q", line)
 			}
 		}
 	})
@@ -82,24 +54,18 @@ func TestReloadOfAFIFO(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		list := lab.WriteFile(t, "trust", "127.0.0.1\n")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list,
-			"--admin", "127.0.0.1:9180", "--reload-interval", "100ms", "--log-level", "info")
+			"--admin", adminAt, "--reload-interval", "100ms", "--log-level", "info")
 		if err := syscall.Mkfifo(list+".fifo", 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Rename(list+".fifo", list); err != nil {
 			t.Fatal(err)
 		}
-		waitReloads(t, g, failedMessage, 1) // by interval
+		g.WaitLogs(t, failedMessage, 1) // by interval
 		g.Signal(syscall.SIGHUP)
-		waitReloads(t, g, failedMessage, 2)
-		response, err := http.Post("http://127.0.0.1:9180/-/reload", "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(response.Body)
-		response.Body.Close()
-		if response.StatusCode != http.StatusInternalServerError || !strings.Contains(string(body), "FIFO") {
-			t.Errorf("POST /-/reload: %s %s", response.Status, body)
+		g.WaitLogs(t, failedMessage, 2)
+		if code, body := adminPost(t, "/-/reload"); code != http.StatusInternalServerError || !strings.Contains(body, "FIFO") {
+			t.Errorf("POST /-/reload: %d %s", code, body)
 		}
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
 		wantRead(t, backend.Next(t), "hello") // the old list is in force
@@ -108,8 +74,8 @@ func TestReloadOfAFIFO(t *testing.T) {
 			t.Fatal(err)
 		}
 		rewrite(t, list, "127.0.0.2\n")
-		waitReloads(t, g, reloadedMessage, 1)
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		g.WaitLogs(t, reloadedMessage, 1)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 	})
 }
 
@@ -127,32 +93,32 @@ func TestReload(t *testing.T) {
 		header := lab.V2(client4, dest4)
 		before := lab.Send(t, "127.0.0.1:2000", header)
 		behind := backend.Next(t)
-		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2000", header)
+		wantRejected(t, "127.0.0.2", "127.0.0.1:2000", header)
 
 		rewrite(t, list, "127.0.0.2\n")
 		g.Signal(syscall.SIGHUP)
-		waitReloads(t, g, reloadedMessage, 1)
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		g.WaitLogs(t, reloadedMessage, 1)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", header)
 		other := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, other, header)
 		backend.Next(t)
-		write(t, before, []byte("unharmed"))
-		wantRead(t, behind, "unharmed")
+		write(t, before, []byte("still here"))
+		wantRead(t, behind, "still here")
 
 		rewrite(t, list, "127.0.0.1\n127.0.0.0/33\n")
 		g.Signal(syscall.SIGHUP)
-		waitReloads(t, g, failedMessage, 1)
+		g.WaitLogs(t, failedMessage, 1)
 		broken := g.WaitLog(t, "a list is broken")
 		wantMatch(t, broken, "error", "trust:2: ")
 		wantMatch(t, broken, "level", "^error$")
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", header)
 		again := dialFrom(t, "127.0.0.2", "127.0.0.1:2000")
 		write(t, again, header)
 		backend.Next(t)
 	})
 }
 
-// With --cut-untrusted the connection is reset, with the reason in its line:
+// With --cut-untrusted such a connection is reset, and its log line has the reason:
 //
 //	127.0.0.1 ──header──▶ gateway :2000, --cut-untrusted ◀── SIGHUP
 //	127.0.0.2 ──header──▶     └──▶ behind :3000
@@ -208,16 +174,16 @@ func TestReloadInterval(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
 			"--trust-file", filepath.Join(dir, "list"), "--reload-interval", "100ms")
-		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
+		wantRejected(t, "127.0.0.1", "127.0.0.1:2000", lab.V2(client4, dest4))
 		publish("v2", "127.0.0.1\n")
-		waitReloads(t, g, reloadedMessage, 1)
+		g.WaitLogs(t, reloadedMessage, 1)
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		backend.Next(t)
 
 		publish("v3", "not a list\n")
-		waitReloads(t, g, failedMessage, 1)
+		g.WaitLogs(t, failedMessage, 1)
 		publish("v4", "127.0.0.1\n127.0.0.2\n")
-		waitReloads(t, g, reloadedMessage, 2)
+		g.WaitLogs(t, reloadedMessage, 2)
 		for _, l := range g.Log() {
 			if l.String("message") == reloadedMessage {
 				l.Expect(t, "because", "a file changed")

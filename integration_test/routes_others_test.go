@@ -44,7 +44,7 @@ func TestRoutesFollowNames(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		hosts := lab.WriteFile(t, "hosts", "127.0.0.5 backend.test\n")
-		output(t, "mount", "--bind", hosts, "/etc/hosts")
+		lab.Output(t, "mount", "--bind", hosts, "/etc/hosts")
 		flags := []string{"--forward", "127.0.0.1:2000=backend.test:25", "--trust", "127.0.0.1", "--transparent"}
 		before := policy(t)
 		routes(t, "apply", flags)
@@ -74,10 +74,10 @@ func TestRoutesPrintPlainNames(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const name = "a;id>pwn"
-		output(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "peer0")
-		output(t, "ip", "link", "set", "dev", name, "up")
-		output(t, "ip", "address", "add", "10.9.0.1/24", "dev", name)
-		output(t, "ip", "-6", "address", "add", "fd09::1/64", "dev", name, "nodad")
+		lab.Output(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "peer0")
+		lab.Output(t, "ip", "link", "set", "dev", name, "up")
+		lab.Output(t, "ip", "address", "add", "10.9.0.1/24", "dev", name)
+		lab.Output(t, "ip", "-6", "address", "add", "fd09::1/64", "dev", name, "nodad")
 		for _, backend := range []string{"10.9.0.2:25", "[fd09::2]:25"} {
 			flags := []string{"--forward", "127.0.0.1:2000=" + backend, "--trust", "127.0.0.1", "--transparent"}
 			for _, recipe := range returnpath.RecipeNames() {

@@ -11,13 +11,13 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// everyRecipe are flags of which the plan has rules and marks of both families.
-func everyRecipe() []string {
+// allRoutes returns flags whose plan has rules and marks for both families.
+func allRoutes() []string {
 	return []string{"--forward", "127.0.0.1:2000=127.0.0.1:25,[::1]:25,10.0.0.1:25,[fd00::1]:25",
 		"--forward", "127.0.0.1:2001=198.51.100.5:30", "--trust", "127.0.0.1", "--transparent"}
 }
 
-// What print writes has the effect of apply, whoever reads it.
+// The output of print, in each format, has the same effect as apply.
 func TestRoutesPrint(t *testing.T) {
 	for _, tt := range []struct {
 		format string
@@ -25,7 +25,7 @@ func TestRoutesPrint(t *testing.T) {
 		use    func(t *testing.T, text string)
 	}{
 		{"shell", netns.Run, func(t *testing.T, text string) {
-			for range 2 { // it says that it may be run again
+			for range 2 { // the script can run again
 				lab.Run(t, lab.Command{Name: "sh", Args: []string{lab.WriteFile(t, "routes.sh", text)}})
 			}
 		}},
@@ -38,12 +38,12 @@ func TestRoutesPrint(t *testing.T) {
 			tt.within(t, func(t *testing.T) {
 				lab.Require(t, "nft")
 				outsider(t)
-				tt.use(t, routes(t, "print", append([]string{"--format", tt.format}, everyRecipe()...)))
-				await.Until(t, "nothing is missing", func() bool {
-					_, code := lab.RunGateway(t, append([]string{"routes", "check"}, everyRecipe()...)...)
+				tt.use(t, routes(t, "print", append([]string{"--format", tt.format}, allRoutes()...)))
+				await.Until(t, "routes check finds all routes", func() bool {
+					_, code := lab.RunGateway(t, append([]string{"routes", "check"}, allRoutes()...)...)
 					return code == 0
 				})
-				if text := routes(t, "apply", everyRecipe()); !strings.Contains(text, "nothing to change") {
+				if text := routes(t, "apply", allRoutes()); !strings.Contains(text, "nothing to change") {
 					t.Errorf("apply afterwards: %s", text)
 				}
 			})
@@ -51,30 +51,30 @@ func TestRoutesPrint(t *testing.T) {
 	}
 }
 
-// useInterfaces runs the lines "up", as ifup(8) does, and loads what is for the
-// service nftables.
+// useInterfaces runs the "up" lines, as ifup(8) does, and loads the part for the
+// nftables service.
 func useInterfaces(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "up "); ok {
-			output(t, "sh", "-c", command)
+			lab.Output(t, "sh", "-c", command)
 		}
 	}
 	loadFilter(t, text)
 }
 
-// loadFilter loads the part of text that is for /etc/nftables.conf.
+// loadFilter loads the part of text for /etc/nftables.conf.
 func loadFilter(t *testing.T, text string) {
 	t.Helper()
 	_, filter, found := strings.Cut(text, "/etc/nftables.conf")
 	if !found {
-		t.Fatalf("there is nothing for nftables in\n%s", text)
+		t.Fatalf("no part for nftables in\n%s", text)
 	}
 	_, filter, _ = strings.Cut(filter, "\n")
-	output(t, "nft", "-f", lab.WriteFile(t, "nftables.conf", filter))
+	lab.Output(t, "nft", "-f", lab.WriteFile(t, "nftables.conf", filter))
 }
 
-// useNetworkd has systemd-networkd itself read the file.
+// useNetworkd starts systemd-networkd with the file.
 func useNetworkd(t *testing.T, text string) {
 	t.Helper()
 	const networkd = "/usr/lib/systemd/systemd-networkd"
@@ -84,15 +84,17 @@ func useNetworkd(t *testing.T, text string) {
 	for _, dir := range []string{"/run", "/etc/systemd/network"} {
 		netns.Directory(t, dir)
 	}
-	// Where it may not write to /sys it waits for no word of udev.
-	output(t, "mount", "-t", "sysfs", "-o", "ro", "none", "/sys")
-	for _, dir := range []string{"/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp", "/run/systemd/network"} {
+	// With a read-only /sys it does not wait for udev.
+	lab.Output(t, "mount", "-t", "sysfs", "-o", "ro", "none", "/sys")
+	for _, dir := range []string{"/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp",
+		"/run/systemd/network"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	network, _, _ := strings.Cut(text, "# /etc/nftables.conf")
-	if err := os.WriteFile(filepath.Join("/etc/systemd/network", "50-unproxy.network"), []byte(network), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join("/etc/systemd/network", "50-unproxy.network"), []byte(network),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	lab.Start(t, lab.Command{Name: networkd})

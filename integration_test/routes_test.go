@@ -15,8 +15,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// published is a port of 127.0.0.1 that leads to a container by DNAT, as Docker
-// without its proxy and kube-proxy publish it.
+// published redirects a port of 127.0.0.1 to a container by DNAT, as kube-proxy and
+// Docker without its proxy do.
 //
 //	127.0.0.1:8080 ──DNAT──▶ 172.17.0.2:80
 func published(t *testing.T) {
@@ -28,19 +28,18 @@ func published(t *testing.T) {
 			chain output { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport 8080 dnat to 172.17.0.2:80; }
 			chain postrouting { type nat hook postrouting priority 100; ip saddr 127.0.0.1 oifname docker0 masquerade; }
 		}`)
-	output(t, "nft", "-f", path)
+	lab.Output(t, "nft", "-f", path)
 }
 
-// reachesPublished asks the published port.
+// reachesPublished reports whether the published port answers.
 func reachesPublished(t *testing.T) bool {
 	t.Helper()
 	text, code := lab.RunGateway(t, "probe", "--to", "127.0.0.1:8080", "--no-header", "--send", whoAsk, "--timeout", "1s")
 	return code == 0 && strings.Contains(text, "200 OK")
 }
 
-// A port that is published on 127.0.0.1 goes on working beside transparent
-// backends on 127.0.0.1 itself. The well-known wide rule, which would break it,
-// is here to show that the test can tell.
+// A port published on 127.0.0.1 works beside transparent backends on 127.0.0.1. The
+// control is the well-known broad rule, which breaks it.
 func TestRoutesLeavePublishedPorts(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -58,17 +57,18 @@ func TestRoutesLeavePublishedPorts(t *testing.T) {
 		}
 		netns.IP(t, "rule add from 127.0.0.1/8 iif lo lookup 7700 pref 7000")
 		if reachesPublished(t) {
-			t.Error("the wide rule does no harm here: this test shows nothing")
+			t.Error("the published port answers in spite of the broad rule: this test shows nothing")
 		}
 	})
 }
 
-// Two gateways on one host, with the same numbers: neither undoes the other.
+// Two gateways on one host with the same table and priority: neither removes the routes
+// of the other.
 func TestRoutesOfTwoInstances(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
-		p := places[2] // by marks, which are shared
+		p := places[2] // with marks, which the gateways share
 		outsider(t)
 		p.start(t)
 		other := []string{"--forward", "127.0.0.1:2001=10.0.0.1:26,127.0.0.1:26", "--trust", "127.0.0.1", "--transparent"}
@@ -78,28 +78,29 @@ func TestRoutesOfTwoInstances(t *testing.T) {
 		routes(t, "apply", other)
 		routes(t, "remove", other)
 		if after := policy(t); after != alone {
-			t.Errorf("the other one came and went, and the rules were\n%sand are\n%s", alone, after)
+			t.Errorf("the second gateway's routes were applied and removed; the rules before:\n%sand after:\n%s", alone, after)
 		}
 		routes(t, "apply", other)
 		routes(t, "remove", p.flags())
 		if _, code := lab.RunGateway(t, append([]string{"routes", "check"}, other...)...); code != 0 {
-			t.Errorf("after one left the other's check ends with %d", code)
+			t.Errorf("with the first gateway's routes removed, check of the second exits with %d", code)
 		}
 		routes(t, "remove", other)
 		if after := policy(t); after != before {
-			t.Errorf("both left, and the rules were\n%sand are\n%s", before, after)
+			t.Errorf("all routes are removed; the rules before:\n%sand after:\n%s", before, after)
 		}
 	})
 }
 
-// An apply that was killed in the middle is repaired by the next one. It is held
-// up where it prints: its output is a socket with room for a few lines only.
+// After an apply was killed half-way, the next one completes it. The first one blocks
+// when it prints, because its output is a socket with room for few lines.
 func TestRoutesApplyKilled(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		outsider(t)
-		flags := []string{"--forward", "127.0.0.1:2000=[::1]:25,10.0.0.1:25,[fd00::1]:25", "--trust", "127.0.0.1", "--transparent"}
+		flags := []string{"--forward", "127.0.0.1:2000=[::1]:25,10.0.0.1:25,[fd00::1]:25", "--trust", "127.0.0.1",
+			"--transparent"}
 		for port := range 20 {
 			flags = append(flags, "--forward", fmt.Sprintf("127.0.0.1:%d=127.0.0.1:%d", 3000+port, 4000+2*port))
 		}
@@ -109,28 +110,28 @@ func TestRoutesApplyKilled(t *testing.T) {
 		routes(t, "remove", flags)
 		partial := 0
 		for printed := range 6 {
-			killInTheMiddle(t, printed, append([]string{"routes", "apply"}, flags...))
+			killHalfWay(t, printed, append([]string{"routes", "apply"}, flags...))
 			if half := policy(t); half != before && half != whole {
 				partial++
 			}
 			routes(t, "apply", flags)
 			if after := policy(t); after != whole {
-				t.Errorf("killed after %d lines and applied again, the rules are\n%sand should be\n%s", printed, after, whole)
+				t.Errorf("killed after %d lines and applied again, the rules are\n%swant\n%s", printed, after, whole)
 			}
 			routes(t, "remove", flags)
 			if after := policy(t); after != before {
-				t.Fatalf("removed, the rules are\n%sand were\n%s", after, before)
+				t.Fatalf("after remove the rules are\n%swant\n%s", after, before)
 			}
 		}
 		if partial == 0 {
-			t.Error("no apply was killed in the middle")
+			t.Error("no apply was killed half-way")
 		}
 	})
 }
 
-// killInTheMiddle runs the gateway's program, takes as many of its lines as
-// told, and kills it when it can print no more.
-func killInTheMiddle(t *testing.T, lines int, args []string) {
+// killHalfWay runs the gateway's program, reads a number of lines, and kills it when it
+// blocks on output.
+func killHalfWay(t *testing.T, lines int, args []string) {
 	t.Helper()
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -152,7 +153,7 @@ func killInTheMiddle(t *testing.T, lines int, args []string) {
 			t.Fatalf("read a line: %v", err)
 		}
 	}
-	await.Until(t, "it is held up", func() bool { return writes(t, cmd.Process.Pid) })
+	await.Until(t, "the program blocks on output", func() bool { return writes(t, cmd.Process.Pid) })
 	cmd.Process.Kill()
 	cmd.Wait()
 }

@@ -119,7 +119,7 @@ func TestEphemeralPortsAreNamed(t *testing.T) {
 		if code != 3 || !strings.Contains(output, command) { // 3: the backend refuses
 			t.Errorf("doctor ended with %d:\n%s", code, output)
 		}
-		taken(t, command)
+		lab.Shell(t, command)
 		for _, verb := range []string{"check", "doctor"} {
 			if output, _ := lab.RunGateway(t, append([]string{verb}, flags...)...); strings.Contains(output, "reserved_ports") {
 				t.Errorf("%s still says:\n%s", verb, output)

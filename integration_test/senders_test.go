@@ -16,8 +16,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// HAProxy names the client, and a web server that knows nothing of it serves
-// a file:
+// HAProxy sends the header, and a web server without the PROXY protocol serves a file:
 //
 //	client 127.0.0.9 ──▶ haproxy 127.0.0.1:1000 ──header──▶ gateway 127.0.0.1:2000 ──▶ nginx :3000
 //	client fd00::9   ──▶ haproxy [::1]:1000     ──header──▶ gateway [::1]:2000     ──▶ nginx :3000
@@ -29,7 +28,8 @@ func TestHAProxySends(t *testing.T) {
 	}{
 		{"version 1", "send-proxy", "1", nil, false},
 		{"version 2", "send-proxy-v2", "2", nil, false},
-		{"version 2 with a checksum and a unique id", "send-proxy-v2 proxy-v2-options crc32c,unique-id", "2", []string{"--require-checksum"}, true},
+		{"version 2 with a checksum and a unique id", "send-proxy-v2 proxy-v2-options crc32c,unique-id", "2",
+			[]string{"--require-checksum"}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -54,7 +54,7 @@ listen v6
 				} {
 					conn := dialFrom(t, path.client, path.entry)
 					if body := fetch(t, func() net.Conn { return conn }); !bytes.Equal(body, content) {
-						t.Errorf("the file came as %d other bytes", len(body))
+						t.Errorf("the file arrived as %d other bytes", len(body))
 					}
 					uniqueID := ""
 					if test.uniqueID {
@@ -124,8 +124,8 @@ listen tls
 	}
 }
 
-// The client survives two HAProxies, and an SSH session behind them carries a
-// file from a web server that only it can reach:
+// The client's address passes through two HAProxies. An SSH session behind them
+// tunnels a file from a web server:
 //
 //	ssh 127.0.0.9 ──▶ haproxy :1000 ──v2──▶ haproxy :1001 ──v2──▶ gateway :2000 ──▶ sshd :3000 ──▶ nginx :4000
 func TestHAProxyChain(t *testing.T) {
@@ -134,7 +134,7 @@ func TestHAProxyChain(t *testing.T) {
 		lab.Require(t, "haproxy", "nginx", "sshd", "ssh", "curl")
 		content := webServer(t, 1<<20, "127.0.0.1:4000")
 		sshd := lab.StartSSHD(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		lab.HAProxy(t, haproxyPreamble+`
 listen outer
   bind 127.0.0.1:1000
@@ -150,7 +150,7 @@ listen inner
 			"-b", "127.0.0.9", "-p", "1000", "-N", "-L", "127.0.0.1:5000:127.0.0.1:4000", "127.0.0.1"}})
 		lab.WaitListening(t, "127.0.0.1:5000")
 		if body := fetch(t, func() net.Conn { return lab.Dial(t, "127.0.0.1:5000") }); !bytes.Equal(body, content) {
-			t.Errorf("the file came as %d other bytes", len(body))
+			t.Errorf("the file arrived as %d other bytes", len(body))
 		}
 		tunnel.Signal(os.Interrupt)
 		line := g.NextConnection(t)
@@ -161,13 +161,12 @@ listen inner
 	})
 }
 
-// HAProxy checks the gateway's health, and finds it up; what the checks leave
-// in the log is no complaint:
+// HAProxy's health checks of the gateway succeed, and do not cause warnings in the log:
 //
 //	haproxy ──check──▶ gateway :2000 ──▶ nginx :3000
 func TestHAProxyChecks(t *testing.T) {
 	tests := []struct{ name, check string }{
-		// The check of a server with send-proxy sends HAProxy's own addresses.
+		// With send-proxy the check sends HAProxy's own addresses.
 		{"version 1", "server s 127.0.0.1:2000 check inter 200ms send-proxy"},
 		// With send-proxy-v2 it sends LOCAL.
 		{"version 2 local", "server s 127.0.0.1:2000 check inter 200ms send-proxy-v2"},
@@ -180,7 +179,7 @@ func TestHAProxyChecks(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				lab.Require(t, "haproxy", "nginx")
 				webServer(t, 10, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+				g := plainGateway(t)
 				socket := checkingHAProxy(t, test.check)
 				for range 3 {
 					line := g.NextConnection(t)
@@ -193,9 +192,9 @@ func TestHAProxyChecks(t *testing.T) {
 	}
 }
 
-// A check of a port sends no header unless it is told to. HAProxy takes back
-// a connection that it only wanted to see accepted before the gateway hears
-// of it; a checker that does not leaves a line at debug level:
+// A check of another port sends no header by default. HAProxy resets such a connection
+// before the gateway accepts it. The connection of another checker is logged at debug
+// level:
 //
 //	haproxy ──check, no header──▶ gateway :2000 ──▶ nginx :3000
 //	checker ──connect, close────▶
@@ -204,7 +203,7 @@ func TestChecksWithoutHeader(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "haproxy", "nginx")
 		webServer(t, 10, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		g := plainGateway(t)
 		wantUp(t, checkingHAProxy(t, "server s 127.0.0.1:2000 check inter 50ms port 2000 send-proxy-v2"))
 		for _, end := range []func(*net.TCPConn){
 			func(c *net.TCPConn) { c.Close() },
@@ -217,8 +216,8 @@ func TestChecksWithoutHeader(t *testing.T) {
 	})
 }
 
-// checkingHAProxy starts a HAProxy with one server, web/s, and returns the path
-// of the socket for its statistics.
+// checkingHAProxy starts HAProxy with one server, web/s, and returns the path of its
+// statistics socket.
 func checkingHAProxy(t *testing.T, server string) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "stats")
@@ -227,13 +226,12 @@ func checkingHAProxy(t *testing.T, server string) string {
 	return socket
 }
 
-// wantUp waits until HAProxy's checks find the server up: "UP" in the status
-// column of "show stat" (management.txt, section 9.1), after "UP 1/3" while
-// they are not sure.
+// wantUp waits until HAProxy's checks find the server up: the status column of "show
+// stat" (management.txt, section 9.1) is "UP". Before, it may be "UP 1/3".
 func wantUp(t *testing.T, socket string) {
 	t.Helper()
 	const status, checks = 17, 36 // check_status is "L4OK" and the like once a check has run
-	await.Until(t, "haproxy finds the server up", func() bool {
+	await.Until(t, "the server is up for haproxy", func() bool {
 		for _, line := range strings.Split(ask(t, socket, "show stat\n"), "\n") {
 			fields := strings.Split(line, ",")
 			if len(fields) > checks && fields[0] == "web" && fields[1] == "s" {
@@ -251,8 +249,7 @@ func wantMatch(t *testing.T, line lab.Line, key, pattern string) {
 	}
 }
 
-// A client on a unix socket has no address that HAProxy could send: the header
-// is "PROXY UNKNOWN" then.
+// A client on a unix socket has no address, so HAProxy sends "PROXY UNKNOWN".
 //
 //	client ──unix──▶ haproxy ──UNKNOWN──▶ gateway :2000 ──▶ redis :3000
 func TestHAProxyUnknown(t *testing.T) {
@@ -262,7 +259,7 @@ func TestHAProxyUnknown(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				lab.Require(t, "haproxy", "redis-server")
 				lab.Redis(t, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--unknown", policy)
+				g := plainGateway(t, "--unknown", policy)
 				entry := filepath.Join(t.TempDir(), "entry")
 				lab.HAProxy(t, haproxyPreamble+"listen in\n  bind unix@"+entry+"\n  server s 127.0.0.1:2000 send-proxy\n")
 				conn := dialUnix(t, entry)
@@ -280,7 +277,7 @@ func TestHAProxyUnknown(t *testing.T) {
 	}
 }
 
-// nginx's stream module speaks version 1:
+// nginx's stream module sends version 1:
 //
 //	client 127.0.0.9 ──▶ nginx stream 127.0.0.1:1000 ──v1──▶ gateway :2000 ──▶ redis :3000
 //	client fd00::9   ──▶ nginx stream [::1]:1000     ──v1──▶ gateway :2000 ──▶ redis :3000
@@ -295,7 +292,7 @@ func TestNginxSends(t *testing.T) {
 				lab.Require(t, "nginx", "redis-server")
 				netns.IP(t, "-6 address add fd00::9/128 dev lo nodad")
 				lab.Redis(t, "127.0.0.1:3000")
-				g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+				g := plainGateway(t)
 				nginxStream(t, path.entry, "127.0.0.1:2000")
 				conn := dialFrom(t, path.client, path.entry)
 				redisCarries(t, conn, 1<<20)
@@ -307,7 +304,7 @@ func TestNginxSends(t *testing.T) {
 	}
 }
 
-// curl is its own load balancer:
+// curl sends the header itself:
 //
 //	curl 127.0.0.9 ──v1──▶ gateway :2000 ──▶ nginx :3000
 func TestCurlSends(t *testing.T) {
@@ -324,7 +321,7 @@ func TestCurlSends(t *testing.T) {
 			t.Fatalf("curl: exit code %d: %s", code, output)
 		}
 		if got := readFile(t, file); !bytes.Equal(got, content) {
-			t.Errorf("the file came as %d other bytes", len(got))
+			t.Errorf("the file arrived as %d other bytes", len(got))
 		}
 		line := g.NextConnection(t)
 		line.Expect(t, "outcome", "ok", "phase", "relay", "version", "1", "destination", "127.0.0.1:2000")

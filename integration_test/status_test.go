@@ -17,7 +17,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// adminJSON asks the admin endpoint for a path and decodes the answer.
+// adminJSON requests a path from the admin endpoint and decodes the response.
 func adminJSON(t *testing.T, path string, into any) {
 	t.Helper()
 	code, body := adminGet(t, adminAt, path)
@@ -29,44 +29,22 @@ func adminJSON(t *testing.T, path string, into any) {
 	}
 }
 
-// connectionsOf returns the connections that go on.
+// connectionsOf returns the active connections that match the query.
 func connectionsOf(t *testing.T, query string) (c admin.Connections) {
 	t.Helper()
 	adminJSON(t, "/connections.json"+query, &c)
 	return c
 }
 
-// adminDo sends the admin endpoint a request that changes something, with
-// headers, "NAME: VALUE", and returns the answer's code.
-func adminDo(t *testing.T, method, path string, headers ...string) (code int) {
-	t.Helper()
-	request, err := http.NewRequest(method, "http://localhost"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		request.Header.Set(name, value)
-		if name == "Host" {
-			request.Host = value
-		}
-	}
-	response, err := adminClient(adminAt).Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	return response.StatusCode
-}
-
-// cut resets a connection and returns the answer's code.
+// cut resets a connection by the admin endpoint and returns the status code.
 func cut(t *testing.T, id string) int {
 	t.Helper()
-	return adminDo(t, http.MethodDelete, "/connections/"+id)
+	code, _ := adminDo(t, adminClient(adminAt), http.MethodDelete, "/connections/"+id)
+	return code
 }
 
-// The gateway drains when the admin endpoint is asked to, by nobody else's page,
-// and only a signal cuts that short:
+// POST /-/drain starts a drain, unless it comes from another site's page. Only a signal
+// ends the drain early:
 //
 //	conn ──header──▶ gateway :2000 ──▶ behind :3000
 //	                 └ admin :9180 ◀── POST /-/drain
@@ -75,7 +53,7 @@ func TestDrainByRequest(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		g, conn, behind := session(t, "--admin", adminAt, "--drain-timeout", "1h")
 		for _, header := range []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site", "Host: evil.example"} {
-			if code := adminDo(t, http.MethodPost, "/-/drain", header); code != http.StatusForbidden {
+			if code, _ := adminPost(t, "/-/drain", header); code != http.StatusForbidden {
 				t.Errorf("with %s: %d", header, code)
 			}
 		}
@@ -83,14 +61,14 @@ func TestDrainByRequest(t *testing.T) {
 			t.Fatalf("not ready: %q", reasons)
 		}
 		for range 3 {
-			if code := adminDo(t, http.MethodPost, "/-/drain"); code != http.StatusAccepted {
+			if code, _ := adminPost(t, "/-/drain"); code != http.StatusAccepted {
 				t.Errorf("POST /-/drain: %d", code)
 			}
 		}
 		g.WaitLog(t, "draining").Expect(t, "signal", "POST /-/drain")
 		await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
 		if reasons := strings.Join(notReady(t, adminAt), " "); reasons != "draining" {
-			t.Errorf("not ready for %q", reasons)
+			t.Errorf("the reasons are %q, want draining", reasons)
 		}
 		write(t, conn, []byte("still here"))
 		wantRead(t, behind, "still here")
@@ -102,8 +80,7 @@ func TestDrainByRequest(t *testing.T) {
 	})
 }
 
-// An operator sees who is connected, cuts one connection, and the log says so,
-// with the same id:
+// An operator lists the connections and cuts one of them. Its log line has the same id:
 //
 //	conn ──header──▶ gateway :2000 ──▶ behind :3000
 //	                 └ admin :9180 ◀── /connections.json, DELETE
@@ -111,7 +88,7 @@ func TestCutByTheOperator(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		g := plainGateway(t, "--admin", adminAt)
 		var conns, behind []*net.TCPConn
 		for i := range 3 {
 			client := netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i))
@@ -119,40 +96,41 @@ func TestCutByTheOperator(t *testing.T) {
 			behind = append(behind, backend.Next(t))
 			wantRead(t, behind[i], string(make([]byte, 100*(i+1))))
 		}
-		lab.Dial(t, "127.0.0.1:2000") // says nothing
+		lab.Dial(t, "127.0.0.1:2000") // sends nothing
 		await.Until(t, "there are four connections", func() bool { return connectionsOf(t, "").Matched == 4 })
 		if n := connectionsOf(t, "?client=198.51.100.0%2F24").Matched; n != 0 {
-			t.Errorf("%d connections of others", n)
+			t.Errorf("%d connections match another client", n)
 		}
 		found := connectionsOf(t, "?client=192.0.2.9&sort=bytes&limit=2")
 		if found.Matched != 3 || len(found.Connections) != 2 {
 			t.Fatalf("found %+v", found)
 		}
 		c := found.Connections[0]
-		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" || c.Forward != "127.0.0.1:2000" ||
+		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" ||
+			c.Forward != "127.0.0.1:2000" ||
 			c.Peer != conns[2].LocalAddr().String() || c.State != "relaying" || c.BytesIn != 300 || c.Version != 2 {
-			t.Errorf("the connection is told of as %+v", c)
+			t.Errorf("the connection is listed as %+v", c)
 		}
 		if code := cut(t, c.ID); code != http.StatusNoContent {
 			t.Fatalf("DELETE: %d", code)
 		}
 		wantReset(t, conns[2])
 		wantReset(t, behind[2])
-		g.NextConnection(t).Expect(t, "id", c.ID, "outcome", "reset", "by", "gateway", "phase", "relay", "reason", "cut by the operator")
+		g.NextConnection(t).Expect(t, "id", c.ID, "outcome", "reset", "by", "gateway", "phase", "relay",
+			"reason", "cut by the operator")
 		if code := cut(t, c.ID); code != http.StatusNotFound {
-			t.Errorf("DELETE once more: %d", code)
+			t.Errorf("DELETE again: %d", code)
 		}
-		write(t, conns[0], []byte("unharmed"))
-		wantRead(t, behind[0], "unharmed")
+		write(t, conns[0], []byte("still here"))
+		wantRead(t, behind[0], "still here")
 	})
 }
 
-// The status tells of forwards, trust rules with their hits, and refusals with
-// what to do:
+// The status has forwards, trust rules with their hits, and refusals with hints:
 //
 //	conn ──header──▶ gateway :2000 ──▶ behind :3000
 //	127.0.0.2 ──nonsense──▶ │ └ admin :9180 ◀── /status.json
-//	127.0.0.3, a stranger ──┘
+//	127.0.0.3, untrusted ───┘
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -160,7 +138,7 @@ func TestStatus(t *testing.T) {
 		dialFrom(t, "127.0.0.2", "127.0.0.1:2000").Write([]byte("GET / HTTP/1.1\r\n"))
 		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
 		for range 3 {
-			wantTurnedAway(t, "127.0.0.3", "127.0.0.1:2000", nil)
+			wantRejected(t, "127.0.0.3", "127.0.0.1:2000", nil)
 			g.NextConnection(t).Expect(t, "outcome", "untrusted")
 		}
 		var s admin.Status
@@ -187,18 +165,18 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// Questions and connections go on at the same time, and in the end each
-// connection is listed once:
+// The list of connections can be requested while connections are accepted. At the end
+// each connection is listed once:
 //
 //	2000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
-//	                        └ admin :9180 ◀── /connections.json, again and again
-func TestQuestionsUnderLoad(t *testing.T) {
+//	                        └ admin :9180 ◀── /connections.json, repeatedly
+func TestListUnderLoad(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 2000
 		needDescriptors(t, 2*sessions+200)
-		echo(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.Echo(t, "127.0.0.1:3000")
+		plainGateway(t, "--admin", adminAt)
 		stop, asking := make(chan struct{}), make(chan error, 1)
 		go func() {
 			client := adminClient(adminAt)
@@ -231,8 +209,8 @@ func TestQuestionsUnderLoad(t *testing.T) {
 	})
 }
 
-// The status tells what the test of the ways back saw, and what the doctor found
-// when it was asked; the backend's program sees neither at work:
+// The status has the findings of the return path test, and those of the doctor once it
+// was requested. The backend accepts no connection from either:
 //
 //	gateway :2000, transparent, without rules ──▶ backend :3000
 //	└ admin :9180 ◀── /status.json, POST /-/examine
@@ -240,7 +218,8 @@ func TestFindings(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		codes := func() (all []string, s admin.Status) {
 			t.Helper()
 			adminJSON(t, "/status.json", &s)
@@ -254,21 +233,21 @@ func TestFindings(t *testing.T) {
 			for _, f := range findings {
 				all = append(all, f.Code)
 				if f.Code == "rules_missing" && len(f.Action) == 0 {
-					t.Errorf("no remedy in %+v", f)
+					t.Errorf("no commands in %+v", f)
 				}
 			}
 			return all, s
 		}
 		var found []string
 		var s admin.Status
-		await.Until(t, "the way back was tested", func() bool {
+		await.Until(t, "the return path was tested", func() bool {
 			found, s = codes()
 			return len(found) > 0
 		})
 		if !slices.Equal(found, []string{"rules_missing"}) || !s.Examined.IsZero() {
-			t.Errorf("the test saw %q, examined %v", found, s.Examined)
+			t.Errorf("the test found %q, examined %v", found, s.Examined)
 		}
-		if code := adminDo(t, http.MethodPost, "/-/examine"); code != http.StatusOK {
+		if code, _ := adminPost(t, "/-/examine"); code != http.StatusOK {
 			t.Errorf("POST /-/examine: %d", code)
 		}
 		found, s = codes()

@@ -127,7 +127,7 @@ func TestStatusWatchFitsTheTerminal(t *testing.T) {
 			flags = append(flags, "--forward", fmt.Sprintf("127.0.0.1:%d=127.0.0.1:3000", port))
 		}
 		lab.StartGateway(t, flags...)
-		wantTurnedAway(t, "127.0.0.2", "127.0.0.1:2000", lab.V2(client4, dest4))
+		wantRejected(t, "127.0.0.2", "127.0.0.1:2000", lab.V2(client4, dest4))
 		for _, quit := range []string{"q", "\x03"} {
 			term := openTerminal(t, 80, 24)
 			before, err := unix.IoctlGetTermios(int(term.slave.Fd()), unix.TCGETS)

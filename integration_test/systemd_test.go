@@ -22,37 +22,39 @@ func TestNotify(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment()},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list, "--drain-timeout", "1h")
-		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
-			t.Errorf("told %q", m)
+		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "STATUS=serving on 1 listener") {
+			t.Errorf("systemd received %q", m)
 		}
 		g.Signal(syscall.SIGHUP)
-		if m := systemd.WaitTold(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
+		if m := systemd.WaitMessage(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
 			t.Errorf("told %q without the time, which Type=notify-reload needs", m)
 		}
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
 		g.Signal(syscall.SIGHUP)
-		systemd.WaitTold(t, "RELOADING=1")
-		if m := systemd.WaitTold(t, "READY=1"); !strings.Contains(m, "the last reload failed") || !strings.Contains(m, list+":1") {
-			t.Errorf("told %q of a broken list", m)
+		systemd.WaitMessage(t, "RELOADING=1")
+		if m := systemd.WaitMessage(t, "READY=1"); !strings.Contains(m, "the last reload failed") ||
+			!strings.Contains(m, list+":1") {
+			t.Errorf("after a broken list systemd received %q", m)
 		}
 
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
 		g.Signal(syscall.SIGTERM)
-		stopping := systemd.WaitTold(t, "STOPPING=1")
-		if !strings.Contains(stopping, "draining: 1 connection left") || !strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
-			t.Errorf("told %q", stopping)
+		stopping := systemd.WaitMessage(t, "STOPPING=1")
+		if !strings.Contains(stopping, "draining: 1 connection left") ||
+			!strings.Contains(stopping, "EXTEND_TIMEOUT_USEC=3605000000") {
+			t.Errorf("systemd received %q", stopping)
 		}
-		systemd.WaitTold(t, "STATUS=draining: 1 connection left, cut in 59m")
+		systemd.WaitMessage(t, "STATUS=draining: 1 connection left, cut in 59m")
 		conn.Close()
 		behind.Close()
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
-		for _, m := range systemd.Told()[len(systemd.Told())-1:] {
+		for _, m := range systemd.Messages()[len(systemd.Messages())-1:] {
 			if strings.Contains(m, "READY=1") {
-				t.Errorf("told %q at the end", m)
+				t.Errorf("the last message to systemd is %q", m)
 			}
 		}
 	})
@@ -75,16 +77,16 @@ func TestWatchdog(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		g := lab.StartGatewayAs(t, lab.Command{Env: systemd.Environment("WATCHDOG_USEC=300000")},
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		for range 3 {
-			systemd.WaitTold(t, "WATCHDOG=1")
+			systemd.WaitMessage(t, "WATCHDOG=1")
 		}
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		backend.Next(t)
 		g.Signal(syscall.SIGTERM)
-		systemd.WaitTold(t, "STOPPING=1")
+		systemd.WaitMessage(t, "STOPPING=1")
 		for range 3 {
-			systemd.WaitTold(t, "WATCHDOG=1")
+			systemd.WaitMessage(t, "WATCHDOG=1")
 		}
 		g.Signal(syscall.SIGTERM)
 		g.Wait(t)
@@ -170,7 +172,7 @@ func TestActivationRefused(t *testing.T) {
 		}
 		output, code := lab.RunGateway(t, "check", "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1")
 		if code != 0 || !strings.Contains(output, "systemd:web -> 127.0.0.1:3000") {
-			t.Errorf("check, which opens nothing: exit code %d:\n%s", code, output)
+			t.Errorf("check, which opens no socket: exit code %d:\n%s", code, output)
 		}
 	})
 }
@@ -184,8 +186,9 @@ func TestSocketActivate(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "systemd-socket-activate")
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		p := lab.Start(t, lab.Command{Name: "systemd-socket-activate", Args: []string{"--listen=127.0.0.1:2000", "--fdname=web",
-			lab.Binary(t), "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
+		p := lab.Start(t, lab.Command{Name: "systemd-socket-activate",
+			Args: []string{"--listen=127.0.0.1:2000", "--fdname=web",
+				lab.Binary(t), "--forward", "systemd:web=127.0.0.1:3000", "--trust", "127.0.0.1", "--log-format", "json"}})
 		lab.WaitListening(t, "127.0.0.1:2000")
 		lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("wake up"))
 		wantRead(t, backend.Next(t), "wake up")

@@ -110,7 +110,7 @@ func TestLargeRepliesOfUDP(t *testing.T) {
 		if recipe != returnpath.Rules || plan.Filter == nil {
 			return
 		}
-		output(t, "nft", "delete", "table", "inet", plan.Filter.Name())
+		lab.Output(t, "nft", "delete", "table", "inet", plan.Filter.Name())
 		for i, client := range clients {
 			await.Until(t, "small replies arrive by rules alone", func() bool { return request(t, client, p.backends[i], 1) == 1 })
 			if got := request(t, client, p.backends[i], 4000); got != 0 {
@@ -251,7 +251,7 @@ func TestDoctorOfUDPFailover(t *testing.T) {
 		if !strings.Contains(sick, "failover udp://127.0.0.1:3001 fail") || !strings.Contains(sick, "failover udp://127.0.0.1:3000 warn") {
 			t.Errorf("the doctor says\n%s", sick)
 		}
-		taken(t, prescribed(diagnosed(t, 3, flags...)))
+		lab.Shell(t, prescribed(diagnosed(t, 3, flags...)))
 		if healed := brief(findings(t, lab.Command{}, 0, flags...)); !strings.Contains(healed, "failover udp://127.0.0.1:3001 ok") {
 			t.Errorf("healed, the doctor says\n%s", healed)
 		}

@@ -13,20 +13,20 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// place is where a backend is, as the gateway's host sees it.
+// place is the location of a backend, relative to the gateway's host.
 type place struct {
 	name     string
 	backends [2]string // of IPv4 and of IPv6
-	// forwards says that the gateway's host is a router as well, which lets
-	// the outsider reach a backend behind it.
+	// forwards: the gateway's host is also a router, so the outsider can reach a
+	// backend behind it.
 	forwards bool
-	// outsiders says that the outsider reaches the backend by itself.
+	// outsiders: the outsider can reach the backend directly.
 	outsiders bool
-	// host is the backend's, where it is not the gateway's.
+	// host makes the backend's host; nil if it is the gateway's.
 	host func(t *testing.T) *lab.Host
 }
 
-// places are the topologies of a single gateway.
+// places are the topologies with a single gateway.
 //
 //	outsider                     the gateway's host, the test's
 //	eth0 10.0.0.2    ══ net0 10.0.0.1       lo 127.0.0.1, ::1, 198.51.100.5, fd51::5
@@ -34,17 +34,19 @@ type place struct {
 //	                       back0 10.9.0.1 ══ eth0 10.9.0.2   the backend's host,
 //	                             fd09::1          fd09::2    or container
 //
-// The default route leads to the outsider, who gets what is not routed back.
+// The default route leads to the outsider. Replies without a return path go there.
 var places = []place{
 	{name: "loopback", backends: [2]string{"127.0.0.1:25", "[::1]:25"}},
 	{name: "dedicated address", backends: [2]string{"198.51.100.5:25", "[fd51::5]:25"}},
 	{name: "own address", backends: [2]string{"10.0.0.1:25", "[fd00::1]:25"}, outsiders: true},
 	{name: "container", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container},
-	{name: "container behind a router", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container, forwards: true, outsiders: true},
-	{name: "container on a bridge", backends: [2]string{"172.17.0.2:25", "[fd17::2]:25"}, host: bridged, forwards: true, outsiders: true},
+	{name: "container behind a router", backends: [2]string{"10.9.0.2:25", "[fd09::2]:25"}, host: container,
+		forwards: true, outsiders: true},
+	{name: "container on a bridge", backends: [2]string{"172.17.0.2:25", "[fd17::2]:25"}, host: bridged, forwards: true,
+		outsiders: true},
 }
 
-// outsider makes the network of the gateway's host.
+// outsider sets up the network of the gateway's host and returns the outsider.
 func outsider(t *testing.T) *lab.Host {
 	t.Helper()
 	h := lab.NewHost(t, "net0", "10.0.0.2/24", "fd00::2/64")
@@ -59,7 +61,7 @@ func outsider(t *testing.T) *lab.Host {
 	return h
 }
 
-// container is a host on a cable of its own, whose way out is the gateway's host.
+// container is a host with a direct link to the gateway's host, its default gateway.
 func container(t *testing.T) *lab.Host {
 	t.Helper()
 	h := lab.NewHost(t, "back0", "10.9.0.2/24", "fd09::2/64")
@@ -70,7 +72,7 @@ func container(t *testing.T) *lab.Host {
 	return h
 }
 
-// bridged is a container as Docker has them.
+// bridged is a container on a bridge, as with Docker.
 func bridged(t *testing.T) *lab.Host {
 	t.Helper()
 	netns.IP(t, "link add docker0 type bridge")
@@ -84,7 +86,7 @@ func bridged(t *testing.T) *lab.Host {
 	return h
 }
 
-// whoAmI is a web server that tells its clients who they are.
+// whoAmI is the configuration of a web server that returns the client's address.
 func whoAmI(addresses [2]string) string {
 	return fmt.Sprintf(`events { }
 		http { %s access_log logs/access;
@@ -104,8 +106,8 @@ func (p place) start(t *testing.T) {
 	lab.Nginx(t, whoAmI(p.backends), p.backends[:]...)
 }
 
-// machine makes the backend's host, to which the gateway's is a router if it is
-// to be one; nil is the gateway's.
+// machine makes the backend's host and returns it; nil is the gateway's. If p.forwards,
+// the gateway's host becomes a router.
 func (p place) machine(t *testing.T) *lab.Host {
 	t.Helper()
 	if p.host == nil {
@@ -118,15 +120,15 @@ func (p place) machine(t *testing.T) *lab.Host {
 	return p.host(t)
 }
 
-// flags are those of a gateway in front of the place.
+// flags returns the flags of a gateway in front of the place.
 func (p place) flags() []string {
-	return []string{"--forward", "127.0.0.1:2000=" + p.backends[0] + "," + p.backends[1], "--trust", "127.0.0.1", "--transparent",
-		"--connect-timeout", "700ms"}
+	return []string{"--forward", "127.0.0.1:2000=" + p.backends[0] + "," + p.backends[1], "--trust", "127.0.0.1",
+		"--transparent", "--connect-timeout", "700ms"}
 }
 
-// stage makes the network of the gateway's host, the backends of places, and one
-// gateway in front of them, which has CAP_NET_RAW and nothing else. When it
-// returns they reach each other.
+// stage sets up the network of the gateway's host, the backends of the places, and one
+// gateway with CAP_NET_RAW alone in front of them. It returns when the backends answer
+// the gateway's host.
 func stage(t *testing.T, flags []string, all ...place) (other *lab.Host, g *lab.Gateway) {
 	t.Helper()
 	lab.Require(t, "nginx", "nft")
@@ -136,7 +138,7 @@ func stage(t *testing.T, flags []string, all ...place) (other *lab.Host, g *lab.
 	}
 	g = lab.StartGatewayAs(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, flags...)
 	for _, p := range all {
-		await.Until(t, "neighbours know each other", func() bool { return answers(t, p) })
+		await.Until(t, "the backends answer the gateway's host", func() bool { return answers(t, p) })
 	}
 	return other, g
 }
@@ -151,7 +153,7 @@ func routes(t *testing.T, command string, flags []string) string {
 	return output
 }
 
-// wantSeen sends a request for each client and wants the backend to have seen it.
+// wantSeen sends a request for each client and checks that the backend sees the client.
 func wantSeen(t *testing.T, g *lab.Gateway) {
 	t.Helper()
 	wantSeenAt(t, g, "127.0.0.1:2000")
@@ -163,23 +165,24 @@ func wantSeenAt(t *testing.T, g *lab.Gateway, listener string) {
 		c := lab.Send(t, listener, headerOf(client), []byte(whoAsk))
 		reply, err := io.ReadAll(c)
 		c.Close()
-		if want := fmt.Sprintf("hello %s port %d\n", client.Addr(), client.Port()); err != nil || !strings.HasSuffix(string(reply), want) {
+		if want := fmt.Sprintf("hello %s port %d\n", client.Addr(), client.Port()); err != nil ||
+			!strings.HasSuffix(string(reply), want) {
 			t.Errorf("the backend answered %q, %v; want %q", reply, err, want)
 		}
 		g.NextConnection(t).Expect(t, "outcome", "ok", "client", client.String(), "transparent", "true")
 	}
 }
 
-// wantLost wants connections of both families to fail for want of a way back.
+// wantLost checks that connections of both families fail without a return path.
 func wantLost(t *testing.T, g *lab.Gateway) {
 	t.Helper()
 	for _, client := range []netip.AddrPort{client4, client6} {
-		expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
+		wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "client", client.String())
 	}
 }
 
-// wantDirect has the outsider use the backend without the gateway.
+// wantDirect checks that the outsider can use the backend without the gateway.
 func wantDirect(t *testing.T, from *lab.Host, p place) {
 	t.Helper()
 	for _, address := range p.backends {
@@ -191,10 +194,10 @@ func wantDirect(t *testing.T, from *lab.Host, p place) {
 	}
 }
 
-// Every place, IPv4 and IPv6: without routes the log says what is missing, with
-// them the backend sees the client, and whoever uses it without the gateway goes
-// on doing so, in every setting of the reverse-path filter. Removing the routes
-// leaves the host as it was.
+// In every place, for IPv4 and IPv6: without the routes the log says what is missing.
+// With them the backend sees the client, and direct connections to the backend still
+// work, with every setting of the reverse path filter. Removing the routes restores the
+// host.
 func TestTopologies(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
@@ -218,7 +221,7 @@ func TestTopologies(t *testing.T) {
 				}
 				routes(t, "remove", p.flags())
 				if after := policy(t); after != before {
-					t.Errorf("the rules were\n%sand are\n%s", before, after)
+					t.Errorf("the rules before:\n%sand after:\n%s", before, after)
 				}
 				wantLost(t, g)
 			})
@@ -226,25 +229,14 @@ func TestTopologies(t *testing.T) {
 	}
 }
 
-// policy is what a plan changes: rules, routes that make everything local, and
-// the packet filter.
+// policy returns what a plan changes: rules, local default routes and the packet filter.
 func policy(t *testing.T) string {
 	t.Helper()
 	return netns.IP(t, "rule") + netns.IP(t, "-6 rule") + netns.IP(t, "route show table all default type local") +
-		netns.IP(t, "-6 route show table all default type local") + output(t, "nft", "list", "ruleset")
+		netns.IP(t, "-6 route show table all default type local") + lab.Output(t, "nft", "list", "ruleset")
 }
 
-// output runs a program, which must succeed.
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	text, code := lab.Run(t, lab.Command{Name: name, Args: args})
-	if code != 0 {
-		t.Fatalf("%s %s: exit code %d: %s", name, strings.Join(args, " "), code, text)
-	}
-	return text
-}
-
-// Backends in several places behind one gateway: their rules do not meet.
+// Backends in several places behind one gateway: their rules do not conflict.
 func TestTopologiesTogether(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -267,7 +259,7 @@ func TestTopologiesTogether(t *testing.T) {
 	})
 }
 
-// The script that people read before they run it does the same.
+// scripts/routes.sh has the same effect as unproxy routes.
 func TestRoutesScript(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
@@ -302,18 +294,19 @@ func TestRoutesScript(t *testing.T) {
 	}
 }
 
-// answers reports whether both backends answer the gateway's host itself: a new
-// IPv6 neighbour takes a moment.
+// answers reports whether both backends answer the gateway's host. Finding a new IPv6
+// neighbour takes a moment.
 func answers(t *testing.T, p place) bool {
 	for _, address := range p.backends {
-		if _, code := lab.RunGateway(t, "probe", "--to", address, "--no-header", "--send", whoAsk, "--timeout", "1s"); code != 0 {
+		if _, code := lab.RunGateway(t, "probe", "--to", address, "--no-header", "--send", whoAsk,
+			"--timeout", "1s"); code != 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// reversePath sets the reverse-path filter of every interface.
+// reversePath sets the reverse path filter of every interface.
 func reversePath(t *testing.T, filter, mark string) {
 	t.Helper()
 	for _, name := range interfaces(t) {
@@ -322,7 +315,7 @@ func reversePath(t *testing.T, filter, mark string) {
 	}
 }
 
-// interfaces lists those of the test's network, and "all" and "default".
+// interfaces returns the interfaces of the test's network, and "all" and "default".
 func interfaces(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/sys/net/ipv4/conf")

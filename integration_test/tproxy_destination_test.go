@@ -14,8 +14,9 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// inlineFlags let a listener lead to half of the addresses that are diverted to
-// it, and to the gateway's own: it stands in the way to the servers.
+// inlineFlags returns the flags of a gateway in the path to the servers. Its listener
+// may connect to half of the addresses that are diverted to it, and to the gateway's
+// own.
 func inlineFlags(flags ...string) []string {
 	all := []string{"--forward", tproxyListener}
 	for _, rule := range []string{"203.0.113.0/25", "2001:db8:113::/49", "10.0.0.0/8", "fd01::/16", "127.0.0.0/8"} {
@@ -24,22 +25,21 @@ func inlineFlags(flags ...string) []string {
 	return append(all, flags...)
 }
 
-// Where no header says where to, a connection goes where it was sent; where one
-// does, it goes there.
+// Without a destination from a header, a connection goes to its original destination.
 func TestTProxyOriginalDestination(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 1000)
-		shell(t, tproxyRules(t))
-		const local, unknown = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "PROXY UNKNOWN\r\n"
+		lab.Shell(t, tproxyRules(t))
+		local, unknown := string(lab.Local()), "PROXY UNKNOWN\r\n"
 		trust := []string{"--trust", "10.1.0.2", "--trust", "fd01::2"}
 		pass := []string{"--trust", "192.0.2.1", "--untrusted", "pass"}
 		for _, tt := range []struct {
 			name   string
 			flags  []string
 			header string
-			from   [2]string // whom the server sees, of each family; "" is the balancer
+			from   [2]string // the address that the server sees, for each family; "" is the balancer's
 		}{
 			{"no header", append(pass, "--transparent"), "", [2]string{"", ""}},
 			{"no header, plain", pass, "", [2]string{"10.2.0.1", "fd02::1"}},
@@ -54,17 +54,18 @@ func TestTProxyOriginalDestination(t *testing.T) {
 				want := tt.from[i]
 				if got := lab.Peer(behind); reached(behind).String() != sent || want != "" && got.Addr().String() != want ||
 					want == "" && got.String() != from.LocalAddr().String() {
-					t.Errorf("%s to %s: %v came to %v", tt.name, sent, got, reached(behind))
+					t.Errorf("%s to %s: %v arrived at %v", tt.name, sent, got, reached(behind))
 				}
 				converse(t, from, behind)
-				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent, "backend", sent)
+				g.NextConnection(t).Expect(t, "outcome", "ok", "client", from.LocalAddr().String(), "destination", sent,
+					"backend", sent)
 			}
 			stop(t, g)
 		}
 	})
 }
 
-// Nothing leads where it must not, nor back to the listener:
+// Destinations that are not allowed, or are the listener itself, are rejected:
 //
 //	balancer ──▶ 10.1.0.1:7000 the listener ──✗ 10.1.0.1:7000
 func TestTProxyForbiddenDestinations(t *testing.T) {
@@ -72,12 +73,12 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 1000)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		const denied, loop = "destination not allowed", "destination is this listener"
 		name := func(to string) []byte { return lab.V2(client4, netip.MustParseAddrPort(to)) }
 		for _, tt := range []struct {
 			sent   string
-			header []byte // nil: the peer is let through
+			header []byte // nil: an untrusted peer that passes
 			reason string
 		}{
 			{"203.0.113.177:1000", nil, denied},
@@ -94,7 +95,7 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 				flags = []string{"--trust", "10.1.0.2"}
 			}
 			g := lab.StartGateway(t, inlineFlags(flags...)...)
-			s.turnedAway(t, tt.sent, tt.header)
+			s.rejected(t, tt.sent, tt.header)
 			line := g.NextConnection(t)
 			line.Expect(t, "outcome", "destination_denied", "phase", "dial", "by", "gateway", "reason", tt.reason, "backend", "")
 			if tt.header == nil {
@@ -105,38 +106,40 @@ func TestTProxyForbiddenDestinations(t *testing.T) {
 		if n := server.Accepted(); n != 0 {
 			t.Errorf("the server was contacted %d times", n)
 		}
-		// Without tproxy a connection says nothing of where it was to go.
-		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass", "--allow-destination", "10.0.0.0/8")
-		s.turnedAway(t, "10.1.0.1:7000", nil)
+		// Without tproxy the original destination is unknown.
+		g := lab.StartGateway(t, "--forward", "10.1.0.1:7000=header", "--trust", "192.0.2.1", "--untrusted", "pass",
+			"--allow-destination", "10.0.0.0/8")
+		s.rejected(t, "10.1.0.1:7000", nil)
 		g.NextConnection(t).Expect(t, "outcome", "no_address", "destination", "")
 	})
 }
 
-// turnedAway wants a connection of the balancer's to be reset.
-func (s *tproxyScene) turnedAway(t *testing.T, address string, header []byte) {
+// rejected checks that a connection from the balancer is reset.
+func (s *tproxyScene) rejected(t *testing.T, address string, header []byte) {
 	t.Helper()
 	source := "10.1.0.2"
 	if netip.MustParseAddrPort(address).Addr().Is6() {
 		source = "fd01::2"
 	}
-	s.balancer.Do(t, func() { wantTurnedAway(t, source, address, header) })
+	s.balancer.Do(t, func() { wantRejected(t, source, address, header) })
 }
 
-// Many connections at once, to as many addresses and ports: each arrives where
-// it was sent.
+// Many concurrent connections to different addresses and ports: each arrives at its
+// original destination.
 func TestTProxyUnderLoad(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const workers, each = 16, 60
 		s := newTProxyScene(t)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		ports := []int{1000, 1001, 1500, 2000}
 		s.servers.Do(t, func() {
 			for _, port := range ports {
 				tellAddresses(t, fmt.Sprintf(":%d", port))
 			}
 		})
-		lab.StartGateway(t, inlineFlags("--trust", "192.0.2.1", "--untrusted", "pass", "--transparent", "--access-log", "off")...)
+		lab.StartGateway(t, inlineFlags("--trust", "192.0.2.1", "--untrusted", "pass",
+			"--transparent", "--access-log", "off")...)
 		var running sync.WaitGroup
 		for worker := range workers {
 			random := rand.New(rand.NewPCG(uint64(worker), 1))
@@ -156,8 +159,7 @@ func TestTProxyUnderLoad(t *testing.T) {
 	})
 }
 
-// tellAddresses starts a server that tells each client who it is and whom it has
-// reached.
+// tellAddresses starts a server that returns the client's address and its own.
 func tellAddresses(t *testing.T, address string) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -176,8 +178,7 @@ func tellAddresses(t *testing.T, address string) {
 	}()
 }
 
-// askWho fails the test unless such a server answers at address, and sees who
-// asks.
+// askWho checks that such a server answers at address and sees the caller's address.
 func askWho(t *testing.T, address netip.AddrPort) {
 	c, err := net.DialTimeout("tcp", address.String(), await.Patience)
 	if err != nil {

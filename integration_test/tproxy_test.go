@@ -14,14 +14,13 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// tproxyScene is three hosts in a row, of which the test's own is the gateway's:
+// tproxyScene has three hosts in a row. The test's own is the gateway's:
 //
 //	balancer               gateway's host                        servers
 //	10.1.0.2 ── lb0 ── 10.1.0.1  unproxy :7000  10.2.0.1 ── srv0 ── 10.2.0.2, all of 10.2.1.0/24 and 203.0.112.0/21
 //	fd01::2            fd01::1                  fd02::1             fd02::2,  all of fd02:1::/64 and 2001:db8:110::/44
 //
-// The gateway's host routes what nobody diverts, so that it goes where it would
-// go without a gateway.
+// The gateway's host routes what is not diverted.
 type tproxyScene struct {
 	balancer, servers *lab.Host
 }
@@ -60,28 +59,20 @@ func newTProxyScene(t *testing.T) *tproxyScene {
 	return s
 }
 
-// tproxyListener is the forward of the scene, and tproxyRules the rules that
-// lead to it: those of the documentation.
+// tproxyListener is the forward of the scene.
 const tproxyListener = ":7000=header?tproxy&redirect=203.0.113.0/24:1000-2000&redirect=[2001:db8:113::/48]:1000-2000&redirect=:20000-29999"
 
+// tproxyRules returns the documented rules that divert connections to tproxyListener.
 func tproxyRules(t *testing.T) string {
 	t.Helper()
-	if documentation := string(readFile(t, "../docs/transparent.md")); !strings.Contains(documentation, "'"+tproxyListener+"'") {
-		t.Fatalf("docs/transparent.md sets up another listener than %s", tproxyListener)
+	if documentation := string(readFile(t, "../docs/transparent.md")); !strings.Contains(documentation,
+		"'"+tproxyListener+"'") {
+		t.Fatalf("docs/transparent.md does not have the listener %s", tproxyListener)
 	}
-	return script(t, "Rules for the listener")
+	return documentedScript(t, "transparent.md", "Rules for the listener")
 }
 
-// shell runs a script on the gateway's host.
-func shell(t *testing.T, script string) {
-	t.Helper()
-	output, code := lab.Run(t, lab.Command{Name: "sh", Args: []string{"-ec", "PATH=$PATH:/usr/sbin:/sbin\n" + script}})
-	if code != 0 {
-		t.Fatalf("exit code %d: %s", code, output)
-	}
-}
-
-// listen starts a server on a port of all of the servers' addresses.
+// listen starts a server on a port of all addresses of the servers' host.
 func (s *tproxyScene) listen(t *testing.T, port int) (b *lab.Backend) {
 	t.Helper()
 	s.servers.Do(t, func() { b = lab.Listen(t, fmt.Sprintf(":%d", port)) })
@@ -95,8 +86,7 @@ func (s *tproxyScene) send(t *testing.T, address string, pieces ...[]byte) (c *n
 	return c
 }
 
-// refuses fails the test unless nobody listens where a connection from the
-// balancer arrives.
+// refuses checks that a connection from the balancer is refused.
 func (s *tproxyScene) refuses(t *testing.T, address string) {
 	t.Helper()
 	s.balancer.Do(t, func() {
@@ -110,13 +100,13 @@ func (s *tproxyScene) refuses(t *testing.T, address string) {
 	})
 }
 
-// reached returns the address at which a server took c.
+// reached returns the address at which a server accepted c.
 func reached(c net.Conn) netip.AddrPort {
 	a := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// converse carries a byte both ways and ends the connection, the server first.
+// converse sends data in both directions and closes the connection, the server first.
 func converse(t *testing.T, client, server *net.TCPConn) {
 	t.Helper()
 	write(t, client, []byte("question"))
@@ -128,9 +118,9 @@ func converse(t *testing.T, client, server *net.TCPConn) {
 	client.Close()
 }
 
-// One listener takes whole ranges of ports and whole prefixes, and each header
-// leads to a server of its own, which sees the client. Everything else on the
-// host goes on as before.
+// One listener receives connections to ranges of ports and to prefixes. Each goes to the
+// server that its header names, which sees the client. Other connections through the
+// host are not affected.
 func TestTProxy(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -148,13 +138,13 @@ func TestTProxy(t *testing.T) {
 			{"[2001:db8:113:ffff::]:2000", "[fd02:1::1]:25"},
 			{"[fd01::1]:20000", "[fd02:1::ffff]:1500"},
 			{"[fd02::1]:29999", "[fd02::2]:1500"},
-			{"203.0.113.7:1001", "[fd02:1::6]:25"},    // an IPv6 client by way of IPv4
+			{"203.0.113.7:1001", "[fd02:1::6]:25"},    // an IPv6 client through IPv4
 			{"[2001:db8:113::7]:1001", "10.2.1.4:25"}, // and the reverse
 		}
 		for _, row := range rows {
-			s.refuses(t, row.sent) // without the rules it goes past the gateway
+			s.refuses(t, row.sent) // without the rules the gateway does not get it
 		}
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		for i, row := range rows {
 			to, client := netip.MustParseAddrPort(row.to), netip.AddrPortFrom(client4.Addr(), uint16(5000+i))
 			if to.Addr().Is6() {
@@ -163,10 +153,11 @@ func TestTProxy(t *testing.T) {
 			from := s.send(t, row.sent, lab.V2(client, to))
 			server := servers[to.Port()].Next(t)
 			if got := reached(server); got != to || lab.Peer(server) != client {
-				t.Errorf("sent to %s, for %v: %v came to %v, want %v", row.sent, to, lab.Peer(server), got, client)
+				t.Errorf("sent to %s, for %v: %v arrived at %v, want %v", row.sent, to, lab.Peer(server), got, client)
 			}
 			converse(t, from, server)
-			g.NextConnection(t).Expect(t, "outcome", "ok", "forward", ":7000", "peer", from.LocalAddr().String(), "client", client.String(),
+			g.NextConnection(t).Expect(t, "outcome", "ok", "forward", ":7000", "peer", from.LocalAddr().String(),
+				"client", client.String(),
 				"destination", row.to, "backend", row.to, "transparent", "true", "source", "", "mapped", "")
 		}
 		for _, address := range []string{
@@ -175,19 +166,19 @@ func TestTProxy(t *testing.T) {
 		} {
 			s.refuses(t, address)
 		}
-		for _, address := range []string{"10.2.0.2:1500", "[fd02:1::9]:1500"} { // by way of the host, not of the gateway
+		for _, address := range []string{"10.2.0.2:1500", "[fd02:1::9]:1500"} { // through the host, not the gateway
 			from := s.send(t, address)
 			server := servers[1500].Next(t)
 			if got := lab.Peer(server); got.String() != from.LocalAddr().String() {
-				t.Errorf("connected to %s by itself the balancer is %v, want %v", address, got, from.LocalAddr())
+				t.Errorf("directly connected to %s the balancer is %v, want %v", address, got, from.LocalAddr())
 			}
 			converse(t, from, server)
 		}
 	})
 }
 
-// Both those of unproxy routes and the rules of the documentation work whatever the
-// kernel checks senders by.
+// The rules of unproxy routes and those of the documentation work with every setting of
+// the kernel's source validation.
 func TestTProxyReversePath(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -197,29 +188,29 @@ func TestTProxyReversePath(t *testing.T) {
 			"--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16"}
 		g := lab.StartGateway(t, flags...)
 		var port uint16 = 5000
-		type way struct {
+		type path struct {
 			sent, to string
 			client   netip.Addr
 		}
-		ways := []way{
+		paths := []path{
 			{"203.0.113.7:1000", "10.2.1.7:25", client4.Addr()},
 			{"[2001:db8:113::7]:1000", "[fd02:1::7]:25", client6.Addr()},
 			{"10.1.0.1:20000", "10.2.0.2:25", client4.Addr()},
 		}
 		for _, prepare := range []func(){
 			func() { routes(t, "apply", flags) },
-			func() { routes(t, "remove", flags); shell(t, tproxyRules(t)) },
+			func() { routes(t, "remove", flags); lab.Shell(t, tproxyRules(t)) },
 		} {
 			prepare()
 			for i := range 12 {
 				senderChecks(t, i%3, i/3%2, i/6)
-				for _, w := range ways {
+				for _, p := range paths {
 					port++
-					client := netip.AddrPortFrom(w.client, port)
-					from := s.send(t, w.sent, lab.V2(client, netip.MustParseAddrPort(w.to)))
+					client := netip.AddrPortFrom(p.client, port)
+					from := s.send(t, p.sent, lab.V2(client, netip.MustParseAddrPort(p.to)))
 					behind := server.Next(t)
 					if got := lab.Peer(behind); got != client {
-						t.Errorf("the server at %s saw %v, want %v", w.to, got, client)
+						t.Errorf("the server at %s saw %v, want %v", p.to, got, client)
 					}
 					converse(t, from, behind)
 					g.NextConnection(t).Expect(t, "outcome", "ok")
@@ -229,7 +220,7 @@ func TestTProxyReversePath(t *testing.T) {
 	})
 }
 
-// senderChecks sets what the kernel checks senders by.
+// senderChecks configures the kernel's source validation.
 func senderChecks(t *testing.T, filter, validMark, acceptMark int) {
 	t.Helper()
 	t.Logf("rp_filter=%d src_valid_mark=%d tcp_fwmark_accept=%d", filter, validMark, acceptMark)
@@ -240,24 +231,25 @@ func senderChecks(t *testing.T, filter, validMark, acceptMark int) {
 	netns.Sysctl(t, "net.ipv4.tcp_fwmark_accept", fmt.Sprint(acceptMark))
 }
 
-// What removes the rules leaves nothing of them.
+// The documented removal of the rules leaves nothing behind.
 func TestTProxyRulesRemoved(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
 		before := rules(t)
-		shell(t, tproxyRules(t))
+		lab.Shell(t, tproxyRules(t))
 		if rules(t) == before {
-			t.Error("there are no rules to be removed")
+			t.Error("the script did not add rules")
 		}
-		shell(t, script(t, "Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
+		lab.Shell(t, documentedScript(t, "transparent.md",
+			"Removing the rules for the listener")+`[ -z "$(nft list ruleset)" ]`)
 		if after := rules(t); after != before {
-			t.Errorf("the rules were\n%sand are\n%s", before, after)
+			t.Errorf("the rules before:\n%sand after:\n%s", before, after)
 		}
 	})
 }
 
-// A listener on loopback, to which nobody outside can connect, is as good:
+// A listener on loopback, which is unreachable from outside, works too:
 //
 //	tproxy ip to 127.0.0.1:7000, tproxy ip6 to [::1]:7000
 func TestTProxyToLoopback(t *testing.T) {
@@ -265,13 +257,15 @@ func TestTProxyToLoopback(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)
 		server := s.listen(t, 25)
-		g := lab.StartGateway(t, "--trust", "10.1.0.2", "--trust", "fd01::2", "--allow-destination", "10.2.0.0/16", "--allow-destination", "fd02::/16",
+		g := lab.StartGateway(t, "--trust", "10.1.0.2", "--trust", "fd01::2", "--allow-destination", "10.2.0.0/16",
+			"--allow-destination", "fd02::/16",
 			"--forward", "127.0.0.1:7000=header?tproxy&redirect=203.0.113.0/24:1000-2000",
 			"--forward", "[::1]:7000=header?tproxy&redirect=[2001:db8:113::/48]:1000-2000")
-		shell(t, strings.NewReplacer(
+		lab.Shell(t, strings.NewReplacer(
 			"tproxy ip to :7000", "tproxy ip to 127.0.0.1:7000",
 			"tproxy ip6 to :7000", "tproxy ip6 to [::1]:7000",
-			"fib daddr type local tcp dport 20000-29999 tproxy to :7000", "meta nfproto ipv4 fib daddr type local tcp dport 20000-29999 tproxy ip to 127.0.0.1:7000",
+			"fib daddr type local tcp dport 20000-29999 tproxy to :7000",
+			"meta nfproto ipv4 fib daddr type local tcp dport 20000-29999 tproxy ip to 127.0.0.1:7000",
 		).Replace(tproxyRules(t)))
 		for _, row := range []struct{ sent, to, forward string }{
 			{"203.0.113.7:1000", "10.2.1.7:25", "127.0.0.1:7000"},

@@ -22,7 +22,7 @@ var (
 // return path, which is in order, and it must not have an action.
 func wantBanned(t *testing.T, g *lab.Gateway, client netip.AddrPort, outcomes ...string) {
 	t.Helper()
-	expectClosed(t, lab.Send(t, g.Address(t, 0), append(headerOf(client), "payload"...)))
+	wantEnd(t, lab.Send(t, g.Address(t, 0), append(headerOf(client), "payload"...)))
 	line := g.NextConnection(t)
 	line.Expect(t, "client", client.String(), "phase", "dial", "transparent", "true", "action", "")
 	outcome, reason := line.String("outcome"), line.String("reason")
@@ -75,7 +75,7 @@ func TestBannedClientIsNotReportedAsMissingReturnPath(t *testing.T) {
 						} {
 							b := lab.Listen(t, tt.backend)
 							returnPath(t, tt.backend)
-							output(t, "nft", fmt.Sprintf(
+							lab.Output(t, "nft", fmt.Sprintf(
 								"add table inet f2b; add chain inet f2b %[1]s { type filter hook %[1]s priority -1; }; "+
 									"add rule inet f2b %[1]s tcp dport 25 %[2]s %[3]s", hook, tt.match, verdict))
 							g := lab.StartGateway(t, transparentFlags(tt.backend, "--connect-timeout", "300ms",
@@ -115,7 +115,7 @@ func TestClientInTheBackendsNetworkGetsTheCure(t *testing.T) {
 		}
 		var cure string
 		for backend, client := range clients {
-			expectClosed(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
+			wantEnd(t, lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk)))
 			line := g.NextConnection(t)
 			line.Expect(t, "outcome", "connect_timeout", "client", client.String())
 			if !strings.Contains(line.String("reason"), "in the backend's own network") {
@@ -127,7 +127,7 @@ func TestClientInTheBackendsNetworkGetsTheCure(t *testing.T) {
 			}
 			cure = strings.TrimPrefix(command, "unproxy")
 		}
-		h.Shell(t, output(t, "sh", "-c", lab.Binary(t)+cure))
+		h.Shell(t, lab.Output(t, "sh", "-c", lab.Binary(t)+cure))
 		for _, client := range clients {
 			c := lab.Send(t, "127.0.0.1:2000", headerOf(client), []byte(whoAsk))
 			wantRead(t, c, "HTTP/1.1 200 OK")

@@ -14,9 +14,9 @@ import (
 //	                                                                           ▼
 //	                                                          nginx 127.0.0.1:8081, [::1]:8081
 //
-// Nobody in the chain is played by the test: curl's own address and port must
-// be those in nginx's log, and the replies to an address that is really on the
-// network must still come back to the gateway.
+// All programs in the chain are real. nginx's log must have curl's address and port, and
+// the replies must return to the gateway although the client's address exists on the
+// network.
 func TestTransparentChain(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

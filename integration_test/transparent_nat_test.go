@@ -41,7 +41,7 @@ func TestRewrittenSourceIsReported(t *testing.T) {
 				await.Until(t, "the gateway is ready", func() bool { return len(notReady(t, adminAt)) == 0 })
 				wantSeen(t, g)
 
-				output(t, "nft", tt.rules)
+				lab.Output(t, "nft", tt.rules)
 				rewritten(t, g, client4, "10.9.0.1")
 				rewritten(t, g, client6, "fd09::1")
 				line := g.WaitLog(t, "client address rewritten")
@@ -62,7 +62,7 @@ func TestRewrittenSourceIsReported(t *testing.T) {
 				if !strings.Contains(sick, "# a rule of chain p: ") || !strings.Contains(limited, "only root can see which rule does") {
 					t.Errorf("the doctor does not quote the rule:\n%s\nor with CAP_NET_RAW alone that it cannot\n%s", sick, limited)
 				}
-				taken(t, prescribed(sick))
+				lab.Shell(t, prescribed(sick))
 				diagnosed(t, 0, p.flags()...)
 				wantSeen(t, g)
 				await.Until(t, "the gateway is ready again", func() bool { return len(notReady(t, adminAt)) == 0 })

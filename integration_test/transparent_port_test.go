@@ -10,8 +10,8 @@ import (
 
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25
 //
-// Two connections of the same client, from the same port, at the same time: the
-// client came by way of two load balancers.
+// Two concurrent connections with the same client address and port, as through two load
+// balancers.
 func TestTransparentSamePortTwice(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -28,7 +28,8 @@ func TestTransparentSamePortTwice(t *testing.T) {
 					wantRead(t, c, "payload")
 					got := lab.Peer(c)
 					if got.Addr() != tt.client.Addr() || (got == tt.client) != (i == 0) {
-						t.Errorf("connection %d: the backend saw %v; the first is to have port %d, the second another one", i, got, tt.client.Port())
+						t.Errorf("connection %d: the backend saw %v; the first must have port %d, the second another one", i, got,
+							tt.client.Port())
 					}
 					if i == 1 {
 						from.Close()
@@ -49,10 +50,10 @@ func TestTransparentSamePortTwice(t *testing.T) {
 					t.Errorf("the backend saw %v, want %v", got, other)
 				}
 				before := b.Accepted()
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(other)))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(other)))
 				g.NextConnection(t).Expect(t, "client", other.String(), "outcome", "source_port_busy", "phase", "dial")
 				if n := b.Accepted() - before; n != 0 {
-					t.Errorf("the backend was contacted %d times by a refused connection", n)
+					t.Errorf("%d connections to the backend, want none for a rejected one", n)
 				}
 			})
 			t.Run("any "+tt.backend, func(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTransparentSamePortTwice(t *testing.T) {
 				for range 2 {
 					lab.Send(t, g.Address(t, 0), headerOf(tt.client))
 					if got := lab.Peer(b.Next(t)); anyPort(got) != anyPort(tt.client) || got == tt.client {
-						t.Errorf("the backend saw %v, want %v from a port of the kernel's choice", got, tt.client.Addr())
+						t.Errorf("the backend saw %v, want %v from a port that the kernel chose", got, tt.client.Addr())
 					}
 				}
 			})
@@ -70,7 +71,7 @@ func TestTransparentSamePortTwice(t *testing.T) {
 
 // test ──header──▶ unproxy with CAP_NET_RAW alone ──▶ test 127.0.0.1:25, [::1]:25
 //
-// That is enough for all but ports below 1024, which need CAP_NET_BIND_SERVICE.
+// Ports below 1024 need CAP_NET_BIND_SERVICE as well.
 func TestTransparentNetRawAlone(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -94,7 +95,7 @@ func TestTransparentNetRawAlone(t *testing.T) {
 			}
 
 			g = lab.StartGatewayAs(t, privileges, transparentFlags(tt.backend, "--source-port", "keep")...)
-			expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(low)))
+			wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(low)))
 			g.NextConnection(t).Expect(t, "client", low.String(), "outcome", "permission", "phase", "dial")
 
 			g = transparentGateway(t, tt.backend, "--source-port", "keep")

@@ -25,7 +25,7 @@ func TestTransparentKeepsListenersPort(t *testing.T) {
 			tcp = append(tcp, lab.Listen(t, at))
 		}
 		udp := []*lab.Datagrams{lab.ListenUDP(t, "127.0.0.1:1514"), lab.ListenUDP(t, "[::1]:1514")}
-		returnPaths(t, 1514)
+		returnPath(t, "127.0.0.1:1514", "[::1]:1514", "udp://127.0.0.1:1514", "udp://[::1]:1514")
 		const to = "=127.0.0.1:1514,[::1]:1514"
 		for _, listeners := range [][]string{
 			{"--forward", ":514" + to, "--forward", "udp://:514" + to},
@@ -81,7 +81,7 @@ func TestTransparentPortOfAnotherProgram(t *testing.T) {
 		defer other.Close()
 		b := lab.Listen(t, "127.0.0.1:1514")
 		g := transparentGateway(t, "127.0.0.1:1514", "--source-port", "keep")
-		expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(client)))
+		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client)))
 		g.NextConnection(t).Expect(t, "outcome", "source_port_busy", "phase", "dial")
 		g = lab.StartGateway(t, transparentFlags("127.0.0.1:1514")...)
 		lab.Send(t, g.Address(t, 0), headerOf(client))

@@ -14,8 +14,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// addresses are the two ways to the same server, and the client that it is to
-// see on each.
+// addresses are the two addresses of a server, and the client that it must see at each.
 var addresses = []struct {
 	backend string // without the port
 	client  netip.AddrPort
@@ -26,7 +25,7 @@ var addresses = []struct {
 
 // test ──header──▶ unproxy ──▶ nginx 127.0.0.1:80, [::1]:80
 //
-// nginx's access log shows the client.
+// nginx's access log has the client's address.
 func TestTransparentNginx(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -42,7 +41,8 @@ func TestTransparentNginx(t *testing.T) {
 			g := transparentGateway(t, a.backend+":80")
 			c := lab.Send(t, g.Address(t, 0), headerOf(a.client), []byte("GET /path HTTP/1.0\r\n\r\n"))
 			reply, err := io.ReadAll(c)
-			if want := fmt.Sprintf("\r\n\r\nhello %s\n", a.client.Addr()); err != nil || !strings.HasSuffix(string(reply), want) {
+			if want := fmt.Sprintf("\r\n\r\nhello %s\n", a.client.Addr()); err != nil ||
+				!strings.HasSuffix(string(reply), want) {
 				t.Errorf("reply %q, %v; want one that ends in %q", reply, err, want)
 			}
 			c.Close()
@@ -54,10 +54,10 @@ func TestTransparentNginx(t *testing.T) {
 	})
 }
 
-// ssh ──▶ front (adds the header) ──▶ unproxy ──▶ sshd 127.0.0.1:2222, [::1]:2222
+// ssh ──▶ balancer (adds the header) ──▶ unproxy ──▶ sshd 127.0.0.1:2222, [::1]:2222
 //
-// OpenSSH's log, which fail2ban reads, shows the client: for a connection that
-// only waits for the banner, which the server sends first, and for a login.
+// OpenSSH's log, which fail2ban reads, has the client's address: for a connection that
+// only reads the banner, and for a login.
 func TestTransparentSSH(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -65,24 +65,25 @@ func TestTransparentSSH(t *testing.T) {
 		server := lab.StartSSHD(t, "127.0.0.1:2222", "[::1]:2222")
 		for _, a := range addresses {
 			g := transparentGateway(t, a.backend+":2222")
-			mute := netip.AddrPortFrom(a.client.Addr(), 4700)
-			c := lab.Send(t, g.Address(t, 0), headerOf(mute))
+			silent := netip.AddrPortFrom(a.client.Addr(), 4700)
+			c := lab.Send(t, g.Address(t, 0), headerOf(silent))
 			wantRead(t, c, "SSH-2.0-OpenSSH")
 			c.Close()
-			server.WaitLine(t, fmt.Sprintf("Connection from %s port 4700 on ", mute.Addr()))
+			server.WaitLine(t, fmt.Sprintf("Connection from %s port 4700 on ", silent.Addr()))
 
-			front := addHeader(t, g.Address(t, 0), headerOf(a.client))
-			output := login(t, server, front)
+			balancer := addHeader(t, g.Address(t, 0), headerOf(a.client))
+			output := login(t, server, balancer)
 			if !strings.HasPrefix(output, "SSH-2.0-OpenSSH") {
-				t.Errorf("ssh carried %q, want the banner of the server that it was told to reach", output)
+				t.Errorf("through ssh came %q, want the banner of the server", output)
 			}
-			server.WaitLine(t, fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2", server.User, a.client.Addr(), a.client.Port()))
+			server.WaitLine(t, fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2", server.User, a.client.Addr(),
+				a.client.Port()))
 		}
 	})
 }
 
-// login logs in with ssh through address and has the session carry a connection
-// back to the server itself; what that says is returned.
+// login logs in with ssh through address, tunnels a connection to the server itself, and
+// returns what the server sends on it.
 func login(t *testing.T, server *lab.SSHD, address string) string {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -97,8 +98,8 @@ func login(t *testing.T, server *lab.SSHD, address string) string {
 	return output
 }
 
-// addHeader listens and forwards what comes to address with a header before it:
-// a load balancer of one connection.
+// addHeader is a load balancer for one connection: it forwards the connection to address
+// and sends a header first.
 func addHeader(t *testing.T, address string, header []byte) (listens string) {
 	t.Helper()
 	b := lab.Listen(t, "127.0.0.1:0")
@@ -117,7 +118,7 @@ func addHeader(t *testing.T, address string, header []byte) (listens string) {
 
 // test ──header──▶ unproxy ──▶ redis 127.0.0.1:6379, [::1]:6379
 //
-// Redis's list of clients shows the client.
+// Redis's list of clients has the client's address.
 func TestTransparentRedis(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -135,7 +136,7 @@ func TestTransparentRedis(t *testing.T) {
 	})
 }
 
-// readBulk reads one of Redis's bulk strings.
+// readBulk reads a bulk string of Redis.
 func readBulk(t *testing.T, c net.Conn) string {
 	t.Helper()
 	r := bufio.NewReader(c)
@@ -152,8 +153,8 @@ func readBulk(t *testing.T, c net.Conn) string {
 
 // test ──header──▶ unproxy ──▶ redis 127.0.0.1:6379, in protected mode
 //
-// Redis has no password and lets localhost in alone: it must turn the client
-// away, and a header must not be able to make the client localhost.
+// Without a password Redis accepts clients from localhost only. It must reject the
+// client, and a header must not be able to make the client localhost.
 func TestTransparentRedisProtected(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -167,7 +168,7 @@ func TestTransparentRedisProtected(t *testing.T) {
 		g.NextConnection(t).Expect(t, "client", client4.String(), "transparent", "true")
 		for _, source := range []string{"127.0.0.1:4711", "0.0.0.0:4711", "224.0.0.1:4711", "255.255.255.255:4711"} {
 			c := lab.Send(t, g.Address(t, 0), append(headerOf(netip.MustParseAddrPort(source)), "PING\r\n"...))
-			expectClosed(t, c)
+			wantEnd(t, c)
 			g.NextConnection(t).Expect(t, "client", source, "outcome", "source_denied")
 		}
 	})

@@ -8,8 +8,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// denied are sources that the kernel, or a careless backend, would take for the
-// host itself. A backend of the same family goes with each.
+// denied are sources that the kernel or a backend would take for the host itself.
 var denied = []struct {
 	header []byte
 	client string // as it is logged
@@ -45,7 +44,7 @@ func source(address string) netip.AddrPort {
 func v4Header(address string) []byte { return lab.V2(source(address), dest4) }
 func v6Header(address string) []byte { return lab.V2(source(address), dest6) }
 
-// backendFor is the backend of the family of a client as it is logged.
+// backendFor returns the backend of the family of a client, in the form of the log.
 func backendFor(client string) string {
 	if netip.MustParseAddrPort(client).Addr().Is4() {
 		return "127.0.0.1:25"
@@ -55,8 +54,7 @@ func backendFor(client string) string {
 
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25;  lo: 198.51.100.5/24, 2001:db8:5::5
 //
-// Denied sources do not reach the backend, not even to a connection that is
-// closed again.
+// For denied sources no connection to the backend is opened.
 func TestTransparentDeniedSources(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -67,16 +65,16 @@ func TestTransparentDeniedSources(t *testing.T) {
 			backends[address] = lab.Listen(t, address)
 		}
 		for _, tt := range denied {
-			// A gateway each: it would sample so many refusals.
+			// A gateway for each: one would omit lines of so many refusals.
 			g := transparentGateway(t, backendFor(tt.client))
 			c := lab.Send(t, g.Address(t, 0), append(tt.header, "payload"...))
-			expectClosed(t, c)
+			wantEnd(t, c)
 			g.NextConnection(t).Expect(t, "client", tt.client, "outcome", "source_denied", "reason", tt.reason,
 				"phase", "dial", "by", "gateway", "bytes_in", "0", "bytes_out", "0")
 		}
 		for address, b := range backends {
 			if n := b.Accepted(); n != 0 {
-				t.Errorf("backend %s was contacted %d times", address, n)
+				t.Errorf("%d connections to the backend %s, want none", n, address)
 			}
 		}
 	})
@@ -106,7 +104,7 @@ func TestTransparentAllowedSources(t *testing.T) {
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok")
 
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(source(tt.denied))))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(source(tt.denied))))
 				g.NextConnection(t).Expect(t, "client", source(tt.denied).String(), "outcome", "source_denied")
 			})
 		}
@@ -120,18 +118,20 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 		for _, tt := range []struct {
 			backend    string
 			client     netip.AddrPort
-			gateway    netip.Addr // whom a plain connection comes from
+			gateway    netip.Addr // the source of a plain connection
 			standIn    netip.AddrPort
 			familyName string
 		}{
-			{"127.0.0.1:25", client6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddrPort("244.171.149.255:4711"), "IPv6 client"},
-			{"[::1]:25", client4, netip.MustParseAddr("::1"), netip.MustParseAddrPort("[64:ff9b::192.0.2.9]:4711"), "IPv4 client"},
+			{"127.0.0.1:25", client6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddrPort("244.171.149.255:4711"),
+				"IPv6 client"},
+			{"[::1]:25", client4, netip.MustParseAddr("::1"), netip.MustParseAddrPort("[64:ff9b::192.0.2.9]:4711"),
+				"IPv4 client"},
 		} {
 			t.Run(tt.familyName, func(t *testing.T) {
 				b := lab.Listen(t, tt.backend)
 
 				g := transparentGateway(t, tt.backend)
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(tt.client)))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(tt.client)))
 				g.NextConnection(t).Expect(t, "outcome", "family_mismatch", "phase", "dial", "client", tt.client.String())
 
 				g = transparentGateway(t, tt.backend, "--family-mismatch", "plain")
@@ -143,7 +143,7 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "false", "client", tt.client.String(),
 					"source", "", "mapped", "")
-				expectClosed(t, lab.Send(t, g.Address(t, 0), headerOf(source("127.0.0.1"))))
+				wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(source("127.0.0.1"))))
 				g.NextConnection(t).Expect(t, "outcome", "source_denied")
 
 				g = transparentGateway(t, tt.backend, "--family-mismatch", "map")
@@ -156,7 +156,7 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "true",
 					"client", tt.client.String(), "source", tt.standIn.String(), "mapped", "true")
 				if n := b.Accepted(); n != 2 {
-					t.Errorf("the backend was contacted %d times, want 2: not by refused connections", n)
+					t.Errorf("%d connections to the backend, want 2: none for rejected ones", n)
 				}
 			})
 		}

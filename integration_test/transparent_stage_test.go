@@ -1,8 +1,8 @@
 package integration_test
 
 import (
-	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"unproxy/integration_test/lab"
@@ -10,8 +10,8 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// transparentGateway starts a gateway in transparent mode in front of backend,
-// whose replies are routed back to it.
+// transparentGateway starts a transparent gateway in front of backend and sets up the
+// return path.
 func transparentGateway(t *testing.T, backend string, flags ...string) *lab.Gateway {
 	t.Helper()
 	returnPath(t, backend)
@@ -22,10 +22,16 @@ func transparentFlags(backend string, flags ...string) []string {
 	return append([]string{"--forward", "127.0.0.1:0=" + backend, "--trust", "127.0.0.1", "--transparent", "on"}, flags...)
 }
 
-func returnPath(t *testing.T, backend string) {
+// returnPath makes the kernel route the replies of the backends to the gateway. An
+// address of UDP begins with "udp://".
+func returnPath(t *testing.T, backends ...string) {
 	t.Helper()
-	at := returnpath.Server(netip.MustParseAddrPort(backend), false)
-	located, err := routing.Locate([]returnpath.Backend{at})
+	var servers []returnpath.Backend
+	for _, b := range backends {
+		address, udp := strings.CutPrefix(b, "udp://")
+		servers = append(servers, returnpath.Server(netip.MustParseAddrPort(address), udp))
+	}
+	located, err := routing.Locate(servers)
 	if err == nil {
 		err = routing.Apply(t.Context(), returnpath.New(located, nil, returnpath.Options{}), func(string) {})
 	}
@@ -34,21 +40,12 @@ func returnPath(t *testing.T, backend string) {
 	}
 }
 
-// headerOf returns a header that names client, of version 2.
+// headerOf returns a version 2 header with the client.
 func headerOf(client netip.AddrPort) []byte {
 	if client.Addr().Is6() {
 		return lab.V2(client, dest6)
 	}
 	return lab.V2(client, dest4)
-}
-
-// expectClosed fails the test unless c ends, in whatever way, without a byte.
-func expectClosed(t *testing.T, c net.Conn) {
-	t.Helper()
-	n, err := c.Read(make([]byte, 1))
-	if timeout, ok := err.(net.Error); n != 0 || err == nil || ok && timeout.Timeout() {
-		t.Errorf("read %d bytes, %v; want the connection closed", n, err)
-	}
 }
 
 // anyPort returns a with port 0.

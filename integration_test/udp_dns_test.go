@@ -10,15 +10,15 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// query is a DNS query for the A record of www.example.test, and answer what its
-// reply holds.
+// query is a DNS query for the A record of www.example.test, and answer the address in
+// the response.
 const (
 	query  = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x04test\x00\x00\x01\x00\x01"
 	answer = "192.0.2.55"
 )
 
-// The name server, which has never heard of the protocol, logs the clients of the
-// balancer, whose health checks it answers as well:
+// A name server without the PROXY protocol logs the clients of the balancer, and answers
+// the balancer's health checks:
 //
 //	client                        this host
 //	10.9.0.2 ═════════ 10.9.0.1  dnsdist :53 ──v2 in each datagram, and on TCP──▶ gateway 127.0.0.1:2000
@@ -28,11 +28,12 @@ func TestDNS(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "dnsdist", "dnsmasq")
-		client := clientHost(t)
+		client := container(t)
 		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000", "127.0.0.1:3000", "[::1]:3000")
 		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000",
-			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1", "--transparent", "--udp-idle-timeout", idle)
+			"--forward", "127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1",
+			"--transparent", "--udp-idle-timeout", idle)
 		lab.Dnsdist(t, `
 			setLocal('10.9.0.1:53')
 			addLocal('[fd09::1]:53')
@@ -40,10 +41,11 @@ func TestDNS(t *testing.T) {
 			newServer({address='127.0.0.1:2000', useProxyProtocol=true, tcpRecvTimeout=60,
 				checkInterval=1, checkTimeout=60000, checkName='www.example.test.', checkType='A'})
 		`, "10.9.0.1:53", "[fd09::1]:53")
-		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // dnsdist's own: LOCAL is the gateway's
-		for _, way := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
+		server.WaitLine(t, "query[A] www.example.test from 127.0.0.1") // a health check of dnsdist: LOCAL, from the gateway's address
+		for _, path := range []struct{ to, client string }{{"10.9.0.1:53", "10.9.0.2"}, {"[fd09::1]:53", "fd09::2"}} {
 			for _, protocol := range []string{"udp", "tcp"} {
-				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", way.to, "--no-header", "--send", escaped(query)}
+				ask := []string{"probe", "--timeout", await.Patience.String(), "--to", path.to,
+					"--no-header", "--send", escaped(query)}
 				if protocol == "udp" {
 					ask = append(ask, "--udp")
 				} else {
@@ -51,58 +53,26 @@ func TestDNS(t *testing.T) {
 				}
 				output, code := lab.Run(t, client.On(lab.Command{Name: lab.Binary(t), Args: ask}))
 				if code != 0 || !strings.Contains(output, `\xc0\x00\x027`) {
-					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, way.to, code, output)
+					t.Fatalf("%s to %s: exit code %d:\n%s", protocol, path.to, code, output)
 				}
-				seen := connectionOfHost(t, g, way.client)
+				seen := g.ConnectionOf(t, path.client)
 				source := seen.AddrPort("client")
-				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", way.client, source.Port(), way.client))
-				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", way.to, "version", "2")
+				server.WaitLine(t, fmt.Sprintf("%s/%d query[A] www.example.test from %s", path.client, source.Port(), path.client))
+				seen.Expect(t, "outcome", "ok", "transparent", "true", "source", "", "destination", path.to, "version", "2")
 				if protocol == "udp" {
-					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)), "by", "timeout")
+					seen.Expect(t, "protocol", "udp", "datagrams_in", "1", "datagrams_out", "1", "bytes_in", fmt.Sprint(len(query)),
+						"by", "timeout")
 				}
 			}
 		}
 	})
 }
 
-// clientHost is a host of its own, 10.9.0.2 and fd09::2; this one is 10.9.0.1 and
-// fd09::1 there.
-func clientHost(t *testing.T) *lab.Host {
-	t.Helper()
-	h := lab.NewHost(t, "veth0", "10.9.0.2/24", "fd09::2/64")
-	netns.IP(t, "address add 10.9.0.1/24 dev veth0")
-	netns.IP(t, "-6 address add fd09::1/64 dev veth0 nodad")
-	return h
-}
-
-// returnPaths brings the replies of backends at a port of loopback back to the
-// gateway.
-func returnPaths(t *testing.T, port int) {
-	t.Helper()
-	for _, family := range []struct{ flag, backend string }{{"-4", "127.0.0.1/32"}, {"-6", "::1/128"}} {
-		netns.IP(t, family.flag+" route replace local default dev lo table 7700")
-		for _, protocol := range []string{"udp", "tcp"} {
-			netns.IP(t, fmt.Sprintf("%s rule add from %s iif lo ipproto %s sport %d lookup 7700 pref 7700", family.flag, family.backend, protocol, port))
-		}
-	}
-}
-
-// escaped writes bytes as probe takes them.
+// escaped formats bytes for the flag --send of unproxy probe.
 func escaped(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
 		fmt.Fprintf(&b, `\x%02x`, c)
 	}
 	return b.String()
-}
-
-// connectionOfHost waits for the line of a connection or flow of a client of that
-// address, past those of others.
-func connectionOfHost(t *testing.T, g *lab.Gateway, host string) lab.Line {
-	t.Helper()
-	for {
-		if line := g.NextConnection(t); line.AddrPort("client").Addr().String() == host {
-			return line
-		}
-	}
 }

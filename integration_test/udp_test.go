@@ -16,23 +16,24 @@ import (
 
 var other4 = netip.MustParseAddrPort("192.0.2.10:4712")
 
-// udpGateway starts a gateway of UDP from 127.0.0.1:2000 to 127.0.0.1:3000. Its
-// drain is short unless the flags say otherwise.
+// udpGateway starts a UDP gateway from 127.0.0.1:2000 to 127.0.0.1:3000. Its drain is
+// short unless the flags set another.
 func udpGateway(t *testing.T, flags ...string) *lab.Gateway {
 	t.Helper()
-	g := lab.StartGateway(t, append([]string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--drain-timeout", "100ms"}, flags...)...)
+	g := lab.StartGateway(t, append([]string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		"--drain-timeout", "100ms"}, flags...)...)
 	lab.WaitReceiving(t, "127.0.0.1:2000")
 	return g
 }
 
 const gatewayUDP = "127.0.0.1:2000"
 
-// idle is the idle timeout of flows whose end a test awaits. A busy machine must
-// not reach it between two datagrams of a test.
+// idle is the idle timeout of flows whose end a test waits for. It must not pass between
+// two datagrams of a test on a busy machine.
 const idle = "4s"
 
-// Clients, destinations and health checkers share the balancer's sockets in every
-// way that there is, and each gets the replies to its own datagrams:
+// Clients, destinations and health checks share the balancer's sockets in all
+// combinations. Each gets the replies to its own datagrams:
 //
 //	lb 127.0.0.1:a ──A, B, A to elsewhere, LOCAL──▶ gateway ──▶ backend :3000
 //	lb 127.0.0.1:b ──A, LOCAL──▶
@@ -65,7 +66,7 @@ func TestUDPFlowsApart(t *testing.T) {
 		if len(flows) != len(sent) {
 			t.Fatalf("the backend saw %d flows, want %d", len(flows), len(sent))
 		}
-		for i := len(sent) - 1; i >= 0; i-- { // the last one to speak is answered first
+		for i := len(sent) - 1; i >= 0; i-- { // the last one is answered first
 			backend.Reply(t, sources[i], fmt.Sprint("reply ", i))
 			from := sent[i].from.Expect(t, fmt.Sprint("reply ", i))
 			if from.String() != gatewayUDP {
@@ -79,9 +80,8 @@ func TestUDPFlowsApart(t *testing.T) {
 	})
 }
 
-// A sender that puts the header on the first datagram of a stream alone, as
-// Cloudflare documents it for Spectrum: replies are plain, and what comes later has
-// no header.
+// With --udp-header first only the first datagram of a stream has a header, as
+// Cloudflare documents for Spectrum. Later datagrams and replies have none.
 //
 //	spectrum 127.0.0.1:a ──header+payload, payload, …──▶ gateway --udp-header first ──▶ backend :3000
 func TestUDPFirst(t *testing.T) {
@@ -103,26 +103,27 @@ func TestUDPFirst(t *testing.T) {
 				s.Expect(t, "re "+text)
 			}
 		}
-		// Nobody has begun this one; and this header is the client's own work.
+		// A stream without a first header; and a header that is the client's payload.
 		lab.ListenUDP(t, "127.0.0.1:0").Send(t, gatewayUDP, []byte("no header"))
-		streams[0].Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("203.0.113.1:1"), dest4, "I am another"), []byte("go on"))
+		streams[0].Send(t, gatewayUDP, lab.V2Datagram(netip.MustParseAddrPort("203.0.113.1:1"), dest4, "another client"),
+			[]byte("dropped"))
 		streams[1].Send(t, gatewayUDP, []byte("still here"))
 		backend.Expect(t, "still here")
 		backend.Empty(t)
 		g.NextConnection(t).Expect(t, "client", client4.String(), "datagrams_in", "3", "datagrams_out", "3", "by", "peer")
-		g.Signal(syscall.SIGTERM) // or the last ones are told of ten seconds later
+		g.Signal(syscall.SIGTERM) // otherwise the last drops are logged ten seconds later
 		g.Signal(syscall.SIGTERM)
-		await.Until(t, "all drops are told of", func() bool {
-			told := ""
+		await.Until(t, "all drops are logged", func() bool {
+			details := ""
 			for _, line := range g.Log() {
-				told += line.String("detail") + "\n"
+				details += line.String("detail") + "\n"
 			}
-			return strings.Contains(told, "no_flow") && strings.Contains(told, "other_client 1")
+			return strings.Contains(details, "no_flow") && strings.Contains(details, "other_client 1")
 		})
 	})
 }
 
-// Both directions of the Simple Proxy Protocol, IPv4 and IPv6 clients over one
+// The Simple Proxy Protocol in both directions, with IPv4 and IPv6 clients over one
 // socket:
 //
 //	spectrum ──38 bytes+payload──▶ gateway --udp-header spp ──payload──▶ backend :3000
@@ -140,7 +141,7 @@ func TestSimpleProxyProtocol(t *testing.T) {
 			sources = append(sources, backend.Expect(t, fmt.Sprint("hello ", i)))
 		}
 		for i, head := range heads {
-			for _, reply := range []string{"first", "", strings.Repeat("x", 65507-len(head))} { // also unasked for
+			for _, reply := range []string{"first", "", strings.Repeat("x", 65507-len(head))} { // also without a request
 				backend.Reply(t, sources[i], reply)
 				spectrum.Expect(t, string(head)+reply)
 			}
@@ -157,8 +158,7 @@ func TestSimpleProxyProtocol(t *testing.T) {
 	})
 }
 
-// Empty datagrams and the largest ones, both ways; and no more than one of them is
-// lost for being too large.
+// Empty datagrams and the largest ones pass in both directions.
 func TestUDPSizes(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -175,8 +175,8 @@ func TestUDPSizes(t *testing.T) {
 	})
 }
 
-// The backend is restarted: what is sent meanwhile is lost and counted, and then
-// the flow goes on as if nothing had been.
+// While the backend restarts, datagrams are dropped and counted. Then the same flow
+// continues.
 func TestUDPBackendRestarts(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -189,26 +189,26 @@ func TestUDPBackendRestarts(t *testing.T) {
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "two"), lab.V2Datagram(client4, dest4, "three"))
 		line := g.WaitLog(t, "datagrams dropped")
 		if !strings.Contains(line.String("detail"), "backend_refused") || line.String("forward") != "udp://127.0.0.1:2000" {
-			t.Errorf("told %v", line)
+			t.Errorf("logged %v", line)
 		}
 		backend = lab.ListenUDP(t, "127.0.0.1:3000")
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "four"))
 		if from := backend.Expect(t, "four"); from != source {
-			t.Errorf("the flow comes from %v, before from %v", from, source)
+			t.Errorf("the flow comes from %v, before it came from %v", from, source)
 		}
 		backend.Reply(t, source, "five")
 		peer.Expect(t, "five")
 	})
 }
 
-// Five hundred clients that send and are sent something every 50 ms, as players
-// of a game are, over ten of the balancer's sockets: nothing is lost.
+// Five hundred clients send and receive a datagram every 50 ms, like players of a game,
+// over ten of the balancer's sockets: no datagram is lost.
 func TestUDPGame(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sockets, clients, rounds = 10, 50, 20
-		// The bursts of so many sockets fit into a buffer of the default size: none is
-		// lost on a busy machine, where its reader has to wait.
+		// The bursts of four sockets fit into a receive buffer of the default size, so
+		// none is lost while a busy machine keeps the reader waiting.
 		bursts := make(chan struct{}, 4)
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
 		backend.SetReadBuffer(4 << 20)
@@ -238,8 +238,8 @@ func TestUDPGame(t *testing.T) {
 	})
 }
 
-// play has a socket's clients send in each of the rounds. As many sockets as
-// bursts has room for do so at the same time.
+// play sends the datagrams of a socket's clients in each round. The capacity of bursts
+// limits how many sockets do so at the same time.
 func play(t *testing.T, peer *lab.Datagrams, socket, clients, rounds int, bursts chan struct{}) {
 	for round := range rounds {
 		bursts <- struct{}{}
@@ -253,13 +253,14 @@ func play(t *testing.T, peer *lab.Datagrams, socket, clients, rounds int, bursts
 	}
 }
 
-// playRound has each of a socket's clients send a datagram, and wants every reply.
+// playRound sends a datagram for each of a socket's clients and waits for all replies.
 func playRound(peer *lab.Datagrams, socket, clients, round int) error {
 	waiting := map[string]bool{}
 	for c := range clients {
 		text := fmt.Sprintf("%d/%d/%d %s", socket, c, round, strings.Repeat("x", c))
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(socket), byte(c)}), 4711)
-		if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text), netip.MustParseAddrPort(gatewayUDP)); err != nil {
+		if _, err := peer.WriteToUDPAddrPort(lab.V2Datagram(client, dest4, text),
+			netip.MustParseAddrPort(gatewayUDP)); err != nil {
 			return err
 		}
 		waiting[text] = true
@@ -268,7 +269,7 @@ func playRound(peer *lab.Datagrams, socket, clients, round int) error {
 	for len(waiting) > 0 {
 		n, _, err := peer.ReadFromUDPAddrPort(buffer)
 		if err != nil {
-			return fmt.Errorf("%d replies did not come: %w", len(waiting), err)
+			return fmt.Errorf("%d replies are missing: %w", len(waiting), err)
 		}
 		if !waiting[string(buffer[:n])] {
 			return fmt.Errorf("got %q", buffer[:n])
@@ -278,8 +279,8 @@ func playRound(peer *lab.Datagrams, socket, clients, round int) error {
 	return nil
 }
 
-// At SIGTERM flows go on, nobody new gets in, and the gateway leaves when they are
-// silent:
+// After SIGTERM established flows continue, new ones are dropped, and the gateway exits
+// when the flows are idle:
 //
 //	lb ──A──▶ gateway ◀── SIGTERM
 //	lb ──A, B──▶
@@ -293,17 +294,17 @@ func TestUDPDrain(t *testing.T) {
 		g.Signal(syscall.SIGTERM)
 		g.WaitLine(t, "draining")
 		round := 0
-		await.Until(t, "no more flows are begun", func() bool {
+		await.Until(t, "new flows are dropped", func() bool {
 			round++
 			marker := fmt.Sprint("after ", round)
 			newcomer := netip.AddrPortFrom(other4.Addr(), uint16(round))
 			peer.Send(t, gatewayUDP, lab.V2Datagram(newcomer, dest4, "new"), lab.V2Datagram(client4, dest4, marker))
-			begun := false
+			created := false
 			for {
 				data, _ := backend.Next(t)
-				begun = begun || data == "new"
+				created = created || data == "new"
 				if data == marker {
-					return !begun
+					return !created
 				}
 			}
 		})
@@ -312,11 +313,11 @@ func TestUDPDrain(t *testing.T) {
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
-		connectionOf(t, g, client4.String()).Expect(t, "outcome", "ok", "by", "timeout")
+		g.ConnectionOf(t, client4.String()).Expect(t, "outcome", "ok", "by", "timeout")
 	})
 }
 
-// What is left at the end of the drain is cut.
+// At the end of the drain the remaining flows are ended.
 func TestUDPDrainTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -332,7 +333,7 @@ func TestUDPDrainTimeout(t *testing.T) {
 	})
 }
 
-// At the limit the flow that was silent the longest gives way.
+// At the limit a new flow replaces the one that has been idle the longest.
 func TestUDPMaxFlows(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -344,12 +345,13 @@ func TestUDPMaxFlows(t *testing.T) {
 			backend.Expect(t, "hello")
 		}
 		for i := range 5 {
-			g.NextConnection(t).Expect(t, "outcome", "limit", "client", netip.AddrPortFrom(client4.Addr(), uint16(1000+i)).String())
+			g.NextConnection(t).Expect(t, "outcome", "limit",
+				"client", netip.AddrPortFrom(client4.Addr(), uint16(1000+i)).String())
 		}
 	})
 }
 
-// An address that somebody has is refused, with several loops as well, and said.
+// An address in use is an error, also with several loops.
 func TestUDPAddressTaken(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

@@ -177,7 +177,7 @@ func TestUDPUpgrade(t *testing.T) {
 	for _, r := range rows {
 		t.Run(fmt.Sprintf("%s, %s, %s, %d loops, %d upgrades", r.mode, r.family, r.transparent, r.loops, r.upgrades), func(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
-				returnPaths(t, 3000)
+				returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 				host, client, destination := "127.0.0.1", client4, dest4
 				if r.family == "IPv6" {
 					host, client, destination = "::1", client6, dest6
@@ -209,7 +209,7 @@ func TestUDPUpgrade(t *testing.T) {
 					}
 				}
 				wantMetrics(t, "unproxy_udp_flows_active 10", "unproxy_udp_flows_total 0")
-				for _, l := range logged(g.Gateway, tookOver) {
+				for _, l := range g.Gateway.Logged(tookOver) {
 					l.Expect(t, "flows", "10")
 				}
 				for _, l := range g.Log() {
@@ -261,7 +261,7 @@ func TestUDPUpgradeKeepsReplyAddress(t *testing.T) {
 func TestUDPUpgradeBesideTCP(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		sourceEcho(t, "127.0.0.1:3000")
 		g := startLine(t, lab.Command{}, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000",
 			"--trust", "127.0.0.1", "--udp-header", "first", "--loops", "2", "--access-log", "off", "--drain-timeout", "1h")
@@ -368,7 +368,7 @@ func TestUDPUpgradeFails(t *testing.T) {
 			replace(t, path, row.script)
 			traffic.goesOn()
 			g.signal(syscall.SIGUSR2)
-			waitReloads(t, g.Gateway, upgradeFailed, i+1)
+			g.Gateway.WaitLogs(t, upgradeFailed, i+1)
 			if got := lastLog(g.Gateway, upgradeFailed).String("error"); !strings.Contains(got, row.want) {
 				t.Errorf("%s: the error is %q, want %q", row.name, got, row.want)
 			}
@@ -389,7 +389,7 @@ func TestUDPUpgradeFails(t *testing.T) {
 func TestUDPUpgradeToOtherForwards(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		sourceEcho(t, "127.0.0.1:3000")
 		path := linked(t)
 		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--udp-header", "first", "--loops", "2",
@@ -416,7 +416,7 @@ func TestUDPUpgradeToOtherForwards(t *testing.T) {
 				t.Errorf("a flow of port %s ended: %q, want %q (%v)", port, got, want, reasons)
 			}
 		}
-		if got := logged(g.Gateway, notTaken); len(got) != 3 {
+		if got := g.Gateway.Logged(notTaken); len(got) != 3 {
 			t.Errorf("logged %v", got)
 		}
 		for i, port := range []uint16{2002, 2003, 2004} {
@@ -458,7 +458,7 @@ func TestUDPUpgradeReloads(t *testing.T) {
 		streams[1].socket.Empty(t)
 		rewrite(t, list, "127.0.0.1\n127.0.0.2\n")
 		g.signal(syscall.SIGHUP)
-		waitReloads(t, g.Gateway, reloadedMessage, 1)
+		g.Gateway.WaitLogs(t, reloadedMessage, 1)
 		streams[1].answered++ // the one that was dropped
 		oneEach(t, streams)
 	})
@@ -473,7 +473,7 @@ func TestUDPUpgradeReloads(t *testing.T) {
 func TestUDPUpgradeKeepsClaims(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		returnPaths(t, 3000)
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
 		g := startLine(t, lab.Command{Limit: true, Capabilities: lab.NetRaw()}, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000",
 			"--trust", "127.0.0.1", "--transparent", "--loops", "2")

@@ -9,8 +9,8 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// units copies the shipped units to a directory of the test's, with the program
-// under test in the place of the installed one, and returns the service's path.
+// units copies the shipped units to a temporary directory, replaces the installed
+// program in them by the one under test, and returns the path of the service.
 func units(t *testing.T, dropIn bool) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,8 +33,7 @@ func units(t *testing.T, dropIn bool) string {
 	return filepath.Join(dir, "unproxy.service")
 }
 
-// systemd finds nothing wrong with the units, and little that an attacker could
-// reach through them: at most 2.0 of 10.
+// systemd-analyze verifies the units, and rates their exposure at most 2.0 of 10.
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
 	lab.Require(t, "systemd-analyze")

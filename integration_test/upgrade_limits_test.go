@@ -35,7 +35,7 @@ func lastLog(g *lab.Gateway, message string) (last lab.Line) {
 func TestUpgradeAtTheLimit(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		path, admin := linked(t), filepath.Join(t.TempDir(), "admin")
 		replace(t, path, `ulimit -n 1024; exec $UNPROXY "$@"`)
 		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000",
@@ -63,7 +63,7 @@ func TestUpgradeAtTheLimit(t *testing.T) {
 		}
 		dialUnix(t, admin)
 		g.signal(syscall.SIGHUP)
-		waitReloads(t, g.Gateway, reloadedMessage, 1)
+		g.Gateway.WaitLogs(t, reloadedMessage, 1)
 		g.signal(syscall.SIGUSR2)
 		await.Until(t, "the upgrade ends", func() bool {
 			return lastLog(g.Gateway, tookOver) != nil || lastLog(g.Gateway, upgradeFailed) != nil
@@ -86,7 +86,7 @@ func TestUpgradeOfManyListeners(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		needDescriptors(t, 10_000)
-		echo(t, "127.0.0.1:3000")
+		lab.Echo(t, "127.0.0.1:3000")
 		g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:10000-13999=127.0.0.1:3000")
 		g.signal(syscall.SIGUSR2)
 		await.Until(t, "the upgrade ends", func() bool {
@@ -131,7 +131,7 @@ func TestUpgradeErrorIsShort(t *testing.T) {
 		if len(text) > 400 || !strings.Contains(text, "too many open files") || !strings.Contains(text, " more") {
 			t.Errorf("the error has %d bytes: %.600s", len(text), text)
 		}
-		systemd.WaitTold(t, "the last upgrade failed: ")
+		systemd.WaitMessage(t, "the last upgrade failed: ")
 	})
 }
 
@@ -161,7 +161,7 @@ func TestUpgradeLeavesNoChildren(t *testing.T) {
 				replace(t, path, row.script)
 				g.signal(syscall.SIGUSR2)
 				if timeout == "1s" {
-					waitReloads(t, g.Gateway, upgradeFailed, 1)
+					g.Gateway.WaitLogs(t, upgradeFailed, 1)
 				} else {
 					g.WaitLine(t, "started the process that is to take over")
 				}

@@ -1,12 +1,10 @@
 package integration_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,13 +25,13 @@ const (
 	upgradeFailed = "upgrade failed: this process goes on serving"
 )
 
-// line is a gateway and the processes that take over from it, one after the
-// other. All of them write to one log.
+// line is a gateway and the processes that take over from it, one after the other. All
+// write to one log.
 type line struct {
 	*testing.T
 	*lab.Gateway
-	pid   int // of the process that serves now
-	taken int // successful upgrades
+	pid      int // of the process that serves now
+	upgrades int // successful ones
 }
 
 // startLine starts the first process. All processes of the line end with the test.
@@ -54,7 +52,7 @@ func startLine(t *testing.T, c lab.Command, flags ...string) *line {
 	return l
 }
 
-// pids returns every process that ever became ready.
+// pids returns all processes that became ready.
 func (l *line) pids() []int {
 	var all []int
 	for _, entry := range l.Log() {
@@ -65,7 +63,7 @@ func (l *line) pids() []int {
 	return all
 }
 
-// signal sends a signal to the process that serves now.
+// signal sends a signal to the process that serves.
 func (l *line) signal(s syscall.Signal) {
 	l.Helper()
 	if err := syscall.Kill(l.pid, s); err != nil {
@@ -73,12 +71,12 @@ func (l *line) signal(s syscall.Signal) {
 	}
 }
 
-// upgrade waits until another process serves, after a SIGUSR2.
+// upgrade sends SIGUSR2 and waits until another process serves.
 func (l *line) upgrade() {
 	l.Helper()
 	l.signal(syscall.SIGUSR2)
-	l.taken++
-	waitReloads(l.T, l.Gateway, tookOver, l.taken)
+	l.upgrades++
+	l.Gateway.WaitLogs(l.T, tookOver, l.upgrades)
 	pids := l.pids()
 	l.pid = pids[len(pids)-1]
 }
@@ -149,7 +147,7 @@ func (l *load) once() error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(await.Deadline(l))
-	const request = "are you there?"
+	const request = "request"
 	if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
 		return err
 	}
@@ -158,7 +156,7 @@ func (l *load) once() error {
 		return err
 	}
 	if string(answer) != request {
-		return fmt.Errorf("the answer is %q", answer)
+		return fmt.Errorf("the response is %q", answer)
 	}
 	// A reset frees the port at once, without TIME_WAIT.
 	return conn.(*net.TCPConn).SetLinger(0)
@@ -180,8 +178,8 @@ func (l *load) stop() {
 	}
 }
 
-// Ten upgrades in a row under load: not one connection is refused or reset, and
-// no process is left behind:
+// During ten upgrades under load no connection is refused or reset, and no process
+// remains:
 //
 //	8 × (conn ──header, request──▶ gateway :2000 ◀── SIGUSR2, 10 ×)
 //	                                  └──▶ echo :3000
@@ -190,7 +188,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	for _, how := range []string{"its own socket", "systemd's socket"} {
 		t.Run(how, func(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
-				echo(t, "127.0.0.1:3000")
+				lab.Echo(t, "127.0.0.1:3000")
 				listen, c := "127.0.0.1:2000", lab.Command{}
 				if how == "systemd's socket" {
 					listen = "systemd:web"
@@ -229,14 +227,14 @@ func TestUpgrade(t *testing.T) {
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "unix:"+path+"=127.0.0.1:3000",
 			"--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 2)
-		systemd.WaitTold(t, "READY=1")
+		systemd.WaitMessage(t, "READY=1")
 		old := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		behind := backend.Next(t)
-		first := g.pid
+		oldPID := g.pid
 		g.upgrade()
-		systemd.WaitTold(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
-		systemd.WaitTold(t, "READY=1") // of the new process
-		systemd.WaitTold(t, "WATCHDOG=1")
+		systemd.WaitMessage(t, fmt.Sprintf("MAINPID=%d\n", g.pid))
+		systemd.WaitMessage(t, "READY=1") // of the new process
+		systemd.WaitMessage(t, "WATCHDOG=1")
 		for _, address := range []string{"127.0.0.1:2000", anyPort} {
 			fresh := lab.Send(t, address, lab.V2(client4, dest4), []byte("fresh"))
 			wantRead(t, backend.Next(t), "fresh")
@@ -244,23 +242,23 @@ func TestUpgrade(t *testing.T) {
 		}
 		write(t, old, []byte("still here"))
 		wantRead(t, behind, "still here")
-		if g.ended(first) {
+		if g.ended(oldPID) {
 			t.Error("the old process ended with a connection open")
 		}
 		old.Close()
 		behind.Close()
-		lab.Gone(t, first)
+		lab.Gone(t, oldPID)
 		unix := dialUnix(t, path)
 		write(t, unix, append(lab.V2(client4, dest4), "local"...))
 		wantRead(t, backend.Next(t), "local")
 		unix.Close()
-		for _, m := range systemd.Told() {
+		for _, m := range systemd.Messages() {
 			if strings.Contains(m, "STOPPING=1") || strings.Contains(m, "draining") {
-				t.Errorf("the old process told systemd %q", m)
+				t.Errorf("the old process sent systemd %q", m)
 			}
 		}
 		g.signal(syscall.SIGTERM)
-		systemd.WaitTold(t, "STOPPING=1")
+		systemd.WaitMessage(t, "STOPPING=1")
 		g.signal(syscall.SIGTERM)
 		if code := g.Wait(t); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
@@ -273,7 +271,7 @@ func TestUpgrade(t *testing.T) {
 
 func (l *line) ended(pid int) bool { return syscall.Kill(pid, 0) != nil }
 
-// linked returns a path that leads to the gateway, to be started and replaced.
+// linked returns the path of a link to the gateway, which a test can replace.
 func linked(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "unproxy")
@@ -362,7 +360,7 @@ func TestUpgradeFails(t *testing.T) {
 	})
 }
 
-// A new process that does not become ready in time is given up:
+// A new process that is not ready in time is killed:
 //
 //	conn ──header──▶ gateway :2000, unix socket, --upgrade-timeout 1s ◀── SIGUSR2
 func TestUpgradeHangs(t *testing.T) {
@@ -375,8 +373,8 @@ func TestUpgradeHangs(t *testing.T) {
 	})
 }
 
-// failedUpgrades is a gateway whose program can be replaced, and what must go on
-// working when an upgrade fails.
+// failedUpgrades is a gateway whose program can be replaced. It must keep serving when an
+// upgrade fails.
 type failedUpgrades struct {
 	*line
 	systemd *lab.Systemd
@@ -395,19 +393,19 @@ func newFailedUpgrades(t *testing.T, flags ...string) *failedUpgrades {
 	return s
 }
 
-// fails asks for an upgrade that must fail with an error that contains want.
+// fails starts an upgrade, which must fail with an error that contains want.
 func (s *failedUpgrades) fails(name, want string) {
 	s.Helper()
 	s.signal(syscall.SIGUSR2)
 	s.count++
-	waitReloads(s.T, s.Gateway, upgradeFailed, s.count)
-	lines := logged(s.Gateway, upgradeFailed)
+	s.Gateway.WaitLogs(s.T, upgradeFailed, s.count)
+	lines := s.Gateway.Logged(upgradeFailed)
 	last := lines[len(lines)-1]
 	last.Expect(s.T, "level", "error")
 	if got := last.String("error"); !strings.Contains(got, want) {
 		s.Errorf("%s: the error is %q, want %q", name, got, want)
 	}
-	s.systemd.WaitTold(s.T, "the last upgrade failed: ")
+	s.systemd.WaitMessage(s.T, "the last upgrade failed: ")
 	conn := lab.Send(s.T, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
 	wantRead(s.T, s.backend.Next(s.T), "hello")
 	conn.Close()
@@ -436,8 +434,8 @@ func TestUpgradeOneAtATime(t *testing.T) {
 		g.WaitLog(t, "upgrade given up: the gateway drains")
 		g.signal(syscall.SIGUSR2)
 		g.WaitLine(t, `"reason":"the gateway drains"`)
-		write(t, conn, []byte("unharmed"))
-		wantRead(t, behind, "unharmed")
+		write(t, conn, []byte("still here"))
+		wantRead(t, behind, "still here")
 		conn.Close()
 		behind.Close()
 		if code := g.Wait(t); code != 0 {
@@ -457,12 +455,12 @@ func TestUpgradeWithAdmin(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				backend := lab.Listen(t, "127.0.0.1:3000")
 				path := filepath.Join(t.TempDir(), "admin")
-				flag, address := "unix:"+path, path
+				address := "unix:" + path
 				if network == "tcp" {
-					flag, address = "127.0.0.1:9180", "127.0.0.1:9180"
+					address = adminAt
 				}
 				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-					"--admin", flag, "--drain-timeout", "1h")
+					"--admin", address, "--drain-timeout", "1h")
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
@@ -475,7 +473,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 							return
 						default:
 						}
-						if got := readyz(network, address); got != "200 OK" {
+						if got := readyz(address); got != "200 OK" {
 							asked <- got
 							return
 						}
@@ -492,32 +490,11 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				behind.Close()
 				g.end()
 				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("the file of the admin socket is left: %v", err)
+					t.Errorf("the file of the admin socket remains: %v", err)
 				}
 			})
 		})
 	}
-}
-
-// readyz asks the admin endpoint over a connection of its own, and returns the
-// status or the error.
-func readyz(network, address string) string {
-	client := http.Client{Timeout: await.Patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return net.DialTimeout(network, address, await.Patience)
-		},
-	}}
-	host := "unproxy"
-	if network == "tcp" {
-		host = address
-	}
-	response, err := client.Get("http://" + host + "/readyz")
-	if err != nil {
-		return err.Error()
-	}
-	response.Body.Close()
-	return response.Status
 }
 
 // As process 1 of a container it refuses: the container would end with it.
@@ -539,5 +516,6 @@ func TestUpgradeOfProcessOne(t *testing.T) {
 		if refuses("127.0.0.1:2000") {
 			t.Error("it no longer serves")
 		}
+		p.Signal(syscall.SIGKILL) // unshare ignores SIGTERM; the gateway ends with it
 	})
 }

@@ -16,8 +16,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// vector is one row of the table that the decoder is held to; see the table's
-// own README for its fields.
+// vector is a row of the decoder's test table. The README beside the table describes its
+// fields.
 type vector struct {
 	Name, Hex, Kind string
 	Expect          struct {
@@ -35,7 +35,7 @@ func (v *vector) bytes() []byte {
 	return b
 }
 
-// vectors returns the rows for TCP whose outcome is one of those named.
+// vectors returns the rows for TCP with one of the outcomes.
 func vectors(t *testing.T, outcomes ...string) []vector {
 	t.Helper()
 	text, err := os.ReadFile("../gateway/proxyproto/testdata/vectors.json")
@@ -59,8 +59,8 @@ func vectors(t *testing.T, outcomes ...string) []vector {
 	return chosen
 }
 
-// outcomeOf is the word for a refusal, by the decoder's reason, where it is
-// not "malformed".
+// outcomeOf maps the decoder's reason for a refusal to the outcome, if that is not
+// "malformed".
 var outcomeOf = map[string]string{
 	"no PROXY signature":             "not_proxy",
 	"v2 signature":                   "not_proxy",
@@ -72,12 +72,11 @@ var outcomeOf = map[string]string{
 	"no CRLF in the first 107 bytes": "too_long",
 }
 
-// burst is how many refusals of a kind the gateway logs a second without
-// leaving any out: so many vectors go to one gateway.
+// burst is the number of refusals of a kind per second that the gateway logs without
+// omitting any. One gateway gets at most that many vectors.
 const burst = 10
 
-// Each header that must be refused is, on the wire, and nobody behind the
-// gateway hears of it:
+// Each invalid header is refused, and the backend gets no connection:
 //
 //	peer ──bad header──▶ gateway :2000 ──✗ backend :3000
 func TestRefusals(t *testing.T) {
@@ -88,7 +87,7 @@ func TestRefusals(t *testing.T) {
 			g := strictGateway(t)
 			for _, v := range some {
 				conn := lab.Dial(t, g.Address(t, 0))
-				conn.Write(v.bytes()) // fails when the gateway was quicker; what counts is below
+				conn.Write(v.bytes()) // can fail if the gateway is faster
 				wantEnd(t, conn)
 				outcome, ok := outcomeOf[v.Expect.Reason]
 				if !ok {
@@ -100,13 +99,12 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
 
-// A header that ends too early is refused when the connection ends, and not
-// before:
+// An incomplete header is refused when the connection ends, not before:
 //
 //	peer ──half a header, FIN──▶ gateway :2000 ──✗ backend :3000
 func TestTruncated(t *testing.T) {
@@ -132,27 +130,27 @@ func TestTruncated(t *testing.T) {
 			}
 		}
 		if n := backend.Accepted(); n != 0 {
-			t.Errorf("the backend was contacted %d times", n)
+			t.Errorf("%d connections to the backend, want none", n)
 		}
 	})
 }
 
-// strictGateway starts a gateway that takes headers of any length, in any time.
+// strictGateway starts a gateway without limits on the length and time of headers.
 func strictGateway(t *testing.T) *lab.Gateway {
 	t.Helper()
 	return lab.StartGateway(t, "--forward", "127.0.0.1:0=127.0.0.1:3000", "--trust", "127.0.0.1",
 		"--max-header", "65551", "--header-timeout", "0")
 }
 
-// What follows a good header arrives byte for byte, whether the header came
-// in one piece or byte by byte, and be it another header:
+// The bytes after a valid header arrive unchanged, whether the header arrives in one
+// piece or byte by byte, and even if they are another header:
 //
 //	peer ──header, payload──▶ gateway :2000 ──payload──▶ backend :3000
 func TestGoodHeaders(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1",
+		g := plainGateway(t,
 			"--max-header", "65551")
 		for _, v := range vectors(t, "proxy", "local", "unknown") {
 			header, payload := v.bytes()[:v.Expect.Consumed], v.bytes()[v.Expect.Consumed:]
@@ -186,8 +184,8 @@ func single(b []byte) [][]byte {
 	return all
 }
 
-// client is whom the log must name for v on conn: the header's source, or the
-// peer where it names none.
+// client returns the client that the log must have for v on conn: the source in the
+// header, or the peer if there is none.
 func (v *vector) client(conn net.Conn) string {
 	if v.Expect.Outcome != "proxy" {
 		return conn.LocalAddr().String()

@@ -42,7 +42,7 @@ want() {
 	esac
 }
 
-# split BACKEND: sets address, ports, and ip and family for it.
+# split BACKEND: sets address and ports, and ip and family for the address.
 split() {
 	ports=${1##*:} address=${1%:*} ip='ip -4' family=4
 	case $address in
@@ -160,7 +160,7 @@ sets() {
 		eval "elements=\$$name"
 		type=ipv4_addr
 		case $name in *6) type=ipv6_addr ;; esac
-		# An empty set is fine, an empty list of elements is not.
+		# A set can be empty, but a list of elements cannot.
 		echo "set $name { type $type . inet_proto . inet_service; flags interval; ${elements:+elements = { $elements \}; }}"
 	done
 }
@@ -211,7 +211,7 @@ filter() {
 	want $there load_table "$FILTER"
 }
 
-# each DO: for every backend.
+# each DO: calls DO for each backend.
 each() {
 	for b in $backends; do
 		split "$b"

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/lab"
 )
 
 // process is a gateway in a process of its own, and its log.
@@ -93,31 +94,8 @@ func (d *process) connect() net.Conn {
 	return c
 }
 
-// echo starts a backend that sends back what it gets, and returns its address.
-func echo(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.Copy(c, c)
-				c.Close()
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
 func TestServeDrains(t *testing.T) {
-	d := startDaemon(t, echo(t))
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"))
 	c := d.connect()
 	d.signal(syscall.SIGHUP)
 	d.until("lists reloaded; flags are read at the start only")
@@ -144,7 +122,7 @@ func TestServeDrains(t *testing.T) {
 }
 
 func TestSecondSignalEndsTheDrain(t *testing.T) {
-	d := startDaemon(t, echo(t))
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"))
 	d.connect()
 	d.signal(syscall.SIGINT)
 	d.until("draining")
@@ -161,7 +139,7 @@ func TestSecondSignalEndsTheDrain(t *testing.T) {
 // The reader of the log goes away: writes to stderr then fail with EPIPE, which ends a
 // Go process unless SIGPIPE is ignored.
 func TestServeOutlivesItsLog(t *testing.T) {
-	d := startDaemon(t, echo(t), "--drain-timeout", "0")
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"), "--drain-timeout", "0")
 	d.stderr.Close()
 	for range 3 {
 		d.connect().Close() // a line each
@@ -176,7 +154,7 @@ func TestServeOutlivesItsLog(t *testing.T) {
 func TestServeFromTheEnvironment(t *testing.T) {
 	t.Setenv("UNPROXY_ACCESS_LOG", "off")
 	t.Setenv("UNPROXY_DRAIN_TIMEOUT", "0")
-	d := startDaemon(t, echo(t))
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"))
 	d.connect()
 	d.signal(syscall.SIGTERM)
 	for d.log.Scan() {

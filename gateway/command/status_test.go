@@ -15,6 +15,7 @@ import (
 	"unproxy/gateway/admin"
 	"unproxy/gateway/config"
 	"unproxy/gateway/readiness"
+	"unproxy/integration_test/lab"
 )
 
 // run runs unproxy and returns what it printed and its exit code.
@@ -31,7 +32,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 
 func TestStatusOfADaemon(t *testing.T) {
 	at := "unix:" + filepath.Join(t.TempDir(), "admin.sock")
-	d := startDaemon(t, echo(t), "--admin", at)
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"), "--admin", at)
 	d.connect()
 	out, errs, code := run(t, "status", "--admin", at)
 	if code != 0 || errs != "" {

@@ -1,19 +1,18 @@
-// Package allocations counts what a function allocates in a way that the rest
-// of the test binary cannot disturb.
+// Package allocations counts the allocations of a function. Other goroutines do not
+// disturb the count.
 package allocations
 
 import "testing"
 
-// attempts is how many measurements are made before a count is believed.
+// attempts is the number of measurements before a count is final.
 const attempts = 20
 
-// PerRun returns how many allocations a call of f makes, by
-// [testing.AllocsPerRun] over the number of calls: the least of several
-// measurements, so it is 0 as soon as one of them is.
+// PerRun returns the number of allocations per call of f. It is the minimum of several
+// results of [testing.AllocsPerRun] for the number of runs, so it is 0 if one of them is.
 //
-// One measurement alone may count too many. The runtime counts what all
-// goroutines allocate, and with the race detector [sync.Pool] drops a quarter
-// of what is put into it, at random. Neither makes every measurement too large.
+// A single result can be too large: the runtime counts the allocations of all goroutines,
+// and with the race detector [sync.Pool] drops a quarter of its objects at random.
+// Neither happens in every measurement.
 func PerRun(runs int, f func()) float64 {
 	least := testing.AllocsPerRun(runs, f)
 	for i := 1; i < attempts && least > 0; i++ {

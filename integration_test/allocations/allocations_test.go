@@ -30,12 +30,11 @@ func TestPerRun(t *testing.T) {
 	}
 }
 
-// The control: the others' allocations do reach a single measurement, and do
-// not reach PerRun.
+// The control: the allocations of others show in a single measurement, and not in PerRun.
 func TestPerRunBesideOthers(t *testing.T) {
 	disturb := true
 	quiet := func() {
-		if disturb { // what another goroutine would do in the middle of the call
+		if disturb { // as another goroutine would during the call
 			for range 200 {
 				sink = new(int)
 			}

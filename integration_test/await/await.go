@@ -1,6 +1,5 @@
-// Package await bounds how long tests wait, in one place. A bound ends a test
-// that would hang; it is no assertion about time, so it is far beyond what a
-// busy machine needs.
+// Package await sets one bound for all waits of tests. The bound ends tests that hang. It
+// is not an assertion about time, so it is much longer than a busy machine needs.
 package await
 
 import (
@@ -8,21 +7,21 @@ import (
 	"time"
 )
 
-// Patience bounds every single wait.
+// Patience is the bound of each wait.
 const Patience = 3 * time.Minute
 
-// margin is what a test keeps of the test binary's time (-timeout) to report
-// what it waited for. Without it the binary panics and names no cause.
+// margin is the time before the timeout of the test binary (-timeout) in which a test
+// reports what it waited for. After the timeout the binary panics without that.
 const margin = 5 * time.Second
 
-// Between two looks at a condition the time grows from the one to the other.
+// The pause between two checks of a condition grows from the first to the second.
 const shortestPause, longestPause = time.Millisecond, 32 * time.Millisecond
 
-// Deadline returns when a wait that begins now must end: after [Patience], or
-// shortly before the test binary's own deadline if that comes first.
+// Deadline returns the end of a wait that begins now: after [Patience], or shortly before
+// the timeout of the test binary if that is earlier.
 func Deadline(t testing.TB) time.Time {
 	end := time.Now().Add(Patience)
-	// A benchmark and a fuzz target have no deadline.
+	// Benchmarks and fuzz targets have no timeout.
 	if limited, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {
 		if last, ok := limited.Deadline(); ok && last.Add(-margin).Before(end) {
 			return last.Add(-margin)
@@ -31,7 +30,7 @@ func Deadline(t testing.TB) time.Time {
 	return end
 }
 
-// For polls until the condition holds, and reports whether it ever did.
+// For polls until the condition holds, and reports whether it did.
 func For(t testing.TB, holds func() bool) bool {
 	end := Deadline(t)
 	for pause := shortestPause; !holds(); pause = min(2*pause, longestPause) {
@@ -43,24 +42,24 @@ func For(t testing.TB, holds func() bool) bool {
 	return true
 }
 
-// Until polls until the condition holds. If it never does the test fails, and
-// what says which condition that was.
+// Until polls until the condition holds, and fails the test if it does not. what describes
+// the condition.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !For(t, holds) {
-		t.Fatalf("still not so after %v: %s", Patience, what)
+		t.Fatalf("not true after %v: %s", Patience, what)
 	}
 }
 
-// Receive returns the next value of a channel, or its zero value once it is
-// closed. If none comes the test fails, and what names the value.
+// Receive returns the next value from a channel, or the zero value if it is closed. It
+// fails the test if there is none. what describes the value.
 func Receive[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
 		return v
 	case <-time.After(time.Until(Deadline(t))):
-		t.Fatalf("%s did not come within %v", what, Patience)
+		t.Fatalf("not received within %v: %s", Patience, what)
 		panic("unreachable")
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// limited is a test whose binary ends at a time.
+// limited is a test whose binary times out at end.
 type limited struct {
 	testing.TB
 	end time.Time
@@ -35,19 +35,19 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// A wait looks at least once, also where the binary's time is over.
+// The condition is checked at least once, even after the timeout.
 func TestFor(t *testing.T) {
 	over := limited{t, time.Now()}
 	looks := 0
 	if !For(over, func() bool { looks++; return true }) || looks != 1 {
-		t.Errorf("a condition that holds was looked at %d times", looks)
+		t.Errorf("a condition that holds was checked %d times", looks)
 	}
 	if For(over, func() bool { return false }) {
-		t.Error("a condition that never holds was met")
+		t.Error("a condition that never holds was reported true")
 	}
 	looks = 0
 	if !For(t, func() bool { looks++; return looks == 3 }) {
-		t.Error("a condition that comes to hold was not met")
+		t.Error("a condition that holds later was reported false")
 	}
 }
 

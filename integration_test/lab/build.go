@@ -16,16 +16,16 @@ import (
 	"unproxy/integration_test/race"
 )
 
-// binaryVariable is the environment variable that holds the path of the gateway. Set
-// from outside it makes the tests use that program instead of building one.
+// binaryVariable is the environment variable with the path of the gateway. If it is
+// set already, the tests use that program instead of building one.
 const binaryVariable = "UNPROXY_TEST_BINARY"
 
-// Main builds the gateway and runs the tests; it is what TestMain is to call:
+// Main builds the gateway and runs the tests. TestMain calls it:
 //
 //	func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
 //
-// The gateway is built with the race detector if the tests are. Processes of the
-// test binary that it starts itself find it built.
+// The gateway is built with the race detector if the tests are. When the test binary
+// starts itself, as for a namespace, the new process uses the same build.
 func Main(m *testing.M) int {
 	if err := runMore(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -54,7 +54,7 @@ func Binary(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv(binaryVariable)
 	if path == "" {
-		t.Fatal("no gateway was built: TestMain must call lab.Main")
+		t.Fatal("the gateway was not built: TestMain must call lab.Main")
 	}
 	return path
 }
@@ -69,8 +69,8 @@ func PlainBinary(t testing.TB) string {
 	return path
 }
 
-// runMore lets more tests run at a time than there are processors, unless
-// -parallel says how many: they spend most of their time waiting.
+// runMore runs more tests at a time than there are processors, because tests mostly
+// wait. The flag -parallel overrides it.
 func runMore() error {
 	flag.Parse()
 	given := false
@@ -96,7 +96,7 @@ func build(path string, withRace bool) error {
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = root
 	if !withRace {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in a release
 	}
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the gateway: %w\n%s", err, output)
@@ -123,9 +123,9 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// touch looks at every file below root. The go command keeps the result of a
-// test that looked at the same files before: those of the gateway, which is not
-// linked into the test, must count among them.
+// touch stats every file below root. The go command reuses the result of a test
+// if the files that it looked at are unchanged. The gateway's files must be among
+// them, but they are not linked into the test.
 func touch(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -136,7 +136,7 @@ func touch(root string) error {
 		}
 		_, err = os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // others may be at work here
+			return nil // the tree may change meanwhile
 		}
 		return err
 	})

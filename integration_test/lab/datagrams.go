@@ -14,20 +14,18 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// V2Datagram returns the version 2 header of a datagram that names the two, which
-// must be of one family, with payload behind it.
+// V2Datagram returns a datagram with a version 2 header and the payload. Both
+// addresses must be of the same family.
 func V2Datagram(source, destination netip.AddrPort, payload string) []byte {
 	b := V2(source, destination)
 	b[13] = b[13]&0xf0 | 0x02
 	return append(b, payload...)
 }
 
-// LocalDatagram returns the header of a LOCAL datagram with payload behind it.
-func LocalDatagram(payload string) []byte {
-	return append([]byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), payload...)
-}
+// LocalDatagram returns a datagram with a LOCAL header and the payload.
+func LocalDatagram(payload string) []byte { return append(Local(), payload...) }
 
-// SPP returns the 38 bytes of the Simple Proxy Protocol that name the two.
+// SPP returns the 38 bytes of a Simple Proxy Protocol header.
 func SPP(client, proxy netip.AddrPort) []byte {
 	b := []byte{0x56, 0xec}
 	for _, a := range []netip.Addr{client.Addr(), proxy.Addr()} {
@@ -38,14 +36,13 @@ func SPP(client, proxy netip.AddrPort) []byte {
 	return binary.BigEndian.AppendUint16(b, proxy.Port())
 }
 
-// Datagrams is a UDP socket of the test, closed with it, on which all reading
-// together is bounded.
+// Datagrams is a UDP socket that is closed with the test.
 type Datagrams struct {
 	*net.UDPConn
-	Addr netip.AddrPort // its own
+	Addr netip.AddrPort // local address
 }
 
-// ListenUDP opens a socket on address.
+// ListenUDP opens a UDP socket on address.
 func ListenUDP(t testing.TB, address string) *Datagrams {
 	t.Helper()
 	at := netip.MustParseAddrPort(address)
@@ -79,12 +76,12 @@ func (d *Datagrams) Next(t testing.TB) (data string, from netip.AddrPort) {
 	buffer := make([]byte, 70000)
 	n, from, err := d.ReadFromUDPAddrPort(buffer)
 	if err != nil {
-		t.Fatalf("%v waits for a datagram: %v", d.Addr, err)
+		t.Fatalf("receive a datagram on %v: %v", d.Addr, err)
 	}
 	return string(buffer[:n]), netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
-// Expect waits for the next datagram, which must be want, and returns its sender.
+// Expect waits for the next datagram, which must equal want, and returns its sender.
 func (d *Datagrams) Expect(t testing.TB, want string) (from netip.AddrPort) {
 	t.Helper()
 	data, from := d.Next(t)
@@ -94,7 +91,7 @@ func (d *Datagrams) Expect(t testing.TB, want string) (from netip.AddrPort) {
 	return from
 }
 
-// Reply sends a datagram to an address that one came from.
+// Reply sends a datagram to the sender of another one.
 func (d *Datagrams) Reply(t testing.TB, to netip.AddrPort, data string) {
 	t.Helper()
 	if _, err := d.WriteToUDPAddrPort([]byte(data), to); err != nil {
@@ -102,7 +99,7 @@ func (d *Datagrams) Reply(t testing.TB, to netip.AddrPort, data string) {
 	}
 }
 
-// Empty checks that nothing waits to be read.
+// Empty fails the test if a datagram is in the receive queue.
 func (d *Datagrams) Empty(t testing.TB) {
 	t.Helper()
 	d.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -113,16 +110,16 @@ func (d *Datagrams) Empty(t testing.TB) {
 	}
 }
 
-// WaitReceiving waits until somebody has the UDP address in the test's network
-// namespace, itself or its port on all addresses.
+// WaitReceiving waits until a UDP socket in the test's network namespace has the
+// address, or its port on all addresses.
 func WaitReceiving(t testing.TB, address string) {
 	t.Helper()
 	want := netip.MustParseAddrPort(address)
 	await.Until(t, "a UDP socket has the address "+address, func() bool { return inTable(want, "udp", "07") })
 }
 
-// inTable reports whether a socket of a protocol and state has the address a, or
-// its port on all addresses.
+// inTable reports whether a socket of a protocol and in a state (proc_net_tcp(5))
+// has the address, or its port on all addresses.
 func inTable(a netip.AddrPort, protocol, state string) bool {
 	for _, table := range []string{"/proc/self/net/" + protocol, "/proc/self/net/" + protocol + "6"} {
 		f, err := os.Open(table)
@@ -144,16 +141,17 @@ func inTable(a netip.AddrPort, protocol, state string) bool {
 	return false
 }
 
-// Dnsdist starts dnsdist with the configuration and waits for the addresses that
-// it is to listen on, with TCP.
+// Dnsdist starts dnsdist with the configuration and waits until it listens on the
+// TCP addresses.
 func Dnsdist(t testing.TB, config string, addresses ...string) *Process {
 	t.Helper()
 	path := WriteFile(t, "dnsdist.conf", "setSecurityPollSuffix('')\n"+config)
-	return startServer(t, Command{Name: "dnsdist", Args: []string{"--supervised", "--disable-syslog", "-C", path}}, addresses)
+	return startServer(t, Command{Name: "dnsdist", Args: []string{"--supervised", "--disable-syslog", "-C", path}},
+		addresses)
 }
 
-// Dnsmasq starts dnsmasq on the addresses, which are of one port. It answers for
-// the name with the address, knows no other, and logs each query with who asked.
+// Dnsmasq starts dnsmasq on the addresses, which must have the same port. It
+// resolves name to address, knows no other name, and logs each query with its client.
 func Dnsmasq(t testing.TB, name, address string, addresses ...string) *Process {
 	t.Helper()
 	args := []string{"--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces",

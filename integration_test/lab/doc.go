@@ -1,7 +1,7 @@
-// Package lab starts what an integration test needs around it: the gateway
-// itself, built once for all tests; servers and load balancers that do not know
-// they are being tested; and small backends and peers of the test's own.
+// Package lab starts what an integration test needs: the gateway, built once for
+// all tests; real servers and load balancers; and small backends and peers in the
+// test itself.
 //
-// Whatever is started ends with the test, and what it printed is shown when the
-// test fails. Waiting is bounded everywhere, and no test sleeps.
+// Everything ends with the test, and its output is shown if the test fails. Every
+// wait is bounded as in package await, and no test sleeps.
 package lab

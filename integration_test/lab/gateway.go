@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,18 +15,18 @@ import (
 type Gateway struct {
 	*Process
 	listening []Line
-	told      int // connection lines that NextConnection has returned
+	returned  int // connection lines that NextConnection has returned
 }
 
-// StartGateway starts unproxy with the flags and waits until it is ready. The
-// log is JSON, at debug level unless the flags say otherwise.
+// StartGateway starts unproxy with the flags and waits until it is ready. It logs
+// JSON, at debug level unless the flags set another.
 func StartGateway(t testing.TB, flags ...string) *Gateway {
 	t.Helper()
 	return StartGatewayAs(t, Command{}, flags...)
 }
 
-// StartGatewayAs is [StartGateway] with the environment and the privileges of
-// c. Its Name is the program, "" the one under test; its Args are not used.
+// StartGatewayAs is [StartGateway] with the environment and privileges of c. c.Name
+// is the program, by default the one under test; c.Args is ignored.
 func StartGatewayAs(t testing.TB, c Command, flags ...string) *Gateway {
 	t.Helper()
 	if c.Name == "" {
@@ -61,24 +62,24 @@ func startGateway(t testing.TB, c Command) *Gateway {
 	return g
 }
 
-// RunGateway runs unproxy with the arguments to its end, such as one that
-// refuses to start, and returns what it printed and its exit code.
+// RunGateway runs unproxy with the arguments until it exits, and returns its output
+// and exit code.
 func RunGateway(t testing.TB, args ...string) (output string, code int) {
 	t.Helper()
 	return Run(t, Command{Name: Binary(t), Args: args})
 }
 
-// Address returns the bound address of the i-th listener, in the order of the
-// --forward flags.
+// Address returns the bound address of listener i, in the order of the --forward
+// flags.
 func (g *Gateway) Address(t testing.TB, i int) string {
 	t.Helper()
 	if i >= len(g.listening) {
-		t.Fatalf("no listener %d, the gateway has %d", i, len(g.listening))
+		t.Fatalf("the gateway has %d listeners, there is no number %d", len(g.listening), i)
 	}
 	return g.listening[i].String("address")
 }
 
-// Log returns the lines of JSON that the gateway has written so far.
+// Log returns the JSON lines that the gateway has written so far.
 func (g *Gateway) Log() []Line {
 	var all []Line
 	for _, text := range g.Lines() {
@@ -89,8 +90,13 @@ func (g *Gateway) Log() []Line {
 	return all
 }
 
-// NextConnection waits for the line of the next finished connection: the first
-// call returns the first one, and so on.
+// Logged returns the lines with the message that the gateway has written so far.
+func (g *Gateway) Logged(message string) []Line {
+	return slices.DeleteFunc(g.Log(), func(l Line) bool { return l.String("message") != message })
+}
+
+// NextConnection waits for the log line of the next finished connection. The first
+// call returns the first line, and so on.
 func (g *Gateway) NextConnection(t testing.TB) Line {
 	t.Helper()
 	var seen int
@@ -100,28 +106,48 @@ func (g *Gateway) NextConnection(t testing.TB) Line {
 			return false
 		}
 		seen++
-		return seen > g.told
+		return seen > g.returned
 	})
 	if !ok {
-		t.Fatalf("the gateway logged only %d finished connections", g.told)
+		t.Fatalf("the gateway logged only %d finished connections", g.returned)
 	}
-	g.told++
+	g.returned++
 	l, _ := parseLine(text)
 	return l
+}
+
+// ConnectionOf waits for the log line of a finished connection whose client has the
+// address, with or without a port, and skips those of others.
+func (g *Gateway) ConnectionOf(t testing.TB, client string) Line {
+	t.Helper()
+	for {
+		l := g.NextConnection(t)
+		if c := l.AddrPort("client"); c.String() == client || c.Addr().String() == client {
+			return l
+		}
+	}
 }
 
 // WaitLog waits for the first line with the message.
 func (g *Gateway) WaitLog(t testing.TB, message string) Line {
 	t.Helper()
-	text, ok := g.find(t, func(text string) bool {
-		l, ok := parseLine(text)
-		return ok && l.String("message") == message
+	return g.WaitLogs(t, message, 1)[0]
+}
+
+// WaitLogs waits until there are n lines with the message and returns these.
+func (g *Gateway) WaitLogs(t testing.TB, message string, n int) []Line {
+	t.Helper()
+	var lines []Line
+	_, ok := g.find(t, func(text string) bool {
+		if l, ok := parseLine(text); ok && l.String("message") == message {
+			lines = append(lines, l)
+		}
+		return len(lines) == n
 	})
 	if !ok {
-		t.Fatalf("the gateway logged no %q", message)
+		t.Fatalf("the gateway logged %q %d times, want %d", message, len(lines), n)
 	}
-	l, _ := parseLine(text)
-	return l
+	return lines
 }
 
 // Line is one line of the gateway's log.
@@ -135,7 +161,7 @@ func parseLine(text string) (Line, bool) {
 	return l, true
 }
 
-// String returns the value of key as text, "" if there is none.
+// String returns the value of key as text, "" if it is absent.
 func (l Line) String(key string) string {
 	v, ok := l[key]
 	if !ok || v == nil {
@@ -144,15 +170,14 @@ func (l Line) String(key string) string {
 	return fmt.Sprint(v)
 }
 
-// AddrPort returns the value of key as an address, the zero one if there is
-// none.
+// AddrPort returns the value of key as an address, the zero value if it is absent.
 func (l Line) AddrPort(key string) netip.AddrPort {
 	a, _ := netip.ParseAddrPort(l.String(key))
 	return a
 }
 
-// Expect fails the test for each pair of a key and a value, "outcome", "ok",
-// that the line does not have. It goes by the text of the value.
+// Expect takes pairs of a key and the text of its value, such as "outcome", "ok", and
+// fails the test for each that differs in the line.
 func (l Line) Expect(t testing.TB, pairs ...string) {
 	t.Helper()
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -162,5 +187,5 @@ func (l Line) Expect(t testing.TB, pairs ...string) {
 	}
 }
 
-// NetRaw is what a transparent gateway needs and nothing more.
+// NetRaw returns the only capability that a transparent gateway needs.
 func NetRaw() []uintptr { return []uintptr{unix.CAP_NET_RAW} }

@@ -12,17 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is another host: a network namespace that is joined to the test's by a
-// cable, a pair of veth interfaces. The test must be in a namespace itself.
+// Host is another host: a network namespace that a pair of veth interfaces connects
+// to the test's own namespace.
 type Host struct {
-	// Interface is the test's end of the cable; the other one is "eth0".
+	// Interface is the test's end of the pair; the host's is "eth0".
 	Interface string
 	pid       string
 }
 
-// NewHost starts a host whose end of the cable has the addresses, written with
-// the length of their network. lo and both ends are up; the test's end gets no
-// address.
+// NewHost starts a host. Its interface gets the addresses, such as "10.0.0.2/24"; the
+// test's end gets none. Both ends and the host's lo are up.
 func NewHost(t testing.TB, interfaceName string, addresses ...string) *Host {
 	t.Helper()
 	p := Start(t, Command{Name: "unshare", Args: []string{"--net", "sh", "-c", "echo ready; exec sleep infinity"}})
@@ -42,7 +41,7 @@ func NewHost(t testing.TB, interfaceName string, addresses ...string) *Host {
 	return h
 }
 
-// nodad spares an IPv6 address the wait in which it is looked for elsewhere.
+// nodad turns off duplicate address detection, which would delay an IPv6 address.
 func nodad(address string) string {
 	if strings.Contains(address, ":") {
 		return " nodad"
@@ -52,39 +51,44 @@ func nodad(address string) string {
 
 func (h *Host) here(t testing.TB, words ...string) {
 	t.Helper()
-	run(t, Command{Name: "ip", Args: strings.Fields(strings.Join(words, " "))})
+	Must(t, Command{Name: "ip", Args: strings.Fields(strings.Join(words, " "))})
 }
 
-// Tunnel joins two hosts by a tunnel, a cable without neighbours or addresses,
-// whose ends have the names.
+// Tunnel connects two hosts by interfaces without ARP and without addresses.
 func (h *Host) Tunnel(t testing.TB, name string, other *Host, otherName string) {
 	t.Helper()
 	h.IP(t, "link add "+name+" type veth peer name "+otherName+" netns "+other.pid)
-	const address = "52:54:00:00:00:aa" // without ARP each end takes the other to have its own
+	const address = "52:54:00:00:00:aa" // without ARP each end sends to its own address
 	h.IP(t, "link set "+name+" address "+address+" arp off up")
 	other.IP(t, "link set "+otherName+" address "+address+" arp off up")
 }
 
-// IP runs ip(8) on the host.
+// IP runs ip(8) on the host and returns its output.
 func (h *Host) IP(t testing.TB, command string) string {
 	t.Helper()
-	return run(t, h.On(Command{Name: "ip", Args: strings.Fields(command)}))
+	return h.Output(t, append([]string{"ip"}, strings.Fields(command)...)...)
 }
 
-// Sysctl sets a parameter of the host's network, "net.ipv4.ip_forward".
+// Sysctl sets a network parameter of the host, such as "net.ipv4.ip_forward".
 func (h *Host) Sysctl(t testing.TB, name, value string) {
 	t.Helper()
 	h.Shell(t, "echo "+value+" >/proc/sys/"+strings.ReplaceAll(name, ".", "/"))
 }
 
-// Shell runs a script on the host and returns what it printed.
+// Shell is [Shell] on the host.
 func (h *Host) Shell(t testing.TB, script string) string {
 	t.Helper()
-	return run(t, h.On(Command{Name: "sh", Args: []string{"-ec", script}}))
+	return Must(t, h.On(shell(script)))
 }
 
-// ListenUDP opens a UDP socket on the host; a nil host is the test's own. It is
-// closed with the test.
+// Output is [Output] on the host.
+func (h *Host) Output(t testing.TB, words ...string) string {
+	t.Helper()
+	return Must(t, h.On(Command{Name: words[0], Args: words[1:]}))
+}
+
+// ListenUDP opens a UDP socket on the host, or on the test's own if h is nil. The
+// socket is closed with the test.
 func (h *Host) ListenUDP(t testing.TB, address netip.AddrPort) (conn *net.UDPConn) {
 	t.Helper()
 	listen := func() {
@@ -102,7 +106,7 @@ func (h *Host) ListenUDP(t testing.TB, address netip.AddrPort) (conn *net.UDPCon
 	return conn
 }
 
-// enter takes the thread into the network namespace of a process.
+// enter moves the thread into the network namespace of a process.
 func enter(pid string) error {
 	f, err := os.Open("/proc/" + pid + "/ns/net")
 	if err != nil {
@@ -119,8 +123,8 @@ func (h *Host) On(c Command) Command {
 	return c
 }
 
-// Do runs f on a thread that is on the host: the sockets that f opens are the
-// host's and stay so. Goroutines that f starts are not on the host.
+// Do runs f on a thread in the host's network namespace. The sockets that f opens
+// stay there. Goroutines that f starts do not run there.
 func (h *Host) Do(t testing.TB, f func()) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -135,19 +139,9 @@ func (h *Host) Do(t testing.TB, f func()) {
 	defer func() {
 		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
 			t.Error(os.NewSyscallError("setns", err))
-			return // the thread stays locked, and ends with the goroutine
+			return // the thread stays locked and ends with the goroutine
 		}
 		runtime.UnlockOSThread()
 	}()
 	f()
-}
-
-// run runs c, which must succeed.
-func run(t testing.TB, c Command) string {
-	t.Helper()
-	output, code := Run(t, c)
-	if code != 0 {
-		t.Fatalf("%s %s: exit code %d: %s", c.Name, strings.Join(c.Args, " "), code, output)
-	}
-	return output
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetIPv6 makes socket(2) fail for AF_INET6 with EAFNOSUPPORT, for the thread
-// and all that it starts. It takes CAP_SYS_ADMIN, which the root of a namespace
+// forgetIPv6 makes socket(2) fail with EAFNOSUPPORT for AF_INET6, in this thread and
+// the processes that it starts. It needs CAP_SYS_ADMIN, which the root of a namespace
 // has (seccomp(2)).
 func forgetIPv6() error {
 	const (
@@ -17,7 +17,7 @@ func forgetIPv6() error {
 		equal  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		answer = unix.BPF_RET | unix.BPF_K
 
-		number, family = 0, 16 // where they lie in struct seccomp_data, both little-endian
+		number, family = 0, 16 // offsets in struct seccomp_data, on little-endian hosts
 	)
 	program := []unix.SockFilter{
 		{Code: load, K: number},

@@ -3,6 +3,7 @@ package lab
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,7 +12,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// V1 returns the version 1 header that names the two.
+// V1 returns a version 1 header with the addresses.
 func V1(source, destination netip.AddrPort) []byte {
 	family := "TCP4"
 	if source.Addr().Is6() {
@@ -21,8 +22,8 @@ func V1(source, destination netip.AddrPort) []byte {
 		source.Addr(), destination.Addr(), source.Port(), destination.Port())
 }
 
-// V2 returns the version 2 header of a stream that names the two, which must
-// be of one family, followed by tlvs as they are.
+// V2 returns a version 2 header of a stream with the addresses, which must be of the
+// same family, and the TLVs, which are already encoded.
 func V2(source, destination netip.AddrPort, tlvs ...byte) []byte {
 	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11")
 	if source.Addr().Is6() {
@@ -37,8 +38,11 @@ func V2(source, destination netip.AddrPort, tlvs ...byte) []byte {
 	return append(append(b, addresses...), tlvs...)
 }
 
-// Dial opens a TCP connection that is closed with the test and on which all
-// reading and writing together is bounded.
+// Local returns the version 2 header of a LOCAL connection or datagram.
+func Local() []byte { return []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00") }
+
+// Dial opens a TCP connection that is closed with the test. A deadline bounds all
+// reads and writes.
 func Dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, await.Patience)
@@ -48,7 +52,7 @@ func Dial(t testing.TB, address string) *net.TCPConn {
 	return adopt(t, c)
 }
 
-// Send dials address and writes each of the pieces with one call.
+// Send dials address and writes each piece with one call.
 func Send(t testing.TB, address string, pieces ...[]byte) *net.TCPConn {
 	t.Helper()
 	c := Dial(t, address)
@@ -71,15 +75,14 @@ func adopt(t testing.TB, c net.Conn) *net.TCPConn {
 
 // Backend is a TCP server in the test itself.
 type Backend struct {
-	// Addr is where it listens.
-	Addr string
+	Addr string // it listens here
 
 	mu       sync.Mutex
 	accepted int
 	conns    chan *net.TCPConn
 }
 
-// Listen starts a backend on address that leaves what it accepts to the test.
+// Listen starts a backend on address. The test gets its connections from Next.
 func Listen(t testing.TB, address string) *Backend {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -122,14 +125,39 @@ func (b *Backend) Next(t testing.TB) *net.TCPConn {
 	return adopt(t, await.Receive(t, "a connection to the backend "+b.Addr, b.conns))
 }
 
-// Accepted returns how many connections have come so far.
+// Accepted returns the number of connections accepted so far.
 func (b *Backend) Accepted() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.accepted
 }
 
-// Peer returns the address at the other end of c, unmapped.
+// Echo starts a TCP server that sends back what it receives, and returns its address.
+func Echo(t testing.TB, address string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				// Hidden from io.Copy, which would keep two pipes for each pair
+				// of TCP connections.
+				io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Peer returns the remote address of c, unmapped.
 func Peer(c net.Conn) netip.AddrPort {
 	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

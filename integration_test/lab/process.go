@@ -25,34 +25,33 @@ import (
 
 // Command says how to start a process.
 type Command struct {
-	// Name of the program: a path, or looked for in PATH and then in the
-	// directories of the system's servers.
+	// Name is a path, or a name to look up in PATH and then in the directories of
+	// system daemons.
 	Name string
 	Args []string
-	// Env is added to the environment of the test.
+	// Env is added to the test's environment.
 	Env []string
-	// Dir is the working directory; "" is the test's.
+	// Dir is the working directory, by default the test's.
 	Dir string
-	// Stdin is what the process reads; nil is nothing.
+	// Stdin is the standard input, by default empty.
 	Stdin io.Reader
-	// Files are descriptors 3 and up of the process.
+	// Files become descriptors 3 and up.
 	Files []*os.File
-	// Limit bounds the process to Capabilities (the bounding set): being
-	// root it has those and no others.
+	// Limit reduces the bounding set to Capabilities. The process is root and has
+	// exactly these.
 	Limit        bool
 	Capabilities []uintptr
-	// WithoutIPv6 shows the process a kernel that has no AF_INET6, as with the
-	// boot parameter ipv6.disable=1.
+	// WithoutIPv6 emulates a kernel without AF_INET6, as with the boot parameter
+	// ipv6.disable=1.
 	WithoutIPv6 bool
-	// User puts the process in a user namespace below this one, where it is
-	// that user. It has no power over the network namespace, and does not
-	// think that it is root. Where there may be none the test is skipped.
-	// nil leaves the user as it is.
+	// User runs the process as that user, in a child user namespace without rights
+	// over the network namespace. The test is skipped where such a namespace is not
+	// allowed. nil keeps the user.
 	User *user.User
 }
 
-// Process is a process that ends with the test that started it. Its methods
-// may be called from several goroutines.
+// Process is a process that ends with the test that started it. Its methods are safe
+// for concurrent use.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
@@ -63,8 +62,8 @@ type Process struct {
 	lines   []string
 }
 
-// Start starts a process. At the end of the test it is asked to terminate, and
-// killed if it does not; if the test failed, what it printed is logged.
+// Start starts a process. When the test ends, the process gets a SIGTERM, and a
+// SIGKILL if it does not end. If the test failed, its output is logged.
 func Start(t testing.TB, c Command) *Process {
 	t.Helper()
 	p := &Process{name: filepath.Base(c.Name), done: make(chan struct{})}
@@ -83,7 +82,7 @@ func Start(t testing.TB, c Command) *Process {
 	go p.live(c, output, started)
 	if err := <-started; err != nil {
 		if c.User != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EPERM)) {
-			t.Skipf("no user namespace in which %s can be %s: %v", p.name, c.User.Username, err)
+			t.Skipf("no user namespace to run %s as %s in: %v", p.name, c.User.Username, err)
 		}
 		t.Fatalf("start %s: %v", p.name, err)
 	}
@@ -91,13 +90,42 @@ func Start(t testing.TB, c Command) *Process {
 	return p
 }
 
-// Run runs a process to its end and returns what it printed, on either stream,
-// and its exit code.
+// Run runs a process until it exits and returns its output, of both streams, and its
+// exit code.
 func Run(t testing.TB, c Command) (output string, code int) {
 	t.Helper()
 	p := Start(t, c)
 	code = p.Wait(t)
 	return strings.Join(p.Lines(), "\n"), code
+}
+
+// Must runs a process that has to succeed and returns its output.
+func Must(t testing.TB, c Command) string {
+	t.Helper()
+	output, code := Run(t, c)
+	if code != 0 {
+		t.Fatalf("%s %s: exit code %d: %s", c.Name, strings.Join(c.Args, " "), code, output)
+	}
+	return output
+}
+
+// Output runs a program with its arguments. It has to succeed. Output returns what it
+// printed.
+func Output(t testing.TB, words ...string) string {
+	t.Helper()
+	return Must(t, Command{Name: words[0], Args: words[1:]})
+}
+
+// Shell runs a script, each command of which has to succeed, and returns its output.
+func Shell(t testing.TB, script string) string {
+	t.Helper()
+	return Must(t, shell(script))
+}
+
+// shell returns the command that runs a script. Daemons and nft are found also where
+// an ordinary user's PATH lacks their directories.
+func shell(script string) Command {
+	return Command{Name: "sh", Args: []string{"-ec", "PATH=$PATH:/usr/sbin:/sbin\n" + script}}
 }
 
 // Require skips the test if one of the programs is not installed.
@@ -119,7 +147,8 @@ func lookPath(t testing.TB, name string) string {
 	return path
 }
 
-// find looks for servers where the PATH of an ordinary user does not lead.
+// find returns the path of a program. Directories of daemons are searched as well,
+// which the PATH of an ordinary user lacks.
 func find(name string) string {
 	if strings.Contains(name, "/") {
 		return name
@@ -132,8 +161,8 @@ func find(name string) string {
 	return ""
 }
 
-// environment is that of the test, without what the gateway would take for a
-// setting.
+// environment returns the test's environment without the variable that the gateway
+// would take for a setting.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, binaryVariable+"=")
@@ -169,9 +198,9 @@ func (p *Process) outputPipe() (io.Reader, error) {
 	return r, nil
 }
 
-// live starts the process and stays until it has ended. The thread is given up
-// with it: a bounding set cannot be widened again, nor a filter taken off, and
-// the parent-death signal would be sent if the thread ended earlier.
+// live starts the process and returns when it has ended. The thread ends with it: a
+// bounding set cannot be extended again, a seccomp filter cannot be removed, and the
+// kernel would send the parent-death signal if the thread ended earlier.
 func (p *Process) live(c Command, output io.Reader, started chan<- error) {
 	runtime.LockOSThread()
 	if c.WithoutIPv6 {
@@ -193,15 +222,15 @@ func (p *Process) live(c Command, output io.Reader, started chan<- error) {
 		return
 	}
 	p.read(output)
-	p.cmd.Wait() // the state is looked at where it matters
+	p.cmd.Wait() // users check the state
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.done)
 	p.changed.Broadcast()
 }
 
-// dropOthers takes all but the capabilities in keep out of the thread's
-// bounding set.
+// dropOthers removes all capabilities but those in keep from the thread's bounding
+// set.
 func dropOthers(keep []uintptr) error {
 	kept := make(map[uintptr]bool, len(keep))
 	for _, c := range keep {
@@ -213,7 +242,7 @@ func dropOthers(keep []uintptr) error {
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if err == unix.EINVAL {
-			return nil // beyond the last one that the kernel knows
+			return nil // beyond the last capability that the kernel knows
 		}
 		if err != nil {
 			return os.NewSyscallError("prctl", err)
@@ -237,7 +266,7 @@ func (p *Process) read(output io.Reader) {
 	}
 }
 
-// end is the clean-up.
+// end ends the process when the test ends, and reports what went wrong in it.
 func (p *Process) end(t testing.TB) {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
@@ -245,8 +274,7 @@ func (p *Process) end(t testing.TB) {
 	select {
 	case <-p.done:
 	case <-time.After(time.Until(await.Deadline(t))):
-		// A child of the process keeps the pipe open.
-		t.Errorf("%s does not end", p.name)
+		t.Errorf("%s did not end, or a child of it keeps its output open", p.name)
 	}
 	for _, line := range p.Lines() {
 		if line == "WARNING: DATA RACE" || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
@@ -258,39 +286,39 @@ func (p *Process) end(t testing.TB) {
 	}
 }
 
-// PID returns the process's id.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Signal sends s to the process.
+// Signal sends a signal to the process.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Lines returns what the process has printed so far, without line ends.
+// Lines returns the lines that the process has printed so far.
 func (p *Process) Lines() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lines[:len(p.lines):len(p.lines)]
 }
 
-// Wait waits until the process has ended by itself and returns its exit code,
-// -1 if it died of a signal.
+// Wait waits until the process exits and returns its exit code, -1 if a signal killed
+// it.
 func (p *Process) Wait(t testing.TB) int {
 	t.Helper()
 	await.Receive(t, "the end of "+p.name, p.done)
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// WaitLine waits for a line that contains text and returns the first one.
+// WaitLine waits for a line that contains text and returns the first such line.
 func (p *Process) WaitLine(t testing.TB, text string) string {
 	t.Helper()
 	line, ok := p.find(t, func(line string) bool { return strings.Contains(line, text) })
 	if !ok {
-		t.Fatalf("%s printed no line with %q", p.name, text)
+		t.Fatalf("%s did not print a line with %q", p.name, text)
 	}
 	return line
 }
 
-// find waits for the first line that matches; false if the process ended, or
-// the time to wait, before there was one.
+// find waits for the first line that matches. It returns false if the process or the
+// time to wait ended before. match sees each line once.
 func (p *Process) find(t testing.TB, match func(line string) bool) (string, bool) {
 	var late bool
 	timer := time.AfterFunc(time.Until(await.Deadline(t)), func() {

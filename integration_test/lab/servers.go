@@ -13,9 +13,8 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// WaitListening waits until somebody listens on the TCP address in the test's
-// network namespace. It looks at the kernel's tables: a server that logs its
-// connections shows none of it.
+// WaitListening waits until a process in the test's network namespace listens on the
+// TCP address. It reads the kernel's table, so the server does not log a connection.
 func WaitListening(t testing.TB, address string) {
 	t.Helper()
 	want, err := netip.ParseAddrPort(address)
@@ -25,12 +24,11 @@ func WaitListening(t testing.TB, address string) {
 	await.Until(t, "a process listens on "+address, func() bool { return listening(want) })
 }
 
-// listening reports whether there is a listener on a, or on its port on all
-// addresses.
+// listening reports whether a socket listens on a, or on its port on all addresses.
 func listening(a netip.AddrPort) bool { return inTable(a, "tcp", "0A") }
 
-// hexAddr writes a as /proc/net/tcp does: 32-bit words, each as a number of the
-// host's byte order. All hosts that this is run on are little-endian.
+// hexAddr formats a as /proc/net/tcp does: 32-bit words, each a number in host byte
+// order. Little-endian hosts only.
 func hexAddr(a netip.Addr) string {
 	var s strings.Builder
 	for b := a.AsSlice(); len(b) > 0; b = b[4:] {
@@ -39,18 +37,17 @@ func hexAddr(a netip.Addr) string {
 	return s.String()
 }
 
-// HAProxy starts HAProxy with the configuration and waits for the addresses
-// that it is to listen on.
+// HAProxy starts HAProxy with the configuration and waits until it listens on the
+// addresses.
 func HAProxy(t testing.TB, config string, addresses ...string) *Process {
 	t.Helper()
-	path := WriteFile(t, "haproxy.cfg", config+"\n") // insists on the last line end
+	path := WriteFile(t, "haproxy.cfg", config+"\n") // the last line must end
 	return startServer(t, Command{Name: "haproxy", Args: []string{"-db", "-f", path}}, addresses)
 }
 
-// Nginx starts nginx with the configuration, to which it adds what keeps it in
-// the foreground and its files in a directory of the test. logs/NAME in the
-// configuration is in that directory, which is returned. Modules are named by
-// their full path.
+// Nginx starts nginx with the configuration and waits until it listens on the
+// addresses. It stays in the foreground and keeps its files in dir: logs/NAME in the
+// configuration is relative to it. Modules need their full path.
 func Nginx(t testing.TB, config string, addresses ...string) (p *Process, dir string) {
 	t.Helper()
 	command, dir := nginx(t, config)
@@ -63,7 +60,7 @@ func NginxOn(t testing.TB, h *Host, config string) (p *Process, dir string) {
 	command, dir := nginx(t, config)
 	command.Name = lookPath(t, command.Name)
 	p = Start(t, h.On(command))
-	// It writes its id once it listens.
+	// nginx writes its process id once it listens.
 	await.For(t, func() bool {
 		id, err := os.ReadFile(filepath.Join(dir, "nginx.pid"))
 		return err == nil && len(id) > 0 || p.ended()
@@ -83,7 +80,7 @@ func nginx(t testing.TB, config string) (command Command, dir string) {
 			t.Fatal(err)
 		}
 	}
-	// One process, and no other user: a user namespace has none.
+	// A single process and no other user: a user namespace has only one.
 	config = "daemon off; master_process off; user root root; pid nginx.pid; error_log stderr info;\n" + config
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
@@ -92,8 +89,8 @@ func nginx(t testing.TB, config string) (command Command, dir string) {
 	return Command{Name: "nginx", Args: []string{"-p", dir, "-c", path, "-e", "stderr"}}, dir
 }
 
-// NginxTemporary is the part of an nginx http block that keeps its temporary
-// files in the test's directory.
+// NginxTemporary, in an http block, keeps nginx's temporary files in the test's
+// directory.
 const NginxTemporary = `client_body_temp_path body; proxy_temp_path proxy;
 	fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;`
 
@@ -104,24 +101,25 @@ func Redis(t testing.TB, address string, args ...string) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
+	args = append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()},
+		args...)
 	return startServer(t, Command{Name: "redis-server", Args: args}, []string{address})
 }
 
 // SSHD is a running OpenSSH server.
 type SSHD struct {
 	*Process
-	// Identity is the file of a private key that may log in as User.
+	// Identity is the path of a private key that can log in as User.
 	Identity string
 	User     string
 }
 
-// StartSSHD starts an OpenSSH server on the addresses with keys of its own,
-// which logs to the test.
+// StartSSHD starts an OpenSSH server with keys of its own on the addresses. It logs
+// to its output.
 //
-// It runs as the user daemon, in a user namespace below the test's: as root it
-// would want to become the user "sshd", whom the test's namespace does not have,
-// and nobody's account is locked on some systems. Its ports must be above 1023.
+// It runs as the user "daemon" in a child user namespace. As root it would switch to
+// the user "sshd", which the test's namespace lacks; the account "nobody" is locked
+// on some systems. The ports must be above 1023.
 func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 	t.Helper()
 	daemon, err := user.Lookup("daemon")
@@ -166,7 +164,7 @@ func startServer(t testing.TB, c Command, addresses []string) *Process {
 	return p
 }
 
-// WriteFile writes a file in a directory of the test's own and returns its path.
+// WriteFile writes a file in a temporary directory and returns its path.
 func WriteFile(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -176,16 +174,16 @@ func WriteFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// WaitFile waits until the file holds text and returns all of it.
+// WaitFile waits until the file contains text and returns its content.
 func WaitFile(t testing.TB, path, text string) string {
 	t.Helper()
 	var content []byte
-	held := await.For(t, func() bool {
+	found := await.For(t, func() bool {
 		content, _ = os.ReadFile(path)
 		return strings.Contains(string(content), text)
 	})
-	if !held {
-		t.Fatalf("%s does not come to hold %q: %s", filepath.Base(path), text, content)
+	if !found {
+		t.Fatalf("%s does not contain %q: %s", filepath.Base(path), text, content)
 	}
 	return string(content)
 }

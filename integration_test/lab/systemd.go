@@ -12,16 +12,16 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// Systemd is the end of the socket on which services tell systemd how they are.
+// Systemd receives what services report by sd_notify(3).
 type Systemd struct {
 	path string
 
-	mu   sync.Mutex
-	told []string
-	next int // the message that WaitTold looks at next
+	mu       sync.Mutex
+	messages []string
+	next     int // WaitMessage starts here
 }
 
-// NewSystemd listens for what services tell.
+// NewSystemd opens a notification socket.
 func NewSystemd(t testing.TB) *Systemd {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "unproxy") // t.TempDir may be too long for a socket
@@ -54,23 +54,23 @@ func (s *Systemd) read(c *net.UnixConn) {
 			return
 		}
 		s.mu.Lock()
-		s.told = append(s.told, string(b[:n]))
+		s.messages = append(s.messages, string(b[:n]))
 		s.mu.Unlock()
 	}
 }
 
-// Environment is what a service needs to tell.
+// Environment returns the environment with which a service reports to s.
 func (s *Systemd) Environment(more ...string) []string {
 	return append([]string{"NOTIFY_SOCKET=" + s.path}, more...)
 }
 
-// WaitTold waits for a message with text that came after the one that it
-// returned last, and returns it whole.
-func (s *Systemd) WaitTold(t testing.TB, text string) string {
+// WaitMessage waits for a message that contains text, after the one that it returned
+// last.
+func (s *Systemd) WaitMessage(t testing.TB, text string) string {
 	t.Helper()
 	var message string
 	if !await.For(t, func() (found bool) { message, found = s.find(text); return found }) {
-		t.Fatalf("systemd was not told %q after %q", text, s.Told())
+		t.Fatalf("systemd did not receive %q after %q", text, s.Messages())
 	}
 	return message
 }
@@ -78,25 +78,25 @@ func (s *Systemd) WaitTold(t testing.TB, text string) string {
 func (s *Systemd) find(text string) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := s.next; i < len(s.told); i++ {
-		if strings.Contains(s.told[i], text) {
+	for i := s.next; i < len(s.messages); i++ {
+		if strings.Contains(s.messages[i], text) {
 			s.next = i + 1
-			return s.told[i], true
+			return s.messages[i], true
 		}
 	}
 	return "", false
 }
 
-// Told returns all that was told so far.
-func (s *Systemd) Told() []string {
+// Messages returns all messages received so far.
+func (s *Systemd) Messages() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.told[:len(s.told):len(s.told)]
+	return s.messages[:len(s.messages):len(s.messages)]
 }
 
 // Activated returns the command that starts the gateway as systemd starts a
-// service of socket units: with the sockets, by their names. Only the process
-// itself can know its id, which the variables are to name.
+// socket-activated service: with the sockets and their names, separated by colons. A
+// shell sets LISTEN_PID, because only the new process knows its id.
 func Activated(t testing.TB, names string, files ...*os.File) Command {
 	t.Helper()
 	script := fmt.Sprintf("#!/bin/sh\nLISTEN_PID=$$ exec %s \"$@\"\n", Binary(t))
@@ -109,8 +109,8 @@ func Activated(t testing.TB, names string, files ...*os.File) Command {
 	}}
 }
 
-// Socket listens on address, of network tcp or unix, as systemd does: the
-// returned file is closed with the test.
+// Socket listens on an address of network "tcp" or "unix" as systemd does. The file
+// is closed with the test.
 func Socket(t testing.TB, network, address string) *os.File {
 	t.Helper()
 	var c net.ListenConfig
@@ -131,7 +131,7 @@ func Socket(t testing.TB, network, address string) *os.File {
 	return f
 }
 
-// Gone waits until a process that is no child of the test's has ended.
+// Gone waits until a process has ended that is not a child of the test.
 func Gone(t testing.TB, pid int) {
 	t.Helper()
 	await.Until(t, fmt.Sprintf("process %d has ended", pid), func() bool {

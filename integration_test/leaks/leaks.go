@@ -10,9 +10,9 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// Check counts what the process has, and at the end of the test waits until it has
-// no more than that. Clean-ups that the test registers after Check run before. No
-// test may run in parallel.
+// Check counts the descriptors and goroutines of the process, and at the end of the test
+// waits until there are no more than these. Clean-ups that are registered after Check
+// run before. No other test may run at the same time.
 func Check(t testing.TB) {
 	t.Helper()
 	useNetwork(t)
@@ -23,12 +23,12 @@ func Check(t testing.TB) {
 			now = count(t)
 			return now.descriptors <= before.descriptors && now.goroutines <= before.goroutines
 		}) {
-			t.Errorf("%+v are left, at first there were %+v", now, before)
+			t.Errorf("%+v at the end, %+v at the beginning", now, before)
 		}
 	})
 }
 
-// useNetwork has the runtime open its poller, which then stays.
+// useNetwork makes the runtime open its poller, which stays open.
 func useNetwork(t testing.TB) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

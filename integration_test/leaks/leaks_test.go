@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// brief is a test whose time is over, so that it does not wait for what is left.
+// brief is a test without time left, so Check does not wait.
 type brief struct {
 	*testing.T
 	cleanups []func()

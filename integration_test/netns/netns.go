@@ -1,7 +1,6 @@
-// Package netns runs a test inside a network namespace of its own, where it may
-// have every address, route and rule that it likes, and where fixed ports are
-// free. It needs no root: the namespace comes with a user namespace in which
-// the test is root. Root without user namespaces will do as well.
+// Package netns runs a test in its own network namespace, where the test can set
+// addresses, routes and rules, and where all ports are free. Root is not needed: the
+// test is root in a user namespace. Root without user namespaces works too.
 //
 //	func TestOverIPv6(t *testing.T) {
 //		netns.Run(t, func(t *testing.T) {
@@ -10,13 +9,13 @@
 //		})
 //	}
 //
-// Run starts the test binary again for the one test, in the new namespace, and
-// makes the result its own. Processes that the body starts live in the
-// namespace too. There is a mount namespace as well, so the body may mount what
-// it needs; the user namespace maps no user but the test's own, to root.
+// Run starts the test binary again for that test, in the new namespace, and takes over
+// the result. Processes that the body starts are in the namespace too. There is also a
+// mount namespace, so the body can mount file systems. The user namespace maps only the
+// test's own user, to root.
 //
-// Where neither kind of namespace is to be had the test is skipped, with the
-// reason. Everything else that goes wrong is a failure.
+// Where no such namespace is allowed, the test is skipped with the reason. Any other
+// error is a failure.
 package netns
 
 import (
@@ -37,32 +36,30 @@ import (
 	"unproxy/integration_test/race"
 )
 
-// marker is the environment variable that holds the name of the test for
-// which this process was started.
+// marker is the environment variable with the name of the test that this process runs.
 const marker = "TEST_NETNS"
 
-// margin is how much earlier than this process the other one runs out of time,
-// so that what it has to say is passed on.
+// margin is how much earlier than this process the new one times out, so that its output
+// is not lost.
 const margin = 5 * time.Second
 
-// forbidden is the exit code of a process that was put in a namespace but may
-// not do anything with it, as AppArmor has it on some distributions.
+// forbidden is the exit code of a process that is in a namespace but has no rights in it,
+// as with AppArmor on some distributions.
 const forbidden = 97
 
-// Run runs body in a new network namespace in which lo is up. It must be the
-// first thing that a test function does, and body be all of it: what comes
-// before is run twice.
+// Run runs body in a new network namespace, in which lo is up. Code of the test function
+// outside of body runs twice.
 func Run(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
 	run(t, kinds(), body)
 }
 
-// RunAsRoot is [Run] without a user namespace, for servers that change to users
-// of their own. Without root the test is skipped.
+// RunAsRoot is [Run] without a user namespace, for servers that switch to another user.
+// Without root the test is skipped.
 func RunAsRoot(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root has a network namespace and more than one user in it")
+		t.Skip("only root can have a network namespace with several users")
 	}
 	all := kinds()
 	run(t, all[len(all)-1:], body)
@@ -93,7 +90,7 @@ type kind struct {
 	attributes *syscall.SysProcAttr
 }
 
-// kinds are the ways to a namespace, the best first.
+// kinds returns the kinds of namespaces, in order of preference.
 func kinds() []kind {
 	const flags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
 	all := []kind{{"user and network namespace", &syscall.SysProcAttr{
@@ -111,10 +108,9 @@ func kinds() []kind {
 	return all
 }
 
-// again runs the test in another process of this program, which ends with what
-// is left of the time of this one.
+// again runs the test in another process of this program, within the remaining time.
 func again(t *testing.T, attributes *syscall.SysProcAttr) (output []byte, err error) {
-	// The parent-death signal goes by the thread that forked.
+	// The kernel sends the parent-death signal when the thread that forked ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -131,7 +127,7 @@ func again(t *testing.T, attributes *syscall.SysProcAttr) (output []byte, err er
 	return cmd.CombinedOutput()
 }
 
-// pattern is the -test.run value that matches the test called name alone.
+// pattern returns the value of -test.run that matches only the test with the name.
 func pattern(name string) string {
 	parts := strings.Split(name, "/")
 	for i, p := range parts {
@@ -140,10 +136,10 @@ func pattern(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// isForbidden reports whether err says that this kind of namespace is not to
-// be had: clone(2) fails with EPERM where it is switched off or the container
-// denies it, ENOSPC where there may be no more, EINVAL and ENOSYS where it is
-// not known; EACCES and EPERM also come from writing the id maps.
+// isForbidden reports whether err means that this kind of namespace is unavailable.
+// clone(2) fails with EPERM if it is disabled or the container denies it, ENOSPC if the
+// limit is reached, EINVAL and ENOSYS if the kernel lacks it. Writing the id maps fails
+// with EACCES or EPERM.
 func isForbidden(err error) bool {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode() == forbidden
@@ -156,13 +152,13 @@ func isForbidden(err error) bool {
 	return false
 }
 
-// relay makes the result of the other process t's own.
+// relay takes over the result of the other process.
 func relay(t *testing.T, output []byte, err error) {
 	t.Helper()
-	t.Logf("in its network namespace:\n%s", bytes.TrimSpace(output))
+	t.Logf("output in the network namespace:\n%s", bytes.TrimSpace(output))
 	switch {
 	case err != nil:
-		t.Fatalf("test in the network namespace: %v", err)
+		t.Fatalf("the test in the network namespace: %v", err)
 	case bytes.Contains(output, []byte("--- SKIP: "+t.Name()+" ")):
 		t.Skip("skipped in the network namespace, see above")
 	case !bytes.Contains(output, []byte("--- PASS: "+t.Name()+" ")):
@@ -170,24 +166,25 @@ func relay(t *testing.T, output []byte, err error) {
 	}
 }
 
-// enter makes the namespace that this process was started in usable.
+// enter prepares the namespace of this process.
 func enter(t *testing.T) {
 	t.Helper()
-	// Mounts of the body's must not show outside.
+	// Mounts of the body must not propagate outside.
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		give(t, "make mounts private", err)
+		forbid(t, "make mounts private", err)
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		t.Fatalf("find lo: %v", err)
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
-		give(t, "bring lo up", err)
+		forbid(t, "bring lo up", err)
 	}
 }
 
-// give ends the process if the system forbids what it must do, else the test.
-func give(t *testing.T, what string, err error) {
+// forbid ends the process if the error means that the system forbids the action, otherwise
+// the test.
+func forbid(t *testing.T, what string, err error) {
 	t.Helper()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", what, err)

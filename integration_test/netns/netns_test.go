@@ -51,8 +51,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// Names with slashes, spaces and the signs of regular expressions must lead
-// back to the same subtest.
+// Names with slashes, spaces and regular expression syntax must select the same subtest.
 func TestRunInSubtest(t *testing.T) {
 	for _, name := range []string{"plain", "a.b (c)|d", "with/slash"} {
 		t.Run(name, func(t *testing.T) {
@@ -63,24 +62,24 @@ func TestRunInSubtest(t *testing.T) {
 	}
 }
 
-// A failure inside must be one outside: this test would pass if Run lost it.
+// A failure inside must be a failure outside.
 func TestRunRelaysFailure(t *testing.T) {
 	if os.Getenv("NETNS_TEST_FAIL") != "" {
-		netns.Run(t, func(t *testing.T) { t.Error("meant to fail") })
+		netns.Run(t, func(t *testing.T) { t.Error("intended failure") })
 		return
 	}
-	for _, want := range []string{"--- FAIL: TestRunRelaysFailure", "meant to fail"} {
+	for _, want := range []string{"--- FAIL: TestRunRelaysFailure", "intended failure"} {
 		output := failing(t)
 		if strings.Contains(output, "no network namespace") {
 			t.Skip(output)
 		}
 		if !strings.Contains(output, want) {
-			t.Errorf("output of a failing test lacks %q:\n%s", want, output)
+			t.Errorf("the output of a failing test lacks %q:\n%s", want, output)
 		}
 	}
 }
 
-// failing runs TestRunRelaysFailure in a process in which its body fails.
+// failing runs TestRunRelaysFailure in a process where its body fails.
 func failing(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// IP runs ip(8) with the words of command as its arguments, and fails the test
-// if that fails. It returns what ip printed.
+// IP runs ip(8), which must succeed, with the words of command as arguments, and returns
+// its output.
 func IP(t testing.TB, command string) string {
 	t.Helper()
 	output, err := exec.Command("ip", strings.Fields(command)...).CombinedOutput()
@@ -19,7 +19,7 @@ func IP(t testing.TB, command string) string {
 	return string(output)
 }
 
-// Sysctl sets a parameter of the namespace, "net.ipv4.ip_local_port_range".
+// Sysctl sets a parameter of the namespace, such as "net.ipv4.ip_local_port_range".
 func Sysctl(t testing.TB, name, value string) {
 	t.Helper()
 	path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
@@ -28,8 +28,8 @@ func Sysctl(t testing.TB, name, value string) {
 	}
 }
 
-// Directory puts an empty file system of the namespace's own at path, which
-// must exist: servers insist on places such as /run/sshd.
+// Directory mounts an empty file system at path, which must exist. Some servers require
+// directories such as /run/sshd.
 func Directory(t testing.TB, path string) {
 	t.Helper()
 	if output, err := exec.Command("mount", "-t", "tmpfs", "none", path).CombinedOutput(); err != nil {

@@ -29,24 +29,24 @@ const (
 	origin  = "http://" + adminAt
 )
 
-// markup is a text that does harm where it is taken for HTML.
+// markup is a text that does harm if a page inserts it as HTML.
 const markup = `<img src=x onerror="document.title='taken over'">`
 
 var destination = netip.MustParseAddrPort("198.51.100.1:443")
 
-// authority is the TLV of a host name, which clients choose (section 2.2.2 of
-// the specification).
+// authority returns the TLV of a host name, which the client chooses (section 2.2.2 of the
+// specification).
 func authority(name string) []byte {
 	return append([]byte{0x02, byte(len(name) >> 8), byte(len(name))}, name...)
 }
 
-// gatewayFlags are those of the gateway in the tests of one connection.
+// gatewayFlags returns the flags of a gateway with one forward.
 func gatewayFlags() []string {
 	return []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", adminAt}
 }
 
-// The page shows what goes on, also what strangers would like it to be; it
-// filters, and cuts the connection that is meant:
+// The page shows connections and refusals without interpreting text from clients. It
+// filters connections and cuts the selected one:
 //
 //	3 × conn ──header──▶ gateway :2000 ──▶ backend :3000
 //	nonsense ──────────▶ │ └ admin :9180 ◀── browser
@@ -69,12 +69,13 @@ func TestPage(t *testing.T) {
 		lab.Send(t, "127.0.0.1:2000", []byte(markup))
 		g.NextConnection(t).Expect(t, "outcome", "not_proxy")
 		b.eventually("three connections are listed", "document.querySelectorAll('#connections tr').length === 3")
-		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB", markup+`\u{202e}`)
+		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB",
+			markup+`\u{202e}`)
 		b.wantText("#forwards", "127.0.0.1:2000", "127.0.0.1:3000")
 		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "enable the PROXY protocol on the load balancer")
 		b.wantText("#trust", "127.0.0.1", "--trust", "4")
 		if n := evaluate[int](b, "document.querySelectorAll('main img').length"); n != 0 {
-			t.Errorf("%d texts became markup", n)
+			t.Errorf("%d texts were inserted as HTML", n)
 		}
 		b.eventually("the plots are drawn", "document.querySelectorAll('.series[d^=M]').length >= 5")
 		b.wantText(".plot:nth-child(2)", "3")
@@ -89,13 +90,14 @@ func TestPage(t *testing.T) {
 		b.do(chromedp.Focus(chromedp.CSS(first)), chromedp.KeyEvent(kb.Enter))
 		b.wantText("#cut", "203.0.113.8:2222", "Cancel")
 		b.do(chromedp.KeyEvent(kb.Escape))
-		b.eventually("the question is gone, and the focus is back", fmt.Sprintf("!document.getElementById('cut').open && document.activeElement === document.querySelector(%q)", first))
+		b.eventually("the dialog is closed and the focus is back",
+			fmt.Sprintf("!document.getElementById('cut').open && document.activeElement === document.querySelector(%q)", first))
 		b.do(chromedp.Click(chromedp.CSS(first)), chromedp.Click(chromedp.CSS("#cut .danger")))
 		b.eventually("it says so", "document.getElementById('said').innerText.includes('was cut')")
 		if line := g.NextConnection(t); line.String("client") != "203.0.113.8:2222" || line.String("reason") != "cut by the operator" {
 			t.Errorf("this was cut: %v", line)
 		}
-		b.eventually("one is left that matches", "document.querySelectorAll('#connections tr').length === 1")
+		b.eventually("one matching connection remains", "document.querySelectorAll('#connections tr').length === 1")
 		for i := range conns {
 			if i != 1 {
 				wantCarried(t, conns[i], behind[i], 1000*(i+1))
@@ -105,13 +107,13 @@ func TestPage(t *testing.T) {
 	})
 }
 
-// wantCarried wants the bytes that were sent first, and some more.
+// wantCarried reads size bytes that were sent before, and some that it sends.
 func wantCarried(t *testing.T, conn, behind *net.TCPConn, size int) {
 	t.Helper()
-	if _, err := conn.Write([]byte("unharmed")); err != nil {
+	if _, err := conn.Write([]byte("still here")); err != nil {
 		t.Fatal(err)
 	}
-	got := make([]byte, size+len("unharmed"))
+	got := make([]byte, size+len("still here"))
 	for n := 0; n < len(got); {
 		read, err := behind.Read(got[n:])
 		if err != nil {
@@ -121,8 +123,8 @@ func wantCarried(t *testing.T, conn, behind *net.TCPConn, size int) {
 	}
 }
 
-// The page says when the gateway is away and since when, keeps what it knew,
-// and goes on when the gateway is back:
+// When the gateway is down, the page says so and since when, and keeps showing the last
+// state. It continues when the gateway is back:
 //
 //	browser ──▶ admin :9180 of a gateway, of none, of another one
 func TestPageOutlivesTheGateway(t *testing.T) {
@@ -137,32 +139,34 @@ func TestPageOutlivesTheGateway(t *testing.T) {
 		b.eventually("there is no status", "document.getElementById('state').textContent === 'no status'")
 		b.wantText("#trouble", "No status from the gateway since", "Retry now")
 		b.wantText("#forwards", "127.0.0.1:3000")
-		b.eventually("it asks less and less often", "/in (8|16) s/.test(document.querySelector('#trouble button').textContent)")
+		b.eventually("the interval between requests grows",
+			"/in (8|16) s/.test(document.querySelector('#trouble button').textContent)")
 		lab.StartGateway(t, gatewayFlags()...)
 		b.do(chromedp.Click(chromedp.CSS("#trouble button")))
 		b.eventually("it is ready again", "document.getElementById('state').textContent === 'ready'")
 		b.wantText("#said", "was restarted")
 		if !evaluate[bool](b, "document.getElementById('trouble').hidden") {
-			t.Error("it still complains")
+			t.Error("the page still reports trouble")
 		}
-		b.wantRest()
+		b.wantNoRequestsWhileHidden()
 		b.wantQuiet("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
 	})
 }
 
-// Where clients are not answered, the page says that it is not ready and why, and
-// shows the commands that mend it, legibly:
+// Without a return path the page says that the gateway is not ready and why, and shows the
+// commands that fix it, legibly:
 //
 //	gateway :2000, transparent, without rules ──▶ backend :3000
 //	└ admin :9180 ◀── browser
-func TestPageTellsWhatIsWrong(t *testing.T) {
+func TestPageShowsProblems(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, program)
 		lab.Listen(t, "127.0.0.1:3000")
-		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
+		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1",
+			"--admin", adminAt)
 		b := open(t, origin)
-		b.eventually("the way back was tested", "document.getElementById('reasons').innerText.includes('return_path')")
+		b.eventually("the return path was tested", "document.getElementById('reasons').innerText.includes('return_path')")
 		b.wantText("#state", "not ready")
 		b.wantText("#findings", "failed", "return path 127.0.0.1:3000", "ip rule add from 127.0.0.1/32", "Copy")
 		for _, look := range []screen{{"", 1280, false, "light"}, {"", 360, true, "dark"}} {
@@ -173,37 +177,36 @@ func TestPageTellsWhatIsWrong(t *testing.T) {
 	})
 }
 
-// wantRest wants a page that nobody sees to ask nothing, and to ask at once when
-// it is seen again.
-func (b *browser) wantRest() {
+// wantNoRequestsWhileHidden checks that a hidden page stops polling, and polls at once when
+// it is visible again.
+func (b *browser) wantNoRequestsWhileHidden() {
 	b.Helper()
 	const asked = "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('status.json')).length"
 	const hide = `(hidden) => {
 		Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
 		document.dispatchEvent(new Event('visibilitychange'));
-		document.querySelector('#trouble button').click(); // which asks at once otherwise
+		document.querySelector('#trouble button').click(); // which requests at once otherwise
 		return ` + asked + `;
 	}`
-	b.eventually("an answer has come, and the next question is to come", asked+" > 0 && performance.now() - performance.getEntriesByType('resource').at(-1).responseEnd > 100")
+	b.eventually("the page waits between two requests",
+		asked+" > 0 && performance.now() - performance.getEntriesByType('resource').at(-1).responseEnd > 100")
 	before := evaluate[int](b, asked)
 	evaluate[int](b, "("+hide+")(true)")
 	if after := evaluate[int](b, "new Promise((done) => setTimeout(() => done("+asked+"), 2500))"); after != before {
-		b.Errorf("a hidden page has asked %d times", after-before)
+		b.Errorf("a hidden page has sent %d requests", after-before)
 	}
 	evaluate[int](b, "("+hide+")(false)")
-	b.eventually("it asks again", fmt.Sprintf("%s > %d", asked, before))
+	b.eventually("the page polls again", fmt.Sprintf("%s > %d", asked, before))
 }
 
-// picturesVariable is the environment variable that holds a folder, such as
-// docs/pictures from the root, for pictures of the page; the scene then lasts
-// long enough for the plots to be full.
+// picturesVariable is the environment variable with a directory for pictures of the page.
+// If it is set, the scene lasts until the plots are full.
 const picturesVariable = "PAGE_PICTURES"
 
-// Whatever the screen, all of the page can be read and nothing has to be moved
-// aside for it:
+// On every screen the whole page is legible and needs no horizontal scrolling:
 //
 //	clients ──▶ 10.0.0.2, 10.0.0.3 ──header──▶ gateway ──▶ three backends
-//	strangers ──────────────────────────────▶ │ └ admin :9180 ◀── browser
+//	untrusted peers ────────────────────────▶ │ └ admin :9180 ◀── browser
 func TestPageOnScreens(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
@@ -231,43 +234,44 @@ func TestPageOnScreens(t *testing.T) {
 	})
 }
 
-// wantKeyboard goes through the page with the tabulator, and wants to see each
-// time where it is, and to come to everything that can be done.
+// wantKeyboard moves through the page with the Tab key, and checks that the focus is always
+// visible and reaches all controls.
 func (b *browser) wantKeyboard() {
 	b.Helper()
 	const here = `(() => {
 		if (document.activeElement === document.body) return 'the browser itself';
 		const e = document.activeElement, style = getComputedStyle(e);
 		const seen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 && e.getBoundingClientRect().width > 1;
-		return (seen ? '' : 'unseen ') + (e.id || e.name || e.textContent);
+		return (seen ? '' : 'invisible ') + (e.id || e.name || e.textContent);
 	})()`
 	var visited []string
 	for range 60 {
 		b.do(chromedp.KeyEvent(kb.Tab))
 		at := evaluate[string](b, here)
-		if visited = append(visited, at); strings.HasPrefix(at, "unseen ") {
-			b.Errorf("the focus is not seen at %.80q", at)
+		if visited = append(visited, at); strings.HasPrefix(at, "invisible ") {
+			b.Errorf("the focus is not visible at %.80q", at)
 		}
 	}
-	for _, place := range []string{"Skip to the status", "client", "forward", "sort", "limit", "Cut", "examine", "Copy", "metrics"} {
+	for _, place := range []string{"Skip to the status", "client", "forward", "sort", "limit", "Cut", "examine", "Copy",
+		"metrics"} {
 		if !slices.Contains(visited, place) {
-			b.Errorf("the tabulator does not lead to %q, only to %.40q", place, visited)
+			b.Errorf("the Tab key does not reach %q, only %.40q", place, visited)
 		}
 	}
 }
 
-// wantLegible wants nothing to be too wide for the screen, or too faint.
+// wantLegible checks that nothing is wider than the screen and no text has low contrast.
 func (b *browser) wantLegible(look screen) {
 	b.Helper()
 	if over := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
-		b.Errorf("%+v: %d pixels are beyond the edge: %v", look, over, evaluate[[]string](b, beyondTheEdge))
+		b.Errorf("%+v: %d pixels wider than the screen: %v", look, over, evaluate[[]string](b, beyondTheEdge))
 	}
 	if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
-		b.Errorf("%+v: hard to read:\n%s", look, strings.Join(faint, "\n"))
+		b.Errorf("%+v: low contrast:\n%s", look, strings.Join(faint, "\n"))
 	}
 }
 
-// picture keeps what the page looks like.
+// picture writes a picture of the page.
 func (b *browser) picture(path string) {
 	b.Helper()
 	b.do(chromedp.Evaluate[chromedp.Void]("document.activeElement.blur()"))
@@ -277,8 +281,8 @@ func (b *browser) picture(path string) {
 	}
 }
 
-// inFewColours makes a picture small: it keeps the 128 colours that are the most
-// frequent, and no more than 2300 lines.
+// inFewColours reduces the size of a picture: it keeps the 128 most frequent colours and at
+// most 2300 lines.
 func inFewColours(t *testing.T, whole []byte) []byte {
 	t.Helper()
 	from, err := png.Decode(bytes.NewReader(whole))
@@ -303,14 +307,13 @@ func inFewColours(t *testing.T, whole []byte) []byte {
 	return small.Bytes()
 }
 
-// beyondTheEdge lists the elements that are too wide.
+// beyondTheEdge lists the elements that are wider than the screen.
 const beyondTheEdge = `[...document.querySelectorAll('body *')]
 	.filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth)
 	.map((e) => e.outerHTML.slice(0, 100))`
 
-// lowContrast lists the texts whose contrast is below 4.5 (WCAG 2.2, success
-// criterion 1.4.3, and its definitions of contrast ratio and relative
-// luminance).
+// lowContrast lists the texts with a contrast below 4.5 (WCAG 2.2, success criterion 1.4.3,
+// and its definitions of contrast ratio and relative luminance).
 const lowContrast = `(() => {
 	const parse = (c) => c.match(/[\d.]+/g).map(Number);
 	const light = (c) => {

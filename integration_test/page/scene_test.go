@@ -19,26 +19,26 @@ import (
 // scene is traffic through a gateway.
 type scene struct {
 	long    bool
-	ended   chan struct{} // closed to end it
+	ended   chan struct{} // closed to end the traffic
 	traffic sync.WaitGroup
 }
 
-// The parts in the scene.
+// The addresses in the scene.
 var (
 	balancers = []string{"10.0.0.2", "10.0.0.3"}
-	stranger  = "10.0.7.9"
+	untrusted = "10.0.7.9"
 	listeners = []string{"10.0.0.1:2222", "10.0.0.1:2525", "10.0.0.1:5432"}
 	backends  = []string{"127.0.0.1:22", "127.0.0.1:25", "127.0.0.1:5433"}
-	// longest is the client that takes the most room.
+	// longest is the number of the client with the longest address and name.
 	longest = 5
 	hosts   = []string{"git.example.org", "mx1.example.org", "db.example.org"}
 )
 
-// play starts a gateway, and a bounded traffic through it that ends with the
-// test. The way back of the transparent forward is in force.
+// play starts a gateway with a return path for its transparent forward, and bounded traffic
+// through it that ends with the test.
 func play(t *testing.T, long bool) *scene {
 	t.Helper()
-	for _, a := range append([]string{"10.0.0.1", stranger}, balancers...) {
+	for _, a := range append([]string{"10.0.0.1", untrusted}, balancers...) {
 		netns.IP(t, "address add "+a+"/32 dev lo")
 	}
 	netns.IP(t, "route replace local default dev lo table 7700")
@@ -47,9 +47,10 @@ func play(t *testing.T, long bool) *scene {
 		answer(t, a)
 	}
 	lab.StartGateway(t, "--admin", adminAt, "--trust", "10.0.0.2", "--trust", "10.0.0.3", "--trust", "cloudflare",
-		"--forward", listeners[0]+"="+backends[0]+"?transparent=on", "--forward", listeners[1]+"="+backends[1], "--forward", listeners[2]+"="+backends[2]+",127.0.0.1:5434")
+		"--forward", listeners[0]+"="+backends[0]+"?transparent=on", "--forward", listeners[1]+"="+backends[1],
+		"--forward", listeners[2]+"="+backends[2]+",127.0.0.1:5434")
 	s := &scene{long: long, ended: make(chan struct{})}
-	for i := range 6 { // clients that stay
+	for i := range 6 { // clients that stay connected
 		s.traffic.Go(func() { s.converse(i%3, i, s.ended) })
 	}
 	s.traffic.Go(s.comeAndGo)
@@ -69,8 +70,8 @@ func (s *scene) last(t *testing.T) {
 	}
 }
 
-// answer is a backend that answers a request of n bytes, of which the first says
-// how much, with so many kilobytes.
+// answer starts a backend. The first byte of each request is the size of the response in
+// kilobytes.
 func answer(t *testing.T, address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -100,15 +101,14 @@ func answer(t *testing.T, address string) {
 	}()
 }
 
-// call makes a connection of a client to a forward through a balancer, and sends
-// text; nil where that fails.
+// call connects to a forward from an address and sends text. It returns nil if that fails.
 func call(from string, forward int, text []byte) net.Conn {
 	dialer := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c, err := dialer.Dial("tcp", listeners[forward])
 	if err != nil {
 		return nil
 	}
-	c.SetDeadline(time.Now().Add(10 * time.Minute))
+	c.SetDeadline(time.Now().Add(10 * time.Minute)) // longer than any scene
 	if _, err := c.Write(text); err != nil {
 		c.Close()
 		return nil
@@ -116,17 +116,18 @@ func call(from string, forward int, text []byte) net.Conn {
 	return c
 }
 
-// header is one that names a client, by a number.
+// header returns the header of a client with a number.
 func header(forward, client int) []byte {
 	if client == longest {
 		from := netip.MustParseAddrPort("[2001:db8:1234:5678:9abc:def0:1234:5678]:45678")
-		return lab.V2(from, netip.MustParseAddrPort("[2001:db8::1]:443"), authority(strings.Repeat("a-long-name.", 8)+"example")...)
+		return lab.V2(from, netip.MustParseAddrPort("[2001:db8::1]:443"),
+			authority(strings.Repeat("a-long-name.", 8)+"example")...)
 	}
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + client%250)}), uint16(40000+client))
 	return lab.V2(from, destination, authority(hosts[forward])...)
 }
 
-// converse asks a backend now and then, until the end.
+// converse sends requests over one connection until the end.
 func (s *scene) converse(forward, client int, end <-chan struct{}) {
 	c := call(balancers[client%len(balancers)], forward, header(forward, client))
 	if c == nil {
@@ -144,7 +145,7 @@ func (s *scene) converse(forward, client int, end <-chan struct{}) {
 	}
 }
 
-// exchange is one request and its answer.
+// exchange sends a request and reads the response.
 func (s *scene) exchange(c net.Conn) {
 	request := make([]byte, 1024)
 	request[0] = byte(1 + rand.IntN(60))
@@ -152,7 +153,7 @@ func (s *scene) exchange(c net.Conn) {
 	io.ReadFull(c, make([]byte, 1000*int(request[0])))
 }
 
-// comeAndGo has clients connect, at most 4000 of them, more and less often.
+// comeAndGo makes at most 4000 short connections, at a varying rate.
 func (s *scene) comeAndGo() {
 	for i := range 4000 {
 		wave := 20 + 60*(1+(i/40)%5)
@@ -169,13 +170,13 @@ func (s *scene) comeAndGo() {
 	}
 }
 
-// knock has connections refused, for several reasons, at most 1000 of them.
+// knock makes at most 1000 connections that are refused for several reasons.
 func (s *scene) knock() {
 	for i := range 1000 {
 		var c net.Conn
 		switch {
 		case i%3 == 0:
-			c = call(stranger, i%2, nil)
+			c = call(untrusted, i%2, nil)
 		case i%3 == 1:
 			c = call(balancers[0], 2, fmt.Appendf(nil, "GET /?%d HTTP/1.1\r\nHost: db.example.org\r\n\r\n", i))
 		default:

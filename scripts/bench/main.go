@@ -1,21 +1,21 @@
-// Bench measures the gateway beside what people would use instead, on this
-// machine: the gateway on core 0, load and backend on core 1, on loopback in a
-// network namespace of its own. The programs take turns, so that what else the
-// machine does meanwhile meets all of them, and each run starts its program afresh.
+// Bench compares the gateway with its alternatives on this machine: the gateway runs on
+// core 0, load and backend on core 1, on loopback in a separate network namespace. The
+// programs take turns, so other activity of the machine affects all of them. Each run
+// starts a new process of its program.
 //
-//	go run ./scripts/bench                        # everything; it says how long it takes
-//	go run ./scripts/bench --quick                # half a minute, that it works
+//	go run ./scripts/bench                        # everything; it prints how long it takes
+//	go run ./scripts/bench --quick                # half a minute, to see that it works
 //	go run ./scripts/bench --section pingpong --mode plain --match '^64 B' --rounds 3
 //	go run ./scripts/bench --json >runs.json      # one run a line, no table
 //	go run ./scripts/bench --from runs.json --chart docs/charts
 //	go run ./scripts/bench --haproxy ~/haproxy-3.5/haproxy
 //	go run ./scripts/bench --peer 'go-mmproxy -l {listen} -4 {backend}' --peer-name go-mmproxy --peer-headers --peer-transparent
 //
-// What it needs: two cores, ip (iproute2), and of HAProxy, nginx and its stream
-// module what is to be measured; it says what it does not find. Root is not needed:
-// without it the namespace is a user namespace. Go is, unless --unproxy is given.
+// It needs two cores and ip (iproute2), and measures HAProxy and nginx with its stream
+// module if they are installed; it reports what is missing. Without root it uses a user
+// namespace. Without --unproxy it needs Go.
 //
-// Interrupted, it prints what it has.
+// When interrupted, it prints the results so far.
 package main
 
 import (
@@ -38,7 +38,7 @@ func main() {
 	if err == nil {
 		err = run(o)
 	}
-	var inner *exec.ExitError // it has said what is wrong
+	var inner *exec.ExitError // the inner process has printed the error
 	if err != nil && !errors.As(err, &inner) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
@@ -47,7 +47,7 @@ func main() {
 	}
 }
 
-// run shows what was measured before, or measures.
+// run measures, or shows earlier results.
 func run(o options) error {
 	if len(o.from) > 0 {
 		runs, err := readRuns(o.from)

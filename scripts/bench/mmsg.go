@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batch is room for datagrams that one system call sends or receives, each of
-// up to size bytes.
+// batch holds the datagrams of one system call, each of up to size bytes.
 type batch struct {
 	headers  []header
 	vectors  []unix.Iovec
@@ -42,23 +41,23 @@ func newBatch(n, size int) *batch {
 
 func (b *batch) slot(i int) []byte { return b.data[i*b.size : (i+1)*b.size] }
 
-// receive receives datagrams, their senders and the addresses that they were
-// sent to. It waits for the first one for as long as the socket's SO_RCVTIMEO.
+// receive receives datagrams with their source and destination addresses. It waits for
+// the first one for at most the socket's SO_RCVTIMEO.
 func (b *batch) receive(fd int) (int, error) {
 	for i := range b.headers {
 		b.vectors[i].SetLen(b.size)
 		b.headers[i].Namelen = unix.SizeofSockaddrInet4
 		b.headers[i].Controllen = 64
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])), uintptr(len(b.headers)), unix.MSG_WAITFORONE, 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])),
+		uintptr(len(b.headers)), unix.MSG_WAITFORONE, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), nil
 }
 
-// to sets where the i-th datagram goes, and from which of the host's addresses
-// if that is not 0.0.0.0.
+// to sets the destination of datagram i, and its source address unless that is 0.0.0.0.
 func (b *batch) to(i int, address unix.RawSockaddrInet4, from [4]byte) {
 	b.names[i] = address
 	b.headers[i].Namelen = unix.SizeofSockaddrInet4
@@ -70,16 +69,18 @@ func (b *batch) to(i int, address unix.RawSockaddrInet4, from [4]byte) {
 		unix.Cmsghdr
 		unix.Inet4Pktinfo
 	})(unsafe.Pointer(&b.controls[i]))
-	c.Cmsghdr = unix.Cmsghdr{Len: unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo, Level: unix.IPPROTO_IP, Type: unix.IP_PKTINFO}
+	c.Cmsghdr = unix.Cmsghdr{Len: unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo, Level: unix.IPPROTO_IP,
+		Type: unix.IP_PKTINFO}
 	c.Inet4Pktinfo = unix.Inet4Pktinfo{Spec_dst: from}
 	b.headers[i].Controllen = 32
 }
 
-// send sends the first n datagrams, with the lengths that are set. What the
-// kernel does not take is dropped.
+// send sends the first n datagrams, with the lengths that are set. Datagrams that the
+// kernel does not accept are dropped.
 func (b *batch) send(fd, n int) {
 	for sent := 0; sent < n; {
-		got, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[sent])), uintptr(n-sent), 0, 0, 0)
+		got, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[sent])),
+			uintptr(n-sent), 0, 0, 0)
 		if errno != 0 {
 			got = 1
 		}
@@ -87,8 +88,8 @@ func (b *batch) send(fd, n int) {
 	}
 }
 
-// socket opens a UDP socket on an address of 127.0.0.0/8 with room for much, and
-// a limit to how long it waits for a datagram.
+// socket opens a UDP socket on an address of 127.0.0.0/8 with large buffers and a receive
+// timeout.
 func socket(addr [4]byte, port int, wait unix.Timeval) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -109,5 +110,5 @@ func rawAddress(addr [4]byte, port uint16) unix.RawSockaddrInet4 {
 	return unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: addr, Port: port<<8 | port>>8}
 }
 
-// isTimeout says that nothing came for as long as the socket waits.
+// isTimeout reports whether err is the receive timeout.
 func isTimeout(err error) bool { return err == syscall.EAGAIN || err == syscall.EINTR }

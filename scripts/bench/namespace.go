@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaced is the variable that tells a program in its namespace.
+// namespaced is the environment variable that marks the process in the namespace.
 const namespaced = "UNPROXY_BENCH_NAMESPACE"
 
-// again runs this program once more, in a network namespace of its own.
+// again runs this program again, in a new network namespace.
 func again() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -30,14 +30,13 @@ func again() error {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal tells both, and the other one prints what it has
-	runtime.LockOSThread()                               // the parent-death signal goes by the thread
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal signals both processes, and the inner one prints its results
+	runtime.LockOSThread()                               // the kernel sends the parent-death signal when the thread ends
 	return cmd.Run()
 }
 
-// prepare makes the namespace ready, raises the limit of descriptors for this
-// process and those that it starts, and puts it on its core. The gateways' ports
-// stay free.
+// prepare sets up the namespace, raises the limit of descriptors for this process and its
+// children, and pins it to its core. The gateways' ports are not used as local ports.
 func prepare() (descriptors int, err error) {
 	if err := ip("link set lo up"); err != nil {
 		return 0, err
@@ -53,21 +52,22 @@ func prepare() (descriptors int, err error) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, os.NewSyscallError("setrlimit", err)
 	}
-	runtime.GOMAXPROCS(2) // the load does not tell the runtime when it waits
+	runtime.GOMAXPROCS(2) // the load waits in raw system calls, unknown to the runtime
 	return int(limit.Cur), pin(0, loadCore())
 }
 
-// mostDescriptors is as many as are of use: more connections tell nothing new.
+// mostDescriptors limits the number of connections. More would show nothing new.
 const mostDescriptors = 20_000
 
-// route has the backend's replies to clients brought back to the gateway, as
-// "unproxy routes print" writes it down for a server on this host.
+// route sets up the return path of the backend, as "unproxy routes print" describes it for
+// a server on this host.
 func route() error {
 	if err := ip("route replace local default dev lo table 7700"); err != nil {
 		return err
 	}
 	for _, protocol := range []string{"tcp", "udp"} {
-		if err := ip(fmt.Sprintf("rule add from %v iif lo ipproto %s sport %d lookup 7700 pref 7700", backendAddress.Addr(), protocol, backendAddress.Port())); err != nil {
+		if err := ip(fmt.Sprintf("rule add from %v iif lo ipproto %s sport %d lookup 7700 pref 7700", backendAddress.Addr(),
+			protocol, backendAddress.Port())); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ const (
 	transparent = "transparent"
 )
 
-// options are what the command line says.
+// options are the options of the command line.
 type options struct {
 	quick, json bool
 	rounds      int
@@ -34,18 +34,19 @@ type options struct {
 	peer                    peerOptions
 }
 
-// peerOptions are a program that the bench does not know.
+// peerOptions describe a program that the bench does not know.
 type peerOptions struct {
 	command, name        string
 	headers, transparent bool
 }
 
-const usage = `Measures unproxy beside HAProxy, nginx, a goroutine for each connection, and no
-gateway at all ("direct"), on this machine, and prints tables.
+const usage = `Compares unproxy on this machine with HAProxy, nginx, a relay with two goroutines per
+connection, and no gateway ("direct"), and prints tables.
 
-The gateway listens on 127.0.0.1:2000 and leads to the backend on 127.0.0.1:3000, for
-every load, TCP and UDP. --peer starts any command that does the same; in it {listen},
-{backend} and {protocol} stand for 127.0.0.1:2000, 127.0.0.1:3000, and tcp or udp:
+For every load, TCP and UDP, the gateway listens on 127.0.0.1:2000 and forwards to the
+backend on 127.0.0.1:3000. --peer starts any command that does the same. In the command
+{listen}, {backend} and {protocol} are replaced by 127.0.0.1:2000, 127.0.0.1:3000, and
+tcp or udp:
 
   --peer 'go-mmproxy -l {listen} -4 {backend} -p {protocol}' --peer-name go-mmproxy --peer-headers --peer-transparent
 
@@ -59,44 +60,45 @@ func parse(name string, args []string, out io.Writer) (o options, err error) {
 		fmt.Fprint(out, usage)
 		f.PrintDefaults()
 	}
-	f.BoolVar(&o.quick, "quick", false, "short runs of a few loads: that it works, not how fast; fails if a run does")
-	f.IntVar(&o.rounds, "rounds", 5, "runs of each program for each load")
-	f.DurationVar(&o.duration, "duration", 2*time.Second, "of a run")
-	f.StringVar(&o.mode, "mode", "both", "plain, transparent or both")
-	f.BoolVar(&o.json, "json", false, "print the runs as JSON, one a line, instead of tables")
-	f.StringVar(&o.chart, "chart", "", "write charts, SVG, into this `folder`")
-	f.StringVar(&o.peer.command, "peer", "", "a `command` to measure as well, see above")
-	f.StringVar(&o.peer.name, "peer-name", "peer", "its name in the tables")
-	f.BoolVar(&o.peer.headers, "peer-headers", false, "it expects PROXY headers")
-	f.BoolVar(&o.peer.transparent, "peer-transparent", false, "it connects from the client's address: measure it in transparent mode, else in plain mode")
-	expression(f, &o.match, "match", "only loads whose name matches this `regexp`")
-	expression(f, &o.only, "programs", "only programs whose name matches this `regexp`")
-	list(f, &o.sections, "section", "only this section, repeatable: "+strings.Join(sectionNames(), ", "))
-	list(f, &o.from, "from", "measure nothing, show what --json wrote into this `file`; repeatable")
-	list(f, &o.unproxy, "unproxy", "the `program` to measure; it is built if none is given; repeatable: the first is compared with the others")
-	list(f, &o.haproxy, "haproxy", "another `program` beside the HAProxy of the path; repeatable")
-	list(f, &o.nginx, "nginx", "another `program` beside the nginx of the path; repeatable")
+	f.BoolVar(&o.quick, "quick", false, "short runs of a few loads, to see that the benchmark works; fails if a run fails")
+	f.IntVar(&o.rounds, "rounds", 5, "`number` of runs of each program with each load")
+	f.DurationVar(&o.duration, "duration", 2*time.Second, "duration of a run")
+	f.StringVar(&o.mode, "mode", "both", "`mode` of the gateway: plain, transparent or both")
+	f.BoolVar(&o.json, "json", false, "print the runs as lines of JSON instead of tables")
+	f.StringVar(&o.chart, "chart", "", "write SVG charts to this `directory`")
+	f.StringVar(&o.peer.command, "peer", "", "another `command` to measure, see above")
+	f.StringVar(&o.peer.name, "peer-name", "peer", "`name` of the --peer in the tables")
+	f.BoolVar(&o.peer.headers, "peer-headers", false, "the --peer expects PROXY headers")
+	f.BoolVar(&o.peer.transparent, "peer-transparent", false,
+		"the --peer connects from the client's address: measure it in transparent instead of plain mode")
+	expression(f, &o.match, "match", "measure only loads whose name matches this `regexp`")
+	expression(f, &o.only, "programs", "measure only programs whose name matches this `regexp`")
+	list(f, &o.sections, "section", "measure only this `section`, repeatable: "+strings.Join(sectionNames(), ", "))
+	list(f, &o.from, "from", "do not measure, show the runs in this `file` from --json; repeatable")
+	list(f, &o.unproxy, "unproxy", "the `program` to measure instead of building it; repeatable: the first one is compared with the others")
+	list(f, &o.haproxy, "haproxy", "another `program` besides the HAProxy in PATH; repeatable")
+	list(f, &o.nginx, "nginx", "another `program` besides the nginx in PATH; repeatable")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 {
-		return o, fmt.Errorf("%q is no flag", f.Arg(0))
+		return o, fmt.Errorf("%q is not a flag", f.Arg(0))
 	}
 	return o, o.check()
 }
 
-// check refuses what makes no sense.
+// check rejects invalid options.
 func (o *options) check() error {
 	if !slices.Contains([]string{plain, transparent, "both"}, o.mode) {
-		return fmt.Errorf("--mode %q is none of plain, transparent, both", o.mode)
+		return fmt.Errorf("--mode %q is not plain, transparent or both", o.mode)
 	}
 	for _, s := range o.sections {
 		if !slices.Contains(sectionNames(), s) {
-			return fmt.Errorf("--section %q is none of %s", s, strings.Join(sectionNames(), ", "))
+			return fmt.Errorf("--section %q is not one of %s", s, strings.Join(sectionNames(), ", "))
 		}
 	}
 	if o.rounds < 1 || o.duration < time.Millisecond {
-		return fmt.Errorf("--rounds %d --duration %v: at least 1 and 1ms", o.rounds, o.duration)
+		return fmt.Errorf("--rounds %d --duration %v: the minimum is 1 and 1ms", o.rounds, o.duration)
 	}
 	if o.quick {
 		o.rounds, o.duration = 1, 100*time.Millisecond
@@ -119,7 +121,7 @@ func sectionNames() (names []string) {
 	return names
 }
 
-// list is a flag that can be repeated.
+// list defines a flag that can be repeated.
 func list(f *flag.FlagSet, to *[]string, name, about string) {
 	f.Func(name, about, func(s string) error {
 		*to = append(*to, s)
@@ -127,7 +129,7 @@ func list(f *flag.FlagSet, to *[]string, name, about string) {
 	})
 }
 
-// expression is a flag that holds a regular expression; nil matches everything.
+// expression defines a flag with a regular expression; nil matches everything.
 func expression(f *flag.FlagSet, to **regexp.Regexp, name, about string) {
 	f.Func(name, about, func(s string) (err error) {
 		*to, err = regexp.Compile(s)
@@ -135,8 +137,7 @@ func expression(f *flag.FlagSet, to **regexp.Regexp, name, about string) {
 	})
 }
 
-// choose leaves of runs those that are asked for, and unproxy's, which the others are
-// compared with.
+// choose returns the selected runs, and those of unproxy to compare them with.
 func (o *options) choose(runs []report.Run) []report.Run {
 	return slices.DeleteFunc(runs, func(r report.Run) bool {
 		return !slices.Contains(o.modes(), r.Mode) || !o.wants(r.Section) || !matches(o.match, r.Row) ||
@@ -144,7 +145,7 @@ func (o *options) choose(runs []report.Run) []report.Run {
 	})
 }
 
-// wants says whether a section is asked for.
+// wants reports whether a section is selected.
 func (o *options) wants(section string) bool {
 	return len(o.sections) == 0 || slices.Contains(o.sections, section)
 }

@@ -16,11 +16,13 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 3 || o.duration != time.Second || !o.peer.headers || !matches(o.match, "64 B") || matches(o.match, "4 KiB, 64") {
+	if o.rounds != 3 || o.duration != time.Second || !o.peer.headers || !matches(o.match, "64 B") ||
+		matches(o.match, "4 KiB, 64") {
 		t.Errorf("%+v", o)
 	}
 	for _, row := range []struct{ got, want []string }{
-		{o.modes(), []string{plain}}, {o.sections, []string{"bulk", "udp"}}, {o.from, []string{"a", "b"}}, {o.unproxy, []string{"x", "y"}},
+		{o.modes(), []string{plain}}, {o.sections, []string{"bulk", "udp"}}, {o.from, []string{"a", "b"}},
+		{o.unproxy, []string{"x", "y"}},
 	} {
 		if !reflect.DeepEqual(row.got, row.want) {
 			t.Errorf("%v, not %v", row.got, row.want)
@@ -40,12 +42,12 @@ func TestDefaults(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for args, want := range map[string]string{
-		"--mode none":     "none of plain, transparent, both",
-		"--section none":  "none of pingpong",
-		"--rounds 0":      "at least 1",
-		"--duration -1s":  "at least 1",
+		"--mode none":     "not plain, transparent or both",
+		"--section none":  "not one of pingpong",
+		"--rounds 0":      "the minimum is 1",
+		"--duration -1s":  "the minimum is 1",
 		"--match (":       "missing closing",
-		"pingpong":        "no flag",
+		"pingpong":        "not a flag",
 		"--no-such-thing": "not defined",
 	} {
 		if _, err := parse("bench", strings.Fields(args), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
@@ -58,7 +60,8 @@ func TestParseRefuses(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var b strings.Builder
 	parse("bench", []string{"--help"}, &b)
-	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}", "--peer-headers"} {
+	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}",
+		"--peer-headers"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("help does not say %s", want)
 		}

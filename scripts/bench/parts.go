@@ -7,15 +7,15 @@ import (
 	"unproxy/scripts/bench/load"
 )
 
-// The parts that this program plays in processes of their own, where it is started
-// with one of these words.
+// The parts of the benchmark that run in separate processes. This program runs a part if
+// its first argument is one of these words.
 const (
 	backendPart  = "part-backend"
 	tcpRelayPart = "part-relay-tcp"
 	udpRelayPart = "part-relay-udp"
 )
 
-// Where the gateways listen and where they lead, TCP and UDP alike.
+// The addresses of the gateways and of the backend, for TCP and UDP.
 var (
 	gatewayAddress = netip.MustParseAddrPort("127.0.0.1:2000")
 	backendAddress = netip.MustParseAddrPort("127.0.0.1:3000")
@@ -25,7 +25,7 @@ func isPart(word string) bool {
 	return word == backendPart || word == tcpRelayPart || word == udpRelayPart
 }
 
-// playPart plays a part until it fails.
+// playPart runs a part until it fails.
 func playPart(part string, args []string) error {
 	switch {
 	case part == backendPart:
@@ -35,5 +35,5 @@ func playPart(part string, args []string) error {
 	case len(args) == 1:
 		return relayTCP(gatewayAddress.String(), backendAddress.String(), args[0] == transparent)
 	}
-	return fmt.Errorf("%s takes a mode", part)
+	return fmt.Errorf("%s needs a mode", part)
 }

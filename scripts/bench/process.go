@@ -16,18 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a program that runs for one measurement, with what it starts itself.
+// process is a program that runs for one measurement, and its descendants.
 type process struct {
 	cmd  *exec.Cmd
-	log  string // the file that it writes to
-	pids []int  // of it and what it has started, as look found them
+	log  string // the file with its output
+	pids []int  // of the program and its descendants, found by look
 
-	ended chan struct{} // closed when it has
+	ended chan struct{} // closed when the program has ended
 }
 
-// start starts a program that listens, waits until it does, and puts it on a core.
-// Its thread must stay the caller's until the process has ended: the kernel kills
-// the process when the thread ends.
+// start starts a program, waits until it listens, and pins it to a core. The calling
+// thread must live until the process has ended: the kernel kills the process when the
+// thread ends.
 func start(command []string, core int, log string, listens func() (bool, error)) (*process, error) {
 	out, err := os.Create(log)
 	if err != nil {
@@ -37,7 +37,7 @@ func start(command []string, core int, log string, listens func() (bool, error))
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	cmd.Stdout, cmd.Stderr = out, out
-	// A group of its own: an interrupt from the terminal is not for it.
+	// In a separate process group an interrupt from the terminal does not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func start(command []string, core int, log string, listens func() (bool, error))
 	return p, nil
 }
 
-// await waits for it to listen, for half a minute at least.
+// await waits until the program listens, for at least half a minute.
 func (p *process) await(core int, listens func() (bool, error)) error {
 	for range 6000 {
 		ready, err := listens()
@@ -66,11 +66,11 @@ func (p *process) await(core int, listens func() (bool, error)) error {
 		}
 		select {
 		case <-p.ended:
-			return errors.New("it ended")
+			return errors.New("the program ended")
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return errors.New("it does not listen")
+	return errors.New("the program does not listen")
 }
 
 func (p *process) stop() {
@@ -78,23 +78,23 @@ func (p *process) stop() {
 	<-p.ended
 }
 
-// said is the end of what it wrote.
+// said returns the end of its output.
 func (p *process) said() string {
 	text, _ := os.ReadFile(p.log)
 	return string(text[max(0, len(text)-500):])
 }
 
-// look looks for the processes that descend from it. It takes a few milliseconds:
-// too long between a measurement and the reading of [process.runTime].
+// look finds its descendants. It takes a few milliseconds, too long between a measurement
+// and [process.runTime].
 func (p *process) look() {
 	parents := map[int]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
-		// The name, in brackets, may hold anything.
+		// The name in brackets can contain any characters.
 		rest := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		parents[pid], _ = strconv.Atoi(rest[1])
@@ -119,7 +119,7 @@ func (p *process) pin(core int) error {
 	return nil
 }
 
-// runTime is how long all its threads have run.
+// runTime returns the processor time of all its threads.
 func (p *process) runTime() (total time.Duration, err error) {
 	for _, pid := range p.pids {
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -144,7 +144,7 @@ func (p *process) runTime() (total time.Duration, err error) {
 	return total, nil
 }
 
-// size is what a process has of memory, in bytes, and of descriptors.
+// size is the memory of a process, in bytes, and the number of its descriptors.
 type size struct{ rss, anonymous, descriptors int }
 
 func (p *process) size() (s size) {
@@ -158,17 +158,17 @@ func (p *process) size() (s size) {
 	return s
 }
 
-// kilobytes returns a line of /proc/PID/status, in bytes.
+// kilobytes returns the value of a line of /proc/PID/status in bytes.
 func kilobytes(status, line string) int {
 	_, rest, _ := strings.Cut(status, line)
 	n, _ := strconv.Atoi(strings.Fields(rest + " 0")[0])
 	return n << 10
 }
 
-// loadCore is the core of load and backend.
+// loadCore returns the core for load and backend.
 func loadCore() int { return min(1, runtime.NumCPU()-1) }
 
-// pin puts a process on a core, 0 is this one.
+// pin pins a process to a core; pid 0 is this process.
 func pin(pid, core int) error {
 	var set unix.CPUSet
 	set.Set(core)
@@ -192,14 +192,15 @@ func pin(pid, core int) error {
 	return nil
 }
 
-// listening says whether somebody of this namespace has a port.
+// listening returns a function that reports whether a socket in this namespace has the port.
 func listening(protocol string, port uint16) func() (bool, error) {
 	state := " "
 	if protocol == "tcp" {
 		state = " 0A" // TCP_LISTEN
 	}
 	return func() (bool, error) {
-		for table, anybody := range map[string]string{protocol: "00000000", protocol + "6": "00000000000000000000000000000000"} {
+		for table, anybody := range map[string]string{protocol: "00000000",
+			protocol + "6": "00000000000000000000000000000000"} {
 			text, err := os.ReadFile("/proc/self/net/" + table)
 			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return false, err

@@ -17,18 +17,18 @@ func TestListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	// A connection to the port, which stays in TIME_WAIT, is nobody who listens.
+	// A connection to the port in TIME_WAIT is not a listener.
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if is, err := listening("tcp", port)(); err != nil || !is {
-		t.Errorf("while it listens: %v, %v", is, err)
+		t.Errorf("with a listener: %v, %v", is, err)
 	}
 	l.Close()
 	c.Close()
 	if is, err := listening("tcp", port)(); err != nil || is {
-		t.Errorf("after it listened: %v, %v", is, err)
+		t.Errorf("without a listener: %v, %v", is, err)
 	}
 	u, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -40,16 +40,17 @@ func TestListening(t *testing.T) {
 	}
 }
 
-// A process and what it started are found, measured and ended together.
+// A process and its descendants are found, measured and ended.
 func TestProcess(t *testing.T) {
-	runtime.LockOSThread() // its end would be the process's
+	runtime.LockOSThread() // the process ends with the thread
 	defer runtime.UnlockOSThread()
 	log := filepath.Join(t.TempDir(), "log")
 	never := func() (bool, error) { return false, nil }
-	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil || !strings.Contains(err.Error(), "it ended") || !strings.Contains(err.Error(), "no such flag") {
+	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil ||
+		!strings.Contains(err.Error(), "the program ended") || !strings.Contains(err.Error(), "no such flag") {
 		t.Errorf("a process that ends: %v", err)
 	}
-	// It has started two others when it has written.
+	// When it prints, it has started two others.
 	written := func() (bool, error) {
 		text, err := os.ReadFile(log)
 		return strings.Contains(string(text), "ready"), err
@@ -69,6 +70,6 @@ func TestProcess(t *testing.T) {
 	}
 	p.stop()
 	for _, pid := range p.pids {
-		lab.Gone(t, pid) // those that it did not start itself are killed, but not waited for
+		lab.Gone(t, pid) // stop does not wait for the descendants
 	}
 }

@@ -12,35 +12,35 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// program is one that is measured.
+// program is a program to measure.
 type program struct {
 	name    string
-	command []string // nil is no gateway at all: the load connects to the backend
-	headers bool     // it expects PROXY headers
+	command []string // nil means no gateway: the load connects to the backend
+	headers bool     // whether it expects PROXY headers
 }
 
-// variant is what a section asks of a program beside what is usual.
+// variant changes a program for a section.
 type variant struct {
-	name   string   // behind the program's own
-	args   []string // of unproxy, instead of no access log
-	global string   // of HAProxy's global section
-	splice bool     // HAProxy: always, not only what it takes for a stream in bulk
+	name   string   // appended to the program's name
+	args   []string // for unproxy; nil means no access log
+	global string   // for HAProxy's global section
+	splice bool     // for HAProxy: splice always instead of only for streams it detects
 }
 
-// catalogue knows the programs that are to be measured.
+// catalogue has the programs to measure.
 type catalogue struct {
 	self, scratch string
-	most          int // connections that each is to hold
+	most          int // connections that each must hold
 	peer          peerOptions
 
 	unproxy, haproxy, nginx []executable
 }
 
-// executable is a program's file, and its name in the tables.
+// executable is the path of a program and its name in the tables.
 type executable struct{ name, path string }
 
-// newCatalogue builds unproxy where none is given, finds the others, and says
-// what there is not.
+// newCatalogue builds unproxy unless it is given, finds the other programs, and reports
+// missing ones.
 func newCatalogue(o options, scratch string, most int) (*catalogue, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -63,19 +63,18 @@ func newCatalogue(o options, scratch string, most int) (*catalogue, error) {
 	c.haproxy = found("HAProxy", append([]string{"haproxy"}, o.haproxy...))
 	c.nginx = found("nginx", append([]string{"nginx"}, o.nginx...))
 	if len(c.haproxy) == 0 {
-		fmt.Fprintln(os.Stderr, "bench: without HAProxy, which is not installed (Debian: haproxy)")
+		fmt.Fprintln(os.Stderr, "bench: HAProxy is not measured, it is not installed (Debian: haproxy)")
 	}
 	if len(c.nginx) > 0 && !exists(nginxStream) {
-		fmt.Fprintln(os.Stderr, "bench: without nginx, its stream module is not installed (Debian: libnginx-mod-stream)")
+		fmt.Fprintln(os.Stderr, "bench: nginx is not measured, its stream module is not installed (Debian: libnginx-mod-stream)")
 		c.nginx = nil
 	} else if len(c.nginx) == 0 {
-		fmt.Fprintln(os.Stderr, "bench: without nginx, which is not installed (Debian: nginx, libnginx-mod-stream)")
+		fmt.Fprintln(os.Stderr, "bench: nginx is not measured, it is not installed (Debian: nginx, libnginx-mod-stream)")
 	}
 	return c, nil
 }
 
-// found returns those of the programs that there are, with their version for a
-// name, "HAProxy 2.6".
+// found returns the programs that exist. Their names contain the version, "HAProxy 2.6".
 func found(name string, paths []string) (all []executable) {
 	for _, path := range paths {
 		path, err := lookPath(path)
@@ -84,7 +83,7 @@ func found(name string, paths []string) (all []executable) {
 		}
 		out, err := exec.Command(path, "-v").CombinedOutput()
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "bench: without %s: %v\n", path, err)
+			fmt.Fprintf(os.Stderr, "bench: %s is not measured: %v\n", path, err)
 			continue
 		}
 		e := executable{name + " " + version(string(out)), path}
@@ -96,7 +95,7 @@ func found(name string, paths []string) (all []executable) {
 	return all
 }
 
-// lookPath also looks where Debian keeps daemons.
+// lookPath also searches the directory where Debian installs daemons.
 func lookPath(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -104,10 +103,12 @@ func lookPath(name string) (string, error) {
 	return exec.LookPath(filepath.Join("/usr/sbin", name))
 }
 
-// version is the first two numbers of what a program says with -v: "HAProxy version
+// version returns the first two numbers in the output of -v: "HAProxy version
 // 2.6.12-1 ...", "nginx version: nginx/1.22.1".
 func version(said string) string {
-	for word := range strings.FieldsFuncSeq(said, func(r rune) bool { return r == ' ' || r == '/' || r == '\n' || r == '-' }) {
+	for word := range strings.FieldsFuncSeq(said, func(r rune) bool {
+		return r == ' ' || r == '/' || r == '\n' || r == '-'
+	}) {
 		if word[0] >= '0' && word[0] <= '9' {
 			numbers := strings.Split(word, ".")
 			return strings.Join(numbers[:min(2, len(numbers))], ".")
@@ -150,7 +151,8 @@ func (c *catalogue) tcp(mode string) (all []program, err error) {
 // udp lists the programs for UDP in a mode.
 func (c *catalogue) udp(mode string) (all []program, err error) {
 	for _, e := range c.unproxy {
-		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
+		command := []string{e.path, "--forward", fmt.Sprintf("udp://%v=%v", gatewayAddress, backendAddress),
+			"--trust", "127.0.0.0/8", "--loops", "1", "--log-level", "error"}
 		if mode == transparent {
 			command = append(command, "--transparent")
 		}
@@ -159,7 +161,7 @@ func (c *catalogue) udp(mode string) (all []program, err error) {
 	if c.isPeerOf(mode) {
 		all = append(all, c.other("udp"))
 	}
-	if mode == transparent { // without headers nobody knows a client
+	if mode == transparent { // without headers the client is unknown
 		return all, nil
 	}
 	for _, e := range c.nginx {
@@ -172,7 +174,7 @@ func (c *catalogue) udp(mode string) (all []program, err error) {
 	return append(all, program{"goroutines", []string{c.self, udpRelayPart}, false}), nil
 }
 
-// isPeerOf says whether there is a --peer to be measured in a mode.
+// isPeerOf reports whether --peer is measured in a mode.
 func (c *catalogue) isPeerOf(mode string) bool {
 	return c.peer.command != "" && c.peer.transparent == (mode == transparent)
 }
@@ -191,8 +193,9 @@ func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
 	return program{e.name + v.name, append(command, v.args...), true}
 }
 
-// other is the program of --peer.
+// other returns the program of --peer.
 func (c *catalogue) other(protocol string) program {
-	with := strings.NewReplacer("{listen}", gatewayAddress.String(), "{backend}", backendAddress.String(), "{protocol}", protocol)
+	with := strings.NewReplacer("{listen}", gatewayAddress.String(), "{backend}", backendAddress.String(), "{protocol}",
+		protocol)
 	return program{c.peer.name, strings.Fields(with.Replace(c.peer.command)), c.peer.headers}
 }

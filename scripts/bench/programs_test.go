@@ -9,7 +9,7 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// testCatalogue knows programs that are never started.
+// testCatalogue has programs that are never started.
 func testCatalogue(t *testing.T) *catalogue {
 	return &catalogue{
 		self: "/bench", scratch: t.TempDir(), most: 9000,
@@ -19,7 +19,7 @@ func testCatalogue(t *testing.T) *catalogue {
 	}
 }
 
-// text is a program's command line and, if that names one, its configuration.
+// text returns a program's command line and its configuration file, if it has one.
 func text(t *testing.T, p program) string {
 	t.Helper()
 	all := strings.Join(p.command, " ")
@@ -35,12 +35,13 @@ func text(t *testing.T, p program) string {
 	return all
 }
 
-// In transparent mode, and in no other, each program is told to be the client.
+// Only in transparent mode each program is configured to use the client's address.
 func TestModes(t *testing.T) {
 	c := testCatalogue(t)
 	for program, word := range map[string]string{
-		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip", "HAProxy 3.5": "usesrc clientip",
-		"nginx 1.22": "proxy_bind $proxy_protocol_addr transparent", "goroutines": " transparent",
+		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip",
+		"HAProxy 3.5": "usesrc clientip",
+		"nginx 1.22":  "proxy_bind $proxy_protocol_addr transparent", "goroutines": " transparent",
 	} {
 		for _, mode := range []string{plain, transparent} {
 			all, err := c.tcp(mode)
@@ -49,7 +50,7 @@ func TestModes(t *testing.T) {
 			}
 			said := text(t, named(t, all, program))
 			if strings.Contains(said, word) != (mode == transparent) {
-				t.Errorf("%s in %s mode is told\n%s", program, mode, said)
+				t.Errorf("%s in %s mode has the configuration\n%s", program, mode, said)
 			}
 		}
 	}
@@ -59,18 +60,18 @@ func named(t *testing.T, all []program, name string) program {
 	t.Helper()
 	i := slices.IndexFunc(all, func(p program) bool { return p.name == name })
 	if i < 0 {
-		t.Fatalf("there is no %s", name)
+		t.Fatalf("no program %s", name)
 	}
 	return all[i]
 }
 
-// Programs of a section have names of their own, unproxy goes first, and each that
-// is started listens where the load connects.
+// The programs of a section have different names, unproxy is the first, and each listens
+// where the load connects.
 func TestPrograms(t *testing.T) {
 	c := testCatalogue(t)
 	for _, section := range sectionNames() {
 		if section == "spin" {
-			continue // it asks the program
+			continue // runs the program
 		}
 		for _, mode := range []string{plain, transparent} {
 			all, err := c.programs(section, mode)
@@ -86,7 +87,8 @@ func TestPrograms(t *testing.T) {
 					t.Errorf("%s has %s twice", section, p.name)
 				}
 				seen[p.name] = true
-				if said := text(t, p); p.command != nil && p.command[0] != c.self && !strings.Contains(said, gatewayAddress.String()) {
+				if said := text(t, p); p.command != nil && p.command[0] != c.self &&
+					!strings.Contains(said, gatewayAddress.String()) {
 					t.Errorf("%s in %s does not listen on %v: %s", p.name, section, gatewayAddress, said)
 				}
 			}
@@ -96,7 +98,8 @@ func TestPrograms(t *testing.T) {
 
 func TestPeer(t *testing.T) {
 	c := testCatalogue(t)
-	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true, transparent: true}
+	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true,
+		transparent: true}
 	all, err := c.tcp(transparent)
 	if err != nil {
 		t.Fatal(err)

@@ -9,21 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress says what is being measured, and how long it will take.
+// progress prints what is being measured and how long it will take.
 type progress struct {
 	out      io.Writer
 	terminal bool
 	total, k int
-	guess    time.Duration // of one run, before any was seen
+	guess    time.Duration // of one run, before the first one
 	start    time.Time
 }
 
 func newProgress(out *os.File, total int, duration time.Duration) progress {
 	_, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS)
-	return progress{out: out, terminal: err == nil, total: total, guess: duration*5/4 + 300*time.Millisecond, start: time.Now()}
+	return progress{out: out, terminal: err == nil, total: total, guess: duration*5/4 + 300*time.Millisecond,
+		start: time.Now()}
 }
 
-// next says what comes. On a terminal it takes the place of what was said before.
+// next prints what is measured next. On a terminal it replaces the previous line.
 func (p *progress) next(what string) {
 	each := p.guess
 	if p.k > 0 {
@@ -45,7 +46,7 @@ func (p *progress) end() {
 	}
 }
 
-// rough is a duration as one says it.
+// rough formats a duration roughly.
 func rough(d time.Duration) string {
 	if d < 2*time.Minute {
 		return fmt.Sprintf("%.0f s", d.Seconds())

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relayTCP is the relay that everybody writes first: two goroutines for each
-// connection, and io.Copy, which is splice(2) between two TCP connections. Of the
-// header it reads what it needs, and believes everybody.
+// relayTCP is the obvious relay in Go: two goroutines for each connection and io.Copy,
+// which uses splice(2) between TCP connections. It reads only the necessary part of the
+// header, and trusts every peer.
 func relayTCP(listen, backend string, transparent bool) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -70,7 +70,7 @@ func relayOne(front *net.TCPConn, backend string, transparent bool) {
 	<-done
 }
 
-// bindForeign lets a socket have an address that is not this host's, ip(7).
+// bindForeign lets a socket bind to an address of another host (IP_TRANSPARENT, ip(7)).
 func bindForeign(c syscall.RawConn) (err error) {
 	if failed := c.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
@@ -80,8 +80,8 @@ func bindForeign(c syscall.RawConn) (err error) {
 	return err
 }
 
-// readHeader reads a PROXY header with IPv4 addresses, of either version, and
-// returns the client.
+// readHeader reads a PROXY header of either version with IPv4 addresses and returns the
+// client.
 func readHeader(in *bufio.Reader) (*net.TCPAddr, error) {
 	start, err := in.Peek(16)
 	if err != nil {

@@ -29,7 +29,8 @@ func testHeaders(t *testing.T) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string][]byte{"v1": proxyproto.AppendV1(nil, testClient, testDestination), "v2": v2, "v2 with a TLV": withTLV}
+	return map[string][]byte{"v1": proxyproto.AppendV1(nil, testClient, testDestination), "v2": v2,
+		"v2 with a TLV": withTLV}
 }
 
 func TestReadHeader(t *testing.T) {
@@ -50,8 +51,7 @@ func TestReadHeader(t *testing.T) {
 	}
 }
 
-// The relay takes the header off and passes on the rest, and the end of each
-// direction by itself.
+// The relay strips the header and forwards the rest, and a FIN for each direction.
 func TestRelay(t *testing.T) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,7 +78,7 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// throughRelay sends bytes and a FIN through the relay, and returns the answer.
+// throughRelay sends bytes and a FIN through the relay, and returns the response.
 func throughRelay(t *testing.T, backend string, b []byte) string {
 	t.Helper()
 	front, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// relayUDP is the relay that everybody writes first: a goroutine and a socket for
-// each flow, one system call for each datagram. It knows no headers.
+// relayUDP is the obvious relay in Go: a goroutine and a socket for each flow, and one
+// system call for each datagram. It does not read headers.
 func relayUDP(listen, backend string) error {
 	at, err := net.ResolveUDPAddr("udp", listen)
 	if err != nil {
@@ -52,7 +52,7 @@ func relayUDP(listen, backend string) error {
 	}
 }
 
-// answers passes a backend's datagrams on, until it was silent for a minute.
+// answers forwards the backend's datagrams until it is silent for a minute.
 func answers(front, back *net.UDPConn, peer netip.AddrPort) {
 	buffer := make([]byte, 65536)
 	for {

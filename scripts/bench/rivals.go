@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// nginxStream is where Debian keeps the module.
+// nginxStream is the path of the module on Debian.
 const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 // haproxyTCP configures HAProxy: one thread, buffers of 64 KiB and pipes of 1 MiB
-// instead of 16 and 64 KiB, which is faster here and slower nowhere, and the client's
-// address in transparent mode. Its pipes, of which a stream takes one for each way,
-// come out of the same descriptors as its connections.
+// instead of 16 and 64 KiB, which is never slower here, and the client's address in
+// transparent mode. A stream needs a pipe for each direction. Pipes count towards the same
+// limit of descriptors as connections.
 func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, error) {
 	options := []string{"option splice-auto"}
 	if v.splice {
@@ -43,12 +43,12 @@ listen gateway
 	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
 }
 
-// spliced is how many pipes are enough for all rows: 32 streams both ways.
+// spliced is the number of pipes for the largest row: 32 streams in both directions.
 const spliced = 80
 
-// nginxTCP configures nginx's stream proxy: one process, buffers of 64 KiB instead of
-// 16, all waiting connections accepted at once instead of one, which is faster here
-// and slower nowhere, and the client's address in transparent mode.
+// nginxTCP configures nginx's stream proxy: one process, buffers of 64 KiB instead of 16
+// and multi_accept, which is never slower here, and the client's address in transparent
+// mode.
 func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
 	bind := ""
 	if mode == transparent {
@@ -57,10 +57,11 @@ func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
 	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; proxy_timeout 60s; proxy_buffer_size 64k; %s", gatewayAddress, backendAddress, bind), true)
 }
 
-// nginxUDP configures nginx's stream proxy without headers, which it has none of
-// for UDP.
+// nginxUDP configures nginx's stream proxy without headers, which it does not support for
+// UDP.
 func (c *catalogue) nginxUDP(e executable) (program, error) {
-	return c.nginxWith(e, "udp", fmt.Sprintf("listen %v udp rcvbuf=4m sndbuf=4m; proxy_pass %v; proxy_timeout 60s;", gatewayAddress, backendAddress), false)
+	return c.nginxWith(e, "udp", fmt.Sprintf("listen %v udp rcvbuf=4m sndbuf=4m; proxy_pass %v; proxy_timeout 60s;",
+		gatewayAddress, backendAddress), false)
 }
 
 func (c *catalogue) nginxWith(e executable, name, server string, headers bool) (program, error) {
@@ -74,7 +75,7 @@ stream { server { %s } }
 	return program{e.name, []string{e.path, "-p", c.scratch, "-c", config, "-e", "stderr"}, headers}, err
 }
 
-// write writes a configuration into the scratch folder.
+// write writes a configuration to the scratch directory.
 func (c *catalogue) write(name, text string) (string, error) {
 	path := filepath.Join(c.scratch, strings.NewReplacer(" ", "-", ",", "").Replace(name)+".conf")
 	return path, os.WriteFile(path, []byte(text), 0o644)

@@ -16,7 +16,7 @@ type row struct {
 	udp           udpLoad
 }
 
-// connections is how many a row holds at once.
+// connections returns the number of concurrent connections of a row.
 func (r row) connections() (n int) {
 	for _, g := range r.groups {
 		n += g.Connections
@@ -24,8 +24,8 @@ func (r row) connections() (n int) {
 	return n
 }
 
-// rowsOf lists the loads of a section, where a program may hold most connections.
-// The first one is what is run to see that the benchmark works.
+// rowsOf returns the loads of a section with at most a number of connections. --quick runs
+// the first one.
 func rowsOf(section string, most int) []row {
 	var rows []row
 	switch section {
@@ -36,7 +36,8 @@ func rowsOf(section string, most int) []row {
 	case "bulk":
 		rows = bulkRows()
 	case "idle":
-		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000), idleRow("as many as descriptors allow", most)}
+		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000),
+			idleRow("as many as descriptors allow", most)}
 	case "fairness":
 		beside := load.Group{Work: load.PingPong, Connections: 16, Size: 64}
 		rows = []row{
@@ -45,7 +46,8 @@ func rowsOf(section string, most int) []row {
 		}
 	case "mixed":
 		rows = []row{{name: "32 + 16 + 2", groups: []load.Group{
-			{Work: load.PingPong, Connections: 32, Size: 4096}, {Work: load.Connect, Connections: 16, Size: 64}, {Work: load.Down, Connections: 2},
+			{Work: load.PingPong, Connections: 32, Size: 4096}, {Work: load.Connect, Connections: 16, Size: 64},
+			{Work: load.Down, Connections: 2},
 		}}}
 	case "growth":
 		rows = growthRows(most)
@@ -112,8 +114,8 @@ func idleRow(name string, connections int) row {
 	return row{name: name, groups: []load.Group{{Work: load.Idle, Connections: connections, Size: 64}}}
 }
 
-// growthRows are ping-pong with more and more connections: what the program does
-// for each operation should cost the same.
+// growthRows are ping-pong with a growing number of connections. The cost per operation
+// should stay the same.
 func growthRows(most int) (rows []row) {
 	for _, open := range []int{1, 10, 100, 1000, 9000} {
 		active := min(64, open)
@@ -123,13 +125,14 @@ func growthRows(most int) (rows []row) {
 		}
 		rows = append(rows, row{name: fmt.Sprintf("%d open, %d active", open, active), groups: groups})
 	}
-	for _, open := range []int{100, 1000} { // below they are the same
-		rows = append(rows, row{name: fmt.Sprintf("%d open, all active", open), groups: []load.Group{{Work: load.PingPong, Connections: open, Size: 64}}})
+	for _, open := range []int{100, 1000} { // with fewer connections all are active anyway
+		rows = append(rows, row{name: fmt.Sprintf("%d open, all active", open),
+			groups: []load.Group{{Work: load.PingPong, Connections: open, Size: 64}}})
 	}
 	return rows
 }
 
-// quickRow is what shows that a section works: all its rows would take too long.
+// quickRow returns the row of a section for --quick.
 func quickRow(rows []row) row {
 	switch rows[0].section {
 	case "pingpong":
@@ -139,13 +142,13 @@ func quickRow(rows []row) row {
 		r.section, r.header = rows[0].section, rows[0].header
 		return r
 	case "growth":
-		return rows[min(2, len(rows)-1)] // with idle ones
+		return rows[min(2, len(rows)-1)] // with idle connections
 	}
 	return rows[0]
 }
 
-// quickly says whether a section is tried in a mode: in transparent mode those
-// whose loads are mixtures of others are not.
+// quickly reports whether --quick runs a section in a mode. In transparent mode it omits the
+// sections that mix other loads.
 func quickly(section, mode string) bool {
 	return mode == plain || section != "fairness" && section != "mixed"
 }

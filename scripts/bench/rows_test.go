@@ -9,8 +9,7 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// Every section has loads with names of their own, none with more connections than
-// there may be.
+// The loads of a section have different names, and none has more connections than allowed.
 func TestRows(t *testing.T) {
 	const most = 9850
 	for _, section := range sectionNames() {
@@ -33,7 +32,7 @@ func TestRows(t *testing.T) {
 			}
 		}
 		if q := quickRow(rows); q.section != section || q.header == load.NoHeader || q.connections() > 200 {
-			t.Errorf("%s is tried with %s", section, q.name)
+			t.Errorf("--quick runs %s with %s", section, q.name)
 		}
 	}
 }
@@ -50,7 +49,8 @@ func TestRowsOfFewDescriptors(t *testing.T) {
 }
 
 func TestRough(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0 s", 90 * time.Second: "90 s", 150 * time.Second: "2 min", 2 * time.Hour: "120 min"} {
+	for d, want := range map[time.Duration]string{0: "0 s", 90 * time.Second: "90 s", 150 * time.Second: "2 min",
+		2 * time.Hour: "120 min"} {
 		if got := rough(d); got != want {
 			t.Errorf("%v: %s, not %s", d, got, want)
 		}
@@ -74,7 +74,8 @@ func TestSane(t *testing.T) {
 		{report.Run{Program: "a", Values: map[report.Metric]float64{report.CPU: 1}}, ""},
 		{report.Run{Program: "a", Values: map[report.Metric]float64{report.CPUPerGB: 1}}, ""},
 		{report.Run{Program: report.Direct}, ""},
-		{report.Run{Program: "a", Values: map[report.Metric]float64{report.OperationsPerSecond: 1}}, "no processor time"},
+		{report.Run{Program: "a", Values: map[report.Metric]float64{report.OperationsPerSecond: 1}},
+			"the gateway used no processor time"},
 		{report.Run{Program: "a", Failure: "reset"}, "reset"},
 		{report.Run{Program: report.Direct, Failure: "reset"}, "reset"},
 	} {

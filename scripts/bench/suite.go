@@ -16,7 +16,7 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// task is a row that is measured with some programs, which take turns.
+// task is a row to measure with some programs, which take turns.
 type task struct {
 	row      row
 	mode     string
@@ -30,15 +30,15 @@ type suite struct {
 	clients   load.Clients
 	progress  progress
 	runs      []report.Run
-	// gone are the programs that did not start, for a section and mode.
+	// gone has the programs that did not start, by section and mode.
 	gone map[[3]string]bool
 }
 
-// measureAll measures everything that the options ask for, and prints it.
+// measureAll measures what the options select, and prints it.
 func measureAll(o options) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	runtime.LockOSThread() // load and children are this thread's
+	runtime.LockOSThread() // for the load, and the children's parent-death signal
 	descriptors, err := prepare()
 	if err != nil {
 		return err
@@ -63,16 +63,17 @@ func measureAll(o options) error {
 	return s.conclude()
 }
 
-// mostConnections is how many connections a gateway can hold that has two
+// mostConnections returns the number of connections that a gateway can hold with two
 // descriptors for each, and some for pipes.
 func mostConnections(descriptors int) int { return (descriptors - 2*spliced - 140) / 2 }
 
-// tasks lists what is to be measured: everything in plain mode, then in
-// transparent mode what is another thing there.
+// tasks returns what to measure: everything in plain mode, then the sections that differ
+// in transparent mode.
 func (s *suite) tasks() (tasks []task, err error) {
 	for _, mode := range s.options.modes() {
 		for _, section := range report.Sections() {
-			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) || s.options.quick && !quickly(section.Name, mode) {
+			if !s.options.wants(section.Name) || mode == transparent && s.catalogue.plainOnly(section.Name) ||
+				s.options.quick && !quickly(section.Name, mode) {
 				continue
 			}
 			programs, err := s.catalogue.programs(section.Name, mode)
@@ -111,7 +112,7 @@ func (s *suite) measure(ctx context.Context, tasks []task) error {
 	s.progress = newProgress(os.Stderr, total, s.options.duration)
 	defer s.progress.end()
 	routed := false
-	for _, t := range tasks { // those in transparent mode are the last ones
+	for _, t := range tasks { // those in transparent mode are last
 		if t.mode == transparent && !routed {
 			if err := route(); err != nil {
 				return err
@@ -136,9 +137,10 @@ func (s *suite) measure(ctx context.Context, tasks []task) error {
 	return nil
 }
 
-// one is one run.
+// one does one run.
 func (s *suite) one(t task, p program, round int) error {
-	s.progress.next(fmt.Sprintf("%s, %s, %s mode: %s, round %d of %d", t.row.section, t.row.name, t.mode, p.name, round, s.options.rounds))
+	s.progress.next(fmt.Sprintf("%s, %s, %s mode: %s, round %d of %d", t.row.section, t.row.name, t.mode, p.name, round,
+		s.options.rounds))
 	gone := [3]string{t.row.section, t.mode, p.name}
 	if s.gone[gone] {
 		return nil
@@ -147,7 +149,7 @@ func (s *suite) one(t task, p program, round int) error {
 	err := s.sample(&r, t.row, p)
 	if errors.Is(err, errNoStart) {
 		if p.name == report.Base {
-			return err // there is nothing to compare with
+			return err // nothing to compare with
 		}
 		s.gone[gone] = true
 	}
@@ -158,12 +160,12 @@ func (s *suite) one(t task, p program, round int) error {
 	return nil
 }
 
-// sample measures a run. A quick one that is not sane is repeated with more time: on
-// a busy machine its own may pass before the program had a turn.
+// sample measures a run. A quick run that is not sane is repeated with more time: on a busy
+// machine the time may end before the program was scheduled.
 func (s *suite) sample(r *report.Run, load row, p program) (err error) {
 	for d := s.options.duration; ; d *= 2 {
 		runtime.GC()
-		debug.SetGCPercent(-1) // not while the load runs, which does not know of it
+		debug.SetGCPercent(-1) // a collection would wait for the load's thread
 		r.Values, err = s.values(load, p, d)
 		debug.SetGCPercent(100)
 		r.Failure = ""
@@ -176,7 +178,7 @@ func (s *suite) sample(r *report.Run, load row, p program) (err error) {
 	}
 }
 
-// longestQuick is the duration of a quick run after which it is not repeated.
+// longestQuick is the duration after which a quick run is not repeated.
 const longestQuick = 10 * time.Second
 
 func (s *suite) values(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
@@ -186,8 +188,7 @@ func (s *suite) values(r row, p program, d time.Duration) (map[report.Metric]flo
 	return s.measureTCP(r, p, d)
 }
 
-// conclude prints what was measured. Runs that are to show that the benchmark works
-// have to be sane.
+// conclude prints the results. With --quick all runs must be sane.
 func (s *suite) conclude() error {
 	if len(s.runs) == 0 {
 		return errors.New("interrupted before the first run")
@@ -203,8 +204,7 @@ func (s *suite) conclude() error {
 	return nil
 }
 
-// sane says what is wrong with a run: it failed, or its gateway took no processor
-// time for what it did. That something came back is seen when it is measured.
+// sane returns an error if a run failed, or if the gateway used no processor time.
 func sane(r report.Run) error {
 	if r.Failure != "" {
 		return errors.New(r.Failure)
@@ -217,10 +217,10 @@ func sane(r report.Run) error {
 			return nil
 		}
 	}
-	return errors.New("no processor time")
+	return errors.New("the gateway used no processor time")
 }
 
-// show prints the tables, unless the runs were printed already, and writes charts.
+// show prints the tables, unless the runs were printed as JSON, and writes the charts.
 func show(o options, runs []report.Run) error {
 	if !o.json {
 		if err := report.Table(os.Stdout, runs); err != nil {
@@ -240,5 +240,5 @@ func show(o options, runs []report.Run) error {
 	return nil
 }
 
-// warmUp is how long a load works before it is measured for d.
+// warmUp returns how long a load runs before it is measured for d.
 func warmUp(d time.Duration) time.Duration { return min(d/4, 500*time.Millisecond) }

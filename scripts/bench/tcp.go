@@ -10,10 +10,10 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// errNoStart says that a program does not start, and need not be tried again.
-var errNoStart = errors.New("it does not start")
+// errNoStart means that a program does not start and is not tried again.
+var errNoStart = errors.New("the program does not start")
 
-// patience is how long connections may take to be answered for the first time.
+// patience is the maximum wait for the first response on a connection.
 const patience = 2 * time.Second
 
 // bench is a program under a load.
@@ -21,12 +21,13 @@ type bench struct {
 	row     row
 	load    *load.Load
 	gateway *process // nil if there is none
-	before  size     // of the gateway without connections
+	before  size     // of the gateway, without connections
 }
 
-// measureTCP runs a program under a row's load for d, behind it a backend of its own.
+// measureTCP runs a program and a backend under a row's load for d.
 func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
-	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend", listening("tcp", backendAddress.Port()))
+	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend",
+		listening("tcp", backendAddress.Port()))
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +60,10 @@ func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric
 	return b.work(d)
 }
 
-// log is where what is measured writes to.
+// log returns the path of the programs' output.
 func (c *catalogue) log() string { return filepath.Join(c.scratch, "log") }
 
-// idle is what connections cost that do nothing.
+// idle measures the cost of idle connections.
 func (b *bench) idle() (map[report.Metric]float64, error) {
 	if _, err := b.load.Run(200 * time.Millisecond); err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (b *bench) idle() (map[report.Metric]float64, error) {
 	return v, nil
 }
 
-// work is what is done in d.
+// work measures what is done in d.
 func (b *bench) work(d time.Duration) (map[report.Metric]float64, error) {
 	if _, err := b.load.Run(warmUp(d)); err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (b *bench) work(d time.Duration) (map[report.Metric]float64, error) {
 	return v, err
 }
 
-// runTime is the gateway's.
+// runTime returns the gateway's processor time.
 func (b *bench) runTime() (time.Duration, error) {
 	if b.gateway == nil {
 		return 0, nil
@@ -122,7 +123,7 @@ func (b *bench) runTime() (time.Duration, error) {
 	return b.gateway.runTime()
 }
 
-// done is what the groups of connections did.
+// done returns what the groups of connections did.
 func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
 	v := map[report.Metric]float64{report.Held: float64(b.row.connections())}
 	for i, g := range b.row.groups {
@@ -131,7 +132,7 @@ func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
 		case g.Work == load.Idle:
 			continue
 		case c.Answers == 0 && c.Bytes == 0:
-			return nil, fmt.Errorf("nothing came back, of group %d", i+1)
+			return nil, fmt.Errorf("no response, in group %d", i+1)
 		case g.Work == load.PingPong:
 			v[report.OperationsPerSecond] = float64(c.Answers) / elapsed.Seconds()
 			latencies(v, &c.Latency)
@@ -153,7 +154,7 @@ func latencies(v map[report.Metric]float64, h *load.Histogram) {
 	}
 }
 
-// cost is what the gateway took for it.
+// cost adds the gateway's processor time and memory.
 func (b *bench) cost(v map[report.Metric]float64, cpu, elapsed time.Duration) {
 	v[report.CPUPercent] = 100 * cpu.Seconds() / elapsed.Seconds()
 	v[report.RSS] = float64(b.gateway.size().rss) / (1 << 20)

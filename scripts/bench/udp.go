@@ -10,10 +10,10 @@ import (
 	"unproxy/scripts/bench/report"
 )
 
-// udpLoad is datagrams there and back, of so many flows.
+// udpLoad is an exchange of datagrams with a number of flows.
 type udpLoad struct{ flows, size int }
 
-// udpRows are the loads, and with a window such that nothing needs to be lost.
+// udpRows returns the loads. Their windows are small enough that no loss is necessary.
 func udpRows() (rows []row) {
 	for _, size := range []int{64, 1200} {
 		for _, flows := range []int{1, 100, 10000} {
@@ -56,7 +56,7 @@ func measureUDP(l udpLoad, p program, d time.Duration, log string) (map[report.M
 	return underDatagrams(l, p, gateway, d)
 }
 
-// underDatagrams counts what a running gateway does in a time.
+// underDatagrams counts what a running gateway does in d.
 func underDatagrams(u udpLoad, p program, gateway *process, d time.Duration) (map[report.Metric]float64, error) {
 	l, err := newDatagrams(u, p.headers)
 	if err != nil {
@@ -80,7 +80,7 @@ func underDatagrams(u udpLoad, p program, gateway *process, d time.Duration) (ma
 		return nil, err
 	}
 	if c.received == 0 {
-		return nil, errors.New("nothing came back")
+		return nil, errors.New("no reply")
 	}
 	return map[report.Metric]float64{
 		report.DatagramsPerSecond: float64(c.received) / c.elapsed.Seconds(),

@@ -13,26 +13,25 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// udpBatch is how many datagrams go with one system call.
+// udpBatch is the number of datagrams per system call.
 const udpBatch = 64
 
-// datagrams sends datagrams to a gateway and counts what comes back of them.
+// datagrams sends datagrams to a gateway and counts the replies.
 //
-// A flow is an address of 127.0.0.0/8 from which the peer sends: so that one
-// socket can be many peers, and the load costs less than what it measures. There
-// are never more datagrams on their way than window.
+// Each flow has a source address in 127.0.0.0/8, so one socket acts as many peers and the
+// load costs less than the gateway. At most window datagrams are in flight.
 type datagrams struct {
 	fd      int
 	size    int
 	window  int
-	heads   [][]byte // what goes before each flow's datagrams
+	heads   [][]byte // the header of each flow
 	in, out *batch
 	gateway unix.RawSockaddrInet4
 
 	next, outstanding int
 }
 
-// count is what a load saw.
+// count is the result of a load.
 type count struct {
 	sent, received, lost uint64
 	elapsed              time.Duration
@@ -52,7 +51,7 @@ func newDatagrams(r udpLoad, headers bool) (*datagrams, error) {
 
 func (l *datagrams) close() { unix.Close(l.fd) }
 
-// run sends for at least d and until each flow had its turn.
+// run sends for at least d and at least one datagram per flow.
 func (l *datagrams) run(d time.Duration) (c count, err error) {
 	start, first := time.Now(), l.next
 	for ; ; c.elapsed = time.Since(start) {
@@ -73,7 +72,7 @@ func (l *datagrams) run(d time.Duration) (c count, err error) {
 	}
 }
 
-// fill sends as many datagrams as may be on their way.
+// fill sends datagrams until the window is full.
 func (l *datagrams) fill(c *count) {
 	for l.outstanding < l.window {
 		n := min(udpBatch, l.window-l.outstanding)
@@ -91,10 +90,10 @@ func (l *datagrams) fill(c *count) {
 	}
 }
 
-// peerOf is the address of a flow's peer.
+// peerOf returns the peer's address of a flow.
 func peerOf(flow int) [4]byte { return [4]byte{127, 1 + byte(flow>>16), byte(flow >> 8), byte(flow)} }
 
-// heads returns the header of each flow, empty if there are to be none.
+// heads returns the header of each flow, or empty ones without headers.
 func heads(flows int, headers bool) [][]byte {
 	heads := make([][]byte, flows)
 	if !headers {
@@ -103,13 +102,14 @@ func heads(flows int, headers bool) [][]byte {
 	for i := range heads {
 		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 4711)
 		heads[i], _ = proxyproto.AppendV2(nil, &proxyproto.Message{
-			Command: proxyproto.CommandProxy, Source: client, Destination: netip.MustParseAddrPort("198.51.100.1:53"), Datagram: true,
+			Command: proxyproto.CommandProxy, Source: client, Destination: netip.MustParseAddrPort("198.51.100.1:53"),
+			Datagram: true,
 		})
 	}
 	return heads
 }
 
-// echo is the backend: it sends back what it receives, until stop is set.
+// echo is the backend: it sends back what it receives until stop is set.
 func echo(fd int, stop *atomic.Bool) {
 	runtime.LockOSThread()
 	b := newBatch(udpBatch, 2048)

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// plainOnly says that a section is measured in plain mode alone: it tells nothing
-// new in transparent mode, or there is nobody to compare with, as over UDP unless
-// --peer is somebody.
+// plainOnly reports whether a section is measured in plain mode only: transparent mode
+// would show nothing new, or there is no program to compare with, as over UDP without a
+// --peer.
 func (c *catalogue) plainOnly(section string) bool {
 	return section == "growth" || section == "log" || section == "spin" || section == "udp" && !c.peer.transparent
 }
@@ -29,28 +29,29 @@ func (c *catalogue) programs(section, mode string) ([]program, error) {
 	if err == nil && section == "bulk" {
 		return c.splicing(all, mode)
 	}
-	if section == "growth" { // of the gateway's cost, which direct has none of
+	if section == "growth" { // direct has no gateway, so no cost
 		all = slices.DeleteFunc(all, func(p program) bool { return p.command == nil })
 	}
 	return all, err
 }
 
-// logging is unproxy with and without its access log.
+// logging returns unproxy with and without its access log.
 func (c *catalogue) logging(mode string) []program {
 	with := func(v variant) program { return c.unproxyTCP(c.unproxy[0], mode, v) }
 	return []program{
 		with(variant{}),
 		with(variant{name: ", log", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json"}}),
-		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json", "--admin", "127.0.0.1:9180"}}),
+		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info",
+			"--log-format", "json", "--admin", "127.0.0.1:9180"}}),
 	}
 }
 
-// spinning is programs that look for events for a while before they sleep, beside
-// themselves as they usually are; none if unproxy cannot.
+// spinning returns programs that poll for events before they sleep, and the same programs
+// without that. It returns none if unproxy has no --spin.
 func (c *catalogue) spinning(mode string) (all []program, err error) {
 	help, err := exec.Command(c.unproxy[0].path, "serve", "--help").CombinedOutput()
 	if err != nil || !strings.Contains(string(help), "--spin") {
-		fmt.Fprintln(os.Stderr, "bench: without busy polling, this unproxy has no --spin")
+		fmt.Fprintln(os.Stderr, "bench: busy polling is not measured, this unproxy has no --spin")
 		return nil, nil
 	}
 	all = []program{
@@ -69,8 +70,8 @@ func (c *catalogue) spinning(mode string) (all []program, err error) {
 	return all, nil
 }
 
-// splicing adds HAProxy with splice(2) always on, which is better at bulk, and worse at
-// everything else.
+// splicing adds HAProxy with splice(2) always on, which is better at bulk transfers and
+// worse at everything else.
 func (c *catalogue) splicing(all []program, mode string) ([]program, error) {
 	for _, e := range c.haproxy {
 		p, err := c.haproxyTCP(e, mode, variant{name: ", splice always", splice: true})

@@ -1,6 +1,6 @@
-// Testreport reads what "go test -json" writes and tells it to a person: a
-// line per package, the whole output of what failed, and at the end each
-// skipped test with its reason. It exits with 1 when anything failed.
+// Testreport summarizes the output of "go test -json": a line for each package, the
+// complete output of each failed test, and at the end each skipped test with its reason.
+// It exits with 1 if anything failed.
 package main
 
 import (
@@ -31,10 +31,10 @@ type event struct {
 	Elapsed                       float64
 }
 
-// test names a test; with an empty name it is the package itself.
+// test identifies a test, or a package if name is empty.
 type test struct{ pkg, name string }
 
-// report gathers the events of one run.
+// report collects the events of one run.
 type report struct {
 	out     io.Writer
 	output  map[test][]string
@@ -47,8 +47,8 @@ func newReport(out io.Writer) *report {
 	return &report{out: out, output: make(map[test][]string)}
 }
 
-// read takes events to the end of r. A line that is not an event, as the
-// compiler's complaints are with older toolchains, is passed on.
+// read reads events to the end of in. It prints lines that are not events, such as
+// compiler errors of older toolchains.
 func (r *report) read(in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
@@ -82,8 +82,8 @@ func (r *report) take(e event) {
 	}
 }
 
-// end tells how a package ended and what its failing tests said; of a test
-// it keeps the output, which belongs under its package's line.
+// end prints the result of a package and the output of its failed tests. The output of a
+// test appears below the line of its package.
 func (r *report) end(t test, verdict string, seconds float64) {
 	if t.name != "" {
 		if verdict == "ok  " {
@@ -106,7 +106,7 @@ func (r *report) finish() {
 	}
 }
 
-// reason is all that a test said before it was skipped.
+// reason returns the output of a test before it was skipped.
 func (r *report) reason(t test) string {
 	var why []string
 	for _, line := range r.output[t] {

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// served is a connection of the backend. The zero value waits for its first byte.
+// served is a connection of the backend. The zero value waits for the first byte.
 type served struct {
 	ask     byte
-	pending []byte // of an answer, what the kernel did not take yet; its room is used again
+	pending []byte // the part of a response that is not sent yet; the buffer is reused
 }
 
 // backend serves connections on one thread.
@@ -22,11 +22,11 @@ type backend struct {
 	in, out  []byte
 }
 
-// Serve is the backend: it listens on an IPv4 address and does on each connection
-// what the first byte asks for. It keeps the thread that it is called on, and
-// returns only what is wrong with its sockets.
+// Serve runs the backend: it listens on an IPv4 address and does on each connection what
+// its first byte selects. It locks the calling thread and returns only errors of its
+// sockets.
 func Serve(at netip.AddrPort) error {
-	debug.SetGCPercent(-1) // it would wait for this thread, which does not know
+	debug.SetGCPercent(-1) // a collection would wait for this thread
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)
@@ -74,15 +74,17 @@ func listen(at netip.AddrPort) (int32, error) {
 	return int32(fd), os.NewSyscallError("listen", unix.Listen(fd, 65535))
 }
 
-// accept takes the connections that wait. Out of descriptors it leaves them.
+// accept accepts the waiting connections while descriptors are available.
 func (b *backend) accept() {
 	for {
-		r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(b.listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(b.listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0,
+			0)
 		if errno != 0 {
 			return
 		}
 		fd := int32(r)
-		if setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) != nil || b.poll.control(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN, fd) != nil {
+		if setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) != nil ||
+			b.poll.control(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN, fd) != nil {
 			closeDescriptor(fd)
 			continue
 		}
@@ -90,7 +92,7 @@ func (b *backend) accept() {
 	}
 }
 
-// serve does what a connection's events allow, and says whether it goes on.
+// serve handles the events of a connection and reports whether it continues.
 func (b *backend) serve(fd int32, events uint32) bool {
 	c := &b.conns[fd]
 	if events&unix.EPOLLOUT != 0 && !b.write(fd, c) {
@@ -118,7 +120,7 @@ func (b *backend) serve(fd int32, events uint32) bool {
 	return true
 }
 
-// write sends what is pending, or without end.
+// write sends pending data, or data without end.
 func (b *backend) write(fd int32, c *served) bool {
 	if c.ask == askEcho {
 		return b.echo(fd, c, c.pending)
@@ -127,8 +129,8 @@ func (b *backend) write(fd int32, c *served) bool {
 	return errno == 0 || errno == unix.EAGAIN
 }
 
-// echo sends bytes back. What the kernel does not take is kept, and until it has
-// gone nothing more is read.
+// echo sends bytes back. While the kernel does not accept all of them, nothing more is
+// read.
 func (b *backend) echo(fd int32, c *served, answer []byte) bool {
 	n, errno := send(fd, answer)
 	if errno != 0 && errno != unix.EAGAIN {

@@ -11,17 +11,17 @@ import (
 // conn is one connection.
 type conn struct {
 	fd     int32
-	number int32 // its place among the load's connections
+	number int32 // index among the load's connections
 	group  int32
 	begun  bool // header and first request were sent
-	seen   bool // it had an answer, this one or the one before in its place
+	seen   bool // this connection or its predecessor got a response
 	events uint32
-	left   int           // bytes of the request that are to be sent yet
-	got    int           // bytes of the answer so far
-	since  time.Duration // when the request was sent, by the load's clock
+	left   int           // bytes of the request that are not sent yet
+	got    int           // bytes of the response so far
+	since  time.Duration // when the request was sent, on the load's clock
 }
 
-// wanted are the events that a connection waits for.
+// wanted returns the events that a connection waits for.
 func (c *conn) wanted(w Work) uint32 {
 	switch {
 	case !c.begun, c.left > 0, w == Both:
@@ -32,11 +32,11 @@ func (c *conn) wanted(w Work) uint32 {
 	return unix.EPOLLIN
 }
 
-// begin sends the header and, in the same segment, what asks the backend for the
-// work: a request, or one byte.
+// begin sends the header and, in the same segment, a request or the byte that selects the
+// work.
 func (l *Load) begin(c *conn) error {
 	g := l.groups[c.group]
-	if g.Work != Connect { // which has nothing in flight when it sends
+	if g.Work != Connect { // Connect has nothing in flight when it sends
 		if err := setOption(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil {
 			return err
 		}
@@ -59,14 +59,13 @@ func (l *Load) begin(c *conn) error {
 		return errno
 	}
 	if n < header {
-		return fmt.Errorf("only %d bytes of a new connection's header were taken", n)
+		return fmt.Errorf("only %d bytes of a header could be sent", n)
 	}
 	c.begun, c.left = true, len(b)-n
 	return nil
 }
 
-// serve does what a connection's events allow. An error is a connection that is of
-// no more use.
+// serve handles the events of a connection. After an error the connection is unusable.
 func (l *Load) serve(c *conn, events uint32) error {
 	w := l.groups[c.group].Work
 	if !c.begun {
@@ -101,18 +100,18 @@ func (l *Load) serve(c *conn, events uint32) error {
 	return nil
 }
 
-// late begins a connection that was not there when it was opened.
+// late begins a connection that was established after connect(2) returned.
 func (l *Load) late(c *conn, w Work) error {
 	if err := connectError(c.fd); err != nil {
 		return err
 	}
 	if err := l.begin(c); err != nil {
-		return fmt.Errorf("the first bytes: %w", err)
+		return fmt.Errorf("send the first bytes: %w", err)
 	}
 	return l.rearm(c, w)
 }
 
-// rearm tells the kernel which events a connection waits for, if they changed.
+// rearm updates the events that a connection waits for, if they changed.
 func (l *Load) rearm(c *conn, w Work) error {
 	events := c.wanted(w)
 	if events == c.events {
@@ -122,18 +121,18 @@ func (l *Load) rearm(c *conn, w Work) error {
 	return l.poll.control(unix.EPOLL_CTL_MOD, int(c.fd), events, c.number)
 }
 
-// request sends what is left of a request.
+// request sends the rest of a request.
 func (l *Load) request(c *conn, left int) error {
 	n, errno := send(c.fd, l.bytes[askEcho][:left])
 	if errno != 0 && errno != unix.EAGAIN {
-		return fmt.Errorf("a request: %w", errno)
+		return fmt.Errorf("send a request: %w", errno)
 	}
 	c.left = left - n
 	return l.rearm(c, l.groups[c.group].Work)
 }
 
-// answer receives of an answer what is there. After the last byte comes the next
-// request, or the next connection.
+// answer receives a part of a response. After the last byte it sends the next request or
+// opens the next connection.
 func (l *Load) answer(c *conn) error {
 	g := &l.groups[c.group]
 	n, errno := receive(c.fd, l.in[:max(1, g.Size-c.got)])
@@ -148,7 +147,7 @@ func (l *Load) answer(c *conn) error {
 		return nil
 	}
 	if c.got > g.Size {
-		return fmt.Errorf("an answer of %d bytes to a request of %d", c.got, g.Size)
+		return fmt.Errorf("a response of %d bytes to a request of %d", c.got, g.Size)
 	}
 	now, count := l.now(), &l.counts[c.group]
 	count.Answers++
@@ -169,7 +168,7 @@ func (l *Load) answer(c *conn) error {
 	return nil
 }
 
-// drain receives of a backend that sends without end.
+// drain receives from a backend that sends without end.
 func (l *Load) drain(c *conn) error {
 	n, errno := receive(c.fd, l.in[:bulk])
 	if errno == unix.EAGAIN {
@@ -192,7 +191,7 @@ func (l *Load) pour(c *conn, w Work) error {
 	return nil
 }
 
-// ended is the error of a connection that ended while it was to receive something.
+// ended returns the error of a connection that ended before it received something.
 func ended(n int, errno syscall.Errno, what string) error {
 	if errno != 0 {
 		return fmt.Errorf("receive %s: %w", what, errno)

@@ -1,11 +1,10 @@
-// Package load is both ends of the benchmark's TCP connections: the load, which
-// opens them to a gateway and counts what goes through, and the backend behind it.
-// Each is one thread around one epoll instance that allocates nothing while it
-// runs: what they cost is the ceiling of what a gateway can show.
+// Package load is both ends of the benchmark's TCP connections: the load, which opens
+// connections to a gateway and counts the transferred data, and the backend. Each is one
+// thread with one epoll instance and allocates nothing while it runs, because its cost
+// limits what a gateway can show.
 //
-// The first byte that a backend receives on a connection says what it does with
-// it, see [Work]: so that a program with one listener and one backend can be
-// measured with every load.
+// The first byte that a backend receives on a connection selects what it does, see [Work].
+// So one listener and one backend suffice for every load.
 package load
 
 // Work is what a connection does.
@@ -13,21 +12,21 @@ type Work uint8
 
 // The kinds of work.
 const (
-	// PingPong: a request, an answer of the same size, and again.
+	// PingPong: a request, a response of the same size, and again.
 	PingPong Work = iota
-	// Connect: connect, header, one request, its answer, close, and again.
+	// Connect: connect, header, one request, its response, close, and again.
 	Connect
-	// Idle: one request and its answer, then nothing, until the load is closed.
+	// Idle: one request and its response, then nothing until the load is closed.
 	Idle
-	// Down: the backend sends as much as goes through.
+	// Down: the backend sends as fast as possible.
 	Down
-	// Up: the load does.
+	// Up: the load sends as fast as possible.
 	Up
-	// Both do.
+	// Both: both send as fast as possible.
 	Both
 )
 
-// request is the byte that requests of a kind of work consist of.
+// request returns the byte that fills the requests of a kind of work.
 func (w Work) request() byte {
 	switch w {
 	case Down:
@@ -40,7 +39,7 @@ func (w Work) request() byte {
 	return askEcho
 }
 
-// What a connection's first byte asks of the backend.
+// The first byte of a connection selects one of these for the backend.
 const (
 	askEcho byte = 'e'
 	askDown byte = 'd'
@@ -48,23 +47,23 @@ const (
 	askBoth byte = 'b'
 )
 
-// answers says that this work counts answers, and how long they took.
+// answers reports whether this work counts responses and their latency.
 func (w Work) answers() bool { return w <= Idle }
 
-// Group is connections that do the same.
+// Group is a number of connections with the same work.
 type Group struct {
 	Work        Work
 	Connections int
-	// Size of a request and of its answer in bytes, of works that have answers.
+	// Size of a request and of its response in bytes, for work with responses.
 	Size int
 }
 
-// Count is what a group did since [Load.Reset].
+// Count is the work of a group since [Load.Reset].
 type Count struct {
-	// Answers that came in full, and how long each took: from the request, of
-	// Connect from before the connection was opened.
+	// Answers is the number of complete responses. Latency is measured from the request,
+	// for Connect from before connect(2).
 	Answers uint64
 	Latency Histogram
-	// Bytes received and sent by works without answers.
+	// Bytes received and sent by work without responses.
 	Bytes uint64
 }

@@ -8,7 +8,7 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// Header says which PROXY header goes before a connection's first request.
+// Header selects the PROXY header of connections.
 type Header uint8
 
 // The headers.
@@ -16,12 +16,12 @@ const (
 	NoHeader Header = iota
 	V1
 	V2
-	// V2TLVs is a version 2 header as a load balancer of a large site sends it:
-	// ALPN, the server's name, an id, a private link's endpoint, and a checksum.
+	// V2TLVs is a version 2 header with TLVs as from a large load balancer: ALPN, host
+	// name, id, the endpoint of a private link, and a checksum.
 	V2TLVs
 )
 
-// tlvs are those of V2TLVs.
+// tlvs are the TLVs of V2TLVs.
 var tlvs = []proxyproto.TLV{
 	{Type: proxyproto.TypeALPN, Value: []byte("h2")},
 	{Type: proxyproto.TypeAuthority, Value: []byte("mail.example.org")},
@@ -48,14 +48,14 @@ func appendHeader(b []byte, h Header, client, gateway netip.AddrPort) []byte {
 	return b
 }
 
-// Clients hands out the addresses of the clients that headers name, from
-// 198.18.0.0/15 (RFC 2544, for benchmarks). No two are the same: in transparent
-// mode the kernel remembers connections that were closed for a minute.
+// Clients generates the client addresses in headers, from 198.18.0.0/15 (RFC 2544, for
+// benchmarks). All are different: in transparent mode a closed connection stays in
+// TIME_WAIT for a minute.
 type Clients struct{ next uint64 }
 
-// The numbers of addresses and ports in use. clientAddresses+1 is a prime: with
-// each turn through all addresses an address's port moves by it, so that no pair
-// returns before every port was used, after eight billion connections.
+// The numbers of addresses and ports. clientAddresses+1 is a prime. In each turn through
+// all addresses the port of an address changes by it, so no pair repeats before every
+// port was used, after eight billion connections.
 const (
 	clientAddresses = 131070
 	clientPorts     = 64000

@@ -27,7 +27,7 @@ func TestHeaders(t *testing.T) {
 			continue
 		}
 		if h.Version != row.version || h.Source != client || h.Destination != gateway || string(b[h.Length:]) != "payload" {
-			t.Errorf("header %d is read as %+v", row.header, h)
+			t.Errorf("header %d decodes to %+v", row.header, h)
 		}
 		count := 0
 		for range proxyproto.All(h.TLVs) {
@@ -49,7 +49,7 @@ func TestClientsAreNeverTheSame(t *testing.T) {
 	for n := range 3 * clientAddresses {
 		a := c.Next()
 		if seen[a] {
-			t.Fatalf("client %d, %v, was there before", n, a)
+			t.Fatalf("client %d, %v, is repeated", n, a)
 		}
 		seen[a] = true
 		if !prefix.Contains(a.Addr()) || a.Port() < 1024 {
@@ -58,8 +58,8 @@ func TestClientsAreNeverTheSame(t *testing.T) {
 	}
 }
 
-// An address has every port before it has one twice: how many there are and the
-// step from one to the next have no common factor.
+// An address gets every port before one repeats: the number of ports and the step have no
+// common factor.
 func TestClientsUseAllPorts(t *testing.T) {
 	seen := map[uint16]bool{}
 	for turn := range uint64(clientPorts) {

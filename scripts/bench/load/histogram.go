@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Histogram counts durations in buckets of which each is 1/64 of its power of two
-// wide: a percentile is off by less than 1 %. The zero value is empty.
+// Histogram counts durations in 64 buckets per power of two, so a percentile is accurate to
+// 1 %. The zero value is empty.
 type Histogram struct {
 	counts [(histogramPowers + 1) * histogramSteps]uint32
 	total  uint64
@@ -23,15 +23,15 @@ func (h *Histogram) Add(d time.Duration) {
 	h.total++
 }
 
-// bucket is where a duration is counted.
+// bucket returns the bucket of a duration.
 func bucket(d time.Duration) int {
 	n := uint64(max(d, 0))
 	power := max(0, bits.Len64(n)-7)
 	return min(power*histogramSteps+int(n>>power), (histogramPowers+1)*histogramSteps-1)
 }
 
-// Percentile returns the duration below or at which the part p of all is, p from
-// 0 to 1; 0 if nothing was counted.
+// Percentile returns the duration that a fraction p of all durations does not exceed, p
+// from 0 to 1. It is 0 if nothing was counted.
 func (h *Histogram) Percentile(p float64) time.Duration {
 	if h.total == 0 {
 		return 0
@@ -47,7 +47,7 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 	return 0
 }
 
-// middle is the duration in the middle of a bucket.
+// middle returns the duration in the middle of a bucket.
 func middle(i int) time.Duration {
 	if i < 2*histogramSteps {
 		return time.Duration(i)

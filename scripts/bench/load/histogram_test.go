@@ -44,7 +44,7 @@ func TestHistogramEdges(t *testing.T) {
 	}
 }
 
-// Every bucket's middle is counted in that bucket.
+// The middle of each bucket is counted in that bucket.
 func TestBuckets(t *testing.T) {
 	for i := range len(Histogram{}.counts) {
 		if got := bucket(middle(i)); got != i {

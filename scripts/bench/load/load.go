@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config says where a load's connections lead and how they begin.
+// Config is the destination of a load's connections and their headers.
 type Config struct {
 	// Gateway is an IPv4 address.
 	Gateway netip.AddrPort
 	Header  Header
-	// Clients are whom the headers name.
+	// Clients generates the clients in the headers.
 	Clients *Clients
 }
 
-// Load is connections to a gateway. All its methods are for one goroutine, which
-// stays on its thread and waits without telling the runtime, for a few
-// milliseconds at a time.
+// Load is a number of connections to a gateway. Only one goroutine may call its methods. It
+// must be locked to its thread, which waits in raw system calls for a few milliseconds at
+// a time.
 type Load struct {
 	config Config
 	groups []Group
@@ -32,26 +32,26 @@ type Load struct {
 
 	to      unix.RawSockaddrInet4
 	opening bool // [PingPong] waits until all connections are open
-	opened  int  // how many connections were opened, for their sources
-	ready   int  // of those that Open waits for, how many had their first answer
+	opened  int  // number of opened connections, for their source addresses
+	ready   int  // number of connections with a first response, of those that Open waits for
 	errors  int
-	failure error // the first of them
+	failure error // the first error
 	start   time.Time
-	first   []byte            // room for a header and the first request
-	bytes   [askUp + 1][]byte // what is sent, by the work's byte
-	in      []byte            // where what is received goes
+	first   []byte            // buffer for a header and the first request
+	bytes   [askUp + 1][]byte // data to send, by the byte of the work
+	in      []byte            // receive buffer
 }
 
 const (
-	bulk        = 256 << 10 // bytes of a read or write of works without answers
+	bulk        = 256 << 10 // bytes per read or write of work without responses
 	sources     = 200       // the addresses 127.0.0.2 to 127.0.0.201
-	atOnce      = 200       // connections that Open has waiting for their first answer
-	mostErrors  = 1000      // after which a run is given up
+	atOnce      = 200       // connections that Open opens before their first response
+	mostErrors  = 1000      // more end the run
 	waitAtMost  = 20        // milliseconds
 	headerSpace = 512
 )
 
-// New makes a load of groups of connections, and opens none yet.
+// New returns a load with groups of connections, which are not open yet.
 func New(c Config, groups ...Group) (*Load, error) {
 	p, err := newPoll()
 	if err != nil {
@@ -80,8 +80,8 @@ func New(c Config, groups ...Group) (*Load, error) {
 	return l, nil
 }
 
-// Open opens the connections, group by group, and waits until each that has
-// answers had its first one, then starts the ping-pong. It gives up when nothing has come for patience.
+// Open opens the connections, group by group, waits for the first response on each that has
+// responses, then starts the ping-pong. It fails if no response arrives for patience.
 func (l *Load) Open(patience time.Duration) error {
 	l.opening = true
 	waited, last := 0, l.now()
@@ -104,7 +104,7 @@ func (l *Load) Open(patience time.Duration) error {
 			last = l.now()
 		}
 		if l.now()-last > patience {
-			return fmt.Errorf("%d of %d connections had an answer, then none for %v", l.ready, len(l.conns), patience)
+			return fmt.Errorf("%d of %d connections had a response, then none for %v", l.ready, len(l.conns), patience)
 		}
 	}
 	l.opening = false
@@ -119,10 +119,10 @@ func (l *Load) Open(patience time.Duration) error {
 	return nil
 }
 
-// Held is how many connections had an answer.
+// Held returns the number of connections that had a response.
 func (l *Load) Held() int { return l.ready }
 
-// Run lets the connections work for d, and says how long it was.
+// Run runs the load for d and returns how long it took.
 func (l *Load) Run(d time.Duration) (time.Duration, error) {
 	start := l.now()
 	for l.now()-start < d {
@@ -133,15 +133,13 @@ func (l *Load) Run(d time.Duration) (time.Duration, error) {
 	return l.now() - start, nil
 }
 
-// Reset counts from 0 again, apart from errors.
+// Reset resets all counts except errors.
 func (l *Load) Reset() { clear(l.counts) }
 
-// Counts returns what each group did since Reset. They are the load's own: they go
-// on counting.
+// Counts returns the work of each group since Reset. The load keeps updating them.
 func (l *Load) Counts() []Count { return l.counts }
 
-// Errors is how many connections ended otherwise than they should, and how the
-// first one did.
+// Errors returns the number of failed connections and the first error.
 func (l *Load) Errors() (int, error) { return l.errors, l.failure }
 
 // Close closes all connections.
@@ -156,7 +154,7 @@ func (l *Load) Close() {
 
 func (l *Load) now() time.Duration { return time.Since(l.start) }
 
-// turn handles the events that there are.
+// turn waits for events and handles them.
 func (l *Load) turn() error {
 	events, err := l.poll.wait(waitAtMost)
 	if err != nil {
@@ -171,7 +169,8 @@ func (l *Load) turn() error {
 		}
 	}
 	if l.errors > mostErrors {
-		return fmt.Errorf("with %d connections more than %d others failed, the first: %w", l.ready, mostErrors, l.failure)
+		return fmt.Errorf("%d connections are ready, more than %d others failed, the first: %w", l.ready, mostErrors,
+			l.failure)
 	}
 	return nil
 }
@@ -183,7 +182,7 @@ func (l *Load) fail(err error) {
 	}
 }
 
-// open opens a connection and, if it is there already, as on loopback, begins.
+// open opens a connection. If it is established at once, as on loopback, it begins.
 func (l *Load) open(c *conn) error {
 	*c = conn{fd: -1, group: c.group, number: c.number, seen: c.seen, since: l.now()}
 	source := unix.RawSockaddrInet4{Family: unix.AF_INET}
@@ -195,13 +194,13 @@ func (l *Load) open(c *conn) error {
 	}
 	c.fd = fd
 	if err := l.begin(c); err != nil && !errors.Is(err, unix.EAGAIN) {
-		l.fail(fmt.Errorf("the first bytes: %w", err))
+		l.fail(fmt.Errorf("send the first bytes: %w", err))
 	}
 	c.events = c.wanted(l.groups[c.group].Work)
 	return l.poll.control(unix.EPOLL_CTL_ADD, int(fd), c.events, c.number)
 }
 
-// again closes a connection and opens it anew, unless it is to idle.
+// again closes a connection and opens a new one, except for idle ones.
 func (l *Load) again(c *conn) error {
 	closeDescriptor(c.fd)
 	c.fd = -1
@@ -211,7 +210,7 @@ func (l *Load) again(c *conn) error {
 	return l.open(c)
 }
 
-// connectError is why a connection was not made.
+// connectError returns why connect(2) failed.
 func connectError(fd int32) error {
 	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// backendVariable makes the test's program the backend, on the address that it
-// holds: the backend keeps a thread that waits without telling the runtime, which
-// does no test good.
+// backendVariable is the environment variable that makes the test binary run the backend on
+// an address. The backend needs a process of its own, because its thread waits in raw
+// system calls.
 const backendVariable = "UNPROXY_TEST_BACKEND"
 
 func TestMain(m *testing.M) {
@@ -57,8 +57,7 @@ func startBackend(t *testing.T) netip.AddrPort {
 	return at
 }
 
-// Each kind of work with the backend itself: something comes of it, and nothing
-// goes wrong.
+// Each kind of work, directly with the backend, makes progress without errors.
 func TestWork(t *testing.T) {
 	at := startBackend(t)
 	for _, row := range []struct {
@@ -88,10 +87,10 @@ func tryWork(t *testing.T, at netip.AddrPort, groups []Group) {
 		t.Fatal(err)
 	}
 	if want := answering(groups); l.Held() != want {
-		t.Errorf("%d connections had an answer, not %d", l.Held(), want)
+		t.Errorf("%d connections had a response, want %d", l.Held(), want)
 	}
 	l.Reset()
-	await.Until(t, fmt.Sprintf("each group did something: %+v", groups), func() bool {
+	await.Until(t, fmt.Sprintf("each group makes progress: %+v", groups), func() bool {
 		if _, err := l.Run(50 * time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +106,7 @@ func tryWork(t *testing.T, at netip.AddrPort, groups []Group) {
 	}
 }
 
-// answering is how many connections have answers.
+// answering returns the number of connections with responses.
 func answering(groups []Group) (n int) {
 	for _, g := range groups {
 		if g.Work.answers() {
@@ -117,7 +116,7 @@ func answering(groups []Group) (n int) {
 	return n
 }
 
-// worked says that each group that is to did something.
+// worked reports whether each group except idle ones made progress.
 func worked(l *Load) bool {
 	for i, g := range l.groups {
 		if c := l.counts[i]; g.Work != Idle && c.Answers == 0 && c.Bytes == 0 {
@@ -127,7 +126,7 @@ func worked(l *Load) bool {
 	return true
 }
 
-// What goes wrong is counted, and told.
+// Errors are counted and returned.
 func TestErrors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -150,14 +149,14 @@ func TestErrors(t *testing.T) {
 	}
 	defer closing.Close()
 	if err := closing.Open(await.Patience); err == nil || !strings.Contains(err.Error(), "others failed") {
-		t.Errorf("connections that are closed at once are opened: %v", err)
+		t.Errorf("Open with connections that are closed at once: %v", err)
 	}
 	if n, err := closing.Errors(); n < mostErrors || err == nil {
 		t.Errorf("%d errors, the first: %v", n, err)
 	}
 }
 
-// A gateway that accepts and is silent is given up.
+// Open fails if a gateway accepts connections but sends nothing.
 func TestPatience(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

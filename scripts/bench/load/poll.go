@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poll is an epoll instance. Its events bear a number of the caller's.
+// poll is an epoll instance. The caller chooses the number in its events.
 //
-// System calls are raw, those that wait too: the runtime is not told of them, which
-// would cost more than a tenth of a small one. Nobody else needs this thread.
+// System calls are raw, also those that wait: entering them through the runtime costs more
+// than a tenth of a short one. No other goroutine needs this thread.
 type poll struct {
 	fd     int
 	events [512]unix.EpollEvent
@@ -27,9 +27,10 @@ func newPoll() (*poll, error) {
 	return &poll{fd: fd}, nil
 }
 
-// wait waits for events, -1 milliseconds for as long as it takes.
+// wait waits for events, without a limit if milliseconds is -1.
 func (p *poll) wait(milliseconds int) ([]unix.EpollEvent, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])),
+		uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
 	if errno == unix.EINTR {
 		return nil, nil
 	}
@@ -39,28 +40,31 @@ func (p *poll) wait(milliseconds int) ([]unix.EpollEvent, error) {
 	return p.events[:n], nil
 }
 
-// control is epoll_ctl with a number for the descriptor's events.
+// control calls epoll_ctl(2) with the number for the descriptor's events.
 func (p *poll) control(op, fd int, events uint32, number int32) error {
 	e := unix.EpollEvent{Events: events, Fd: number}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(&e)), 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("epoll_ctl of descriptor %d: %w", fd, errno)
 	}
 	return nil
 }
 
-// receive is recv; n is 0 at the end, and if err is set.
+// receive calls recv(2). n is 0 at the end of the stream and if err is set.
 func receive(fd int32, b []byte) (n int, err syscall.Errno) {
-	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0,
+		0)
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(r), 0
 }
 
-// send is send without a signal; n is 0 if err is set.
+// send calls send(2) with MSG_NOSIGNAL. n is 0 if err is set.
 func send(fd int32, b []byte) (n int, err syscall.Errno) {
-	r, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+	r, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -72,16 +76,17 @@ func closeDescriptor(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0,
 // setOption sets an option of a socket to 1.
 func setOption(fd int32, level, option int) error {
 	one := int32(1)
-	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&one)), 4, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(unsafe.Pointer(&one)), 4, 0)
 	if errno != 0 {
 		return os.NewSyscallError("setsockopt", errno)
 	}
 	return nil
 }
 
-// connectFrom opens a TCP connection from an address of this host; what it is
-// named in errors is where it leads. The kernel chooses the port when it knows the
-// other end, so that each pair of addresses has all of them.
+// connectFrom opens a TCP connection from an address of this host. The kernel chooses the
+// port in connect(2), when it knows the destination, so each pair of addresses can use all
+// ports.
 func connectFrom(source, to *unix.RawSockaddrInet4) (fd int32, err error) {
 	r, _, errno := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if errno != 0 {
@@ -96,7 +101,8 @@ func connectFrom(source, to *unix.RawSockaddrInet4) (fd int32, err error) {
 	if err := setOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT); err != nil {
 		return -1, err
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_BIND, r, uintptr(unsafe.Pointer(source)), unix.SizeofSockaddrInet4); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_BIND, r, uintptr(unsafe.Pointer(source)),
+		unix.SizeofSockaddrInet4); errno != 0 {
 		return -1, os.NewSyscallError("bind", errno)
 	}
 	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, r, uintptr(unsafe.Pointer(to)), unix.SizeofSockaddrInet4)

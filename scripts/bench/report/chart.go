@@ -7,9 +7,8 @@ import (
 	"slices"
 )
 
-// Charts writes the charts into a folder, which it makes: for each mode the ratios
-// of unproxy to the others, and how the cost grows with the connections. It returns
-// the names of the files.
+// Charts creates a directory and writes charts to it: for each mode the ratios of unproxy to
+// the others, and the cost by the number of connections. It returns the file names.
 func Charts(folder string, all []Run) (files []string, err error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
@@ -35,8 +34,8 @@ func Charts(folder string, all []Run) (files []string, err error) {
 
 // panel is one of the two columns of bars.
 type panel struct {
-	left, scale float64 // where 0 is, and how many pixels 1 is
-	most        float64 // where bars end that are longer
+	left, scale float64 // position of 0, and pixels per 1
+	most        float64 // longer bars are cut here
 	metric      func(Section) Metric
 }
 
@@ -46,10 +45,12 @@ const (
 	firstLine  = 96.0 // below title, legend and the panels' heads
 )
 
-// ratioChart draws bars of the ratios of unproxy to each other program, of all rows
-// that are compared.
+// ratioChart draws bars with the ratios of unproxy to each other program, for all compared
+// rows.
 func ratioChart(mode string, own selection) (string, bool) {
-	others := slices.DeleteFunc(own.programs(), func(p string) bool { return p == Base || p == Direct || !own.compared(p) })
+	others := slices.DeleteFunc(own.programs(), func(p string) bool {
+		return p == Base || p == Direct || !own.compared(p)
+	})
 	if len(others) == 0 {
 		return "", false
 	}
@@ -74,7 +75,7 @@ func ratioChart(mode string, own selection) (string, bool) {
 		"For each load the ratio of unproxy's throughput and processor time to those of other programs; 1 is the same. The thin lines are the least and the most of all rounds."), true
 }
 
-// compared says whether a program's runs are in a section with charts.
+// compared reports whether a program has runs in a section with charts.
 func (s selection) compared(program string) bool {
 	for _, section := range Sections() {
 		if section.Rate != "" && len(s.section(section.Name).program(program)) > 0 {
@@ -84,7 +85,7 @@ func (s selection) compared(program string) bool {
 	return false
 }
 
-// axis draws the lines of 0 and 1 and of what else is round, down to y.
+// axis draws grid lines at 0, 1 and other round values, down to y.
 func (p panel) axis(d *drawing, y float64) {
 	for at := 0.0; at <= p.most; at += 0.5 {
 		class := "grid"
@@ -97,7 +98,7 @@ func (p panel) axis(d *drawing, y float64) {
 	}
 }
 
-// bars draws a section's rows from y on, and returns where the next one begins.
+// bars draws the rows of a section from y on, and returns the position below.
 func (s Section) bars(d *drawing, y float64, own selection, others []string, panels []panel) float64 {
 	if s.Rate == "" || len(own) == 0 {
 		return y

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// point is what an operation costs with so many connections open.
+// point is the cost of an operation with a number of open connections.
 type point struct{ connections, cpu float64 }
 
 // The frame of the growth chart.
@@ -15,8 +15,8 @@ const (
 	growthTop, growthBottom = 80.0, 380.0
 )
 
-// growthChart draws for each program what an operation costs in processor time with
-// more and more connections open.
+// growthChart draws, for each program, the processor time per operation by the number of
+// open connections.
 func growthChart(mode string, own selection) (string, bool) {
 	lines, names := [][]point{}, []string{}
 	most, cpu := 1.0, 0.0
@@ -47,7 +47,8 @@ func growthChart(mode string, own selection) (string, bool) {
 	for at := 1.0; at <= math.Pow(10, math.Ceil(math.Log10(most))); at *= 10 {
 		d.text("note", x(at), growthBottom+18, "middle", fmt.Sprintf("%.0f", at))
 	}
-	d.text("note", (growthLeft+growthRight)/2, growthBottom+36, "middle", "open connections, of which at most 64 are active")
+	d.text("note", (growthLeft+growthRight)/2, growthBottom+36, "middle",
+		"open connections, of which at most 64 are active")
 	for i, line := range lines {
 		d.line(i, line, x, y)
 	}
@@ -57,7 +58,7 @@ func growthChart(mode string, own selection) (string, bool) {
 	return d.file(int(growthBottom)+52, title, "Processor time of the gateway for one request and answer of 64 bytes, by the number of open connections."), true
 }
 
-// line draws a line through points, and a dot at each.
+// line draws a line through points, with a dot at each.
 func (d *drawing) line(colour int, points []point, x, y func(float64) float64) {
 	var path strings.Builder
 	for i, p := range points {
@@ -67,7 +68,7 @@ func (d *drawing) line(colour int, points []point, x, y func(float64) float64) {
 	d.path(fmt.Sprintf("l%d", colour%colours), strings.TrimSpace(path.String()))
 }
 
-// growth returns a program's points, of the rows with idle connections.
+// growth returns the points of a program, from the rows with idle connections.
 func (s selection) growth() (points []point) {
 	for _, row := range s.rows() {
 		held, is := Summarize(values(s.row(row), Held))
@@ -79,7 +80,7 @@ func (s selection) growth() (points []point) {
 	return points
 }
 
-// roundStep is the next of 1, 2, 5, 10, 20 and so on that is not below v.
+// roundStep returns the smallest of 1, 2, 5, 10, 20 and so on that is at least v.
 func roundStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, n := range []float64{1, 2, 5} {

@@ -13,10 +13,11 @@ import (
 	"testing"
 )
 
-// runsOf makes runs of a section's first row, one for each round, with one metric.
+// runsOf returns runs of a section, one per round, with one metric.
 func runsOf(section, program string, m Metric, values ...float64) (all []Run) {
 	for i, v := range values {
-		all = append(all, Run{Section: section, Row: "64 B", Mode: "plain", Program: program, Round: i + 1, Values: map[Metric]float64{m: v}})
+		all = append(all, Run{Section: section, Row: "64 B", Mode: "plain", Program: program, Round: i + 1,
+			Values: map[Metric]float64{m: v}})
 	}
 	return all
 }
@@ -44,7 +45,7 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// Ratios are of the same round of the same file, and of runs that count.
+// Ratios are computed for the same round of the same file, if both runs count.
 func TestRatios(t *testing.T) {
 	base := runsOf("bulk", Base, CPU, 2, 4, 6)
 	other := runsOf("bulk", "other", CPU, 1, 8, 2)
@@ -72,7 +73,8 @@ func TestRatios(t *testing.T) {
 }
 
 func TestJSONRoundTrip(t *testing.T) {
-	want := append(runsOf("bulk", Base, GigabitsPerSecond, 12.5, 13), Run{Section: "udp", Row: "a", Mode: "plain", Program: "b", Round: 7, Failure: `it said "no"`})
+	want := append(runsOf("bulk", Base, GigabitsPerSecond, 12.5, 13),
+		Run{Section: "udp", Row: "a", Mode: "plain", Program: "b", Round: 7, Failure: `it said "no"`})
 	var b bytes.Buffer
 	for _, r := range want {
 		if err := Write(&b, r); err != nil {
@@ -97,8 +99,10 @@ func TestJSONRoundTrip(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	all := append(runsOf("bulk", "rival 1.2", GigabitsPerSecond, 10, 20, 10), runsOf("bulk", Base, GigabitsPerSecond, 20, 30, 40)...)
-	all = append(all, Run{Section: "bulk", Row: "64 B", Mode: "plain", Program: "broken", Round: 1, Failure: "3 errors, the first: reset"})
+	all := append(runsOf("bulk", "rival 1.2", GigabitsPerSecond, 10, 20, 10),
+		runsOf("bulk", Base, GigabitsPerSecond, 20, 30, 40)...)
+	all = append(all, Run{Section: "bulk", Row: "64 B", Mode: "plain", Program: "broken", Round: 1,
+		Failure: "3 errors, the first: reset"})
 	var b strings.Builder
 	if err := Table(&b, all); err != nil {
 		t.Fatal(err)
@@ -117,7 +121,7 @@ does not count, 1 of 1 runs: broken, 64 B: 3 errors, the first: reset
 	}
 }
 
-// Every section can be printed, names its metrics once, and compares what it has.
+// Every section can be printed, has each metric once, and compares metrics that it has.
 func TestSections(t *testing.T) {
 	names := map[string]bool{}
 	for _, s := range Sections() {
@@ -139,12 +143,15 @@ func TestSections(t *testing.T) {
 }
 
 func TestCharts(t *testing.T) {
-	all := append(runsOf("pingpong", Base, OperationsPerSecond, 30, 31), runsOf("pingpong", `a <rival> & "more"`, OperationsPerSecond, 20, 1)...)
+	all := append(runsOf("pingpong", Base, OperationsPerSecond, 30, 31),
+		runsOf("pingpong", `a <rival> & "more"`, OperationsPerSecond, 20, 1)...)
 	all = append(all, runsOf("pingpong", Direct, OperationsPerSecond, 90, 90)...)
 	for i, open := range []float64{1, 1000} {
-		all = append(all, Run{Section: "growth", Row: string(rune('a' + i)), Mode: "plain", Program: Base, Round: 1, Values: map[Metric]float64{Held: open, CPU: 12}})
+		all = append(all, Run{Section: "growth", Row: string(rune('a' + i)), Mode: "plain", Program: Base, Round: 1,
+			Values: map[Metric]float64{Held: open, CPU: 12}})
 	}
-	all = append(all, Run{Section: "growth", Row: "1000 open, all active", Mode: "plain", Program: Base, Round: 1, Values: map[Metric]float64{Held: 1000, CPU: 99}})
+	all = append(all, Run{Section: "growth", Row: "1000 open, all active", Mode: "plain", Program: Base, Round: 1,
+		Values: map[Metric]float64{Held: 1000, CPU: 99}})
 	folder := filepath.Join(t.TempDir(), "new")
 	files, err := Charts(folder, all)
 	if err != nil || !reflect.DeepEqual(files, []string{"bench-growth-plain.svg", "bench-plain.svg"}) {
@@ -159,13 +166,13 @@ func TestCharts(t *testing.T) {
 	if strings.Contains(ratio, Direct) {
 		t.Error("the chart compares with no gateway at all")
 	}
-	if growth := readSVG(t, filepath.Join(folder, "bench-growth-plain.svg")); !strings.Contains(growth, "unproxy") || strings.Contains(growth, "100 µs") {
+	if growth := readSVG(t, filepath.Join(folder, "bench-growth-plain.svg")); !strings.Contains(growth, "unproxy") ||
+		strings.Contains(growth, "100 µs") {
 		t.Errorf("the chart of growth has what is all active:\n%s", growth)
 	}
 }
 
-// readSVG returns the text of a picture, which must be well-formed and have a title
-// before all else.
+// readSVG returns the text of a picture, which must be well-formed and begin with a title.
 func readSVG(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -192,7 +199,7 @@ func readSVG(t *testing.T, path string) string {
 		t.Errorf("%s begins with %v", path, elements[:min(3, len(elements))])
 	}
 	if bytes.Contains(content, []byte("NaN")) || bytes.Contains(content, []byte("Inf")) {
-		t.Errorf("%s has a place that is no number", path)
+		t.Errorf("%s has a position that is not a number", path)
 	}
 	return strings.Join(text, "\n")
 }

@@ -1,5 +1,5 @@
-// Package report keeps what the benchmark measured and shows it: as lines of JSON,
-// as tables and as charts.
+// Package report stores the results of the benchmark as lines of JSON, and shows them as
+// tables and charts.
 package report
 
 import (
@@ -13,7 +13,7 @@ import (
 // Base is the name of the program that the others are compared with.
 const Base = "unproxy"
 
-// Direct is the name of no gateway at all: the limit of what the programs can show.
+// Direct is the name for no gateway, the upper limit for the programs.
 const Direct = "direct"
 
 // Run is one run of a program under a load, and a line of JSON.
@@ -22,16 +22,16 @@ type Run struct {
 	Row     string `json:"row"`
 	Mode    string `json:"mode"`
 	Program string `json:"program"`
-	// Round counts from 1. Runs of the same round followed each other.
+	// Round counts from 1. Runs of the same round follow each other.
 	Round  int                `json:"round"`
 	Values map[Metric]float64 `json:"values,omitempty"`
-	// Failure says why the run does not count; empty if it does.
+	// Failure is the reason why the run does not count, "" if it counts.
 	Failure string `json:"failure,omitempty"`
 
-	file int // which of several files it was read from
+	file int // index of the file that it was read from
 }
 
-// Metric is the name of a value in JSON, and ends with its unit.
+// Metric is the name of a value in JSON. It ends with the unit.
 type Metric string
 
 // The metrics. Processor time and memory are the gateway's.
@@ -43,16 +43,16 @@ const (
 	P50                  Metric = "p50_us"
 	P99                  Metric = "p99_us"
 	P999                 Metric = "p999_us"
-	// CPU is processor time for each operation, connection or datagram.
+	// CPU is processor time per operation, connection or datagram.
 	CPU        Metric = "cpu_us"
 	CPUPerGB   Metric = "cpu_ms_per_gb"
 	CPUPercent Metric = "cpu_percent" // of one core
 	RSS        Metric = "rss_mb"
 	Lost       Metric = "lost_percent"
-	// Held is how many connections were open.
+	// Held is the number of open connections.
 	Held Metric = "held"
-	// RSSEach and AnonymousEach are what VmRSS and RssAnon of proc(5) grew by for
-	// each connection. The latter leaves out pages of the program's own file.
+	// RSSEach and AnonymousEach are the growth of VmRSS and RssAnon (proc(5)) per
+	// connection. The latter excludes pages of the program file.
 	RSSEach         Metric = "rss_bytes_per_connection"
 	AnonymousEach   Metric = "anonymous_bytes_per_connection"
 	DescriptorsEach Metric = "descriptors_per_connection"
@@ -61,8 +61,8 @@ const (
 // Write appends a run as a line of JSON.
 func Write(w io.Writer, r Run) error { return json.NewEncoder(w).Encode(r) }
 
-// Read reads what [Write] wrote, of several files one after the other: runs of
-// different files are never of the same round.
+// Read reads the output of [Write] from several files. Runs from different files are never
+// in the same round.
 func Read(files ...io.Reader) (all []Run, err error) {
 	for i, f := range files {
 		for d := json.NewDecoder(bufio.NewReader(f)); ; {
@@ -80,7 +80,7 @@ func Read(files ...io.Reader) (all []Run, err error) {
 	return all, nil
 }
 
-// moment is what runs that can be compared have in common.
+// moment is equal for runs that can be compared.
 type moment struct{ file, round int }
 
 func (r Run) moment() moment { return moment{r.file, r.Round} }

@@ -1,12 +1,12 @@
 package report
 
-// Section is loads of one kind, and a table.
+// Section is a kind of load, with its own table.
 type Section struct {
 	Name, Title string
-	// About says what is measured, in a sentence.
+	// About describes what is measured.
 	About   string
 	Columns []Column
-	// Rate and CPU are what the charts compare; a section without is in none.
+	// Rate and CPU are the metrics in charts. A section without them is in no chart.
 	Rate, CPU Metric
 }
 
@@ -36,19 +36,25 @@ func Sections() []Section {
 			Name: "connections", Title: "Connections", Columns: connections, Rate: ConnectionsPerSecond, CPU: CPU,
 			About: "Connect, header, a request and an answer of 64 B, close; 64 at a time.",
 		}, {
-			Name: "bulk", Title: "Bulk", Columns: join(bulk, []Column{{CPUPerGB, "CPU ms/GB", 0, true}, {RSS, "RSS MB", 1, false}}),
+			Name: "bulk", Title: "Bulk", Columns: join(bulk,
+				[]Column{{CPUPerGB, "CPU ms/GB", 0, true}, {RSS, "RSS MB", 1, false}}),
 			Rate: GigabitsPerSecond, CPU: CPUPerGB,
 			About: "As many bytes as go through; both ways: the sum.",
 		}, {
 			Name: "idle", Title: "Idle connections",
-			Columns: []Column{{Held, "held", 0, false}, {RSSEach, "RSS B each", 0, true}, {AnonymousEach, "anonymous B each", 0, true}, {DescriptorsEach, "descriptors each", 2, true}, {RSS, "RSS MB", 1, false}},
+			Columns: []Column{
+				{Held, "held", 0, false}, {RSSEach, "RSS B each", 0, true},
+				{AnonymousEach, "anonymous B each", 0, true}, {DescriptorsEach, "descriptors each", 2, true},
+				{RSS, "RSS MB", 1, false},
+			},
 			About: "What the gateway's memory and descriptors grow by for each connection that had one answer and is silent. " +
 				"RSS is VmRSS; anonymous leaves out pages of the program's file. The kernel's memory for sockets is not counted.",
 		}, {
 			Name: "fairness", Title: "Fairness", Columns: join(beside, bulk, whole),
 			About: "Ping-pong of 64 B on 16 connections while streams take what they can.",
 		}, {
-			Name: "mixed", Title: "Mixed", Columns: join(beside, []Column{{ConnectionsPerSecond, "conn/s", 0, true}}, bulk, whole),
+			Name: "mixed", Title: "Mixed", Columns: join(beside, []Column{{ConnectionsPerSecond, "conn/s", 0, true}}, bulk,
+				whole),
 			About: "Ping-pong of 4 KiB on 32 connections, new connections 16 at a time, and two streams down, all at once.",
 		}, {
 			Name: "growth", Title: "Growth", Columns: operations,
@@ -57,12 +63,14 @@ func Sections() []Section {
 			Name: "log", Title: "Access log", Columns: connections,
 			About: "Connections with a version 2 header, with a log line for each into a file, and with metrics. The ratios say what it costs: of unproxy without to unproxy with.",
 		}, {
-			Name: "spin", Title: "Busy polling", Columns: join([]Column{{OperationsPerSecond, "op/s", 0, true}}, latencies, []Column{{CPU, "CPU µs", 2, false}}, whole),
+			Name: "spin", Title: "Busy polling", Columns: join([]Column{{OperationsPerSecond, "op/s", 0, true}}, latencies,
+				[]Column{{CPU, "CPU µs", 2, false}}, whole),
 			About: "Ping-pong of 64 B on one connection by programs that look for events for a while before they sleep.",
 		}, {
 			Name: "udp", Title: "UDP", Rate: DatagramsPerSecond, CPU: CPU,
-			Columns: []Column{{DatagramsPerSecond, "datagrams/s", 0, true}, {Lost, "lost %", 2, false}, {CPU, "CPU µs", 2, true}, {RSS, "RSS MB", 1, false}},
-			About:   "Datagrams there and back. Only unproxy gets PROXY headers, and a --peer with --peer-headers.",
+			Columns: []Column{{DatagramsPerSecond, "datagrams/s", 0, true}, {Lost, "lost %", 2, false}, {CPU, "CPU µs", 2, true},
+				{RSS, "RSS MB", 1, false}},
+			About: "Datagrams there and back. Only unproxy gets PROXY headers, and a --peer with --peer-headers.",
 		},
 	}
 }

@@ -14,7 +14,7 @@ func Summarize(v []float64) (Summary, bool) {
 	return Summary{(v[(len(v)-1)/2] + v[len(v)/2]) / 2, v[0], v[len(v)-1]}, true
 }
 
-// values returns a metric of those runs that count and have it.
+// values returns a metric of the runs that count and have it.
 func values(runs []Run, m Metric) (v []float64) {
 	for _, r := range runs {
 		if x, ok := r.Values[m]; ok && r.Failure == "" {
@@ -24,8 +24,8 @@ func values(runs []Run, m Metric) (v []float64) {
 	return v
 }
 
-// ratios returns a metric of base to that of other, for each round of which both
-// count.
+// ratios returns the ratios of a metric of base to that of other, for each round in which
+// both count.
 func ratios(base, other []Run, m Metric) (v []float64) {
 	of := map[moment]float64{}
 	for _, r := range base {
@@ -43,10 +43,10 @@ func ratios(base, other []Run, m Metric) (v []float64) {
 	return v
 }
 
-// selection are runs, and what can be asked of them.
+// selection is a number of runs.
 type selection []Run
 
-// of returns the runs that a condition holds for.
+// of returns the runs for which a condition holds.
 func (s selection) of(holds func(Run) bool) (some selection) {
 	for _, r := range s {
 		if holds(r) {
@@ -69,7 +69,7 @@ func (s selection) program(name string) selection {
 	return s.of(func(r Run) bool { return r.Program == name })
 }
 
-// names lists what the runs have of something, in the order of its first run.
+// names returns the distinct values of a field, in the order of their first run.
 func (s selection) names(of func(Run) string) (all []string) {
 	for _, r := range s {
 		if n := of(r); !slices.Contains(all, n) {
@@ -82,7 +82,7 @@ func (s selection) names(of func(Run) string) (all []string) {
 func (s selection) rows() []string  { return s.names(func(r Run) string { return r.Row }) }
 func (s selection) modes() []string { return s.names(func(r Run) string { return r.Mode }) }
 
-// programs lists the programs, unproxy before all others.
+// programs returns the programs, unproxy first.
 func (s selection) programs() []string {
 	all := s.names(func(r Run) string { return r.Program })
 	if i := slices.Index(all, Base); i > 0 {

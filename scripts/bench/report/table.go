@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Table prints a table for each section and mode that there are runs of.
+// Table prints a table for each section and mode with runs.
 func Table(w io.Writer, all []Run) error {
 	var b strings.Builder
 	for _, mode := range selection(all).modes() {
@@ -44,7 +44,7 @@ func (s Section) table(b *strings.Builder, mode string, own selection) {
 	b.WriteByte('\n')
 }
 
-// head is the line above a table: after the metrics come the ratios.
+// head returns the header line of a table: metrics, then ratios.
 func (s Section) head() []string {
 	head := []string{"load", "program"}
 	for i, c := range s.Columns {
@@ -61,7 +61,7 @@ func (s Section) head() []string {
 	return head
 }
 
-// line is a program's.
+// line returns the line of a program.
 func (s Section) line(base, own []Run) (cells []string) {
 	for i, c := range s.Columns {
 		v, ok := Summarize(values(own, c.Metric))
@@ -90,7 +90,7 @@ func cell(is bool, text string) string {
 
 func number(v float64, decimals int) string { return strconv.FormatFloat(v, 'f', decimals, 64) }
 
-// failures lists why runs do not count.
+// failures lists the reasons why runs do not count.
 func (s Section) failures(b *strings.Builder, own selection) {
 	type kind struct{ row, program, failure string }
 	counts, order := map[kind]int{}, []kind{}
@@ -105,12 +105,13 @@ func (s Section) failures(b *strings.Builder, own selection) {
 		counts[k]++
 	}
 	for _, k := range order {
-		fmt.Fprintf(b, "does not count, %d of %d runs: %s, %s: %s\n", counts[k], len(own.row(k.row).program(k.program)), k.program, k.row, k.failure)
+		fmt.Fprintf(b, "does not count, %d of %d runs: %s, %s: %s\n", counts[k], len(own.row(k.row).program(k.program)),
+			k.program, k.row, k.failure)
 	}
 }
 
-// align writes lines of cells in columns: the first two to the left, numbers to
-// the right.
+// align writes lines of cells in columns: the first two aligned to the left, numbers to the
+// right.
 func align(b *strings.Builder, lines [][]string) {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
