@@ -446,13 +446,17 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint is handed over: the process that serves answers every request, on
-// TCP and on a unix socket, and the last process removes the file:
+// The admin endpoint and the health endpoint are handed over: the process that serves
+// answers every request, on TCP and on a unix socket, and the last process removes the
+// file:
 //
-//	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
-func TestUpgradeWithAdmin(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+//	GET /readyz ──▶ --admin or --health, gateway ◀── SIGUSR2, 2 ×
+func TestUpgradeWithEndpoint(t *testing.T) {
+	for _, tt := range []struct{ option, network string }{
+		{"--admin", "tcp"}, {"--admin", "unix"}, {"--health", "tcp"}, {"--health", "unix"},
+	} {
+		network := tt.network
+		t.Run(tt.option+" "+network, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				backend := lab.Listen(t, "127.0.0.1:3000")
@@ -462,7 +466,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 					flag, address = "127.0.0.1:9180", "127.0.0.1:9180"
 				}
 				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-					"--admin", flag, "--drain-timeout", "1h")
+					tt.option, flag, "--drain-timeout", "1h")
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
@@ -492,14 +496,14 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				behind.Close()
 				g.end()
 				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("the file of the admin socket is left: %v", err)
+					t.Errorf("the file of the socket is left: %v", err)
 				}
 			})
 		})
 	}
 }
 
-// readyz asks the admin endpoint over a connection of its own, and returns the
+// readyz asks an endpoint over a connection of its own, and returns the
 // status or the error.
 func readyz(network, address string) string {
 	client := http.Client{Timeout: await.Patience, Transport: &http.Transport{

@@ -17,8 +17,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// maxScrapes is how many scrapes run at a time. A further one is answered with
-// status 503.
+// maxScrapes is how many scrapes run at a time. A further one waits.
 const maxScrapes = 2
 
 // registry returns the metrics of an endpoint: the gateway's own, and those of the
@@ -30,11 +29,24 @@ func (s *Server) registry() *prometheus.Registry {
 	return r
 }
 
-// metrics returns the handler of GET /metrics.
+// metrics returns the handler of GET /metrics. A client that is slow to read does not
+// keep it from others.
 func (s *Server) metrics() http.Handler {
-	return promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
-		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: maxScrapes,
+	scrape := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{EnableOpenMetrics: true})
+	running := make(chan struct{}, maxScrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := loopContext(r.Context())
+		defer cancel()
+		select {
+		case running <- struct{}{}:
+		case <-ctx.Done():
+			writeError(w, http.StatusServiceUnavailable, "other scrapes did not finish in time")
+			return
+		}
+		answer := buffer{ResponseWriter: w, code: http.StatusOK}
+		scrape.ServeHTTP(&answer, r)
+		<-running
+		answer.send()
 	})
 }
 

@@ -63,8 +63,8 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if a := c.admin.Address; !a.IsZero() {
-		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
+	for kind, at := range c.admin.Endpoints() {
+		fmt.Fprintf(ctx.App.Writer, "%s on %s\n", kind, at)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if ctx.Bool("strict") && len(c.warnings) > 0 {
