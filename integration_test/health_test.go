@@ -5,10 +5,13 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"unproxy/gateway/admin"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
@@ -157,4 +160,83 @@ func TestProbesHaveSlots(t *testing.T) {
 			})
 		})
 	}
+}
+
+func statusOf(t *testing.T) (s admin.Status) {
+	t.Helper()
+	adminJSON(t, "/status.json", &s)
+	return s
+}
+
+// HAProxy's checks with a LOCAL header, which the gateway relays and HAProxy resets,
+// leave no line at the default level, are counted apart, and hide nothing else:
+//
+//	haproxy ──LOCAL, every 20 ms──▶ gateway :2000 ──▶ backend :3000
+//	client  ──PROXY───────────────▶
+func TestHealthChecksLeaveNoLine(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "haproxy")
+		const forward = `forward="127.0.0.1:2000"`
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "127.0.0.1:2001=127.0.0.1:3001",
+			"--trust", "127.0.0.1", "--admin", adminAt, "--log-level", "info")
+		checkingHAProxy(t, "server s 127.0.0.1:2000 check send-proxy-v2 inter 20ms")
+		var counted string
+		await.Until(t, "ten health checks are counted", func() bool {
+			_, counted = adminGet(t, adminAt, "/metrics")
+			reset := regexp.MustCompile(`unproxy_local_connections_closed_total\{` + forward + `,outcome="(?:reset|ok)"\} ([0-9]+)`)
+			checks := 0
+			for _, m := range reset.FindAllStringSubmatch(counted, -1) {
+				n, _ := strconv.Atoi(m[1])
+				checks += n
+			}
+			return checks >= 10
+		})
+		if s := statusOf(t); s.Forwards[0].Refused != 0 || len(s.Forwards[0].Local) == 0 {
+			t.Errorf("status: %d refused, LOCAL %v", s.Forwards[0].Refused, s.Forwards[0].Local)
+		}
+		for _, line := range g.Log() {
+			if line.String("message") == "connection" {
+				t.Errorf("logged %v", line)
+			}
+		}
+		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		conn.Close()
+		g.NextConnection(t).Expect(t, "command", "proxy", "level", "info", "client", client4.String())
+		lab.Send(t, "127.0.0.1:2001", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")) // LOCAL, and no backend
+		g.NextConnection(t).Expect(t, "command", "local", "level", "warn", "outcome", "backend_refused")
+		lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")).Close()
+		g.NextConnection(t).Expect(t, "command", "unknown", "level", "info")
+		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.0\r\n\r\n"))
+		g.NextConnection(t).Expect(t, "command", "", "outcome", "not_proxy")
+		if s := statusOf(t); s.Forwards[1].Refused != 0 || s.Forwards[1].Local["backend_refused"] != 1 {
+			t.Errorf("status: %d refused, LOCAL %v", s.Forwards[1].Refused, s.Forwards[1].Local)
+		}
+	})
+}
+
+// At debug level each check has its line, which says that it is one. UDP flows are alike.
+//
+//	haproxy ──LOCAL────────────▶ gateway :2000 ──▶ backend :3000
+//	lb      ──LOCAL, over UDP──▶
+func TestHealthChecksAtDebugLevel(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "haproxy")
+		echo(t, "127.0.0.1:3000")
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1")
+		checkingHAProxy(t, "server s 127.0.0.1:2000 check send-proxy-v2 inter 20ms")
+		g.NextConnection(t).Expect(t, "command", "local", "level", "debug", "version", "2")
+
+		backend := lab.ListenUDP(t, "127.0.0.1:3000")
+		u := lab.StartGateway(t, "--forward", "udp://"+gatewayUDP+"=127.0.0.1:3000", "--trust", "127.0.0.1", "--udp-idle-timeout", "1s")
+		lb := lab.ListenUDP(t, "127.0.0.1:0")
+		lb.Send(t, gatewayUDP, lab.LocalDatagram("check"))
+		backend.Next(t)
+		u.NextConnection(t).Expect(t, "command", "local", "level", "debug", "protocol", "udp")
+		lb.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "question"))
+		backend.Next(t)
+		u.NextConnection(t).Expect(t, "command", "proxy", "level", "info", "protocol", "udp")
+	})
 }
