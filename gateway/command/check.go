@@ -54,7 +54,7 @@ Examples:
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g, 0)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", value.OneLine(w.String()))
+		fmt.Fprintf(messages(ctx.App.ErrWriter), "unproxy: warning: %s\n", value.OneLine(w.String()))
 	}
 	if err != nil {
 		return err

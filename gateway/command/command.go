@@ -32,7 +32,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = app.Run(joinSwitches(args))
 	}
-	usage.Report(stderr, err)
+	usage.Report(messages(stderr), err)
 	return usage.ExitCode(err)
 }
 

@@ -224,6 +224,6 @@ func routesCheck(ctx *cli.Context, g *given) error {
 // warnNotes prints the notes of a plan as warnings.
 func warnNotes(w io.Writer, p returnpath.Plan) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(n.String()))
+		fmt.Fprintf(messages(w), "unproxy: warning: %s\n", value.OneLine(n.String()))
 	}
 }
