@@ -12,8 +12,14 @@ import (
 	"unproxy/gateway/record"
 )
 
+// Schema is the number of what docs/json.md describes, in the answers of /status.json and
+// /connections.json. It grows if a field goes, or changes its type or meaning; fields may
+// come without that.
+const Schema = 1
+
 // Status is the answer of /status.json: the state of a gateway at one time.
 type Status struct {
+	Schema        int       `json:"schema"` // [Schema]
 	Version       Version   `json:"version"`
 	PID           int       `json:"pid"`
 	Time          time.Time `json:"time"` // of the answer
@@ -95,6 +101,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 func (s *Server) describe(ctx context.Context) (*Status, error) {
 	now := s.now()
 	answer := &Status{
+		Schema:  Schema,
 		Version: s.config.Version, PID: os.Getpid(),
 		Time: now, Started: s.started, UptimeSeconds: now.Sub(s.started).Seconds(),
 		Reasons: s.config.Readiness.Reasons(), Limit: s.config.Gateway.MaxConnections,
