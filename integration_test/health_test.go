@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"unproxy/gateway/admin"
 	"unproxy/integration_test/await"
@@ -116,6 +117,18 @@ func TestHealthIsReadOnly(t *testing.T) {
 	})
 }
 
+// scrapeAgain asks again, before the connection has been idle for too long, until it
+// is closed.
+func scrapeAgain(conn net.Conn, request string) {
+	go io.Copy(io.Discard, conn)
+	for {
+		if _, err := io.WriteString(conn, request); err != nil {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+}
+
 // Clients that hold every connection of an endpoint keep probes from no answer:
 //
 //	16 × idle, half a header, or not reading ──▶ --health or --admin ◀── /readyz, healthcheck
@@ -140,7 +153,7 @@ func TestProbesHaveSlots(t *testing.T) {
 						if hostile.name == "idle" {
 							write(t, conn, []byte(hostile.sends))
 							wantRead(t, conn, "HTTP/1.1 200 OK")
-							go io.Copy(io.Discard, conn)
+							go scrapeAgain(conn, hostile.sends)
 							continue
 						}
 						conn.(*net.TCPConn).SetReadBuffer(4096)

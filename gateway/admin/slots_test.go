@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"unproxy/integration_test/await"
 )
@@ -72,9 +73,12 @@ func TestProbesHaveSlots(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s := Serve(l, quiet())
-				defer s.Close()
 				at := AddressOf(l)
+				s := newServer(quiet(), at)
+				h := &s.http // without the time limits, which would let a probe in after a while
+				h.ReadHeaderTimeout, h.ReadTimeout, h.WriteTimeout, h.IdleTimeout = time.Hour, time.Hour, time.Hour, time.Hour
+				s.serve(l)
+				defer s.Close()
 				for range maxConnections {
 					c := dial(t, at)
 					if tt.answers {
