@@ -133,11 +133,6 @@ type Server struct {
 // The caller must call [Server.Close].
 func Serve(l net.Listener, c Config) *Server {
 	s := newServer(c, AddressOf(l))
-	s.serve(l)
-	return s
-}
-
-func (s *Server) serve(l net.Listener) {
 	go func() {
 		err := s.http.Serve(newSlots(l, maxConnections))
 		if errors.Is(err, http.ErrServerClosed) {
@@ -145,6 +140,7 @@ func (s *Server) serve(l net.Listener) {
 		}
 		s.failed <- err
 	}()
+	return s
 }
 
 // newServer returns a server for an endpoint at an address. It does not listen.
