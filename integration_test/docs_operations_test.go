@@ -15,7 +15,7 @@ import (
 // endpoint register.
 func TestOperationsRequests(t *testing.T) {
 	var registered []string
-	for _, file := range []string{"server.go", "control.go"} {
+	for _, file := range []string{"server.go", "probe.go", "control.go"} {
 		source := string(readFile(t, "../gateway/admin/"+file))
 		registered = append(registered, names(source, `mux\.Handle(?:Func)?\("((?:GET|POST|DELETE) [^"]+)"`)...)
 	}

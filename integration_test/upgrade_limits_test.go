@@ -27,19 +27,20 @@ func lastLog(g *lab.Gateway, message string) (last lab.Line) {
 }
 
 // The descriptors that an upgrade, a reload, an examination and the admin endpoint
-// need are there at the limit of connections, too:
+// need are there at the limit of connections, too, as are those of the health endpoint:
 //
 //	max_connections × conn ──header──▶ gateway :2000-2299, 1024 descriptors ──▶ echo :3000
 //	16 × silent            ──▶ --admin ◀── POST /-/examine
+//	16 × silent            ──▶ --health
 //	                            ◀── SIGHUP, SIGUSR2
 func TestUpgradeAtTheLimit(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Echo(t, "127.0.0.1:3000")
-		path, admin := linked(t), filepath.Join(t.TempDir(), "admin")
+		path, admin, health := linked(t), filepath.Join(t.TempDir(), "admin"), filepath.Join(t.TempDir(), "health")
 		replace(t, path, `ulimit -n 1024; exec $UNPROXY "$@"`)
 		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000-2299=127.0.0.1:3000",
-			"--admin", "unix:"+admin, "--drain-timeout", "1h", "--loops", "2")
+			"--admin", "unix:"+admin, "--health", "unix:"+health, "--drain-timeout", "1h", "--loops", "2")
 		limit := int(lastLog(g.Gateway, "ready")["max_connections"].(float64))
 		if limit < 50 {
 			t.Fatalf("room for %d connections is not worth a test", limit)
@@ -52,6 +53,9 @@ func TestUpgradeAtTheLimit(t *testing.T) {
 		}
 		for range 15 {
 			dialUnix(t, admin)
+		}
+		for range 16 {
+			dialUnix(t, health)
 		}
 		response, err := adminClient("unix:"+admin).Post("http://localhost/-/examine", "", nil)
 		if err != nil {

@@ -444,13 +444,17 @@ func TestUpgradeOneAtATime(t *testing.T) {
 	})
 }
 
-// The admin endpoint is handed over: the process that serves answers every request, on
-// TCP and on a unix socket, and the last process removes the file:
+// The admin endpoint and the health endpoint are handed over: the process that serves
+// answers every request, on TCP and on a unix socket, and the last process removes the
+// file:
 //
-//	GET /readyz ──▶ --admin, gateway ◀── SIGUSR2, 2 ×
-func TestUpgradeWithAdmin(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+//	GET /readyz ──▶ --admin or --health, gateway ◀── SIGUSR2, 2 ×
+func TestUpgradeWithEndpoint(t *testing.T) {
+	for _, tt := range []struct{ option, network string }{
+		{"--admin", "tcp"}, {"--admin", "unix"}, {"--health", "tcp"}, {"--health", "unix"},
+	} {
+		network := tt.network
+		t.Run(tt.option+" "+network, func(t *testing.T) {
 			t.Parallel()
 			netns.Run(t, func(t *testing.T) {
 				backend := lab.Listen(t, "127.0.0.1:3000")
@@ -460,7 +464,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 					address = adminAt
 				}
 				g := startLine(t, lab.Command{}, "--trust", "127.0.0.1", "--forward", "127.0.0.1:2000=127.0.0.1:3000",
-					"--admin", address, "--drain-timeout", "1h")
+					tt.option, address, "--drain-timeout", "1h")
 				// With a session the old process stays, and must not answer.
 				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 				behind := backend.Next(t)
@@ -490,7 +494,7 @@ func TestUpgradeWithAdmin(t *testing.T) {
 				behind.Close()
 				g.end()
 				if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("the file of the admin socket remains: %v", err)
+					t.Errorf("the file of the socket remains: %v", err)
 				}
 			})
 		})

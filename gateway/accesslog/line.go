@@ -20,7 +20,7 @@ func (l *Log) Connection(c *record.Connection) {
 	if l.mode.leavesOut(c.Outcome) {
 		return
 	}
-	level := severityLevel(c.Outcome.Severity())
+	level := severityLevel(c.Severity())
 	if level < l.lines.GetLevel() {
 		return
 	}
@@ -68,6 +68,9 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 		e.Bool("mapped", true)
 	}
 	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
+	if c.Command != record.NoCommand {
+		e.Str("command", c.Command.String())
+	}
 }
 
 // addEnd adds how the connection ended, how much it carried, and its times.

@@ -57,6 +57,14 @@ func refused() *record.Connection {
 	}
 }
 
+// local returns a record of a connection with a LOCAL header.
+func local(o record.Outcome) *record.Connection {
+	return &record.Connection{
+		ID: 1, Forward: ":25", Peer: netip.MustParseAddrPort("10.0.0.5:1"), Version: 2, Command: record.CommandLocal,
+		Outcome: o, Phase: record.Relay, By: record.Client, Duration: time.Microsecond,
+	}
+}
+
 // changed applies change to c and returns it.
 func changed(c *record.Connection, change func(c *record.Connection)) *record.Connection {
 	change(c)
@@ -127,6 +135,20 @@ func TestConnectionLine(t *testing.T) {
 				ID: 1, Forward: ":25", Peer: netip.MustParseAddrPort("10.0.0.5:1"),
 				Outcome: record.Empty, Phase: record.Header, By: record.Peer, Duration: time.Microsecond,
 			}},
+		{"health check with a LOCAL header",
+			`{"level":"debug","time":"2026-11-22T12:00:00.123Z","id":"c8f3-1","forward":":25"` +
+				`,"peer":"10.0.0.5:1","client":"","destination":"","backend":"","transparent":false,"version":2,"command":"local"` +
+				`,"outcome":"reset","phase":"relay","by":"client"` +
+				`,"bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000` +
+				`,"duration_ms":0.001,"message":"connection"}`,
+			Debug, local(record.Reset)},
+		{"health check with a LOCAL header, refused",
+			`{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-1","forward":":25"` +
+				`,"peer":"10.0.0.5:1","client":"","destination":"","backend":"","transparent":false,"version":2,"command":"local"` +
+				`,"outcome":"backend_refused","phase":"relay","by":"client"` +
+				`,"bytes_in":0,"bytes_out":0,"header_ms":0.000,"connect_ms":0.000` +
+				`,"duration_ms":0.001,"message":"connection"}`,
+			Info, local(record.BackendRefused)},
 		{"bad header",
 			`{"level":"warn","time":"2026-11-22T12:00:00.123Z","id":"c8f3-2b","forward":":25"` +
 				`,"peer":"[2001:db8::5]:40112","client":"","destination":"","backend":""` +

@@ -38,6 +38,9 @@ type Config struct {
 	Format Format
 	Level  Level
 	Mode   Mode
+	// Journal begins each line with its priority, such as "<4>", for a writer that
+	// is systemd's journal, see [IsJournal].
+	Journal bool
 	// Instance is the prefix of connection IDs, see [record.AppendID]. It makes
 	// the IDs of two processes differ. Empty means random digits.
 	Instance string

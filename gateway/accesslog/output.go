@@ -70,6 +70,7 @@ func (r *ring) flush(wait time.Duration) error {
 // writes to it.
 type sink struct {
 	out        io.Writer
+	lines      *lineWriter    // what out leads to
 	notice     zerolog.Logger // writes into text
 	text       bytes.Buffer
 	unreported uint64 // lost lines that the log has not reported yet
@@ -80,7 +81,8 @@ type sink struct {
 
 // newSink returns a sink that writes to c.Writer in the format of c.
 func newSink(c Config) *sink {
-	s := &sink{out: formatted(&lineWriter{w: c.Writer}, c)}
+	s := &sink{lines: &lineWriter{w: c.Writer, journal: c.Journal}}
+	s.out = formatted(s.lines, c)
 	s.notice = zerolog.New(&s.text).Level(c.Level.zerolog()).Hook(clock{c.Now})
 	return s
 }
@@ -118,6 +120,7 @@ func (s *sink) report() {
 
 // put writes a whole line, or returns an error.
 func (s *sink) put(p []byte) error {
+	s.lines.begin(p)
 	n, err := s.out.Write(p)
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
@@ -126,10 +129,21 @@ func (s *sink) put(p []byte) error {
 }
 
 // lineWriter starts a new line after a line that was cut short, for example
-// because the disk was full.
+// because the disk was full. For the journal it begins lines with their priority.
 type lineWriter struct {
 	w    io.Writer
 	torn bool
+
+	journal  bool
+	priority string // of the next line
+	line     []byte // with its priority; reused
+}
+
+// begin tells of the JSON of the next line, in whatever format it comes.
+func (l *lineWriter) begin(json []byte) {
+	if l.journal {
+		l.priority = priorityOf(json)
+	}
 }
 
 // Write writes p, on a new line if the previous one was torn.
@@ -140,7 +154,11 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 		}
 		l.torn = false
 	}
+	if l.priority != "" {
+		l.line = append(append(l.line[:0], l.priority...), p...)
+		p = l.line
+	}
 	n, err := l.w.Write(p)
 	l.torn = n > 0 && n < len(p)
-	return n, err
+	return max(n-len(l.priority), 0), err
 }

@@ -9,7 +9,7 @@ import (
 	"unproxy/gateway/config"
 )
 
-// Address is the address of an admin endpoint: TCP or a unix socket. The zero
+// Address is the address of an endpoint: TCP or a unix socket. The zero
 // value means that there is no endpoint.
 type Address struct {
 	TCP netip.AddrPort
@@ -28,6 +28,9 @@ func (a Address) String() string {
 	}
 	return a.TCP.String()
 }
+
+// hasFile reports whether a is a unix socket with a file.
+func (a Address) hasFile() bool { return a.Path != "" && !strings.HasPrefix(a.Path, "@") }
 
 // network returns a in the terms of package net.
 func (a Address) network() (network, address string) {
@@ -55,7 +58,7 @@ func (a Address) Exposure() string {
 // [Address.Exposure] is an error unless insecure is true. The error is a
 // [*config.Problem].
 func ParseAddress(text string, insecure bool) (Address, error) {
-	a, problem := parse(text)
+	a, problem := Control.parse(text)
 	if problem == nil && a.Exposure() != "" && !insecure {
 		problem = a.exposed(text)
 	}
@@ -65,53 +68,61 @@ func ParseAddress(text string, insecure bool) (Address, error) {
 	return a, nil
 }
 
+// ParseHealth parses the value of the flag --health, which may be any address in the
+// form of --admin. The error is a [*config.Problem].
+func ParseHealth(text string) (Address, error) {
+	a, problem := Probes.parse(text)
+	if problem != nil {
+		return Address{}, problem
+	}
+	return a, nil
+}
+
 // exposed returns the problem of an address with an exposure.
 func (a Address) exposed(text string) *config.Problem {
 	message := fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text)
-	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s", a.TCP.Port(), exampleSocket)
+	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s; for health checks and metrics "+
+		"from other hosts, --health %s", a.TCP.Port(), Control.socket(), a)
 	if a.Path != "" {
 		message = fmt.Sprintf("--admin %q is an abstract socket, reachable by every user of this host, who could then cut connections", text)
-		hint = "use a socket with a path, whose mode restricts it: --admin " + exampleSocket
+		hint = "use a socket with a path, whose mode restricts it: --admin " + Control.socket()
 	}
 	return config.NewProblem(message, hint+"; or allow it with --admin-insecure")
 }
-
-// exampleSocket is the unix socket that hints suggest.
-const exampleSocket = "unix:/run/unproxy/admin.sock"
 
 // maxSocketPath is the maximum length of a unix socket's path: sun_path holds 108
 // bytes, including a zero at the end (unix(7)).
 const maxSocketPath = 107
 
-// parse parses an address, whether or not other hosts can reach it.
-func parse(text string) (Address, *config.Problem) {
-	fault := func(why, hint string) (Address, *config.Problem) {
-		return Address{}, config.NewProblem(fmt.Sprintf("--admin %.120q %s", text, why), hint)
+// parse parses the address of an endpoint, whether or not other hosts can reach it.
+func (k Kind) parse(text string) (Address, *config.Problem) {
+	fault := func(why, hint string, values ...any) (Address, *config.Problem) {
+		hint = fmt.Sprintf("for example "+strings.ReplaceAll(hint, "FLAG", k.Flag()), values...)
+		return Address{}, config.NewProblem(fmt.Sprintf("%s %.120q %s", k.Flag(), text, why), hint)
 	}
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		switch {
 		case path == "" || path == "@":
-			return fault("has no path", "for example --admin "+exampleSocket)
+			return fault("has no path", "FLAG %s", k.socket())
 		case len(path) > maxSocketPath:
-			return fault(fmt.Sprintf("has a path of more than %d bytes, the maximum for a unix socket", maxSocketPath),
-				"for example --admin "+exampleSocket)
+			why := fmt.Sprintf("has a path of more than %d bytes, the maximum for a unix socket", maxSocketPath)
+			return fault(why, "FLAG %s", k.socket())
 		}
 		return Address{Path: path}, nil
 	}
 	host, port, found := cutPort(text)
 	if !found {
-		return fault("is not HOST:PORT or unix:PATH", "for example --admin 127.0.0.1:9180")
+		return fault("is not HOST:PORT or unix:PATH", "FLAG 127.0.0.1:%d", k.port())
 	}
 	switch host {
 	case "":
 		host = "[::]" // both address families, as for all other flags
 	case "localhost":
-		return fault("has a name instead of an IP address", fmt.Sprintf("for example --admin 127.0.0.1:%d", port))
+		return fault("has a name instead of an IP address", "FLAG 127.0.0.1:%d", port)
 	}
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	if err != nil || addr.Zone() != "" || addr.Is6() != strings.HasPrefix(host, "[") {
-		return fault("has no IP address as host",
-			fmt.Sprintf("for example --admin 127.0.0.1:%d, or --admin [::1]:%d", port, port))
+		return fault("has no IP address as host", "FLAG 127.0.0.1:%d, or FLAG [::1]:%d", port, port)
 	}
 	return Address{TCP: netip.AddrPortFrom(addr.Unmap(), port)}, nil
 }

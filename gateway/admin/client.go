@@ -19,16 +19,17 @@ const maxAnswer = 64 << 20
 
 // Client queries an endpoint. It may be used from any number of goroutines.
 type Client struct {
+	kind Kind
 	at   Address
 	http http.Client
 }
 
-// NewClient returns a client of the endpoint at an address. It does not connect
-// yet. If the address is unspecified (0.0.0.0 or [::]), it uses loopback.
-func NewClient(at Address) *Client {
+// NewClient returns a client of the endpoint of a kind at an address. It does not
+// connect yet. If the address is unspecified (0.0.0.0 or [::]), it uses loopback.
+func NewClient(k Kind, at Address) *Client {
 	at.TCP = reachable(at.TCP)
 	network, address := at.network()
-	return &Client{at: at, http: http.Client{Transport: &http.Transport{
+	return &Client{kind: k, at: at, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return kernel.Dial(ctx, net.Dialer{}, network, address)
 		},
@@ -92,7 +93,7 @@ func (c *Client) get(ctx context.Context, path string, into any) (code int, err 
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return 0, &UnreachableError{Address: c.at, Err: err}
+		return 0, &UnreachableError{Kind: c.kind, Address: c.at, Err: err}
 	}
 	defer response.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
@@ -104,13 +105,14 @@ func (c *Client) get(ctx context.Context, path string, into any) (code int, err 
 
 // UnreachableError means that the endpoint at an address did not answer.
 type UnreachableError struct {
+	Kind    Kind
 	Address Address
 	Err     error
 }
 
 // Error names the address once, and the cause.
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("no answer from the admin endpoint at %s: %v", e.Address, cause(e.Err))
+	return fmt.Sprintf("no answer from the %s at %s: %v", e.Kind, e.Address, cause(e.Err))
 }
 
 // Unwrap returns the cause.
@@ -118,5 +120,5 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Hint says what to check.
 func (e *UnreachableError) Hint() string {
-	return "check that the gateway is running with --admin " + e.Address.String()
+	return "check that the gateway is running with " + e.Kind.Flag() + " " + e.Address.String()
 }

@@ -26,7 +26,7 @@ func serveClients(t *testing.T, c Config) []*Client {
 		l := open(t, at)
 		s := Serve(l, c)
 		t.Cleanup(s.Close)
-		client := NewClient(AddressOf(l))
+		client := NewClient(Control, AddressOf(l))
 		t.Cleanup(client.http.CloseIdleConnections)
 		clients = append(clients, client)
 	}
@@ -62,7 +62,7 @@ func TestReachable(t *testing.T) {
 	for listener, want := range map[string]string{
 		"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "10.0.0.5:1": "10.0.0.5:1", "[::1]:1": "[::1]:1",
 	} {
-		if got := NewClient(Address{TCP: netip.MustParseAddrPort(listener)}).at.TCP.String(); got != want {
+		if got := NewClient(Control, Address{TCP: netip.MustParseAddrPort(listener)}).at.TCP.String(); got != want {
 			t.Errorf("client of %s connects to %s; want %s", listener, got, want)
 		}
 	}
@@ -70,7 +70,7 @@ func TestReachable(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	at := Address{Path: filepath.Join(t.TempDir(), "none")}
-	_, err := NewClient(at).Readiness(t.Context())
+	_, err := NewClient(Control, at).Readiness(t.Context())
 	var unreachable *UnreachableError
 	if !errors.As(err, &unreachable) || !errors.Is(err, syscall.ENOENT) {
 		t.Fatalf("%v; want an UnreachableError for ENOENT", err)
@@ -94,7 +94,7 @@ func TestAnswerOfAnotherServer(t *testing.T) {
 		other := http.Server{Handler: http.HandlerFunc(answer)}
 		go other.Serve(l)
 		t.Cleanup(func() { other.Close() })
-		_, err = NewClient(AddressOf(l)).Readiness(t.Context())
+		_, err = NewClient(Control, AddressOf(l)).Readiness(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "not from unproxy") {
 			t.Errorf("answer %s: %v, want an error", body, err)
 		}

@@ -51,6 +51,7 @@ type Connection struct {
 
 // Connections is the answer of /connections.json.
 type Connections struct {
+	Schema int `json:"schema"` // [Schema]
 	// Matched is the number of connections that match the query. Connections
 	// lists them up to the limit.
 	Matched     int          `json:"matched"`
@@ -180,7 +181,7 @@ func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 	}
 	g := s.gateway()
 	if g == nil {
-		writeJSON(w, http.StatusOK, Connections{Connections: []Connection{}})
+		writeJSON(w, http.StatusOK, Connections{Schema: Schema, Connections: []Connection{}})
 		return
 	}
 	ctx, cancel := loopContext(r.Context())
@@ -190,7 +191,7 @@ func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	answer := Connections{Matched: matched, Connections: make([]Connection, len(found))}
+	answer := Connections{Schema: Schema, Matched: matched, Connections: make([]Connection, len(found))}
 	for i, session := range found {
 		answer.Connections[i] = s.connection(session)
 	}

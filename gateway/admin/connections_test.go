@@ -82,7 +82,7 @@ func TestConnectionInJSON(t *testing.T) {
 		Transparent: true, Version: 2, State: "relaying", BytesIn: 1, BytesOut: 2,
 		Age: 1500 * time.Millisecond, Idle: time.Millisecond,
 	}, {ID: 1, Listener: "unix:/s", State: "header"}}
-	const want = `{"matched":2,"connections":[` +
+	const want = `{"schema":1,"matched":2,"connections":[` +
 		`{"id":"c0ffee-2a","forward":":2","peer":"10.0.0.1:1001","client":"203.0.113.9:4711",` +
 		`"destination":"[2001:db8::1]:443","backend":"unix:/run/db",` +
 		`"transparent":true,"version":2,"state":"relaying","bytes_in":1,"bytes_out":2,` +
@@ -171,7 +171,7 @@ func TestCut(t *testing.T) {
 
 func TestBeforeAttach(t *testing.T) {
 	s := newServer(quiet(), nearby)
-	const none = `{"matched":0,"connections":[]}` + "\n"
+	const none = `{"schema":1,"matched":0,"connections":[]}` + "\n"
 	if w := ask(s, "GET", "/connections.json"); w.Code != http.StatusOK || w.Body.String() != none {
 		t.Errorf("connections: %d %s; want %s", w.Code, w.Body, none)
 	}

@@ -62,10 +62,10 @@ type examineAnswer struct {
 
 // addProfiles adds the endpoints of go tool pprof.
 func addProfiles(mux *http.ServeMux) {
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/", sameOrigin(pprof.Index))
+	mux.HandleFunc("GET /debug/pprof/cmdline", sameOrigin(pprof.Cmdline))
+	mux.HandleFunc("GET /debug/pprof/profile", sameOrigin(pprof.Profile))
+	mux.HandleFunc("GET /debug/pprof/symbol", sameOrigin(pprof.Symbol))
+	mux.HandleFunc("POST /debug/pprof/symbol", sameOrigin(pprof.Symbol))
+	mux.HandleFunc("GET /debug/pprof/trace", sameOrigin(pprof.Trace))
 }

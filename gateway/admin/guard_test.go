@@ -13,13 +13,16 @@ import (
 func TestGuard(t *testing.T) {
 	loopback := Address{TCP: netip.MustParseAddrPort("127.0.0.1:9180")}
 	public := Address{TCP: netip.MustParseAddrPort("10.0.0.5:9180")}
-	requests := map[string]struct {
+	requests := map[string]struct { // by method, or by what is asked for
 		path string
 		code int // if allowed
 	}{
-		"GET":    {"/connections.json", http.StatusOK},
-		"POST":   {"/-/drain", http.StatusAccepted},
-		"DELETE": {"/connections/c0ffee-3", http.StatusNoContent},
+		"GET":     {"/connections.json", http.StatusOK},
+		"POST":    {"/-/drain", http.StatusAccepted},
+		"DELETE":  {"/connections/c0ffee-3", http.StatusNoContent},
+		"PROBE":   {"/readyz", http.StatusOK},
+		"METRICS": {"/metrics", http.StatusOK},
+		"PROFILE": {"/debug/pprof/cmdline", http.StatusOK},
 	}
 	for _, tt := range []struct {
 		name    string
@@ -54,6 +57,18 @@ func TestGuard(t *testing.T) {
 		{"another site in an old browser", loopback, "POST", "127.0.0.1:9180", "Origin: https://evil.example", false},
 		{"a sandboxed page", loopback, "POST", "127.0.0.1:9180", "Origin: null", false},
 
+		{"HAProxy's default form", loopback, "PROBE HTTP/1.0", "", "", true},
+		{"a scrape in HTTP/1.0", loopback, "METRICS HTTP/1.0", "", "", true},
+		{"HTTP/1.0 for anything else", loopback, "GET HTTP/1.0", "", "", false},
+		{"an empty host in HTTP/1.1", loopback, "PROBE", "", "", false},
+		{"rebinding for a probe", loopback, "PROBE HTTP/1.0", "evil.example", "", false},
+		{"go tool pprof", loopback, "PROFILE", "127.0.0.1:9180", "", true},
+		{"a profile, typed", loopback, "PROFILE", "127.0.0.1:9180", "Sec-Fetch-Site: none", true},
+		{"a profile for another site", loopback, "PROFILE", "127.0.0.1:9180", "Sec-Fetch-Site: cross-site", false},
+		{"a profile for another port", loopback, "PROFILE", "127.0.0.1:9180", "Sec-Fetch-Site: same-site", false},
+		{"a profile for another site over a unix socket", nearby, "PROFILE", "x", "Sec-Fetch-Site: cross-site", false},
+		{"a profile in HTTP/1.0", loopback, "PROFILE HTTP/1.0", "", "", false},
+
 		{"unix socket, any host", nearby, "DELETE", "unproxy", "", true},
 		{"public address, any name", public, "DELETE", "gateway.internal:9180", "", true},
 		{"another site on a public address", public, "DELETE", "gateway.internal:9180",
@@ -62,10 +77,19 @@ func TestGuard(t *testing.T) {
 		whole, g := crowd()
 		drained := false
 		whole.config.Drain = func() { drained = true }
+		whole.config.Profiles = true
 		s := newServer(whole.config, tt.at)
 		s.attached.Store(whole.attached.Load())
-		r := httptest.NewRequest(tt.method, requests[tt.method].path, nil)
+		what, version, _ := strings.Cut(tt.method, " ")
+		method := what
+		if what != "POST" && what != "DELETE" {
+			method = "GET"
+		}
+		r := httptest.NewRequest(method, requests[what].path, nil)
 		r.Host = tt.host
+		if version != "" {
+			r.Proto, r.ProtoMajor, r.ProtoMinor = version, 1, 0
+		}
 		for _, h := range strings.Split(tt.headers, "|") {
 			if name, value, ok := strings.Cut(h, ": "); ok {
 				r.Header.Set(name, value)
@@ -75,13 +99,13 @@ func TestGuard(t *testing.T) {
 		s.http.Handler.ServeHTTP(w, r)
 		want := http.StatusForbidden
 		if tt.allowed {
-			want = requests[tt.method].code
+			want = requests[what].code
 		}
 		if w.Code != want {
 			t.Errorf("%s: %s, host %q, %s: %d %s; want %d",
 				tt.name, tt.method, tt.host, tt.headers, w.Code, w.Body, want)
 		}
-		if acted := drained || len(g.reset) > 0; acted != (tt.allowed && tt.method != "GET") {
+		if acted := drained || len(g.reset) > 0; acted != (tt.allowed && method != "GET") {
 			t.Errorf("%s: the request took effect: %v", tt.name, acted)
 		}
 	}

@@ -90,7 +90,8 @@ func sampleOf(t *record.ForwardTally) sample {
 	}
 }
 
-// refused returns the number of connections of a tally that were not served.
+// refused returns the number of connections of a tally that were not served, without
+// those with a LOCAL header.
 func refused(t *record.Tally) (n uint64) {
 	for _, o := range record.Outcomes() {
 		if !o.Refused() {
@@ -99,6 +100,7 @@ func refused(t *record.Tally) (n uint64) {
 		for _, inPhase := range t.Closed[o] {
 			n += inPhase
 		}
+		n -= t.Local[o]
 	}
 	return n
 }

@@ -13,7 +13,7 @@ import (
 
 func open(t *testing.T, a Address) net.Listener {
 	t.Helper()
-	l, err := Listen(a)
+	l, err := Listen(Control, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,18 +22,31 @@ func open(t *testing.T, a Address) net.Listener {
 }
 
 // The file of a unix socket has its mode independent of the umask, and from its
-// creation: nothing sets it afterwards.
+// creation: nothing widens that of an admin endpoint afterwards.
 func TestSocketMode(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0))
-	path := filepath.Join(t.TempDir(), "admin.sock")
-	l := open(t, Address{Path: path})
-	info, err := os.Stat(path)
-	if err != nil || info.Mode() != os.ModeSocket|0o600 {
-		t.Errorf("mode %v, %v; want a socket with mode 0600", info.Mode(), err)
-	}
-	l.Close()
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket exists after Close: %v", err)
+	for _, tt := range []struct {
+		kind  Kind
+		umask int
+		want  os.FileMode
+	}{
+		{Control, 0, 0o600}, {Control, 0o022, 0o600},
+		{Probes, 0, 0o666}, {Probes, 0o077, 0o666},
+	} {
+		restore := syscall.Umask(tt.umask)
+		path := filepath.Join(t.TempDir(), "endpoint.sock")
+		l, err := Listen(tt.kind, Address{Path: path})
+		syscall.Umask(restore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode() != os.ModeSocket|tt.want {
+			t.Errorf("%s, umask %o: mode %v, %v; want a socket with mode %o", tt.kind, tt.umask, info.Mode(), err, tt.want)
+		}
+		l.Close()
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket exists after Close: %v", err)
+		}
 	}
 }
 
@@ -41,7 +54,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	crashed := open(t, Address{Path: path})
 	crashed.(*net.UnixListener).SetUnlinkOnClose(false)
-	_, err := Listen(Address{Path: path})
+	_, err := Listen(Control, Address{Path: path})
 	if err == nil || !strings.Contains(err.(*ListenError).Hint(), "ss -lxp") {
 		t.Errorf("a socket in use was replaced: %v", err)
 	}
@@ -54,7 +67,7 @@ func TestOtherFileIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(Address{Path: path}); err == nil {
+	if _, err := Listen(Control, Address{Path: path}); err == nil {
 		t.Error("a file was replaced by a socket")
 	}
 	if content, err := os.ReadFile(path); string(content) != "x" {
@@ -75,7 +88,7 @@ func TestListenErrors(t *testing.T) {
 		{Address{TCP: netip.MustParseAddrPort("192.0.2.1:1")}, "on 192.0.2.1:1: ", "ip address"},
 		{Address{Path: filepath.Join(t.TempDir(), "none", "s")}, "on unix:/", "the directory"},
 	} {
-		_, err := Listen(tt.address)
+		_, err := Listen(Control, tt.address)
 		var failed *ListenError
 		if !errors.As(err, &failed) {
 			t.Errorf("%v: %v; want a ListenError", tt.address, err)
@@ -84,41 +97,5 @@ func TestListenErrors(t *testing.T) {
 		if !strings.Contains(err.Error(), tt.text) || !strings.Contains(failed.Hint(), tt.hint) {
 			t.Errorf("%v: %v, hint %q; want %q, hint %q", tt.address, err, failed.Hint(), tt.text, tt.hint)
 		}
-	}
-}
-
-// The listener accepts connections up to its limit, and another one once a
-// connection is closed.
-func TestLimitListener(t *testing.T) {
-	l := newLimitListener(open(t, Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")}), 2)
-	accepted := make(chan net.Conn)
-	go func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 3 {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first := <-accepted
-	<-accepted
-	if n := len(l.open); n != 2 {
-		t.Errorf("%d connections are open; want 2", n)
-	}
-	first.Close()
-	first.Close() // has no effect
-	<-accepted
-	l.Close()
-	if _, more := <-accepted; more {
-		t.Error("accepted a connection after Close")
 	}
 }

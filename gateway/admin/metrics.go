@@ -17,8 +17,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// maxScrapes is how many scrapes run at a time. A further one is answered with
-// status 503.
+// maxScrapes is how many scrapes run at a time. A further one waits.
 const maxScrapes = 2
 
 // registry returns the metrics of an endpoint: the gateway's own, and those of the
@@ -30,11 +29,24 @@ func (s *Server) registry() *prometheus.Registry {
 	return r
 }
 
-// metrics returns the handler of GET /metrics.
+// metrics returns the handler of GET /metrics. A client that is slow to read does not
+// keep it from others.
 func (s *Server) metrics() http.Handler {
-	return promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
-		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: maxScrapes,
+	scrape := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{EnableOpenMetrics: true})
+	running := make(chan struct{}, maxScrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := loopContext(r.Context())
+		defer cancel()
+		select {
+		case running <- struct{}{}:
+		case <-ctx.Done():
+			writeError(w, http.StatusServiceUnavailable, "other scrapes did not finish in time")
+			return
+		}
+		answer := buffer{ResponseWriter: w, code: http.StatusOK}
+		scrape.ServeHTTP(&answer, r)
+		<-running
+		answer.send()
 	})
 }
 
@@ -54,6 +66,9 @@ var (
 	descActive   = metric("connections_active", "Open connections.", "forward")
 	descClosed   = metric("connections_closed_total",
 		"Closed connections, by outcome and by the phase in which they ended.", "forward", "outcome", "phase")
+	descLocal = metric("local_connections_closed_total",
+		"Closed connections and flows with a LOCAL header, such as health checks. connections_closed_total counts them, too.",
+		"forward", "outcome")
 	descLimit = metric("connections_limit",
 		"Open connections of all forwards at which new ones wait in the kernel's queue; 0 is no limit.")
 	descWaiting = metric("connections_waiting", "Connections that wait for their header, see --max-waiting.")
@@ -89,7 +104,7 @@ type collector struct{ *Server }
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuildInfo, descReady, descDraining,
-		descAccepted, descActive, descClosed, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
+		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration,
 		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
@@ -235,8 +250,11 @@ func (e emitter) tally(t *record.ForwardTally) {
 			}
 		}
 	}
+	for _, o := range record.Outcomes() { // all, so that rates can be subtracted from those of descClosed
+		e.counter(descLocal, t.Local[o], t.Name, o.String())
+	}
 	for kind := range record.NumHeaderKinds {
-		e.counter(descHeaders, t.Headers[kind], t.Name, kind.Version(), kind.Command())
+		e.counter(descHeaders, t.Headers[kind], t.Name, kind.Version(), kind.Command().String())
 	}
 	e.counter(descBytes, t.Bytes[record.In], t.Name, "in")
 	e.counter(descBytes, t.Bytes[record.Out], t.Name, "out")

@@ -2,7 +2,7 @@
 // operators: health, metrics, a status page, and control. docs/operations.md
 // describes its paths.
 //
-//	l, err := admin.Listen(address)
+//	l, err := admin.Listen(admin.Control, address)
 //	...
 //	s := admin.Serve(l, admin.Config{Gateway: config, Readiness: &readiness})
 //	defer s.Close()
@@ -39,7 +39,7 @@ const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	answerTimeout = 30 * time.Second
-	idleTimeout   = time.Minute
+	idleTimeout   = 10 * time.Second
 	maxHeader     = 16 << 10 // bytes
 	// closeTimeout is how long Close waits for answers in progress.
 	closeTimeout = time.Second
@@ -57,6 +57,9 @@ func loopContext(parent context.Context) (context.Context, context.CancelFunc) {
 // Config is what an endpoint serves. Gateway and Readiness are required. Functions
 // are called from several goroutines at a time.
 type Config struct {
+	// Kind is what is served. [Probes] needs Version, Gateway, Readiness,
+	// LogDropped and ErrorLog alone.
+	Kind Kind
 	// Version is the version of the program.
 	Version Version
 	// Gateway is the configuration of the gateway. The endpoint only reads it.
@@ -131,7 +134,7 @@ type Server struct {
 func Serve(l net.Listener, c Config) *Server {
 	s := newServer(c, AddressOf(l))
 	go func() {
-		err := s.http.Serve(newLimitListener(l, maxConnections))
+		err := s.http.Serve(newSlots(l, maxConnections))
 		if errors.Is(err, http.ErrServerClosed) {
 			err = nil
 		}
@@ -149,7 +152,8 @@ func newServer(c Config, at Address) *Server {
 	s.started = s.now()
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.http = http.Server{
-		Handler:           guarded(s.routes(), at),
+		Handler:           withHeader(inSlots(s.handler(at))),
+		ConnContext:       withConn,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
 		WriteTimeout:      answerTimeout,
@@ -164,6 +168,9 @@ func newServer(c Config, at Address) *Server {
 // connections and forwards. Attach may be called once, and not after Close.
 func (s *Server) Attach(g Gateway) {
 	s.attached.Store(&g)
+	if s.config.Kind == Probes {
+		return // it shows no rates
+	}
 	s.sampling.Go(func() {
 		ticker := time.NewTicker(sampleEvery)
 		defer ticker.Stop()
@@ -212,12 +219,13 @@ func (s *Server) Close() {
 	}
 }
 
-// routes returns the handlers of all paths.
-func (s *Server) routes() *http.ServeMux {
+// handler returns the handler of all paths of the endpoint's kind.
+func (s *Server) handler(at Address) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", s.metrics())
+	s.addProbes(mux)
+	if s.config.Kind == Probes {
+		return mux
+	}
 	mux.HandleFunc("GET /status.json", s.status)
 	mux.HandleFunc("GET /connections.json", s.connections)
 	mux.HandleFunc("DELETE /connections/{id}", s.cut)
@@ -228,7 +236,7 @@ func (s *Server) routes() *http.ServeMux {
 	if s.config.Profiles {
 		addProfiles(mux)
 	}
-	return mux
+	return guarded(mux, at)
 }
 
 // healthz answers GET /healthz: whether every event loop makes progress.

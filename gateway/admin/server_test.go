@@ -86,7 +86,7 @@ func TestErrorLog(t *testing.T) {
 	c.Drain = func() { panic("broken") }
 	l := open(t, Address{Path: filepath.Join(t.TempDir(), "admin.sock")})
 	s := Serve(l, c)
-	client := NewClient(AddressOf(l))
+	client := NewClient(Control, AddressOf(l))
 	if _, err := client.http.Post("http://localhost/-/drain", "", nil); err == nil {
 		t.Error("a panic was answered")
 	}

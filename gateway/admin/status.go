@@ -12,8 +12,14 @@ import (
 	"unproxy/gateway/record"
 )
 
+// Schema is the number of what docs/json.md describes, in the answers of /status.json and
+// /connections.json. It grows if a field goes, or changes its type or meaning; fields may
+// come without that.
+const Schema = 1
+
 // Status is the answer of /status.json: the state of a gateway at one time.
 type Status struct {
+	Schema        int       `json:"schema"` // [Schema]
 	Version       Version   `json:"version"`
 	PID           int       `json:"pid"`
 	Time          time.Time `json:"time"` // of the answer
@@ -55,11 +61,13 @@ type ForwardStatus struct {
 	ListenerCount int              `json:"listener_count"`
 	Transparent   bool             `json:"transparent"`
 	// Active is the number of open connections. The other counters are totals
-	// since the start; Closed is by outcome.
+	// since the start; Closed is by outcome. Local are those of Closed that had a
+	// LOCAL header, such as health checks; Refused does not count them.
 	Active        int               `json:"active"`
 	Accepted      uint64            `json:"accepted"`
 	Refused       uint64            `json:"refused"`
 	Closed        map[string]uint64 `json:"closed"`
+	Local         map[string]uint64 `json:"local"`
 	BytesIn       uint64            `json:"bytes_in"`
 	BytesOut      uint64            `json:"bytes_out"`
 	PortFallbacks uint64            `json:"source_port_fallbacks"`
@@ -93,6 +101,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 func (s *Server) describe(ctx context.Context) (*Status, error) {
 	now := s.now()
 	answer := &Status{
+		Schema:  Schema,
 		Version: s.config.Version, PID: os.Getpid(),
 		Time: now, Started: s.started, UptimeSeconds: now.Sub(s.started).Seconds(),
 		Reasons: s.config.Readiness.Reasons(), Limit: s.config.Gateway.MaxConnections,
@@ -138,7 +147,7 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound) 
 		name := label(t.Name)
 		all[i] = ForwardStatus{
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
-			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally),
+			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
 			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
 		}
@@ -154,6 +163,18 @@ func closedBy(t *record.Tally) map[string]uint64 {
 			if n > 0 {
 				counts[o.String()] += n
 			}
+		}
+	}
+	return counts
+}
+
+// localBy returns the number of closed connections with a LOCAL header by outcome,
+// without zeros.
+func localBy(t *record.Tally) map[string]uint64 {
+	counts := map[string]uint64{}
+	for _, o := range record.Outcomes() {
+		if n := t.Local[o]; n > 0 {
+			counts[o.String()] = n
 		}
 	}
 	return counts

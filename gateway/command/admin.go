@@ -10,26 +10,37 @@ import (
 	"unproxy/gateway/daemon"
 )
 
-// adminSettings reads the settings of the admin endpoint.
+// adminSettings reads the settings of the admin endpoint and of the health endpoint.
 func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 	insecure, err1 := g.isOn("admin-insecure")
 	profiles, err2 := g.isOn("pprof")
-	if err := errors.Join(err1, err2); err != nil {
+	health, err3 := g.endpoint("health", admin.ParseHealth)
+	at, err4 := g.endpoint("admin", func(text string) (admin.Address, error) { return admin.ParseAddress(text, insecure) })
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return daemon.Admin{}, nil, err
 	}
-	values := g.values["admin"]
-	if len(values) == 0 || values[len(values)-1] == "off" {
-		return daemon.Admin{}, withoutAdmin(insecure, profiles), nil
+	if at.IsZero() {
+		return daemon.Admin{Health: health}, withoutAdmin(insecure, profiles), nil
 	}
-	a, err := admin.ParseAddress(values[len(values)-1], insecure)
-	if err != nil || a.Exposure() == "" {
-		return daemon.Admin{Address: a, Profiles: profiles}, nil, err
+	a := daemon.Admin{Address: at, Profiles: profiles, Health: health}
+	if at.Exposure() == "" {
+		return a, nil, nil
 	}
-	return daemon.Admin{Address: a, Profiles: profiles}, []config.Warning{{
+	return a, []config.Warning{{
 		Message: fmt.Sprintf("--admin %s can be reached %s: anyone who reaches it sees the clients' "+
-			"addresses and may cut connections", a, a.Exposure()),
-		Hint: "restrict access with a firewall, or listen on 127.0.0.1 or a unix socket with a path",
+			"addresses and may cut connections", at, at.Exposure()),
+		Hint: "restrict access with a firewall, or listen on 127.0.0.1 or a unix socket with a path; " +
+			"for health checks and metrics there is --health",
 	}}, nil
+}
+
+// endpoint reads the address of an endpoint, the zero value if there is none.
+func (g *given) endpoint(name string, parse func(string) (admin.Address, error)) (admin.Address, error) {
+	values := g.values[name]
+	if len(values) == 0 || values[len(values)-1] == "off" {
+		return admin.Address{}, nil
+	}
+	return parse(values[len(values)-1])
 }
 
 // withoutAdmin warns of settings that do nothing where there is no endpoint.

@@ -20,7 +20,15 @@ func adminFlag(g *given) cli.Flag {
 	}
 }
 
-// adminClient returns a client of the endpoint that was given.
+// healthFlag returns the flag --health of the commands that ask for readiness alone.
+func healthFlag(g *given) cli.Flag {
+	return &cli.GenericFlag{
+		Name: "health", Usage: "ask the health endpoint at `ADDR`, unless there is --admin",
+		Value: &recorder{into: g, name: "health"},
+	}
+}
+
+// adminClient returns a client of the admin endpoint that was given.
 func adminClient(g *given) (*admin.Client, error) {
 	if _, err := g.environment(os.Environ()); err != nil {
 		return nil, err
@@ -33,5 +41,24 @@ func adminClient(g *given) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admin.NewClient(a), nil
+	return admin.NewClient(admin.Control, a), nil
+}
+
+// probeClient returns a client of either endpoint that was given, the admin endpoint
+// first.
+func probeClient(g *given) (*admin.Client, error) {
+	if _, err := g.environment(os.Environ()); err != nil {
+		return nil, err
+	}
+	parseAny := func(text string) (admin.Address, error) { return admin.ParseAddress(text, true) }
+	at, err := g.endpoint("admin", parseAny)
+	if err != nil || !at.IsZero() {
+		return admin.NewClient(admin.Control, at), err
+	}
+	at, err = g.endpoint("health", admin.ParseHealth)
+	if err != nil || !at.IsZero() {
+		return admin.NewClient(admin.Probes, at), err
+	}
+	at, err = parseAny(defaultAdmin)
+	return admin.NewClient(admin.Control, at), err
 }

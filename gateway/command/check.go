@@ -57,7 +57,7 @@ Examples:
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g, 0)
 	for _, w := range c.warnings {
-		fmt.Fprintf(ctx.App.ErrWriter, "unproxy: warning: %s\n", value.OneLine(w.String()))
+		fmt.Fprintf(messages(ctx.App.ErrWriter), "unproxy: warning: %s\n", value.OneLine(w.String()))
 	}
 	if err != nil {
 		return err
@@ -66,8 +66,8 @@ func runCheck(ctx *cli.Context, g *given) error {
 	for _, f := range config.Forwards {
 		summarize(ctx.App.Writer, f)
 	}
-	if a := c.admin.Address; !a.IsZero() {
-		fmt.Fprintf(ctx.App.Writer, "admin endpoint on %s\n", a)
+	for kind, at := range c.admin.Endpoints() {
+		fmt.Fprintf(ctx.App.Writer, "%s on %s\n", kind, at)
 	}
 	fmt.Fprintf(ctx.App.Writer, "%s, %s\n", loops(config), limits(config))
 	if a := doctor.This().PortAdvice(config.Forwards, localNames); a.Detail != "" {

@@ -19,7 +19,6 @@ import (
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/daemon"
-	"unproxy/gateway/forward"
 )
 
 // Main runs the command line args, whose first word is the name of the program,
@@ -33,7 +32,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		err = app.Run(joinSwitches(args))
 	}
-	usage.Report(stderr, err)
+	usage.Report(messages(stderr), err)
 	return usage.ExitCode(err)
 }
 
@@ -99,10 +98,6 @@ func configure(g *given, activated int) (configuration, error) {
 		return configuration{warnings: warnings}, envErr // the settings are incomplete: other errors would mislead
 	}
 	endpoint, about, adminErr := adminSettings(g)
-	var taken []config.Taken
-	if a := endpoint.Address; !a.IsZero() {
-		taken = append(taken, config.Taken{Flag: "--admin", Endpoint: forward.Endpoint{Addr: a.TCP, Path: a.Path}})
-	}
 	config, more, err := config.Load(config.Source{
 		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
@@ -110,7 +105,7 @@ func configure(g *given, activated int) (configuration, error) {
 		Reserved:    daemon.Reserved(endpoint),
 		PerListener: daemon.PerListener,
 		Activated:   activated,
-		Taken:       taken,
+		Taken:       endpoint.Taken(),
 		EmptyHint:   g.emptyHint(),
 	})
 	if config != nil {

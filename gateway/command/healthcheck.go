@@ -11,10 +11,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-const healthcheckHelp = `Asks the admin endpoint of a running gateway whether it is ready for new connections.
+const healthcheckHelp = `Asks a running gateway whether it is ready for new connections.
 It is for container images without a shell and without curl.
 
-The endpoint is that of --admin or UNPROXY_ADMIN, as for the gateway.
+The endpoint is that of --admin or UNPROXY_ADMIN, as for the gateway, else that of
+--health or UNPROXY_HEALTH.
 
 Exit codes: 0 ready, 1 not ready or no answer, 2 usage error.
 
@@ -29,7 +30,7 @@ func healthcheckCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "healthcheck", Usage: "succeed if a running gateway is ready", Description: healthcheckHelp,
 		Flags: append(pick(g.flags(), config.EnvFileFlag),
-			adminFlag(g),
+			adminFlag(g), healthFlag(g),
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait `D` for the answer"},
 		),
 		Action: func(ctx *cli.Context) error { return runHealthcheck(ctx, g) },
@@ -38,7 +39,7 @@ func healthcheckCommand(g *given) *cli.Command {
 
 // runHealthcheck asks once and prints the answer.
 func runHealthcheck(ctx *cli.Context, g *given) error {
-	client, err := adminClient(g)
+	client, err := probeClient(g)
 	if err != nil {
 		return err
 	}

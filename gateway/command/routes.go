@@ -253,5 +253,5 @@ func warnStale(ctx *cli.Context, p returnpath.Plan) {
 }
 
 func warn(w io.Writer, message string) {
-	fmt.Fprintf(w, "unproxy: warning: %s\n", value.OneLine(message))
+	fmt.Fprintf(messages(w), "unproxy: warning: %s\n", value.OneLine(message))
 }

@@ -20,7 +20,7 @@ func runServe(ctx *cli.Context, g *given) error {
 		if err != nil {
 			return daemon.Config{}, err
 		}
-		c.log.Writer = ctx.App.ErrWriter
+		c.log.Writer, c.log.Journal = ctx.App.ErrWriter, isJournal(ctx.App.ErrWriter)
 		v := thisVersion()
 		return daemon.Config{
 			Gateway:      c.gateway,

@@ -182,7 +182,7 @@ func (s *scripted) Write(p []byte) (int, error) {
 // The status is refreshed, in place on a terminal. A gateway that does not answer
 // is asked again.
 func TestWatchStatus(t *testing.T) {
-	l, err := admin.Listen(admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
+	l, err := admin.Listen(admin.Control, admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestWatchStatus(t *testing.T) {
 				again <- time.Time{}
 			}
 		}}
-		v := &viewer{client: admin.NewClient(admin.AddressOf(l)), sort: "age", most: onScreen, out: out, terminal: terminal}
+		v := &viewer{client: admin.NewClient(admin.Control, admin.AddressOf(l)), sort: "age", most: onScreen, out: out, terminal: terminal}
 		watch := func() error { return v.watch(ctx, again) }
 		if terminal {
 			watch = func() error { return v.watchScreen(ctx, stop, nil, again) }

@@ -227,13 +227,16 @@ var routeSettings = []Setting{
 		process: index(func(c *Config) *returnpath.Recipe { return &c.Routes.Recipe }, returnpath.RecipeNames()...)},
 }
 
-// The admin endpoint and the log belong to the program, which reads their values.
+// The endpoints and the log belong to the program, which reads their values.
 var (
 	adminSettings = []Setting{
 		{Name: "admin", Group: GroupAdmin, Argument: "ADDR", Default: "off",
 			Meaning: "HTTP endpoint with health, metrics and a status page, on 127.0.0.1:9180 or unix:PATH"},
 		{Name: "admin-insecure", Group: GroupAdmin, Switch: true, Default: "off",
 			Meaning: "allow an --admin address that other hosts, or every user of this host, can reach"},
+		{Name: "health", Group: GroupAdmin, Argument: "ADDR", Default: "off",
+			Meaning: "read-only HTTP endpoint for load balancers and monitoring, on :9181 or unix:PATH:" +
+				" /healthz, /readyz and /metrics"},
 		{Name: "pprof", Group: GroupAdmin, Switch: true, Default: "off",
 			Meaning: "serve profiles of the program at /debug/pprof/ of --admin"},
 	}

@@ -50,6 +50,14 @@ func (c claim) String() string {
 	return c.Name
 }
 
+// noun returns the claim with what it is, unless the flag says that.
+func (c claim) noun() string {
+	if c.flag != "" {
+		return c.String()
+	}
+	return "listener " + c.String()
+}
+
 // place returns what the claim is on; false is none that is known yet.
 func (c claim) place(datagrams bool) (place, bool) {
 	switch {
@@ -120,7 +128,7 @@ func clashing(a, b claim) (what, hint string) {
 	named := !a.Endpoint.Addr.IsValid()
 	switch {
 	case b.flag != "" && named:
-		return fmt.Sprintf("listener %s and %s are the same socket", a, b), "give each a path of its own"
+		return fmt.Sprintf("%s and %s are the same socket", a.noun(), b), "give each a path of its own"
 	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
 		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s",
 				a, a.BackendText(), b, b.BackendText()),
@@ -128,13 +136,13 @@ func clashing(a, b claim) (what, hint string) {
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""
 	}
-	noun, hint := "listeners", "give each an address or port of its own"
+	both, hint := "listeners "+a.String(), "give each an address or port of its own"
 	if b.flag != "" {
-		noun = "listener"
+		both = a.noun()
 	} else if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
 		hint = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
 	}
-	return fmt.Sprintf("%s %s and %s are the same port of the same address", noun, a, b), hint
+	return fmt.Sprintf("%s and %s are the same port of the same address", both, b), hint
 }
 
 // morePorts says of how many more ports of a range a problem is.

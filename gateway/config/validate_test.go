@@ -160,6 +160,28 @@ func TestTaken(t *testing.T) {
 	}
 }
 
+// Endpoints of the process itself do not share an address either.
+func TestTakenTwice(t *testing.T) {
+	for _, tt := range []struct {
+		admin, health forward.Endpoint
+		want          string
+	}{
+		{endpoint("127.0.0.1:9180"), endpoint("127.0.0.1:9180"), "--admin 127.0.0.1:9180 and --health 127.0.0.1:9180 are the same port"},
+		{endpoint("127.0.0.1:9180"), endpoint("[::]:9180"), "--admin 127.0.0.1:9180 and --health [::]:9180 are the same port"},
+		{forward.Endpoint{Path: "/run/a"}, forward.Endpoint{Path: "/run/a"}, "--admin unix:/run/a and --health unix:/run/a are the same socket"},
+		{endpoint("127.0.0.1:9180"), endpoint("127.0.0.1:9181"), ""},
+		{endpoint("127.0.0.1:9180"), endpoint("10.0.0.1:9180"), ""},
+		{endpoint("127.0.0.1:0"), endpoint("127.0.0.1:0"), ""},
+		{forward.Endpoint{Path: "/run/a"}, forward.Endpoint{Path: "/run/b"}, ""},
+	} {
+		_, _, err := Load(Source{Forwards: []string{":1=127.0.0.1:2"}, Settings: Values{"trust": {"10.0.0.0/8"}},
+			Taken: []Taken{{"--admin", tt.admin}, {"--health", tt.health}}})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)) {
+			t.Errorf("--admin %s, --health %s: %v; want %q", tt.admin, tt.health, err, tt.want)
+		}
+	}
+}
+
 func endpoint(text string) forward.Endpoint {
 	return forward.Endpoint{Addr: netip.MustParseAddrPort(text)}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,40 +21,62 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// endpoint is the admin endpoint. An upgrade hands it over with the listeners:
-// requests reach the process that serves, and the address is never bound twice.
-// The methods of nil do nothing.
+// endpoint is the admin endpoint or the health endpoint. An upgrade hands it over with
+// the listeners: requests reach the process that serves, and the address is never bound
+// twice.
 type endpoint struct {
+	kind   admin.Kind
 	name   string // of its socket when it is handed over
 	gate   *gate
 	server *admin.Server
-	closed sync.Once
 }
 
-// startAdmin opens the admin endpoint, if one is configured.
-func (d *daemon) startAdmin() error {
-	if d.config.Admin.Address.IsZero() {
-		return nil
-	}
-	g, err := d.openGate()
-	if err != nil {
-		return err
-	}
-	if err := d.sharePort(g); err != nil {
-		return err
-	}
-	e := &endpoint{name: adminSocketName(d.config.Admin.Address), gate: g, server: admin.Serve(g, d.adminConfig())}
-	go func() {
-		if err := <-e.server.Failed(); err != nil {
-			d.log.Error().Str("error", oneLine(err)).Msg("the admin endpoint failed; connections go on")
+// startEndpoints opens the endpoints that are configured.
+func (d *daemon) startEndpoints() error {
+	for kind, at := range d.config.Admin.Endpoints() {
+		if err := d.startEndpoint(kind, at); err != nil {
+			return err
 		}
-	}()
-	d.log.Info().Str("address", admin.AddressOf(g).String()).Msg("admin endpoint")
-	d.admin = e
+	}
 	return nil
 }
 
-// adminConfig is what the endpoint shows and what it can do.
+// startEndpoint opens an endpoint.
+func (d *daemon) startEndpoint(kind admin.Kind, at admin.Address) error {
+	g, err := d.openGate(kind, at)
+	if err != nil {
+		return err
+	}
+	if err := d.sharePort(kind, g); err != nil {
+		return err
+	}
+	c := d.adminConfig()
+	c.Kind = kind
+	e := &endpoint{kind: kind, name: socketName(kind, at), gate: g, server: admin.Serve(g, c)}
+	go d.logFailure(e)
+	message := "admin endpoint"
+	if kind == admin.Probes {
+		message = "health endpoint"
+	}
+	d.log.Info().Str("address", admin.AddressOf(g).String()).Msg(message)
+	d.endpoints.open = append(d.endpoints.open, e)
+	return nil
+}
+
+// logFailure waits until an endpoint ends, and logs why if it failed.
+func (d *daemon) logFailure(e *endpoint) {
+	err := <-e.server.Failed()
+	if err == nil {
+		return
+	}
+	message := "the admin endpoint failed; connections go on"
+	if e.kind == admin.Probes {
+		message = "the health endpoint failed; connections go on"
+	}
+	d.log.Error().Str("error", oneLine(err)).Msg(message)
+}
+
+// adminConfig is what the admin endpoint shows and what it can do.
 func (d *daemon) adminConfig() admin.Config {
 	return admin.Config{
 		Version:    d.config.Version,
@@ -83,13 +106,12 @@ func (d *daemon) adminConfig() admin.Config {
 	}
 }
 
-// openGate opens the endpoint's listener, on the socket of the process before this
-// one if there is one.
-func (d *daemon) openGate() (*gate, error) {
-	at := d.config.Admin.Address
-	in, inherited := d.spare.take(adminSocketName(at))
+// openGate opens an endpoint's listener, on the socket of the process before this one
+// if there is one.
+func (d *daemon) openGate(kind admin.Kind, at admin.Address) (*gate, error) {
+	in, inherited := d.spare.take(socketName(kind, at))
 	if !inherited {
-		l, err := admin.Listen(at)
+		l, err := admin.Listen(kind, at)
 		if err != nil {
 			return nil, explainInUse(doctor.This(), err)
 		}
@@ -99,7 +121,7 @@ func (d *daemon) openGate() (*gate, error) {
 	defer f.Close()
 	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, fmt.Errorf("take over the admin endpoint on %s: %w", at, err)
+		return nil, fmt.Errorf("take over the %s on %s: %w", kind, at, err)
 	}
 	return newGate(l.(listener), d.inCharge), nil
 }
@@ -107,7 +129,7 @@ func (d *daemon) openGate() (*gate, error) {
 // sharePort lets connections to backends use the port of an endpoint on all
 // addresses, if any forward connects from the clients' ports; see
 // [unproxy/transparent.SharePort].
-func (d *daemon) sharePort(g *gate) error {
+func (d *daemon) sharePort(kind admin.Kind, g *gate) error {
 	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
 	at := admin.AddressOf(g).TCP
 	if !at.Addr().IsUnspecified() || !slices.ContainsFunc(d.config.Gateway.Forwards, uses) {
@@ -115,7 +137,7 @@ func (d *daemon) sharePort(g *gate) error {
 	}
 	raw, err := g.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("share the port of the admin endpoint: %w", err)
+		return fmt.Errorf("share the port of the %s: %w", kind, err)
 	}
 	var optionErr error
 	err = raw.Control(func(fd uintptr) {
@@ -125,62 +147,73 @@ func (d *daemon) sharePort(g *gate) error {
 	return errors.Join(err, optionErr)
 }
 
-// adminSocketName is the name of the endpoint's socket when it is handed over.
-func adminSocketName(at admin.Address) string { return "admin " + at.String() }
-
-// listeners returns the TCP socket on which the endpoint listens, if there is one.
-func (e *endpoint) listeners() []forward.OwnListener {
-	if e == nil {
-		return nil
-	}
-	at := admin.AddressOf(e.gate).TCP
-	if !at.IsValid() {
-		return nil
-	}
-	return []forward.OwnListener{{Addr: at, DualStack: true}} // as package net opens wildcards
+// socketName is the name of an endpoint's socket when it is handed over: "admin
+// 127.0.0.1:9180".
+func socketName(kind admin.Kind, at admin.Address) string {
+	return strings.TrimPrefix(kind.Flag(), "--") + " " + at.String()
 }
 
-// attach shows the gateway on the endpoint.
-func (e *endpoint) attach(g admin.Gateway) {
-	if e != nil {
+// endpoints are the open endpoints. The list is complete before anything else uses it.
+type endpoints struct {
+	open   []*endpoint
+	closed sync.Once
+}
+
+// listeners returns the TCP sockets on which the endpoints listen.
+func (all *endpoints) listeners() (own []forward.OwnListener) {
+	for _, e := range all.open {
+		if at := admin.AddressOf(e.gate).TCP; at.IsValid() {
+			own = append(own, forward.OwnListener{Addr: at, DualStack: true}) // as package net opens wildcards
+		}
+	}
+	return own
+}
+
+// attach shows the gateway on the endpoints.
+func (all *endpoints) attach(g admin.Gateway) {
+	for _, e := range all.open {
 		e.server.Attach(g)
 	}
 }
 
-// own makes this process remove the file of the endpoint's unix socket when it
+// own makes this process remove the files of the endpoints' unix sockets when it
 // closes.
-func (e *endpoint) own() {
-	if e != nil {
+func (all *endpoints) own() {
+	for _, e := range all.open {
 		e.gate.own(true)
 	}
 }
 
-// copySocket returns a copy of the endpoint's socket; none for nil.
-func (e *endpoint) copySocket() ([]supervise.Socket, error) {
-	if e == nil {
-		return nil, nil
+// copySockets returns copies of the endpoints' sockets. The caller owns their
+// descriptors, with an error too.
+func (all *endpoints) copySockets() (copies []supervise.Socket, err error) {
+	for _, e := range all.open {
+		fd, err := e.gate.duplicate()
+		if err != nil {
+			return copies, fmt.Errorf("hand over the %s: %w", e.kind, err)
+		}
+		copies = append(copies, supervise.Socket{Name: e.name, FD: fd})
 	}
-	fd, err := e.gate.duplicate()
-	if err != nil {
-		return nil, fmt.Errorf("hand over the admin endpoint: %w", err)
-	}
-	return []supervise.Socket{{Name: e.name, FD: fd}}, nil
+	return copies, nil
 }
 
-// leave leaves the endpoint to the process that takes over. Requests that this
+// leave leaves the endpoints to the process that takes over. Requests that this
 // process has accepted are answered first: net/http drops those that it still
 // reads when it shuts down.
-func (e *endpoint) leave() {
-	if e != nil {
-		e.gate.leave()
-	}
+func (all *endpoints) leave() { all.each(func(e *endpoint) { e.gate.leave() }) }
+
+// close stops answering and closes the listeners.
+func (all *endpoints) close() {
+	all.closed.Do(func() { all.each(func(e *endpoint) { e.server.Close() }) })
 }
 
-// close stops answering and closes the listener.
-func (e *endpoint) close() {
-	if e != nil {
-		e.closed.Do(e.server.Close)
+// each calls do for all endpoints at once, and waits.
+func (all *endpoints) each(do func(*endpoint)) {
+	var doing sync.WaitGroup
+	for _, e := range all.open {
+		doing.Go(func() { do(e) })
 	}
+	doing.Wait()
 }
 
 // findingsJSON returns a function that encodes the findings of a cache.

@@ -10,6 +10,7 @@ package daemon
 
 import (
 	"context"
+	"iter"
 	stdlog "log"
 	"os"
 	"os/signal"
@@ -24,6 +25,7 @@ import (
 	"unproxy/gateway/admin"
 	"unproxy/gateway/config"
 	"unproxy/gateway/doctor"
+	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 	"unproxy/gateway/supervise"
@@ -35,7 +37,7 @@ type Config struct {
 	Gateway *config.Config
 	// Log is the log, with its writer.
 	Log accesslog.Config
-	// Admin is the admin endpoint.
+	// Admin is the admin endpoint, and the health endpoint.
 	Admin Admin
 	// Warnings are logged at the start and shown by the admin endpoint.
 	Warnings []config.Warning
@@ -49,12 +51,34 @@ type Config struct {
 	ApplyCommand, PrintCommand string
 }
 
-// Admin says where the admin endpoint listens.
+// Admin says where the admin endpoint and the health endpoint listen.
 type Admin struct {
-	// Address is where it listens; the zero value disables it.
+	// Address is where the admin endpoint listens; the zero value disables it.
 	Address admin.Address
-	// Profiles serves profiles of the program, too.
+	// Profiles serves profiles of the program there, too.
 	Profiles bool
+	// Health is where the health endpoint listens; the zero value disables it.
+	Health admin.Address
+}
+
+// Endpoints yields the endpoints that are not disabled.
+func (a Admin) Endpoints() iter.Seq2[admin.Kind, admin.Address] {
+	return func(yield func(admin.Kind, admin.Address) bool) {
+		if !a.Address.IsZero() && !yield(admin.Control, a.Address) {
+			return
+		}
+		if !a.Health.IsZero() {
+			yield(admin.Probes, a.Health)
+		}
+	}
+}
+
+// Taken returns what the endpoints listen on.
+func (a Admin) Taken() (all []config.Taken) {
+	for kind, at := range a.Endpoints() {
+		all = append(all, config.Taken{Flag: kind.Flag(), Endpoint: forward.Endpoint{Addr: at.TCP, Path: at.Path}})
+	}
+	return all
 }
 
 // daemon is a gateway and what runs beside it. Everything but what has a lock of
@@ -68,7 +92,7 @@ type daemon struct {
 	shortage  shortage
 	systemd   systemd
 
-	admin        *endpoint // nil where there is none
+	endpoints    endpoints
 	refusals     *admin.Refusals
 	findings     *doctor.Cache
 	watch        *doctor.Watch // nil where no forward is transparent
@@ -156,15 +180,15 @@ func (d *daemon) run() error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	d.readiness.Set(readiness.Starting, "")
-	if err := d.startAdmin(); err != nil {
+	defer d.endpoints.close()
+	if err := d.startEndpoints(); err != nil {
 		return err
 	}
-	defer d.admin.close()
 	d.spare.close(d.log)
 	if err := d.open(); err != nil {
 		return err
 	}
-	d.admin.attach(d.gateway)
+	d.endpoints.attach(d.gateway)
 	d.logListening()
 
 	ctx, drain := context.WithCancel(context.Background())
@@ -178,7 +202,7 @@ func (d *daemon) run() error {
 	close(exit)
 	living.Wait()
 	if l.handedOver {
-		d.admin.leave()
+		d.endpoints.leave()
 	}
 	d.logStopped()
 	return err
@@ -190,7 +214,7 @@ func (d *daemon) open() error {
 	if err != nil {
 		return explainInUse(doctor.This(), err)
 	}
-	g.Reserve(d.admin.listeners()...)
+	g.Reserve(d.endpoints.listeners()...)
 	d.gateway = g
 	close(d.opened)
 	return nil

@@ -89,7 +89,7 @@ func (l *life) ready() {
 func (l *life) serve(background context.Context) {
 	l.serving = true
 	l.spare.removeFiles()
-	l.admin.own()
+	l.endpoints.own()
 	if l.stops == 0 {
 		l.systemd.tell(supervise.Ready, supervise.Status(l.servingStatus()))
 	}

@@ -44,7 +44,7 @@ const (
 // the limit of connections, too.
 func Reserved(a Admin) int {
 	n := upgradeDescriptors + notifyDescriptors + addressDescriptors + doctor.MaxDescriptors
-	if !a.Address.IsZero() {
+	for range a.Endpoints() {
 		n += admin.Descriptors + PerListener
 	}
 	return n

@@ -93,12 +93,11 @@ func (l *life) startSuccessor() (*supervise.Child, error) {
 	return l.program.Start(sockets)
 }
 
-// copySockets returns copies of the sockets of the admin endpoint and of all
-// listeners. The caller owns their descriptors, with an error too.
+// copySockets returns copies of the sockets of the endpoints and of all listeners. The caller owns their descriptors, with an error too.
 func (l *life) copySockets() ([]supervise.Socket, error) {
-	all, err := l.admin.copySocket()
+	all, err := l.endpoints.copySockets()
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	open, err := l.gateway.Sockets()
 	for _, s := range open {
@@ -132,8 +131,8 @@ func (l *life) finishUpgrade(result upgraded) {
 	result.flows.Leave()
 	l.gateway.HandOver()
 	go func() {
-		l.admin.leave()
-		l.admin.close()
+		l.endpoints.leave()
+		l.endpoints.close()
 	}()
 	l.logRefused(result.flows)
 	l.log.Info().Int("child", child.PID).Int("active", l.gateway.Counters().Active).Int("flows", result.flows.Taken).

@@ -31,7 +31,8 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 	f := w.table.add(k, l)
 	f.listener, f.peer, f.client, f.destination, f.counted = p.listener, p.peer, h.client, h.destination, counted
 	f.spoof = l.Transparent && h.client.IsValid()
-	f.version, f.startedAt, f.lastActive = h.version, w.host.Now(), w.host.Now()
+	f.version, f.command = h.version, h.command
+	f.startedAt, f.lastActive = w.host.Now(), w.host.Now()
 	if h.spp != nil {
 		f.spp = [SPPLength]byte(h.spp)
 		f.replyHeader = f.spp[:]

@@ -47,7 +47,7 @@ func (w *worker) endAs(f *flow, outcome record.Outcome, by record.Party, reason 
 	if f.bulk && f.fd >= 0 {
 		w.count(f.listener, cause{ReplyQueueFull, ""}, int(w.kernel.Overflows(f.fd)))
 	}
-	f.list.tally.End(outcome, record.Relay, time.Duration(w.host.Now()-f.startedAt))
+	f.list.tally.End(f.command, outcome, record.Relay, time.Duration(w.host.Now()-f.startedAt))
 	w.report(f, outcome, by, reason)
 	w.leave(f)
 }
@@ -69,6 +69,7 @@ func (w *worker) report(f *flow, outcome record.Outcome, by record.Party, reason
 		Backend:      f.backend.Addr,
 		Transparent:  f.source.IsValid(),
 		Version:      f.version,
+		Command:      f.command,
 		Outcome:      outcome,
 		Phase:        record.Relay,
 		By:           by,

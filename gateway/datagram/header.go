@@ -7,6 +7,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/proxyproto"
+	"unproxy/gateway/record"
 )
 
 // header is the decoded header of a datagram. Its slices alias the datagram.
@@ -16,6 +17,7 @@ type header struct {
 	client, destination netip.AddrPort
 	payload             []byte
 	version             uint8 // of the PROXY header; 0 for none
+	command             record.Command
 	tlvs                []byte
 	spp                 []byte // the header to put before replies
 }
@@ -62,10 +64,13 @@ func (r *reader) read(b []byte) (h header, no cause) {
 		h.client, h.destination, no = netip.AddrPort{}, netip.AddrPort{}, cause{}
 		switch decoded.Result {
 		case proxyproto.Proxy:
+			h.command = record.CommandProxy
 			h.client, h.destination = kernel.Unmap(decoded.Source), kernel.Unmap(decoded.Destination)
 		case proxyproto.Local:
+			h.command = record.CommandLocal
 			return h, r.rejectLocal()
 		default:
+			h.command = record.CommandUnknown
 			no = r.rejectNameless()
 		}
 		b = h.payload

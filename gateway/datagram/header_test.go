@@ -256,3 +256,37 @@ func TestFirstOfAnother(t *testing.T) {
 	r.back().took(t, "more")
 	r.dropped(nil)
 }
+
+// The record of a flow has the command of its header, and LOCAL is counted apart.
+func TestCommandIsReported(t *testing.T) {
+	for _, tt := range []struct {
+		name, data, command string
+		change              func(*forward.Forward)
+	}{
+		{"client", a + "x", "proxy", nil},
+		{"client, first", a + "x", "proxy", first},
+		{"LOCAL", local + "x", "local", nil},
+		{"LOCAL, first", local + "x", "local", first},
+		{"UNSPEC", proxyproto.Signature + "\x21\x00\x00\x00" + "x", "unknown", nil},
+		{"Simple Proxy Protocol", spp(clientA, destiny4) + "x", "", simple},
+		{"an untrusted peer", "x", "", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, only(unknown) }},
+	} {
+		f := plain(server)
+		if tt.change != nil {
+			tt.change(f)
+		}
+		r := one(t, f)
+		r.from(lb, tt.data)
+		r.pass(2 * f.FlowTimeout)
+		if c := r.last(1); c.Command.String() != tt.command {
+			t.Errorf("%s: command %q, want %q", tt.name, c.Command, tt.command)
+		}
+		var want [record.NumOutcomes]uint64
+		if tt.command == "local" {
+			want[record.OK] = 1
+		}
+		if got := r.worker().lists[0].tally.Local; got != want {
+			t.Errorf("%s: counted as LOCAL %v, want %v", tt.name, got, want)
+		}
+	}
+}

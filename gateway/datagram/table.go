@@ -53,6 +53,7 @@ type flow struct {
 	index, generation                   uint32
 	lastError                           syscall.Errno // reported last, if no reply arrived since
 	version                             uint8
+	command                             record.Command
 	expected                            uint8  // number of replies to read at once
 	run                                 uint16 // its run in the sorter, from 1; 0 is none
 	attempt                             uint8  // index of the backend

@@ -31,7 +31,7 @@ func (s *session) finish(l *loop) {
 	if s.clientCounted {
 		s.listener.forward.clients.Leave(s.client.unpack().Addr())
 	}
-	s.tally.End(s.outcome, s.endPhase, s.duration(l))
+	s.tally.End(s.command, s.outcome, s.endPhase, s.duration(l))
 	s.report(l)
 	l.release(s)
 }
@@ -58,6 +58,7 @@ func (s *session) report(l *loop) {
 		BackendPath: s.backend.Path,
 		Transparent: s.source.isValid(),
 		Version:     s.version,
+		Command:     s.command,
 		Outcome:     s.outcome,
 		Phase:       s.endPhase,
 		By:          s.endedBy,

@@ -67,12 +67,13 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 			return false
 		}
 		s.headers++
-		s.version = h.Version
+		kind := kindOf(&h)
+		s.version, s.command = h.Version, kind.Command()
 		if int(s.headers) >= f.Headers || h.Result == proxyproto.Local {
 			l.removeWaiting()
 			s.headerAt = l.kernel.Now()
 			s.details = Details(h.TLVs)
-			s.tally.Headers[kindOf(&h)]++
+			s.tally.Headers[kind]++
 			s.tally.ObserveHeader(time.Duration(s.headerAt - s.acceptedAt))
 			s.sides[peer].held = nil
 			s.applyHeader(l, &h, b[h.Length:])

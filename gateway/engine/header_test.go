@@ -62,8 +62,8 @@ func TestLocalEndsAStack(t *testing.T) {
 			}
 			var counted [record.NumHeaderKinds]uint64
 			counted[row.kind] = 1
-			if n := r.tally().Headers; n != counted {
-				t.Errorf("%s: counted %v, want %v", row.name, n, counted)
+			if n := r.tally().Headers; n != counted || c.Command != row.kind.Command() {
+				t.Errorf("%s: counted %v, command %q; want %v", row.name, n, c.Command, counted)
 			}
 			r.expectClean()
 		}
@@ -82,6 +82,51 @@ func TestLocalEndsAStackWhereItIsClosed(t *testing.T) {
 	sendFIN(r, from)
 	r.expectEnd(1, record.OK, record.Header, record.Gateway)
 	r.expectClean()
+}
+
+// The record has the command of the header, and LOCAL is counted apart, however it ends.
+func TestCommandIsReported(t *testing.T) {
+	for _, tt := range []struct {
+		name, sends, command string
+		change               func(*forward.Forward)
+		outcome              record.Outcome
+	}{
+		{"client, version 1", header, "proxy", nil, record.OK},
+		{"client, version 2", v2(client4, dest4), "proxy", nil, record.OK},
+		{"LOCAL", local, "local", nil, record.OK},
+		{"LOCAL, closed", local, "local", closeLocal, record.OK},
+		{"UNKNOWN", "PROXY UNKNOWN\r\n", "unknown", nil, record.OK},
+		{"UNKNOWN, refused", "PROXY UNKNOWN\r\n", "unknown", func(f *forward.Forward) { f.RejectUnknown = true }, record.NoAddress},
+		{"no header", "GET / HTTP/1.1\r\n", "", nil, record.NotProxy},
+		{"nothing", "", "", nil, record.Empty},
+		{"half a header", header[:20], "", nil, record.Truncated},
+		{"an untrusted peer", "hello", "", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, record.OK},
+	} {
+		f := plainForward(serverA)
+		if tt.change != nil {
+			tt.change(f)
+		}
+		r := newForwardRig(t, f)
+		from := r.open(tt.sends)
+		if len(r.records) == 0 {
+			sendFIN(r, from)
+		}
+		if len(r.records) == 0 {
+			sendFIN(r, r.backend())
+		}
+		c := r.lastRecord(1)
+		if c.Command.String() != tt.command || c.Outcome != tt.outcome {
+			t.Errorf("%s: command %q, %s; want %q, %s", tt.name, c.Command, c.Outcome, tt.command, tt.outcome)
+		}
+		var want [record.NumOutcomes]uint64
+		if tt.command == "local" {
+			want[tt.outcome] = 1
+		}
+		if got := r.tally().Local; got != want {
+			t.Errorf("%s: counted as LOCAL %v, want %v", tt.name, got, want)
+		}
+		r.expectClean()
+	}
 }
 
 // An incomplete stack is no health check: what follows UNKNOWN is waited for.

@@ -76,6 +76,7 @@ type session struct {
 	queued            bool           // on the loop's run queue
 	keepaliveSet      bool           // or not needed
 	version           uint8          // of the header
+	command           record.Command // of the header
 	headers           uint8          // read so far
 	attempt           uint16         // backends tried so far; a name may have many addresses
 	firstEOF          uint8          // 1 + the side that sent its FIN first

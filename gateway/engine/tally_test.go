@@ -42,7 +42,7 @@ func (r *rig) tallyRecords() (t record.Tally) {
 	for i := range r.records {
 		c := &r.records[i]
 		t.Accepted++
-		t.End(c.Outcome, c.Phase, c.Duration)
+		t.End(c.Command, c.Outcome, c.Phase, c.Duration)
 		t.Bytes[record.In] += uint64(c.BytesIn)
 		t.Bytes[record.Out] += uint64(c.BytesOut)
 		if c.HeaderTime > 0 {
@@ -100,7 +100,7 @@ func TestHeaderKinds(t *testing.T) {
 		got := r.tally().Headers
 		for kind := range record.NumHeaderKinds {
 			want := uint64(0)
-			if kind.Version() == tt.version && kind.Command() == tt.command {
+			if kind.Version() == tt.version && kind.Command().String() == tt.command {
 				want = 1
 			}
 			if got[kind] != want {
@@ -245,7 +245,7 @@ func TestKindOfCoversDecoder(t *testing.T) {
 				continue // version 1 has no LOCAL
 			}
 			k := kindOf(&proxyproto.Header{Version: version, Result: result})
-			if k.Command() != result.String() || k.Version() != string('0'+rune(version)) {
+			if k.Command().String() != result.String() || k.Version() != string('0'+rune(version)) {
 				t.Errorf("version %d %v is counted as %s %s", version, result, k.Version(), k.Command())
 			}
 		}

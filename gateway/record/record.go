@@ -49,6 +49,9 @@ type Connection struct {
 	Transparent bool
 	// Version is the header's version, 1 or 2; 0 if no header was read.
 	Version uint8
+	// Command is the header's command; of stacked headers, that of the last one
+	// that was read.
+	Command Command
 
 	// Outcome is how the connection ended, Phase how far it got, and By the
 	// party that ended it.
@@ -94,6 +97,16 @@ type Connection struct {
 
 // MaxSample is the maximum length of [Connection.Sample] in bytes.
 const MaxSample = 32
+
+// Severity returns the log level of the connection: that of its outcome, but [Debug]
+// for the connections of a peer itself. A health check that gets its answer and resets
+// the connection is no event.
+func (c *Connection) Severity() Severity {
+	if c.Command == CommandLocal && !c.Outcome.Refused() {
+		return Debug
+	}
+	return c.Outcome.Severity()
+}
 
 // Mapped reports whether Source is a stand-in for the client's address because
 // the backend has the other address family.

@@ -38,3 +38,19 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("%d words for %d outcomes, or Refused is wrong", len(words), NumOutcomes)
 	}
 }
+
+// What a health check leaves is no event, unless it was refused: with LOCAL relayed,
+// HAProxy's "check inter 2s" writes 43200 lines a day.
+func TestSeverityOfLocal(t *testing.T) {
+	for _, o := range Outcomes() {
+		for command, want := range map[Command]Severity{
+			NoCommand: o.Severity(), CommandProxy: o.Severity(), CommandUnknown: o.Severity(),
+			CommandLocal: map[bool]Severity{false: Debug, true: o.Severity()}[o.Refused()],
+		} {
+			c := Connection{Outcome: o, Command: command}
+			if got := c.Severity(); got != want {
+				t.Errorf("%s, command %q: severity %d, want %d", o, command, got, want)
+			}
+		}
+	}
+}

@@ -10,6 +10,8 @@ type Tally struct {
 	Accepted uint64
 	// Closed is the number of finished connections by outcome and phase.
 	Closed [NumOutcomes][NumPhases]uint64
+	// Local is the number of those with a LOCAL header, such as health checks.
+	Local [NumOutcomes]uint64
 	// Headers is the number of complete headers by kind. Of stacked headers
 	// only the last one counts.
 	Headers [NumHeaderKinds]uint64
@@ -32,8 +34,11 @@ const (
 )
 
 // End counts a finished connection.
-func (t *Tally) End(outcome Outcome, phase Phase, duration time.Duration) {
+func (t *Tally) End(command Command, outcome Outcome, phase Phase, duration time.Duration) {
 	t.Closed[outcome][phase]++
+	if command == CommandLocal {
+		t.Local[outcome]++
+	}
 	t.Duration.observe(duration, &longBounds)
 }
 
@@ -50,6 +55,9 @@ func (t *Tally) Add(o *Tally) {
 		for phase := range t.Closed[outcome] {
 			t.Closed[outcome][phase] += o.Closed[outcome][phase]
 		}
+	}
+	for outcome := range t.Local {
+		t.Local[outcome] += o.Local[outcome]
 	}
 	for kind := range t.Headers {
 		t.Headers[kind] += o.Headers[kind]
@@ -92,8 +100,28 @@ func (k HeaderKind) Version() string {
 	return "2"
 }
 
-// Command returns "proxy", "local", or "unknown" for a header that names no
-// usable client.
-func (k HeaderKind) Command() string {
-	return [...]string{V1Proxy: "proxy", V1Unknown: "unknown", V2Proxy: "proxy", V2Local: "local", V2Unknown: "unknown"}[k]
+// Command returns the command of the header.
+func (k HeaderKind) Command() Command {
+	return [...]Command{
+		V1Proxy: CommandProxy, V1Unknown: CommandUnknown,
+		V2Proxy: CommandProxy, V2Local: CommandLocal, V2Unknown: CommandUnknown,
+	}[k]
+}
+
+// Command is for whom a header says that the connection was opened. The zero value
+// is [NoCommand].
+type Command uint8
+
+// The commands.
+const (
+	NoCommand      Command = iota // no header was read
+	CommandProxy                  // a client that the header names
+	CommandLocal                  // the peer itself, for example a health check
+	CommandUnknown                // a client that the header does not name
+)
+
+// String returns the command's word in logs and metrics, "" for [NoCommand]. It
+// panics for an undefined command.
+func (c Command) String() string {
+	return [...]string{CommandProxy: "proxy", CommandLocal: "local", CommandUnknown: "unknown"}[c]
 }

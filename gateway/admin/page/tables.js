@@ -33,7 +33,9 @@ function updateForward(tr, f) {
   lines(tr.cells[5], bytesPerSecond(f.rates.bytes_in_per_second), bytes(f.bytes_in));
   lines(tr.cells[6], bytesPerSecond(f.rates.bytes_out_per_second), bytes(f.bytes_out));
   const closed = Object.entries(f.closed).sort((a, b) => b[1] - a[1]);
-  set(tr.cells[7], closed.map(([outcome, n]) => `${outcome} ${count(n)}`).join(', ') || 'none');
+  const local = Object.values(f.local).reduce((sum, n) => sum + n, 0);
+  lines(tr.cells[7], closed.map(([outcome, n]) => `${outcome} ${count(n)}`).join(', ') || 'none',
+    local > 0 ? `of these ${count(local)} LOCAL, such as health checks` : '');
 }
 
 const refusalColumns = [
