@@ -123,7 +123,7 @@ func (p *envParser) assignment() (Assignment, error) {
 	return Assignment{Name: name, Value: value}, err
 }
 
-// isEnvName reports whether systemd takes a name (env_name_is_valid).
+// isEnvName reports whether systemd accepts a name (env_name_is_valid).
 func isEnvName(name string) bool {
 	for i := range len(name) {
 		c := name[i]
