@@ -105,7 +105,7 @@ func (l *Lists) Changed() bool {
 	return l.seen != tried.String() && l.seen == before
 }
 
-// State returns how the reloads went so far.
+// State returns the results of the reloads so far.
 func (l *Lists) State() ReloadState {
 	if l == nil {
 		return ReloadState{}

@@ -22,7 +22,7 @@ import (
 
 // endpoint is the admin endpoint. An upgrade hands it over with the listeners:
 // requests reach the process that serves, and the address is never bound twice.
-// The methods of nil do nothing.
+// A nil endpoint does nothing.
 type endpoint struct {
 	name   string // of its socket when it is handed over
 	gate   *gate
@@ -147,8 +147,7 @@ func (e *endpoint) attach(g admin.Gateway) {
 	}
 }
 
-// own makes this process remove the file of the endpoint's unix socket when it
-// closes.
+// own makes this process remove the file of the endpoint's unix socket at close.
 func (e *endpoint) own() {
 	if e != nil {
 		e.gate.own(true)

@@ -19,16 +19,16 @@ type handed struct {
 }
 
 const (
-	// inlineList is the longest list that stands in the environment, where one
-	// variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). Longer ones come in a
-	// file behind the sockets.
+	// inlineList is the length of the longest list that is passed in the environment,
+	// where one variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). A longer list is
+	// passed in a file, whose descriptor follows those of the sockets.
 	inlineList = 64 << 10
 	// fileMark begins the value of the variable if there is a file; its descriptor
 	// follows.
 	fileMark = "fd:"
 )
 
-// socketList names the sockets that a child is handed.
+// socketList names the sockets that are passed to a child.
 type socketList struct {
 	variable string   // the value of upgradeMark
 	file     *os.File // nil for a short list
@@ -92,6 +92,6 @@ func readFile(number string) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	defer f.Close()
-	// The offset is where the parent stopped to write.
+	// The file offset is at the end of what the parent wrote.
 	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 }
