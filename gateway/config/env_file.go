@@ -34,7 +34,8 @@ func ReadEnvFile(path string) ([]Assignment, error) {
 	}
 	all, err := ParseEnvFile(text)
 	if err != nil {
-		return nil, NewProblem(fmt.Sprintf("--env-file: %s:%v", path, err), "one NAME=VALUE per line, # starts a comment line")
+		return nil, NewProblem(fmt.Sprintf("--env-file: %s:%v", path, err),
+			"one NAME=VALUE per line, # starts a comment line")
 	}
 	return all, nil
 }

@@ -94,7 +94,9 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 		return set, nil, nil
 	}
 	fresh := liveList{
-		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest},
+		source: trust.Source{
+			Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest,
+		},
 		live:    trust.NewLive(nil),
 		ofPeers: ofPeers,
 	}

@@ -96,7 +96,8 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		if !isName(host) {
-			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)),
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name",
+				value.Shorten(word), value.Shorten(host)),
 				backendHint(word))
 			return none, false
 		}

@@ -81,7 +81,8 @@ func (l *life) ready() {
 		if err != nil {
 			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
 		}
-		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the process before")
+		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).
+			Msg("took over from the process before")
 	}()
 }
 

@@ -75,7 +75,9 @@ func (s *flowState) fields(c *codec) {
 }
 
 func detailFields(d *record.Details, c *codec) {
-	for _, text := range [...]*string{&d.Authority, &d.ALPN, &d.UniqueID, &d.TLSVersion, &d.TLSCommonName, &d.AWSVPCEndpoint} {
+	for _, text := range [...]*string{
+		&d.Authority, &d.ALPN, &d.UniqueID, &d.TLSVersion, &d.TLSCommonName, &d.AWSVPCEndpoint,
+	} {
 		c.text(text, record.MaxDetail)
 	}
 	number(c, &d.AzureLink)

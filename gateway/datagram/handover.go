@@ -278,7 +278,9 @@ func (w *worker) watchListeners() {
 	for i, ls := range w.listeners {
 		errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1)
 		if errno != 0 && errno != unix.EEXIST {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno)})
+			w.notice(engine.Notice{
+				Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno),
+			})
 		}
 	}
 }

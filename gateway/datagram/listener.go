@@ -59,7 +59,10 @@ func (w *worker) open(i int, route *engine.Route) error {
 }
 
 func (w *worker) newSocket(i int, route *engine.Route) *listenerSocket {
-	return &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+	return &listenerSocket{
+		Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward),
+		number: uint32(i), fd: -1,
+	}
 }
 
 // inherit takes over the loop's share of a listener's open sockets. The kernel

@@ -48,7 +48,8 @@ func newSocketList(sockets []Socket) (socketList, error) {
 	}
 	fd, err := unix.MemfdCreate("unproxy sockets", unix.MFD_CLOEXEC)
 	if err != nil {
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", os.NewSyscallError("memfd_create", err))
+		err = os.NewSyscallError("memfd_create", err)
+		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	if _, err := f.Write(text); err != nil {

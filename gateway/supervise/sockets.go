@@ -103,7 +103,8 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 		names = make([]string, n)
 	}
 	if len(names) != n {
-		return nil, false, fmt.Errorf("%s %.100q names %d sockets of %d", listenNames, getenv(listenNames), len(names), n)
+		return nil, false, fmt.Errorf("%s %.100q names %d sockets of %d",
+			listenNames, getenv(listenNames), len(names), n)
 	}
 	for i, name := range names {
 		if name == "" {
@@ -173,7 +174,8 @@ func (s *Socket) bound() error {
 		s.Path = at.Name
 		return nil
 	default:
-		s.Fault, s.Hint = "is neither an IP nor a unix socket", "ListenStream=PORT or ListenStream=PATH in the .socket unit"
+		s.Fault = "is neither an IP nor a unix socket"
+		s.Hint = "ListenStream=PORT or ListenStream=PATH in the .socket unit"
 		return nil
 	}
 	if protocol != unix.IPPROTO_TCP {

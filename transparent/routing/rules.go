@@ -94,8 +94,9 @@ func parseRule(message []byte) (hostRule, error) {
 		return hostRule{}, err
 	}
 	r := hostRule{
-		Rule:       returnpath.Rule{IPv6: header.Family == unix.AF_INET6, Table: uint32(header.Table)},
-		other:      header.Type != actionTable || header.Flags&^flagsOfState != 0 || header.Tos != 0 || header.Dst_len != 0,
+		Rule: returnpath.Rule{IPv6: header.Family == unix.AF_INET6, Table: uint32(header.Table)},
+		other: header.Type != actionTable || header.Flags&^flagsOfState != 0 ||
+			header.Tos != 0 || header.Dst_len != 0,
 		attributes: map[uint16][]byte{},
 	}
 	for _, a := range attributes {

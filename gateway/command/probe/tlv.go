@@ -72,7 +72,8 @@ func tlvValue(name, text string) ([]byte, error) {
 		}
 		value, err := hex.DecodeString(digits)
 		if err != nil {
-			return nil, usage.Errorf("--tlv %s: %q is not hex", name, text).WithHint("two digits for each byte, such as 0x00ff")
+			return nil, usage.Errorf("--tlv %s: %q is not hex", name, text).
+				WithHint("two digits for each byte, such as 0x00ff")
 		}
 		return value, nil
 	}
