@@ -105,7 +105,7 @@ func TestDoctorHeals(t *testing.T) {
 				sick := diagnosed(t, 3, p.flags()...)
 				for _, address := range p.backends {
 					if !strings.Contains(sick, "return path  "+address) {
-						t.Errorf("nothing is said of the way back of %s:\n%s", address, sick)
+						t.Errorf("no finding names the return path of %s:\n%s", address, sick)
 					}
 				}
 				taken(t, prescribed(sick))
@@ -305,7 +305,7 @@ func TestDoctorFindsShadows(t *testing.T) {
 }
 
 // the gateway's host ── back0 10.9.0.1 ══ 10.9.0.2 the backend's, which has no
-// way back to clients, and drops what comes from where it has no way to
+// return path to clients, and drops what comes from where it has no way to
 //
 // All is in force on the gateway's host. The doctor says what the backend's host
 // must do, and that heals it.
@@ -425,7 +425,7 @@ func TestDoctorJSON(t *testing.T) {
 }
 
 // The table flushed by a network manager, a backend that is away, a listener of
-// somebody else's: each is told of, and nothing that only follows from it.
+// somebody else's: each is reported, without its consequences.
 func TestDoctorNamesTheCause(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

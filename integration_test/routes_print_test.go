@@ -17,7 +17,7 @@ func everyRecipe() []string {
 		"--forward", "127.0.0.1:2001=198.51.100.5:30", "--trust", "127.0.0.1", "--transparent"}
 }
 
-// What print writes has the effect of apply, whoever reads it.
+// What print writes has the same effect as apply, in every format.
 func TestRoutesPrint(t *testing.T) {
 	for _, tt := range []struct {
 		format string

@@ -131,7 +131,7 @@ func TestCutByTheOperator(t *testing.T) {
 		c := found.Connections[0]
 		if c.Client != "192.0.2.9:4713" || c.Destination != dest4.String() || c.Backend != "127.0.0.1:3000" || c.Forward != "127.0.0.1:2000" ||
 			c.Peer != conns[2].LocalAddr().String() || c.State != "relaying" || c.BytesIn != 300 || c.Version != 2 {
-			t.Errorf("the connection is told of as %+v", c)
+			t.Errorf("the connection is shown as %+v", c)
 		}
 		if code := cut(t, c.ID); code != http.StatusNoContent {
 			t.Fatalf("DELETE: %d", code)
@@ -254,14 +254,14 @@ func TestFindings(t *testing.T) {
 			for _, f := range findings {
 				all = append(all, f.Code)
 				if f.Code == "rules_missing" && len(f.Action) == 0 {
-					t.Errorf("no remedy in %+v", f)
+					t.Errorf("no hint in %+v", f)
 				}
 			}
 			return all, s
 		}
 		var found []string
 		var s admin.Status
-		await.Until(t, "the way back was tested", func() bool {
+		await.Until(t, "the return path was tested", func() bool {
 			found, s = codes()
 			return len(found) > 0
 		})

@@ -170,7 +170,7 @@ func wantSeenAt(t *testing.T, g *lab.Gateway, listener string) {
 	}
 }
 
-// wantLost wants connections of both families to fail for want of a way back.
+// wantLost wants connections of both families to fail without a return path.
 func wantLost(t *testing.T, g *lab.Gateway) {
 	t.Helper()
 	for _, client := range []netip.AddrPort{client4, client6} {
@@ -192,8 +192,8 @@ func wantDirect(t *testing.T, from *lab.Host, p place) {
 }
 
 // Every place, IPv4 and IPv6: without routes the log says what is missing, with
-// them the backend sees the client, and whoever uses it without the gateway goes
-// on doing so, in every setting of the reverse-path filter. Removing the routes
+// them the backend sees the client, and connections that bypass the gateway still
+// work, in every setting of the reverse-path filter. Removing the routes
 // leaves the host as it was.
 func TestTopologies(t *testing.T) {
 	for _, p := range places {

@@ -66,7 +66,7 @@ func onHost(t *testing.T, h *lab.Host, words ...string) string {
 //	      ╚═ backend
 //
 // The replies of each connection return through the gateway that it came from,
-// whoever the client is. When one gateway goes away the sessions of the other go
+// for every client. When one gateway goes away the sessions of the other go
 // on. Who comes by the router is not touched.
 func TestTwoGateways(t *testing.T) {
 	t.Parallel()

@@ -41,7 +41,7 @@ func TestTopologiesUDP(t *testing.T) {
 					plain := netip.AddrPort{}
 					await.Until(t, "the backend answers this host", func() bool { return exchange(t, plain, p.backends[i]) })
 					if exchange(t, client, p.backends[i]) {
-						t.Errorf("%s answered %v without a way back", p.backends[i], client)
+						t.Errorf("%s answered %v without a return path", p.backends[i], client)
 					}
 				}
 				if err := routing.Apply(t.Context(), plan, func(string) {}); err != nil {
@@ -68,7 +68,7 @@ func echoDatagrams(c *net.UDPConn) {
 		if err != nil {
 			return
 		}
-		c.WriteToUDPAddrPort(b[:n], from) // lost where there is no way back, which is the point
+		c.WriteToUDPAddrPort(b[:n], from) // lost without a return path, which is the point
 	}
 }
 

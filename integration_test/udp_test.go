@@ -110,9 +110,9 @@ func TestUDPFirst(t *testing.T) {
 		backend.Expect(t, "still here")
 		backend.Empty(t)
 		g.NextConnection(t).Expect(t, "client", client4.String(), "datagrams_in", "3", "datagrams_out", "3", "by", "peer")
-		g.Signal(syscall.SIGTERM) // or the last ones are told of ten seconds later
+		g.Signal(syscall.SIGTERM) // or the last ones are reported ten seconds later
 		g.Signal(syscall.SIGTERM)
-		await.Until(t, "all drops are told of", func() bool {
+		await.Until(t, "all drops are reported", func() bool {
 			told := ""
 			for _, line := range g.Log() {
 				told += line.String("detail") + "\n"

@@ -131,7 +131,7 @@ func TestDocumentedReturnPathOfUDP(t *testing.T) {
 }
 
 // The doctor names the trap, and what brings the replies back; it is content when
-// both are mended.
+// both are fixed.
 //
 //	gateway ──▶ a server on 0.0.0.0:3000, and then on 127.0.0.1:3000
 func TestDoctorOfUDP(t *testing.T) {

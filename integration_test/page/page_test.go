@@ -151,7 +151,7 @@ func TestPageOutlivesTheGateway(t *testing.T) {
 }
 
 // Where clients are not answered, the page says that it is not ready and why, and
-// shows the commands that mend it, legibly:
+// shows the commands that fix it, legibly:
 //
 //	gateway :2000, transparent, without rules ──▶ backend :3000
 //	└ admin :9180 ◀── browser
@@ -162,7 +162,7 @@ func TestPageTellsWhatIsWrong(t *testing.T) {
 		lab.Listen(t, "127.0.0.1:3000")
 		lab.StartGateway(t, "--forward", "127.0.0.1:2000=127.0.0.1:3000?transparent=on", "--trust", "127.0.0.1", "--admin", adminAt)
 		b := open(t, origin)
-		b.eventually("the way back was tested", "document.getElementById('reasons').innerText.includes('return_path')")
+		b.eventually("the return path was tested", "document.getElementById('reasons').innerText.includes('return_path')")
 		b.wantText("#state", "not ready")
 		b.wantText("#findings", "failed", "return path 127.0.0.1:3000", "ip rule add from 127.0.0.1/32", "Copy")
 		for _, look := range []screen{{"", 1280, false, "light"}, {"", 360, true, "dark"}} {

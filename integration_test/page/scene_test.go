@@ -35,7 +35,7 @@ var (
 )
 
 // play starts a gateway, and a bounded traffic through it that ends with the
-// test. The way back of the transparent forward is in force.
+// test. The return path of the transparent forward is in force.
 func play(t *testing.T, long bool) *scene {
 	t.Helper()
 	for _, a := range append([]string{"10.0.0.1", stranger}, balancers...) {

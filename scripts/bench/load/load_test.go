@@ -127,7 +127,7 @@ func worked(l *Load) bool {
 	return true
 }
 
-// What goes wrong is counted, and told.
+// What goes wrong is counted and reported.
 func TestErrors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
