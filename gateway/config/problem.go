@@ -90,3 +90,33 @@ func valueHint(err error, prefix string) string {
 	}
 	return "did you mean " + prefix + e.Hint + "?"
 }
+
+// HintOf returns the hint of err or of an error that it wraps: of the first one
+// with a method Hint. It returns "" if there is none.
+func HintOf(err error) string {
+	type hinter interface {
+		error
+		Hint() string
+	}
+	if h, ok := errors.AsType[hinter](err); ok {
+		return h.Hint()
+	}
+	return ""
+}
+
+// Leaves returns the single errors of a tree made by [errors.Join], in order.
+// It returns none for nil.
+func Leaves(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, Leaves(e)...)
+	}
+	return all
+}

@@ -140,7 +140,7 @@ const mostErrors = 3
 // "systemctl status". It writes the first few of many joined errors and counts the
 // others: thousands of listeners may fail at once.
 func oneLine(err error) string {
-	all := flatten(err)
+	all := config.Leaves(err)
 	var texts []string
 	for _, e := range all[:min(len(all), mostErrors)] {
 		texts = append(texts, value.OneLine(e.Error()))
@@ -149,19 +149,6 @@ func oneLine(err error) string {
 		texts = append(texts, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(texts, "; ")
-}
-
-// flatten returns the errors that err joins, in order.
-func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flatten(e)...)
-	}
-	return all
 }
 
 // withHint adds the key "hint" to a line unless the hint is empty.
