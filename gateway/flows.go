@@ -19,6 +19,6 @@ func (g *Gateway) TakeFlows(message []byte, fds []int) (answer []byte) {
 	return g.relay.Take(message, fds)
 }
 
-// ServeFlows goes on with the flows that were taken, and receives on the sockets of
-// the process before this one, which has left them.
+// ServeFlows continues the flows that were taken, and receives on the sockets of the
+// previous process. Call it when that process has stopped using them.
 func (g *Gateway) ServeFlows() { g.relay.Serve() }

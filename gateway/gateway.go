@@ -29,17 +29,17 @@ type Gateway struct {
 	config config.Config
 	notice func(engine.Notice)
 	engine *engine.Engine
-	relay  *datagram.Relay // of the forwards of datagrams
+	relay  *datagram.Relay // for UDP forwards
 
-	own       *transparent.OwnAddresses // nil where no forward has to know them
-	watch     *routing.AddressWatch     // of own, from its beginning
+	own       *transparent.OwnAddresses // nil if no forward needs them
+	watch     *routing.AddressWatch     // of own, since before the first list
 	ownEvery  time.Duration             // how often own is listed without an event
 	listeners forward.OwnListeners      // of this process, if own is set
 	ports     *kernel.LivePorts
 
 	started chan struct{} // closed when connections are accepted
 	handed  signal        // another process has the sockets
-	hurry   signal        // the drain is to end
+	hurry   signal        // ends the drain
 }
 
 // signal is a one-shot signal.
@@ -144,7 +144,7 @@ func (g *Gateway) Bound() []forward.Bound {
 	return all
 }
 
-// Counters returns how many connections there are.
+// Counters returns the number of current connections.
 func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 
 // EachSession calls visit for every open connection; see
@@ -158,7 +158,7 @@ func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) 
 	return g.engine.Reset(ctx, id)
 }
 
-// Tallies returns what was counted of each forward since the start.
+// Tallies returns the counters of each forward since the start.
 func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
@@ -219,7 +219,7 @@ func (g *Gateway) Started() <-chan struct{} { return g.started }
 func (g *Gateway) Alive() <-chan struct{} { return g.engine.Alive() }
 
 // Sockets returns copies of the listening sockets, for the process that takes
-// over. The caller owns them, with an error too. Call it only after the start and
+// over. The caller owns them, also after an error. Call it only after the start and
 // before the drain.
 func (g *Gateway) Sockets() ([]forward.Socket, error) {
 	streams, err := g.engine.Sockets()

@@ -25,9 +25,8 @@ const (
 	ownPause = 2 * time.Millisecond
 )
 
-// learnOwnAddresses tells the forwards what is the gateway's own: no client may have
-// one of the host's addresses, and no header may lead to one of the gateway's
-// listeners.
+// learnOwnAddresses gives the forwards the host's addresses, which no client may have,
+// and the gateway's listeners, to which no header may lead.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
 		if !f.Transparent && !f.HasHeaderBackend() {
@@ -79,8 +78,8 @@ func (g *Gateway) learnOwnListeners() {
 	g.listeners.Add(all...)
 }
 
-// Reserve makes the header of no connection lead to listeners that the process has
-// besides those of its forwards. Call it before [Gateway.Run].
+// Reserve denies headers that name other listeners of the process as destination, in
+// addition to those of its forwards. Call it before [Gateway.Run].
 func (g *Gateway) Reserve(all ...forward.OwnListener) { g.listeners.Add(all...) }
 
 // watchOwnAddresses keeps the host's addresses current until ctx is done. When they

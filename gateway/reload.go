@@ -19,5 +19,5 @@ func (g *Gateway) Reload() (config.Reloaded, error) {
 // [config.Lists.Changed].
 func (g *Gateway) Changed() bool { return g.config.Lists.Changed() }
 
-// Reloads returns how the reloads went so far.
+// Reloads returns the results of the reloads so far.
 func (g *Gateway) Reloads() config.ReloadState { return g.config.Lists.State() }

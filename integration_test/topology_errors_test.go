@@ -129,7 +129,7 @@ func sendOnRequest(c *net.UDPConn) {
 			return
 		}
 		size, _ := strconv.Atoi(strings.TrimRight(string(b[:n]), "."))
-		c.WriteToUDPAddrPort(make([]byte, size), from) // lost where there is no way back, which is the point
+		c.WriteToUDPAddrPort(make([]byte, size), from) // lost without a return path, which is the point
 	}
 }
 

@@ -411,7 +411,7 @@ func TestUDPUpgradeToOtherForwards(t *testing.T) {
 			l.Expect(t, "outcome", "drained", "by", "gateway", "datagrams_in", "1", "datagrams_out", "1")
 			reasons[l.String("forward")] = l.String("reason")
 		}
-		for port, want := range map[string]string{"2001": "no such listener", "2002": "another --udp-header", "2003": "another source"} {
+		for port, want := range map[string]string{"2001": "no such listener", "2002": "another kind of header", "2003": "another source"} {
 			if got := reasons["udp://127.0.0.1:"+port]; !strings.Contains(got, want) {
 				t.Errorf("a flow of port %s ended: %q, want %q (%v)", port, got, want, reasons)
 			}

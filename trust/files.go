@@ -27,8 +27,8 @@ const maxHanging = 8
 const DefaultTimeout = 5 * time.Second
 
 // Files reads rule files within a time limit. A FIFO, or a file on a network mount
-// whose server is gone, results in an error instead of a read that never returns. The zero value is ready to use. It is safe for
-// concurrent use.
+// whose server is gone, results in an error instead of a read that never returns. The
+// zero value is ready to use. It is safe for concurrent use.
 type Files struct {
 	// Timeout limits the time for one file; 0 is [DefaultTimeout].
 	Timeout time.Duration

@@ -138,7 +138,7 @@ func (p *parser) template(text, origin string) ([]Rule, []Warning, error) {
 
 // splitList splits a list separated by white space or commas.
 func splitList(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '\n' || r == '\r' })
+	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\t\n\r", r) })
 }
 
 // parsePrefix parses a prefix, or an address as a prefix of full length. It keeps

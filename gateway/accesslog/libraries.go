@@ -18,11 +18,11 @@ const librariesRoom = 64
 // stderr therefore also passes Standard to log.SetOutput.
 func (l *Log) Standard() io.Writer { return l.libraries }
 
-// libraryLines is a writer that hands lines to [Log.watch]. Writers may hold the
-// lock of their logger and may be event loops, so that it never waits.
+// libraryLines is a writer that passes lines to [Log.watch]. It never waits, because
+// the caller may hold the lock of a logger or run on an event loop.
 type libraryLines chan string
 
-// Write hands a line over. It always succeeds.
+// Write passes a line to watch, or drops it. It never fails.
 func (c libraryLines) Write(p []byte) (int, error) {
 	if isCollision(p) {
 		return len(p), nil

@@ -111,9 +111,9 @@ func addDetails(e *zerolog.Event, d *record.Details) {
 	}
 }
 
-// addTLS adds what the header said about the client's TLS. The common name has a
-// key of its own unless the load balancer verified the certificate: whoever wrote
-// the certificate chose it.
+// addTLS adds what the header said about the client's TLS. Unless the load balancer
+// verified the certificate, the common name has another key, because the client may
+// have chosen it freely.
 func addTLS(e *zerolog.Event, d *record.Details) {
 	addText(e, "tls_version", d.TLSVersion)
 	if d.HasTLSVerify {

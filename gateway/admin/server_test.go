@@ -33,10 +33,10 @@ func TestReadyz(t *testing.T) {
 	if w.Code != http.StatusOK || w.Body.String() != "{\"ready\":true}\n" {
 		t.Errorf("ready: %d %s", w.Code, w.Body)
 	}
-	r.Set(readiness.Draining, "told to stop")
+	r.Set(readiness.Draining, "stop requested")
 	r.Set(readiness.Starting, "")
 	w = ask(s, "GET", "/readyz")
-	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"told to stop"}]}` + "\n"
+	const want = `{"ready":false,"reasons":[{"reason":"starting"},{"reason":"draining","detail":"stop requested"}]}` + "\n"
 	if w.Code != http.StatusServiceUnavailable || w.Body.String() != want {
 		t.Errorf("not ready: %d %s; want 503 %s", w.Code, w.Body, want)
 	}

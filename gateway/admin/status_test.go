@@ -18,7 +18,7 @@ func TestStatus(t *testing.T) {
 	s.started = noon.Add(-time.Hour)
 	s.config.Findings = func() (json.RawMessage, time.Time) { return json.RawMessage(`[{"code":"x"}]`), noon }
 	s.config.Refusals.Note(&record.Connection{Outcome: record.NotProxy, Peer: peer(1)})
-	s.config.Readiness.Set(readiness.Draining, "told to stop")
+	s.config.Readiness.Set(readiness.Draining, "stop requested")
 	w := ask(s, "GET", "/status.json")
 	var got Status
 	decoder := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))

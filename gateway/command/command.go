@@ -70,7 +70,7 @@ func newApp(g *given) *cli.App {
 	return usage.NewApp(root)
 }
 
-// configuration is what flags and environment variables say.
+// configuration is the result of reading flags and environment variables.
 type configuration struct {
 	gateway  *config.Config
 	log      accesslog.Config // without its writer

@@ -43,7 +43,7 @@ func completionCommand() *cli.Command {
 	}
 }
 
-// completed is a command and what may follow it.
+// completed is a command and the words that may follow it.
 type completed struct {
 	path     string // "unproxy trust list"
 	commands []completedWord

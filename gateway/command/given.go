@@ -67,7 +67,8 @@ func missingValues(args []string) error {
 		flag, next := args[i-1], args[i]
 		name, _, _ := strings.Cut(next, "=")
 		if _, isFlag := takesValue[name]; isFlag && takesValue[flag] {
-			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).WithHint("give it one: "+flag+" VALUE"))
+			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).
+				WithHint("give it one: "+flag+" VALUE"))
 		}
 	}
 	return errors.Join(found...)
@@ -139,7 +140,10 @@ func misspelt(name string, known []string) []config.Warning {
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {
 		return nil
 	}
-	return []config.Warning{{Message: fmt.Sprintf("environment variable %s means nothing", name), Hint: "did you mean " + near + "?"}}
+	return []config.Warning{{
+		Message: fmt.Sprintf("environment variable %s means nothing", name),
+		Hint:    "did you mean " + near + "?",
+	}}
 }
 
 // joinSwitches writes "--transparent on" as "--transparent=on". Package flag

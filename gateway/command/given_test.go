@@ -7,7 +7,7 @@ import (
 	"unproxy/gateway/config"
 )
 
-// The command for the way back is given what the gateway was given, and can be
+// The command for the return path has the flags of the gateway, and can be
 // pasted into a shell.
 func TestCommandLine(t *testing.T) {
 	g := &given{values: config.Values{

@@ -44,8 +44,8 @@ type screen struct {
 	restore func()
 }
 
-// openScreen takes the terminal over. The caller must call close. Keys arrive as they
-// are typed: q and Ctrl-C call quit.
+// openScreen takes over the terminal. The caller must call close. Keys are read
+// without waiting for a line: q and Ctrl-C call quit.
 func openScreen(out io.Writer, in *os.File, quit context.CancelFunc) *screen {
 	s := &screen{out: out, colour: os.Getenv("NO_COLOR") == "", resized: make(chan os.Signal, 1), restore: func() {}}
 	signal.Notify(s.resized, syscall.SIGWINCH)
@@ -60,7 +60,7 @@ func openScreen(out io.Writer, in *os.File, quit context.CancelFunc) *screen {
 	return s
 }
 
-// close gives the terminal back.
+// close restores the terminal.
 func (s *screen) close() {
 	signal.Stop(s.resized)
 	io.WriteString(s.out, leaveScreen)

@@ -60,7 +60,9 @@ func loadTrust(g *given) (*trust.Set, []trust.Warning, error) {
 	if _, err := g.environment(os.Environ()); err != nil {
 		return nil, nil, err
 	}
-	source := trust.Source{Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust", Nearest: value.Nearest}
+	source := trust.Source{
+		Rules: g.values["trust"], Files: g.values["trust-file"], Flag: "--trust", Nearest: value.Nearest,
+	}
 	set, warnings, err := trust.Load(source)
 	if errors.Is(err, trust.ErrNoRule) {
 		return nil, nil, usage.Errorf("%v", err).

@@ -8,11 +8,11 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// binding reads the texts that were given for a setting, at least one, and puts
-// the value where it belongs. The error is a [value.Error].
+// binding parses the texts given for a setting, at least one, and stores the
+// value. The error is a [value.Error].
 type binding[T any] func(into *T, texts []string) error
 
-// last returns the text that holds when several were given.
+// last returns the text that applies if several were given.
 func last(texts []string) string { return texts[len(texts)-1] }
 
 // duration binds a duration of zero, or from least to most.
@@ -49,7 +49,7 @@ func either[T any](at func(*T) *bool, no, yes string) binding[T] {
 	}
 }
 
-// word binds one of several values by the words that they are written as.
+// word binds one of several values, which are written as their String.
 func word[T any, W fmt.Stringer](at func(*T) *W, values ...W) binding[T] {
 	words := make([]string, len(values))
 	for i, v := range values {

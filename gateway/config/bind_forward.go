@@ -18,7 +18,7 @@ const (
 	// mostHeaders is the most headers that may be stacked, one for each load
 	// balancer on the way.
 	mostHeaders = 16
-	// mostRate is how many connections a second the engine can tell apart.
+	// mostRate is the highest rate, in connections per second.
 	mostRate = 100_000
 )
 
@@ -47,7 +47,7 @@ func setMaxHeader(d *draft, texts []string) error {
 		}
 	}
 	if n >= math.MaxUint16 {
-		n = mostHeader // 64KiB and more is every header that there can be
+		n = mostHeader // no header is longer
 	}
 	d.Header.MaxLength = n
 	return nil

@@ -1,7 +1,7 @@
-// Package config turns an operator's words, the texts of flags, environment
-// variables and forwards, into the configuration of a gateway. It reads the
-// lists of addresses that it is pointed at, and reads them again on a reload;
-// it opens nothing else.
+// Package config turns flags, environment variables and forwards into the
+// configuration of a gateway. It reads environment files and the files of
+// address lists, the latter again on a reload. It opens no sockets and
+// resolves no names.
 package config
 
 import (
@@ -12,11 +12,10 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Config is all that a gateway needs. [Load] makes one from an operator's
-// words; a program may fill one in by hand.
+// Config is the configuration of a gateway. [Load] creates one from flags and
+// forwards; a program may also fill in the fields itself.
 type Config struct {
-	// Forwards say where the gateway listens and where each listener leads; at
-	// least one.
+	// Forwards are the listeners and their backends; at least one.
 	Forwards []*forward.Forward
 	// Taken is what the process itself listens on. [Config.Validate] refuses a
 	// forward that listens there as well.
@@ -36,11 +35,11 @@ type Config struct {
 	// MaxFlows is the number of UDP flows, of all forwards together, at which a
 	// new one ends the one that was silent longest. 0 is no limit.
 	MaxFlows int
-	// DrainDelay is how long the gateway keeps accepting after it was told to
+	// DrainDelay is how long the gateway keeps accepting after a request to
 	// stop, so that load balancers notice in time. 0 is no delay.
 	DrainDelay time.Duration
-	// DrainTimeout is how long connections may take to finish after that;
-	// then they are cut. 0 cuts them at once.
+	// DrainTimeout is how long connections may take to finish after DrainDelay;
+	// then they are reset. 0 resets them at once.
 	DrainTimeout time.Duration
 	// Routes are the numbers that the rules and routes of the return path use,
 	// see [Config.Targets]. The gateway itself sets up none of them.

@@ -22,7 +22,7 @@ type draft struct {
 	lists [len(listKinds)]list
 }
 
-// newDraft returns the draft in which no setting is given.
+// newDraft returns a draft with the defaults.
 func newDraft() draft {
 	return draft{
 		given: map[string]bool{},
@@ -59,8 +59,7 @@ func (d *draft) dropLists(keys Values) {
 	}
 }
 
-// nameLists notes where the rules of the lists that are given here were written,
-// for messages.
+// nameLists records for messages where the rules of the lists were written.
 func (d *draft) nameLists(prefix string) {
 	for kind, k := range listKinds {
 		if d.given[k.flag] || d.given[k.flag+"-file"] {
@@ -104,8 +103,8 @@ func (p *problems) key(d *draft, name string, texts []string) {
 	}
 }
 
-// keyHint guesses at what an unknown key was meant to be. s is the setting of
-// that name, which is not for forwards, or nil.
+// keyHint returns the hint for an unknown key. s is the setting with that name,
+// which does not apply to forwards, or nil.
 func keyHint(s *Setting, name string) string {
 	if s != nil {
 		return "it is set for the whole process: --" + name + " " + s.Argument
@@ -122,9 +121,9 @@ func keyHint(s *Setting, name string) string {
 	return "the keys are the flags of the groups Trust to Connections without their dashes, see unproxy --help"
 }
 
-// separateFamilies limits a listener that was written [::]:PORT to IPv6 where
-// another one has the same port of IPv4, whose connections it would take
-// otherwise. One that was written :PORT stays: it asks for both families.
+// separateFamilies limits a listener written [::]:PORT to IPv6 if another
+// listener has the same port for IPv4, whose connections it would otherwise
+// take. A listener written :PORT keeps both families.
 func separateFamilies(drafts []draft) {
 	type service struct {
 		datagrams bool

@@ -34,7 +34,8 @@ func ReadEnvFile(path string) ([]Assignment, error) {
 	}
 	all, err := ParseEnvFile(text)
 	if err != nil {
-		return nil, NewProblem(fmt.Sprintf("--env-file: %s:%v", path, err), "one NAME=VALUE per line, # starts a comment line")
+		return nil, NewProblem(fmt.Sprintf("--env-file: %s:%v", path, err),
+			"one NAME=VALUE per line, # starts a comment line")
 	}
 	return all, nil
 }
@@ -123,7 +124,7 @@ func (p *envParser) assignment() (Assignment, error) {
 	return Assignment{Name: name, Value: value}, err
 }
 
-// isEnvName reports whether systemd takes a name (env_name_is_valid).
+// isEnvName reports whether systemd accepts a name (env_name_is_valid).
 func isEnvName(name string) bool {
 	for i := range len(name) {
 		c := name[i]

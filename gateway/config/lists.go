@@ -20,9 +20,9 @@ const (
 	allowSourceList
 )
 
-// listKinds has for each kind the flag that gives its rules, whether it holds
-// peers that may name a client, and the part of a forward that it fills. The flag
-// with -file at its end gives files of the same list.
+// listKinds has for each kind the flag for its rules, whether it holds peers that
+// may name a client, and the field of a forward that it sets. The flag with the
+// suffix -file names files for the same list.
 var listKinds = [...]struct {
 	flag    string
 	ofPeers bool
@@ -45,7 +45,7 @@ type list struct {
 	flag string
 }
 
-// lists loads lists of addresses. Forwards that share a list get the same one: its
+// lists loads lists of addresses. Forwards with equal lists share one: its
 // problems are reported once, and a reload replaces it once.
 type lists struct {
 	loaded map[string]*trust.Live
@@ -94,7 +94,9 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 		return set, nil, nil
 	}
 	fresh := liveList{
-		source:  trust.Source{Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest},
+		source: trust.Source{
+			Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest,
+		},
 		live:    trust.NewLive(nil),
 		ofPeers: ofPeers,
 	}

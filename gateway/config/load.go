@@ -14,13 +14,12 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Source is a configuration as an operator writes it.
+// Source is a configuration as the operator wrote it.
 type Source struct {
 	// Forwards are the SPECs of the flag --forward.
 	Forwards []string
-	// Settings are what the flags say, by the names of [Settings]. Other names
-	// are left alone, and so are those that belong to the program around the
-	// gateway.
+	// Settings are the values of the flags, by the names of [Settings]. [Load]
+	// ignores other names, and the settings that package command reads.
 	Settings Values
 	// Descriptors is how many files the process may have open at once, which
 	// limits the number of connections; 0 is unknown. Reserved is how many of
@@ -31,7 +30,7 @@ type Source struct {
 	// Activated is how many sockets systemd handed over: a listener systemd:NAME
 	// takes all that have its name.
 	Activated int
-	// Taken is what the process itself listens on.
+	// Taken is what the process listens on besides the forwards.
 	Taken []Taken
 	// EmptyHint is the hint of the problem that there is no forward; "" is an
 	// example.
@@ -67,7 +66,7 @@ func Load(src Source) (*Config, []Warning, error) {
 	return l.config, l.warnings, nil
 }
 
-// newConfig returns the configuration in which no setting is given.
+// newConfig returns a configuration with the defaults.
 func newConfig() Config {
 	return Config{
 		Loops:            runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
@@ -78,7 +77,7 @@ func newConfig() Config {
 	}
 }
 
-// loader is a configuration in the making.
+// loader builds a configuration.
 type loader struct {
 	src      Source
 	config   *Config

@@ -481,7 +481,7 @@ func TestProblems(t *testing.T) {
 			continue
 		}
 		hints := ""
-		for _, e := range flat(err) {
+		for _, e := range Leaves(err) {
 			var h interface{ Hint() string }
 			if errors.As(e, &h) {
 				hints += h.Hint() + "\n"
@@ -491,18 +491,6 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%s: hints %q; want %q", tt.name, hints, tt.hint)
 		}
 	}
-}
-
-func flat(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flat(e)...)
-	}
-	return all
 }
 
 func TestNoTrustRule(t *testing.T) {
@@ -528,7 +516,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		`--forward ":2=127.0.0.1:3?lokal=close": unknown key "lokal"`,
 		`forward :1: backend "header" leads wherever a header says`,
 	}
-	got := flat(err)
+	got := Leaves(err)
 	for _, problem := range want {
 		i := slices.IndexFunc(got, func(e error) bool { return strings.Contains(e.Error(), problem) })
 		if i < 0 {
@@ -544,7 +532,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 
 func TestBrokenListIsReportedOnce(t *testing.T) {
 	_, _, err := load([]string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, "trust ten")
-	if n := len(flat(err)); n != 1 {
+	if n := len(Leaves(err)); n != 1 {
 		t.Errorf("one broken rule, but %d problems:\n%v", n, err)
 	}
 }

@@ -19,8 +19,8 @@ const (
 	NeedsReturnPath // transparent or tproxy
 )
 
-// needs says of each property how a forward without it is described, and which
-// forward has it.
+// needs has for each property the description of a forward without it, and the
+// test whether a forward has it.
 var needs = []struct {
 	need    Need
 	without string

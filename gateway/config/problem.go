@@ -7,12 +7,12 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// Problem is one fault of a configuration. All of them are found at once: the
-// errors of [Load] and of [Config.Validate] join them.
+// Problem is a fault in a configuration. The errors of [Load] and
+// [Config.Validate] join all of them.
 type Problem struct{ message, hint string }
 
-// NewProblem returns a problem. The message says what is wrong, with the value
-// that is; the hint says what to write instead, "" if the message says it all.
+// NewProblem returns a problem. The message says what is wrong and quotes the
+// value; the hint says what to write instead, or is "" if the message does.
 func NewProblem(message, hint string) *Problem { return &Problem{message, hint} }
 
 // Error returns the message.
@@ -28,7 +28,7 @@ type Warning struct {
 	Message string
 	// Hint says what to write instead, or "".
 	Hint string
-	// About is the subject, for those who report on it themselves.
+	// About is the subject. The doctor has checks of its own for some subjects.
 	About Topic
 }
 
@@ -75,17 +75,48 @@ func atFault(values []string, err error) string {
 	return last(values)
 }
 
-// FlagProblem is the problem with the value of a flag; err is what package
-// value says of it.
+// FlagProblem returns the problem of a flag's value. err is the error of package
+// value.
 func FlagProblem(name, text string, err error) error {
 	return NewProblem(fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err), valueHint(err, "--"+name+" "))
 }
 
-// valueHint says what to write instead of a value; prefix goes before it.
+// valueHint returns the hint of an error of package value; prefix precedes the
+// suggested value.
 func valueHint(err error, prefix string) string {
 	var e *value.Error
 	if !errors.As(err, &e) || e.Hint == "" {
 		return ""
 	}
 	return "did you mean " + prefix + e.Hint + "?"
+}
+
+// HintOf returns the hint of err or of an error that it wraps: of the first one
+// with a method Hint. It returns "" if there is none.
+func HintOf(err error) string {
+	type hinter interface {
+		error
+		Hint() string
+	}
+	if h, ok := errors.AsType[hinter](err); ok {
+		return h.Hint()
+	}
+	return ""
+}
+
+// Leaves returns the single errors of a tree made by [errors.Join], in order.
+// It returns none for nil.
+func Leaves(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, Leaves(e)...)
+	}
+	return all
 }

@@ -148,7 +148,7 @@ func TestRedirectProblems(t *testing.T) {
 		{"the first of several keys is wrong", []string{":1=127.0.0.1:9?tproxy&redirect=25&redirect=:26"}, nil, `redirect "25" is not PREFIX:PORTS`},
 	} {
 		_, _, err := load(tt.forwards, tt.given...)
-		if n := len(flat(err)); err == nil || n != 1 || !strings.Contains(err.Error(), tt.want) {
+		if n := len(Leaves(err)); err == nil || n != 1 || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %d problems, %v; want %q", tt.name, n, err, tt.want)
 		}
 	}
@@ -191,7 +191,7 @@ func TestRedirectByHand(t *testing.T) {
 	f := *mustLoad(t, ":1=127.0.0.1:9?tproxy&redirect=:25")
 	f.Redirect = []forward.Redirect{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Low: 7, High: 6}}
 	c := &Config{Forwards: []*forward.Forward{&f}}
-	if _, err := c.Validate(); len(flat(err)) != 2 || !strings.Contains(err.Error(), "has no ports") {
+	if _, err := c.Validate(); len(Leaves(err)) != 2 || !strings.Contains(err.Error(), "has no ports") {
 		t.Errorf("redirects of no ports: %v", err)
 	}
 }

@@ -10,17 +10,17 @@ import (
 )
 
 // Lists are the lists of addresses of a configuration, which can be read again
-// while they are in use. Its methods may be called from any goroutine, and on
-// nil: there are no lists then.
+// while they are in use. Its methods are safe for concurrent use. A nil Lists
+// has no lists.
 type Lists struct {
 	now   func() time.Time
 	files *trust.Files
 
-	reading sync.Mutex // held while files are read, which may take its time
+	reading sync.Mutex // held while files are read, which may take long
 	all     []liveList
 	seen    string // the files' fingerprint at the last call of Changed
 
-	mu    sync.Mutex // held for an instant
+	mu    sync.Mutex // never held during I/O
 	state ReloadState
 }
 
@@ -33,20 +33,19 @@ type Reloaded struct {
 	Warnings []Warning
 }
 
-// ReloadState counts the reloads so far. Reading the lists at the start is not
-// one.
+// ReloadState counts the reloads so far, without the first load.
 type ReloadState struct {
 	// Succeeded and Failed count reloads.
 	Succeeded, Failed uint64
-	// LastSuccess is when one succeeded last; the zero time is never.
+	// LastSuccess is the time of the last success; the zero time is never.
 	LastSuccess time.Time
-	// LastError is why the last one failed; nil if it did not.
+	// LastError is the error of the last reload; nil if it succeeded.
 	LastError error
 }
 
-// Reload reads every list again, the templates in the rules of flags and the
-// files. If all of them can be read it puts all in force; otherwise the old
-// ones stay. The error joins what [Load] would say of the lists.
+// Reload reads every list again: the files, and the templates in the rules of
+// flags. If all lists can be read, they take effect; otherwise the old ones stay
+// in force. The error joins the errors that [Load] would return for the lists.
 func (l *Lists) Reload() (Reloaded, error) {
 	if l == nil {
 		return Reloaded{}, nil
@@ -106,7 +105,7 @@ func (l *Lists) Changed() bool {
 	return l.seen != tried.String() && l.seen == before
 }
 
-// State returns how the reloads went so far.
+// State returns the results of the reloads so far.
 func (l *Lists) State() ReloadState {
 	if l == nil {
 		return ReloadState{}

@@ -5,57 +5,56 @@ import (
 	"strings"
 )
 
-// Values are settings as an operator wrote them: for each name the texts that
-// were given, in order.
+// Values are settings as the operator wrote them: the texts given for each
+// name, in order.
 type Values map[string][]string
 
-// Setting is one thing that an operator can set: by the flag --Name, by the
-// environment variable that stands for it and, where it is one of a forward, by
-// the key Name in a forward. Everything that lists flags is made from these.
+// Setting is an option of the gateway. It is set by the flag --Name, by an
+// environment variable or, if it applies to forwards, by the key Name of a
+// forward. Help, man page and completion are generated from the settings.
 type Setting struct {
 	// Name is the flag without its dashes, and the key.
 	Name string
-	// Former is a name that the setting had before and is still known by, or
-	// empty. No list of flags has it.
+	// Former is an earlier name that is still accepted, or empty. No list of
+	// flags has an entry for it.
 	Former string
-	// Group is the subject that it belongs to.
+	// Group is its section in the help.
 	Group Group
 	// Argument stands for the value in the help, "D" or "relay|close".
 	Argument string
-	// Default is the value that holds when none is given, as help prints it.
+	// Default is the default value, as help prints it.
 	Default string
 	// Meaning says in a few words what it does.
 	Meaning string
 	// Repeatable settings may be given several times; a forward's own list
-	// replaces the list that holds for all forwards.
+	// replaces the common list.
 	Repeatable bool
 	// Switch settings are on when they are given without a value.
 	Switch bool
 	// Needs is what a forward must have for the setting to have an effect.
 	Needs Need
 
-	// forward takes the values of a setting of forwards, process those of the
-	// process. A setting with both means one thing as a flag and another as a
-	// key. One with neither is read by the program around the gateway.
+	// forward stores the value in a forward, process in the configuration of
+	// the process. A setting with both is stored in the latter if it is given
+	// as a flag. A setting with neither is read by package command.
 	forward binding[draft]
 	process binding[Config]
 }
 
-// Scope is what a setting can be set for.
+// Scope is what a setting applies to.
 type Scope uint8
 
 // The scopes.
 const (
 	// ScopeProcess is one value for the whole process.
 	ScopeProcess Scope = iota
-	// ScopeForward is a value for each forward; the flag sets the common one.
+	// ScopeForward is a value for each forward; the flag is its default.
 	ScopeForward
-	// ScopeBoth is one value for all forwards together as a flag, and one for a
-	// single forward as a key.
+	// ScopeBoth is a flag for all forwards together, and a key for one forward.
 	ScopeBoth
 )
 
-// Scope returns what s can be set for.
+// Scope returns what s applies to.
 func (s *Setting) Scope() Scope {
 	switch {
 	case s.forward == nil:
@@ -77,15 +76,16 @@ func (s *Setting) Names() []string {
 	return []string{s.Name, s.Former}
 }
 
-// Variable returns the environment variable that stands for the flag.
+// Variable returns the name of the environment variable for the flag.
 func (s *Setting) Variable() string { return Variable(s.Name) }
 
-// Variable returns the environment variable that stands for the flag of a name.
+// Variable returns the name of the environment variable for a flag.
 func Variable(name string) string {
 	return "UNPROXY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// Choices returns the words that the value may be, where it is one of a few.
+// Choices returns the accepted words if the value is one of a fixed set, else
+// nil.
 func (s *Setting) Choices() []string {
 	if s.Argument != strings.ToLower(s.Argument) || !strings.Contains(s.Argument, "|") {
 		return nil
@@ -93,8 +93,8 @@ func (s *Setting) Choices() []string {
 	return strings.Split(s.Argument, "|")
 }
 
-// Usage returns the meaning with what help adds to it: whether the flag may be
-// repeated, and the default.
+// Usage returns the text for help: the meaning, whether the flag may be
+// repeated, its former name, and the default.
 func (s *Setting) Usage() string {
 	text := s.meaning()
 	if s.Default != "" {

@@ -8,15 +8,15 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// spec is one SPEC of the flag --forward, read but not yet combined with the
-// settings that hold for all of them.
+// spec is one SPEC of the flag --forward, parsed but not yet combined with the
+// common settings.
 type spec struct {
 	// text is the SPEC as it was given.
 	text string
 	// name is LISTEN as it was given, with its range of ports, and with
 	// templates expanded.
 	name      string
-	datagrams bool // it is of UDP
+	datagrams bool // udp://
 	// listeners has one for each port of a range, with where it leads.
 	listeners []forward.Listener
 	// settings are the keys after the question mark.
@@ -62,7 +62,7 @@ func parseSpec(text string, expand func(string) (string, error)) (*spec, error) 
 	return f, nil
 }
 
-// incomplete hints at what a SPEC without "=" was meant to be.
+// incomplete returns the hint for a SPEC without "=".
 func incomplete(text string) string {
 	listen, _, _ := value.Cut(text, '?')
 	if _, _, err := splitPort(listen); err != nil || strings.HasPrefix(listen, "=") {

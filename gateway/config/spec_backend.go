@@ -96,7 +96,8 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	addr, err := parseHost(host)
 	if err != nil {
 		if !isName(host) {
-			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name", value.Shorten(word), value.Shorten(host)),
+			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name",
+				value.Shorten(word), value.Shorten(host)),
 				backendHint(word))
 			return none, false
 		}
@@ -115,7 +116,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	return none, false
 }
 
-// backendRemedy guesses at what a backend was meant to be.
+// backendHint returns the hint for a backend without a port.
 func backendHint(word string) string {
 	if a, err := netip.ParseAddr(word); err == nil {
 		return "say which port: " + strings.TrimSuffix(netip.AddrPortFrom(a, 1).String(), "1") + "PORT"

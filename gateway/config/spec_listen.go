@@ -100,7 +100,7 @@ func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 	return addr, true
 }
 
-// listenRemedy guesses at what a listener was meant to be.
+// listenHint returns the hint for a listener without a port.
 func listenHint(text string) string {
 	if _, err := parsePorts(text); err == nil {
 		return "write :" + text + " to listen on all addresses"

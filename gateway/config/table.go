@@ -38,8 +38,8 @@ const (
 	// longestUserTimeout is what the kernel takes, an int of milliseconds
 	// (TCP_USER_TIMEOUT in do_tcp_setsockopt of net/ipv4/tcp.c).
 	longestUserTimeout = math.MaxInt32 * time.Millisecond
-	// longestSpin is far beyond the time in which a processor wakes up, and is
-	// what the Go runtime lets a goroutine have before others run.
+	// longestSpin is much longer than a CPU takes to wake up. The Go runtime
+	// preempts a goroutine after the same time.
 	longestSpin = 10 * time.Millisecond
 )
 

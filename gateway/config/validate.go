@@ -181,7 +181,8 @@ func (v *validator) destination(f *forward.Forward) {
 func (v *validator) backends(f *forward.Forward) {
 	nowhere := func(l forward.Listener) bool { return len(l.Backends) == 0 }
 	mixed := func(l forward.Listener) bool {
-		return len(l.Backends) > 1 && slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader })
+		return len(l.Backends) > 1 &&
+			slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return b.FromHeader })
 	}
 	back := func(l forward.Listener) bool {
 		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return leadsBack(l, b) })

@@ -145,7 +145,8 @@ func clashing(a, b claim) (what, hint string) {
 	return fmt.Sprintf("%s and %s are the same port of the same address", both, b), hint
 }
 
-// morePorts says of how many more ports of a range a problem is.
+// morePorts returns the end of the message of a problem that n more ports of a
+// range have.
 func morePorts(n int) string {
 	switch n {
 	case 0:

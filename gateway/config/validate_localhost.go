@@ -57,8 +57,8 @@ func (c *Config) LocalhostWarnings() []Warning {
 	}
 	if len(mismatched) > 0 {
 		all = append(all, Warning{About: AboutLocalhost, Hint: "--family-mismatch map; or " + server,
-			Message: naming(mismatched) + ": with --family-mismatch plain, servers on this host see clients of the other family " +
-				grants})
+			Message: naming(mismatched) + ": with --family-mismatch plain, servers on this host see clients" +
+				" of the other family " + grants})
 	}
 	return all
 }

@@ -18,7 +18,8 @@ func (v *validator) tproxy(f *forward.Forward) {
 		v.warn("no redirect is given for this tproxy listener: unproxy routes cannot plan one",
 			"--redirect 203.0.113.0/24:1000-2000")
 	case len(f.Listeners) > 1:
-		v.problem(fmt.Sprintf("%d listeners share a redirect: a connection can be redirected to only one", len(f.Listeners)),
+		v.problem(fmt.Sprintf("%d listeners share a redirect: a connection can be redirected to only one",
+			len(f.Listeners)),
 			"listen on a single port")
 	case f.Listeners[0].Endpoint.Addr.Port() == 0:
 		v.problem("a redirect needs a fixed port", "listen on a port other than 0")

@@ -36,7 +36,7 @@ func TestOneProblemForARange(t *testing.T) {
 			[]string{"two forwards listen on the same: :1 to 127.0.0.1:3, and :1 to 127.0.0.1:4"}},
 	} {
 		_, _, err := load(tt.forwards)
-		got := flat(err)
+		got := Leaves(err)
 		if len(got) != len(tt.want) {
 			t.Errorf("%s: %d problems, the first of them %v; want %d", tt.name, len(got), got[0], len(tt.want))
 			continue
@@ -51,7 +51,7 @@ func TestOneProblemForARange(t *testing.T) {
 
 func TestOneProblemForARangeWithoutTrust(t *testing.T) {
 	_, _, err := Load(Source{Forwards: []string{":1-65535=10.0.0.1:1-65535"}})
-	if n := len(flat(err)); n != 1 {
+	if n := len(Leaves(err)); n != 1 {
 		t.Errorf("%d problems of a range without a trust rule; want 1", n)
 	}
 }

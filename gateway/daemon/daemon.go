@@ -81,8 +81,8 @@ func (a Admin) Taken() (all []config.Taken) {
 	return all
 }
 
-// daemon is a gateway and what runs beside it. Everything but what has a lock of
-// its own is set before the gateway accepts connections.
+// daemon is a gateway and what runs beside it. All fields are set before the gateway
+// accepts connections, except those with a lock of their own.
 type daemon struct {
 	config    Config
 	log       *zerolog.Logger
@@ -174,8 +174,8 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 // run opens the listeners and serves until the gateway has drained.
 func (d *daemon) run() error {
 	SetThreads(d.config.Gateway.Loops)
-	// Signals are caught before anyone can know that the process is there: one
-	// that comes earlier would end it.
+	// Catch signals before the process shows that it runs: an uncaught SIGHUP or
+	// SIGUSR2 would end it.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
@@ -231,8 +231,7 @@ func (d *daemon) observe(c *record.Connection) {
 	}
 }
 
-// advise adds how to restore the return path to the record of a connection that
-// lacked it.
+// advise adds to the record of a connection without a return path how to restore it.
 func (d *daemon) advise(c *record.Connection) {
 	switch {
 	case c.Outcome == record.NoReturnPath:

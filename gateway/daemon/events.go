@@ -73,7 +73,7 @@ func (d *daemon) logReady() {
 		Int("pid", os.Getpid()).Msg("ready")
 }
 
-// logStopped logs how much was done, and how much the drain cut.
+// logStopped logs the number of connections and flows, and how many the drain cut.
 func (d *daemon) logStopped() {
 	var accepted, flows, cut uint64
 	tallies, _ := d.gateway.Tallies(context.Background()) // the loops have ended: it neither waits nor fails
@@ -117,7 +117,7 @@ type shortage struct {
 	loops int
 }
 
-// note takes in a notice. A loop reports the end of every shortage that it has
+// note records a notice. A loop reports the end of every shortage that it has
 // reported.
 func (s *shortage) note(n engine.Notice, r *readiness.State) {
 	s.mu.Lock()
@@ -133,14 +133,14 @@ func (s *shortage) note(n engine.Notice, r *readiness.State) {
 	}
 }
 
-// mostErrors is how many of the errors that one joins are written out.
+// mostErrors is the number of joined errors that are written out.
 const mostErrors = 3
 
-// oneLine is the text of an error without line breaks, for the log and for
-// "systemctl status". Of many joined errors it has the first few and the number of
-// the others: thousands of listeners may fail at once.
+// oneLine returns the text of an error without line breaks, for the log and for
+// "systemctl status". It writes the first few of many joined errors and counts the
+// others: thousands of listeners may fail at once.
 func oneLine(err error) string {
-	all := flatten(err)
+	all := config.Leaves(err)
 	var texts []string
 	for _, e := range all[:min(len(all), mostErrors)] {
 		texts = append(texts, value.OneLine(e.Error()))
@@ -149,19 +149,6 @@ func oneLine(err error) string {
 		texts = append(texts, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(texts, "; ")
-}
-
-// flatten returns the errors that err joins, in order.
-func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flatten(e)...)
-	}
-	return all
 }
 
 // withHint adds the key "hint" to a line unless the hint is empty.

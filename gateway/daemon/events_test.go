@@ -111,17 +111,6 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-func TestFlatten(t *testing.T) {
-	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
-	if got := flatten(errors.Join(a, errors.Join(b, c))); !slices.Equal(got, []error{a, b, c}) {
-		t.Errorf("got %v", got)
-	}
-	wrapped := fmt.Errorf("w: %w", a)
-	if got := flatten(wrapped); !slices.Equal(got, []error{wrapped}) {
-		t.Errorf("got %v", got)
-	}
-}
-
 // READY and RELOADING must not follow STOPPING, and nothing follows a hand-over.
 func TestSystemdOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "n")

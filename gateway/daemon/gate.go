@@ -77,7 +77,7 @@ func (g *gate) leave() {
 	})
 }
 
-// own says whether the file of a unix socket is removed when the listener closes.
+// own sets whether the file of a unix socket is removed when the listener closes.
 func (g *gate) own(remove bool) {
 	if u, ok := g.listener.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(remove)

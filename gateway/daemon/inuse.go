@@ -11,21 +11,22 @@ import (
 	"unproxy/gateway/engine"
 )
 
-// inUseError is the error of a listener whose address is in use, with what has it.
+// inUseError is the error of a listener whose address is in use. Its hint names the
+// program or the connection that uses it.
 type inUseError struct {
 	error
 	hint string
 }
 
-// Unwrap returns the error.
+// Unwrap returns the error of the listener.
 func (e *inUseError) Unwrap() error { return e.error }
 
-// Hint returns what has the address, and what to do.
+// Hint returns what uses the address, and what to do.
 func (e *inUseError) Hint() string { return e.hint }
 
-// explainInUse adds to the error of a listener whose address is in use what has it: a
-// program that listens, or a connection that the kernel gave the port. It returns
-// other errors, and those about which nothing is found, as they are.
+// explainInUse adds a hint to the error of a listener whose address is in use: the
+// program that listens there, or the connection to which the kernel gave the port. It
+// returns err unchanged if it has another cause, or if nothing is found.
 func explainInUse(h doctor.Host, err error) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err

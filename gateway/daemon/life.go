@@ -12,8 +12,8 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// life is a daemon from its start to its exit. The goroutine that runs
-// [life.live] owns its fields; everything else reaches it by a channel.
+// life is the state of a daemon from its start to its exit. The goroutine that runs
+// [life.live] owns its fields; others reach it through channels.
 type life struct {
 	*daemon
 	signals    <-chan os.Signal
@@ -81,7 +81,8 @@ func (l *life) ready() {
 		if err != nil {
 			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
 		}
-		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the process before")
+		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).
+			Msg("took over from the process before")
 	}()
 }
 
@@ -103,7 +104,7 @@ func (l *life) serve(background context.Context) {
 	go l.reloadLoop(background, l.config.Gateway.ReloadInterval)
 }
 
-// signal does what a signal asks for.
+// signal handles a signal.
 func (l *life) signal(s os.Signal) {
 	switch s {
 	case syscall.SIGHUP:
@@ -118,17 +119,17 @@ func (l *life) signal(s os.Signal) {
 	}
 }
 
-// stopOnce stops as [life.stop] does, unless the daemon drains: a request over
-// HTTP may be a repetition and must not cut the drain short.
+// stopOnce is [life.stop], except that it does nothing during a drain: an HTTP client
+// may repeat a request, which must not cut the drain short.
 func (l *life) stopOnce(request string) {
 	if !l.draining() {
 		l.stop(request)
 	}
 }
 
-// stop begins the drain; by is the signal or request that asks for it. A second
-// stop cuts the drain short. After an upgrade the daemon drains already, and the
-// first stop only counts.
+// stop begins the drain; by is the signal or request. A second stop cuts the drain
+// short. After an upgrade the daemon is already draining, so the first stop is only
+// counted.
 func (l *life) stop(by string) {
 	l.stops++
 	active := l.active()
@@ -156,14 +157,14 @@ func (l *life) stop(by string) {
 }
 
 const (
-	// drainGrace is how much longer than the drain systemd is asked to wait.
+	// drainGrace is the time that systemd is asked to wait after the end of the drain.
 	drainGrace = 5 * time.Second
 	// drainStatusInterval is how often the status line is updated during a drain.
 	drainStatusInterval = time.Second
 )
 
-// reportDrain has the drain's status reported until it ends, at the latest after
-// the given time.
+// reportDrain starts to report the status of the drain, which ends after longest at
+// the latest.
 func (l *life) reportDrain(longest time.Duration) {
 	l.deadline = time.Now().Add(longest)
 	l.drainTicks = time.Tick(drainStatusInterval)

@@ -2,9 +2,9 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/supervise"
 )
 
@@ -51,25 +51,13 @@ func (d *daemon) reload(because string) error {
 
 // reloadFailed reports every problem of a reload that changed nothing.
 func (d *daemon) reloadFailed(because string, err error) {
-	problems := flatten(err)
+	problems := config.Leaves(err)
 	for _, e := range problems {
-		withHint(d.log.Error().Str("error", oneLine(e)), hint(e)).Msg("a list is broken")
+		withHint(d.log.Error().Str("error", oneLine(e)), config.HintOf(e)).Msg("a list is broken")
 	}
 	d.log.Error().Str("because", because).Int("problems", len(problems)).
 		Uint64("failed", d.gateway.Reloads().Failed).
 		Msg("reload failed: the lists from before stay in force")
 	d.systemd.tell(supervise.Ready, supervise.Status(d.servingStatus()+
 		"; the last reload failed, the lists from before stay in force: "+oneLine(problems[0])))
-}
-
-// hint returns the hint of err or of the error that it wraps, or "".
-func hint(err error) string {
-	type hinter interface {
-		error
-		Hint() string
-	}
-	if h, ok := errors.AsType[hinter](err); ok {
-		return h.Hint()
-	}
-	return ""
 }

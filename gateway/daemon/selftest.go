@@ -26,9 +26,9 @@ func (d *daemon) newWatch() *doctor.Watch {
 	})
 }
 
-// startSelfTest begins to test the return paths; the function that it returns ends
-// the test. Connections are accepted meanwhile, but the gateway is not ready before
-// the first test has ended, unless it takes over from a process that was.
+// startSelfTest starts the tests of the return paths; stop ends them. Connections are
+// accepted meanwhile, but the gateway is not ready before the first test has ended,
+// unless it takes over from a process that was ready.
 func (d *daemon) startSelfTest() (stop func()) {
 	d.readiness.Clear(readiness.Starting)
 	if d.watch == nil {

@@ -12,8 +12,7 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// adopt gives the listeners the sockets that the process inherited, and keeps the
-// rest.
+// adopt assigns the inherited sockets to the listeners, and keeps the rest.
 func (d *daemon) adopt(sockets []supervise.Socket) error {
 	for _, s := range sockets {
 		if mode := worldWritable(s); mode != "" {
@@ -37,7 +36,7 @@ func activated(sockets []supervise.Socket) (n int) {
 	return n
 }
 
-// worldWritable returns the mode of systemd's unix socket if everybody may connect
+// worldWritable returns the mode of systemd's unix socket if every user may connect
 // to it, else "".
 func worldWritable(s supervise.Socket) string {
 	if !s.Held || s.Path == "" {

@@ -26,8 +26,8 @@ type systemd struct {
 	failed   bool // the failure is logged
 }
 
-// tell sends the assignments in one message. A failure harms nothing; the first of
-// several in a row is logged.
+// tell sends the assignments in one message. A failure has no effect on the service;
+// the first of several in a row is logged.
 func (s *systemd) tell(assignments ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +59,8 @@ func (d *daemon) servingStatus() string {
 	return fmt.Sprintf("serving on %s", value.Plural(len(d.gateway.Bound()), "listener"))
 }
 
-// watchdogShare is how many messages fit in the interval after which systemd takes
-// the service for hung; sd_watchdog_enabled(3) recommends two.
+// watchdogShare is the number of messages that are sent in one watchdog interval;
+// sd_watchdog_enabled(3) recommends two.
 const watchdogShare = 3
 
 // feedWatchdog tells systemd at every interval that the service works, as long as

@@ -33,8 +33,8 @@ func (l *life) upgrade() {
 	go func() { l.upgraded <- l.handFlows(child) }()
 }
 
-// upgraded is the result of an upgrade: the flows of UDP that the successor has, or
-// the error that ended it.
+// upgraded is the result of an upgrade: the handover of the UDP flows, or the error
+// that ended the upgrade.
 type upgraded struct {
 	flows *datagram.Handover
 	err   error
@@ -45,8 +45,8 @@ type upgraded struct {
 // milliseconds.
 const mostStill = 10 * time.Second
 
-// handFlows waits until the child serves, and passes it the flows of UDP. With an error
-// the child has ended, and the flows go on here.
+// handFlows waits until the child serves, and passes it the UDP flows. After an error
+// the child has ended, and the flows continue in this process.
 func (d *daemon) handFlows(child *supervise.Child) upgraded {
 	if err := child.AwaitReady(d.config.Gateway.UpgradeTimeout); err != nil {
 		return upgraded{err: err}
@@ -66,7 +66,7 @@ func (d *daemon) handFlows(child *supervise.Child) upgraded {
 
 var errStalled = errors.New("an event loop did not answer in time")
 
-// noUpgrade returns why there can be no upgrade now, or "".
+// noUpgrade returns why an upgrade is not possible now, or "".
 func (l *life) noUpgrade() string {
 	switch {
 	case l.draining():
@@ -106,8 +106,8 @@ func (l *life) copySockets() ([]supervise.Socket, error) {
 	return all, err
 }
 
-// finishUpgrade leaves the service to the successor, or goes on serving if that
-// failed.
+// finishUpgrade leaves the service to the successor, or continues to serve if the
+// upgrade failed.
 func (l *life) finishUpgrade(result upgraded) {
 	child := l.successor
 	l.successor = nil

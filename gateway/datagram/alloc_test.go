@@ -19,7 +19,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	}{
 		{"every", func(*forward.Forward) {}, a + "hello", a + "hello"},
 		{"first", first, a + "hello", "hello"},
-		{"spp", simple, spp(clientA, destiny4) + "hello", spp(clientA, destiny4) + "hello"},
+		{"spp", simple, spp(clientA, dest4) + "hello", spp(clientA, dest4) + "hello"},
 		{"passed", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello", "hello"},
 		{"transparent", transparently, a + "hello", a + "hello"},
 	}
@@ -28,15 +28,15 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 			t.Run(fmt.Sprint(row.name, " ", n), func(t *testing.T) {
 				r := one(t, with(plain(server), row.change))
 				r.from(lb, row.first)
-				front, back := r.front(0), r.back()
+				listener, back := r.listenerSocket(0), r.back()
 				r.quiet = true
 				w, h := r.worker(), r.hosts[0]
 				exchange := func() {
 					for range n {
-						front.queue = append(front.queue, datagram{peer: lb, data: row.next})
+						listener.queue = append(listener.queue, datagram{peer: lb, data: row.next})
 						back.queue = append(back.queue, datagram{data: "reply"})
 					}
-					w.Event(h.watched[front.fd], 1)
+					w.Event(h.watched[listener.fd], 1)
 					for len(back.queue) > 0 {
 						w.Event(h.watched[back.fd], 1)
 						w.Rest()
@@ -59,7 +59,7 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 100
 	r.manyFlows(n)
-	front, backs := r.front(0), r.backs()
+	listener, backs := r.listenerSocket(0), r.backs()
 	r.quiet = true
 	w, h := r.worker(), r.hosts[0]
 	arrivals, reply := make([]datagram, 0, n), datagram{data: "reply"}
@@ -67,8 +67,8 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 		arrivals = append(arrivals, datagram{peer: lb, data: at(i) + "hello"})
 	}
 	exchange := func() {
-		front.queue = append(front.queue, arrivals...)
-		w.Event(h.watched[front.fd], 1)
+		listener.queue = append(listener.queue, arrivals...)
+		w.Event(h.watched[listener.fd], 1)
 		for _, s := range backs {
 			s.queue = append(s.queue, reply)
 			w.Event(h.watched[s.fd], 1)
@@ -101,15 +101,15 @@ func TestSizeOfAFlow(t *testing.T) {
 func BenchmarkDatagram(b *testing.B) {
 	r := one(b, plain(server))
 	r.from(lb, a+"hello")
-	front, back := r.front(0), r.back()
+	listener, back := r.listenerSocket(0), r.back()
 	r.quiet = true
 	w, h := r.worker(), r.hosts[0]
 	data := a + "hello"
 	b.ReportAllocs()
 	for b.Loop() {
-		front.queue = append(front.queue, datagram{peer: lb, data: data})
+		listener.queue = append(listener.queue, datagram{peer: lb, data: data})
 		back.queue = append(back.queue, datagram{data: "reply"})
-		w.Event(h.watched[front.fd], 1)
+		w.Event(h.watched[listener.fd], 1)
 		w.Event(h.watched[back.fd], 1)
 		w.Rest()
 	}

@@ -8,14 +8,15 @@ import (
 )
 
 // codec writes values to a message, or reads them from one. A type lists its fields
-// once, for both directions. Numbers have a variable length (binary.Uvarint).
+// once, for both directions. Numbers have a variable length (binary.Uvarint). After
+// an error, broken is set and the values that follow are undefined.
 type codec struct {
-	b       []byte // written so far, or left to read
+	b       []byte // written so far, or not read yet
 	reading bool
 	broken  bool // the message is shorter than its values, or one makes no sense
 }
 
-// take returns the next n bytes that are read, or nil.
+// take reads n bytes. It returns nil if there are fewer.
 func (c *codec) take(n uint64) []byte {
 	if n > uint64(len(c.b)) {
 		c.broken, c.b = true, nil
@@ -39,7 +40,7 @@ func (c *codec) uint64(v *uint64) {
 	*v, c.b = got, c.b[n:]
 }
 
-// number is uint64 for a value of another type, which must fit it.
+// number codes an integer of any type. It is broken if the value does not fit.
 func number[T ~uint8 | ~uint16 | ~uint32 | ~int64 | ~uintptr](c *codec, v *T) {
 	wide := uint64(*v)
 	c.uint64(&wide)
@@ -58,7 +59,7 @@ func (c *codec) bool(v *bool) {
 	}
 }
 
-// array is bytes of a known number.
+// array codes a fixed number of bytes.
 func (c *codec) array(v []byte) {
 	if !c.reading {
 		c.b = append(c.b, v...)
@@ -67,7 +68,8 @@ func (c *codec) array(v []byte) {
 	copy(v, c.take(uint64(len(v))))
 }
 
-// bytes is bytes behind their number. What is read aliases the message.
+// bytes codes a length and that number of bytes. A value that is read aliases the
+// message.
 func (c *codec) bytes(v *[]byte) {
 	n := uint64(len(*v))
 	c.uint64(&n)
@@ -78,7 +80,7 @@ func (c *codec) bytes(v *[]byte) {
 	*v = c.take(n)
 }
 
-// text is a string of at most most bytes.
+// text codes a string of at most most bytes.
 func (c *codec) text(v *string, most int) {
 	b := []byte(*v)
 	c.bytes(&b)
@@ -88,7 +90,7 @@ func (c *codec) text(v *string, most int) {
 	}
 }
 
-// addrPort is an address, which may be invalid. A zone is left out.
+// addrPort codes an address, which may be invalid, without its zone.
 func (c *codec) addrPort(v *netip.AddrPort) {
 	b := v.Addr().AsSlice()
 	c.bytes(&b)

@@ -13,7 +13,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// An ICMP error is told of and counted, and the flow goes on: other gateways
+// An ICMP error is reported and counted, and the flow goes on: other gateways
 // never deliver another reply after one.
 func TestBackendDownAndUp(t *testing.T) {
 	r := one(t, plain(server))
@@ -173,9 +173,9 @@ func TestReplyFails(t *testing.T) {
 		r.from(lb, a)
 		s := r.back()
 		r.worker().table.find(r.worker().onlyKey()).expected = 3
-		r.front(0).failing = append([]syscall.Errno{0}, row.errno...)
+		r.listenerSocket(0).failing = append([]syscall.Errno{0}, row.errno...)
 		r.answer(s, "1", "22", "333")
-		r.front(0).took(t, row.want...)
+		r.listenerSocket(0).took(t, row.want...)
 		r.dropped(row.drops)
 	}
 }
@@ -288,14 +288,14 @@ func TestDestinationOfTheHeader(t *testing.T) {
 func TestQueuesOverflow(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
-	r.front(0).drops = 7
+	r.listenerSocket(0).drops = 7
 	r.pass(2 * time.Second)
 	r.dropped(map[Drop]uint64{ReceiveQueueFull: 7})
 	r.from(lb, a+"two")
 	r.pass(2 * time.Second)
 	r.dropped(map[Drop]uint64{ReceiveQueueFull: 7})
 	r.from(lb, a+"three")
-	r.front(0).drops = 2 // it has gone round
+	r.listenerSocket(0).drops = 2 // it has gone round
 	r.pass(2 * time.Second)
 	s := r.back()
 	for range 40 {
@@ -310,7 +310,7 @@ func TestQueuesOverflow(t *testing.T) {
 	}
 }
 
-// Drops are told of once in a while, all together.
+// Drops are reported at intervals, all together.
 func TestDropsAreTold(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(unknown, a)
@@ -320,7 +320,7 @@ func TestDropsAreTold(t *testing.T) {
 	}
 	n := r.notices[0]
 	if n.Event != "datagrams_dropped" || n.Forward != "udp://front" || n.Detail != "untrusted 1; last from "+unknown.String() {
-		t.Errorf("told %+v", n)
+		t.Errorf("reported %+v", n)
 	}
 	for range 1000 {
 		r.from(unknown, a)
@@ -332,7 +332,7 @@ func TestDropsAreTold(t *testing.T) {
 	}
 	r.pass(3 * time.Second)
 	if len(r.notices) != 2 || !strings.Contains(r.notices[1].Detail, "untrusted 1000, not_proxy 1000; last from "+lb.String()+"; last reason: not a v2 signature") {
-		t.Errorf("told %+v", r.notices)
+		t.Errorf("reported %+v", r.notices)
 	}
 	r.pass(time.Hour)
 	if len(r.notices) != 2 {
@@ -347,7 +347,7 @@ func TestDropsAreTold(t *testing.T) {
 	}
 }
 
-// Drops that are as they were configured are counted and not told.
+// Drops that the configuration asks for are counted and not reported.
 func TestQuietDrops(t *testing.T) {
 	r := one(t, with(plain(server), func(f *forward.Forward) { f.CloseLocal, f.Health = true, only(unknown) }))
 	r.from(lb, local)
@@ -355,7 +355,7 @@ func TestQuietDrops(t *testing.T) {
 	r.pass(time.Minute)
 	r.dropped(map[Drop]uint64{Local: 1, Health: 1})
 	if len(r.notices) != 0 {
-		t.Errorf("told %+v", r.notices)
+		t.Errorf("reported %+v", r.notices)
 	}
 }
 

@@ -155,7 +155,8 @@ func (f *flow) lacksPort(errno syscall.Errno) bool {
 
 // dial opens and connects the socket of a flow. again reports whether another
 // source port may succeed. A socket that is connected to itself is closed and
-// replaced; if that goes on, nothing receives on the backend's port, so it refuses.
+// replaced. If all attempts end like that, nothing receives on the backend's port, and
+// the error is ECONNREFUSED.
 func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 	for range engine.SelfConnectTries {
 		errno, again = w.dialOnce(f)
@@ -185,7 +186,7 @@ func (w *worker) isSelfConnected(f *flow) bool {
 	return errno == 0 && kernel.IsSelf(local, f.backend.Addr)
 }
 
-// dialOnce is dial without a look at what the socket is connected to.
+// dialOnce is dial without the check for a socket that is connected to itself.
 func (w *worker) dialOnce(f *flow) (errno syscall.Errno, again bool) {
 	if f.source.Port() != 0 && !w.claim(f) {
 		return unix.EADDRNOTAVAIL, true

@@ -9,12 +9,12 @@ import (
 	"unproxy/gateway/record"
 )
 
-// end ends a flow because it was idle or because of by. If the backend reported an
-// error and has not replied since, that error is the outcome.
-func (w *worker) end(f *flow, by record.Party) {
+// endIdle ends a flow that was idle. If the backend reported an error and has not
+// replied since, that error is the outcome.
+func (w *worker) endIdle(f *flow) {
 	switch f.lastError {
 	case 0:
-		w.endAs(f, record.OK, by, f.noReplyReason())
+		w.endAs(f, record.OK, record.Timeout, f.noReplyReason())
 	case unix.ECONNREFUSED:
 		w.endAs(f, record.BackendRefused, record.Backend, f.lastError.Error())
 	default:

@@ -12,11 +12,11 @@ import (
 	"unproxy/gateway/record"
 )
 
-// flowState is a flow on its way to another process, which has another clock and
-// other numbers for listeners. What that process finds out by itself is not in it:
-// how many replies to read at once, and whether the path allows GSO.
+// flowState describes a flow to another process, whose clock and listener numbers
+// differ. It omits what that process finds out by itself: how many replies to read at
+// once, and whether the path allows GSO.
 type flowState struct {
-	// Its listener's socket, and what the forward must have in common.
+	// The listener's socket, and the settings that the new forward must share.
 	bound  netip.AddrPort
 	index  uint16 // of the socket among those with the address
 	mode   forward.DatagramHeader
@@ -32,7 +32,7 @@ type flowState struct {
 	alternatives, claimed     bool
 	bulk                      bool // the socket may return GRO batches
 
-	age, idle, unheard   time.Duration // since the start, the last datagram, the last one of the peer
+	age, idle, unheard   time.Duration // since the start, the last datagram, the peer's last datagram
 	packetsIn, bytesIn   int64
 	packetsOut, bytesOut int64
 	lastError            syscall.Errno
@@ -75,7 +75,9 @@ func (s *flowState) fields(c *codec) {
 }
 
 func detailFields(d *record.Details, c *codec) {
-	for _, text := range [...]*string{&d.Authority, &d.ALPN, &d.UniqueID, &d.TLSVersion, &d.TLSCommonName, &d.AWSVPCEndpoint} {
+	for _, text := range [...]*string{
+		&d.Authority, &d.ALPN, &d.UniqueID, &d.TLSVersion, &d.TLSCommonName, &d.AWSVPCEndpoint,
+	} {
 		c.text(text, record.MaxDetail)
 	}
 	number(c, &d.AzureLink)
@@ -86,23 +88,22 @@ func detailFields(d *record.Details, c *codec) {
 	}
 }
 
-// fields is a struct sockaddr_in or sockaddr_in6, as the kernel lays it out on this
-// host, and the local address.
+// fields lists the fields of the struct sockaddr_in or sockaddr_in6, in the layout of
+// this host's kernel, and the local address.
 func (a *address) fields(c *codec) {
 	number(c, &a.nameLength)
 	number(c, &a.name.Family)
 	number(c, &a.name.Port)
-	number(c, &a.name.Flowinfo) // of IPv4 the address
+	number(c, &a.name.Flowinfo) // for IPv4: the address
 	c.array(a.name.Addr[:])
 	number(c, &a.name.Scope_id)
 	c.array(a.local[:])
 }
 
-// longest is the longest time that may have passed: the difference of two times is
-// always a number.
+// longest bounds the times of a flow, so that differences do not overflow.
 const longest = math.MaxInt64 / 4
 
-// sane reports whether a state that was read is one that a process writes.
+// sane reports whether a process can have written a state that was read.
 func (s *flowState) sane() bool {
 	name := s.reply.name.Family == unix.AF_INET && s.reply.nameLength == unix.SizeofSockaddrInet4 ||
 		s.reply.name.Family == unix.AF_INET6 && s.reply.nameLength == unix.SizeofSockaddrInet6
@@ -138,7 +139,7 @@ func (s *flowState) keyAt(listener uint32) key {
 	return k
 }
 
-// restore gives a new flow of the table the state.
+// restore sets the state of a new flow.
 func (f *flow) restore(s *flowState, now int64) {
 	f.peer, f.client, f.destination, f.source = s.peer, s.client, s.destination, s.source
 	f.backend = forward.Endpoint{Addr: s.backend}

@@ -31,12 +31,12 @@ func fullState(t testing.TB) flowState {
 	}
 	s := flowState{
 		bound: front4, index: 3, mode: forward.SimpleProxy, mark: 0x7fffffff, spoof: true, byPeer: true,
-		peer: lb6, client: client6, destination: destiny6, backend: server6, source: client6,
+		peer: lb6, client: client6, destination: dest6, backend: server6, source: client6,
 		reply: address{
 			name:       unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: 1, Flowinfo: 2, Addr: [16]byte{3}, Scope_id: 4},
 			nameLength: unix.SizeofSockaddrInet6, local: [16]byte{5},
 		},
-		spp: []byte(spp(client6, destiny6)), version: 2, attempt: 255, alternatives: true, claimed: true, bulk: true,
+		spp: []byte(spp(client6, dest6)), version: 2, attempt: 255, alternatives: true, claimed: true, bulk: true,
 		age: 1 << 60, idle: 2 * time.Second, unheard: 3, packetsIn: 1 << 62, bytesIn: 5, packetsOut: 6, bytesOut: 7,
 		lastError: syscall.ECONNREFUSED, details: details,
 	}

@@ -13,11 +13,11 @@ import (
 // never panics, each is passed on or counted as dropped, what is passed on is the
 // end of what came, and nothing of it is kept in the room that it came in.
 func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
-	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, proxyproto.Signature, spp(clientA, destiny4) + "x",
-		proxyproto.Signature + "\x21\x12\xff\xff", v2(client6, destiny6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
+	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, proxyproto.Signature, spp(clientA, dest4) + "x",
+		proxyproto.Signature + "\x21\x12\xff\xff", v2(client6, dest6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
 		f.Add([]byte(seed), []byte("more"))
 		f.Add([]byte(a), []byte(seed))
-		f.Add([]byte(spp(clientA, destiny4)), []byte(seed))
+		f.Add([]byte(spp(clientA, dest4)), []byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		if len(one) > slotSize || len(two) > slotSize {
@@ -78,7 +78,7 @@ func FuzzEvery(f *testing.F) {
 			}
 		}
 		if n != len(sent) {
-			t.Fatalf("%d of %q bear a header, %d were passed on", n, datagrams, len(sent))
+			t.Fatalf("%d of %q carry a header, %d were passed on", n, datagrams, len(sent))
 		}
 	})
 }
@@ -119,8 +119,8 @@ func FuzzSimple(f *testing.F) {
 // What is written is read again, and what is read is written the same, but for
 // which of an address's two forms it had.
 func FuzzSPP(f *testing.F) {
-	f.Add([]byte(spp(clientA, destiny4)))
-	f.Add([]byte(spp(client6, destiny6) + "x"))
+	f.Add([]byte(spp(clientA, dest4)))
+	f.Add([]byte(spp(client6, dest6) + "x"))
 	f.Add([]byte("\x56\xec"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		client, proxy, ok := DecodeSPP(data)

@@ -20,18 +20,18 @@ type Exchange func(message []byte, fds []int) (answer []byte, err error)
 // Handover holds the flows that another process has taken. They stay here, suspended,
 // until [Handover.Leave] or [Handover.Resume], one of which must follow.
 type Handover struct {
-	// Taken is how many flows the other process goes on with.
+	// Taken is the number of flows that the other process continues.
 	Taken int
-	// Refused is how many it did not take, by the reason. They end at Leave.
+	// Refused is the number of the others, by the reason. They end at Leave.
 	Refused map[string]int
 
-	relay  *Relay
-	unread bool // the other process does not know our messages
-	refs   []refusedFlow
+	relay       *Relay
+	unsupported bool // the other process does not support our messages
+	refused     []sentFlow
 }
 
-// refusedFlow is a flow that the other process did not take.
-type refusedFlow struct {
+// sentFlow refers to a flow that was sent to the other process.
+type sentFlow struct {
 	worker            *worker
 	index, generation uint32
 	why               verdict
@@ -113,7 +113,7 @@ func (h *Handover) send(ctx context.Context, exchange Exchange) error {
 		return err
 	}
 	_, ok := answerVerdicts(answer)
-	h.unread = !ok
+	h.unsupported = !ok
 	for _, w := range h.relay.workers {
 		for next := 0; next >= 0; {
 			b, err := ask(ctx, w, func() flowBatch { return w.batchFrom(next) })
@@ -153,7 +153,7 @@ func (h *Handover) sendBatch(w *worker, b *flowBatch, exchange Exchange) error {
 		return nil
 	}
 	var verdicts []byte
-	if !h.unread {
+	if !h.unsupported {
 		answer, err := exchange(b.message, b.fds)
 		if err != nil {
 			return err
@@ -170,7 +170,7 @@ func (h *Handover) sendBatch(w *worker, b *flowBatch, exchange Exchange) error {
 			continue
 		}
 		f.worker = w
-		h.refs = append(h.refs, f)
+		h.refused = append(h.refused, f)
 		h.Refused[f.why.reason()]++
 	}
 	return nil
@@ -181,7 +181,7 @@ func (h *Handover) Leave() {
 	for _, w := range h.relay.workers {
 		w.host.Call(func() {
 			w.phase = left
-			for _, f := range h.refs {
+			for _, f := range h.refused {
 				if f.worker == w {
 					w.endRefused(f)
 				}
@@ -194,7 +194,7 @@ func (h *Handover) Leave() {
 	}
 }
 
-// Resume goes on with the flows here: the other process has failed.
+// Resume continues the flows in this process, because the other one has failed.
 func (h *Handover) Resume() {
 	for _, w := range h.relay.workers {
 		w.host.Call(func() {
@@ -209,8 +209,8 @@ func (h *Handover) Resume() {
 type flowBatch struct {
 	message []byte
 	fds     []int
-	flows   []refusedFlow // of the same order; none is refused yet
-	next    int           // where the next batch begins, or -1
+	flows   []sentFlow // in the same order
+	next    int        // where the next batch begins, or -1
 }
 
 // batchFrom encodes flows from a number on, as many as a message may have.
@@ -233,7 +233,7 @@ func (w *worker) batchFrom(number int) flowBatch {
 		}
 		b.message = longer
 		b.fds = append(b.fds, f.fd)
-		b.flows = append(b.flows, refusedFlow{index: f.index, generation: f.generation})
+		b.flows = append(b.flows, sentFlow{index: f.index, generation: f.generation})
 	}
 	b.next = -1
 	return b
@@ -254,7 +254,7 @@ func (w *worker) suspend() struct{} {
 // unwatchFrom stops receiving from the backends of some flows, from a number on. It
 // returns the number to go on with, or -1.
 func (w *worker) unwatchFrom(number int) (next int) {
-	w.Rest() // nothing is pending that could connect a flow again later
+	w.Rest() // a failover that is pending would register its flow again
 	return w.someFlows(number, func(f *flow) { w.host.Unwatch(f.fd) })
 }
 
@@ -278,13 +278,15 @@ func (w *worker) watchListeners() {
 	for i, ls := range w.listeners {
 		errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1)
 		if errno != 0 && errno != unix.EEXIST {
-			w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno)})
+			w.notice(engine.Notice{
+				Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno),
+			})
 		}
 	}
 }
 
 // endRefused ends a flow that the other process did not take.
-func (w *worker) endRefused(f refusedFlow) {
+func (w *worker) endRefused(f sentFlow) {
 	if f := w.table.at(f.index, f.generation); f != nil {
 		w.readReplies(f)
 		w.Rest()

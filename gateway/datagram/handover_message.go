@@ -1,13 +1,13 @@
 package datagram
 
-// Two processes speak of flows in messages, each of which is answered. A message and
-// an answer begin with the version. A message continues with its kind:
+// The process that hands flows over sends messages, and the other one answers each of
+// them. Messages and answers begin with the version. In a message, the kind follows:
 //
-//	begin  the flows follow; nothing is received any more
-//	flows  one flow after the other, each behind its length; its socket travels along
+//	begin  this process has stopped receiving; flows follow
+//	flows  flows, each preceded by its length; the sockets are attached (SCM_RIGHTS)
 //
-// The answer to flows has a verdict for each. An answer of another version has
-// nothing else: that process takes no flows.
+// The answer to flows has a verdict for each flow. A process that does not support the
+// version answers with its own version alone, and takes no flows.
 const handoverVersion = 1
 
 const (
@@ -16,14 +16,14 @@ const (
 )
 
 const (
-	// mostFlowsAtOnce is how many sockets one message can carry (SCM_MAX_FD, unix(7)).
+	// mostFlowsAtOnce is the number of sockets in one message (SCM_MAX_FD, unix(7)).
 	mostFlowsAtOnce = 253
 	// mostHandoverBytes keeps a message below the usual send buffer of a unix socket,
 	// net.core.wmem_default.
 	mostHandoverBytes = 64 << 10
 )
 
-// verdict is what the other process does with a flow.
+// verdict says whether the other process takes a flow, and why it does not.
 type verdict uint8
 
 const (
@@ -40,13 +40,14 @@ const (
 var verdictReasons = [numVerdicts]string{
 	unreadable:   "the new process does not know this version of a flow",
 	noListener:   "the new process has no such listener",
-	otherHeader:  "the forward has another --udp-header in the new process",
+	otherHeader:  "the forward expects another kind of header in the new process",
 	otherSource:  "the forward has another source or mark in the new process",
 	noDescriptor: "the new process has no file descriptor left",
-	sourceTaken:  "the new process uses the client's address and port already",
+	sourceTaken:  "the new process already uses the client's address and port",
 }
 
-// reason completes a record or a log line; "" for a flow that was taken.
+// reason returns the verdict as the reason in a record or a log line; "" for a flow
+// that was taken.
 func (v verdict) reason() string {
 	if v >= numVerdicts {
 		return "the new process refused it"
@@ -63,8 +64,8 @@ func appendFlow(message []byte, s *flowState) []byte {
 	return all.b
 }
 
-// cutFlow reads the next flow of a message. ok is false if it makes no sense; then
-// rest may hold flows all the same.
+// cutFlow reads the next flow of a message. ok is false if it is invalid; rest may
+// contain valid flows nevertheless.
 func cutFlow(message []byte) (s flowState, rest []byte, ok bool) {
 	all := codec{b: message, reading: true}
 	var one []byte

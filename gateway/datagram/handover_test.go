@@ -126,7 +126,7 @@ func TestRealHandover(t *testing.T) {
 func datagramOf(mode forward.DatagramHeader, first bool) string {
 	switch {
 	case mode == forward.SimpleProxy:
-		return spp(clientA, destiny4)
+		return spp(clientA, dest4)
 	case mode == forward.EveryDatagram || first:
 		return a
 	}
@@ -334,15 +334,15 @@ func TestSuspended(t *testing.T) {
 	w := r.worker()
 	w.suspend()
 	w.unwatchFrom(0)
-	r.front(0).queue = append(r.front(0).queue, datagram{peer: lb, data: a + "y"})
+	r.listenerSocket(0).queue = append(r.listenerSocket(0).queue, datagram{peer: lb, data: a + "y"})
 	r.back().queue = append(r.back().queue, datagram{data: "reply"})
 	w.StopAccepting()
 	for range 10 {
 		r.clock += int64(time.Minute)
 		r.turn(r.hosts[0])
 	}
-	if len(r.records) != 0 || len(r.back().sent) != 1 || len(r.front(0).sent) != 0 {
-		t.Errorf("%d flows ended, %d datagrams and %d replies went on", len(r.records), len(r.back().sent), len(r.front(0).sent))
+	if len(r.records) != 0 || len(r.back().sent) != 1 || len(r.listenerSocket(0).sent) != 0 {
+		t.Errorf("%d flows ended, %d datagrams and %d replies went on", len(r.records), len(r.back().sent), len(r.listenerSocket(0).sent))
 	}
 	w.host.Call(w.resume)
 	r.turn(r.hosts[0])
@@ -389,8 +389,8 @@ func TestOverflowsAreCountedOnce(t *testing.T) {
 	r.worker().phase = waiting
 	old.from(lb, a+"x")
 	lose := func() {
-		old.front(0).drops += 3
-		r.front(0).drops = old.front(0).drops // it is one socket
+		old.listenerSocket(0).drops += 3
+		r.listenerSocket(0).drops = old.listenerSocket(0).drops // it is one socket
 	}
 	lose() // the old one knows of these
 	old.worker().suspend()
@@ -427,7 +427,7 @@ func TestHandoverOfAStalledLoop(t *testing.T) {
 	}
 }
 
-// Every reason is told.
+// Every reason has a text.
 func TestVerdicts(t *testing.T) {
 	for v := verdict(1); v < numVerdicts+3; v++ {
 		if !strings.Contains(v.reason(), "the new process") {

@@ -57,7 +57,7 @@ func TestPeers(t *testing.T) {
 // happens but that it is counted.
 func TestHeaders(t *testing.T) {
 	short := a[:len(a)-1]
-	broken := []byte(v2(clientA, destiny4, proxyproto.TLV{Type: proxyproto.TypeCRC32C, Value: []byte{1, 2, 3, 4}}))
+	broken := []byte(v2(clientA, dest4, proxyproto.TLV{Type: proxyproto.TypeCRC32C, Value: []byte{1, 2, 3, 4}}))
 	rows := []struct {
 		name   string
 		change func(*forward.Forward)
@@ -68,8 +68,8 @@ func TestHeaders(t *testing.T) {
 		{"with payload", nil, a + "payload", "payload", 0},
 		{"an empty payload", nil, a, "", 0},
 		{"payload that looks like a header", nil, a + b, b, 0},
-		{"TLVs", nil, v2(clientA, destiny4, proxyproto.TLV{Type: 0xf0, Value: []byte("x")}) + "y", "y", 0},
-		{"IPv6", nil, v2(client6, destiny6) + "y", "y", 0},
+		{"TLVs", nil, v2(clientA, dest4, proxyproto.TLV{Type: 0xf0, Value: []byte("x")}) + "y", "y", 0},
+		{"IPv6", nil, v2(client6, dest6) + "y", "y", 0},
 		{"no header", nil, "payload", "", NotProxy},
 		{"empty", nil, "", "", Malformed},
 		{"version 1", nil, "PROXY UDP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
@@ -105,12 +105,12 @@ func TestHeaders(t *testing.T) {
 			strings.Replace(summedLocal(), "\x03\x00\x04", "\x03\x00\x04\x00", 1)[:23] + "check", "", BadChecksum},
 		{"the last of two is LOCAL", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, a + local + "x", "", Local},
 		{"one header of two", func(f *forward.Forward) { f.Headers = 2 }, a + "x", "", NotProxy},
-		{"Simple Proxy Protocol", simple, spp(clientA, destiny4) + "x", "x", 0},
-		{"Simple Proxy Protocol, empty", simple, spp(clientA, destiny4), "", 0},
-		{"Simple Proxy Protocol, cut short", simple, spp(clientA, destiny4)[:37], "", NotProxy},
-		{"Simple Proxy Protocol, another magic number", simple, "\x56\xed" + spp(clientA, destiny4)[2:], "", NotProxy},
+		{"Simple Proxy Protocol", simple, spp(clientA, dest4) + "x", "x", 0},
+		{"Simple Proxy Protocol, empty", simple, spp(clientA, dest4), "", 0},
+		{"Simple Proxy Protocol, cut short", simple, spp(clientA, dest4)[:37], "", NotProxy},
+		{"Simple Proxy Protocol, another magic number", simple, "\x56\xed" + spp(clientA, dest4)[2:], "", NotProxy},
 		{"PROXY where Simple Proxy Protocol is expected", simple, a + strings.Repeat("x", 40), "", NotProxy},
-		{"Simple Proxy Protocol where PROXY is expected", nil, spp(clientA, destiny4) + "x", "", NotProxy},
+		{"Simple Proxy Protocol where PROXY is expected", nil, spp(clientA, dest4) + "x", "", NotProxy},
 		{"first without a header", first, "payload", "", NoFlow},
 		{"first, empty", first, "", "", NoFlow},
 		{"first, cut short", first, short, "", Malformed},
@@ -154,7 +154,7 @@ func TestFirst(t *testing.T) {
 	r.answer(s, "yes")
 	r.went(to(lb, "yes"))
 
-	// The sender begins the flow anew, and a client that repeats its header
+	// The sender begins the flow again, and a client that repeats its header
 	// gains nothing.
 	r.from(lb, a+"four")
 	s.took(t, "four")
@@ -181,7 +181,7 @@ func TestHeaderOnlyDatagram(t *testing.T) {
 		{"first, repeated", first, []string{a + "one", a, "two"}, []string{"one", "two"}},
 		{"first, empty datagrams without a header", first, []string{a, "", "one", ""}, []string{"", "one", ""}},
 		{"every", func(*forward.Forward) {}, []string{a, a + "one"}, []string{"", "one"}},
-		{"spp", simple, []string{spp(clientA, destiny4), spp(clientA, destiny4) + "one"}, []string{"", "one"}},
+		{"spp", simple, []string{spp(clientA, dest4), spp(clientA, dest4) + "one"}, []string{"", "one"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := one(t, with(plain(server), row.mode))
@@ -228,7 +228,7 @@ func TestFirstIsNotTakenOver(t *testing.T) {
 
 	// So is another destination, and LOCAL is somebody else, too.
 	r.from(lb, a+"one")
-	r.from(lb, v2(clientA, destiny4b()))
+	r.from(lb, v2(clientA, dest4b()))
 	r.ended(2, record.OK, record.Peer)
 	r.dropped(map[Drop]uint64{OtherClient: 2, NoFlow: 1})
 	r.from(lb, a+"one")
@@ -268,7 +268,7 @@ func TestCommandIsReported(t *testing.T) {
 		{"LOCAL", local + "x", "local", nil},
 		{"LOCAL, first", local + "x", "local", first},
 		{"UNSPEC", proxyproto.Signature + "\x21\x00\x00\x00" + "x", "unknown", nil},
-		{"Simple Proxy Protocol", spp(clientA, destiny4) + "x", "", simple},
+		{"Simple Proxy Protocol", spp(clientA, dest4) + "x", "", simple},
 		{"an untrusted peer", "x", "", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, only(unknown) }},
 	} {
 		f := plain(server)

@@ -33,7 +33,7 @@ type inbox struct {
 	names    [batchSize]unix.RawSockaddrInet6
 	controls [batchSize]control
 	buffer   []byte
-	used     int // slots whose content is still needed
+	used     int // slots in use
 }
 
 func newInbox() *inbox {

@@ -33,25 +33,25 @@ type script struct {
 
 // socket is a datagram socket.
 type socket struct {
-	fd      int
-	family  int
-	isOpen  bool
-	options map[[2]int]int
-	order   []string // of the calls that set it up
-	bound   netip.AddrPort
-	to      netip.AddrPort
-	queue   []datagram
-	errors  []syscall.Errno // what the next Receives or Reads return
-	failing []syscall.Errno // what the next Sends or Writes return, 0 for none
-	sent    []datagram
-	trains  int // messages that were to be cut apart
-	drops   uint32
+	fd         int
+	family     int
+	isOpen     bool
+	options    map[[2]int]int
+	order      []string // of the calls that set it up
+	bound      netip.AddrPort
+	to         netip.AddrPort
+	queue      []datagram
+	errors     []syscall.Errno // what the next Receives or Reads return
+	failing    []syscall.Errno // what the next Sends or Writes return, 0 for none
+	sent       []datagram
+	gsoBatches int // messages that were to be cut apart
+	drops      uint32
 }
 
-// datagram is one on its way. A segment makes it a train.
+// datagram is one on its way. A segment makes it a GSO batch.
 type datagram struct {
 	peer    netip.AddrPort // its sender, or where it goes
-	local   netip.Addr     // the gateway's end of it, where that is told
+	local   netip.Addr     // the gateway's end of it, if the socket asks for it
 	data    string
 	segment int
 }
@@ -304,7 +304,7 @@ func (k *script) Send(fd int, m []Message) (int, syscall.Errno) {
 	return len(m), 0
 }
 
-// take reads a message as the kernel does, and cuts a train apart.
+// take reads a message as the kernel does, and cuts a GSO batch apart.
 func (s *socket) take(k *script, m *Message) {
 	d := datagram{peer: s.to}
 	if m.Name != nil {
@@ -334,10 +334,10 @@ func (s *socket) take(k *script, m *Message) {
 		s.sent = append(s.sent, d)
 		return
 	}
-	s.trains++
+	s.gsoBatches++
 	size := d.segment
 	if len(all) > maxGSOBytes || (len(all)+size-1)/size > maxSegments {
-		k.Errorf("a train of %d bytes in pieces of %d", len(all), size)
+		k.Errorf("a GSO batch of %d bytes in pieces of %d", len(all), size)
 	}
 	for d.segment = 0; len(all) > 0; all = all[len(d.data):] {
 		d.data = string(all[:min(size, len(all))])

@@ -20,7 +20,7 @@ func client(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 4711)
 }
 
-func at(n int) string { return v2(client(n), destiny4) }
+func at(n int) string { return v2(client(n), dest4) }
 
 // At the limit the flow that was silent the longest gives way, and is counted.
 func TestMaxFlows(t *testing.T) {
@@ -68,7 +68,7 @@ func TestMaxFlowsOfTwoForwards(t *testing.T) {
 	other := plain(server)
 	other.Listeners[0].Name, other.Listeners[0].Endpoint.Addr = "udp://other", netip.AddrPortFrom(front4.Addr(), 54)
 	r := newRig(t, 1, Config{MaxFlows: 2}, plain(server), other)
-	r.front(1).queue = append(r.front(1).queue, datagram{peer: lb, data: a + "x"})
+	r.listenerSocket(1).queue = append(r.listenerSocket(1).queue, datagram{peer: lb, data: a + "x"})
 	r.settle()
 	r.pass(time.Second)
 	r.from(lb, a+"x")
@@ -138,7 +138,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 // A client at its limit gets no further flow; one that ended makes room.
 func TestMaxPerClient(t *testing.T) {
 	r := one(t, with(plain(server), func(f *forward.Forward) { f.MaxConnectionsPerClient = 2 }))
-	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), destiny4) }
+	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), dest4) }
 	r.from(lb, client(1)+"x", client(2)+"x", client(3)+"x", client(1)+"y", b+"x", local+"x", local+"y")
 	if n := r.relay.Counters(); n.Flows != 4 {
 		t.Errorf("%d flows, want two of the client and two others", n.Flows)
@@ -164,7 +164,7 @@ func TestDrain(t *testing.T) {
 	r.from(lb, at(1)+"x", a+"three")
 	r.dropped(map[Drop]uint64{Draining: 1})
 	if len(r.notices) != 0 {
-		t.Errorf("told %+v", r.notices)
+		t.Errorf("reported %+v", r.notices)
 	}
 	r.pass(time.Second)
 	if c := r.ended(1, record.OK, record.Timeout); c.Client != clientB {
@@ -261,7 +261,7 @@ func TestListeningWithoutIPv6(t *testing.T) {
 	}
 }
 
-// A listener that cannot be opened is told of by name, and nothing stays open.
+// A listener that cannot be opened is reported by name, and nothing stays open.
 func TestListeningFails(t *testing.T) {
 	f := plain(server)
 	second := f.Listeners[0]

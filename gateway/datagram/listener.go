@@ -34,8 +34,8 @@ type listenerSocket struct {
 	overflows uint32 // at the last check
 }
 
-// open opens the socket of a listener, or takes over those of the process before
-// this one. The first loop binds without SO_REUSEPORT, so that an address in use is
+// open opens the socket of a listener, or takes over those of the previous process.
+// The first loop binds without SO_REUSEPORT, so that an address in use is
 // refused; then the other loops' sockets may join it (SO_REUSEPORT in socket(7)), and
 // flows may use its port as a client's, see [transparent.SharePort].
 func (w *worker) open(i int, route *engine.Route) error {
@@ -59,13 +59,15 @@ func (w *worker) open(i int, route *engine.Route) error {
 }
 
 func (w *worker) newSocket(i int, route *engine.Route) *listenerSocket {
-	return &listenerSocket{Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward), number: uint32(i), fd: -1}
+	return &listenerSocket{
+		Route: route, worker: w, list: w.listOf(route.Forward), reader: newReader(route.Forward),
+		number: uint32(i), fd: -1,
+	}
 }
 
 // inherit takes over the loop's share of a listener's open sockets. The kernel
-// distributes datagrams over all of them, and would distribute them otherwise if there
-// were more or fewer, so all are served whatever the number of loops. With more loops
-// than sockets some loops have none.
+// distributes datagrams over the sockets by their number, so all of them are served,
+// and none is added. With more loops than sockets, some loops have none.
 func (w *worker) inherit(i int, route *engine.Route) error {
 	for index := w.host.Index(); index < len(route.Listener.Shared); index += w.host.Loops() {
 		ls := w.newSocket(i, route)
@@ -80,8 +82,8 @@ func (w *worker) inherit(i int, route *engine.Route) error {
 	return nil
 }
 
-// findBound finds out where the first socket of a listener is bound, and so all of
-// them.
+// findBound records the address that a listener's first socket is bound to. The others
+// have the same.
 func (w *worker) findBound(ls *listenerSocket) error {
 	if ls.index > 0 {
 		return nil

@@ -255,10 +255,12 @@ func (c *control) write(to *address, segment int) int {
 	if to.local != ([16]byte{}) {
 		if to.name.Family == unix.AF_INET {
 			info := unix.Inet4Pktinfo{Spec_dst: [4]byte(to.local[:4])}
-			n = putControl(b[:], unix.IPPROTO_IP, unix.IP_PKTINFO, (*[unix.SizeofInet4Pktinfo]byte)(unsafe.Pointer(&info))[:])
+			n = putControl(b[:], unix.IPPROTO_IP, unix.IP_PKTINFO,
+				(*[unix.SizeofInet4Pktinfo]byte)(unsafe.Pointer(&info))[:])
 		} else {
 			info := unix.Inet6Pktinfo{Addr: to.local}
-			n = putControl(b[:], unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, (*[unix.SizeofInet6Pktinfo]byte)(unsafe.Pointer(&info))[:])
+			n = putControl(b[:], unix.IPPROTO_IPV6, unix.IPV6_PKTINFO,
+				(*[unix.SizeofInet6Pktinfo]byte)(unsafe.Pointer(&info))[:])
 		}
 	}
 	if segment > 0 {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kernel, or a device, that cuts no trains apart gets datagrams one by one.
+// A kernel, or a device, that does not segment GSO batches gets datagrams one by one.
 func TestTrainsRefused(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EIO, unix.EINVAL, unix.EMSGSIZE} {
 		errnos := []syscall.Errno{errno}
@@ -22,16 +22,16 @@ func TestTrainsRefused(t *testing.T) {
 		s.sent, s.failing = nil, errnos
 		r.from(lb, a+"aa", a+"bb", a+"c", a+"ddd")
 		s.took(t, "aa", "bb", "c", "ddd")
-		if s.trains != 0 {
-			t.Errorf("%v: %d trains", errno, s.trains)
+		if s.gsoBatches != 0 {
+			t.Errorf("%v: %d GSO batches", errno, s.gsoBatches)
 		}
 		r.from(lb, a+"aa", a+"bb")
 		s.took(t, "aa", "bb")
 
-		// And to the peer: a train that came is taken apart.
+		// And to the peer: a GSO batch that came is taken apart.
 		f := r.worker().table.find(r.worker().onlyKey())
 		f.bulk = true
-		ls := r.front(0)
+		ls := r.listenerSocket(0)
 		ls.failing = errnos
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
@@ -39,17 +39,17 @@ func TestTrainsRefused(t *testing.T) {
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2}, datagram{data: "dd"})
 		r.settle()
 		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"), to(lb, "dd"))
-		if s.trains != 0 || ls.trains != 0 {
-			t.Errorf("%v: %d and %d trains", errno, s.trains, ls.trains)
+		if s.gsoBatches != 0 || ls.gsoBatches != 0 {
+			t.Errorf("%v: %d and %d GSO batches", errno, s.gsoBatches, ls.gsoBatches)
 		}
 		r.dropped(nil)
 
-		// It may have been for one peer: replies are tried anew by and by.
+		// It may have been for one peer: GSO is tried again later.
 		r.pass(2 * time.Second)
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
-		if ls.trains != 1 {
-			t.Errorf("%v: %d trains after a while, want 1", errno, ls.trains)
+		if ls.gsoBatches != 1 {
+			t.Errorf("%v: %d GSO batches after a while, want 1", errno, ls.gsoBatches)
 		}
 	}
 }
@@ -62,12 +62,12 @@ func TestTrainsTriedAgain(t *testing.T) {
 	s.sent, s.failing = nil, []syscall.Errno{unix.EMSGSIZE}
 	r.from(lb, a+"aa", a+"bb")
 	s.took(t, "aa", "bb")
-	if s.trains != 1 {
-		t.Errorf("%d trains, want 1", s.trains)
+	if s.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", s.gsoBatches)
 	}
 }
 
-// Trains are never longer than the kernel takes, which the scripted one checks.
+// GSO batches are never longer than the kernel takes, which the scripted one checks.
 func TestLongTrains(t *testing.T) {
 	r := one(t, plain(server))
 	var in, out []string
@@ -83,7 +83,7 @@ func TestLongTrains(t *testing.T) {
 		s.queue = append(s.queue, datagram{data: strings.Repeat("ab", 40), segment: 2})
 	}
 	r.settle()
-	if n := len(r.front(0).sent); n != 120 {
+	if n := len(r.listenerSocket(0).sent); n != 120 {
 		t.Errorf("%d of 120 replies went", n)
 	}
 }

@@ -14,13 +14,13 @@ func TestQueuedDatagramsCountBeforeTheTimeout(t *testing.T) {
 	for _, waiting := range []int{0, 1, receiveBudget * batchSize, 3000} {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
 			r := one(t, plain(server))
-			r.from(lb, v2(clientA, destiny4)+"first", v2(clientB, destiny4)+"first")
+			r.from(lb, v2(clientA, dest4)+"first", v2(clientB, dest4)+"first")
 			r.clock += int64(2 * time.Minute)
 			var all []string
 			for range waiting {
-				all = append(all, v2(clientB, destiny4)+"more")
+				all = append(all, v2(clientB, dest4)+"more")
 			}
-			r.from(lb, append(all, v2(clientA, destiny4)+"last")...)
+			r.from(lb, append(all, v2(clientA, dest4)+"last")...)
 			r.pass(time.Second)
 			for _, c := range r.records {
 				if c.Client == clientA || waiting > 0 {
@@ -38,7 +38,7 @@ func TestQueuedDatagramsCountBeforeTheTimeout(t *testing.T) {
 func TestQueuedRepliesCountBeforeTheTimeout(t *testing.T) {
 	for _, answers := range []int{0, 1, 100} {
 		r := one(t, plain(server))
-		r.from(lb, v2(clientA, destiny4)+"question")
+		r.from(lb, v2(clientA, dest4)+"question")
 		r.clock += int64(2 * time.Minute)
 		r.answer(r.back(), make([]string, answers)...)
 		if ended := len(r.records) > 0; ended && answers > 0 {
@@ -54,11 +54,11 @@ func TestQueuedRepliesCountBeforeTheTimeout(t *testing.T) {
 // A listener that is never empty does not keep idle flows for ever.
 func TestBusyListenerDoesNotKeepIdleFlows(t *testing.T) {
 	r := one(t, plain(server))
-	r.from(lb, v2(clientA, destiny4)+"first")
+	r.from(lb, v2(clientA, dest4)+"first")
 	r.clock += int64(2 * time.Minute)
 	for range 3 * mostPostponed {
 		for range receiveBudget * batchSize {
-			r.front(0).queue = append(r.front(0).queue, datagram{peer: lb, data: v2(clientB, destiny4) + "flood"})
+			r.listenerSocket(0).queue = append(r.listenerSocket(0).queue, datagram{peer: lb, data: v2(clientB, dest4) + "flood"})
 		}
 		r.turn(r.hosts[0])
 		r.clock++

@@ -78,7 +78,8 @@ func (w *worker) readBatched(due []pendingRead) {
 	w.pendingReads.reads = w.pendingReads.reads[:0]
 	for _, e := range due {
 		for n := 0; n < e.expected && e.isValid(); n++ {
-			w.pendingReads.reads = append(w.pendingReads.reads, kernel.Transfer{FD: e.flow.fd, B: w.replies.slot(base + len(w.pendingReads.reads))})
+			slot := w.replies.slot(base + len(w.pendingReads.reads))
+			w.pendingReads.reads = append(w.pendingReads.reads, kernel.Transfer{FD: e.flow.fd, B: slot})
 		}
 	}
 	w.replies.used += len(w.pendingReads.reads)

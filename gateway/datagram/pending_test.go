@@ -49,7 +49,7 @@ func TestErrorsAmongReplies(t *testing.T) {
 // first; and nobody reads from what has ended.
 func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 	newcomer := func(r *rig) {
-		r.front(0).queue = append(r.front(0).queue, datagram{peer: lb, data: at(9)})
+		r.listenerSocket(0).queue = append(r.listenerSocket(0).queue, datagram{peer: lb, data: at(9)})
 		r.worker().receive(r.worker().listeners[0])
 	}
 	ends := []struct {
@@ -90,7 +90,7 @@ func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 			if len(r.records) != row.ended {
 				t.Errorf("%d flows ended, want %d", len(r.records), row.ended)
 			}
-			if n := len(r.front(0).sent); n != row.arrives {
+			if n := len(r.listenerSocket(0).sent); n != row.arrives {
 				t.Errorf("%d replies arrived, want %d", n, row.arrives)
 			}
 			if got := r.relay.Counters().DatagramsOut; got != uint64(row.arrives) {

@@ -40,7 +40,7 @@ func sendTogether(t *testing.T, c *net.UDPConn, datagrams []string) {
 	}
 }
 
-// Bursts of many clients through one of the peer's sockets: alone and in trains,
+// Bursts of many clients through one of the peer's sockets: alone and in GSO batches,
 // empty and not, some of them to a backend that is not there. All of the others
 // arrive, each flow's in order and from a source of its own, and so do the replies.
 func TestLiveBursts(t *testing.T) {
@@ -112,7 +112,7 @@ func TestLiveBursts(t *testing.T) {
 	for end := time.Now().Add(patience); counted() < flows/5 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	if n := counted(); n < flows/5 || n > refused { // several of one flow may be told of at once
+	if n := counted(); n < flows/5 || n > refused { // several of one flow may be reported together
 		t.Errorf("%d datagrams were refused, of %d", n, refused)
 	}
 }

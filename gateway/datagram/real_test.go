@@ -195,8 +195,8 @@ func TestLiveSizes(t *testing.T) {
 	}
 }
 
-// A burst in both directions, which goes in trains where the kernel cuts them
-// apart, arrives whole and in order. A sender's own trains do, too.
+// A burst in both directions, which goes in GSO batches where the kernel cuts them
+// apart, arrives whole and in order. A sender's own GSO batches do, too.
 func TestLiveTrains(t *testing.T) {
 	backend := listen(t)
 	l := start(t, loopback(backend.LocalAddr()))
@@ -205,16 +205,16 @@ func TestLiveTrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var train []byte
+	var batch []byte
 	const n = 50
 	for i := range n {
-		train = fmt.Appendf(train, "%s%04d", a, i)
+		batch = fmt.Appendf(batch, "%s%04d", a, i)
 	}
 	raw.Control(func(fd uintptr) {
-		err = unix.Sendmsg(int(fd), train, segmentControl(len(a)+4), nil, 0)
+		err = unix.Sendmsg(int(fd), batch, segmentControl(len(a)+4), nil, 0)
 	})
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
-		t.Skip("this kernel cuts no trains apart")
+		t.Skip("this kernel does not segment GSO batches")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func TestLiveTrains(t *testing.T) {
 			t.Fatalf("the backend got %q and %v, want %q", buffer[:length], err, want)
 		}
 	}
-	for round := range 10 { // by and by they are read many at once
+	for round := range 10 { // later rounds read many at once
 		for i := range n {
 			backend.WriteToUDPAddrPort(fmt.Appendf(nil, "%02d%04d", round, i), from)
 		}

@@ -56,7 +56,7 @@ type Config struct {
 type Relay struct {
 	config    Config
 	forwards  map[*forward.Forward]*forwardState
-	bound     []forward.Endpoint // by listener
+	bound     []forward.Endpoint // by listener number
 	inherited map[inheritedSocket]*listenerSocket
 	workers   []*worker // by loop
 	flows     perLoop

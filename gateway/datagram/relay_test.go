@@ -19,7 +19,7 @@ func TestFlow(t *testing.T) {
 	forward := plain(server)
 	r := one(t, forward)
 	authority := proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: []byte("dns.example")}
-	r.from(lb, v2(clientA, destiny4, authority)+"one", a+"two", a)
+	r.from(lb, v2(clientA, dest4, authority)+"one", a+"two", a)
 	s := r.back()
 	if s.to != server || s.bound.IsValid() {
 		t.Errorf("the backend's socket is bound to %v and connected to %v", s.bound, s.to)
@@ -34,7 +34,7 @@ func TestFlow(t *testing.T) {
 	r.pass(2 * time.Second)
 	c := r.ended(1, record.OK, record.Timeout)
 	want := record.Connection{
-		ID: c.ID, Datagram: true, Forward: "udp://front", Peer: lb, Client: clientA, Destination: destiny4, Backend: server, Version: 2, Command: record.CommandProxy,
+		ID: c.ID, Datagram: true, Forward: "udp://front", Peer: lb, Client: clientA, Destination: dest4, Backend: server, Version: 2, Command: record.CommandProxy,
 		Outcome: record.OK, Phase: record.Relay, By: record.Timeout,
 		BytesIn: 6, BytesOut: 5, DatagramsIn: 3, DatagramsOut: 3, Duration: c.Duration, Details: c.Details,
 	}
@@ -97,15 +97,15 @@ func TestFlowsNeverMeet(t *testing.T) {
 	}{
 		{"two clients over one of the balancer's sockets", sent{lb, a}, sent{lb, b}, nil, 2},
 		{"one client over two", sent{lb, a}, sent{lbOther, a}, nil, 2},
-		{"two destinations of one client", sent{lb, a}, sent{lb, v2(clientA, destiny4b())}, nil, 2},
+		{"two destinations of one client", sent{lb, a}, sent{lb, v2(clientA, dest4b())}, nil, 2},
 		{"LOCAL from two senders", sent{lb, local}, sent{lbOther, local}, nil, 2},
-		{"LOCAL, and a client that is the balancer", sent{lb, local}, sent{lb, v2(lb, destiny4)}, nil, 2},
+		{"LOCAL, and a client that is the balancer", sent{lb, local}, sent{lb, v2(lb, dest4)}, nil, 2},
 		{"the same client again", sent{lb, a}, sent{lb, a}, nil, 1},
-		{"4-in-6 and IPv4 of one client", sent{lb, a}, sent{lb, v2(mapped(clientA), mapped(destiny4))}, nil, 1},
+		{"4-in-6 and IPv4 of one client", sent{lb, a}, sent{lb, v2(mapped(clientA), mapped(dest4))}, nil, 1},
 		{"two peers that put the header first", sent{lb, a}, sent{lbOther, a}, first, 2},
-		{"Simple Proxy Protocol, two clients", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientB, destiny4)}, simple, 2},
-		{"Simple Proxy Protocol, two proxies", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientA, destiny4b())}, simple, 2},
-		{"Simple Proxy Protocol, again", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientA, destiny4)}, simple, 1},
+		{"Simple Proxy Protocol, two clients", sent{lb, spp(clientA, dest4)}, sent{lb, spp(clientB, dest4)}, simple, 2},
+		{"Simple Proxy Protocol, two proxies", sent{lb, spp(clientA, dest4)}, sent{lb, spp(clientA, dest4b())}, simple, 2},
+		{"Simple Proxy Protocol, again", sent{lb, spp(clientA, dest4)}, sent{lb, spp(clientA, dest4)}, simple, 1},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -145,7 +145,7 @@ func mapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 }
 
-func destiny4b() netip.AddrPort { return netip.AddrPortFrom(destiny4.Addr(), 54) }
+func dest4b() netip.AddrPort { return netip.AddrPortFrom(dest4.Addr(), 54) }
 
 // A peer that changes its port begins another flow, and gets the replies there.
 func TestPeerChangesPort(t *testing.T) {
@@ -226,7 +226,7 @@ func TestRepliesFromWhereItWasSentTo(t *testing.T) {
 			r := one(t, f)
 			for _, text := range row.locals {
 				at, _ := netip.ParseAddr(text)
-				ls := r.front(0)
+				ls := r.listenerSocket(0)
 				ls.queue = append(ls.queue, datagram{peer: row.peer, local: at, data: a + "q"})
 				r.settle()
 				r.answer(r.back(), "r")
@@ -248,7 +248,7 @@ func TestRange(t *testing.T) {
 	f.Listeners = append(f.Listeners, second)
 	r := one(t, f)
 	r.from(lb, a+"one")
-	r.front(1).queue = append(r.front(1).queue, datagram{peer: lb, data: a + "two"})
+	r.listenerSocket(1).queue = append(r.listenerSocket(1).queue, datagram{peer: lb, data: a + "two"})
 	r.settle()
 	backs := r.backs()
 	if len(backs) != 2 || backs[0].to != server || backs[1].to != serverB {
@@ -258,14 +258,14 @@ func TestRange(t *testing.T) {
 		s.queue = append(s.queue, datagram{data: fmt.Sprint("reply ", i)})
 	}
 	r.settle()
-	r.front(0).took(t, "reply 0")
-	r.front(1).took(t, "reply 1")
+	r.listenerSocket(0).took(t, "reply 0")
+	r.listenerSocket(1).took(t, "reply 1")
 	if bound := r.relay.Bound(); len(bound) != 2 || bound[1].Addr != second.Endpoint.Addr {
 		t.Errorf("bound to %v", bound)
 	}
 }
 
-// Datagrams of one flow that come together are sent together: as a train where
+// Datagrams of one flow that come together are sent together: as a GSO batch where
 // they are of one size, and by one call where they are not.
 func TestTogether(t *testing.T) {
 	r := one(t, plain(server))
@@ -275,8 +275,8 @@ func TestTogether(t *testing.T) {
 	}
 	r.from(lb, in...)
 	s := r.back()
-	if s.trains != 1 {
-		t.Errorf("%d trains, want 1", s.trains)
+	if s.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", s.gsoBatches)
 	}
 	s.took(t, out...)
 	sizes := []string{"", "a", "", "ccc", "ccc", "cc", "ccc", "dddd", "dddd"}
@@ -286,8 +286,8 @@ func TestTogether(t *testing.T) {
 	}
 	before := r.calls["sendmmsg"]
 	r.from(lb, in...)
-	if n := r.calls["sendmmsg"] - before; n != 1 || s.trains != 3 {
-		t.Errorf("%d calls and %d trains, want 1 and 3", n, s.trains)
+	if n := r.calls["sendmmsg"] - before; n != 1 || s.gsoBatches != 3 {
+		t.Errorf("%d calls and %d GSO batches, want 1 and 3", n, s.gsoBatches)
 	}
 	s.took(t, sizes...)
 
@@ -299,8 +299,8 @@ func TestTogether(t *testing.T) {
 		other.queue = append(other.queue, datagram{data: fmt.Sprint("b", i)})
 	}
 	r.settle()
-	if n := len(r.front(0).sent); n != 6 || r.front(0).trains == 0 {
-		t.Errorf("%d replies in %d trains", n, r.front(0).trains)
+	if n := len(r.listenerSocket(0).sent); n != 6 || r.listenerSocket(0).gsoBatches == 0 {
+		t.Errorf("%d replies in %d GSO batches", n, r.listenerSocket(0).gsoBatches)
 	}
 }
 
@@ -320,14 +320,14 @@ func TestManyReplies(t *testing.T) {
 	for i := range n {
 		want = append(want, fmt.Sprint("reply ", i))
 	}
-	r.front(0).took(t, want...)
+	r.listenerSocket(0).took(t, want...)
 }
 
-// Trains that the kernel put together are taken apart where each datagram has a
+// GSO batches that the kernel put together are taken apart where each datagram has a
 // header, and passed on whole where there is none to put before.
 func TestReceivedTrains(t *testing.T) {
 	r := one(t, plain(server))
-	ls := r.front(0)
+	ls := r.listenerSocket(0)
 	ls.queue = append(ls.queue, datagram{peer: lb, data: a + "1" + b + "2" + a + "3" + a, segment: len(a) + 1})
 	r.settle()
 	backs := r.backs()
@@ -341,29 +341,29 @@ func TestReceivedTrains(t *testing.T) {
 	}
 	r.settle()
 	if backs[0].options[[2]int{unix.SOL_UDP, unix.UDP_GRO}] != 1 || len(ls.sent) != 100 {
-		t.Fatalf("no trains are asked for, or %d of 100 replies went", len(ls.sent))
+		t.Fatalf("no GSO batches are asked for, or %d of 100 replies went", len(ls.sent))
 	}
-	ls.sent, ls.trains = nil, 0
+	ls.sent, ls.gsoBatches = nil, 0
 	backs[0].queue = append(backs[0].queue, datagram{data: "aabbccd", segment: 2})
 	r.settle()
 	r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "cc"), to(lb, "d"))
-	if ls.trains != 1 {
-		t.Errorf("%d trains, want 1", ls.trains)
+	if ls.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", ls.gsoBatches)
 	}
 }
 
 // Before replies of the Simple Proxy Protocol stands the header of their flow,
 // also when the flow has ended by the time they are sent, and when they came as
-// a train.
+// a GSO batch.
 func TestSimpleReplies(t *testing.T) {
 	r := newRig(t, 1, Config{MaxFlows: 1}, with(plain(server), simple))
-	headA, headB := spp(clientA, destiny4), spp(client6, destiny6)
+	headA, headB := spp(clientA, dest4), spp(client6, dest6)
 	r.from(lb, headA+"one")
 	s := r.back()
 	s.queue = append(s.queue, datagram{data: "yes"})
 	w := r.worker()
 	w.Event(r.hosts[0].watched[s.fd], unix.EPOLLIN) // read, and not yet sent
-	ls := r.front(0)
+	ls := r.listenerSocket(0)
 	ls.queue = append(ls.queue, datagram{peer: lbOther, data: headB + "two"})
 	w.receive(w.listeners[0]) // the first flow gives way
 	w.Rest()

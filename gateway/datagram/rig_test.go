@@ -21,19 +21,19 @@ import (
 // 192.0.2.80, the clients that its headers name 203.0.113.x, the backends
 // 198.51.100.x.
 var (
-	lb       = netip.MustParseAddrPort("192.0.2.1:40000")
-	lbOther  = netip.MustParseAddrPort("192.0.2.1:40001")
-	lb6      = netip.MustParseAddrPort("[2001:db8:2::1]:40000")
-	unknown  = netip.MustParseAddrPort("192.0.2.66:40000")
-	clientA  = netip.MustParseAddrPort("203.0.113.9:4711")
-	clientB  = netip.MustParseAddrPort("203.0.113.10:4711")
-	client6  = netip.MustParseAddrPort("[2001:db8::9]:4711")
-	destiny4 = netip.MustParseAddrPort("192.0.2.80:53")
-	destiny6 = netip.MustParseAddrPort("[2001:db8::80]:53")
-	server   = netip.MustParseAddrPort("198.51.100.1:53")
-	serverB  = netip.MustParseAddrPort("198.51.100.2:53")
-	server6  = netip.MustParseAddrPort("[2001:db8:1::1]:53")
-	front4   = netip.MustParseAddrPort("192.0.2.80:53")
+	lb      = netip.MustParseAddrPort("192.0.2.1:40000")
+	lbOther = netip.MustParseAddrPort("192.0.2.1:40001")
+	lb6     = netip.MustParseAddrPort("[2001:db8:2::1]:40000")
+	unknown = netip.MustParseAddrPort("192.0.2.66:40000")
+	clientA = netip.MustParseAddrPort("203.0.113.9:4711")
+	clientB = netip.MustParseAddrPort("203.0.113.10:4711")
+	client6 = netip.MustParseAddrPort("[2001:db8::9]:4711")
+	dest4   = netip.MustParseAddrPort("192.0.2.80:53")
+	dest6   = netip.MustParseAddrPort("[2001:db8::80]:53")
+	server  = netip.MustParseAddrPort("198.51.100.1:53")
+	serverB = netip.MustParseAddrPort("198.51.100.2:53")
+	server6 = netip.MustParseAddrPort("[2001:db8:1::1]:53")
+	front4  = netip.MustParseAddrPort("192.0.2.80:53")
 )
 
 // prefixes is a set of addresses.
@@ -184,8 +184,8 @@ func one(t testing.TB, f *forward.Forward) *rig {
 
 func (r *rig) worker() *worker { return r.hosts[0].guest }
 
-// front is the socket of a listener on the first loop.
-func (r *rig) front(i int) *socket { return r.sockets[r.worker().listeners[i].fd-3] }
+// listenerSocket is the socket of a listener on the first loop.
+func (r *rig) listenerSocket(i int) *socket { return r.sockets[r.worker().listeners[i].fd-3] }
 
 // turn serves what is ready on a loop, once, and lets it rest.
 func (r *rig) turn(h *scriptedHost) {
@@ -239,7 +239,7 @@ func (r *rig) pass(d time.Duration) {
 // from is datagrams that a peer sends to the first listener.
 func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
 	r.Helper()
-	s := r.front(0)
+	s := r.listenerSocket(0)
 	for _, d := range datagrams {
 		s.queue = append(s.queue, datagram{peer: peer, data: d})
 	}
@@ -302,13 +302,13 @@ func (s *socket) took(t testing.TB, want ...string) {
 func (r *rig) went(want ...string) {
 	r.Helper()
 	var got []string
-	for _, d := range r.front(0).sent {
+	for _, d := range r.listenerSocket(0).sent {
 		got = append(got, fmt.Sprintf("%v %s", d.peer, d.data))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		r.Errorf("replies %.300q, want %.300q", got, want)
 	}
-	r.front(0).sent = nil
+	r.listenerSocket(0).sent = nil
 }
 
 // to is how went writes a reply.
@@ -363,7 +363,7 @@ func (r *rig) clean() {
 		}
 		for _, l := range w.lists {
 			if l.first != nil || l.last != nil || l.flows.total() != 0 {
-				r.Errorf("a lane holds flows")
+				r.Errorf("a list holds flows")
 			}
 		}
 	}
@@ -387,8 +387,8 @@ var local = v2(netip.AddrPort{}, netip.AddrPort{})
 
 // a and b are headers of two clients.
 var (
-	a = v2(clientA, destiny4)
-	b = v2(clientB, destiny4)
+	a = v2(clientA, dest4)
+	b = v2(clientB, dest4)
 )
 
 func spp(client, proxy netip.AddrPort) string { return string(AppendSPP(nil, client, proxy)) }

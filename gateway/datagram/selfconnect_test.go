@@ -126,7 +126,7 @@ func echoesOf(t *testing.T, to netip.AddrPort, ports engine.Ports, n int) (echoe
 	defer conn.Close()
 	for i := range n {
 		client := netip.AddrPortFrom(clientA.Addr(), uint16(1000+i))
-		if _, err := conn.Write([]byte(v2(client, destiny4) + "hello")); err != nil {
+		if _, err := conn.Write([]byte(v2(client, dest4) + "hello")); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {

@@ -120,7 +120,7 @@ func TestErrorsInABatch(t *testing.T) {
 	}
 }
 
-// Random datagrams of a few flows, in trains and alone, empty and not, of one size
+// Random datagrams of a few flows, in GSO batches and alone, empty and not, of one size
 // and of many, some of which meet errors: what arrives of a flow arrives in order,
 // what does not is counted, and batches change nothing.
 func TestSortedLikeSingly(t *testing.T) {
@@ -144,7 +144,7 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	backs := r.backs()
 	for step := range 30 {
 		for range random.IntN(2 * batchSize) {
-			r.front(0).queue = append(r.front(0).queue, randomMessage(random, sent))
+			r.listenerSocket(0).queue = append(r.listenerSocket(0).queue, randomMessage(random, sent))
 		}
 		for i, s := range backs {
 			s.failing = randomErrors(random)
@@ -157,7 +157,7 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 		r.settle()
 	}
 	got := map[string][]string{}
-	for _, d := range r.front(0).sent {
+	for _, d := range r.listenerSocket(0).sent {
 		flow, _, _ := strings.Cut(d.data, " at ")
 		got[flow] = append(got[flow], d.data)
 	}
@@ -180,7 +180,7 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	return append(seen, fmt.Sprint(r.relay.Counters()))
 }
 
-// randomMessage is a datagram of one of some flows, or a train of datagrams of any
+// randomMessage is a datagram of one of some flows, or a GSO batch of datagrams of any
 // of them, whose payloads it puts down.
 func randomMessage(random *rand.Rand, sent [][]string) (d datagram) {
 	size := max(0, random.IntN(6)-1)

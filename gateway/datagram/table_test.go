@@ -86,7 +86,7 @@ func playHistory(t *testing.T, seed uint64) {
 			client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(4))}), uint16(1+random.IntN(3)))
 			name := fmt.Sprint(peer, client)
 			payload := fmt.Sprintf("%s|%d%*d", name, step, random.IntN(4), 0)
-			batch = append(batch, v2(client, destiny4)+payload)
+			batch = append(batch, v2(client, dest4)+payload)
 			n.take(name, client.Addr(), payload, r.clock)
 		}
 		r.from(peer, batch...)

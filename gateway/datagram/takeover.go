@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// Take takes the flows of a message that the process before this one sends, and
-// answers it. It owns the descriptors, which are those of the flows in order; fewer
-// mean that this process has none left. The flows wait until [Relay.Serve]. Take may
-// be called from any one goroutine while the engine runs.
+// Take takes the flows of a message from the previous process, and answers it. It
+// owns fds, the sockets of the flows in order; there are fewer if this process is out
+// of descriptors. The flows wait until [Relay.Serve]. Take may be called from any
+// goroutine, but from one at a time, while the engine runs.
 func (r *Relay) Take(message []byte, fds []int) (answer []byte) {
 	answer = []byte{handoverVersion}
 	if len(message) < 2 || message[0] != handoverVersion {
@@ -28,7 +28,8 @@ func (r *Relay) Take(message []byte, fds []int) (answer []byte) {
 	return answer
 }
 
-// begin notes that what the listeners' queues lose from now on is lost here.
+// begin counts what the listeners' queues lose from now on. The previous process has
+// counted earlier losses.
 func (r *Relay) begin() {
 	for _, w := range r.workers {
 		w.host.Call(func() {
@@ -45,7 +46,7 @@ func (r *Relay) closeAll(fds []int) {
 	}
 }
 
-// takenFlow is a flow of the process before this one.
+// takenFlow is a flow of the previous process.
 type takenFlow struct {
 	state   flowState
 	fd      int // -1: it did not arrive
@@ -73,7 +74,8 @@ func (r *Relay) takeFlows(message []byte, fds []int) (verdicts []byte) {
 	}
 	for _, w := range r.workers {
 		if slices.ContainsFunc(all, func(t takenFlow) bool { return t.socket != nil && t.socket.worker == w }) {
-			ask(context.Background(), w, func() struct{} { w.takeFlows(all); return struct{}{} }) // it does not end
+			// No error: this context is never done.
+			ask(context.Background(), w, func() struct{} { w.takeFlows(all); return struct{}{} })
 		}
 	}
 	for _, t := range all {
@@ -91,7 +93,7 @@ func (r *Relay) socketAt(bound netip.AddrPort, index uint16) *listenerSocket {
 	return r.inherited[inheritedSocket{bound, index}]
 }
 
-// inheritedSocket identifies a socket of the process before this one.
+// inheritedSocket identifies a socket of the previous process.
 type inheritedSocket struct {
 	bound netip.AddrPort
 	index uint16 // among those with the address
@@ -122,7 +124,7 @@ func (w *worker) takeFlow(t *takenFlow) verdict {
 	f.restore(s, w.host.Now())
 	if s.claimed {
 		before, ok := w.relay.claims.take(f.claim(), w.holder(f))
-		if !ok || before.worker != nil { // the process before had one flow for each claim
+		if !ok || before.worker != nil { // the previous process had one flow for each claim
 			w.relay.claims.release(f.claim(), w.holder(f))
 			w.table.remove(f)
 			return sourceTaken
@@ -137,8 +139,8 @@ func (w *worker) takeFlow(t *takenFlow) verdict {
 	return taken
 }
 
-// Serve goes on with the flows that were taken, and receives. The process before this
-// one must have left them.
+// Serve continues the flows that were taken, and starts to receive. The previous
+// process must have left them.
 func (r *Relay) Serve() {
 	for _, w := range r.workers {
 		w.host.Call(func() {

@@ -30,20 +30,20 @@ func TestTransparent(t *testing.T) {
 		drop     Drop
 	}{
 		{"IPv4", transparent.Policy{}, []netip.AddrPort{server}, a, clientA, server, 0},
-		{"IPv6", transparent.Policy{}, []netip.AddrPort{server6}, v2(client6, destiny6), client6, server6, 0},
-		{"each to its family", transparent.Policy{}, []netip.AddrPort{server, server6}, v2(client6, destiny6), client6, server6, 0},
-		{"4-in-6 is IPv4", transparent.Policy{}, []netip.AddrPort{server}, v2(mapped(clientA), mapped(destiny4)), clientA, server, 0},
+		{"IPv6", transparent.Policy{}, []netip.AddrPort{server6}, v2(client6, dest6), client6, server6, 0},
+		{"each to its family", transparent.Policy{}, []netip.AddrPort{server, server6}, v2(client6, dest6), client6, server6, 0},
+		{"4-in-6 is IPv4", transparent.Policy{}, []netip.AddrPort{server}, v2(mapped(clientA), mapped(dest4)), clientA, server, 0},
 		{"LOCAL is the gateway's own", transparent.Policy{}, []netip.AddrPort{server}, local, netip.AddrPort{}, server, 0},
 		{"any port", transparent.Policy{SourcePort: transparent.Any}, []netip.AddrPort{server}, a, netip.AddrPortFrom(clientA.Addr(), 50004), server, 0},
-		{"the other family", transparent.Policy{}, []netip.AddrPort{server}, v2(client6, destiny6), netip.AddrPort{}, server, FamilyMismatch},
-		{"the other family, plain", transparent.Policy{FamilyMismatch: transparent.Plain}, []netip.AddrPort{server}, v2(client6, destiny6), netip.AddrPort{}, server, 0},
-		{"the other family, mapped", transparent.Policy{FamilyMismatch: transparent.Map}, []netip.AddrPort{server}, v2(client6, destiny6), mappedTo4, server, 0},
-		{"loopback", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("127.0.0.1:4711"), destiny4), netip.AddrPort{}, server, SourceDenied},
-		{"unspecified", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("0.0.0.0:4711"), destiny4), netip.AddrPort{}, server, SourceDenied},
-		{"4-in-6 loopback", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("[::ffff:127.0.0.1]:4711"), destiny6), netip.AddrPort{}, server, SourceDenied},
-		{"the backend's own", transparent.Policy{}, []netip.AddrPort{server}, v2(server, destiny4), netip.AddrPort{}, server, SourceDenied},
+		{"the other family", transparent.Policy{}, []netip.AddrPort{server}, v2(client6, dest6), netip.AddrPort{}, server, FamilyMismatch},
+		{"the other family, plain", transparent.Policy{FamilyMismatch: transparent.Plain}, []netip.AddrPort{server}, v2(client6, dest6), netip.AddrPort{}, server, 0},
+		{"the other family, mapped", transparent.Policy{FamilyMismatch: transparent.Map}, []netip.AddrPort{server}, v2(client6, dest6), mappedTo4, server, 0},
+		{"loopback", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("127.0.0.1:4711"), dest4), netip.AddrPort{}, server, SourceDenied},
+		{"unspecified", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("0.0.0.0:4711"), dest4), netip.AddrPort{}, server, SourceDenied},
+		{"4-in-6 loopback", transparent.Policy{}, []netip.AddrPort{server}, v2(netip.MustParseAddrPort("[::ffff:127.0.0.1]:4711"), dest6), netip.AddrPort{}, server, SourceDenied},
+		{"the backend's own", transparent.Policy{}, []netip.AddrPort{server}, v2(server, dest4), netip.AddrPort{}, server, SourceDenied},
 		{"loopback, allowed", transparent.Policy{Allow: only(netip.MustParseAddrPort("127.0.0.1:1"))}, []netip.AddrPort{server},
-			v2(netip.MustParseAddrPort("127.0.0.1:4711"), destiny4), netip.MustParseAddrPort("127.0.0.1:4711"), server, 0},
+			v2(netip.MustParseAddrPort("127.0.0.1:4711"), dest4), netip.MustParseAddrPort("127.0.0.1:4711"), server, 0},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestTransparentTwice(t *testing.T) {
 			second(f)
 		}))
 		r.from(lb, a+"one")
-		r.front(1).queue = append(r.front(1).queue, datagram{peer: lb, data: a + "two"})
+		r.listenerSocket(1).queue = append(r.listenerSocket(1).queue, datagram{peer: lb, data: a + "two"})
 		r.settle()
 		if port == transparent.Keep {
 			r.dropped(map[Drop]uint64{SourcePortBusy: 1})
@@ -226,7 +226,7 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 		}
 		return 0
 	}
-	ls := r.front(0)
+	ls := r.listenerSocket(0)
 	ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 	w := r.worker()
 	w.Event(r.hosts[0].watched[ls.fd], unix.EPOLLIN) // before that of the error

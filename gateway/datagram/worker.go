@@ -61,7 +61,7 @@ func (w *worker) keyOf(f *flow) uint64 {
 	return uint64(f.generation)<<keyBits | uint64(f.index) + uint64(len(w.listeners)) + 1
 }
 
-// Start starts receiving. With sockets of the process before this one it waits for
+// Start starts receiving. With sockets of the previous process it waits for
 // [Relay.Serve].
 func (w *worker) Start() {
 	if len(w.relay.inherited) > 0 {
@@ -143,7 +143,7 @@ func (w *worker) expire(l *lruList) {
 		if f == nil || f.lastActive+timeout > w.host.Now() {
 			break
 		}
-		w.end(f, record.Timeout)
+		w.endIdle(f)
 	}
 	if l.first != nil {
 		w.wakeAt(max(l.first.lastActive+timeout, w.host.Now()+1))

@@ -182,7 +182,8 @@ func (r *run) ipv6(t *target) (Finding, bool) {
 	if r.host.sysctl(parameter, 0) == 0 {
 		return Finding{}, false
 	}
-	return finding(IPv6, t.name, Fail, "IPv6 is disabled: %s is 1", parameter).with("sysctl -w " + parameter + "=0"), true
+	return finding(IPv6, t.name, Fail, "IPv6 is disabled: %s is 1", parameter).
+		with("sysctl -w " + parameter + "=0"), true
 }
 
 // unresolved returns the finding about a name that does not resolve.

@@ -78,7 +78,8 @@ func (r *run) failover(t *target, part, missing returnpath.Plan, err error) []Fi
 		return nil
 	}
 	reply := routing.Reply{
-		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: true, ICMP: true, Device: reach(part, t.at.Addr()).Device,
+		From: t.at, To: transparent.TestClient(t.at.Addr().Is6()), UDP: true, ICMP: true,
+		Device: reach(part, t.at.Addr()).Device,
 	}
 	for _, rule := range part.Rules {
 		if rule.Mark != 0 && missing.Filter == nil && err == nil {

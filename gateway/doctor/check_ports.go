@@ -44,7 +44,8 @@ func (h Host) PortAdvice(forwards []*forward.Forward, names func(host string) []
 		needed = append(needed, kernel.PortRange{First: port, Last: port})
 	}
 	isOwn := func(a netip.Addr) bool {
-		return a.IsLoopback() || a.IsUnspecified() || slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) })
+		return a.IsLoopback() || a.IsUnspecified() ||
+			slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) })
 	}
 	for _, f := range forwards {
 		for i := range f.Listeners {

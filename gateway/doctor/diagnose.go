@@ -47,7 +47,8 @@ func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) 
 	hidden := errors.Is(err, fs.ErrPermission) // only root can read the packet filter
 	switch {
 	case err != nil && !hidden:
-		return []Finding{u.finding(RepliesLost, ", and the rules in force cannot be read: %v", err).with(part.Commands()...)}
+		return []Finding{u.finding(RepliesLost, ", and the rules in force cannot be read: %v", err).
+			with(part.Commands()...)}
 	case !missing.Replies().Empty():
 		if hidden {
 			missing.Filter = part.Filter
@@ -67,7 +68,8 @@ func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) 
 		f = u.finding(BehindRouter, ": the backend is behind the router %s, and its replies do not pass this host",
 			where.Router).with(u.backendHostHint()...)
 	case where.Place == returnpath.Link:
-		f = u.finding(RepliesLost, inForce+": its replies do not arrive on %s", where.Device).with(u.backendHostHint()...)
+		f = u.finding(RepliesLost, inForce+": its replies do not arrive on %s", where.Device).
+			with(u.backendHostHint()...)
 	default:
 		f = u.finding(RepliesLost, inForce+": a firewall on this host may drop them").
 			with("# find the rule that drops them: nft list ruleset", "# and allow connections to and from "+u.at.String())

@@ -62,9 +62,9 @@ func parseConnection(line string) (connection, bool) {
 	return connection{local, remote, fields[stateColumn] == timeWait, fields[inodeColumn]}, ok && ok2
 }
 
-// holds reports whether a connection keeps a listener from its address. A connection of
-// IPv4 keeps the IPv6 wildcard from its port only if that takes IPv4 as well; it is
-// assumed to.
+// holds reports whether a connection prevents a listener from binding to an address. An
+// IPv4 connection does so for the IPv6 wildcard only if the listener is dual-stack, which
+// is assumed.
 func (c connection) holds(at netip.AddrPort) bool {
 	if c.local.Port() != at.Port() {
 		return false
@@ -72,21 +72,21 @@ func (c connection) holds(at netip.AddrPort) bool {
 	return at.Addr() == c.local.Addr() || at.Addr().IsUnspecified() && (at.Addr().Is6() || c.local.Addr().Is4())
 }
 
-// Holder is what has the address of a listener that could not be opened because it is in
-// use.
+// Holder is the program or the connection that uses the address of a listener that could
+// not be opened.
 type Holder struct {
 	// Text describes it in one sentence: a program that listens, or a connection. It is
 	// "" if nothing was found.
 	Text string
-	// Connection means that nothing listens, but a connection has the port.
+	// Connection means that nothing listens, but a connection uses the port.
 	Connection bool
 	// Hint is what to do about a connection, one shell command or "#" comment per
 	// element.
 	Hint []string
 }
 
-// Holder finds what has an address of this host. It reads proc/net and, if it may, which
-// program a socket belongs to.
+// Holder finds what uses an address of this host. It reads proc/net and, if permitted,
+// the descriptors of other programs.
 func (h Host) Holder(at netip.AddrPort, udp bool) Holder {
 	owners := h.owners()
 	for _, s := range h.sockets(udp) {

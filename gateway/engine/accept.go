@@ -86,8 +86,9 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
 		l.closeListener(ln)
 	}
-	// Any other error concerns one connection only: ECONNABORTED, EINTR, or an error that was pending on the
-	// new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises another event.
+	// Any other error is about one connection: ECONNABORTED, EINTR, or an error that was pending on
+	// the new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises
+	// another event.
 }
 
 // pauseAccept pauses accepting on all listeners of the loop, because a call failed for lack of

@@ -28,7 +28,7 @@ type Config struct {
 	// no limit.
 	MaxWaiting int
 	// Ephemeral are the ports that the kernel assigns to sockets that connect. On a backend's port
-	// among them the engine notices if a socket is connected to itself. nil are none.
+	// among them the engine notices if a socket is connected to itself. nil means none.
 	Ephemeral Ports
 	// Lookup resolves a host name to its addresses. nil uses the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -45,12 +45,12 @@ type Config struct {
 	Kernel kernel.Kernel
 }
 
-// Notice is an event that concerns the engine as a whole.
+// Notice is an event that belongs to no connection.
 type Notice struct {
 	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "resolve_failed" and
 	// "resolved".
 	Event string
-	// Forward is the name of the listener, or "" if no listener is concerned.
+	// Forward is the name of the listener, or "" if the event belongs to none.
 	Forward string
 	// Detail is an explanation or the host name that was resolved; it may be "".
 	Detail string

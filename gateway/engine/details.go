@@ -9,8 +9,8 @@ import (
 // returns nil if there are none.
 //
 // The first TLV of a type counts, as in [proxyproto.Find]; the specification says nothing about
-// repeated ones, and HAProxy and nginx read them like this. Of a vendor's type, which has subtypes,
-// it is the first with the value that is looked for.
+// repeated ones, and HAProxy and nginx do the same. Among TLVs of a vendor's type, which has
+// subtypes, the first one of the wanted subtype counts.
 func Details(tlvs []byte) *record.Details {
 	if len(tlvs) == 0 {
 		return nil

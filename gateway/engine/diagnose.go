@@ -132,7 +132,7 @@ func (s *session) diagnosisTimeout(l *loop) {
 	}
 }
 
-// endDiagnosis keeps the result of the session's own tests, and ends it.
+// endDiagnosis stores the result of the session's own tests for others, and ends the session.
 func (s *session) endDiagnosis(l *loop, a answers) {
 	l.setDiagnosis(s.backend.Addr, diagnosis{answers: a}, diagnosisTTL)
 	s.finishDiagnosis(l, a)

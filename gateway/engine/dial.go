@@ -98,7 +98,7 @@ func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
 	return s.source.isValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
 }
 
-// connectOnce is connect without a look at what the socket is connected to.
+// connectOnce is connect without the check for a socket that is connected to itself.
 func (s *session) connectOnce(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.closeBackend(l)
 	fd, errno := l.kernel.Socket(family(s.backend))

@@ -144,8 +144,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 }
 
 // fireDeadlines handles the deadlines up to the time from before which all events have been handled;
-// for those of sessions and guests, that is the present. The loop's own time may be much later, if the process was stopped
-// or another one had the CPU. Data that arrived meanwhile counts before a deadline that passed.
+// for those of sessions and guests, that is the present. The loop's own time may be much later, if
+// the process was stopped or another one had the CPU. Data that arrived meanwhile counts before a
+// deadline that passed.
 //
 // A cut of all sessions is such a deadline, too.
 func (l *loop) fireDeadlines() {

@@ -9,8 +9,8 @@ import (
 	"unproxy/gateway/kernel"
 )
 
-// SelfConnectTries is how often a connect is tried that ends at its own socket. The kernel chooses
-// another port each time, unless it has very few.
+// SelfConnectTries is the number of attempts at a connect that ends at its own socket. The kernel
+// chooses another port each time, unless very few are free.
 const SelfConnectTries = 4
 
 // Ports is a set of ports. Implementations must be safe for concurrent use and must not allocate.
@@ -20,7 +20,8 @@ type Ports interface {
 
 // connect opens a socket and starts to connect it to s.backend, from source if that is valid. again
 // reports whether another source port may succeed. A socket that is connected to itself is closed
-// and replaced; if that goes on, nothing listens on the backend's port, so it refuses.
+// and replaced. If all attempts end like that, nothing listens on the backend's port, and the error
+// is ECONNREFUSED.
 func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	for range SelfConnectTries {
 		errno, again = s.connectOnce(l, source)
@@ -35,8 +36,8 @@ func (s *session) connect(l *loop, source netip.AddrPort) (errno syscall.Errno, 
 }
 
 // isSelfConnected reports whether the backend's socket is connected to itself. That can happen only
-// if the kernel chose its port, at connect(2), among those that include the backend's; all others
-// are spared the system call.
+// if the kernel chooses the source port at connect(2) from a range that includes the backend's port.
+// In all other cases the system call is saved.
 func (s *session) isSelfConnected(l *loop, source netip.AddrPort) bool {
 	ports := l.engine.config.Ephemeral
 	if ports == nil || s.backend.IsUnix() || source.Port() != 0 || !ports.Contains(s.backend.Addr.Port()) {

@@ -46,7 +46,7 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 			if !d.copyFrom(errno) {
 				return false, errno
 			}
-			return s.copyPipe(l, from) // to a broken socket, that fails as well
+			return s.copyPipe(l, from) // fails, too, if the socket is broken
 		}
 		s.countForwarded(from, n)
 		d.pipe.n -= n
@@ -54,7 +54,7 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 	return true, 0
 }
 
-// copyPipe is drainPipe without splice(2).
+// copyPipe is drainPipe by read(2) and send(2), for a socket that splice(2) refuses.
 func (s *session) copyPipe(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d := &s.sides[from]
 	for d.pipe.n > 0 {
@@ -80,12 +80,12 @@ func (s *session) copyPipe(l *loop, from int) (flushed bool, errno syscall.Errno
 	return true, 0
 }
 
-// refusesSplice reports whether an error of splice(2) from a socket concerns splicing rather than
-// the socket. If so, the side is copied from now on.
+// refusesSplice reports whether an error of splice(2) from a socket is about splicing rather than
+// about the socket. If so, the side is copied from now on.
 //
 // A security module or a seccomp filter may return the same errors as a TCP socket that has timed
-// out after an ICMP message (tcp_write_err, icmp_err_convert). The socket has returned its error and
-// does not repeat it, so the system is asked with an empty pipe, which concerns no socket.
+// out after an ICMP message (tcp_write_err, icmp_err_convert). The socket does not repeat its error,
+// so refusesSplice calls splice(2) again, from the empty pipe: only a refusal fails in the same way.
 func (s *session) refusesSplice(l *loop, from int, errno syscall.Errno) bool {
 	d, to := &s.sides[from], &s.sides[1-from]
 	if errno == unix.EACCES || errno == unix.EOPNOTSUPP {

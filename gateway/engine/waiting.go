@@ -30,8 +30,8 @@ type waitQueue struct {
 	timer   timer // while the loop is above the limit: ends the minSilence of the first waiter
 }
 
-// waiter is a session that waits for its header, and has sent nothing since session.lastActive was
-// heard.
+// waiter is a session that waits for its header. The entry is obsolete if session.lastActive is
+// later than heard.
 type waiter struct {
 	sessionRef
 	heard int64
@@ -108,12 +108,12 @@ func (l *loop) mayAccept(ln *listener) bool {
 
 // makeRoom brings the loop within its limit. It reads from the session that has been silent longest.
 // If the header is there, that makes room. Otherwise the session is reset, unless it is younger
-// than patience. In that case makeRoom runs again when it is not.
+// than patience: then a timer runs makeRoom again as soon as the session is old enough.
 func (l *loop) makeRoom(patience time.Duration) {
 	for l.waiting.isOver() {
 		s := l.longestSilent()
 		if s == nil {
-			return // they are in the mailbox, and will be read soon
+			return // the connections are in the mailbox, which is read soon
 		}
 		s.readWaiting(l)
 		if l.longestSilent() != s {

@@ -61,7 +61,8 @@ func (o *OwnListeners) Receive(to netip.AddrPort, datagrams bool, own Addresses)
 		return false
 	}
 	key := ownKey(datagrams, to.Port())
-	i, _ := slices.BinarySearchFunc(o.sorted, key, func(l OwnListener, key int) int { return cmp.Compare(l.key(), key) })
+	byKey := func(l OwnListener, key int) int { return cmp.Compare(l.key(), key) }
+	i, _ := slices.BinarySearchFunc(o.sorted, key, byKey)
 	for ; i < len(o.sorted) && o.sorted[i].key() == key; i++ {
 		if o.sorted[i].Receives(to, own) {
 			return true

@@ -8,12 +8,11 @@ import (
 	"sync"
 )
 
-// The reasons for which a gateway may not be ready, in the order in which
-// [State.Reasons] lists them. They are stable words: load balancers'
-// operators search their logs for them.
+// The reasons why a gateway is not ready, in the order in which [State.Reasons]
+// lists them. The words do not change: operators search logs for them.
 const (
 	Starting    = "starting"    // the listeners are not open yet
-	Draining    = "draining"    // it was told to stop
+	Draining    = "draining"    // a stop was requested
 	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
 	ReturnPath  = "return_path" // backends' replies to clients are not routed back
 )
@@ -36,7 +35,7 @@ type State struct {
 	reasons []Reason
 }
 
-// Set notes a reason. One that is there already gets the new detail.
+// Set adds a reason, or replaces its detail if it is already set.
 func (s *State) Set(word, detail string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,15 +49,15 @@ func (s *State) Set(word, detail string) {
 	})
 }
 
-// Clear takes a reason away, if it is there.
+// Clear removes a reason, if it is set.
 func (s *State) Clear(word string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(word)
 }
 
-// Reasons returns every reason, in a fixed order whatever the order in which
-// they came; none means ready. The caller owns the slice.
+// Reasons returns all reasons, in the order of the constants; none means ready.
+// The caller owns the slice.
 func (s *State) Reasons() []Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +68,7 @@ func (s *State) remove(word string) {
 	s.reasons = slices.DeleteFunc(s.reasons, func(n Reason) bool { return n.Word == word })
 }
 
-// rank is a reason's place in the order; words that are not known come
-// last.
+// rank returns a reason's place in the order; unknown words come last.
 func rank(word string) int {
 	if i := slices.Index(order[:], word); i >= 0 {
 		return i

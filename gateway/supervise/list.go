@@ -19,16 +19,16 @@ type handed struct {
 }
 
 const (
-	// inlineList is the longest list that stands in the environment, where one
-	// variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). Longer ones come in a
-	// file behind the sockets.
+	// inlineList is the length of the longest list that is passed in the environment,
+	// where one variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). A longer list is
+	// passed in a file, whose descriptor follows those of the sockets.
 	inlineList = 64 << 10
 	// fileMark begins the value of the variable if there is a file; its descriptor
 	// follows.
 	fileMark = "fd:"
 )
 
-// socketList names the sockets that a child is handed.
+// socketList names the sockets that are passed to a child.
 type socketList struct {
 	variable string   // the value of upgradeMark
 	file     *os.File // nil for a short list
@@ -48,7 +48,8 @@ func newSocketList(sockets []Socket) (socketList, error) {
 	}
 	fd, err := unix.MemfdCreate("unproxy sockets", unix.MFD_CLOEXEC)
 	if err != nil {
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", os.NewSyscallError("memfd_create", err))
+		err = os.NewSyscallError("memfd_create", err)
+		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	if _, err := f.Write(text); err != nil {
@@ -92,6 +93,6 @@ func readFile(number string) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	defer f.Close()
-	// The offset is where the parent stopped to write.
+	// The file offset is at the end of what the parent wrote.
 	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 }

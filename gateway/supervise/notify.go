@@ -1,6 +1,6 @@
-// Package supervise speaks to what supervises the process: it reports the state of
-// the service to systemd, takes the sockets that systemd or the process before this
-// one hands over, and starts the process that takes over from this one.
+// Package supervise connects the process with its supervisor: it reports the state of
+// the service to systemd, receives sockets from systemd or from the previous process,
+// and starts the process that takes over from this one.
 //
 // It does not know what the sockets are for. The wire formats are those of
 // sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3).
@@ -73,17 +73,16 @@ func Status(text string) string {
 	return "STATUS=" + strings.Join(lines, " ")
 }
 
-// MainPID names the process that is the service from now on.
+// MainPID declares a process the main process of the service.
 func MainPID(pid int) string { return "MAINPID=" + strconv.Itoa(pid) }
 
-// ExtendTimeout asks systemd to wait for d before it takes a start or a stop for
-// hung.
+// ExtendTimeout asks systemd to wait for d before a start or a stop times out.
 func ExtendTimeout(d time.Duration) string {
 	return "EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
 }
 
-// Reloading says that a reload begins now; [Ready] ends it. It has the time, which
-// services of Type=notify-reload must send.
+// Reloading reports that a reload begins now; [Ready] ends it. It includes the time,
+// as Type=notify-reload requires.
 func Reloading() string {
 	return strings.TrimSuffix(systemd.SdNotifyReloading+"\n"+systemd.SdNotifyMonotonicUsec(), "\n")
 }

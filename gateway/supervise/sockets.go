@@ -13,17 +13,17 @@ import (
 
 // Socket is a socket that was open when the process started.
 type Socket struct {
-	// FD is its descriptor, non-blocking and close-on-exec. It belongs to the
-	// taker of the Socket.
+	// FD is its descriptor, non-blocking and close-on-exec. The receiver of the
+	// Socket owns it.
 	FD int
-	// Name is what it was handed over as: "systemd:" and its
-	// FileDescriptorName, or the name that the process before gave it.
+	// Name is "systemd:" and the FileDescriptorName, or the name that the
+	// previous process gave the socket.
 	Name string
-	// Held says that systemd keeps it open, too, which may have handed it to the
-	// process before this one.
+	// Held says that systemd also keeps the socket open. Systemd passed it to
+	// this process or to a previous one.
 	Held bool
-	// Addr is where it is bound, Path the same for a unix socket; "@" begins a
-	// name in the abstract namespace. Both are zero if there is a Fault.
+	// Addr is the address that it is bound to, Path that of a unix socket; "@"
+	// begins an abstract name. Both are zero if there is a Fault.
 	Addr netip.AddrPort
 	Path string
 	// Fault completes "the socket NAME ..." if no streams can be accepted from it,
@@ -53,13 +53,13 @@ const systemdPrefix = "systemd:"
 
 const (
 	firstFD    = 3    // SD_LISTEN_FDS_START
-	mostFDs    = 4096 // no service has more; a wrong number must not take every descriptor
+	mostFDs    = 4096 // more than any service has; a wrong number must not take over unrelated descriptors
 	parentFD   = firstFD
 	childFirst = firstFD + 1
 )
 
-// Inherit takes what the process was started with and removes the variables that
-// describe it from the environment. Call it once, before anything is opened.
+// Inherit returns what the process was started with and removes the variables that
+// describe it from the environment. Call it once, before any file is opened.
 func Inherit() (Inheritance, error) {
 	found, upgrade, err := parse(os.Getenv, os.Getpid())
 	for _, name := range []string{listenPID, listenFDs, listenNames, listenPIDFD, upgradeMark} {
@@ -103,7 +103,8 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 		names = make([]string, n)
 	}
 	if len(names) != n {
-		return nil, false, fmt.Errorf("%s %.100q names %d sockets of %d", listenNames, getenv(listenNames), len(names), n)
+		return nil, false, fmt.Errorf("%s %.100q names %d sockets of %d",
+			listenNames, getenv(listenNames), len(names), n)
 	}
 	for i, name := range names {
 		if name == "" {
@@ -173,7 +174,8 @@ func (s *Socket) bound() error {
 		s.Path = at.Name
 		return nil
 	default:
-		s.Fault, s.Hint = "is neither an IP nor a unix socket", "ListenStream=PORT or ListenStream=PATH in the .socket unit"
+		s.Fault = "is neither an IP nor a unix socket"
+		s.Hint = "ListenStream=PORT or ListenStream=PATH in the .socket unit"
 		return nil
 	}
 	if protocol != unix.IPPROTO_TCP {

@@ -17,8 +17,8 @@ const (
 )
 
 // Exchange sends a message with copies of descriptors to the child, and returns its
-// answer. It may follow AwaitReady and come before Commit. At most 253 descriptors and
-// 64 KiB travel in a message. With an error the child has ended.
+// answer. Call it after AwaitReady and before Commit. A message has at most 253
+// descriptors and 64 KiB. After an error the child has ended.
 func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
 	if answer, err = c.exchange(message, fds, until); err != nil {
 		return nil, c.end(err, "meanwhile")
@@ -78,7 +78,7 @@ func (p *Parent) answer(take func(message []byte, fds []int) (answer []byte)) er
 	}
 }
 
-// receive receives a message and its descriptors; without a byte it is the end.
+// receive receives a message and its descriptors; n is 0 at the end of the channel.
 func (p *Parent) receive(message []byte) (n int, fds []int, err error) {
 	raw, err := p.channel.SyscallConn()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is how this process was started, and how the one that takes over is.
+// Program is the command line of this process, and of the one that takes over.
 type Program struct {
 	// Path is the file that was started. Symbolic links in it are kept: if the
 	// file or a link is replaced, the new file is started.
@@ -25,8 +25,8 @@ type Program struct {
 	Args []string
 }
 
-// ThisProgram returns how this process was started. Call it at the start, before the
-// working directory changes.
+// ThisProgram returns the command line of this process. Call it before the working
+// directory changes.
 func ThisProgram() (Program, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
@@ -41,9 +41,9 @@ func ThisProgram() (Program, error) {
 	return Program{Path: path, Args: slices.Clone(os.Args)}, nil
 }
 
-// Child is a process that is started to take over from this one. Until it does, it
-// and what it starts are a process group, which ends as a whole: what is left behind
-// would hold the listening sockets.
+// Child is a process that was started to take over from this one. Until it does, it
+// and its own children are a process group, which is killed as a whole, because a
+// process that survives would keep the listening sockets open.
 type Child struct {
 	// PID is its process id.
 	PID     int
@@ -64,9 +64,9 @@ const (
 	mostSaid  = 4096 // bytes
 )
 
-// Start starts the program again and hands it copies of the sockets. The child and
-// what it starts end by themselves unless [Child.AwaitReady] and [Child.Commit]
-// follow. The sockets stay the caller's.
+// Start starts the program again and passes it copies of the sockets. The child and
+// its children end by themselves unless [Child.AwaitReady] and [Child.Commit] follow.
+// The caller keeps ownership of the sockets.
 func (p Program) Start(sockets []Socket) (*Child, error) {
 	ours, theirs, err := channel()
 	if err != nil {
@@ -127,9 +127,9 @@ func channel() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent"), nil
 }
 
-// childEnvironment is environ without what it says of this process, and with list,
-// the value of the variable that names the sockets. The watchdog stays without
-// WATCHDOG_PID: the interval is for whichever process has it.
+// childEnvironment returns environ for the child: without the variables that concern
+// this process only, and with list as the value of the variable that names the
+// sockets. It drops WATCHDOG_PID, so that the watchdog's interval applies to the child.
 func childEnvironment(environ []string, list string) []string {
 	own := []string{listenPID, listenFDs, listenNames, listenPIDFD, "WATCHDOG_PID", upgradeMark}
 	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
@@ -139,7 +139,7 @@ func childEnvironment(environ []string, list string) []string {
 	return append(env, upgradeMark+"="+list)
 }
 
-// reap waits for the process, ends what it leaves behind, and takes its state.
+// reap waits until the process has ended, kills its children, and stores its state.
 func (c *Child) reap() {
 	// A zombie keeps its id, and so that of the group, from being used again.
 	for unix.Waitid(unix.P_PID, c.PID, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
@@ -160,9 +160,9 @@ func (c *Child) killGroup() {
 	}
 }
 
-// AwaitReady waits until the child says that it serves. The error says why it does
-// not: what it said itself, how it ended, or that it took longer than patience. With
-// an error the child has ended.
+// AwaitReady waits until the child reports that it serves. The error is the child's
+// own, how it ended, or that it took longer than patience. After an error the child
+// has ended.
 func (c *Child) AwaitReady(patience time.Duration) error {
 	if err := c.hear(patience); err != nil {
 		return c.end(err, "before it was ready")
@@ -170,8 +170,8 @@ func (c *Child) AwaitReady(patience time.Duration) error {
 	return nil
 }
 
-// end ends the child after an error. If it had ended by itself, and so caused the
-// error, the result says that instead.
+// end kills the child after an error. If the child had ended by itself, which caused
+// the error, the result says that instead.
 func (c *Child) end(err error, when string) error {
 	c.End()
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
@@ -186,7 +186,8 @@ func (c *Child) End() {
 	<-c.ended
 }
 
-// hear reads the child's first message, a line. [io.EOF] is an end without one.
+// hear reads the child's first message, a line. The error is [io.EOF] if the child
+// ended without one.
 func (c *Child) hear(patience time.Duration) error {
 	if err := c.channel.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("wait for the new process: %w", err)
@@ -222,12 +223,11 @@ func (c *Child) Commit() {
 // waits.
 func (c *Child) Kill() {
 	c.killGroup()
-	c.process.Kill() // in case that it has left the group; it may have ended
+	c.process.Kill() // it may have left the group, or have ended
 	c.channel.Close()
 }
 
-// Parent is the process that this one takes over from. The methods of nil do
-// nothing.
+// Parent is the process that this one takes over from. A nil Parent does nothing.
 type Parent struct {
 	channel *os.File
 	group   int // its process group; 0 is unknown
@@ -235,9 +235,9 @@ type Parent struct {
 
 // Ready tells the parent that this process serves, and waits until the parent leaves
 // the service to it or has ended. Meanwhile take answers the messages of
-// [Child.Exchange]; it owns the descriptors, and fewer than were sent mean that this
-// process has none left. Then the process joins the parent's group, where a shell or a
-// supervisor looks for it.
+// [Child.Exchange]. It owns the descriptors; it gets fewer than were sent if this
+// process is out of descriptors. Then the process joins the parent's process group,
+// where a shell or a supervisor looks for it.
 func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) error {
 	if p == nil {
 		return nil
@@ -261,7 +261,7 @@ func (p *Parent) joinGroup() {
 	}
 }
 
-// Failed tells the parent why this process does not come to serve.
+// Failed tells the parent why this process cannot take over.
 func (p *Parent) Failed(reason error) {
 	if p == nil {
 		return

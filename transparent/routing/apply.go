@@ -182,10 +182,10 @@ func unusedRules(ctx context.Context, p returnpath.Plan, present []hostRule) ([]
 }
 
 // RemoveAll removes everything that a plan with these options can have created: all
-// rules that look up its table, all nftables tables for its mark, and the routes.
-// It cleans up after an earlier configuration, and also removes the rules of other
-// gateways with the same numbers, but no rule that no plan can contain. It continues after an error and joins all
-// errors.
+// rules that look up its table, all nftables tables for its mark, and the routes. It
+// cleans up after an earlier configuration. That includes the rules of other gateways
+// with the same numbers, but no rule that a plan cannot contain. It continues after an
+// error and joins all errors.
 func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command string)) error {
 	var all []error
 	o = o.WithDefaults()

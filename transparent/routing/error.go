@@ -36,7 +36,8 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Hint() string {
 	switch {
 	case errors.Is(e.Err, errOtherFirst):
-		return "see ip -d rule; delete both rules by ip rule del pref, and add the other one again with another preference"
+		return "see ip -d rule; delete both rules by ip rule del pref, " +
+			"and add the other one again with another preference"
 	case errors.Is(e.Err, errModule):
 		return "the kernel needs nft_socket, nft_tproxy, nft_ct and nft_fib_inet: modprobe each, or --recipe rules"
 	case errors.Is(e.Err, exec.ErrNotFound):

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnAddresses returns what this host does with addresses. own are those that it
-// accepts packets to, as one of its interfaces has them or a route of type local or
-// anycast says. replaced are those of broadcast and multicast routes: the kernel
-// does not connect from them, even if a socket is bound to one.
+// OwnAddresses returns the addresses that this host treats specially. own are those
+// to which it accepts packets: the addresses of its interfaces, and the destinations
+// of routes of type local or anycast. replaced are the destinations of broadcast and
+// multicast routes: the kernel does not connect from them, even if a socket is bound
+// to one.
 //
-// Of the routing tables it takes table local, and those that a rule looks up for
-// packets from all sources. The table of a return path is none of these: it makes
-// every address local, but its rules select packets by source or mark. It needs no
-// capability.
+// It reads table local, and the tables that a rule looks up for packets from all
+// sources. The table of a return path is not among them: it makes every address
+// local, but its rules select packets by source or mark. It needs no capability.
 func OwnAddresses() (own, replaced []netip.Prefix, err error) {
 	own, replaced, err = interfaceAddresses()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// typedRoute is a route that is not an ordinary one.
+// typedRoute is a route of one of the types in kind.
 type typedRoute struct {
 	to    netip.Prefix
 	table uint32
@@ -27,8 +27,8 @@ func isTyped(kind uint8) bool {
 	return false
 }
 
-// typedRoutes returns the typed routes of all tables and both families. The kernel
-// selects them, as far as it can: a router may have a million others.
+// typedRoutes returns the typed routes of all tables and both families. It asks the
+// kernel for these types only, because a router may have a million other routes.
 func typedRoutes() ([]typedRoute, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -65,12 +65,12 @@ func dumpRoutes(socket *nl.NetlinkSocket, v6 bool, kind uint8) ([]typedRoute, er
 		return true
 	})
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, nl.ErrDumpInterrupted) {
-		err = nil // what interrupted it is an event, after which the routes are read again
+		err = nil // a change interrupted it; its event makes the caller read the routes again
 	}
 	return all, err
 }
 
-// readTyped converts the kernel's message. It is false if the route is no typed one.
+// readTyped converts the kernel's message. ok is false for routes of other types.
 func readTyped(message []byte) (r typedRoute, ok bool) {
 	if len(message) < unix.SizeofRtMsg {
 		return r, false

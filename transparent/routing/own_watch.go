@@ -14,8 +14,8 @@ import (
 // events because they came faster than they were read.
 var ErrEventsLost = errors.New("events about the host's addresses were lost")
 
-// AddressWatch waits for events after which [OwnAddresses] may return something
-// else. Only Close may be called concurrently.
+// AddressWatch waits for events that may change the result of [OwnAddresses]. Only
+// Close may be called concurrently.
 type AddressWatch struct{ socket *nl.NetlinkSocket }
 
 // WatchAddresses subscribes to the events of this host's addresses, interfaces,
@@ -56,8 +56,8 @@ func typedRoutesOnly() *unix.SockFprog {
 }
 
 // Wait returns after an event that matters, or after the timeout. After
-// [ErrEventsLost] the watch continues; after any other error, such as that of Close,
-// it is of no use any more.
+// [ErrEventsLost] the watch continues. After any other error, such as that of Close,
+// it cannot be used any more.
 func (w *AddressWatch) Wait(timeout time.Duration) error {
 	for {
 		matters, err := w.receive(timeout)

@@ -36,7 +36,7 @@ type DeviceError struct {
 	Err     error
 }
 
-// Error says which address is concerned, and what is wrong with the name.
+// Error names the address and what is wrong with the interface's name.
 func (e *DeviceError) Error() string {
 	return fmt.Sprintf("cannot plan a route to %s: %v", e.Address, e.Err)
 }

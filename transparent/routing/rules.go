@@ -20,7 +20,7 @@ import (
 type hostRule struct {
 	// Rule is the rule of a plan with the same attributes. Its Owner is 0.
 	returnpath.Rule
-	// other reports whether the rule has attributes that no plan's rule has.
+	// other means that the rule has attributes that no plan's rule has.
 	other bool
 	// owner is the origin that the rule is labelled with, 0 for none.
 	owner uint8
@@ -81,8 +81,8 @@ func hostRules() (all []hostRule, err error) {
 	return all, err
 }
 
-// parseRule reads one message of the kernel. Anything that it does not know makes
-// the rule another program's: a rule of a plan has none of it.
+// parseRule parses one message of the kernel. An unknown attribute marks the rule as
+// another program's, because no rule of a plan has one.
 func parseRule(message []byte) (hostRule, error) {
 	if len(message) < unix.SizeofRtMsg {
 		return hostRule{}, fmt.Errorf("a rule of %d bytes", len(message))
@@ -94,8 +94,9 @@ func parseRule(message []byte) (hostRule, error) {
 		return hostRule{}, err
 	}
 	r := hostRule{
-		Rule:       returnpath.Rule{IPv6: header.Family == unix.AF_INET6, Table: uint32(header.Table)},
-		other:      header.Type != actionTable || header.Flags&^flagsOfState != 0 || header.Tos != 0 || header.Dst_len != 0,
+		Rule: returnpath.Rule{IPv6: header.Family == unix.AF_INET6, Table: uint32(header.Table)},
+		other: header.Type != actionTable || header.Flags&^flagsOfState != 0 ||
+			header.Tos != 0 || header.Dst_len != 0,
 		attributes: map[uint16][]byte{},
 	}
 	for _, a := range attributes {
@@ -191,7 +192,7 @@ var protocolNames = map[byte]string{
 	unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_ICMPV6: "ipv6-icmp",
 }
 
-// is reports whether a rule is the same as that of a plan, whoever added it.
+// is reports whether a rule is the same as that of a plan, regardless of its owner.
 func (r hostRule) is(own returnpath.Rule) bool { return !r.other && r.Rule == normalize(own) }
 
 // same reports whether two rules of the kernel are equal.

@@ -11,7 +11,7 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// remains are parts of an earlier plan for the same names.
+// remains are parts of an earlier plan for the same host names.
 type remains struct {
 	rules  []hostRule
 	tables []string // of nftables

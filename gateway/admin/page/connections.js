@@ -29,7 +29,7 @@ export function query() {
 const typingPause = 250; // ms without input after which the query is sent
 
 // startConnections calls refresh when the filters change, and cut when the user
-// confirms that a connection is to be cut.
+// confirms that the user wants to cut a connection.
 export function startConnections({ refresh, cut }) {
   let typing;
   controls.addEventListener('input', () => {

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 	"unproxy/gateway/proxyproto"
 )
 
@@ -269,7 +270,7 @@ func TestDecodeUsage(t *testing.T) {
 			t.Errorf("%q printed %q", row.args, out)
 		}
 	}
-	if _, err := runDecode(t, "", "--max-header", "1", "--accept", "v3", "--hex", "00", "--raw"); len(usage.Leaves(err)) != 3 {
+	if _, err := runDecode(t, "", "--max-header", "1", "--accept", "v3", "--hex", "00", "--raw"); len(config.Leaves(err)) != 3 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }

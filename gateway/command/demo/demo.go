@@ -1,6 +1,6 @@
 // Package demo is "unproxy demo": it starts a gateway in this process, with a
-// backend behind it and a load balancer in front of it, and shows what becomes
-// of correct, wrong and forged headers.
+// backend behind it and a load balancer in front of it, and shows how the gateway
+// handles correct, wrong and forged headers.
 //
 // A scene is one connection with an expectation. The first part plays its scenes
 // on loopback. The second part, transparent mode, needs routes, so it runs in a

@@ -83,8 +83,8 @@ func (p *plan) send(conn stream, header []byte, sent *atomic.Int64) error {
 	return nil
 }
 
-// receive reads until the connection ends, until an answer seems complete, or
-// until nothing has come for the timeout.
+// receive reads until the connection ends, an answer seems complete, or nothing
+// has arrived for the timeout.
 func (p *plan) receive(conn net.Conn, r *result, sending <-chan error) {
 	start := time.Now()
 	last := start

@@ -40,8 +40,8 @@ func (p *plan) sendDatagram(ctx context.Context) *result {
 	return r
 }
 
-// receiveDatagrams reads until nothing more comes, or until the timeout if
-// nothing came at all.
+// receiveDatagrams reads until no more datagrams arrive, or until the timeout if
+// none arrived.
 func (p *plan) receiveDatagrams(conn net.Conn, r *result) {
 	start := time.Now()
 	buffer := make([]byte, 64<<10)
@@ -91,7 +91,7 @@ func (r *result) endingOfDatagrams(p *plan) string {
 	return fmt.Sprintf("failed: %v", r.err)
 }
 
-// hintOfDatagrams returns what it probably means that nothing came back.
+// hintOfDatagrams returns the probable reason why there was no answer.
 func (r *result) hintOfDatagrams(p *plan) string {
 	switch {
 	case r.end == endReset:

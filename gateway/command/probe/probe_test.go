@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/command/usage"
+	"unproxy/gateway/config"
 	"unproxy/gateway/proxyproto"
 	"unproxy/integration_test/await"
 )
@@ -329,7 +330,7 @@ func TestProbeUsage(t *testing.T) {
 			t.Errorf("%.80q printed %q", row.args, out.String())
 		}
 	}
-	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(usage.Leaves(err)) != 2 {
+	if err := runProbe(t.Context(), io.Discard, "--to", "a:1", "--split", "0", "--as", "x"); len(config.Leaves(err)) != 2 {
 		t.Errorf("not all problems at once: %v", err)
 	}
 }

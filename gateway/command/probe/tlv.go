@@ -43,7 +43,7 @@ func readTLVs(texts []string) ([]proxyproto.TLV, error) {
 	return tlvs, errors.Join(problems...)
 }
 
-// parseTLV reads TYPE=VALUE. withinSSL reports whether it belongs into an SSL TLV.
+// parseTLV reads TYPE=VALUE. withinSSL reports whether it belongs in an SSL TLV.
 func parseTLV(text string) (tlv proxyproto.TLV, withinSSL bool, err error) {
 	name, value, ok := strings.Cut(text, "=")
 	if !ok {
@@ -72,7 +72,8 @@ func tlvValue(name, text string) ([]byte, error) {
 		}
 		value, err := hex.DecodeString(digits)
 		if err != nil {
-			return nil, usage.Errorf("--tlv %s: %q is not hex", name, text).WithHint("two digits for each byte, such as 0x00ff")
+			return nil, usage.Errorf("--tlv %s: %q is not hex", name, text).
+				WithHint("two digits for each byte, such as 0x00ff")
 		}
 		return value, nil
 	}

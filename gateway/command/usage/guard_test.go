@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"unproxy/gateway/config"
 )
 
 // errRan is what the commands of testApp return when they run.
@@ -62,9 +64,9 @@ func TestGuard(t *testing.T) {
 		{"one a --json", "--json comes after the name", "give flags first, the name last"},
 	} {
 		err := testApp().Run(append([]string{"unproxy"}, strings.Fields(tt.args)...))
-		problem := Leaves(err)
-		if ExitCode(err) != ExitUsage || problem[0].Error() != tt.want || HintOf(problem[0]) != tt.hint {
-			t.Errorf("%q: %v, hint %q; want %q, hint %q", tt.args, err, HintOf(err), tt.want, tt.hint)
+		problem := config.Leaves(err)
+		if ExitCode(err) != ExitUsage || problem[0].Error() != tt.want || config.HintOf(problem[0]) != tt.hint {
+			t.Errorf("%q: %v, hint %q; want %q, hint %q", tt.args, err, config.HintOf(err), tt.want, tt.hint)
 		}
 	}
 	for _, args := range []string{"", "plain --json", "one a", "group below", "shy"} {

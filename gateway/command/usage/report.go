@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
 )
 
@@ -19,7 +20,7 @@ const maxProblems = 20
 func Report(w io.Writer, err error) {
 	printed := make(map[string]bool)
 	count := 0
-	for _, e := range Leaves(err) {
+	for _, e := range config.Leaves(err) {
 		if errors.As(e, new(reported)) {
 			continue
 		}
@@ -27,7 +28,7 @@ func Report(w io.Writer, err error) {
 			continue
 		}
 		fmt.Fprintf(w, "unproxy: error: %s\n", value.OneLine(e.Error()))
-		if hint := HintOf(e); hint != "" && !printed[hint] {
+		if hint := config.HintOf(e); hint != "" && !printed[hint] {
 			printed[hint] = true
 			fmt.Fprintf(w, "unproxy: hint: %s\n", value.OneLine(hint))
 		}
@@ -35,34 +36,4 @@ func Report(w io.Writer, err error) {
 	if count > maxProblems {
 		fmt.Fprintf(w, "unproxy: error: and %d more\n", count-maxProblems)
 	}
-}
-
-// HintOf returns the hint of err or of an error that it wraps: of the first one
-// with a method Hint. It returns "" if there is none.
-func HintOf(err error) string {
-	var hinter interface {
-		error
-		Hint() string
-	}
-	if errors.As(err, &hinter) {
-		return hinter.Hint()
-	}
-	return ""
-}
-
-// Leaves returns the single errors of a tree made by [errors.Join], in order.
-// It returns none for nil.
-func Leaves(err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, Leaves(e)...)
-	}
-	return all
 }

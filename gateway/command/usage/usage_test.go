@@ -68,19 +68,3 @@ func TestReportCounts(t *testing.T) {
 		}
 	}
 }
-
-func TestHintOf(t *testing.T) {
-	for _, tt := range []struct {
-		err  error
-		want string
-	}{
-		{nil, ""},
-		{io.EOF, ""},
-		{Errorf("x").WithHint("y"), "y"},
-		{fmt.Errorf("x: %w", Errorf("x").WithHint("y")), "y"},
-	} {
-		if got := HintOf(tt.err); got != tt.want {
-			t.Errorf("hint of %v is %q; want %q", tt.err, got, tt.want)
-		}
-	}
-}

@@ -79,7 +79,7 @@ func Nearest(word string, candidates []string) string {
 	for _, c := range candidates {
 		d := distance(word, c)
 		if len(word) >= 3 && strings.HasPrefix(c, word) {
-			d = min(d, 1) // the beginning of it: typed in a hurry
+			d = min(d, 1) // an abbreviation
 		}
 		if d < best || d == best && nearest == "" {
 			best, nearest = d, c
@@ -88,8 +88,8 @@ func Nearest(word string, candidates []string) string {
 	return nearest
 }
 
-// distance is the least number of letters to put in, take out, change or swap
-// with their neighbour to make b of a (the optimal string alignment distance).
+// distance returns the optimal string alignment distance: the least number of
+// letters to insert, delete, change or swap with their neighbour to turn a into b.
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
@@ -114,8 +114,8 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// Shorten keeps a text that goes into a message within bounds, 120 bytes. It may
-// cut a letter in two; %q shows that.
+// Shorten cuts a text for a message to 120 bytes. It may cut a character in two;
+// %q shows that.
 func Shorten(s string) string {
 	const most = 120
 	if len(s) <= most {

@@ -16,8 +16,7 @@ type Error struct {
 	// Why completes the sentence that begins with the quoted value: "is not a
 	// duration".
 	Why string
-	// Value is the one that is not accepted, where several were given; "" is the
-	// last one.
+	// Value is the rejected value if several were given; "" is the last one.
 	Value string
 	// Hint is a value that would be accepted and is probably what was meant;
 	// "" when that is unknown.
