@@ -123,7 +123,8 @@ type Server struct {
 	http     http.Server
 	failed   chan error
 
-	// The goroutine of Attach, which samples the counters.
+	// The goroutine of Attach, which samples the counters. stop ends it, and the
+	// query of the event loops that it waits for.
 	stop     context.CancelFunc
 	stopping context.Context
 	sampling sync.WaitGroup
