@@ -156,7 +156,7 @@ func TestActivationRefused(t *testing.T) {
 			{"the wrong type", "web", []*os.File{datagram}, "--trust 127.0.0.1",
 				`the socket "web" that systemd hands over is not a stream socket`, "ListenStream="},
 			{"no trust rule", "web", []*os.File{listener}, "",
-				"no trust rule says which peers may name a client", "--trust 10.0.0.0/8"},
+				"there is no trust rule: no peer may name a client", "--trust 10.0.0.0/8"},
 			{"names that do not fit", "web:other", []*os.File{listener}, "--trust 127.0.0.1",
 				"names 2 sockets of 1", ""},
 		}

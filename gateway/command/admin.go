@@ -35,10 +35,10 @@ func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 // withoutAdmin warns of settings that do nothing where there is no endpoint.
 func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 	if insecure {
-		all = append(all, config.Warning{Message: "--admin-insecure does nothing without --admin"})
+		all = append(all, config.Warning{Message: "--admin-insecure has no effect without --admin"})
 	}
 	if profiles {
-		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Hint: "--admin 127.0.0.1:9180"})
+		all = append(all, config.Warning{Message: "--pprof has no effect without --admin", Hint: "--admin 127.0.0.1:9180"})
 	}
 	return all
 }

@@ -102,7 +102,7 @@ func (v *viewer) check() error {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usage.Errorf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort))
+	return usage.Errorf("--sort %q is not one of age, bytes, idle", value.Shorten(v.sort))
 }
 
 // show prints the status once.

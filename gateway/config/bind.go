@@ -8,14 +8,14 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// binding reads the texts that were given for a setting, at least one, and puts
-// the value where it belongs. The error is a [value.Error].
+// binding parses the texts given for a setting, at least one, and stores the value
+// in into. The error is a [value.Error].
 type binding[T any] func(into *T, texts []string) error
 
-// last returns the text that holds when several were given.
+// last returns the last text, which overrides the others.
 func last(texts []string) string { return texts[len(texts)-1] }
 
-// duration binds a duration of zero, or from least to most.
+// duration binds a duration that is zero or from least to most.
 func duration[T any](least, most time.Duration, at func(*T) *time.Duration) binding[T] {
 	return func(into *T, texts []string) (err error) {
 		*at(into), err = value.Duration(last(texts), least, most)
@@ -49,7 +49,7 @@ func either[T any](at func(*T) *bool, no, yes string) binding[T] {
 	}
 }
 
-// word binds one of several values by the words that they are written as.
+// word binds one of several values, each named by its String.
 func word[T any, W fmt.Stringer](at func(*T) *W, values ...W) binding[T] {
 	words := make([]string, len(values))
 	for i, v := range values {
@@ -82,7 +82,7 @@ func mode[T any](at func(*T) *fs.FileMode) binding[T] {
 	}
 }
 
-// rules binds the rules of a list of addresses.
+// rules binds the rules of an address list.
 func rules(kind listKind) binding[draft] {
 	return func(d *draft, texts []string) error {
 		d.lists[kind].rules = texts
@@ -90,7 +90,7 @@ func rules(kind listKind) binding[draft] {
 	}
 }
 
-// files binds the files of a list of addresses.
+// files binds the files of an address list.
 func files(kind listKind) binding[draft] {
 	return func(d *draft, texts []string) error {
 		d.lists[kind].files = texts

@@ -7,12 +7,12 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// Problem is one fault of a configuration. All of them are found at once: the
-// errors of [Load] and of [Config.Validate] join them.
+// Problem is an error in the configuration. The errors of [Load] and
+// [Config.Validate] join all problems.
 type Problem struct{ message, hint string }
 
-// NewProblem returns a problem. The message says what is wrong, with the value
-// that is; the hint says what to write instead, "" if the message says it all.
+// NewProblem returns a problem. The message says what is wrong and quotes the
+// value; the hint says what to write instead, or is "".
 func NewProblem(message, hint string) *Problem { return &Problem{message, hint} }
 
 // Error returns the message.
@@ -21,14 +21,15 @@ func (p *Problem) Error() string { return p.message }
 // Hint says what to write instead, or "".
 func (p *Problem) Hint() string { return p.hint }
 
-// Warning is something in a configuration that works but may not be meant, such
-// as a trust rule that covers every address.
+// Warning describes a valid configuration that is probably a mistake, such as a
+// trust rule that covers every address.
 type Warning struct {
 	// Message says what is doubtful.
 	Message string
-	// Hint says what to write instead, or "".
+	// Hint says what to write instead, or is "".
 	Hint string
-	// About is the subject, for those who report on it themselves.
+	// About is the subject. Callers that report a subject in another way use it to
+	// skip the warning.
 	About Topic
 }
 
@@ -40,8 +41,8 @@ const (
 	AboutSettings Topic = iota
 	AboutTrust
 	AboutDescriptors
-	// AboutLocalhost: a server on this host sees clients as localhost. Whether it
-	// grants localhost anything cannot be known here.
+	// AboutLocalhost: a server on this host sees clients as localhost. Whether the
+	// server grants privileges to localhost is unknown.
 	AboutLocalhost
 )
 
@@ -67,7 +68,7 @@ func (p *problems) add(message, hint string) {
 // err returns the problems in the order in which they were found, or nil.
 func (p *problems) err() error { return errors.Join(p.all...) }
 
-// atFault returns the one of several values that err is about.
+// atFault returns the value that err is about.
 func atFault(values []string, err error) string {
 	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
 		return e.Value
@@ -75,13 +76,13 @@ func atFault(values []string, err error) string {
 	return last(values)
 }
 
-// FlagProblem is the problem with the value of a flag; err is what package
-// value says of it.
+// FlagProblem returns the problem with the value of a flag. err is the error of
+// package value.
 func FlagProblem(name, text string, err error) error {
 	return NewProblem(fmt.Sprintf("--%s %q %v", name, value.Shorten(text), err), valueHint(err, "--"+name+" "))
 }
 
-// valueHint says what to write instead of a value; prefix goes before it.
+// valueHint returns a hint that proposes another value, written after prefix.
 func valueHint(err error, prefix string) string {
 	var e *value.Error
 	if !errors.As(err, &e) || e.Hint == "" {

@@ -9,18 +9,17 @@ import (
 	"unproxy/trust"
 )
 
-// Lists are the lists of addresses of a configuration, which can be read again
-// while they are in use. Its methods may be called from any goroutine, and on
-// nil: there are no lists then.
+// Lists are the address lists of a configuration. They can be reloaded while they
+// are in use. Its methods are safe for concurrent use. A nil *Lists is empty.
 type Lists struct {
 	now   func() time.Time
 	files *trust.Files
 
-	reading sync.Mutex // held while files are read, which may take its time
+	reading sync.Mutex // held while files are read, which may take long
 	all     []liveList
 	seen    string // the files' fingerprint at the last call of Changed
 
-	mu    sync.Mutex // held for an instant
+	mu    sync.Mutex // never held during I/O
 	state ReloadState
 }
 
@@ -29,24 +28,23 @@ type Reloaded struct {
 	// Lists is the number of lists that were read, and Rules the number of
 	// rules in them.
 	Lists, Rules int
-	// Warnings are of rules that work but may not be meant.
+	// Warnings are about valid rules that are probably mistakes.
 	Warnings []Warning
 }
 
-// ReloadState counts the reloads so far. Reading the lists at the start is not
-// one.
+// ReloadState counts reloads, without the initial load.
 type ReloadState struct {
 	// Succeeded and Failed count reloads.
 	Succeeded, Failed uint64
-	// LastSuccess is when one succeeded last; the zero time is never.
+	// LastSuccess is the time of the last successful reload; the zero time is never.
 	LastSuccess time.Time
-	// LastError is why the last one failed; nil if it did not.
+	// LastError is the error of the last reload; nil if it succeeded.
 	LastError error
 }
 
-// Reload reads every list again, the templates in the rules of flags and the
-// files. If all of them can be read it puts all in force; otherwise the old
-// ones stay. The error joins what [Load] would say of the lists.
+// Reload reads every list again: the files, and the templates in the rules of
+// flags. It replaces either all lists or, if one of them is invalid, none. The
+// error joins the same problems that [Load] would report.
 func (l *Lists) Reload() (Reloaded, error) {
 	if l == nil {
 		return Reloaded{}, nil
@@ -86,10 +84,10 @@ func (l *Lists) reload() (Reloaded, error) {
 	return done, nil
 }
 
-// Changed reports whether the content of the lists' files has changed since they
-// were read last. Call it at intervals: a change counts once two calls in a row
-// have seen the same content, so that a file which is being written is left
-// alone. Content that failed to load counts again only after it has changed.
+// Changed reports whether the content of the lists' files has changed since it was
+// last read. Call it at intervals: it reports a change only after two calls in a row
+// saw the same content, so that a file is not read while it is being written.
+// Content that failed to load is not reported again until it changes.
 func (l *Lists) Changed() bool {
 	if l == nil {
 		return false
@@ -106,7 +104,7 @@ func (l *Lists) Changed() bool {
 	return l.seen != tried.String() && l.seen == before
 }
 
-// State returns how the reloads went so far.
+// State returns the counters.
 func (l *Lists) State() ReloadState {
 	if l == nil {
 		return ReloadState{}

@@ -5,57 +5,56 @@ import (
 	"strings"
 )
 
-// Values are settings as an operator wrote them: for each name the texts that
-// were given, in order.
+// Values are settings before they are parsed: for each name the texts given, in
+// order.
 type Values map[string][]string
 
-// Setting is one thing that an operator can set: by the flag --Name, by the
-// environment variable that stands for it and, where it is one of a forward, by
-// the key Name in a forward. Everything that lists flags is made from these.
+// Setting describes a flag, its environment variable and, if it applies to
+// forwards, its key. Help, completion, the man page and the documentation are
+// generated from settings.
 type Setting struct {
 	// Name is the flag without its dashes, and the key.
 	Name string
-	// Former is a name that the setting had before and is still known by, or
-	// empty. No list of flags has it.
+	// Former is a former name that is still accepted, or "". It is not listed.
 	Former string
 	// Group is the subject that it belongs to.
 	Group Group
-	// Argument stands for the value in the help, "D" or "relay|close".
+	// Argument is the placeholder for the value in the help: "D" or "relay|close".
 	Argument string
-	// Default is the value that holds when none is given, as help prints it.
+	// Default is the default value as the help prints it.
 	Default string
-	// Meaning says in a few words what it does.
+	// Meaning is a short description.
 	Meaning string
-	// Repeatable settings may be given several times; a forward's own list
-	// replaces the list that holds for all forwards.
+	// Repeatable settings may be given several times. A forward's keys replace the
+	// values of the flag.
 	Repeatable bool
-	// Switch settings are on when they are given without a value.
+	// Switch settings are on if they are given without a value.
 	Switch bool
 	// Needs is what a forward must have for the setting to have an effect.
 	Needs Need
 
-	// forward takes the values of a setting of forwards, process those of the
-	// process. A setting with both means one thing as a flag and another as a
-	// key. One with neither is read by the program around the gateway.
+	// forward stores the values of a forward's setting, process those of a process
+	// setting. With both, the flag sets the process's value and the key the
+	// forward's. With neither, the program reads the setting itself.
 	forward binding[draft]
 	process binding[Config]
 }
 
-// Scope is what a setting can be set for.
+// Scope says what a setting applies to.
 type Scope uint8
 
 // The scopes.
 const (
 	// ScopeProcess is one value for the whole process.
 	ScopeProcess Scope = iota
-	// ScopeForward is a value for each forward; the flag sets the common one.
+	// ScopeForward is a value for each forward; the flag sets the default.
 	ScopeForward
-	// ScopeBoth is one value for all forwards together as a flag, and one for a
-	// single forward as a key.
+	// ScopeBoth is a value for all forwards together, set by the flag, and another
+	// for each forward, set by the key.
 	ScopeBoth
 )
 
-// Scope returns what s can be set for.
+// Scope returns what s applies to.
 func (s *Setting) Scope() Scope {
 	switch {
 	case s.forward == nil:
@@ -66,7 +65,7 @@ func (s *Setting) Scope() Scope {
 	return ScopeBoth
 }
 
-// IsKey reports whether s can be set for one forward alone.
+// IsKey reports whether s is a key of forwards.
 func (s *Setting) IsKey() bool { return s.forward != nil }
 
 // Names returns Name and, if there is one, Former.
@@ -77,15 +76,15 @@ func (s *Setting) Names() []string {
 	return []string{s.Name, s.Former}
 }
 
-// Variable returns the environment variable that stands for the flag.
+// Variable returns the environment variable of the flag.
 func (s *Setting) Variable() string { return Variable(s.Name) }
 
-// Variable returns the environment variable that stands for the flag of a name.
+// Variable returns the environment variable of a flag.
 func Variable(name string) string {
 	return "UNPROXY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// Choices returns the words that the value may be, where it is one of a few.
+// Choices returns the possible values, or nil if the value is not one of a few words.
 func (s *Setting) Choices() []string {
 	if s.Argument != strings.ToLower(s.Argument) || !strings.Contains(s.Argument, "|") {
 		return nil
@@ -93,8 +92,8 @@ func (s *Setting) Choices() []string {
 	return strings.Split(s.Argument, "|")
 }
 
-// Usage returns the meaning with what help adds to it: whether the flag may be
-// repeated, and the default.
+// Usage returns the meaning as help prints it: with the default, the former name,
+// and whether the flag may be repeated.
 func (s *Setting) Usage() string {
 	text := s.meaning()
 	if s.Default != "" {
@@ -103,7 +102,7 @@ func (s *Setting) Usage() string {
 	return text
 }
 
-// meaning returns Meaning, whether the flag may be repeated, and its former name.
+// meaning returns Usage without the default.
 func (s *Setting) meaning() string {
 	text := s.Meaning
 	if s.Repeatable {
@@ -115,7 +114,7 @@ func (s *Setting) meaning() string {
 	return text
 }
 
-// Group is a subject that settings belong to, in the order of the help.
+// Group is a section of the help.
 type Group uint8
 
 // The groups.
@@ -150,11 +149,11 @@ func (g Group) String() string {
 	}[g]
 }
 
-// Settings returns every setting in the order of the help. The slice is shared
-// and must not be changed.
+// Settings returns every setting in the order of the help. The slice is shared and
+// must not be modified.
 func Settings() []Setting { return table }
 
-// Find returns the setting of a name, which may be a former one, or nil.
+// Find returns the setting with a name or a former name, or nil.
 func Find(name string) *Setting {
 	known := func(s Setting) bool { return s.Name == name || s.Former != "" && s.Former == name }
 	i := slices.IndexFunc(table, known)

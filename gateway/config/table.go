@@ -11,7 +11,7 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// The names of settings that this package asks for itself.
+// The names of settings that this package refers to.
 const (
 	// ForwardFlag is the flag whose values are the forwards.
 	ForwardFlag = "forward"
@@ -28,18 +28,18 @@ const (
 
 // The longest durations.
 const (
-	// longest is beyond every use and keeps sums of durations from overflowing.
+	// longest prevents overflow in sums of durations.
 	longest = 10 * 365 * 24 * time.Hour
 	// longestWait is within the horizon of the engine's timers, 37 hours.
 	longestWait = 24 * time.Hour
-	// longestKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the
-	// kernel's include/net/tcp.h.
+	// longestKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL in
+	// include/net/tcp.h of the kernel.
 	longestKeepalive = 32767 * time.Second
-	// longestUserTimeout is what the kernel takes, an int of milliseconds
+	// longestUserTimeout is the kernel's maximum, an int of milliseconds
 	// (TCP_USER_TIMEOUT in do_tcp_setsockopt of net/ipv4/tcp.c).
 	longestUserTimeout = math.MaxInt32 * time.Millisecond
-	// longestSpin is far beyond the time in which a processor wakes up, and is
-	// what the Go runtime lets a goroutine have before others run.
+	// longestSpin is far longer than the wake-up time of a CPU. It equals the time
+	// slice after which the Go runtime preempts a goroutine.
 	longestSpin = 10 * time.Millisecond
 )
 
@@ -227,7 +227,7 @@ var routeSettings = []Setting{
 		process: index(func(c *Config) *returnpath.Recipe { return &c.Routes.Recipe }, returnpath.RecipeNames()...)},
 }
 
-// The admin endpoint and the log belong to the program, which reads their values.
+// The program itself reads the settings of the admin endpoint and the log.
 var (
 	adminSettings = []Setting{
 		{Name: "admin", Group: GroupAdmin, Argument: "ADDR", Default: "off",
