@@ -11,17 +11,12 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// The table takes 128 KiB and remembers 16 384 peers.
 const (
 	// The table takes 128 KiB and holds 16 384 peers.
 	rateSets = 4096
 	rateWays = 4
 )
 
-// Each entry is one word: a 24-bit tag that tells the peer from others of its
-// set, and the time up to which it has used its share, in units of 256 ns. The
-// time wraps every 78 hours, after which a stale entry may refuse its peer once,
-// for no longer than a burst.
 const (
 	// An entry is one word: a 24-bit tag that distinguishes the peers of a set, and the time up to
 	// which the peer has used its share, in units of 256 ns. The time wraps every 78 hours. After
@@ -62,7 +57,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	hash := maphash.Bytes(r.seed, key[:])
 	set, tag := &r.sets[hash%rateSets], hash>>rateTimeBits
 	at := uint64(now/int64(rateUnit)) & rateTimeMask
-	const tries = 8 // give up and allow: so many collisions between loops are not an attack
+	const tries = 8 // then allow: so many collisions between loops are unlikely in an attack
 	for range tries {
 		entry, old := r.find(set, tag, at)
 		ahead := r.ahead(old, at)

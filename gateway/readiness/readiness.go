@@ -1,5 +1,4 @@
-// Package readiness keeps the reasons for which a gateway should get no new
-// connections.
+// Package readiness keeps the reasons why a gateway should not get new connections.
 package readiness
 
 import (
@@ -8,35 +7,34 @@ import (
 	"sync"
 )
 
-// The reasons for which a gateway may not be ready, in the order in which
-// [State.Reasons] lists them. They are stable words: load balancers'
-// operators search their logs for them.
+// The reasons why a gateway is not ready, in the order of [State.Reasons]. They do not
+// change between versions: operators search logs for them.
 const (
 	Starting    = "starting"    // the listeners are not open yet
-	Draining    = "draining"    // it was told to stop
-	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
+	Draining    = "draining"    // a stop was requested
+	Descriptors = "descriptors" // out of descriptors or memory: new connections wait in the kernel's queue
 	ReturnPath  = "return_path" // backends' replies to clients are not routed back
 )
 
 var order = [...]string{Starting, Draining, Descriptors, ReturnPath}
 
-// Reason is one reason why a gateway should get no new connections.
+// Reason is a reason why a gateway should not get new connections.
 type Reason struct {
 	// Word is one of the constants.
 	Word string `json:"reason"`
-	// Detail says more, in a sentence; "" when there is no more to say.
+	// Detail is an explanation in one sentence, or "".
 	Detail string `json:"detail,omitempty"`
 }
 
-// State is whether a gateway should get new connections, and why not. The
-// zero value is ready. Its methods may be called from any goroutine; they lock,
-// so they are not for the data path.
+// State says whether a gateway should get new connections, and why not. The zero value
+// is ready. It is safe for concurrent use. It uses a lock, so it is not for the data
+// path.
 type State struct {
 	mu      sync.Mutex
 	reasons []Reason
 }
 
-// Set notes a reason. One that is there already gets the new detail.
+// Set adds a reason, or replaces its detail.
 func (s *State) Set(word, detail string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,15 +48,15 @@ func (s *State) Set(word, detail string) {
 	})
 }
 
-// Clear takes a reason away, if it is there.
+// Clear removes a reason, if it is present.
 func (s *State) Clear(word string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(word)
 }
 
-// Reasons returns every reason, in a fixed order whatever the order in which
-// they came; none means ready. The caller owns the slice.
+// Reasons returns every reason in a fixed order; none means ready. The caller owns the
+// slice.
 func (s *State) Reasons() []Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +67,7 @@ func (s *State) remove(word string) {
 	s.reasons = slices.DeleteFunc(s.reasons, func(n Reason) bool { return n.Word == word })
 }
 
-// rank is a reason's place in the order; words that are not known come
-// last.
+// rank returns the position of a reason in the order. Unknown words come last.
 func rank(word string) int {
 	if i := slices.Index(order[:], word); i >= 0 {
 		return i

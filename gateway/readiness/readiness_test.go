@@ -31,7 +31,7 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// The race detector is the judge.
+// The race detector finds the faults.
 func TestReadinessConcurrently(t *testing.T) {
 	var r State
 	var all sync.WaitGroup
