@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handed is one entry of a list of sockets. The first one's descriptor is
-// childFirst, and so on.
+// handed is one entry of a list of sockets. Descriptors start at childFirst, in the
+// order of the list.
 type handed struct {
 	Name string
 	Held bool
 }
 
 const (
-	// inlineList is the longest list that stands in the environment, where one
-	// variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). Longer ones come in a
-	// file behind the sockets.
+	// inlineList is the length of the longest list passed in the environment, where a
+	// variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). A longer list is passed
+	// in a file, whose descriptor follows those of the sockets.
 	inlineList = 64 << 10
-	// fileMark begins the value of the variable if there is a file; its descriptor
-	// follows.
+	// fileMark is the prefix of the variable's value if the list is in a file. The
+	// number of the descriptor follows.
 	fileMark = "fd:"
 )
 
-// socketList names the sockets that a child is handed.
+// socketList is the encoded list of the sockets passed to a child.
 type socketList struct {
 	variable string   // the value of upgradeMark
 	file     *os.File // nil for a short list
@@ -41,19 +41,19 @@ func newSocketList(sockets []Socket) (socketList, error) {
 	}
 	text, err := json.Marshal(all)
 	if err != nil {
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
+		return socketList{}, fmt.Errorf("list the sockets for the new process: %w", err)
 	}
 	if len(text) <= inlineList {
 		return socketList{variable: string(text)}, nil
 	}
 	fd, err := unix.MemfdCreate("unproxy sockets", unix.MFD_CLOEXEC)
 	if err != nil {
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", os.NewSyscallError("memfd_create", err))
+		return socketList{}, fmt.Errorf("list the sockets for the new process: %w", os.NewSyscallError("memfd_create", err))
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	if _, err := f.Write(text); err != nil {
 		f.Close()
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
+		return socketList{}, fmt.Errorf("list the sockets for the new process: %w", err)
 	}
 	return socketList{variable: fileMark + strconv.Itoa(childFirst+len(sockets)), file: f}, nil
 }
@@ -64,7 +64,7 @@ func (l socketList) close() {
 	}
 }
 
-// readSocketList returns the sockets that the variable's value names.
+// readSocketList decodes the value of the variable.
 func readSocketList(value string) ([]Socket, error) {
 	text := []byte(value)
 	if number, inFile := strings.CutPrefix(value, fileMark); inFile {
@@ -84,7 +84,7 @@ func readSocketList(value string) ([]Socket, error) {
 	return found, nil
 }
 
-// readFile reads and closes the file whose descriptor is the number.
+// readFile reads and closes the file with a descriptor.
 func readFile(number string) ([]byte, error) {
 	fd, err := strconv.Atoi(number)
 	if err != nil || fd < childFirst {
@@ -92,6 +92,6 @@ func readFile(number string) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), "sockets")
 	defer f.Close()
-	// The offset is where the parent stopped to write.
+	// The parent's writes have moved the file offset.
 	return io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 }

@@ -10,15 +10,16 @@ import (
 )
 
 const (
-	// mostPassed is how many descriptors one message carries (SCM_MAX_FD, unix(7)).
+	// mostPassed is the maximum number of descriptors in a message (SCM_MAX_FD,
+	// unix(7)).
 	mostPassed = 253
-	// mostMessage is the length of the longest message and of the longest answer.
+	// mostMessage is the maximum length of a message and of an answer.
 	mostMessage = 64 << 10
 )
 
 // Exchange sends a message with copies of descriptors to the child, and returns its
-// answer. It may follow AwaitReady and come before Commit. At most 253 descriptors and
-// 64 KiB travel in a message. With an error the child has ended.
+// answer. Call it between AwaitReady and Commit. A message has at most 253 descriptors
+// and 64 KiB. On an error, Exchange ends the child.
 func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
 	if answer, err = c.exchange(message, fds, until); err != nil {
 		return nil, c.end(err, "meanwhile")
@@ -28,10 +29,10 @@ func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []b
 
 func (c *Child) exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
 	if err := c.channel.SetDeadline(until); err != nil {
-		return nil, fmt.Errorf("talk to the new process: %w", err)
+		return nil, fmt.Errorf("send a message to the new process: %w", err)
 	}
 	if err := c.send(message, fds); err != nil {
-		return nil, fmt.Errorf("talk to the new process: %w", err)
+		return nil, fmt.Errorf("send a message to the new process: %w", err)
 	}
 	answer = make([]byte, mostMessage)
 	n, err := c.channel.Read(answer)
@@ -78,7 +79,7 @@ func (p *Parent) answer(take func(message []byte, fds []int) (answer []byte)) er
 	}
 }
 
-// receive receives a message and its descriptors; without a byte it is the end.
+// receive receives a message and its descriptors. n is 0 at the end of the channel.
 func (p *Parent) receive(message []byte) (n int, fds []int, err error) {
 	raw, err := p.channel.SyscallConn()
 	if err != nil {

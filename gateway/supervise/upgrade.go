@@ -16,16 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is how this process was started, and how the one that takes over is.
+// Program is the command with which this process was started, and with which an
+// upgrade starts the next one.
 type Program struct {
-	// Path is the file that was started. Symbolic links in it are kept: if the
-	// file or a link is replaced, the new file is started.
+	// Path is the path of the executable. Symbolic links in it are not resolved: if
+	// the file or a link is replaced, an upgrade starts the new file.
 	Path string
-	// Args are the arguments, the name of the program first.
+	// Args are the arguments, beginning with the name of the program.
 	Args []string
 }
 
-// ThisProgram returns how this process was started. Call it at the start, before the
+// ThisProgram returns the command of this process. Call it at the start, before the
 // working directory changes.
 func ThisProgram() (Program, error) {
 	path, err := exec.LookPath(os.Args[0])
@@ -33,7 +34,7 @@ func ThisProgram() (Program, error) {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		path, err = os.Executable() // argv[0] names no file
+		path, err = os.Executable() // argv[0] is not a file
 	}
 	if err != nil {
 		return Program{}, fmt.Errorf("find the path of this program: %w", err)
@@ -41,32 +42,31 @@ func ThisProgram() (Program, error) {
 	return Program{Path: path, Args: slices.Clone(os.Args)}, nil
 }
 
-// Child is a process that is started to take over from this one. Until it does, it
-// and what it starts are a process group, which ends as a whole: what is left behind
-// would hold the listening sockets.
+// Child is a process that was started to take over from this one. Until it does, it
+// and its descendants form a process group, which is killed as a whole: a process left
+// behind would keep the listening sockets open.
 type Child struct {
-	// PID is its process id.
+	// PID is the process id.
 	PID     int
 	process *os.Process
 	channel *os.File
 	ended   chan struct{}
-	state   *os.ProcessState // once ended is closed
+	state   *os.ProcessState // set when ended is closed
 
 	mu    sync.Mutex
-	group bool // the process group with its id is there, and ours to kill
+	group bool // the process group exists and may be killed
 }
 
-// The first message of the child on the channel between the two; transfer.go has the
-// others.
+// The first message of the child on the channel. The others are in transfer.go.
 const (
 	saysReady = "ready"
 	saysError = "error "
 	mostSaid  = 4096 // bytes
 )
 
-// Start starts the program again and hands it copies of the sockets. The child and
-// what it starts end by themselves unless [Child.AwaitReady] and [Child.Commit]
-// follow. The sockets stay the caller's.
+// Start starts the program with copies of the sockets, which remain the caller's. The
+// child takes over after [Child.AwaitReady] and [Child.Commit]. If it exits before,
+// its process group is killed.
 func (p Program) Start(sockets []Socket) (*Child, error) {
 	ours, theirs, err := channel()
 	if err != nil {
@@ -90,8 +90,8 @@ func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
 		return nil, err
 	}
 	defer list.close()
-	// os.StartProcess takes files, and those of the runtime would make descriptors
-	// blocking that the loops share with the child.
+	// os.StartProcess requires an os.File, whose Fd method would make the sockets
+	// blocking, also for the event loops: both processes share the open file.
 	files := []uintptr{0, 1, 2, channel.Fd()}
 	for _, s := range sockets {
 		files = append(files, uintptr(s.FD))
@@ -112,12 +112,12 @@ func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
 	return &Child{PID: pid, process: process, ended: make(chan struct{}), group: true}, nil
 }
 
-// channel returns two ends that keep messages apart, close-on-exec. Only ours is
-// non-blocking: the child expects the other one as it expects stdin.
+// channel returns a close-on-exec pair of sockets that preserve message boundaries.
+// ours is non-blocking; theirs is blocking, because the child uses blocking reads.
 func channel() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the channel to the new process: %w", os.NewSyscallError("socketpair", err))
+		return nil, nil, fmt.Errorf("create a channel to the new process: %w", os.NewSyscallError("socketpair", err))
 	}
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		unix.Close(fds[0])
@@ -127,9 +127,9 @@ func channel() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent"), nil
 }
 
-// childEnvironment is environ without what it says of this process, and with list,
-// the value of the variable that names the sockets. The watchdog stays without
-// WATCHDOG_PID: the interval is for whichever process has it.
+// childEnvironment returns environ without the variables of this process, and with the
+// list of sockets. It keeps WATCHDOG_USEC, but not WATCHDOG_PID: without it, the
+// interval applies to the child.
 func childEnvironment(environ []string, list string) []string {
 	own := []string{listenPID, listenFDs, listenNames, listenPIDFD, "WATCHDOG_PID", upgradeMark}
 	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
@@ -139,30 +139,29 @@ func childEnvironment(environ []string, list string) []string {
 	return append(env, upgradeMark+"="+list)
 }
 
-// reap waits for the process, ends what it leaves behind, and takes its state.
+// reap waits for the end of the process, kills the rest of its group, and sets state.
 func (c *Child) reap() {
-	// A zombie keeps its id, and so that of the group, from being used again.
+	// While the process is a zombie, the id of its group is not reused.
 	for unix.Waitid(unix.P_PID, c.PID, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	c.killGroup()
-	c.state, _ = c.process.Wait() // an error leaves no state, and the process has ended all the same
+	c.state, _ = c.process.Wait() // on an error there is no state, but the process has ended
 	close(c.ended)
 }
 
-// killGroup ends the child and what it has started, once. It does nothing after
-// Commit.
+// killGroup kills the process group, once. After Commit it does nothing.
 func (c *Child) killGroup() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.group {
-		unix.Kill(-c.PID, unix.SIGKILL) // all of it may have ended
+		unix.Kill(-c.PID, unix.SIGKILL) // fails if all of it has ended
 		c.group = false
 	}
 }
 
-// AwaitReady waits until the child says that it serves. The error says why it does
-// not: what it said itself, how it ended, or that it took longer than patience. With
-// an error the child has ended.
+// AwaitReady waits until the child is ready. The error is the one that the child
+// reported, its exit status, or a timeout after patience. On an error, AwaitReady ends
+// the child.
 func (c *Child) AwaitReady(patience time.Duration) error {
 	if err := c.hear(patience); err != nil {
 		return c.end(err, "before it was ready")
@@ -170,8 +169,8 @@ func (c *Child) AwaitReady(patience time.Duration) error {
 	return nil
 }
 
-// end ends the child after an error. If it had ended by itself, and so caused the
-// error, the result says that instead.
+// end ends the child after err. If err means that the child had exited, end returns
+// its exit status instead.
 func (c *Child) end(err error, when string) error {
 	c.End()
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
@@ -180,13 +179,14 @@ func (c *Child) end(err error, when string) error {
 	return err
 }
 
-// End is Kill, and waits until the child has ended.
+// End calls Kill and waits until the child has ended.
 func (c *Child) End() {
 	c.Kill()
 	<-c.ended
 }
 
-// hear reads the child's first message, a line. [io.EOF] is an end without one.
+// hear reads the child's first message, a line. It returns [io.EOF] if the child closed
+// the channel without a message.
 func (c *Child) hear(patience time.Duration) error {
 	if err := c.channel.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("wait for the new process: %w", err)
@@ -207,10 +207,10 @@ func (c *Child) hear(patience time.Duration) error {
 	case line == "":
 		return io.EOF
 	}
-	return fmt.Errorf("the new process said %.100q, and not that it is ready", line)
+	return fmt.Errorf("unexpected message from the new process: %.100q", line)
 }
 
-// Commit leaves the service to the child, which is ready.
+// Commit leaves the service to the child. Call it after AwaitReady has succeeded.
 func (c *Child) Commit() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -218,26 +218,25 @@ func (c *Child) Commit() {
 	c.channel.Close()
 }
 
-// Kill ends the child and what it has started. It may be called while AwaitReady
-// waits.
+// Kill kills the child and its process group. It may be called during AwaitReady.
 func (c *Child) Kill() {
 	c.killGroup()
-	c.process.Kill() // in case that it has left the group; it may have ended
+	c.process.Kill() // in case it has left the group; fails if it has ended
 	c.channel.Close()
 }
 
-// Parent is the process that this one takes over from. The methods of nil do
+// Parent is the process from which this one takes over. The methods of a nil *Parent do
 // nothing.
 type Parent struct {
 	channel *os.File
 	group   int // its process group; 0 is unknown
 }
 
-// Ready tells the parent that this process serves, and waits until the parent leaves
-// the service to it or has ended. Meanwhile take answers the messages of
-// [Child.Exchange]; it owns the descriptors, and fewer than were sent mean that this
-// process has none left. Then the process joins the parent's group, where a shell or a
-// supervisor looks for it.
+// Ready tells the parent that this process is ready, and waits until the parent calls
+// [Child.Commit] or exits. Meanwhile it calls take for each message of
+// [Child.Exchange]. take owns the descriptors; they are fewer than were sent if this
+// process has reached its limit. Finally the process joins the parent's process group,
+// so that a shell or a supervisor can signal it.
 func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) error {
 	if p == nil {
 		return nil
@@ -245,29 +244,29 @@ func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) err
 	defer p.channel.Close()
 	defer p.joinGroup()
 	if _, err := p.channel.WriteString(saysReady + "\n"); err != nil {
-		return nil // it has ended
+		return nil // the parent has exited
 	}
 	if err := p.answer(take); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("wait for the process before: %w", err)
+		return fmt.Errorf("wait for the previous process: %w", err)
 	}
 	return nil
 }
 
-// joinGroup joins the parent's process group, which is gone if the parent was its
-// last member.
+// joinGroup joins the parent's process group. It fails, which is harmless, if the
+// group has no member left.
 func (p *Parent) joinGroup() {
 	if p.group > 0 {
 		unix.Setpgid(0, p.group)
 	}
 }
 
-// Failed tells the parent why this process does not come to serve.
+// Failed reports to the parent why this process cannot take over.
 func (p *Parent) Failed(reason error) {
 	if p == nil {
 		return
 	}
 	text := strings.Join(strings.Fields(reason.Error()), " ")
 	said := saysError + text
-	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // a parent that is gone need not know
+	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // fails if the parent has exited
 	p.channel.Close()
 }
