@@ -30,7 +30,7 @@ func waitReloads(t *testing.T, g *lab.Gateway, message string, n int) {
 
 const (
 	reloadedMessage = "lists reloaded; flags are read at the start only"
-	failedMessage   = "reload failed: the lists from before stay in force"
+	failedMessage   = "reload failed: the previous lists stay in force"
 )
 
 // POST /-/reload reloads as SIGHUP does and answers with the result. The metrics count
@@ -142,7 +142,7 @@ func TestReload(t *testing.T) {
 		rewrite(t, list, "127.0.0.1\n127.0.0.0/33\n")
 		g.Signal(syscall.SIGHUP)
 		waitReloads(t, g, failedMessage, 1)
-		broken := g.WaitLog(t, "a list is broken")
+		broken := g.WaitLog(t, "invalid address list")
 		wantMatch(t, broken, "error", "trust:2: ")
 		wantMatch(t, broken, "level", "^error$")
 		wantTurnedAway(t, "127.0.0.1", "127.0.0.1:2000", header)

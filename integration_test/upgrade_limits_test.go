@@ -163,7 +163,7 @@ func TestUpgradeLeavesNoChildren(t *testing.T) {
 				if timeout == "1s" {
 					waitReloads(t, g.Gateway, upgradeFailed, 1)
 				} else {
-					g.WaitLine(t, "started the process that is to take over")
+					g.WaitLine(t, "upgrade: started the new process")
 				}
 				g.signal(syscall.SIGTERM)
 				if code := g.Wait(t); code != 0 {

@@ -20,11 +20,11 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// endpoint is the admin endpoint. An upgrade hands it over with the listeners:
-// requests reach the process that serves, and the address is never bound twice.
-// The methods of nil do nothing.
+// endpoint is the admin endpoint. An upgrade hands its socket over with the
+// listeners, so that requests always reach the serving process and the address need
+// not be bound again. The methods of a nil endpoint do nothing.
 type endpoint struct {
-	name   string // of its socket when it is handed over
+	name   string // of its socket, for an upgrade
 	gate   *gate
 	server *admin.Server
 	closed sync.Once
@@ -45,7 +45,7 @@ func (d *daemon) startAdmin() error {
 	e := &endpoint{name: adminSocketName(d.config.Admin.Address), gate: g, server: admin.Serve(g, d.adminConfig())}
 	go func() {
 		if err := <-e.server.Failed(); err != nil {
-			d.log.Error().Str("error", oneLine(err)).Msg("the admin endpoint failed; connections go on")
+			d.log.Error().Str("error", oneLine(err)).Msg("admin endpoint failed; connections continue")
 		}
 	}()
 	d.log.Info().Str("address", admin.AddressOf(g).String()).Msg("admin endpoint")
@@ -53,7 +53,7 @@ func (d *daemon) startAdmin() error {
 	return nil
 }
 
-// adminConfig is what the endpoint shows and what it can do.
+// adminConfig returns the configuration of the endpoint's server.
 func (d *daemon) adminConfig() admin.Config {
 	return admin.Config{
 		Version:    d.config.Version,
@@ -69,7 +69,7 @@ func (d *daemon) adminConfig() admin.Config {
 		Drain: func() {
 			select {
 			case d.stopRequests <- "POST /-/drain":
-			default: // one waits already, and one is enough
+			default: // a request is already pending
 			}
 		},
 		Reload: func(ctx context.Context) error {
@@ -83,8 +83,8 @@ func (d *daemon) adminConfig() admin.Config {
 	}
 }
 
-// openGate opens the endpoint's listener, on the socket of the process before this
-// one if there is one.
+// openGate opens the endpoint's listener, on the socket inherited from the previous
+// process if there is one.
 func (d *daemon) openGate() (*gate, error) {
 	at := d.config.Admin.Address
 	in, inherited := d.spare.take(adminSocketName(at))
@@ -104,8 +104,8 @@ func (d *daemon) openGate() (*gate, error) {
 	return newGate(l.(listener), d.inCharge), nil
 }
 
-// sharePort lets connections to backends use the port of an endpoint on all
-// addresses, if any forward connects from the clients' ports; see
+// sharePort makes the port of an endpoint on a wildcard address available to
+// connections to backends, if a forward connects from the clients' ports. See
 // [unproxy/transparent.SharePort].
 func (d *daemon) sharePort(g *gate) error {
 	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
@@ -125,7 +125,7 @@ func (d *daemon) sharePort(g *gate) error {
 	return errors.Join(err, optionErr)
 }
 
-// adminSocketName is the name of the endpoint's socket when it is handed over.
+// adminSocketName returns the name of the endpoint's socket for an upgrade.
 func adminSocketName(at admin.Address) string { return "admin " + at.String() }
 
 // listeners returns the TCP socket on which the endpoint listens, if there is one.
@@ -137,7 +137,7 @@ func (e *endpoint) listeners() []forward.OwnListener {
 	if !at.IsValid() {
 		return nil
 	}
-	return []forward.OwnListener{{Addr: at, DualStack: true}} // as package net opens wildcards
+	return []forward.OwnListener{{Addr: at, DualStack: true}} // package net opens wildcards dual-stack
 }
 
 // attach shows the gateway on the endpoint.
@@ -147,8 +147,7 @@ func (e *endpoint) attach(g admin.Gateway) {
 	}
 }
 
-// own makes this process remove the file of the endpoint's unix socket when it
-// closes.
+// own makes close remove the file of the endpoint's unix socket.
 func (e *endpoint) own() {
 	if e != nil {
 		e.gate.own(true)
@@ -167,9 +166,9 @@ func (e *endpoint) copySocket() ([]supervise.Socket, error) {
 	return []supervise.Socket{{Name: e.name, FD: fd}}, nil
 }
 
-// leave leaves the endpoint to the process that takes over. Requests that this
-// process has accepted are answered first: net/http drops those that it still
-// reads when it shuts down.
+// leave leaves the endpoint to the process that takes over. It first waits for
+// requests on accepted connections: net/http drops requests that it has not read
+// completely at shutdown.
 func (e *endpoint) leave() {
 	if e != nil {
 		e.gate.leave()
@@ -192,7 +191,7 @@ func findingsJSON(e *doctor.Cache) func() (json.RawMessage, time.Time) {
 		}
 		list, err := json.Marshal(findings)
 		if err != nil {
-			return nil, examined // unreachable: they are strings
+			return nil, examined // unreachable: findings hold only strings
 		}
 		return list, examined
 	}

@@ -18,17 +18,17 @@ import (
 	"unproxy/gateway/record"
 )
 
-// logListening logs where the gateway listens.
+// logListening logs the addresses on which the gateway listens.
 func (d *daemon) logListening() {
 	for _, l := range listening(d.gateway.Bound()) {
 		d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
 	}
 }
 
-// place is where a forward listens: an address, or one with a range of ports.
+// place is the address of a forward's listener, or of a range of ports.
 type place struct{ forward, address string }
 
-// listening returns where the forwards listen. A range of ports, which may have
+// listening returns the addresses of the listeners. A range of ports, which may have
 // thousands of listeners, is one place.
 func listening(bound []forward.Bound) []place {
 	var all []place
@@ -44,7 +44,7 @@ func listening(bound []forward.Bound) []place {
 	return all
 }
 
-// places returns where one forward listens. Sockets from systemd are not a range,
+// places returns the addresses of one forward. Sockets from systemd are not a range,
 // although they may share a name.
 func places(bound []forward.Bound) []place {
 	first, last := bound[0], bound[len(bound)-1]
@@ -73,10 +73,10 @@ func (d *daemon) logReady() {
 		Int("pid", os.Getpid()).Msg("ready")
 }
 
-// logStopped logs how much was done, and how much the drain cut.
+// logStopped logs the totals, and the number of connections cut by the drain.
 func (d *daemon) logStopped() {
 	var accepted, flows, cut uint64
-	tallies, _ := d.gateway.Tallies(context.Background()) // the loops have ended: it neither waits nor fails
+	tallies, _ := d.gateway.Tallies(context.Background()) // cannot fail: the loops have ended
 	for i := range tallies {
 		if d.config.Gateway.Forwards[i].Datagrams {
 			flows += tallies[i].Accepted
@@ -110,15 +110,14 @@ func (d *daemon) notice(n engine.Notice) {
 	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
 }
 
-// shortage counts the event loops that cannot accept for want of descriptors or
-// memory. The gateway is not ready while there is one.
+// shortage counts the event loops that cannot accept because descriptors or memory
+// have run out. The gateway is not ready while there is one.
 type shortage struct {
 	mu    sync.Mutex
 	loops int
 }
 
-// note takes in a notice. A loop reports the end of every shortage that it has
-// reported.
+// note updates the count. A loop reports the beginning and the end of each shortage.
 func (s *shortage) note(n engine.Notice, r *readiness.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,12 +132,12 @@ func (s *shortage) note(n engine.Notice, r *readiness.State) {
 	}
 }
 
-// mostErrors is how many of the errors that one joins are written out.
+// mostErrors is the number of joined errors that are logged.
 const mostErrors = 3
 
-// oneLine is the text of an error without line breaks, for the log and for
-// "systemctl status". Of many joined errors it has the first few and the number of
-// the others: thousands of listeners may fail at once.
+// oneLine returns the text of an error without line breaks, for the log and for
+// "systemctl status". If there are many joined errors, it has the first few and the
+// number of the others: thousands of listeners may fail at once.
 func oneLine(err error) string {
 	all := flatten(err)
 	var texts []string

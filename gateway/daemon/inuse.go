@@ -11,7 +11,8 @@ import (
 	"unproxy/gateway/engine"
 )
 
-// inUseError is the error of a listener whose address is in use, with what has it.
+// inUseError is the error of a listener whose address is in use. Its hint names the
+// user of the address.
 type inUseError struct {
 	error
 	hint string
@@ -20,12 +21,12 @@ type inUseError struct {
 // Unwrap returns the error.
 func (e *inUseError) Unwrap() error { return e.error }
 
-// Hint returns what has the address, and what to do.
+// Hint says what uses the address, and what to do.
 func (e *inUseError) Hint() string { return e.hint }
 
-// explainInUse adds to the error of a listener whose address is in use what has it: a
-// program that listens, or a connection that the kernel gave the port. It returns
-// other errors, and those about which nothing is found, as they are.
+// explainInUse adds a hint to EADDRINUSE errors: the program that listens on the
+// address, or the connection that has the port. It returns other errors, and errors
+// without a known cause, unchanged.
 func explainInUse(h doctor.Host, err error) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err

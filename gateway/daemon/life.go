@@ -12,18 +12,18 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// life is a daemon from its start to its exit. The goroutine that runs
-// [life.live] owns its fields; everything else reaches it by a channel.
+// life is the state of a running daemon. The goroutine that runs [life.live] owns its
+// fields; other goroutines use channels.
 type life struct {
 	*daemon
 	signals    <-chan os.Signal
 	startDrain context.CancelFunc
-	reloads    chan struct{} // asks for a reload; a request that waits stands for all
+	reloads    chan struct{} // requests for a reload; at most one is pending
 
 	serving    bool // this process is the service
-	stops      int  // how often it was asked to stop
+	stops      int  // number of stop requests
 	deadline   time.Time
-	drainTicks <-chan time.Time // nil unless it drains
+	drainTicks <-chan time.Time // nil unless the daemon drains
 
 	successor  *supervise.Child // started by an upgrade, until it is ready or has failed
 	upgraded   chan upgraded    // the result of that upgrade
@@ -38,7 +38,7 @@ func newLife(d *daemon, signals <-chan os.Signal, startDrain context.CancelFunc)
 	}
 }
 
-// live handles everything that happens to the daemon until exit is closed.
+// live handles all events until exit is closed.
 func (l *life) live(exit <-chan struct{}) {
 	background, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -67,8 +67,8 @@ func (l *life) live(exit <-chan struct{}) {
 	}
 }
 
-// ready reports that connections are accepted, and waits for the process before
-// this one, if any, to leave the service to it.
+// ready logs that connections are accepted. During an upgrade, it waits in the
+// background until the previous process has left the service to this one.
 func (l *life) ready() {
 	l.logReady()
 	go func() {
@@ -79,13 +79,14 @@ func (l *life) ready() {
 		err := l.parent.Ready(l.gateway.TakeFlows)
 		l.gateway.ServeFlows()
 		if err != nil {
-			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
+			l.log.Warn().Str("error", oneLine(err)).Msg("previous process did not confirm the handover")
 		}
-		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the process before")
+		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).Msg("took over from the previous process")
 	}()
 }
 
-// serve starts what only the process in charge does.
+// serve starts the tasks of the process in charge: systemd messages, the watchdog and
+// reloads.
 func (l *life) serve(background context.Context) {
 	l.serving = true
 	l.spare.removeFiles()
@@ -95,7 +96,7 @@ func (l *life) serve(background context.Context) {
 	}
 	interval, err := supervise.WatchdogInterval()
 	if err != nil {
-		l.log.Warn().Str("error", oneLine(err)).Msg("the watchdog is not fed")
+		l.log.Warn().Str("error", oneLine(err)).Msg("watchdog disabled")
 	}
 	if interval > 0 {
 		go l.feedWatchdog(background, interval/watchdogShare)
@@ -103,13 +104,13 @@ func (l *life) serve(background context.Context) {
 	go l.reloadLoop(background, l.config.Gateway.ReloadInterval)
 }
 
-// signal does what a signal asks for.
+// signal handles a signal.
 func (l *life) signal(s os.Signal) {
 	switch s {
 	case syscall.SIGHUP:
 		select {
 		case l.reloads <- struct{}{}:
-		default: // one is requested and has not begun
+		default: // a request is already pending
 		}
 	case syscall.SIGUSR2:
 		l.upgrade()
@@ -118,17 +119,17 @@ func (l *life) signal(s os.Signal) {
 	}
 }
 
-// stopOnce stops as [life.stop] does, unless the daemon drains: a request over
-// HTTP may be a repetition and must not cut the drain short.
+// stopOnce is [life.stop], but does nothing while the daemon drains: an HTTP client
+// may repeat its request, which must not cut the drain short.
 func (l *life) stopOnce(request string) {
 	if !l.draining() {
 		l.stop(request)
 	}
 }
 
-// stop begins the drain; by is the signal or request that asks for it. A second
-// stop cuts the drain short. After an upgrade the daemon drains already, and the
-// first stop only counts.
+// stop begins the drain. by names the signal or request. A second stop cuts the drain
+// short. After an upgrade the daemon is already draining, and the first stop has no
+// effect.
 func (l *life) stop(by string) {
 	l.stops++
 	active := l.active()
@@ -139,7 +140,7 @@ func (l *life) stop(by string) {
 		return
 	case l.handedOver:
 		l.log.Info().Str("signal", by).Int("active", active).
-			Msg("draining already, since another process took over")
+			Msg("already draining: another process took over")
 		return
 	}
 	if l.successor != nil {
@@ -148,7 +149,7 @@ func (l *life) stop(by string) {
 	delay, timeout := l.config.Gateway.DrainDelay, l.config.Gateway.DrainTimeout
 	l.log.Info().Str("signal", by).Int("active", active).
 		Str("delay", delay.String()).Str("timeout", timeout.String()).Msg("draining")
-	l.readiness.Set(readiness.Draining, "it was told to stop: "+by)
+	l.readiness.Set(readiness.Draining, "stop requested: "+by)
 	l.reportDrain(delay + timeout)
 	l.systemd.tell(supervise.Stopping, supervise.ExtendTimeout(delay+timeout+drainGrace),
 		supervise.Status(l.drainStatus(time.Now())))
@@ -156,20 +157,20 @@ func (l *life) stop(by string) {
 }
 
 const (
-	// drainGrace is how much longer than the drain systemd is asked to wait.
+	// drainGrace is the extra time for which systemd is asked to wait after the
+	// longest drain.
 	drainGrace = 5 * time.Second
 	// drainStatusInterval is how often the status line is updated during a drain.
 	drainStatusInterval = time.Second
 )
 
-// reportDrain has the drain's status reported until it ends, at the latest after
-// the given time.
+// reportDrain starts the regular report of a drain, which takes at most longest.
 func (l *life) reportDrain(longest time.Duration) {
 	l.deadline = time.Now().Add(longest)
 	l.drainTicks = time.Tick(drainStatusInterval)
 }
 
-// draining reports whether the daemon drains: it was stopped, or has handed over.
+// draining reports whether the daemon drains, after a stop or after an upgrade.
 func (l *life) draining() bool { return l.handedOver || l.stops > 0 }
 
 func (l *life) drainStatus(now time.Time) string {

@@ -26,7 +26,7 @@ type systemd struct {
 	failed   bool // the failure is logged
 }
 
-// tell sends the assignments in one message. A failure harms nothing; the first of
+// tell sends the assignments in one message. Failures are harmless; the first one of
 // several in a row is logged.
 func (s *systemd) tell(assignments ...string) {
 	s.mu.Lock()
@@ -48,7 +48,7 @@ func mentionsServing(assignments []string) bool {
 	})
 }
 
-// silence drops everything from now on: another process is the service.
+// silence drops all further messages: another process is the service.
 func (s *systemd) silence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,13 +59,12 @@ func (d *daemon) servingStatus() string {
 	return fmt.Sprintf("serving on %s", value.Plural(len(d.gateway.Bound()), "listener"))
 }
 
-// watchdogShare is how many messages fit in the interval after which systemd takes
-// the service for hung; sd_watchdog_enabled(3) recommends two.
+// watchdogShare is the number of messages per watchdog interval.
+// sd_watchdog_enabled(3) recommends two.
 const watchdogShare = 3
 
-// feedWatchdog tells systemd at every interval that the service works, as long as
-// every event loop answers. While one is stalled it stays silent, until systemd
-// kills the process.
+// feedWatchdog sends a watchdog message every interval while all event loops answer.
+// If one is stalled, it sends none, so that systemd kills the process.
 func (d *daemon) feedWatchdog(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
