@@ -10,7 +10,7 @@ import (
 	"unproxy/gateway/daemon"
 )
 
-// adminSettings reads the settings of the admin endpoint.
+// adminSettings parses the settings of the admin endpoint.
 func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 	insecure, err1 := g.isOn("admin-insecure")
 	profiles, err2 := g.isOn("pprof")
@@ -32,7 +32,7 @@ func adminSettings(g *given) (daemon.Admin, []config.Warning, error) {
 	}}, nil
 }
 
-// withoutAdmin warns of settings that do nothing where there is no endpoint.
+// withoutAdmin warns of settings that have no effect without the endpoint.
 func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 	if insecure {
 		all = append(all, config.Warning{Message: "--admin-insecure has no effect without --admin"})
@@ -43,7 +43,7 @@ func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 	return all
 }
 
-// isOn reads a switch that was given or not.
+// isOn returns the value of a switch. The default is off.
 func (g *given) isOn(name string) (bool, error) {
 	values := g.values[name]
 	if len(values) == 0 {

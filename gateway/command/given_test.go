@@ -7,8 +7,8 @@ import (
 	"unproxy/gateway/config"
 )
 
-// The command for the way back is given what the gateway was given, and can be
-// pasted into a shell.
+// The command that applies routes has the flags of the gateway that concern routes, and
+// can be pasted into a shell.
 func TestCommandLine(t *testing.T) {
 	g := &given{values: config.Values{
 		"forward":       {":25=127.0.0.1:25?mark=7&local=close", ":26=10.9.0.2:26"},

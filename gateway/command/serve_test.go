@@ -12,7 +12,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// process is a gateway in a process of its own, and its log.
+// process is a gateway in a separate process, and its log.
 type process struct {
 	t       *testing.T
 	cmd     *exec.Cmd
@@ -21,13 +21,13 @@ type process struct {
 	address string
 }
 
-// entry is a line of the log, as far as the tests look at it.
+// entry has the keys of a log line that the tests read.
 type entry struct {
 	Level, Message, Address, Client, Outcome, Forward string
 	Accepted, Cut, Active, Loops                      int
 }
 
-// startDaemon starts a gateway on a free port of loopback and waits until it is ready.
+// startDaemon starts a gateway on a free loopback port and waits until it is ready.
 func startDaemon(t *testing.T, backend string, flags ...string) *process {
 	t.Helper()
 	args := append([]string{"--forward", "127.0.0.1:0=" + backend, "--trust", "127.0.0.1", "--loops", "1"}, flags...)
@@ -49,7 +49,7 @@ func startDaemon(t *testing.T, backend string, flags ...string) *process {
 	return d
 }
 
-// until reads the log up to a line with that message.
+// until reads the log up to a line with a message.
 func (d *process) until(message string) entry {
 	d.t.Helper()
 	for d.log.Scan() {
@@ -73,8 +73,7 @@ func (d *process) signal(s syscall.Signal) {
 	}
 }
 
-// connect opens a connection with a header and returns it once the backend
-// answers through it.
+// connect opens a connection, sends a header, and waits for an answer of the backend.
 func (d *process) connect() net.Conn {
 	d.t.Helper()
 	c, err := net.Dial("tcp", d.address)
@@ -88,12 +87,12 @@ func (d *process) connect() net.Conn {
 	}
 	got := make([]byte, 4)
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "ping" {
-		d.t.Fatalf("through the gateway came %q, %v", got, err)
+		d.t.Fatalf("received %q, %v through the gateway", got, err)
 	}
 	return c
 }
 
-// echo starts a backend that sends back what it gets, and returns its address.
+// echo starts an echo server and returns its address.
 func echo(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -129,7 +128,7 @@ func TestServeDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-		t.Errorf("a connection must go on while the gateway drains: %v", err)
+		t.Errorf("a connection during the drain: %v", err)
 	}
 	c.Close()
 	if e := d.until("connection"); e.Outcome != "ok" || e.Client != "203.0.113.9:40000" || e.Forward != "127.0.0.1:0" {
@@ -139,7 +138,7 @@ func TestServeDrains(t *testing.T) {
 		t.Errorf("stopped: %+v; want 1 accepted and none cut", e)
 	}
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("a complete drain ends with exit code 0: %v", err)
+		t.Errorf("exit after a complete drain: %v; want code 0", err)
 	}
 }
 
@@ -158,9 +157,9 @@ func TestSecondSignalEndsTheDrain(t *testing.T) {
 	}
 }
 
-// The reader of the log goes away: writes to stderr then fail with EPIPE, which ends a
-// Go process unless SIGPIPE is ignored.
-func TestServeOutlivesItsLog(t *testing.T) {
+// If the reader of the log exits, writes to stderr fail with EPIPE, which ends a Go
+// process unless SIGPIPE is ignored.
+func TestServeWithoutLogReader(t *testing.T) {
 	d := startDaemon(t, echo(t), "--drain-timeout", "0")
 	d.stderr.Close()
 	for range 3 {
@@ -169,7 +168,7 @@ func TestServeOutlivesItsLog(t *testing.T) {
 	d.connect()
 	d.signal(syscall.SIGTERM)
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("exit after the log was gone: %v", err)
+		t.Errorf("exit after the reader of the log has exited: %v", err)
 	}
 }
 
@@ -185,7 +184,7 @@ func TestServeFromTheEnvironment(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e.Message == "connection" {
-			t.Errorf("the access log is off, and yet: %s", d.log.Text())
+			t.Errorf("the access log is off, but there is a line: %s", d.log.Text())
 		}
 	}
 }

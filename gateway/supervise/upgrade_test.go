@@ -184,7 +184,7 @@ func TestUpgradeFails(t *testing.T) {
 	}{
 		{"exits", await.Patience, "ended before it was ready: exit status 1"},
 		{"fails", await.Patience, "port 80 is taken"},
-		{"sends nonsense", await.Patience, `said "\x00\x01nonsense"`},
+		{"sends nonsense", await.Patience, `unexpected message from the new process: "\x00\x01nonsense"`},
 		{"hangs", 200 * time.Millisecond, "was not ready after 200ms"},
 	}
 	for _, row := range rows {

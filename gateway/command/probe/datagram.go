@@ -16,8 +16,8 @@ import (
 	"unproxy/gateway/kernel"
 )
 
-// sendDatagram sends header and payload in one datagram, and receives until
-// nothing more comes.
+// sendDatagram sends header and payload in one datagram, and receives answers until no
+// more arrive.
 func (p *plan) sendDatagram(ctx context.Context) *result {
 	r := &result{}
 	conn, err := kernel.Dial(ctx, net.Dialer{}, p.network, p.address)
@@ -40,8 +40,8 @@ func (p *plan) sendDatagram(ctx context.Context) *result {
 	return r
 }
 
-// receiveDatagrams reads until nothing more comes, or until the timeout if
-// nothing came at all.
+// receiveDatagrams reads until no more datagrams arrive, or until the timeout if none
+// has arrived.
 func (p *plan) receiveDatagrams(conn net.Conn, r *result) {
 	start := time.Now()
 	buffer := make([]byte, 64<<10)
@@ -69,7 +69,7 @@ func (p *plan) receiveDatagrams(conn net.Conn, r *result) {
 	}
 }
 
-// printDatagrams prints what came back.
+// printDatagrams prints the answers.
 func (r *result) printDatagrams(w io.Writer, p *plan) {
 	if r.datagrams == 0 {
 		fmt.Fprintf(w, "received     nothing\n")
@@ -91,7 +91,7 @@ func (r *result) endingOfDatagrams(p *plan) string {
 	return fmt.Sprintf("failed: %v", r.err)
 }
 
-// hintOfDatagrams returns what it probably means that nothing came back.
+// hintOfDatagrams returns the probable cause if there is no answer.
 func (r *result) hintOfDatagrams(p *plan) string {
 	switch {
 	case r.end == endReset:
