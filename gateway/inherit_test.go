@@ -147,7 +147,7 @@ func TestActivationWithoutTrust(t *testing.T) {
 // Two forwards cannot have one of systemd's sockets.
 func TestActivationTwice(t *testing.T) {
 	_, _, err := load([]string{"systemd:web=127.0.0.1:9", "systemd:web=127.0.0.1:8"})
-	if err == nil || !strings.Contains(err.Error(), "two forwards listen on the same") {
+	if err == nil || !strings.Contains(err.Error(), "two forwards have the same listener") {
 		t.Errorf("twice the same: %v", err)
 	}
 }

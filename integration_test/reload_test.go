@@ -14,7 +14,7 @@ import (
 
 const (
 	reloadedMessage = "lists reloaded; flags are read at the start only"
-	failedMessage   = "reload failed: the lists from before stay in force"
+	failedMessage   = "reload failed: the previous lists stay in force"
 )
 
 // POST /-/reload reloads as SIGHUP does and answers with the result. The metrics count

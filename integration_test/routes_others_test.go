@@ -55,7 +55,7 @@ func TestRoutesFollowNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, code := lab.RunGateway(t, append([]string{"routes", "check"}, flags...)...)
-		if code != 3 || !strings.Contains(text, "earlier one: ip rule del from 127.0.0.5/32 iif lo ipproto tcp sport 25") {
+		if code != 3 || !strings.Contains(text, "former one: ip rule del from 127.0.0.5/32 iif lo ipproto tcp sport 25") {
 			t.Errorf("check ends with %d: %s", code, text)
 		}
 		routes(t, "apply", flags)

@@ -113,7 +113,7 @@ func TestActivation(t *testing.T) {
 		if a := first.Address(t, 1); a != "127.0.0.1:2000" {
 			t.Errorf("listening on %s", a)
 		}
-		first.WaitLog(t, "a socket was handed over that no forward takes").
+		first.WaitLog(t, "inherited socket not used by any forward").
 			Expect(t, "level", "warn", "socket", "systemd:spare",
 				"hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
@@ -158,9 +158,9 @@ func TestActivationRefused(t *testing.T) {
 			{"the wrong type", "web", []*os.File{datagram}, "--trust 127.0.0.1",
 				`the socket "web" that systemd hands over is not a stream socket`, "ListenStream="},
 			{"no trust rule", "web", []*os.File{listener}, "",
-				"no trust rule says which peers may name a client", "--trust 10.0.0.0/8"},
+				"there is no trust rule: no peer may name a client", "--trust 10.0.0.0/8"},
 			{"names that do not fit", "web:other", []*os.File{listener}, "--trust 127.0.0.1",
-				"names 2 sockets of 1", ""},
+				"has 2 names, but LISTEN_FDS is 1", ""},
 		}
 		for _, row := range rows {
 			c := lab.Activated(t, row.names, row.files...)

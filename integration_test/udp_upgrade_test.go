@@ -345,7 +345,7 @@ func TestUDPUpgradeOfManyFlows(t *testing.T) {
 	}
 }
 
-const notTaken = "flows were not taken over and end"
+const notTaken = "flows not handed over; they end"
 
 // With a successor that does not come to serve, or fails while it is passed the flows,
 // they go on where they are:

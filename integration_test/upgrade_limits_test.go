@@ -167,7 +167,7 @@ func TestUpgradeLeavesNoChildren(t *testing.T) {
 				if timeout == "1s" {
 					g.Gateway.WaitLogs(t, upgradeFailed, 1)
 				} else {
-					g.WaitLine(t, "started the process that is to take over")
+					g.WaitLine(t, "upgrade: started the new process")
 				}
 				g.signal(syscall.SIGTERM)
 				if code := g.Wait(t); code != 0 {

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	tookOver      = "took over from the process before"
-	upgradeFailed = "upgrade failed: this process goes on serving"
+	tookOver      = "took over from the previous process"
+	upgradeFailed = "upgrade failed: this process continues to serve"
 )
 
 // line is a gateway and the processes that take over from it, one after the other. All
@@ -427,11 +427,11 @@ func TestUpgradeOneAtATime(t *testing.T) {
 		behind := backend.Next(t)
 		replace(t, path, "exec sleep 60")
 		g.signal(syscall.SIGUSR2)
-		g.WaitLine(t, "started the process that is to take over")
+		g.WaitLine(t, "upgrade: started the new process")
 		g.signal(syscall.SIGUSR2)
-		g.WaitLog(t, "no upgrade").Expect(t, "reason", "one is under way", "level", "warn")
+		g.WaitLog(t, "upgrade refused").Expect(t, "reason", "an upgrade is in progress", "level", "warn")
 		g.signal(syscall.SIGTERM)
-		g.WaitLog(t, "upgrade given up: the gateway drains")
+		g.WaitLog(t, "upgrade cancelled: the gateway is draining")
 		g.signal(syscall.SIGUSR2)
 		g.WaitLine(t, `"reason":"the gateway drains"`)
 		write(t, conn, []byte("still here"))

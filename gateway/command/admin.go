@@ -46,15 +46,15 @@ func (g *given) endpoint(name string, parse func(string) (admin.Address, error))
 // withoutAdmin warns of settings that do nothing where there is no endpoint.
 func withoutAdmin(insecure, profiles bool) (all []config.Warning) {
 	if insecure {
-		all = append(all, config.Warning{Message: "--admin-insecure does nothing without --admin"})
+		all = append(all, config.Warning{Message: "--admin-insecure has no effect without --admin"})
 	}
 	if profiles {
-		all = append(all, config.Warning{Message: "--pprof does nothing without --admin", Hint: "--admin 127.0.0.1:9180"})
+		all = append(all, config.Warning{Message: "--pprof has no effect without --admin", Hint: "--admin 127.0.0.1:9180"})
 	}
 	return all
 }
 
-// isOn reads a switch that was given or not.
+// isOn returns the value of a switch. The default is off.
 func (g *given) isOn(name string) (bool, error) {
 	values := g.values[name]
 	if len(values) == 0 {

@@ -8,11 +8,11 @@ import (
 	"unproxy/gateway/admin"
 )
 
-// defaultAdmin is the endpoint that status and healthcheck ask by default.
+// defaultAdmin is the default endpoint of status and healthcheck.
 const defaultAdmin = "127.0.0.1:9180"
 
-// adminFlag returns the flag --admin of the commands that ask an endpoint. Flag
-// and variable are those of the gateway.
+// adminFlag returns the flag --admin of the commands that query an endpoint. It has
+// the same name and variable as the flag of the gateway.
 func adminFlag(g *given) cli.Flag {
 	return &cli.GenericFlag{
 		Name: "admin", Usage: "ask the endpoint at `ADDR` [" + defaultAdmin + "]",

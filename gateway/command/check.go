@@ -53,7 +53,7 @@ Examples:
 	return b.String()
 }
 
-// runCheck validates the configuration and prints what would be served.
+// runCheck validates the configuration and prints a summary.
 func runCheck(ctx *cli.Context, g *given) error {
 	c, err := configure(g, 0)
 	for _, w := range c.warnings {
@@ -81,8 +81,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	return nil
 }
 
-// localNames returns the addresses of the name that stands for this host; no other name
-// is looked up.
+// localNames resolves localhost to loopback addresses. It does not resolve other names.
 func localNames(host string) []netip.Addr {
 	if host == "localhost" {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
@@ -90,9 +89,9 @@ func localNames(host string) []netip.Addr {
 	return nil
 }
 
-// faults returns the number of warnings that --strict treats as errors. Servers on
-// this host are the normal case of plain mode, and only the operator knows what they
-// grant to localhost.
+// faults returns the number of warnings that --strict treats as errors. It does not
+// count AboutLocalhost: backends on this host are common in plain mode, and only the
+// operator knows whether they grant privileges to localhost.
 func faults(all []config.Warning) int {
 	n := 0
 	for _, w := range all {
@@ -103,7 +102,7 @@ func faults(all []config.Warning) int {
 	return n
 }
 
-// summarize prints what a forward does.
+// summarize prints the settings of a forward.
 func summarize(w io.Writer, f *forward.Forward) {
 	first, last := f.Listeners[0], f.Listeners[len(f.Listeners)-1]
 	fmt.Fprintf(w, "%s -> %s\n", span(first.Name, last.Name, len(f.Listeners)), first.BackendText())
@@ -170,7 +169,7 @@ func timeLimits(f *forward.Forward) string {
 		orOff(f.HeaderTimeout), orOff(f.ConnectTimeout), orOff(f.IdleTimeout))
 }
 
-// span names a range of n ports.
+// span formats a range of n ports.
 func span(first, last string, n int) string {
 	if n == 1 {
 		return first
@@ -251,7 +250,7 @@ func redirects(f *forward.Forward) string {
 	return "on: accepts connections redirected from " + strings.Join(texts, ", ")
 }
 
-// either returns yes or no.
+// either returns yes if the condition is true, else no.
 func either(condition bool, yes, no string) string {
 	if condition {
 		return yes

@@ -1,7 +1,6 @@
-// Package command is the command line of unproxy: one file for each command,
-// which parses its flags, calls another package and prints the result. Commands
-// that are programs of their own have packages: probe, decode and demo. Package
-// usage has what all of them share.
+// Package command implements the command line of unproxy, with one file per command.
+// Larger commands have their own packages: probe, decode and demo. Package usage has
+// shared code.
 package command
 
 import (
@@ -21,10 +20,9 @@ import (
 	"unproxy/gateway/daemon"
 )
 
-// Main runs the command line args, whose first word is the name of the program,
-// and returns the exit code, see [usage.ExitCode]. Output goes to stdout; errors,
-// hints and the log go to stderr. The environment variables are those of the
-// process.
+// Main runs a command line and returns the exit code, see [usage.ExitCode]. args[0] is
+// the name of the program. Output goes to stdout; errors, hints and the log go to
+// stderr. Environment variables are those of the process.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(&given{values: config.Values{}})
 	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
@@ -47,7 +45,7 @@ func newApp(g *given) *cli.App {
 	root := &cli.Command{
 		Name: "unproxy",
 		Flags: append(g.flags(), &cli.BoolFlag{Name: "version"},
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // the library adds none beside a command "help"
+			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}}), // the library adds none if there is a command "help"
 		Action: serve,
 	}
 	root.Subcommands = []*cli.Command{
@@ -78,11 +76,11 @@ type configuration struct {
 	warnings []config.Warning
 }
 
-// serviceFile is where the packaged systemd unit has its settings.
+// serviceFile holds the settings of the packaged systemd unit.
 const serviceFile = "/etc/default/unproxy"
 
-// emptyHint returns the hint for a configuration without a forward: "" for the usual
-// one, or the file of the service's settings if there is one and it was not read.
+// emptyHint returns the hint for a configuration without a forward. It names the
+// service's file if that exists and was not read; else it is "", the default hint.
 func (g *given) emptyHint() string {
 	if _, err := os.Stat(serviceFile); err != nil || len(g.values[config.EnvFileFlag]) > 0 {
 		return ""
@@ -90,12 +88,13 @@ func (g *given) emptyHint() string {
 	return "the settings of the service are in " + serviceFile + ": --env-file " + serviceFile
 }
 
-// configure makes a configuration of what was given, with the number of sockets that
-// systemd passed. It returns the warnings even with an error.
+// configure parses the flags, environment files and environment variables. activated
+// is the number of sockets passed by systemd. It returns warnings with or without an
+// error.
 func configure(g *given, activated int) (configuration, error) {
 	warnings, envErr := g.environment(os.Environ())
 	if envErr != nil {
-		return configuration{warnings: warnings}, envErr // the settings are incomplete: other errors would mislead
+		return configuration{warnings: warnings}, envErr // other errors would be consequences of the missing settings
 	}
 	endpoint, about, adminErr := adminSettings(g)
 	config, more, err := config.Load(config.Source{

@@ -13,8 +13,8 @@ import (
 	"unproxy/integration_test/race"
 )
 
-// TestMain makes the test binary act as unproxy, for scripts and for tests that
-// need a process.
+// TestMain makes the test binary act as unproxy, for scripts and for tests that need a
+// separate process.
 func TestMain(m *testing.M) {
 	os.Setenv("GORACE", strings.TrimPrefix(race.NoPause(), "GORACE="))
 	os.Unsetenv("UNPROXY_TEST_BINARY") // of the integration tests; unproxy would warn of an unknown setting
@@ -102,7 +102,7 @@ func TestMainExits(t *testing.T) {
 			t.Errorf("unproxy %s: exit code %d; want %d\n%s", tt.args, got, tt.want, errors.String())
 		}
 		if (got == 0) != (errors.Len() == 0) || (got == 0) != (out.Len() > 0) {
-			t.Errorf("unproxy %s: stdout is for what was asked for, stderr for what went wrong\n%s\n%s", tt.args, out.String(), errors.String())
+			t.Errorf("unproxy %s: want output on stdout only or errors on stderr only\n%s\n%s", tt.args, out.String(), errors.String())
 		}
 	}
 }

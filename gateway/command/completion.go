@@ -24,8 +24,8 @@ Examples:
   # fish
   unproxy completion fish > ~/.config/fish/completions/unproxy.fish`
 
-// completionCommand returns "unproxy completion". The scripts hold everything that
-// can be completed, so that a shell does not run unproxy to complete.
+// completionCommand returns "unproxy completion". The scripts contain all completions,
+// so that shells do not run unproxy.
 func completionCommand() *cli.Command {
 	script := func(shell string, write func([]completed) string) *cli.Command {
 		return &cli.Command{
@@ -91,7 +91,7 @@ func appendCompletions(all []completed, c *cli.Command, above string) []complete
 	return all
 }
 
-// unlisted are the meanings of flags whose help is written by hand.
+// unlisted has the meanings of flags whose help is not generated.
 var unlisted = map[string]string{
 	"help": "print help", "version": "print the version", "strict": "treat warnings as errors",
 }
@@ -104,7 +104,7 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 	if g, isGeneric := f.(*cli.GenericFlag); isGeneric {
 		if s := config.Find(name); s != nil && s.Name == name {
 			of.meaning, of.takesValue = s.Meaning, !s.Switch
-			if g.Usage != s.Meaning { // a command has its own meaning for it
+			if g.Usage != s.Meaning { // a flag of a command, with another meaning
 				_, of.meaning = usage.Describe(g)
 			}
 			of.choices, of.isFile = s.Choices(), s.Argument == "PATH"
@@ -128,7 +128,7 @@ func completeFlag(f cli.Flag) (of completedFlag, ok bool) {
 	return of, true
 }
 
-// presetNames returns the rules that are names: the only ones that can be completed.
+// presetNames returns the rules that are names. Other rules cannot be completed.
 func presetNames() []string {
 	names := []string{trust.Any}
 	for _, p := range trust.Presets() {
@@ -140,8 +140,8 @@ func presetNames() []string {
 // shellQuoted quotes a text for a POSIX shell and zsh, always in single quotes.
 func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// walk writes the branches of a shell's case statement that lead from one command
-// to the next, by the words typed so far.
+// walk writes the branches of a shell's case statement that selects a subcommand by
+// the words typed so far.
 func walk(b *strings.Builder, all []completed, indent string) {
 	for _, c := range all[1:] {
 		fmt.Fprintf(b, "%s%s) at=%s ;;\n", indent, shellQuoted(c.path), shellQuoted(c.path))

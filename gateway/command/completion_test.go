@@ -16,8 +16,8 @@ var scripts = map[string]func([]completed) string{"bash": bashScript, "zsh": zsh
 
 func all() []completed { return completions(newApp(&given{values: config.Values{}})) }
 
-// complete asks a shell for the completions of a line, and returns the words
-// sorted. It skips the test if the shell is not installed.
+// complete returns a shell's completions of a line, sorted. It skips the test if the
+// shell is not installed.
 func complete(t *testing.T, shell, line string) []string {
 	t.Helper()
 	if _, err := exec.LookPath(shell); err != nil {
@@ -27,8 +27,8 @@ func complete(t *testing.T, shell, line string) []string {
 	if err := os.WriteFile(script, []byte(scripts[shell](all())), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// zsh completes only while a line is edited: stand-ins replace the functions
-	// that it calls.
+	// zsh completes only while a line is edited, so the test replaces the functions
+	// that the script calls.
 	program := map[string]string{
 		"bash": `source "$1"; read -ra COMP_WORDS <<<"$2"; [[ $2 == *" " ]] && COMP_WORDS+=("")
 			COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _unproxy; printf '%s\n' "${COMPREPLY[@]}"`,
@@ -85,14 +85,14 @@ func TestCompletion(t *testing.T) {
 				{"unproxy decode --file a-f", "a-file"},
 			} {
 				if got := strings.Join(complete(t, shell, tt.line), " "); got != tt.want {
-					t.Errorf("%q is completed with %q; want %q", tt.line, got, tt.want)
+					t.Errorf("completions of %q: %q; want %q", tt.line, got, tt.want)
 				}
 			}
 		})
 	}
 }
 
-// Every command and every flag is in every script, and has a meaning.
+// Every script has every command and every flag, with a meaning.
 func TestCompletionIsComplete(t *testing.T) {
 	commands := all()
 	if len(commands) < 20 {
@@ -120,7 +120,7 @@ func TestCompletionIsComplete(t *testing.T) {
 	}
 }
 
-// A text with quotes remains one word.
+// A text with quotes stays one word.
 func TestQuotesInCompletion(t *testing.T) {
 	odd := []completed{{path: "unproxy", commands: []completedWord{{"x", `it's a \ "word": $HOME`}}}}
 	for shell, write := range scripts {

@@ -83,7 +83,7 @@ func printReport(w io.Writer, r doctor.Report, verbose bool) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-*s  %-*s  STATUS  DETAIL\n", columns[0], "COMPONENT", columns[1], "TARGET")
-	printed := map[string]bool{} // a shell may run all of it, and a rule can be added only once
+	printed := map[string]bool{} // print each command once: adding a rule twice fails
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "%-*s  %-*s  %s  %s\n", columns[0], f.Component, columns[1], f.Target,
 			statusWord(f.Status, colour), value.OneLine(f.Detail))

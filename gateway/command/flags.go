@@ -8,8 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// pick returns the named flags out of those of the gateway, for the help of a
-// command that takes only these.
+// pick returns the flags with the given names.
 func pick(flags []cli.Flag, names ...string) []cli.Flag {
 	var picked []cli.Flag
 	for _, s := range config.Settings() {

@@ -14,15 +14,15 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// given collects the values of flags and environment variables. A flag may come
-// before or after the name of a command; both add to it.
+// given collects the values of flags and environment variables. A flag may come before
+// or after the name of a command.
 type given struct {
 	values config.Values
 }
 
-// flags returns the flags of the gateway, which write into g. They are of
-// urfave's generic kind and have neither aliases nor variables, because its
-// slices split values at commas and its aliases would set a value twice.
+// flags returns the flags of the gateway, which write into g. They are GenericFlags
+// without aliases and variables, because urfave/cli splits values of slices at commas
+// and sets a value twice if there is an alias.
 func (g *given) flags() []cli.Flag {
 	var all []cli.Flag
 	for _, s := range config.Settings() {
@@ -35,7 +35,7 @@ func (g *given) flags() []cli.Flag {
 	return append(all, &cli.GenericFlag{Name: "f", Hidden: true, Value: &recorder{into: g, name: config.ForwardFlag}})
 }
 
-// recorder is a flag value that records what it is set to, unparsed.
+// recorder is a flag value that records texts without parsing them.
 type recorder struct {
 	into     *given
 	name     string
@@ -48,13 +48,15 @@ func (r *recorder) Set(value string) error {
 	return nil
 }
 
-// String returns "", as the help writes the default itself.
+// String returns "": the help prints the default.
 func (r *recorder) String() string { return "" }
 
-// IsBoolFlag reports whether the flag may be given without a value; package flag asks.
+// IsBoolFlag reports whether the flag may be given without a value. Package flag calls
+// it.
 func (r *recorder) IsBoolFlag() bool { return r.isSwitch }
 
-// missingValues finds flags without a value: the next flag would be taken for it.
+// missingValues reports flags without a value. Package flag would take the next flag as
+// the value.
 func missingValues(args []string) error {
 	takesValue := map[string]bool{}
 	for _, s := range config.Settings() {
@@ -74,9 +76,9 @@ func missingValues(args []string) error {
 	return errors.Join(found...)
 }
 
-// environment adds the values of environment variables, and then of the files of
-// --env-file. A flag precedes its variable, which precedes the files. It warns of
-// variables that look misspelt.
+// environment adds the values of environment variables and of the files of --env-file.
+// A flag overrides its variable, which overrides the files. It warns of variables that
+// look misspelt.
 func (g *given) environment(environ []string) ([]config.Warning, error) {
 	process := map[string]string{}
 	for _, entry := range environ {
@@ -88,8 +90,8 @@ func (g *given) environment(environ []string) ([]config.Warning, error) {
 	return append(warnings, g.variables(files)...), err
 }
 
-// readEnvFiles reads environment files. Of several assignments to a variable the last
-// one holds, as with systemd.
+// readEnvFiles reads environment files. The last assignment to a variable overrides the
+// others, as with systemd.
 func readEnvFiles(paths []string) (map[string]string, error) {
 	values := map[string]string{}
 	var errs []error
@@ -103,7 +105,7 @@ func readEnvFiles(paths []string) (map[string]string, error) {
 	return values, errors.Join(errs...)
 }
 
-// variables adds the values of variables whose settings have none yet.
+// variables adds the values of variables whose settings have no value yet.
 func (g *given) variables(values map[string]string) []config.Warning {
 	byVariable := map[string]config.Setting{}
 	var known []string
@@ -133,8 +135,8 @@ func (g *given) variables(values map[string]string) []config.Warning {
 	return warnings
 }
 
-// misspelt warns of a variable whose name is close to a known one. It ignores others:
-// Kubernetes sets UNPROXY_PORT and more for a service of that name.
+// misspelt warns of a variable whose name is close to a known one. It ignores other
+// unknown names: for a service named unproxy, Kubernetes sets UNPROXY_PORT and more.
 func misspelt(name string, known []string) []config.Warning {
 	near := value.Nearest(name, known)
 	if near == "" || strings.HasPrefix(name, "UNPROXY_PORT") || strings.HasPrefix(name, "UNPROXY_SERVICE_") {
@@ -146,9 +148,8 @@ func misspelt(name string, known []string) []config.Warning {
 	}}
 }
 
-// joinSwitches writes "--transparent on" as "--transparent=on". Package flag
-// knows a switch's value only in that form and would take the word for an
-// argument.
+// joinSwitches replaces "--transparent on" by "--transparent=on". Package flag accepts
+// the value of a switch only in that form; otherwise the word is an argument.
 func joinSwitches(args []string) []string {
 	switches := map[string][]string{}
 	for _, s := range config.Settings() {
@@ -180,8 +181,8 @@ func optionNames() []string {
 	return names
 }
 
-// commandLine returns a command with the flags of forwards and routes that this
-// process was given, quoted for a shell.
+// commandLine returns a command with the flags of this process that concern forwards
+// and routes, quoted for a shell.
 func (g *given) commandLine(command string) string {
 	words := []string{"unproxy", command}
 	for _, s := range config.Settings() {

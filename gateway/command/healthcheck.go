@@ -37,7 +37,7 @@ func healthcheckCommand(g *given) *cli.Command {
 	}
 }
 
-// runHealthcheck asks once and prints the answer.
+// runHealthcheck queries the endpoint once and prints the answer.
 func runHealthcheck(ctx *cli.Context, g *given) error {
 	client, err := probeClient(g)
 	if err != nil {

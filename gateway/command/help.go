@@ -103,8 +103,8 @@ func writeSetting(b *strings.Builder, s *config.Setting) {
 	usage.WriteRow(b, left, s.Usage())
 }
 
-// helpCommand returns "unproxy help". The library's own ends with exit code 3 and
-// does not accept the command of a command.
+// helpCommand returns "unproxy help". That of the library exits with code 3 on an error
+// and does not accept subcommands.
 func helpCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "help",

@@ -7,7 +7,7 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// The help of every command has an example and fits a terminal.
+// The help of every command has an example and fits on a terminal.
 func TestHelpOfEveryCommand(t *testing.T) {
 	for _, c := range all() {
 		args := append(strings.Fields(c.path), "--help")

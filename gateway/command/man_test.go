@@ -65,7 +65,7 @@ func TestManPage(t *testing.T) {
 		before, rest, ok1 := strings.Cut(page, ".\\\" generated: "+name+"\n")
 		got, after, ok2 := strings.Cut(rest, ".\\\" end\n")
 		if !ok1 || !ok2 {
-			t.Fatalf("%s has no place for the %s", manPage, name)
+			t.Fatalf("%s has no section for the %s", manPage, name)
 		}
 		if got == want {
 			continue

@@ -107,8 +107,8 @@ Example:
   unproxy routes check --forward :2222=127.0.0.1:22 --trust 10.0.0.0/8 --transparent`
 )
 
-// plan makes the plan for the given configuration. If a name does not resolve it
-// returns a plan for the other backends, and an error.
+// plan returns the plan for the given configuration. If a name does not resolve, it
+// returns a plan for the other backends and an error.
 func plan(ctx *cli.Context, g *given) (returnpath.Plan, configuration, error) {
 	c, err := configure(g, 0)
 	if err != nil {
@@ -173,7 +173,7 @@ func routesRemove(ctx *cli.Context, g *given) error {
 		})
 	}
 	p, _, unresolved := plan(ctx, g)
-	// Without addresses there are still rules of earlier ones to remove.
+	// Even if no name resolves, rules of earlier addresses may remain.
 	if p.Empty() && p.Options.Owner == 0 {
 		return unresolved
 	}
@@ -242,13 +242,13 @@ func warnNotes(w io.Writer, p returnpath.Plan) {
 	}
 }
 
-// warnStale warns about what an earlier address of a backend has left. Errors are
-// left to the command, which reads the same.
+// warnStale warns about rules that remain from an earlier address of a backend. It
+// ignores errors: the command reads the same state and reports them.
 func warnStale(ctx *cli.Context, p returnpath.Plan) {
 	stale, _ := routing.Stale(ctx.Context, p)
 	for _, command := range stale {
-		warn(ctx.App.ErrWriter, "a backend's name has another address now, and this is left of the earlier one: "+
-			command+": run unproxy routes remove with the same flags, and then apply")
+		warn(ctx.App.ErrWriter, "the address of a backend has changed, and this remains of the former one: "+
+			command+": run unproxy routes remove with the same flags, then apply")
 	}
 }
 

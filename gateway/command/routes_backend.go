@@ -14,8 +14,8 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// printBackendHost prints what the host of the backends needs, for the backends
-// that are not on this host.
+// printBackendHost prints the routes for the host of the backends. It omits backends
+// on this host.
 func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	var h returnpath.BackendHost
 	for _, b := range p.Backends {
@@ -45,7 +45,7 @@ func printBackendHost(ctx *cli.Context, p returnpath.Plan) error {
 	return nil
 }
 
-// thisGateway describes this host as the backends' host sees it.
+// thisGateway returns the addresses of this host as seen by the backends' host.
 func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 	var g returnpath.Gateway
 	families := map[bool]bool{}
@@ -67,7 +67,7 @@ func thisGateway(backends []returnpath.Backend) (returnpath.Gateway, error) {
 	return g, nil
 }
 
-// parseGateway reads ADDR[+ADDR][=MAC] or dev:INTERFACE.
+// parseGateway parses ADDR[+ADDR][=MAC] or dev:INTERFACE.
 func parseGateway(word string) (returnpath.Gateway, error) {
 	if device, ok := strings.CutPrefix(word, "dev:"); ok {
 		if err := returnpath.CheckDevice(device); err != nil {
@@ -95,8 +95,7 @@ func parseGateway(word string) (returnpath.Gateway, error) {
 	return g, nil
 }
 
-// withMAC looks up the hardware address of a gateway: this host's own, or that of
-// a neighbour.
+// withMAC adds the hardware address of a gateway, which is this host or a neighbour.
 func withMAC(g returnpath.Gateway, word string) (returnpath.Gateway, error) {
 	for _, a := range g.Addrs {
 		mac, err := routing.HardwareAddress(a)

@@ -35,7 +35,7 @@ func runServe(ctx *cli.Context, g *given) error {
 	})
 }
 
-// logConfig reads the settings of the log.
+// logConfig parses the settings of the log.
 func logConfig(g *given) (accesslog.Config, error) {
 	var c accesslog.Config
 	var errs []error

@@ -13,7 +13,7 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// process is a gateway in a process of its own, and its log.
+// process is a gateway in a separate process, and its log.
 type process struct {
 	t       *testing.T
 	cmd     *exec.Cmd
@@ -22,13 +22,13 @@ type process struct {
 	address string
 }
 
-// entry is a line of the log, as far as the tests look at it.
+// entry has the keys of a log line that the tests read.
 type entry struct {
 	Level, Message, Address, Client, Outcome, Forward string
 	Accepted, Cut, Active, Loops                      int
 }
 
-// startDaemon starts a gateway on a free port of loopback and waits until it is ready.
+// startDaemon starts a gateway on a free loopback port and waits until it is ready.
 func startDaemon(t *testing.T, backend string, flags ...string) *process {
 	t.Helper()
 	args := append([]string{"--forward", "127.0.0.1:0=" + backend, "--trust", "127.0.0.1", "--loops", "1"}, flags...)
@@ -50,7 +50,7 @@ func startDaemon(t *testing.T, backend string, flags ...string) *process {
 	return d
 }
 
-// until reads the log up to a line with that message.
+// until reads the log up to a line with a message.
 func (d *process) until(message string) entry {
 	d.t.Helper()
 	for d.log.Scan() {
@@ -74,8 +74,7 @@ func (d *process) signal(s syscall.Signal) {
 	}
 }
 
-// connect opens a connection with a header and returns it once the backend
-// answers through it.
+// connect opens a connection, sends a header, and waits for an answer of the backend.
 func (d *process) connect() net.Conn {
 	d.t.Helper()
 	c, err := net.Dial("tcp", d.address)
@@ -89,7 +88,7 @@ func (d *process) connect() net.Conn {
 	}
 	got := make([]byte, 4)
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "ping" {
-		d.t.Fatalf("through the gateway came %q, %v", got, err)
+		d.t.Fatalf("received %q, %v through the gateway", got, err)
 	}
 	return c
 }
@@ -107,7 +106,7 @@ func TestServeDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-		t.Errorf("a connection must go on while the gateway drains: %v", err)
+		t.Errorf("a connection during the drain: %v", err)
 	}
 	c.Close()
 	if e := d.until("connection"); e.Outcome != "ok" || e.Client != "203.0.113.9:40000" || e.Forward != "127.0.0.1:0" {
@@ -117,7 +116,7 @@ func TestServeDrains(t *testing.T) {
 		t.Errorf("stopped: %+v; want 1 accepted and none cut", e)
 	}
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("a complete drain ends with exit code 0: %v", err)
+		t.Errorf("exit after a complete drain: %v; want code 0", err)
 	}
 }
 
@@ -147,7 +146,7 @@ func TestServeOutlivesItsLog(t *testing.T) {
 	d.connect()
 	d.signal(syscall.SIGTERM)
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("exit after the log was gone: %v", err)
+		t.Errorf("exit after the reader of the log has exited: %v", err)
 	}
 }
 
@@ -163,7 +162,7 @@ func TestServeFromTheEnvironment(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e.Message == "connection" {
-			t.Errorf("the access log is off, and yet: %s", d.log.Text())
+			t.Errorf("the access log is off, but there is a line: %s", d.log.Text())
 		}
 	}
 }

@@ -19,10 +19,10 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// askTimeout is how long an admin endpoint may take to answer.
+// askTimeout is the time limit for an answer of the admin endpoint.
 const askTimeout = 10 * time.Second
 
-// watchInterval is how often status --watch refreshes.
+// watchInterval is the interval of status --watch.
 const watchInterval = 2 * time.Second
 
 const statusHelp = `Asks the admin endpoint of a running gateway. Prints the forwards with their rates, the
@@ -102,7 +102,7 @@ func (v *viewer) check() error {
 	case "age", "bytes", "idle":
 		return nil
 	}
-	return usage.Errorf("--sort %q is none of age, bytes, idle", value.Shorten(v.sort))
+	return usage.Errorf("--sort %q is not one of age, bytes, idle", value.Shorten(v.sort))
 }
 
 // show prints the status once.
@@ -134,7 +134,7 @@ func (v *viewer) watch(ctx context.Context, again <-chan time.Time) error {
 	}
 }
 
-// watchScreen is watch on a terminal, whose size it follows.
+// watchScreen is watch on a terminal. It adapts to changes of its size.
 func (v *viewer) watchScreen(ctx context.Context, quit context.CancelFunc, in *os.File, again <-chan time.Time) error {
 	s := openScreen(v.out, in, quit)
 	defer s.close()
@@ -161,7 +161,7 @@ func (v *viewer) watchScreen(ctx context.Context, quit context.CancelFunc, in *o
 	}
 }
 
-// askAnyway returns the status, or the error as a text.
+// askAnyway returns the status, or the text of the error.
 func (v *viewer) askAnyway(ctx context.Context) string {
 	text, err := v.ask(ctx)
 	if err != nil {

@@ -14,18 +14,18 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// listed limits how many problems are written; the rest is counted.
+// listed limits the number of problems that are written; the others are counted.
 type listed struct{ findings, refusals int }
 
-// wholeStatus is for a text that is read once, and onScreen for a screen, where the
-// forwards must be visible below the problems.
+// wholeStatus is the limit for a single printout, onScreen that for a screen, where the
+// forwards must remain visible below the problems.
 var (
 	wholeStatus = listed{findings: 100, refusals: 10}
 	onScreen    = listed{findings: 3, refusals: 3}
 )
 
-// writeStatus writes a status as text, problems first. It lists no connections if
-// connections is nil.
+// writeStatus writes a status as text, problems first. If connections is nil, it omits
+// the list of connections.
 func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, most listed) {
 	fmt.Fprintf(w, "unproxy %s, process %d, up %s, %s\n", s.Version.Version, s.PID, since(s.UptimeSeconds), readyWords(s))
 	limit := "no limit"
@@ -47,7 +47,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 }
 
 // writeFindings writes the problems that the doctor found on the gateway's host.
-// It skips a list that it cannot read: that of another version.
+// It skips a list that it cannot decode, of a gateway of another version.
 func writeFindings(w io.Writer, list json.RawMessage, most int) {
 	var all []struct {
 		Component, Target, Status, Detail string
@@ -136,7 +136,7 @@ func writeTrust(w io.Writer, all []admin.TrustStatus) {
 	}
 }
 
-// byRule sums up the prefixes of one rule, such as a preset.
+// byRule merges the prefixes of each rule, such as a preset, and adds up their hits.
 func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	for _, r := range rules {
 		if last := len(all) - 1; last >= 0 && all[last].Rule == r.Rule && all[last].Origin == r.Origin {
@@ -148,7 +148,7 @@ func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
 	return all
 }
 
-// writeRefusals writes the groups of refusals, most of them at most.
+// writeRefusals writes at most most groups of refusals.
 func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	if len(s.Refusals) == 0 {
 		return
@@ -224,7 +224,7 @@ func size(n float64) string {
 	return fmt.Sprintf("%.1f %s", n, units[i])
 }
 
-// latency formats a time in seconds, "-" for none.
+// latency formats a time in seconds, or "-" if it is unknown.
 func latency(m admin.Maybe) string {
 	if m.IsNone() {
 		return "-"

@@ -14,17 +14,17 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// The size of a terminal that does not know its size, as in VT100.
+// The size that is assumed if the terminal does not report one, that of a VT100.
 const (
 	defaultWidth  = 80
 	defaultHeight = 24
 )
 
-// headerLines is the number of lines that stay at the top of the screen.
+// headerLines is the number of fixed lines at the top of the screen.
 const headerLines = 2
 
-// Control sequences of ECMA-48 and xterm. The alternate screen keeps what the terminal
-// showed before.
+// Control sequences of ECMA-48 and xterm. The alternate screen preserves the previous
+// content of the terminal.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l" // alternate screen, hide the cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
@@ -33,10 +33,11 @@ const (
 	clearBelow  = "\x1b[J"
 )
 
-// screen shows texts on a terminal, each in place of the one before, cut to its size.
+// screen shows texts on a terminal. Each replaces the previous one and is cut to the
+// size of the terminal.
 type screen struct {
 	out    io.Writer
-	in     *os.File // for keys, and for the size; nil for a terminal that is only written to
+	in     *os.File // for keys and for the size; nil if keys are not read
 	colour bool
 
 	last    string
@@ -68,8 +69,8 @@ func (s *screen) close() {
 }
 
 // readKeys calls quit at the first q or Ctrl-C. In raw mode the terminal sends no
-// signal for Ctrl-C (ISIG in termios(3)). It ends with the process: a read of a terminal
-// cannot be interrupted.
+// signal for Ctrl-C (ISIG in termios(3)). Its goroutine may remain until the process
+// exits, because a read from a terminal cannot be interrupted.
 func readKeys(in io.Reader, quit context.CancelFunc) {
 	const ctrlC, ctrlD = 3, 4
 	key := make([]byte, 1)
@@ -91,8 +92,8 @@ func (s *screen) show(text string) error {
 	return s.redraw()
 }
 
-// redraw shows the last text in the terminal's present size. It clears each line to its
-// end instead of clearing the screen first, which would flicker.
+// redraw shows the last text in the current size of the terminal. It clears each line
+// to its end; clearing the whole screen first would flicker.
 func (s *screen) redraw() error {
 	width, height := terminalSize(s.out, s.in)
 	var b strings.Builder
@@ -111,7 +112,7 @@ func (s *screen) redraw() error {
 	return err
 }
 
-// terminalSize returns the size of the terminal that out or in is.
+// terminalSize returns the size of the terminal on out or in.
 func terminalSize(out io.Writer, in *os.File) (width, height int) {
 	for _, f := range []any{out, in} {
 		if f, ok := f.(*os.File); ok && f != nil {
@@ -123,8 +124,8 @@ func terminalSize(out io.Writer, in *os.File) (width, height int) {
 	return defaultWidth, defaultHeight
 }
 
-// fit returns the lines of a text that fit a terminal, each cut to its width. If there
-// are more, the last line says how many.
+// fit returns the lines of a text that fit on a terminal, each cut to its width. If
+// lines are left out, the last line has their number.
 func fit(text string, width, height int) []string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if height < 1 {

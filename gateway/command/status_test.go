@@ -40,7 +40,7 @@ func TestStatusOfADaemon(t *testing.T) {
 	}
 	for _, want := range []string{", ready\n", "1 connection (at most ", "\n  127.0.0.1:0 ", "\n  127.0.0.1  1  ", "\nConnections, 1 of 1\n", "203.0.113.9:40000", "relaying  4 B  4 B"} {
 		if !strings.Contains(squeeze(out), squeeze(want)) {
-			t.Errorf("there is no %q in\n%s", want, out)
+			t.Errorf("%q is missing in\n%s", want, out)
 		}
 	}
 	t.Setenv("UNPROXY_ADMIN", at)
@@ -55,7 +55,7 @@ func TestStatusOfADaemon(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	d.until("draining")
 	if out, errs, code := run(t, "healthcheck"); code != 1 || !strings.HasPrefix(errs, "unproxy: error: not ready: draining") || out != "" {
-		t.Errorf("healthcheck while it drains: exit code %d: %s%s", code, out, errs)
+		t.Errorf("healthcheck during the drain: exit code %d: %s%s", code, out, errs)
 	}
 	d.signal(syscall.SIGTERM)
 	d.cmd.Wait()
@@ -66,7 +66,7 @@ func TestStatusOfADaemon(t *testing.T) {
 	}
 }
 
-// squeeze replaces runs of blanks by one: the width of columns varies.
+// squeeze replaces runs of spaces by one space, because the width of columns varies.
 func squeeze(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' }), " ")
 }
@@ -179,8 +179,8 @@ func (s *scripted) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The status is refreshed, in place on a terminal. A gateway that does not answer
-// is asked again.
+// The status is refreshed, on a terminal in place. If the gateway does not answer, the
+// next refresh tries again.
 func TestWatchStatus(t *testing.T) {
 	l, err := admin.Listen(admin.Control, admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:0")})
 	if err != nil {
@@ -214,7 +214,7 @@ func TestWatchStatus(t *testing.T) {
 		}
 		if terminal { // the first and the last write enter and leave the screen
 			if out.pages[0] != enterScreen || out.pages[len(out.pages)-1] != leaveScreen {
-				t.Errorf("begins with %q and ends with %q", out.pages[0], out.pages[len(out.pages)-1])
+				t.Errorf("first page %q, last page %q", out.pages[0], out.pages[len(out.pages)-1])
 			}
 			out.pages = out.pages[1 : len(out.pages)-1]
 		}
@@ -227,16 +227,17 @@ func TestWatchStatus(t *testing.T) {
 		}
 		for _, p := range out.pages {
 			if inPlace := strings.HasPrefix(p, "\x1b[H") && strings.HasSuffix(p, "\x1b[K\x1b[J"); inPlace != terminal {
-				t.Errorf("on a terminal: %v, and yet: %q", terminal, p)
+				t.Errorf("on a terminal %v: %q", terminal, p)
 			}
 		}
 		if terminal && !strings.Contains(out.pages[1], ", \x1b[1m\x1b[32mready\x1b[0m\x1b[K\r\n") {
-			t.Errorf("while it answers: %q", out.pages[1])
+			t.Errorf("with an answer: %q", out.pages[1])
 		}
 	}
 }
 
-// A text is cut to the size of the terminal, and the last line says what is left out.
+// A text is cut to the size of the terminal. The last line has the number of omitted
+// lines.
 func TestFit(t *testing.T) {
 	const text = "one\ntwo words\nthree\nfour\n"
 	for _, row := range []struct {
@@ -258,7 +259,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// Few problems are on the screen, so that the forwards are visible below them.
+// The screen shows few problems, so that the forwards are visible below them.
 func TestProblemsOnScreen(t *testing.T) {
 	s := &admin.Status{Findings: json.RawMessage(`[{"status":"fail"},{"status":"warn"},{"status":"ok"},{"status":"fail"},{"status":"fail"}]`)}
 	for range 5 {

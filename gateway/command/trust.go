@@ -118,14 +118,14 @@ func trustExplain(c *cli.Context, g *given) error {
 	return err
 }
 
-// explainedAddress returns the address in question.
+// explainedAddress returns the address to explain.
 func explainedAddress(c *cli.Context) (netip.Addr, error) {
 	text, err := usage.Argument(c, "address")
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	if c.IsSet("address") && text != "" {
-		return netip.Addr{}, usage.Errorf("two addresses: --address %s and %s", c.String("address"), text).
+		return netip.Addr{}, usage.Errorf("more than one address: --address %s and %s", c.String("address"), text).
 			WithHint("give one")
 	}
 	if c.IsSet("address") {
@@ -176,7 +176,8 @@ func ruleText(r trust.Rule) string {
 	return fmt.Sprintf("%q (%s)", r.Text, strings.Join(parts, ", "))
 }
 
-// sameBits returns how many leading bits of p match a, which has p's family.
+// sameBits returns the number of leading bits of p that match a. Both have the same
+// address family.
 func sameBits(p netip.Prefix, a netip.Addr) int {
 	n := p.Bits()
 	for n > 0 && !netip.PrefixFrom(p.Addr(), n).Contains(a) {

@@ -40,7 +40,7 @@ type jsonPreset struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// jsonRules converts rules. Its result is never nil, which JSON would show as null.
+// jsonRules converts rules. The result is never nil, which would be null in JSON.
 func jsonRules(rules []trust.Rule) []jsonRule {
 	out := make([]jsonRule, len(rules))
 	for i, r := range rules {
@@ -49,7 +49,7 @@ func jsonRules(rules []trust.Rule) []jsonRule {
 	return out
 }
 
-// jsonWarnings converts warnings. Its result is never nil.
+// jsonWarnings converts warnings. The result is never nil.
 func jsonWarnings(warnings []trust.Warning) []jsonWarning {
 	out := make([]jsonWarning, len(warnings))
 	for i, w := range warnings {
@@ -70,7 +70,7 @@ func jsonPresets(presets []trust.Preset) []jsonPreset {
 	return out
 }
 
-// explainJSON returns whether set trusts a.
+// explainJSON says whether set trusts a.
 func explainJSON(set *trust.Set, a netip.Addr) jsonExplanation {
 	v := jsonExplanation{Address: a}
 	r, ok := set.Lookup(a)

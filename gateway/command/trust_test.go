@@ -12,7 +12,7 @@ import (
 	"unproxy/trust"
 )
 
-// runTrust runs "unproxy trust" with args and returns what it leaves behind.
+// runTrust runs "unproxy trust" with args and returns its output and exit code.
 func runTrust(args ...string) (stdout, stderr string, exit int) {
 	var out, errs bytes.Buffer
 	exit = Main(append([]string{"unproxy", "trust"}, args...), strings.NewReader(""), &out, &errs)
@@ -66,11 +66,11 @@ func TestTrustMistakes(t *testing.T) {
 		{"misspelt", `unknown command "lst"`, "list", []string{"lst"}},
 		{"no rule", "no trust rule", "--trust 10.0.0.0/8", []string{"explain", "10.0.0.1"}},
 		{"no rule to list", "no trust rule", "--trust 10.0.0.0/8", []string{"list"}},
-		// urfave/cli stops reading flags at the first argument, in silence.
+		// urfave/cli silently stops parsing flags at the first argument.
 		{"flag after the address", "--trust comes after the address", "flags first", []string{"explain", "10.0.0.1", "--trust", "any"}},
 		{"flag after the name", "--json comes after the name", "flags first", []string{"presets", "cloudflare", "--json"}},
 		{"two addresses", "more than one address", "give one", []string{"explain", "--trust", "any", "10.0.0.1", "10.0.0.2"}},
-		{"address twice", "two addresses: ", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
+		{"address twice", "more than one address: ", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
 		{"no address", "no address", "ADDRESS", []string{"explain", "--trust", "any"}},
 		{"a port", `"10.0.0.1:80" is not an address`, "write 10.0.0.1", []string{"explain", "--trust", "any", "10.0.0.1:80"}},
 		{"a name", `"lb" is not an address`, "173.245.48.9", []string{"explain", "--trust", "any", "lb"}},

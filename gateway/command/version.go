@@ -11,7 +11,7 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// version identifies the program, from what the compiler recorded in it.
+// version is the version of the program, from the build information.
 type version struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`

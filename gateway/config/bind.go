@@ -15,7 +15,7 @@ type binding[T any] func(into *T, texts []string) error
 // last returns the text that applies if several were given.
 func last(texts []string) string { return texts[len(texts)-1] }
 
-// duration binds a duration of zero, or from least to most.
+// duration binds a duration that is zero or from least to most.
 func duration[T any](least, most time.Duration, at func(*T) *time.Duration) binding[T] {
 	return func(into *T, texts []string) (err error) {
 		*at(into), err = value.Duration(last(texts), least, most)
@@ -82,7 +82,7 @@ func mode[T any](at func(*T) *fs.FileMode) binding[T] {
 	}
 }
 
-// rules binds the rules of a list of addresses.
+// rules binds the rules of an address list.
 func rules(kind listKind) binding[draft] {
 	return func(d *draft, texts []string) error {
 		d.lists[kind].rules = texts
@@ -90,7 +90,7 @@ func rules(kind listKind) binding[draft] {
 	}
 }
 
-// files binds the files of a list of addresses.
+// files binds the files of an address list.
 func files(kind listKind) binding[draft] {
 	return func(d *draft, texts []string) error {
 		d.lists[kind].files = texts

@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	// mostHeader is the longest v2 header: 16 fixed bytes and 65535 more. Even
-	// the lowest limit accepts a header with IPv6 addresses.
-	mostHeader  = 16 + 65535
+	// mostHeader is the length of the longest v2 header: 16 fixed bytes and a
+	// 16-bit length.
+	mostHeader = 16 + 65535
+	// leastHeader is the lowest limit: a v2 header with IPv6 addresses.
 	leastHeader = 16 + 36
-	// mostHeaders is the most headers that may be stacked, one for each load
-	// balancer on the way.
+	// mostHeaders is the maximum number of stacked headers, one per load balancer.
 	mostHeaders = 16
 	// mostRate is the highest rate, in connections per second.
 	mostRate = 100_000
@@ -56,7 +56,7 @@ func setMaxHeader(d *draft, texts []string) error {
 func setHeaders(d *draft, texts []string) error {
 	n, err := value.Count(last(texts), mostHeaders)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "would strip no header", Hint: "1"}
+		err = &value.Error{Why: "is too low: the minimum is 1", Hint: "1"}
 	}
 	d.Headers = int(n)
 	return err
@@ -82,7 +82,7 @@ func setFlowTimeout(d *draft, texts []string) (err error) {
 	return err
 }
 
-// setAcceptRate reads N, or N/BURST. Without a burst it is what a second allows.
+// setAcceptRate parses N or N/BURST. BURST defaults to N.
 func setAcceptRate(d *draft, texts []string) error {
 	often, burst, hasBurst := strings.Cut(last(texts), "/")
 	n, err := value.Count(often, mostRate)
@@ -97,7 +97,7 @@ func setAcceptRate(d *draft, texts []string) error {
 		b, err = value.Count(burst, mostRate)
 		if err != nil || b == 0 || n == 0 {
 			return &value.Error{
-				Why:  fmt.Sprintf("has no burst from 1 to %d", mostRate),
+				Why:  fmt.Sprintf("needs a rate and a burst from 1 to %d", mostRate),
 				Hint: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1)),
 			}
 		}

@@ -9,14 +9,14 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// mostLoops is the most event loops; each has a thread, an epoll instance and a
-// socket for every UDP listener.
+// mostLoops is the maximum number of event loops. Each uses a thread, an epoll
+// instance and a socket for every UDP listener.
 const mostLoops = 1024
 
 func setLoops(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), mostLoops)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "leaves no loop to serve connections", Hint: "1"}
+		err = &value.Error{Why: "is too low: the minimum is 1", Hint: "1"}
 	}
 	c.Loops = int(n)
 	return err
@@ -25,14 +25,14 @@ func setLoops(c *Config, texts []string) error {
 func setUpgradeTimeout(c *Config, texts []string) (err error) {
 	c.UpgradeTimeout, err = value.Duration(last(texts), 100*time.Millisecond, longest)
 	if err == nil && c.UpgradeTimeout == 0 {
-		err = &value.Error{Why: "leaves the new process no time", Hint: "30s"}
+		err = &value.Error{Why: "is too short: the minimum is 100ms", Hint: "30s"}
 	}
 	return err
 }
 
-// setRouteTable refuses the tables that the kernel uses itself: RT_TABLE_UNSPEC
-// 0, and RT_TABLE_DEFAULT, RT_TABLE_MAIN and RT_TABLE_LOCAL, 253 to 255
-// (linux/rtnetlink.h). FRA_TABLE has 32 bits.
+// setRouteTable rejects the kernel's own tables: RT_TABLE_UNSPEC (0), and
+// RT_TABLE_DEFAULT, RT_TABLE_MAIN and RT_TABLE_LOCAL (253 to 255), see
+// linux/rtnetlink.h. FRA_TABLE has 32 bits.
 func setRouteTable(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), math.MaxUint32)
 	if err == nil && (n == 0 || n >= 253 && n <= 255) {
@@ -42,9 +42,9 @@ func setRouteTable(c *Config, texts []string) error {
 	return err
 }
 
-// setRulePreference keeps rules after the one for the table local, preference 0,
-// and before the one for the table main, which has a route for every packet where
-// there is a default route (fib_default_rules_init in net/ipv4/fib_rules.c).
+// setRulePreference requires a preference between those of the rules for the
+// tables local (0) and main (0x7FFE), see fib_default_rules_init in
+// net/ipv4/fib_rules.c. With a default route, table main matches every packet.
 func setRulePreference(c *Config, texts []string) error {
 	const main = 0x7FFE
 	n, err := value.Count(last(texts), math.MaxUint32)
@@ -58,11 +58,11 @@ func setRulePreference(c *Config, texts []string) error {
 	return err
 }
 
-// setRouteMark leaves room for the two marks that follow, of 32 bits each.
+// setRouteMark leaves room for the two marks that follow N. Marks have 32 bits.
 func setRouteMark(c *Config, texts []string) error {
 	n, err := value.Count(last(texts), math.MaxUint32-2)
 	if err == nil && n == 0 {
-		err = &value.Error{Why: "is the mark of unmarked packets", Hint: fmt.Sprint(returnpath.Default)}
+		err = &value.Error{Why: "is not a mark: unmarked packets have 0", Hint: fmt.Sprint(returnpath.Default)}
 	}
 	c.Routes.Mark = uint32(n)
 	return err

@@ -17,23 +17,22 @@ import (
 type Config struct {
 	// Forwards are the listeners and their backends; at least one.
 	Forwards []*forward.Forward
-	// Taken is what the process itself listens on. [Config.Validate] refuses a
-	// forward that listens there as well.
+	// Taken lists the process's own listeners, such as the admin endpoint.
+	// [Config.Validate] rejects a forward on the same address.
 	Taken []Taken
-	// Loops is the number of event loops; 0 is one for each CPU.
+	// Loops is the number of event loops; 0 is one per CPU.
 	Loops int
-	// Spin is how long an event loop polls after an event before it sleeps; its
-	// CPU is busy meanwhile. 0 is off.
+	// Spin is how long an event loop polls after an event before it sleeps. The
+	// loop uses its CPU fully meanwhile. 0 is off.
 	Spin time.Duration
-	// MaxConnections is the number of connections, of all forwards together,
-	// at which the gateway stops accepting: new ones wait in the kernel's queue.
-	// 0 is no limit.
+	// MaxConnections limits the connections of all forwards together. At the
+	// limit, new connections wait in the kernel's queue. 0 is no limit.
 	MaxConnections int
-	// MaxWaiting is the number of connections that may wait for their header at
-	// once; beyond, the one that was silent longest is reset. 0 is no limit.
+	// MaxWaiting limits the connections that wait for their header. Beyond it, the
+	// one that has been silent the longest is reset. 0 is no limit.
 	MaxWaiting int
-	// MaxFlows is the number of UDP flows, of all forwards together, at which a
-	// new one ends the one that was silent longest. 0 is no limit.
+	// MaxFlows limits the UDP flows of all forwards together. At the limit, a new
+	// flow ends the one that has been silent the longest. 0 is no limit.
 	MaxFlows int
 	// DrainDelay is how long the gateway keeps accepting after a request to
 	// stop, so that load balancers notice in time. 0 is no delay.
@@ -41,32 +40,30 @@ type Config struct {
 	// DrainTimeout is how long connections may take to finish after DrainDelay;
 	// then they are reset. 0 resets them at once.
 	DrainTimeout time.Duration
-	// Routes are the numbers that the rules and routes of the return path use,
-	// see [Config.Targets]. The gateway itself sets up none of them.
+	// Routes are the table, preference and marks of the return path, see
+	// [Config.Targets]. The gateway itself does not use them.
 	Routes returnpath.Options
-	// SelfTestInterval is how often the return path of transparent forwards is
-	// tested, see package doctor; 0 is never. The gateway itself does not test.
+	// SelfTestInterval is how often package doctor tests the return path of
+	// transparent forwards; 0 is never. The gateway itself does not use it.
 	SelfTestInterval time.Duration
 	// ReloadInterval is how often address-list files are polled for changes, see
 	// [Lists.Changed]; 0 is never.
 	ReloadInterval time.Duration
-	// UpgradeTimeout is how long a process that takes over may take to become
-	// ready.
+	// UpgradeTimeout limits the time until the process that takes over is ready.
 	UpgradeTimeout time.Duration
-	// Lists are the lists of addresses that [Load] read for the forwards; nil
-	// is none.
+	// Lists are the address lists of the forwards, for reloading; nil is none.
 	Lists *Lists
 }
 
-// Taken is a TCP address or a unix socket that the process listens on itself,
-// such as an admin endpoint.
+// Taken is a TCP address or a unix socket on which the process itself listens,
+// such as the admin endpoint.
 type Taken struct {
-	// Flag is the flag that it comes from, with its dashes, for messages.
+	// Flag is the flag that sets it, with its dashes, for messages.
 	Flag     string
 	Endpoint forward.Endpoint
 }
 
-// listener returns what t listens on. An IPv6 wildcard takes both families.
+// listener returns t as a listener. An IPv6 wildcard accepts both families.
 func (t Taken) listener() forward.Listener {
 	return forward.Listener{Endpoint: t.Endpoint, DualStack: t.Endpoint.Addr.Addr() == netip.IPv6Unspecified()}
 }

@@ -12,13 +12,13 @@ import (
 	"unproxy/transparent"
 )
 
-// draft is a forward whose settings are being collected.
+// draft is a forward under construction.
 type draft struct {
 	forward.Forward
-	// given holds the names of the settings that were given: as flags in the
-	// draft that is common to all forwards, as keys in that of one.
+	// given holds the names of the settings that were given: flags in the draft
+	// common to all forwards, keys in that of one forward.
 	given map[string]bool
-	// lists are the lists of addresses, which are loaded last.
+	// lists are the address lists, which are loaded last.
 	lists [len(listKinds)]list
 }
 
@@ -39,18 +39,18 @@ func newDraft() draft {
 	}
 }
 
-// take puts the values of s into d. Only a switch may have an empty value.
+// take stores the values of s in d. Only a switch may have an empty value.
 func (d *draft) take(s *Setting, texts []string) error {
 	if !s.Switch && slices.Contains(texts, "") {
-		return &value.Error{Why: "is empty: it takes " + s.Argument}
+		return &value.Error{Why: "is empty: the value is " + s.Argument}
 	}
 	d.given[s.Name] = true
 	return s.forward(d, texts)
 }
 
 // dropLists empties the common lists that keys replace. A flag and its -file
-// make one list: a forward that names its own peers must not be open to the
-// common ones as well.
+// variant form one list, so a key for either replaces both: a forward with its own
+// trusted peers must not trust the common ones, too.
 func (d *draft) dropLists(keys Values) {
 	for kind, k := range listKinds {
 		if keys[k.flag] != nil || keys[k.flag+"-file"] != nil {
@@ -68,12 +68,12 @@ func (d *draft) nameLists(prefix string) {
 	}
 }
 
-// settle drops what was given for all forwards and does not apply to this one, and
-// sets the defaults that depend on other settings. common holds the names of
-// what was given for all.
+// settle drops common settings that do not apply to this forward, and sets the
+// defaults that depend on other settings. common holds the names of the common
+// settings that were given.
 func (d *draft) settle(common map[string]bool) {
 	if d.Datagrams {
-		d.TProxy, d.Redirect = false, nil // only connections are redirected
+		d.TProxy, d.Redirect = false, nil // only TCP connections are redirected
 	}
 	if d.Transparent && !d.given[unknownFlag] && !common[unknownFlag] {
 		d.RejectUnknown = true
@@ -86,7 +86,7 @@ func (d *draft) settle(common map[string]bool) {
 	}
 }
 
-// key reads one key of a forward.
+// key parses one key of a forward.
 func (p *problems) key(d *draft, name string, texts []string) {
 	s := Find(name)
 	switch {
@@ -107,7 +107,7 @@ func (p *problems) key(d *draft, name string, texts []string) {
 // which does not apply to forwards, or nil.
 func keyHint(s *Setting, name string) string {
 	if s != nil {
-		return "it is set for the whole process: --" + name + " " + s.Argument
+		return "this setting is for the whole process: --" + name + " " + s.Argument
 	}
 	var names []string
 	for i := range table {

@@ -16,13 +16,13 @@ const maxEnvFile = 1 << 20
 // Assignment is one NAME=VALUE of an environment file.
 type Assignment struct {
 	Name, Value string
-	// Line is the number of the line that it starts on, from 1.
+	// Line is the number of its first line, from 1.
 	Line int
 }
 
 // ReadEnvFile reads a file of assignments in the format of systemd's EnvironmentFile=,
-// see systemd.exec(5). A path that begins with "-" may be missing, as it may there. The
-// error is a [*Problem].
+// see systemd.exec(5). As with systemd, a file is optional if its path begins with "-".
+// The error is a [*Problem].
 func ReadEnvFile(path string) ([]Assignment, error) {
 	path, optional := strings.CutPrefix(path, "-")
 	text, err := readEnvFile(path)
@@ -81,13 +81,13 @@ func ParseEnvFile(text string) ([]Assignment, error) {
 	return all, nil
 }
 
-// envParser is the text that is left, and the number of its first line.
+// envParser holds the remaining text and the number of its first line.
 type envParser struct {
 	rest string
 	line int
 }
 
-// next takes the next byte. There must be one.
+// next consumes the next byte. The text must not be empty.
 func (p *envParser) next() byte {
 	c := p.rest[0]
 	p.rest = p.rest[1:]
@@ -105,7 +105,7 @@ func (p *envParser) skipBlank() {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-// assignment takes one line, or what continues it. A comment has no name.
+// assignment consumes a line and its continuations. For a comment the name is empty.
 func (p *envParser) assignment() (Assignment, error) {
 	if p.rest[0] == '#' || p.rest[0] == ';' {
 		return Assignment{}, p.comment()
@@ -139,15 +139,15 @@ func isEnvName(name string) bool {
 func (p *envParser) comment() error {
 	line, rest, _ := strings.Cut(p.rest, "\n")
 	if strings.HasSuffix(strings.TrimRight(line, "\r"), `\`) {
-		return errors.New(`a comment ends with "\": versions of systemd differ on whether it goes on`)
+		return errors.New(`a comment ends with "\": only some versions of systemd continue it on the next line`)
 	}
 	p.rest = rest
 	p.line++
 	return nil
 }
 
-// value takes a value up to the end of its line. It may begin with quoted parts; in the
-// unquoted rest a quote is an ordinary byte. White space around unquoted text, and
+// value consumes a value up to the end of its line. It may begin with quoted parts; in
+// the unquoted rest a quote is an ordinary byte. White space around unquoted text, and
 // between quoted parts, is dropped.
 func (p *envParser) value() (string, error) {
 	var b strings.Builder
@@ -183,8 +183,8 @@ func (p *envParser) value() (string, error) {
 	return b.String()[:kept], nil
 }
 
-// quoted takes the rest of a quoted part. In double quotes a backslash stands before
-// one of "\`$, and before the end of a line to continue it.
+// quoted consumes the rest of a quoted part. In double quotes, a backslash escapes
+// "\`$ and continues a line.
 func (p *envParser) quoted(quote byte, b *strings.Builder) error {
 	for p.rest != "" {
 		c := p.next()

@@ -29,7 +29,7 @@ func TestParseEnvFile(t *testing.T) {
 		{"quoted white space", "A=' a '\n", []string{"A= a "}, ""},
 		{"quoted lines", "A=\"\n  one\n  two\n\"\nB=3\n", []string{"A=\n  one\n  two\n", "B=3"}, ""},
 		{"quoted parts", `A="a"  'b'c` + "\n", []string{"A=abc"}, ""},
-		{"a quote within", "A=it's\n", []string{"A=it's"}, ""},
+		{"a quote inside a word", "A=it's\n", []string{"A=it's"}, ""},
 		{"continued in double quotes", "A=\"a\\\nb\"\n", []string{"A=ab"}, ""},
 		{"an equals sign", ":A=1", nil, `1: ":A" is not the name of a variable`},
 		{"in the value", "UNPROXY_FORWARD=:8443=127.0.0.1:443?trust=10.0.0.0/8", []string{"UNPROXY_FORWARD=:8443=127.0.0.1:443?trust=10.0.0.0/8"}, ""},
@@ -37,7 +37,7 @@ func TestParseEnvFile(t *testing.T) {
 		{"no equals sign", "A=1\n\nexport B\n", nil, `3: "export B" is not NAME=VALUE`},
 		{"a shell's export", "export A=1\n", nil, `"export A" is not the name of a variable`},
 		{"a quote that is not closed", "A=1\nB=\"2\n3\n", nil, `2: a quote " is not closed`},
-		{"a comment that may go on", "# a\\\nB=2\n", nil, "1: a comment ends with"},
+		{"a comment with a continuation", "# a\\\nB=2\n", nil, "1: a comment ends with"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			all, err := ParseEnvFile(row.text)
@@ -70,12 +70,12 @@ func TestReadEnvFile(t *testing.T) {
 		}
 	}
 	if all, err := ReadEnvFile("-" + missing); all != nil || err != nil {
-		t.Errorf("an optional file that is missing: %v, %v", all, err)
+		t.Errorf("missing optional file: %v, %v", all, err)
 	}
 }
 
-// Whatever the text is, it is parsed in one pass, and what has no quotes, backslashes or
-// comments comes back as it is.
+// FuzzEnvFile checks that every line is parsed once, and that text without quotes,
+// backslashes and comments is not modified.
 func FuzzEnvFile(f *testing.F) {
 	for _, text := range []string{"A=1\n", "A=\"\\\"\n\"'x'\\\n", "# c\\\n;\nA = b # c\r\n", "\ufeffA=1"} {
 		f.Add(text)

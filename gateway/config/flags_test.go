@@ -12,10 +12,10 @@ var update = flag.Bool("update", false, "write the generated parts of docs/flags
 
 const flagsPage = "../../docs/flags.md"
 
-// cell writes a text into a table of Markdown.
+// cell escapes a text for a cell of a Markdown table.
 func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
-// code is cell for words that are typed.
+// code is cell for code.
 func code(text string) string {
 	if text == "" {
 		return ""
@@ -23,7 +23,7 @@ func code(text string) string {
 	return "`" + cell(text) + "`"
 }
 
-// flagsTable is the table of a group.
+// flagsTable returns the table of a group.
 func flagsTable(g Group) string {
 	var b strings.Builder
 	b.WriteString("| flag | meaning | default | variable | key |\n|---|---|---|---|---|\n")
@@ -43,7 +43,7 @@ func flagsTable(g Group) string {
 	return b.String()
 }
 
-// TestFlagsPage holds docs/flags.md to the table of settings.
+// TestFlagsPage checks that docs/flags.md agrees with the table of settings.
 func TestFlagsPage(t *testing.T) {
 	content, err := os.ReadFile(flagsPage)
 	if err != nil {
@@ -55,12 +55,13 @@ func TestFlagsPage(t *testing.T) {
 		before, rest, ok1 := strings.Cut(page, begin)
 		got, after, ok2 := strings.Cut(rest, "<!-- end -->\n")
 		if !ok1 || !ok2 {
-			t.Errorf("%s has no place for the flags of %s", flagsPage, g)
+			t.Errorf("%s has no section for the flags of %s", flagsPage, g)
 			continue
 		}
 		want := flagsTable(g)
 		if got != want && !*update {
-			t.Errorf("the flags of %s in %s are not those of the program: go test ./gateway/config -run TestFlagsPage -update", g, flagsPage)
+			t.Errorf("the flags of %s in %s are out of date: go test ./gateway/config -run TestFlagsPage -update",
+				g, flagsPage)
 		}
 		page = before + begin + want + "<!-- end -->\n" + after
 	}

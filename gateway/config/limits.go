@@ -2,8 +2,9 @@ package config
 
 import "fmt"
 
-// limits sets how many connections there may be, and how many of them may wait
-// for their header: half, so that those cannot block all others.
+// limits sets the limit on connections and the one on connections that wait for
+// their header. The default of the second is half of the first, so that peers
+// which send no header cannot block all others.
 func (l *loader) limits() {
 	l.connections()
 	most, given := l.config.MaxConnections, l.given(maxWaitingFlag)
@@ -16,8 +17,8 @@ func (l *loader) limits() {
 	}
 }
 
-// connections sets how many connections and flows there may be. A process that
-// has both gives half of its descriptors to each kind.
+// connections sets the limits on connections and flows. A process with both gives
+// each half of its descriptors.
 func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
@@ -37,7 +38,7 @@ func (l *loader) connections() {
 	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
 	if free < 2 {
 		l.errs = append(l.errs, NewProblem(
-			fmt.Sprintf("%d listeners leave no file descriptor for a connection: the process may have %d",
+			fmt.Sprintf("%d listeners leave no file descriptors for connections: the limit is %d",
 				streams+datagrams, l.src.Descriptors), moreDescriptors))
 		return
 	}
@@ -54,16 +55,16 @@ func (l *loader) connections() {
 	}
 }
 
-// copies returns how many of the free descriptors are kept back for an upgrade, which
-// copies the listening sockets; those of flows need no copy here. If there are too
-// few, the gateway serves without that reserve.
+// copies returns the number of descriptors to reserve for an upgrade, which copies
+// the listening sockets. The sockets of flows need no copy in this process. If too
+// few descriptors are free, it warns and reserves none.
 func (l *loader) copies(free, sockets int) int {
 	n := sockets * l.src.PerListener
 	if free-n >= 2 {
 		return n
 	}
 	l.warnings = append(l.warnings, Warning{
-		Message: fmt.Sprintf("%d file descriptors are too few for an upgrade (SIGUSR2) of %d listeners, it copies each",
+		Message: fmt.Sprintf("%d file descriptors are too few for an upgrade (SIGUSR2), which copies each of %d listeners",
 			l.src.Descriptors, sockets),
 		Hint:  moreDescriptors,
 		About: AboutDescriptors,
@@ -73,13 +74,13 @@ func (l *loader) copies(free, sockets int) int {
 
 const (
 	moreDescriptors = "raise the limit, LimitNOFILE=1048576 in a systemd unit, else ulimit -n"
-	// mostFlows is the default limit on flows, whatever descriptors there are:
-	// each takes a few kilobytes of memory, the kernel's and the gateway's.
+	// mostFlows is the highest default limit on flows. A flow takes a few
+	// kilobytes of memory in the kernel and in the gateway.
 	mostFlows = 100_000
 )
 
-// settle sets a limit to what the descriptors allow, or warns of one that was
-// given and is higher.
+// settle sets a limit to the number that the descriptors allow. If a limit was
+// given, it keeps it, and warns if it is higher.
 func (l *loader) settle(name string, allowed int, limit *int) {
 	if !l.given(name) {
 		*limit = allowed
@@ -95,9 +96,9 @@ func (l *loader) settle(name string, allowed int, limit *int) {
 	}
 }
 
-// reserve is how many descriptors are not for connections: an eighth for the
-// pipes of bulk streams, and a few for the loops, the log, address-list files
-// and the resolver.
+// reserve returns the number of descriptors that are not for connections: an eighth
+// for the pipes of bulk streams, and a few for the loops, the log, address-list
+// files and the resolver.
 func reserve(descriptors, loops int) int {
 	return descriptors/8 + 32 + 4*loops
 }

@@ -9,7 +9,7 @@ import (
 	"unproxy/trust"
 )
 
-// listKind is what a list of addresses is for.
+// listKind is the purpose of an address list.
 type listKind int
 
 // The kinds of lists.
@@ -38,10 +38,10 @@ var listKinds = [...]struct {
 		func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
 }
 
-// list is a list of addresses before it is loaded.
+// list is an address list before it is loaded.
 type list struct {
 	rules, files []string
-	// flag is where the rules were written, for messages.
+	// flag is the origin of the rules, for messages.
 	flag string
 }
 
@@ -53,19 +53,19 @@ type lists struct {
 	files  *trust.Files
 }
 
-// liveList is a list of addresses that can be loaded again.
+// liveList is an address list that can be reloaded.
 type liveList struct {
 	source trust.Source
 	live   *trust.Live
-	// ofPeers says that the list holds peers that may name a client. The
-	// warnings of package trust are about those.
+	// ofPeers means that the list holds trusted peers. Warnings of package trust
+	// apply only to those.
 	ofPeers bool
 	// tried is the fingerprint of the files when they were last read.
 	tried string
 }
 
-// resolve loads the lists of d into its forward. A broken list becomes an empty
-// set, so that its absence is not reported as well.
+// resolve loads the lists of d into its forward. An invalid list becomes an empty
+// set, so that it is not reported as missing, too.
 func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
@@ -80,8 +80,8 @@ func (l *lists) resolve(d *draft) ([]Warning, error) {
 	return warnings, errors.Join(errs...)
 }
 
-// load returns the set of a list, nil for one that was not given. Warnings and
-// errors of a list come only the first time.
+// load returns the set of a list, or nil if the list was not given. It returns
+// the warnings and errors of a shared list only once.
 func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	if len(from.rules) == 0 && len(from.files) == 0 {
 		return nil, nil, nil
@@ -107,7 +107,7 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	return fresh.live, warnings, err
 }
 
-// load reads the list. It does not replace the live one.
+// load reads the list. It does not replace the live set.
 func (l *liveList) load() (*trust.Set, []Warning, error) {
 	l.tried = l.source.Reader.Fingerprint(l.source.Files)
 	set, doubts, err := trust.Load(l.source)
@@ -121,8 +121,8 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 	return set, warnings, err
 }
 
-// Rules returns the current rules of a set of addresses, or nil if the set is not
-// made of rules.
+// Rules returns the current rules of a set of addresses, or nil if the set does not
+// consist of rules.
 func Rules(a forward.Addresses) []trust.Rule {
 	switch set := a.(type) {
 	case *trust.Set:

@@ -16,34 +16,35 @@ import (
 
 // Source is a configuration as the operator wrote it.
 type Source struct {
-	// Forwards are the SPECs of the flag --forward.
+	// Forwards are the values of the flag --forward.
 	Forwards []string
 	// Settings are the values of the flags, by the names of [Settings]. [Load]
 	// ignores other names, and the settings that package command reads.
 	Settings Values
-	// Descriptors is how many files the process may have open at once, which
-	// limits the number of connections; 0 is unknown. Reserved is how many of
-	// them are not for forwards, such as those of an admin endpoint, and
-	// PerListener how many an upgrade needs for each listening socket besides
-	// its own.
-	Descriptors, Reserved, PerListener int
-	// Activated is how many sockets systemd handed over: a listener systemd:NAME
-	// takes all that have its name.
+	// Descriptors is the limit on open file descriptors, which limits the number
+	// of connections; 0 is unknown.
+	Descriptors int
+	// Reserved is how many descriptors the process needs for other purposes, such
+	// as the admin endpoint.
+	Reserved int
+	// PerListener is how many more descriptors an upgrade needs for each
+	// listening socket.
+	PerListener int
+	// Activated is the number of sockets passed by systemd. A listener
+	// systemd:NAME takes all sockets of its name.
 	Activated int
 	// Taken is what the process listens on besides the forwards.
 	Taken []Taken
-	// EmptyHint is the hint of the problem that there is no forward; "" is an
-	// example.
+	// EmptyHint is the hint if there is no forward; "" is an example of one.
 	EmptyHint string
 }
 
-// Load makes a configuration: it reads the forwards, combines each with the
-// settings that hold for all, reads the lists of addresses and validates the
-// result. It opens no file but those lists.
+// Load returns a configuration. It parses the forwards, combines each with the
+// common settings, reads the address lists and validates the result. It opens no
+// other file.
 //
-// All problems are found at once. The error joins them, each a [*Problem] or an
-// error of package trust; then there is no configuration. Warnings are returned
-// in both cases.
+// Load reports all problems at once: the error joins them, each a [*Problem] or an
+// error of package trust. Warnings are returned with or without an error.
 func Load(src Source) (*Config, []Warning, error) {
 	c := newConfig()
 	c.Taken = src.Taken
@@ -69,7 +70,7 @@ func Load(src Source) (*Config, []Warning, error) {
 // newConfig returns a configuration with the defaults.
 func newConfig() Config {
 	return Config{
-		Loops:            runtime.GOMAXPROCS(0), // as many as a container may use, not as many as there are
+		Loops:            runtime.GOMAXPROCS(0), // respects the CPU limit of a container
 		DrainTimeout:     30 * time.Second,
 		SelfTestInterval: 30 * time.Second,
 		UpgradeTimeout:   30 * time.Second,
@@ -86,10 +87,10 @@ type loader struct {
 	errs     []error
 }
 
-// given reports whether a setting was given as a flag.
+// given reports whether a flag was given.
 func (l *loader) given(name string) bool { return len(l.src.Settings[name]) > 0 }
 
-// process reads the settings of the process.
+// process parses the settings of the process.
 func (l *loader) process() {
 	for i := range table {
 		s := &table[i]
@@ -103,7 +104,7 @@ func (l *loader) process() {
 	}
 }
 
-// forwards reads every forward and its settings.
+// forwards parses every forward and its settings.
 func (l *loader) forwards() {
 	common := l.common()
 	var drafts []draft
@@ -123,7 +124,7 @@ func (l *loader) forwards() {
 	l.redirect(drafts)
 }
 
-// common returns the draft with what is given for all forwards.
+// common returns the draft with the settings common to all forwards.
 func (l *loader) common() draft {
 	d := newDraft()
 	for i := range table {
@@ -140,7 +141,7 @@ func (l *loader) common() draft {
 	return d
 }
 
-// forward applies a forward's own settings over the common ones.
+// forward returns the draft of a forward. Its keys override the common settings.
 func (l *loader) forward(common draft, f *spec) draft {
 	d := common
 	d.given = map[string]bool{}
@@ -159,12 +160,12 @@ func (l *loader) forward(common draft, f *spec) draft {
 	return d
 }
 
-// redirect refuses a flag --redirect that no forward can use.
+// redirect rejects the flag --redirect if no forward can use it.
 func (l *loader) redirect(drafts []draft) {
 	accepts := func(d draft) bool { return d.TProxy }
 	if l.given(redirectFlag) && len(drafts) > 0 && !slices.ContainsFunc(drafts, accepts) {
 		l.errs = append(l.errs, NewProblem(
-			"--redirect needs a tproxy listener, and no forward has one", "add --tproxy"))
+			"--redirect needs a tproxy listener, but no forward has one", "add --tproxy"))
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"unproxy/transparent"
 )
 
-// load loads forwards with settings written as "name value", and trusts
-// 10.0.0.0/8 unless they say otherwise.
+// load loads forwards with settings of the form "name value". The default trust
+// rule is 10.0.0.0/8.
 func load(forwards []string, given ...string) (*Config, []Warning, error) {
 	values := Values{}
 	for _, g := range given {
@@ -67,7 +67,7 @@ func TestDefaults(t *testing.T) {
 	}
 	for name, ok := range checks {
 		if !ok {
-			t.Errorf("default of %s does not hold: %+v", name, f)
+			t.Errorf("default of %s: %+v", name, f)
 		}
 	}
 	c, _, err := load([]string{":1=127.0.0.1:2"})
@@ -101,8 +101,8 @@ func TestOnDemandByDefault(t *testing.T) {
 	}
 }
 
-// settingRows has a row for every setting: a value as a flag, what it does, and
-// another value as a key that takes its place.
+// settingRows has a row for every setting: a value for the flag, its effect, and
+// another value for the key, which overrides the flag.
 var settingRows = []struct {
 	flag, key string
 	is        func(*forward.Forward) any
@@ -154,7 +154,7 @@ func texts(of func(*forward.Forward) forward.Addresses) func(*forward.Forward) a
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true} // by tests of their own
+	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true} // have separate tests
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true
@@ -194,7 +194,7 @@ var processRows = []struct {
 	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
 }
 
-// Every setting of the process does what it says and nothing else.
+// A setting of the process has its own effect and no other.
 func TestEveryProcessSetting(t *testing.T) {
 	covered := map[string]bool{}
 	for _, tt := range processRows {
@@ -210,7 +210,7 @@ func TestEveryProcessSetting(t *testing.T) {
 		}
 		for _, other := range processRows {
 			if got, fresh := other.is(c), newConfig(); other.flag != tt.flag && got != other.is(&fresh) && !strings.HasPrefix(other.flag, "max-waiting") {
-				t.Errorf("--%s also sets what --%s does: %v", tt.flag, other.flag, got)
+				t.Errorf("--%s also sets --%s: %v", tt.flag, other.flag, got)
 			}
 		}
 	}
@@ -221,7 +221,7 @@ func TestEveryProcessSetting(t *testing.T) {
 	}
 }
 
-func TestKeysAreOfTheirForwardAlone(t *testing.T) {
+func TestKeysApplyToOneForward(t *testing.T) {
 	c, _, err := load([]string{":1=127.0.0.1:9?headers=2&trust=192.0.2.1", ":2=127.0.0.1:9"})
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func TestKeysAreOfTheirForwardAlone(t *testing.T) {
 	}
 	common := netip.MustParseAddr("10.1.1.1")
 	if c.Forwards[0].Trust.Contains(common) || !c.Forwards[1].Trust.Contains(common) {
-		t.Error("a forward's own trust must take the place of the common one, there alone")
+		t.Error("a forward's trust key must replace the common rules for that forward only")
 	}
 }
 
@@ -243,11 +243,11 @@ func TestTrustFile(t *testing.T) {
 	inFile, common := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("10.1.1.1")
 	f := mustLoad(t, ":1=127.0.0.1:2", "trust 10.0.0.0/8", "trust-file "+name)
 	if !f.Trust.Contains(inFile) || !f.Trust.Contains(common) {
-		t.Error("--trust and --trust-file make one list")
+		t.Error("--trust and --trust-file must form one list")
 	}
 	f = mustLoad(t, ":1=127.0.0.1:2?trust-file="+name, "trust 10.0.0.0/8")
 	if !f.Trust.Contains(inFile) || f.Trust.Contains(common) {
-		t.Error("a forward's own trust file must take the place of the common rules")
+		t.Error("a forward's trust-file key must replace the common rules")
 	}
 }
 
@@ -289,8 +289,8 @@ func TestMaxConnections(t *testing.T) {
 	if err != nil || len(warnings) != 0 {
 		t.Fatal(warnings, err)
 	}
-	// 1024 less 10 listeners, an eighth for pipes, 32 and 4 for each loop,
-	// at two descriptors for each connection.
+	// 1024 minus 10 listeners, an eighth for pipes, 32, and 4 per loop; two
+	// descriptors per connection.
 	if want := (1024 - 10 - 128 - 32 - 8) / 2; c.MaxConnections != want {
 		t.Errorf("max connections %d; want %d", c.MaxConnections, want)
 	}
@@ -305,13 +305,14 @@ func TestMaxConnections(t *testing.T) {
 	many := src
 	many.Forwards = []string{":1-500=127.0.0.1:999"}
 	if less, warnings, err := Load(many); err != nil || less.MaxConnections != (1024-500-128-32-8-18)/2 ||
-		len(warnings) != 1 || warnings[0].About != AboutDescriptors || !strings.Contains(warnings[0].Message, "upgrade (SIGUSR2) of 500 listeners") {
-		t.Errorf("without room for copies: %v, %v, %v; want it to serve, and a warning", less, warnings, err)
+		len(warnings) != 1 || warnings[0].About != AboutDescriptors ||
+		!strings.Contains(warnings[0].Message, "upgrade (SIGUSR2), which copies each of 500 listeners") {
+		t.Errorf("without room for copies: %v, %v, %v; want a configuration and a warning", less, warnings, err)
 	}
 	activated := src
 	activated.Forwards, activated.Activated = []string{"systemd:web=127.0.0.1:99", "systemd:b=127.0.0.1:99", ":1=127.0.0.1:99"}, 101
 	if less, _, err := Load(activated); err != nil || less.MaxConnections != (1024-2*(101+1)-128-32-8-18)/2 {
-		t.Errorf("with 101 sockets of systemd's: %v, %v", less, err)
+		t.Errorf("with 101 sockets from systemd: %v, %v", less, err)
 	}
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
@@ -327,8 +328,8 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// Those that wait for their header can never be all that there may be, unless
-// that is asked for.
+// Connections that wait for their header cannot use up the limit on connections by
+// default.
 func TestMaxWaiting(t *testing.T) {
 	for _, tt := range []struct {
 		most, waiting string
@@ -363,8 +364,8 @@ func TestSpin(t *testing.T) {
 	}
 }
 
-// Each kind has half of the descriptors where there are both, and all where
-// there is one; every loop has a socket of its own for each listener of UDP.
+// With connections and flows, each kind gets half of the descriptors, otherwise one
+// gets all. A UDP listener has one socket per loop.
 func TestMaxFlows(t *testing.T) {
 	values := Values{"trust": {"10.0.0.0/8"}, "loops": {"2"}}
 	src := Source{Forwards: []string{"udp://:1-10=127.0.0.1:99?udp-max-flows=7"}, Settings: values, Descriptors: 1024}
@@ -403,7 +404,7 @@ func TestMaxFlows(t *testing.T) {
 	}
 }
 
-// TCP and UDP of one port do not touch each other.
+// A TCP and a UDP forward on the same port do not clash.
 func TestBothTransports(t *testing.T) {
 	c, warnings, err := load([]string{"[::]:53=127.0.0.1:5353", "udp://[::]:53=127.0.0.1:5353", "udp://0.0.0.0:53=127.0.0.1:5353"})
 	if err != nil || len(warnings) != 0 {
@@ -434,46 +435,46 @@ func TestProblems(t *testing.T) {
 		{"unknown key", []string{":1=127.0.0.1:2?heder-timeout=3s"}, nil, `unknown key "heder-timeout"`, "did you mean ?header-timeout?"},
 		{"a key of the process", []string{":1=127.0.0.1:2?loops=3"}, nil, `unknown key "loops"`, "--loops N"},
 		{"a key twice", []string{":1=127.0.0.1:2?headers=1&headers=2"}, nil, "given 2 times", "?headers=2"},
-		{"a key without its value", []string{":1=127.0.0.1:2?trust"}, nil, "takes RULE", ""},
-		{"a wrong word as a key", []string{":1=127.0.0.1:2?local=clse"}, nil, `local "clse" is none of relay, close`, "?local=close"},
-		{"a wrong word as a flag", one, []string{"unknown relai"}, `--unknown "relai" is none of relay, reject`, "--unknown relay"},
+		{"a key without its value", []string{":1=127.0.0.1:2?trust"}, nil, "is empty: the value is RULE", ""},
+		{"a wrong word as a key", []string{":1=127.0.0.1:2?local=clse"}, nil, `local "clse" is not one of relay, close`, "?local=close"},
+		{"a wrong word as a flag", one, []string{"unknown relai"}, `--unknown "relai" is not one of relay, reject`, "--unknown relay"},
 		{"a duration without its unit", one, []string{"header-timeout 5"}, "has no unit", "--header-timeout 5s"},
 		{"a header too short", one, []string{"max-header 16"}, "is too short", "--max-header 16KiB"},
-		{"no header", one, []string{"headers 0"}, "would strip no header", "--headers 1"},
+		{"no header", one, []string{"headers 0"}, `headers "0" is too low: the minimum is 1`, "--headers 1"},
 		{"no version", one, []string{"accept v3"}, "is not v1, v2 or v1,v2", "--accept v1,v2"},
-		{"no loop", one, []string{"loops 0"}, "leaves no loop", "--loops 1"},
-		{"spinning for too long", one, []string{"spin 10001us"}, "is too long: the maximum is 10ms", "--spin 10ms"},
-		{"spinning for less than a look", one, []string{"spin 1ns"}, "is too short", "--spin 1µs"},
-		{"a self-test that is a load", one, []string{"self-test-interval 100ms"}, "is too short", "--self-test-interval 1s"},
+		{"no loop", one, []string{"loops 0"}, `loops "0" is too low: the minimum is 1`, "--loops 1"},
+		{"spinning too long", one, []string{"spin 10001us"}, "is too long: the maximum is 10ms", "--spin 10ms"},
+		{"spinning too short", one, []string{"spin 1ns"}, "is too short", "--spin 1µs"},
+		{"a self-test too often", one, []string{"self-test-interval 100ms"}, "is too short", "--self-test-interval 1s"},
 		{"a drain without its unit", one, []string{"drain-timeout 30"}, "has no unit", "--drain-timeout 30s"},
 		{"a number of connections", one, []string{"max-connections many"}, "whole number", ""},
 		{"a rate without a number", one, []string{"accept-rate fast"}, "is not N or N/BURST", "--accept-rate 100/200"},
-		{"a rate beyond counting", one, []string{"accept-rate 100001"}, "from 1 to 100000", ""},
-		{"a burst of none", one, []string{"accept-rate 5/0"}, "has no burst", "--accept-rate 5/5"},
-		{"a burst of nothing", one, []string{"accept-rate 0/5"}, "has no burst", "--accept-rate 1/1"},
-		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "leaves the new process no time", "--upgrade-timeout 30s"},
+		{"a rate too high", one, []string{"accept-rate 100001"}, "from 1 to 100000", ""},
+		{"a burst of 0", one, []string{"accept-rate 5/0"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 5/5"},
+		{"a rate of 0", one, []string{"accept-rate 0/5"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 1/1"},
+		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "is too short: the minimum is 100ms", "--upgrade-timeout 30s"},
 		{"an interval too short", one, []string{"reload-interval 1ms"}, "is too short", "--reload-interval 100ms"},
 		{"only unix backends", []string{":1=unix:/a?transparent"}, nil, "transparent mode cannot reach", "--transparent off"},
-		{"header without destinations", []string{":1=header"}, nil, "nothing says which destinations", "--allow-destination"},
+		{"header without destinations", []string{":1=header"}, nil, "needs a list of allowed destinations", "--allow-destination"},
 		{"a broken rule", one, []string{"trust 10.0.0.1:80"}, "--trust", ""},
 		{"a broken rule of a forward", []string{":1=127.0.0.1:2?trust=ten"}, nil, "trust", ""},
 		{"the same listener twice", []string{":1=127.0.0.1:2", ":1=127.0.0.1:3"}, nil, ":1 to 127.0.0.1:2, and :1 to 127.0.0.1:3", ""},
-		{"the same listener in other words", []string{"[::]:1=127.0.0.1:2", ":1=127.0.0.1:3"}, nil, "[::]:1 to 127.0.0.1:2, and :1 to 127.0.0.1:3", ""},
+		{"the same listener, written differently", []string{"[::]:1=127.0.0.1:2", ":1=127.0.0.1:3"}, nil, "[::]:1 to 127.0.0.1:2, and :1 to 127.0.0.1:3", ""},
 		{"both families and one of them", []string{":1=127.0.0.1:2", "127.0.0.1:1=127.0.0.1:3"}, nil, ":1 and 127.0.0.1:1", "[::]:1"},
-		{"an address and its wildcard", []string{"0.0.0.0:1=127.0.0.1:2", "10.0.0.1:1=127.0.0.1:3"}, nil, "same port", ""},
+		{"an address and its wildcard", []string{"0.0.0.0:1=127.0.0.1:2", "10.0.0.1:1=127.0.0.1:3"}, nil, "use the same address and port", ""},
 		{"ranges that overlap", []string{":1-5=127.0.0.1:9", ":5-8=127.0.0.1:9"}, nil, ":5 to 127.0.0.1:9, and :5 to", ""},
 		{"the same socket twice", []string{"unix:/a=127.0.0.1:9", "unix:/a=127.0.0.1:8"}, nil, "unix:/a to 127.0.0.1:9, and unix:/a to", ""},
-		{"a loop", []string{"127.0.0.1:22=127.0.0.1:22"}, nil, "leads back to itself", ""},
-		{"a loop through a wildcard", []string{":22=127.0.0.1:22"}, nil, "leads back to itself", ""},
-		{"a loop by name", []string{":22=localhost:22"}, nil, "leads back to itself", ""},
-		{"a loop in a range", []string{"127.0.0.1:20-22=10.0.0.1:20-22,127.0.0.1:22"}, nil, "127.0.0.1:22 leads back", ""},
+		{"a loop", []string{"127.0.0.1:22=127.0.0.1:22"}, nil, "forwards to itself", ""},
+		{"a loop through a wildcard", []string{":22=127.0.0.1:22"}, nil, "forwards to itself", ""},
+		{"a loop by name", []string{":22=localhost:22"}, nil, "forwards to itself", ""},
+		{"a loop in a range", []string{"127.0.0.1:20-22=10.0.0.1:20-22,127.0.0.1:22"}, nil, "127.0.0.1:22 forwards to itself", ""},
 		{"two listeners of UDP", []string{"udp://:1=127.0.0.1:2", "udp://127.0.0.1:1=127.0.0.1:3"}, nil, "udp://:1 and udp://127.0.0.1:1", "[::]:1"},
 		{"UDP from a unix socket", []string{"udp://unix:/a=127.0.0.1:2"}, nil, "has a unix socket", "HOST:PORT"},
 		{"UDP to a unix socket", []string{"udp://:1=127.0.0.1:2,unix:/a"}, nil, "has a unix socket", "HOST:PORT"},
-		{"UDP with version 1 alone", []string{"udp://:1=127.0.0.1:2?accept=v1"}, nil, "have version 2", "--accept v1,v2"},
+		{"UDP with version 1 only", []string{"udp://:1=127.0.0.1:2?accept=v1"}, nil, "have version 2", "--accept v1,v2"},
 		{"flows without end", []string{"udp://:1=127.0.0.1:2?udp-idle-timeout=0"}, nil, "never end a flow", "?udp-idle-timeout=60s"},
-		{"a mode that is none", []string{"udp://:1=127.0.0.1:2"}, []string{"udp-header auto"}, "every, first, spp", ""},
-		{"a loop of sockets", []string{"unix:/a=unix:/a"}, nil, "leads back to itself", ""},
+		{"an unknown mode", []string{"udp://:1=127.0.0.1:2"}, []string{"udp-header auto"}, "every, first, spp", ""},
+		{"a loop of sockets", []string{"unix:/a=unix:/a"}, nil, "forwards to itself", ""},
 	} {
 		_, _, err := load(tt.forwards, tt.given...)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -510,11 +511,11 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	_, _, err := load([]string{"nonsense", ":1=header", ":2=127.0.0.1:3?lokal=close"}, "local none", "loops x", "trust ten")
 	want := []string{
 		`--loops "x" is not a whole number`,
-		`--local "none" is none of relay, close`,
+		`--local "none" is not one of relay, close`,
 		`--forward "nonsense": is not LISTEN=BACKEND`,
 		`--trust: "ten" is not a prefix, an address or a preset`,
 		`--forward ":2=127.0.0.1:3?lokal=close": unknown key "lokal"`,
-		`forward :1: backend "header" leads wherever a header says`,
+		`forward :1: backend "header" needs a list of allowed destinations`,
 	}
 	got := Leaves(err)
 	for _, problem := range want {
@@ -541,51 +542,51 @@ func TestWarnings(t *testing.T) {
 	for _, tt := range []struct {
 		forward string
 		given   []string
-		want    string // "" for none
+		want    string // "" is no warning
 	}{
 		{":1=127.0.0.1:2", nil, ""},
 		{":1=127.0.0.1:2?transparent", []string{"source-port any"}, ""},
 		{":1=127.0.0.1:2", []string{"trust any"}, "trusts every host"},
 		{":1=127.0.0.1:2", []string{"header-timeout 2s"}, "shorter than the 3s"},
 		{":1=127.0.0.1:2", []string{"header-timeout 0"}, ""},
-		{":1=127.0.0.1:2", []string{"source-port any"}, "--source-port does nothing without --transparent on"},
-		{":1=127.0.0.1:2", []string{"self-test-interval 10s"}, "--self-test-interval does nothing without --transparent on"},
-		{":1=127.0.0.1:2", []string{"route-table 100"}, "--route-table does nothing without --transparent on or --tproxy"},
-		{":1=127.0.0.1:2", []string{"recipe marks"}, "--recipe does nothing without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2", []string{"source-port any"}, "--source-port has no effect without --transparent on"},
+		{":1=127.0.0.1:2", []string{"self-test-interval 10s"}, "--self-test-interval has no effect without --transparent on"},
+		{":1=127.0.0.1:2", []string{"route-table 100"}, "--route-table has no effect without --transparent on or --tproxy"},
+		{":1=127.0.0.1:2", []string{"recipe marks"}, "--recipe has no effect without --transparent on or --tproxy"},
 		{":1=127.0.0.1:2?transparent", []string{"route-table 100", "rule-preference 5", "route-mark 7", "recipe rules"}, ""},
 		{":1=127.0.0.1:2?tproxy&redirect=10.0.0.0/8", []string{"route-table 100"}, ""},
-		{"udp://:1=127.0.0.1:2", []string{"max-connections 5"}, "--max-connections does nothing for udp:// forwards"},
-		{"udp://:1=127.0.0.1:2", []string{"max-waiting 5"}, "--max-waiting does nothing for udp:// forwards"},
-		{":1=127.0.0.1:2", []string{"udp-max-flows 5"}, "--udp-max-flows does nothing without a udp:// forward"},
-		{":1=127.0.0.1:2?allow-source=any", nil, "allow-source does nothing without --transparent on"},
-		{":1=127.0.0.1:2", []string{"allow-destination 10.0.0.0/8"}, "does nothing without the backend"},
-		{":1=127.0.0.1:2?socket-mode=0600", nil, "does nothing without a unix listener"},
-		{":1=127.0.0.1:2", []string{"require-checksum on"}, "v1 headers, which cannot carry one, are rejected: --accept v2"},
+		{"udp://:1=127.0.0.1:2", []string{"max-connections 5"}, "--max-connections has no effect for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2", []string{"max-waiting 5"}, "--max-waiting has no effect for udp:// forwards"},
+		{":1=127.0.0.1:2", []string{"udp-max-flows 5"}, "--udp-max-flows has no effect without a udp:// forward"},
+		{":1=127.0.0.1:2?allow-source=any", nil, "allow-source has no effect without --transparent on"},
+		{":1=127.0.0.1:2", []string{"allow-destination 10.0.0.0/8"}, "has no effect without the backend"},
+		{":1=127.0.0.1:2?socket-mode=0600", nil, "has no effect without a unix listener"},
+		{":1=127.0.0.1:2", []string{"require-checksum on"}, "v1 headers are rejected, because they have none: --accept v2"},
 		{":1=127.0.0.1:2?accept=v2", []string{"require-checksum on"}, ""},
 		{"udp://:1=127.0.0.1:2", []string{"require-checksum on"}, ""},
 		{"unix:/a=127.0.0.1:2", []string{"socket-mode 0666"}, "every user of this host"},
 		{":1=127.0.0.1:2", []string{"health-source 10.1.0.0/16"}, "overlaps trust rule"},
-		{":1=unix:/a,10.0.0.1:2?transparent", nil, "never uses the backends on unix sockets"},
+		{":1=unix:/a,10.0.0.1:2?transparent", nil, "never uses backends on unix sockets"},
 		{":1=127.0.0.1:2?transparent&unknown=relay", nil, "gateway's own address"},
 		{":1=127.0.0.1:2?transparent&allow-source=any", nil, "headers may name any source"},
-		{":1=header?allow-destination=any", nil, "may lead anywhere"},
+		{":1=header?allow-destination=any", nil, "may name any destination"},
 		{"udp://:1=127.0.0.1:2?transparent", []string{"udp-header first", "udp-idle-timeout 60s", "udp-max-flows 5", "max-connections-per-client 3"}, ""},
 		{"udp://:1=127.0.0.1:2?udp-header=spp", nil, ""},
 		{"udp://:1=127.0.0.1:2?udp-header=first&udp-idle-timeout=30s", nil, "sends no second header"},
-		{"udp://:1=127.0.0.1:2", []string{"header-timeout 2s"}, "--header-timeout does nothing for udp:// forwards"},
-		{"udp://:1=127.0.0.1:2?idle-timeout=2s", nil, "idle-timeout does nothing for udp:// forwards"},
-		{"udp://:1=127.0.0.1:2", []string{"connect-timeout 2s"}, "does nothing for udp://"},
-		{"udp://:1=127.0.0.1:2?keepalive=2s", nil, "does nothing for udp://"},
-		{"udp://:1=127.0.0.1:2?user-timeout=2s", nil, "does nothing for udp://"},
-		{"udp://:1=127.0.0.1:2?v1-mixed-families", nil, "v1-mixed-families does nothing for udp://"},
-		{"udp://:1=127.0.0.1:2?v1-ipv4-in-tcp6", nil, "v1-mixed-families does nothing for udp://"},
-		{":1=127.0.0.1:2?accept=v2&v1-mixed-families", nil, "does nothing where only v2"},
-		{"udp://:1=127.0.0.1:2?max-connections=3", nil, "does nothing for udp://"},
-		{"udp://:1=127.0.0.1:2", []string{"socket-mode 0600"}, "does nothing without a unix listener"},
-		{"udp://:1=127.0.0.1:2?udp-header=spp&local=close", nil, "local does nothing with the headers of --udp-header spp"},
-		{"udp://:1=127.0.0.1:2?udp-header=spp&headers=2", nil, "headers does nothing with"},
-		{":1=127.0.0.1:2", []string{"udp-header first"}, "--udp-header does nothing without a udp:// forward"},
-		{":1=127.0.0.1:2?udp-max-flows=3", nil, "udp-max-flows does nothing without a udp:// forward"},
+		{"udp://:1=127.0.0.1:2", []string{"header-timeout 2s"}, "--header-timeout has no effect for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2?idle-timeout=2s", nil, "idle-timeout has no effect for udp:// forwards"},
+		{"udp://:1=127.0.0.1:2", []string{"connect-timeout 2s"}, "has no effect for udp://"},
+		{"udp://:1=127.0.0.1:2?keepalive=2s", nil, "has no effect for udp://"},
+		{"udp://:1=127.0.0.1:2?user-timeout=2s", nil, "has no effect for udp://"},
+		{"udp://:1=127.0.0.1:2?v1-mixed-families", nil, "v1-mixed-families has no effect for udp://"},
+		{"udp://:1=127.0.0.1:2?v1-ipv4-in-tcp6", nil, "v1-mixed-families has no effect for udp://"},
+		{":1=127.0.0.1:2?accept=v2&v1-mixed-families", nil, "has no effect where only v2"},
+		{"udp://:1=127.0.0.1:2?max-connections=3", nil, "has no effect for udp://"},
+		{"udp://:1=127.0.0.1:2", []string{"socket-mode 0600"}, "has no effect without a unix listener"},
+		{"udp://:1=127.0.0.1:2?udp-header=spp&local=close", nil, "local has no effect with the headers of --udp-header spp"},
+		{"udp://:1=127.0.0.1:2?udp-header=spp&headers=2", nil, "headers has no effect with"},
+		{":1=127.0.0.1:2", []string{"udp-header first"}, "--udp-header has no effect without a udp:// forward"},
+		{":1=127.0.0.1:2?udp-max-flows=3", nil, "udp-max-flows has no effect without a udp:// forward"},
 	} {
 		_, warnings, err := load([]string{tt.forward}, tt.given...)
 		if err != nil {
@@ -604,19 +605,19 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestValidateByHand is for programs that fill in a Config themselves.
+// TestValidateByHand validates a Config that was not created by Load.
 func TestValidateByHand(t *testing.T) {
 	c := &Config{Forwards: []*forward.Forward{{}, {Listeners: []forward.Listener{{Name: ":1"}}}}, Loops: -1}
 	_, err := c.Validate()
-	for _, want := range []string{"negative", "a forward has no listener", "no trust rule", "at least one header must be stripped", "leads nowhere"} {
+	for _, want := range []string{"negative", "a forward has no listener", "no trust rule", "at least one header must be stripped", "has no backend"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Validate does not tell of %q: %v", want, err)
+			t.Errorf("Validate does not report %q: %v", want, err)
 		}
 	}
 }
 
-// FuzzLoad gives any text to any setting, as a flag and as a key: nothing may
-// panic, and what is taken must survive its own validation.
+// FuzzLoad passes any text to any setting, as a flag and as a key. Load must not
+// panic, and an accepted configuration must be valid.
 func FuzzLoad(f *testing.F) {
 	for i, s := range Settings() {
 		f.Add(i, s.Default)
@@ -638,7 +639,7 @@ func FuzzLoad(f *testing.F) {
 				continue
 			}
 			if _, err := c.Validate(); err != nil {
-				t.Fatalf("%s %q was taken and is not valid: %v", s.Name, value, err)
+				t.Fatalf("%s %q was accepted and is not valid: %v", s.Name, value, err)
 			}
 		}
 	})

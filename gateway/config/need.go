@@ -2,8 +2,8 @@ package config
 
 import "unproxy/gateway/forward"
 
-// Need is what a forward must have for a setting to have an effect: a set of
-// properties, all of them.
+// Need is a set of properties. A setting has an effect only on a forward that has
+// all of them.
 type Need uint16
 
 // The properties.
@@ -41,8 +41,7 @@ var needs = []struct {
 	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},
 }
 
-// missing describes the first property of n that f does not have, "" if it has
-// them all.
+// missing describes the first property of n that f does not have, or returns "".
 func (n Need) missing(f *forward.Forward) string {
 	for _, one := range needs {
 		if n&one.need != 0 && !one.has(f) {
@@ -52,7 +51,7 @@ func (n Need) missing(f *forward.Forward) string {
 	return ""
 }
 
-// unused warns of settings that were given and have no effect.
+// unused warns of settings that have no effect.
 func (l *loader) unused(drafts []draft) {
 	for i := range table {
 		s := &table[i]
@@ -66,11 +65,11 @@ func (l *loader) unused(drafts []draft) {
 			}
 			without = missing
 			if d.given[s.Name] {
-				l.warn("forward "+d.Listeners[0].Name+": "+s.Name+" does nothing "+missing, "")
+				l.warn("forward "+d.Listeners[0].Name+": "+s.Name+" has no effect "+missing, "")
 			}
 		}
 		if !used && without != "" && l.given(s.Name) {
-			l.warn("--"+s.Name+" does nothing "+without, "")
+			l.warn("--"+s.Name+" has no effect "+without, "")
 		}
 	}
 }

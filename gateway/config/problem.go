@@ -21,12 +21,12 @@ func (p *Problem) Error() string { return p.message }
 // Hint says what to write instead, or "".
 func (p *Problem) Hint() string { return p.hint }
 
-// Warning is something in a configuration that works but may not be meant, such
-// as a trust rule that covers every address.
+// Warning describes a valid configuration that is probably a mistake, such as a
+// trust rule that covers every address.
 type Warning struct {
 	// Message says what is doubtful.
 	Message string
-	// Hint says what to write instead, or "".
+	// Hint says what to write instead, or is "".
 	Hint string
 	// About is the subject. The doctor has checks of its own for some subjects.
 	About Topic
@@ -40,8 +40,8 @@ const (
 	AboutSettings Topic = iota
 	AboutTrust
 	AboutDescriptors
-	// AboutLocalhost: a server on this host sees clients as localhost. Whether it
-	// grants localhost anything cannot be known here.
+	// AboutLocalhost: a server on this host sees clients as localhost. Whether the
+	// server grants privileges to localhost is unknown.
 	AboutLocalhost
 )
 
@@ -67,7 +67,7 @@ func (p *problems) add(message, hint string) {
 // err returns the problems in the order in which they were found, or nil.
 func (p *problems) err() error { return errors.Join(p.all...) }
 
-// atFault returns the one of several values that err is about.
+// atFault returns the value that err is about.
 func atFault(values []string, err error) string {
 	if e, ok := errors.AsType[*value.Error](err); ok && e.Value != "" {
 		return e.Value

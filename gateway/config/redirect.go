@@ -9,10 +9,10 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// parseRedirect reads which connections are redirected to a tproxy listener:
-// PREFIX:PORTS, PREFIX for all ports, or :PORTS for the host's own addresses.
-// PORTS is N or LOW-HIGH. PREFIX may be a single address; one of IPv6 needs
-// brackets before ports. The error is a [value.Error].
+// parseRedirect parses the value of --redirect: PREFIX:PORTS, PREFIX for all
+// ports, or :PORTS for the host's own addresses. PORTS is N or LOW-HIGH. PREFIX may
+// be a single address; an IPv6 prefix with ports needs brackets. The error is a
+// [value.Error].
 func parseRedirect(text string) (forward.Redirect, error) {
 	r := forward.Redirect{Low: 1, High: 65535}
 	where, ports, hasPorts := text, "", false
@@ -41,7 +41,7 @@ func parseRedirect(text string) (forward.Redirect, error) {
 	if err != nil {
 		return r, notRedirect(text, portsAlone(text))
 	}
-	if prefix.IsSingleIP() && prefix.Addr().IsUnspecified() { // as a listener on all addresses is written
+	if prefix.IsSingleIP() && prefix.Addr().IsUnspecified() { // probably meant as all addresses
 		return r, notRedirect(text, r.String())
 	}
 	r.Prefix = prefix.Masked()
@@ -51,8 +51,8 @@ func parseRedirect(text string) (forward.Redirect, error) {
 	return r, nil
 }
 
-// notRedirect is the error for a text that is not a redirect; hint is what was
-// probably meant, or "".
+// notRedirect returns the error for a text that is not a redirect. hint is the
+// probably intended value, or "".
 func notRedirect(text, hint string) error {
 	return &value.Error{
 		Value: text,
@@ -61,7 +61,7 @@ func notRedirect(text, hint string) error {
 	}
 }
 
-// portsAlone guesses that only the colon is missing.
+// portsAlone returns text with a colon before it if that makes it a redirect, or "".
 func portsAlone(text string) string {
 	if span, err := parsePorts(text); err != nil || span.low == 0 {
 		return ""
@@ -69,8 +69,8 @@ func portsAlone(text string) string {
 	return ":" + text
 }
 
-// parsePrefix reads a prefix, or an address as a prefix of full length. A 4-in-6
-// one is refused: no packet carries such an address.
+// parsePrefix parses a prefix, or an address as a prefix of full length. It
+// rejects IPv4-mapped addresses, which no packet carries.
 func parsePrefix(text string) (netip.Prefix, error) {
 	if !strings.Contains(text, "/") {
 		text += "/32"

@@ -13,7 +13,7 @@ import (
 func TestParseRedirect(t *testing.T) {
 	for _, tt := range []struct {
 		text    string
-		want    string // as it is written back; "": it is refused
+		want    string // its String; "" is an error
 		instead string
 	}{
 		{"203.0.113.0/24:1000-2000", "203.0.113.0/24:1000-2000", ""},
@@ -77,8 +77,8 @@ func TestParseRedirect(t *testing.T) {
 	}
 }
 
-// FuzzParseRedirect holds what is taken to its own words, which mean the same,
-// and what is offered instead of what is not to be taken.
+// FuzzParseRedirect checks that an accepted redirect parses to itself from its
+// String, and that each hint is accepted.
 func FuzzParseRedirect(f *testing.F) {
 	f.Add("203.0.113.0/24:1000-2000")
 	f.Add("[2001:db8::/64]:25")
@@ -90,7 +90,7 @@ func FuzzParseRedirect(f *testing.F) {
 			text = e.Hint
 			r, err = parseRedirect(text)
 			if err != nil {
-				t.Fatalf("parseRedirect(%q), which was offered: %v", text, err)
+				t.Fatalf("parseRedirect(%q), which is a hint: %v", text, err)
 			}
 		}
 		if err != nil {
@@ -103,8 +103,7 @@ func FuzzParseRedirect(f *testing.F) {
 	})
 }
 
-// What is redirected by a flag is for every tproxy listener, and a forward's own
-// list takes its place.
+// The flag --redirect applies to every tproxy listener. A forward's keys replace it.
 func TestRedirectOfAllAndOfOne(t *testing.T) {
 	c, _, err := load([]string{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:25&redirect=:80", ":2=127.0.0.1:9?tproxy", ":3=127.0.0.1:9"},
 		"redirect 203.0.113.0/24", "redirect [2001:db8::/64]:443")
@@ -129,13 +128,13 @@ func TestRedirectProblems(t *testing.T) {
 		given    []string
 		want     string
 	}{
-		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener, and this is not one"},
-		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, and no forward has one"},
+		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener"},
+		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
 		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
 		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
-		{"to a port that nobody knows", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
-		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener are of different address families"},
-		{"of the other family, too", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener are of different address families"},
+		{"to port 0", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
+		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener have different address families"},
+		{"of the other family, IPv6 listener", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener have different address families"},
 		{"twice", []string{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25", ":2=127.0.0.1:9?tproxy&redirect=10.1.0.0/16:25-30"}, nil,
 			"redirect 10.0.0.0/8:20-25 to listener :1 and redirect 10.1.0.0/16:25-30 to listener :2 overlap"},
 		{"twice, of the host's own addresses", []string{":1=127.0.0.1:9?tproxy&redirect=:20-25", ":2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "redirect :25 to listener :2 overlap"},
@@ -162,7 +161,7 @@ func TestRedirectWarnings(t *testing.T) {
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0", "redirect 0.0.0.0/0 takes every connection"},
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0:25", ""},
 		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=[2001:db8::/64]:1-3&redirect=:25", ""},
-		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=10.0.0.0/8:25", ""}, // one listener takes both
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=10.0.0.0/8:25", ""}, // overlaps within one listener are harmless
 	} {
 		_, warnings, err := load([]string{tt.forward})
 		if err != nil || tt.want == "" && len(warnings) != 0 || tt.want != "" && (len(warnings) != 1 || !strings.Contains(warnings[0].String(), tt.want)) {
@@ -171,7 +170,7 @@ func TestRedirectWarnings(t *testing.T) {
 	}
 }
 
-// Two forwards apart do not overlap.
+// Redirects with different ports or prefixes do not overlap.
 func TestRedirectsApart(t *testing.T) {
 	_, _, err := load([]string{
 		":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25&redirect=:20-25",

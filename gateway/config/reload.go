@@ -29,7 +29,7 @@ type Reloaded struct {
 	// Lists is the number of lists that were read, and Rules the number of
 	// rules in them.
 	Lists, Rules int
-	// Warnings are of rules that work but may not be meant.
+	// Warnings are about valid rules that are probably mistakes.
 	Warnings []Warning
 }
 
@@ -85,10 +85,10 @@ func (l *Lists) reload() (Reloaded, error) {
 	return done, nil
 }
 
-// Changed reports whether the content of the lists' files has changed since they
-// were read last. Call it at intervals: a change counts once two calls in a row
-// have seen the same content, so that a file which is being written is left
-// alone. Content that failed to load counts again only after it has changed.
+// Changed reports whether the content of the lists' files has changed since it was
+// last read. Call it at intervals: it reports a change only after two calls in a row
+// saw the same content, so that a file is not read while it is being written.
+// Content that failed to load is not reported again until it changes.
 func (l *Lists) Changed() bool {
 	if l == nil {
 		return false

@@ -11,8 +11,8 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// reloadable is the lists of two forwards and three lists: the trust files
-// "a", which both share with a rule, and "b"; and who may check health.
+// reloadable is a configuration of two forwards and three lists: a trust list with
+// a rule and file "a", which both share, file "b", and health sources.
 type reloadable struct {
 	*testing.T
 	*Lists
@@ -73,10 +73,9 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// One broken line, and nothing changes, not even in the lists that can be read;
-// every problem is reported.
+// An invalid line in one list leaves all lists unchanged. Every problem is reported.
 func TestReloadIsAllOrNothing(t *testing.T) {
-	for name, broken := range map[string]string{"a broken line": "192.0.2.20\n10.0.0.1/8\n", "empty": "# nobody\n", "a port": "192.0.2.20:80\n"} {
+	for name, broken := range map[string]string{"a broken line": "192.0.2.20\n10.0.0.1/8\n", "empty": "# no rule\n", "a port": "192.0.2.20:80\n"} {
 		t.Run(name, func(t *testing.T) {
 			r := newReloadable(t)
 			r.write("a", "192.0.2.20\n")
@@ -104,7 +103,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestReloadTellsAllThatIsWrong(t *testing.T) {
+func TestReloadReportsAllProblems(t *testing.T) {
 	r := newReloadable(t)
 	r.write("a", "10.0.0.1/8\n")
 	if err := os.Remove(r.path("b")); err != nil {
@@ -118,20 +117,20 @@ func TestReloadTellsAllThatIsWrong(t *testing.T) {
 	}
 }
 
-// Changed looks at contents, twice.
+// Changed compares contents, and reports a change that two calls saw.
 func TestChanged(t *testing.T) {
 	r := newReloadable(t)
 	asked := func(what string, want ...bool) {
 		t.Helper()
 		for i, w := range want {
 			if got := r.Changed(); got != w {
-				t.Errorf("%s: asked for the %d. time, changed is %v", what, i+1, got)
+				t.Errorf("%s: call %d: Changed = %v", what, i+1, got)
 			}
 		}
 	}
 	asked("nothing happened", false, false)
 	r.write("a", "192.0.2.1\n")
-	asked("written as it was", false, false)
+	asked("written with the same content", false, false)
 	r.write("a", "192.0.2.30\n")
 	asked("changed", false, true, true)
 	if _, err := r.Reload(); err != nil {
@@ -147,9 +146,9 @@ func TestChanged(t *testing.T) {
 	r.write("b", "broken\n")
 	asked("broken", false, true)
 	if _, err := r.Reload(); err == nil {
-		t.Fatal("a broken list was taken")
+		t.Fatal("an invalid list was accepted")
 	}
-	asked("tried in vain", false, false)
+	asked("failed to load", false, false)
 	r.write("b", "192.0.2.33\n")
 	asked("fixed", false, true)
 	if err := os.Remove(r.path("b")); err != nil {
@@ -158,11 +157,11 @@ func TestChanged(t *testing.T) {
 	asked("gone", false, true)
 }
 
-// What changed between the start and the first look is seen.
+// Changed reports a change between the start and its first call.
 func TestChangedSinceTheStart(t *testing.T) {
 	r := newReloadable(t)
 	r.write("a", "192.0.2.40\n")
 	if r.Changed() || !r.Changed() {
-		t.Error("a change before the first look is not seen")
+		t.Error("a change before the first call is not reported")
 	}
 }

@@ -20,16 +20,16 @@ type Setting struct {
 	Former string
 	// Group is its section in the help.
 	Group Group
-	// Argument stands for the value in the help, "D" or "relay|close".
+	// Argument is the placeholder for the value in the help: "D" or "relay|close".
 	Argument string
 	// Default is the default value, as help prints it.
 	Default string
-	// Meaning says in a few words what it does.
+	// Meaning is a short description.
 	Meaning string
 	// Repeatable settings may be given several times; a forward's own list
 	// replaces the common list.
 	Repeatable bool
-	// Switch settings are on when they are given without a value.
+	// Switch settings are on if they are given without a value.
 	Switch bool
 	// Needs is what a forward must have for the setting to have an effect.
 	Needs Need
@@ -65,7 +65,7 @@ func (s *Setting) Scope() Scope {
 	return ScopeBoth
 }
 
-// IsKey reports whether s can be set for one forward alone.
+// IsKey reports whether s is a key of forwards.
 func (s *Setting) IsKey() bool { return s.forward != nil }
 
 // Names returns Name and, if there is one, Former.
@@ -103,7 +103,7 @@ func (s *Setting) Usage() string {
 	return text
 }
 
-// meaning returns Meaning, whether the flag may be repeated, and its former name.
+// meaning returns Usage without the default.
 func (s *Setting) meaning() string {
 	text := s.Meaning
 	if s.Repeatable {
@@ -115,7 +115,7 @@ func (s *Setting) meaning() string {
 	return text
 }
 
-// Group is a subject that settings belong to, in the order of the help.
+// Group is a section of the help.
 type Group uint8
 
 // The groups.
@@ -150,11 +150,11 @@ func (g Group) String() string {
 	}[g]
 }
 
-// Settings returns every setting in the order of the help. The slice is shared
-// and must not be changed.
+// Settings returns every setting in the order of the help. The slice is shared and
+// must not be modified.
 func Settings() []Setting { return table }
 
-// Find returns the setting of a name, which may be a former one, or nil.
+// Find returns the setting with a name or a former name, or nil.
 func Find(name string) *Setting {
 	known := func(s Setting) bool { return s.Name == name || s.Former != "" && s.Former == name }
 	i := slices.IndexFunc(table, known)

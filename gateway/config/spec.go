@@ -11,10 +11,9 @@ import (
 // spec is one SPEC of the flag --forward, parsed but not yet combined with the
 // common settings.
 type spec struct {
-	// text is the SPEC as it was given.
+	// text is the value as given.
 	text string
-	// name is LISTEN as it was given, with its range of ports, and with
-	// templates expanded.
+	// name is LISTEN as given, with its range of ports and with templates expanded.
 	name      string
 	datagrams bool // udp://
 	// listeners has one for each port of a range, with where it leads.
@@ -23,21 +22,20 @@ type spec struct {
 	settings Values
 }
 
-// grammar is the hint for a SPEC whose parts cannot be told apart.
+// grammar is the hint for a SPEC that cannot be split into its parts.
 const grammar = "write --forward LISTEN=BACKEND[,BACKEND...][?KEY=VALUE&...], such as --forward :8443=127.0.0.1:443"
 
-// parseSpec reads a SPEC:
+// parseSpec parses a SPEC:
 //
 //	[tcp://|udp://]LISTEN=BACKEND[,BACKEND...][?KEY[=VALUE][&KEY[=VALUE]...]]
 //
-// LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH,
-// systemd:NAME, or any of these with {{ templates }} of go-sockaddr, which
-// expand stands for: they look at the host's interfaces. BACKEND is HOST:PORT,
-// NAME:PORT, HOST:LOW-HIGH (one to one with the range of the listener),
-// unix:PATH, or "header". Nothing is opened and no name is resolved. [Load]
-// reads the keys.
+// LISTEN is HOST:PORT, :PORT (both families), HOST:LOW-HIGH, unix:PATH or
+// systemd:NAME. It may contain {{ templates }} of go-sockaddr, which expand
+// replaces by addresses of the host's interfaces. BACKEND is HOST:PORT, NAME:PORT,
+// HOST:LOW-HIGH (one port for each port of the listener), unix:PATH or "header".
 //
-// The error joins a [*Problem] for everything that is wrong.
+// parseSpec opens nothing, resolves no names and does not check keys; [Load] does.
+// The error joins a [*Problem] for each fault.
 func parseSpec(text string, expand func(string) (string, error)) (*spec, error) {
 	f := &spec{text: text}
 	found := problems{prefix: fmt.Sprintf("--forward %q: ", value.Shorten(text))}
@@ -68,10 +66,10 @@ func incomplete(text string) string {
 	if _, _, err := splitPort(listen); err != nil || strings.HasPrefix(listen, "=") {
 		return grammar
 	}
-	return fmt.Sprintf("say where it leads: --forward %s=127.0.0.1:PORT", listen)
+	return fmt.Sprintf("add a backend: --forward %s=127.0.0.1:PORT", listen)
 }
 
-// withoutScheme strips "tcp://" or "udp://" and refuses every other scheme.
+// withoutScheme strips "tcp://" or "udp://" and rejects every other scheme.
 func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || strings.ContainsAny(scheme, "={/:") {
@@ -89,8 +87,8 @@ func (p *problems) withoutScheme(f *spec, text string) (string, bool) {
 	return "", false
 }
 
-// keys reads what comes after the question mark. It accepts a key several times;
-// [problems.key] checks which may be.
+// keys splits the part after the question mark. A key may appear several times;
+// [problems.key] checks whether it is repeatable.
 func (p *problems) keys(text string) Values {
 	if text == "" {
 		p.add("nothing follows the question mark", "leave it out, or write ?KEY=VALUE")
@@ -100,7 +98,7 @@ func (p *problems) keys(text string) Values {
 	for _, pair := range value.Split(text, '&') {
 		key, text, _ := value.Cut(pair, '=')
 		if bare := strings.TrimLeft(key, "-"); bare != key {
-			p.add(fmt.Sprintf("key %q", value.Shorten(key)), "a key is written without dashes: ?"+value.Shorten(bare))
+			p.add(fmt.Sprintf("key %q", value.Shorten(key)), "write the key without dashes: ?"+value.Shorten(bare))
 			continue
 		}
 		if key == "" {

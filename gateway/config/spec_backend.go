@@ -9,10 +9,10 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// fromHeader is the BACKEND that stands for the destination in the header.
+// fromHeader is the BACKEND that means the destination in the header.
 const fromHeader = "header"
 
-// backends reads BACKEND[,BACKEND...] and gives each listener of f its own.
+// backends parses BACKEND[,BACKEND...] and adds its backends to each listener of f.
 // span is the range of ports that f listens on.
 func (p *problems) backends(f *spec, text string, span portRange) {
 	if text == "" {
@@ -22,7 +22,7 @@ func (p *problems) backends(f *spec, text string, span portRange) {
 	list := value.Split(text, ',')
 	for _, word := range list {
 		if word == fromHeader && len(list) > 1 {
-			p.add("\"header\" does not go with other backends", "let it stand alone: LISTEN=header")
+			p.add("backend \"header\" cannot be combined with others", "use it alone: LISTEN=header")
 			return
 		}
 		b, ports, ok := p.backend(word)
@@ -44,7 +44,7 @@ func (p *problems) backends(f *spec, text string, span portRange) {
 	}
 }
 
-// withPort returns b at a port, if it has ports.
+// withPort returns b with a port, unless it is a unix socket.
 func withPort(b forward.Backend, port uint16) forward.Backend {
 	switch {
 	case b.Host != "":
@@ -55,7 +55,7 @@ func withPort(b forward.Backend, port uint16) forward.Backend {
 	return b
 }
 
-// backend reads one BACKEND, without its port.
+// backend parses one BACKEND. It returns the ports separately.
 func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 	if word == fromHeader {
 		return forward.Backend{FromHeader: true}, portRange{}, true
@@ -85,12 +85,12 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 	return b, ports, ok
 }
 
-// backendHost reads the host of a backend: an address or a name.
+// backendHost parses the host of a backend: an address or a name.
 func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	none := forward.Backend{}
 	_, port, _ := cutLast(word, ':')
 	if host == "" {
-		p.add(fmt.Sprintf("backend %q names no host", word), "write 127.0.0.1"+word+" for this host")
+		p.add(fmt.Sprintf("backend %q has no host", word), "write 127.0.0.1"+word+" for this host")
 		return none, false
 	}
 	addr, err := parseHost(host)
@@ -119,7 +119,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 // backendHint returns the hint for a backend without a port.
 func backendHint(word string) string {
 	if a, err := netip.ParseAddr(word); err == nil {
-		return "say which port: " + strings.TrimSuffix(netip.AddrPortFrom(a, 1).String(), "1") + "PORT"
+		return "add a port: " + strings.TrimSuffix(netip.AddrPortFrom(a, 1).String(), "1") + "PORT"
 	}
 	if _, err := parsePorts(word); err == nil {
 		return "write 127.0.0.1:" + word + " for this host"
@@ -127,8 +127,8 @@ func backendHint(word string) string {
 	return "a backend is HOST:PORT, NAME:PORT, HOST:LOW-HIGH, unix:PATH or header"
 }
 
-// isName reports whether host can be a DNS name. One whose last label is a
-// number would be a mistyped IPv4 address (RFC 1123, section 2.1).
+// isName reports whether host can be a DNS name. If the last label is a number, it
+// is a mistyped IPv4 address (RFC 1123, section 2.1).
 func isName(host string) bool {
 	name := strings.TrimSuffix(host, ".")
 	if name == "" || len(name) > 253 {

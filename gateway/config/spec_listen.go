@@ -12,14 +12,14 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// portRange is one port, or several consecutive ones.
+// portRange is one or more consecutive ports. low and high are included.
 type portRange struct{ low, high uint16 }
 
 // len returns the number of ports.
 func (r portRange) len() int { return int(r.high) - int(r.low) + 1 }
 
-// listeners reads LISTEN into f and returns the ports that it covers; the zero
-// range for a unix socket.
+// listeners parses LISTEN into f and returns its ports; the zero range for a unix
+// socket.
 func (p *problems) listeners(f *spec, listen string, expand func(string) (string, error)) portRange {
 	text, err := expandTemplates(listen, expand)
 	if err != nil {
@@ -63,7 +63,7 @@ func (p *problems) listeners(f *spec, listen string, expand func(string) (string
 	return ports
 }
 
-// scheme is the prefix of the names of UDP listeners.
+// scheme returns the prefix of a listener's name: "udp://", or "" for TCP.
 func (f *spec) scheme() string {
 	if f.datagrams {
 		return "udp://"
@@ -71,9 +71,8 @@ func (f *spec) scheme() string {
 	return ""
 }
 
-// listenAddress reads the host of a listener, as it was written: "" is both
-// families. A name is refused: it may resolve to several addresses, and to others
-// at the next start.
+// listenAddress parses the host of a listener; "" is both families. It rejects
+// names, which may resolve to several addresses or to another one at the next start.
 func (p *problems) listenAddress(text, host string) (netip.Addr, bool) {
 	if host == "" {
 		return netip.IPv6Unspecified(), true
@@ -106,7 +105,7 @@ func listenHint(text string) string {
 		return "write :" + text + " to listen on all addresses"
 	}
 	if a, err := netip.ParseAddr(text); err == nil {
-		return "say which port: " + netip.AddrPortFrom(a, 8443).String()
+		return "add a port: " + netip.AddrPortFrom(a, 8443).String()
 	}
 	return "a listener is HOST:PORT, :PORT, HOST:LOW-HIGH, unix:PATH or systemd:NAME"
 }
@@ -126,7 +125,7 @@ func splitPort(text string) (host string, ports portRange, err error) {
 	return host, ports, err
 }
 
-// parsePorts reads PORT or LOW-HIGH.
+// parsePorts parses PORT or LOW-HIGH.
 func parsePorts(text string) (portRange, error) {
 	low, high, ranged := strings.Cut(text, "-")
 	first, err := strconv.ParseUint(low, 10, 16)
@@ -147,8 +146,8 @@ func parsePorts(text string) (portRange, error) {
 	return portRange{uint16(first), uint16(last)}, nil
 }
 
-// parseHost reads an IPv4 address, or an IPv6 address in brackets; 4-in-6 is
-// unmapped.
+// parseHost parses an IPv4 address, or an IPv6 address in brackets. It unmaps
+// IPv4-mapped addresses.
 func parseHost(host string) (netip.Addr, error) {
 	inner, bracketed := strings.CutPrefix(host, "[")
 	inner = strings.TrimSuffix(inner, "]")
@@ -159,17 +158,17 @@ func parseHost(host string) (netip.Addr, error) {
 	return addr.Unmap(), err
 }
 
-// path checks that a unix socket can be at path.
+// path checks the path of a unix socket.
 func (p *problems) path(what, path string) bool {
 	name := fmt.Sprintf("%s %q", what, value.Shorten("unix:"+path))
 	switch {
 	case strings.HasPrefix(path, "@"):
-		p.add(name+" is in the abstract namespace, where no mode restricts who may connect",
+		p.add(name+" is in the abstract namespace, which has no access modes",
 			"write the path of a file: unix:/run/unproxy/"+value.Shorten(path[1:])+".sock")
 	case !filepath.IsAbs(path):
 		p.add(name+" is not an absolute path", "write unix:/run/unproxy/NAME.sock")
 	case len(path) > 107: // sun_path of unix(7) is 108 bytes with its final zero
-		p.add(fmt.Sprintf("%s is %d bytes long, a unix socket may have 107", name, len(path)), "")
+		p.add(fmt.Sprintf("%s is %d bytes long, the maximum is 107", name, len(path)), "")
 	case strings.ContainsRune(path, 0):
 		p.add(name+" contains a zero byte", "")
 	default:
@@ -178,20 +177,20 @@ func (p *problems) path(what, path string) bool {
 	return false
 }
 
-// activation checks that systemd can give a socket this name: FileDescriptorName=
-// takes up to 255 printable ASCII characters without colons (systemd.socket(5)).
+// activation checks the name of a systemd socket: FileDescriptorName= allows up to
+// 255 printable ASCII characters without colons (systemd.socket(5)).
 func (p *problems) activation(name string) bool {
 	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }
 	if name != "" && len(name) <= 255 && !strings.ContainsFunc(name, odd) {
 		return true
 	}
-	p.add(fmt.Sprintf("listener %q: systemd cannot give a socket this name", value.Shorten("systemd:"+name)),
+	p.add(fmt.Sprintf("listener %q: systemd does not allow this name", value.Shorten("systemd:"+name)),
 		"write systemd:NAME, and FileDescriptorName=NAME in the .socket unit")
 	return false
 }
 
-// expandTemplates replaces each {{ template }} in a listener by its address, in
-// brackets where it is of IPv6.
+// expandTemplates replaces each {{ template }} in a listener by its address, with
+// brackets if it is IPv6.
 func expandTemplates(listen string, expand func(string) (string, error)) (string, error) {
 	var out strings.Builder
 	for rest := listen; rest != ""; {
@@ -219,7 +218,7 @@ func expandTemplates(listen string, expand func(string) (string, error)) (string
 	return out.String(), nil
 }
 
-// expandOne returns the address that a template yields; it must be one.
+// expandOne returns the address that a template yields. Exactly one is required.
 func expandOne(text string, expand func(string) (string, error)) (string, error) {
 	expanded, err := expand(text)
 	if err != nil {
@@ -227,7 +226,7 @@ func expandOne(text string, expand func(string) (string, error)) (string, error)
 	}
 	words := strings.Fields(expanded)
 	if len(words) != 1 {
-		return "", fmt.Errorf("template %s yields %d addresses (%q), and one is needed",
+		return "", fmt.Errorf("template %s yields %d addresses (%q), but exactly one is required",
 			value.Shorten(text), len(words), value.Shorten(expanded))
 	}
 	addr, err := netip.ParseAddr(words[0])

@@ -9,7 +9,7 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// hostAddress stands for the interfaces of a host.
+// hostAddress expands templates for a fake host.
 func hostAddress(text string) (string, error) {
 	switch text {
 	case "{{ GetPrivateIP }}":
@@ -63,7 +63,7 @@ func TestParseSpec(t *testing.T) {
 	}
 }
 
-// A forward is called what was written to listen on, a range by one name.
+// The name of a forward is its LISTEN, with one name for a range.
 func TestNameOfAForward(t *testing.T) {
 	for spec, want := range map[string]string{
 		":8443=127.0.0.1:443":                         ":8443",
@@ -73,7 +73,7 @@ func TestNameOfAForward(t *testing.T) {
 	} {
 		f, err := parseSpec(spec, hostAddress)
 		if err != nil || f.name != want {
-			t.Errorf("parseSpec(%q) is called %q, %v; want %q", spec, f.name, err, want)
+			t.Errorf("parseSpec(%q) has the name %q, %v; want %q", spec, f.name, err, want)
 		}
 	}
 	c, _, err := Load(Source{Forwards: []string{":1-2=127.0.0.1:11-12"}, Settings: Values{"trust": {"10.0.0.0/8"}}})
@@ -108,7 +108,7 @@ func backendText(b forward.Backend) string {
 	return b.Endpoint.String()
 }
 
-func TestParseSpecRefuses(t *testing.T) {
+func TestParseSpecRejects(t *testing.T) {
 	for _, tt := range []struct{ spec, want, hint string }{
 		{"", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
 		{"8443", "is not LISTEN=BACKEND", "--forward LISTEN=BACKEND"},
@@ -134,10 +134,10 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":8-=127.0.0.1:1", `port ""`, ""},
 		{"unix:a.sock=127.0.0.1:1", "not an absolute path", "unix:/run/unproxy/NAME.sock"},
 		{"unix:@a=127.0.0.1:1", "abstract namespace", "unix:/run/unproxy/a.sock"},
-		{"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1", "may have 107", ""},
+		{"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1", "the maximum is 107", ""},
 		// systemd.socket(5), FileDescriptorName=.
-		{"systemd:=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
-		{"systemd:a:b=127.0.0.1:1", "systemd cannot give a socket this name", "systemd:NAME"},
+		{"systemd:=127.0.0.1:1", "systemd does not allow this name", "systemd:NAME"},
+		{"systemd:a:b=127.0.0.1:1", "systemd does not allow this name", "systemd:NAME"},
 		{"{{ GetPrivateIPs }}:1=127.0.0.1:1", "yields 2 addresses", ""},
 		{"{{ none }}:1=127.0.0.1:1", "yields 0 addresses", ""},
 		{"{{ word }}:1=127.0.0.1:1", "which is not an IP address", ""},
@@ -145,7 +145,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":1=127.0.0.1", `backend "127.0.0.1" has no port`, "127.0.0.1:PORT"},
 		{":1=::1", "has no port", "[::1]:PORT"},
 		{":1=22", `backend "22" has no port`, "127.0.0.1:22"},
-		{":1=:22", "names no host", "127.0.0.1:22"},
+		{":1=:22", "has no host", "127.0.0.1:22"},
 		{":1=127.0.0.1:0", "has port 0", ""},
 		{":1=0.0.0.0:22", "not an address to connect to", "127.0.0.1:22"},
 		{":1=[::]:22", "not an address to connect to", "127.0.0.1:22"},
@@ -157,7 +157,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		{":1=https://a:22/", "has a scheme", "a:22"},
 		{":1={{ GetPrivateIP }}:22", "is a template", "LISTEN"},
 		{":1=unix:s", "not an absolute path", ""},
-		{":1=header,127.0.0.1:2", "does not go with other backends", "LISTEN=header"},
+		{":1=header,127.0.0.1:2", "cannot be combined with others", "LISTEN=header"},
 		{":1=127.0.0.1:2,", `backend "" has no port`, ""},
 		{":1-3=127.0.0.1:1-2", "has 2 ports, the listener has 3", "same length"},
 		{":1=127.0.0.1:1-2", "has 2 ports, the listener has 1", "same length"},
@@ -180,7 +180,7 @@ func TestParseSpecRefuses(t *testing.T) {
 	}
 }
 
-func TestParseSpecTellsAllAtOnce(t *testing.T) {
+func TestParseSpecReportsAllProblems(t *testing.T) {
 	_, err := parseSpec("nowhere:1=0.0.0.0:2,::3?--x", hostAddress)
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || len(joined.Unwrap()) != 4 {
@@ -199,9 +199,9 @@ func TestParseSpecKeys(t *testing.T) {
 	}
 }
 
-// FuzzParseSpec holds the parser to: it never panics, an error is made of
-// problems that each fit on a line, and what is accepted has listeners that all
-// lead somewhere and a name that listens on the same again.
+// FuzzParseSpec checks that the parser does not panic, that an error consists of
+// problems of one line each, and that an accepted SPEC has listeners with backends
+// and a name that parses to the same listener.
 func FuzzParseSpec(f *testing.F) {
 	for _, seed := range []string{
 		":8443=127.0.0.1:443", "tcp://[::]:1-3=a.b:4-6,unix:/x?trust=any&transparent",
@@ -211,7 +211,7 @@ func FuzzParseSpec(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
 		if strings.Count(spec, "-") > 3 {
-			return // wide ranges take long and show nothing new
+			return // wide ranges take long and cover no other code
 		}
 		got, err := parseSpec(spec, hostAddress)
 		if err != nil {
@@ -222,7 +222,7 @@ func FuzzParseSpec(f *testing.F) {
 		}
 		for _, l := range got.listeners {
 			if len(l.Backends) == 0 {
-				t.Fatalf("parseSpec(%q): %s leads nowhere", spec, l.Name)
+				t.Fatalf("parseSpec(%q): %s has no backend", spec, l.Name)
 			}
 			again, err := parseSpec(l.Name+"="+backendText(l.Backends[0]), hostAddress)
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// The names of settings that this package asks for itself.
+// The names of settings that this package refers to.
 const (
 	// ForwardFlag is the flag whose values are the forwards.
 	ForwardFlag = "forward"
@@ -28,14 +28,14 @@ const (
 
 // The longest durations.
 const (
-	// longest is beyond every use and keeps sums of durations from overflowing.
+	// longest prevents overflow in sums of durations.
 	longest = 10 * 365 * 24 * time.Hour
 	// longestWait is within the horizon of the engine's timers, 37 hours.
 	longestWait = 24 * time.Hour
-	// longestKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL of the
-	// kernel's include/net/tcp.h.
+	// longestKeepalive is MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL in
+	// include/net/tcp.h of the kernel.
 	longestKeepalive = 32767 * time.Second
-	// longestUserTimeout is what the kernel takes, an int of milliseconds
+	// longestUserTimeout is the kernel's maximum, an int of milliseconds
 	// (TCP_USER_TIMEOUT in do_tcp_setsockopt of net/ipv4/tcp.c).
 	longestUserTimeout = math.MaxInt32 * time.Millisecond
 	// longestSpin is much longer than a CPU takes to wake up. The Go runtime
@@ -86,7 +86,7 @@ var headerSettings = []Setting{
 		Meaning: "longest accepted v2 header",
 		forward: setMaxHeader},
 	{Name: "require-checksum", Group: GroupHeader, Switch: true, Default: "off", Needs: NeedsHeader | NeedsV2,
-		Meaning: "reject every header without a correct CRC32C: v2 LOCAL too, and v1, which has none",
+		Meaning: "reject headers without a correct CRC32C, including v2 LOCAL and every v1 header",
 		forward: onOff(func(d *draft) *bool { return &d.Header.RequireChecksum })},
 	{Name: "v1-mixed-families", Former: "v1-ipv4-in-tcp6", Group: GroupHeader, Switch: true, Default: "off",
 		Needs:   NeedsStream | NeedsV1,
@@ -120,10 +120,10 @@ var transparentSettings = []Setting{
 		forward: word(func(d *draft) *transparent.FamilyMismatch { return &d.Source.FamilyMismatch },
 			transparent.Reject, transparent.Plain, transparent.Map)},
 	{Name: "allow-source", Group: GroupTransparent, Argument: "RULE", Repeatable: true, Needs: NeedsTransparent,
-		Meaning: "let headers name a source that is denied by default, such as loopback",
+		Meaning: "allow headers to name a source that is denied by default, such as loopback",
 		forward: rules(allowSourceList)},
 	{Name: "tproxy", Group: GroupTransparent, Argument: "on|off", Switch: true, Default: "off", Needs: NeedsStream,
-		Meaning: "accept connections that the packet filter redirects, whatever their destination",
+		Meaning: "accept connections to any destination that the packet filter redirects",
 		forward: onOff(func(d *draft) *bool { return &d.TProxy })},
 	{Name: redirectFlag, Group: GroupTransparent, Argument: "PREFIX:PORTS", Repeatable: true, Needs: NeedsStream,
 		Meaning: "connections to redirect: PREFIX:PORTS, PREFIX, or :PORTS of this host's own addresses",
@@ -132,7 +132,7 @@ var transparentSettings = []Setting{
 
 var backendSettings = []Setting{
 	{Name: "allow-destination", Group: GroupBackend, Argument: "RULE", Repeatable: true, Needs: NeedsHeaderBackend,
-		Meaning: "destinations that BACKEND \"header\" may lead to; required with it",
+		Meaning: "destinations allowed for BACKEND \"header\"; required with it",
 		forward: rules(allowDestinationList)},
 	{Name: "mark", Group: GroupBackend, Argument: "N", Default: "off", // a __u32, SO_MARK in sock_setsockopt
 		Meaning: "SO_MARK of sockets to the backend",
@@ -141,7 +141,7 @@ var backendSettings = []Setting{
 		Meaning: "time limit for connecting, all backends together; 0 is off",
 		forward: duration(time.Millisecond, longestWait, func(d *draft) *time.Duration { return &d.ConnectTimeout })},
 	{Name: onDemandFlag, Group: GroupBackend, Argument: "on|off", Switch: true, Default: "off; a range of ports: on",
-		Meaning: "the backend listens on demand, as for passive FTP: doctor and self-test do not expect it to",
+		Meaning: "the backend listens on demand, as for passive FTP: doctor and self-test do not require it",
 		forward: onOff(func(d *draft) *bool { return &d.OnDemand })},
 }
 
@@ -151,18 +151,18 @@ var datagramSettings = []Setting{
 		forward: word(func(d *draft) *forward.DatagramHeader { return &d.DatagramHeader },
 			forward.EveryDatagram, forward.FirstDatagram, forward.SimpleProxy)},
 	{Name: "udp-idle-timeout", Group: GroupDatagram, Argument: "D", Default: "60s", Needs: NeedsDatagrams,
-		Meaning: "end a flow without datagrams in either direction for so long;" +
+		Meaning: "end a flow after this time without a datagram in either direction;" +
 			" with first: twice as long as the sender remembers a flow",
 		forward: setFlowTimeout},
 	{Name: maxFlowsFlag, Group: GroupDatagram, Argument: "N", Default: "from RLIMIT_NOFILE", Needs: NeedsDatagrams,
-		Meaning: "at the limit, a new flow ends the one that was silent longest; 0 is off",
+		Meaning: "at the limit, a new flow ends the one that has been silent the longest; 0 is off",
 		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxFlows }),
 		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxFlows })},
 }
 
 var connectionSettings = []Setting{
 	{Name: "idle-timeout", Group: GroupConnection, Argument: "D", Default: "off", Needs: NeedsStream,
-		Meaning: "end a connection that carried no data for so long",
+		Meaning: "end a connection after this time without data",
 		forward: duration(time.Millisecond, longest, func(d *draft) *time.Duration { return &d.IdleTimeout })},
 	{Name: "keepalive", Group: GroupConnection, Argument: "D", Default: "15s", Needs: NeedsStream,
 		Meaning: "TCP keep-alive: idle time and interval; 0 is off",
@@ -187,17 +187,17 @@ var processSettings = []Setting{
 		Meaning: "event loops, one thread each",
 		process: setLoops},
 	{Name: "spin", Group: GroupProcess, Argument: "D", Default: "off",
-		Meaning: "poll for so long after an event before sleeping: lower latency with few connections," +
+		Meaning: "poll for this time after an event before sleeping: lower latency with few connections," +
 			" each loop's CPU at 100 %",
 		process: duration(time.Microsecond, longestSpin, func(c *Config) *time.Duration { return &c.Spin })},
 	{Name: maxWaitingFlag, Group: GroupProcess, Argument: "N", Default: "half of --max-connections", Needs: NeedsStream,
-		Meaning: "connections that wait for their header; beyond, the one that was silent longest is reset; 0 is off",
+		Meaning: "connections that wait for their header; beyond it, the longest silent one is reset; 0 is off",
 		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxWaiting })},
 	{Name: "drain-delay", Group: GroupProcess, Argument: "D", Default: "0s",
-		Meaning: "keep accepting for so long after SIGTERM",
+		Meaning: "continue to accept for this time after SIGTERM",
 		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainDelay })},
 	{Name: "drain-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
-		Meaning: "then let connections finish for so long",
+		Meaning: "time for connections to finish after that",
 		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainTimeout })},
 	{Name: "self-test-interval", Group: GroupProcess, Argument: "D", Default: "30s", Needs: NeedsTransparent,
 		Meaning: "how often the return path of transparent forwards is tested; 0 is off",
@@ -206,7 +206,7 @@ var processSettings = []Setting{
 		Meaning: "how often address-list files are polled for changes",
 		process: duration(100*time.Millisecond, longest, func(c *Config) *time.Duration { return &c.ReloadInterval })},
 	{Name: EnvFileFlag, Group: GroupProcess, Argument: "PATH", Repeatable: true,
-		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables go before it; -PATH may be missing"},
+		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables override it; -PATH is optional"},
 	{Name: "upgrade-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
 		Meaning: "time limit for the process that takes over at SIGUSR2 to become ready",
 		process: setUpgradeTimeout},
@@ -217,7 +217,7 @@ var routeSettings = []Setting{
 		Meaning: "routing table in which every address is local",
 		process: setRouteTable},
 	{Name: "rule-preference", Group: GroupRoutes, Argument: "N", Default: "7700", Needs: NeedsReturnPath,
-		Meaning: "preference of the rules that lead to it; two gateways on one host with the same backends need two",
+		Meaning: "preference of the rules for that table; two gateways on one host with the same backends need two",
 		process: setRulePreference},
 	{Name: "route-mark", Group: GroupRoutes, Argument: "N", Default: "7700", Needs: NeedsReturnPath,
 		Meaning: "first of three marks for the packet filter: N, N+1 and N+2",

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// TestTable holds every entry to what is made from it: flags, variables, keys,
-// help and completion.
+// TestTable checks that every entry is usable for flags, variables, keys, help and
+// completion.
 func TestTable(t *testing.T) {
 	seen := map[string]bool{}
 	for i, s := range table {
 		switch {
 		case !regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`).MatchString(s.Name), seen[s.Name]:
-			t.Errorf("%q is no name for a flag, or a flag twice", s.Name)
+			t.Errorf("%q is not a valid name for a flag, or is a duplicate", s.Name)
 		case s.Meaning == "" || strings.HasSuffix(s.Meaning, ".") || s.Group.String() == "":
 			t.Errorf("%s: meaning %q, group %v", s.Name, s.Meaning, s.Group)
 		case (s.Argument == "") != (s.Switch && s.Choices() == nil):
@@ -32,15 +32,15 @@ func TestTable(t *testing.T) {
 			}
 		}
 		if s.Former != "" && slices.ContainsFunc(table, func(other Setting) bool { return other.Name == s.Former }) {
-			t.Errorf("%s is the former name of %s, and that of another setting", s.Former, s.Name)
+			t.Errorf("%s is the former name of %s and also a name of another setting", s.Former, s.Name)
 		}
 	}
 	if Find("no-such-flag") != nil {
-		t.Error("a flag was found that does not exist")
+		t.Error("Find returned a flag that does not exist")
 	}
 }
 
-// bind gives texts to a setting, wherever it belongs.
+// bind stores texts as the value of a setting, in a draft or a Config.
 func bind(s *Setting, texts ...string) (draft, Config, error) {
 	d, c := newDraft(), newConfig()
 	var err error
@@ -53,10 +53,10 @@ func bind(s *Setting, texts ...string) (draft, Config, error) {
 	return d, c, err
 }
 
-// dump writes all that a value holds.
+// dump formats a value with all its fields.
 func dump(v any) string { return fmt.Sprintf("%+v", v) }
 
-// TestChoices holds the words of the help to those that are accepted.
+// TestChoices checks that exactly the words in the help are accepted.
 func TestChoices(t *testing.T) {
 	for _, s := range table {
 		if s.Choices() == nil || s.forward == nil && s.process == nil {
@@ -71,16 +71,16 @@ func TestChoices(t *testing.T) {
 			values[dump(d.Forward)+dump(c)] = word
 		}
 		if len(values) != len(s.Choices()) {
-			t.Errorf("--%s %s: only %d of the words mean something of their own", s.Name, s.Argument, len(values))
+			t.Errorf("--%s %s: only %d of the words have different effects", s.Name, s.Argument, len(values))
 		}
 		if _, _, err := bind(&s, "no-such-word"); err == nil {
-			t.Errorf("--%s takes any word", s.Name)
+			t.Errorf("--%s accepts any word", s.Name)
 		}
 	}
 }
 
-// TestTableDefaults holds the defaults of the help to those that are in force. Those
-// that say from what they follow have spaces in them, or are CPUs.
+// TestTableDefaults compares the defaults in the help with the effective ones. It
+// skips descriptions of a default, which contain a space or are "CPUs".
 func TestTableDefaults(t *testing.T) {
 	compared := 0
 	for _, s := range table {
@@ -93,7 +93,7 @@ func TestTableDefaults(t *testing.T) {
 			continue
 		}
 		if wantD, wantC := newDraft(), newConfig(); dump(d.Forward) != dump(wantD.Forward) || dump(c) != dump(wantC) {
-			t.Errorf("--%s has not the default %s", s.Name, s.Default)
+			t.Errorf("the default of --%s is not %s", s.Name, s.Default)
 		}
 		compared++
 	}

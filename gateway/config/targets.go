@@ -5,9 +5,9 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Targets returns what the return path of c has to cover: the backends of its
-// transparent forwards, as they are written, and what is redirected to its
-// tproxy listeners. Package routing resolves the names and plans the routes.
+// Targets returns what the return path of c must cover: the backends of its
+// transparent forwards, with names unresolved, and the redirects of its tproxy
+// listeners. Package routing resolves the names and plans the routes.
 func (c *Config) Targets() returnpath.Targets {
 	t := returnpath.Targets{Options: c.Routes}
 	for _, f := range c.Forwards {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The return path has to cover the backends of transparent forwards alone, as
-// they are written, and every redirect.
+// The return path covers the backends of transparent forwards only, with names
+// unresolved, and every redirect.
 func TestTargets(t *testing.T) {
 	c, _, err := load([]string{
 		":1-2=10.0.0.1:11-12,db.internal:5432?transparent",

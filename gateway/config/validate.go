@@ -9,16 +9,16 @@ import (
 	"unproxy/trust"
 )
 
-// leastHeaderTimeout is what the PROXY protocol specification asks for (section
-// 2): a header whose first segment is lost arrives with the retransmission,
-// after 3 seconds.
+// leastHeaderTimeout is the minimum that the PROXY protocol specification
+// recommends (section 2). If the first segment of a header is lost, the
+// retransmission arrives after 3 seconds.
 const leastHeaderTimeout = 3 * time.Second
 
-// nothingToForward is the problem of a configuration without a forward.
+// nothingToForward is the message for a configuration without a forward.
 const nothingToForward = "there is nothing to forward"
 
-// Validate checks c. The error joins a [*Problem] for each fault; warnings are of
-// what works but may not be meant. It does not change c and opens nothing.
+// Validate checks c. The error joins a [*Problem] for each fault. Validate does not
+// change c and opens nothing.
 func (c *Config) Validate() ([]Warning, error) {
 	v := &validator{}
 	if len(c.Forwards) == 0 {
@@ -47,7 +47,7 @@ func (v *validator) warn(what, hint string) {
 	v.warnings = append(v.warnings, Warning{Message: v.prefix + what, Hint: hint})
 }
 
-// forward checks one forward by itself.
+// forward checks a single forward.
 func (v *validator) forward(f *forward.Forward) {
 	if len(f.Listeners) == 0 {
 		v.problem("a forward has no listener", "")
@@ -70,7 +70,7 @@ func (v *validator) forward(f *forward.Forward) {
 	v.backends(f)
 }
 
-// peers checks who may name a client.
+// peers checks which peers may name a client.
 func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
@@ -82,16 +82,16 @@ func (v *validator) peers(f *forward.Forward) {
 	}
 }
 
-// untrusting checks a forward without a trust rule, which only unix sockets can
-// do without. What systemd hands over is not known yet.
+// untrusting checks a forward without a trust rule. Only unix sockets need none.
+// Whether a systemd socket is a unix socket is not known yet.
 func (v *validator) untrusting(f *forward.Forward) {
 	const rule = "give the addresses of the load balancer: --trust 10.0.0.0/8"
 	for _, l := range f.Listeners {
 		switch {
 		case l.Activation != "" && l.Socket == nil:
-			v.warn("no trust rule says which peers may name a client: only a unix socket can be served", rule)
+			v.warn("there is no trust rule: only a unix socket can be served", rule)
 		case !l.Endpoint.IsUnix():
-			v.problem("no trust rule says which peers may name a client", rule)
+			v.problem("there is no trust rule: no peer may name a client", rule)
 			return
 		}
 	}
@@ -103,22 +103,22 @@ func (v *validator) headers(f *forward.Forward) {
 		v.problem("neither header version is accepted", "--accept v1,v2")
 	}
 	if f.Header.RequireChecksum && f.Header.RefuseV2 {
-		v.problem("a checksum is required, and only v1 headers are accepted, which cannot carry one", "--accept v2")
+		v.problem("a checksum is required, but only v1 headers are accepted, which have none", "--accept v2")
 	}
 	if f.Header.RequireChecksum && !f.Header.RefuseV1 && !f.Datagrams {
-		v.warn("a checksum is required, and v1 headers, which cannot carry one, are rejected", "--accept v2")
+		v.warn("a checksum is required: v1 headers are rejected, because they have none", "--accept v2")
 	}
 	if f.Headers < 1 {
 		v.problem("at least one header must be stripped", "--headers 1")
 	}
 	if t := f.HeaderTimeout; !f.Datagrams && t > 0 && t < leastHeaderTimeout {
-		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification asks for:"+
+		v.warn(fmt.Sprintf("header timeout %v is shorter than the 3s that the specification recommends:"+
 			" a lost packet ends the connection", t),
 			"--header-timeout 5s")
 	}
 }
 
-// transparent checks that backends can be dialled from a client's address.
+// transparent checks that connections from a client's address can reach backends.
 func (v *validator) transparent(f *forward.Forward) {
 	if !f.Transparent {
 		return
@@ -130,7 +130,7 @@ func (v *validator) transparent(f *forward.Forward) {
 		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
 			"--transparent off, or write BACKEND as HOST:PORT")
 	case unix:
-		v.warn("transparent mode never uses the backends on unix sockets: they have no addresses", "leave them out")
+		v.warn("transparent mode never uses backends on unix sockets: they have no addresses", "leave them out")
 	}
 	if !f.RejectUnknown {
 		v.warn("with --unknown relay, the backend sees the gateway's own address for clients that no header names",
@@ -142,8 +142,8 @@ func (v *validator) transparent(f *forward.Forward) {
 	}
 }
 
-// leastFirstTimeout is twice the 30 seconds for which senders that put a header
-// only on the first datagram remember a flow, such as frp.
+// leastFirstTimeout is twice the 30 seconds for which frp remembers a flow. frp
+// sends a header only in the first datagram.
 const leastFirstTimeout = 60 * time.Second
 
 // datagrams checks what applies to UDP only.
@@ -164,20 +164,20 @@ func (v *validator) datagrams(f *forward.Forward) {
 	}
 }
 
-// destination checks where a header may lead.
+// destination checks which destinations a header may name.
 func (v *validator) destination(f *forward.Forward) {
 	switch {
 	case f.HasHeaderBackend() && f.AllowDestination == nil:
-		v.problem("backend \"header\" leads wherever a header says, and nothing says which destinations are allowed",
+		v.problem("backend \"header\" needs a list of allowed destinations",
 			"give the addresses of the backends: --allow-destination 10.1.0.0/16")
 	case f.HasHeaderBackend() && coversFamily(f.AllowDestination):
-		v.warn("headers may lead anywhere, including to services of this host",
+		v.warn("headers may name any destination, including services on this host",
 			"limit --allow-destination to the backends' addresses")
 	}
 }
 
-// backends checks where the listeners of a forward lead. A fault of several ports
-// of a range is one problem.
+// backends checks the backends of each listener. A fault of several ports of a
+// range is one problem.
 func (v *validator) backends(f *forward.Forward) {
 	nowhere := func(l forward.Listener) bool { return len(l.Backends) == 0 }
 	mixed := func(l forward.Listener) bool {
@@ -187,9 +187,9 @@ func (v *validator) backends(f *forward.Forward) {
 	back := func(l forward.Listener) bool {
 		return slices.ContainsFunc(l.Backends, func(b forward.Backend) bool { return leadsBack(l, b) })
 	}
-	v.ofListeners(f, nowhere, "leads nowhere", "write LISTEN=BACKEND")
-	v.ofListeners(f, mixed, "leads to \"header\" and to other backends", "let it stand alone: LISTEN=header")
-	v.ofListeners(f, back, "leads back to itself", "let the backend listen on another address or port")
+	v.ofListeners(f, nowhere, "has no backend", "write LISTEN=BACKEND")
+	v.ofListeners(f, mixed, "combines backend \"header\" with others", "use it alone: LISTEN=header")
+	v.ofListeners(f, back, "forwards to itself", "let the backend listen on another address or port")
 }
 
 // ofListeners records one problem for all listeners of f that have it.
@@ -209,7 +209,7 @@ func (v *validator) ofListeners(f *forward.Forward, has func(forward.Listener) b
 	}
 }
 
-// overlap returns a rule of each set, where the two share an address.
+// overlap returns a rule of each set that have an address in common.
 func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	for _, x := range Rules(a) {
 		for _, y := range Rules(b) {
@@ -221,7 +221,7 @@ func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
 	return one, other, false
 }
 
-// coversFamily reports whether a set holds a whole address family.
+// coversFamily reports whether a set contains a whole address family.
 func coversFamily(a forward.Addresses) bool {
 	for _, r := range Rules(a) {
 		if r.Prefix.Bits() == 0 {

@@ -7,8 +7,8 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// leadsBack reports whether b is what l itself listens on. Of names it knows
-// localhost only, and of wildcards only that they cover loopback.
+// leadsBack reports whether b is the address of l itself. It resolves no name
+// except localhost, and knows no address of this host except loopback.
 func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
 		return l.Endpoint.Path == b.Endpoint.Path
@@ -27,8 +27,8 @@ func leadsBack(l forward.Listener, b forward.Backend) bool {
 	return false
 }
 
-// place is what only one listener can have: a port, shared by listeners of
-// different addresses, or the path or name of a socket.
+// place is the key under which listeners can clash: a port, or the path or name of
+// a socket. Listeners on different addresses may share a port.
 type place struct {
 	datagrams bool
 	port      uint16
@@ -42,7 +42,7 @@ type claim struct {
 	flag  string
 }
 
-// String returns the listener as messages call it.
+// String returns the listener's name in messages.
 func (c claim) String() string {
 	if c.flag != "" {
 		return c.flag + " " + c.Endpoint.String()
@@ -63,28 +63,28 @@ func (c claim) place(datagrams bool) (place, bool) {
 	switch {
 	case c.Activation != "" && c.Socket == nil:
 		return place{name: c.Name}, true
-	case c.Endpoint.IsUnix(): // refused for datagrams
+	case c.Endpoint.IsUnix(): // UDP forwards are rejected elsewhere
 		return place{name: c.Endpoint.Path}, true
 	}
 	port := c.Endpoint.Addr.Port()
 	return place{datagrams: datagrams, port: port}, port != 0
 }
 
-// clashes are the listeners that cannot both be opened, by their owners, so that
-// two ranges of ports that overlap are one problem.
+// clashes collects listeners that cannot both be opened. It groups them by their
+// owners, so that two overlapping ranges of ports are one problem.
 type clashes struct {
 	claims map[place][]claim
 	first  []*clash
 	known  map[[2]int]*clash
 }
 
-// clash is the first of the listeners of two owners that clash.
+// clash is the first clash between the listeners of two owners.
 type clash struct {
 	what, hint string
-	more       int // ports that clash as well
+	more       int // further ports that clash
 }
 
-// listeners looks for listeners that cannot both be opened.
+// listeners reports listeners that cannot both be opened.
 func (v *validator) listeners(c *Config) {
 	found := clashes{claims: map[place][]claim{}, known: map[[2]int]*clash{}}
 	for i, f := range c.Forwards {
@@ -100,7 +100,7 @@ func (v *validator) listeners(c *Config) {
 	}
 }
 
-// add adds a claim, and what it clashes with.
+// add adds a claim and records its clashes with earlier ones.
 func (c *clashes) add(b claim, datagrams bool) {
 	at, ok := b.place(datagrams)
 	if !ok {
@@ -122,17 +122,17 @@ func (c *clashes) add(b claim, datagrams bool) {
 	c.claims[at] = append(c.claims[at], b)
 }
 
-// clashing says why a and b, which claim the same place, cannot both be opened;
-// "" if they can.
+// clashing says why a and b, which claim the same place, cannot both be opened, or
+// returns "" if they can.
 func clashing(a, b claim) (what, hint string) {
 	named := !a.Endpoint.Addr.IsValid()
 	switch {
 	case b.flag != "" && named:
 		return fmt.Sprintf("%s and %s are the same socket", a.noun(), b), "give each a path of its own"
 	case b.flag == "" && (named || a.Endpoint == b.Endpoint):
-		return fmt.Sprintf("two forwards listen on the same: %s to %s, and %s to %s",
+		return fmt.Sprintf("two forwards have the same listener: %s to %s, and %s to %s",
 				a, a.BackendText(), b, b.BackendText()),
-			"give each an address, port or socket of its own"
+			"use different addresses, ports or sockets"
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""
 	}
@@ -152,9 +152,9 @@ func morePorts(n int) string {
 	case 0:
 		return ""
 	case 1:
-		return "; the same is true of 1 more port"
+		return "; 1 more port has the same problem"
 	}
-	return fmt.Sprintf("; the same is true of %d more ports", n)
+	return fmt.Sprintf("; %d more ports have the same problem", n)
 }
 
 // covers reports whether a listener accepts connections to addr.

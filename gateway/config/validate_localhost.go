@@ -18,11 +18,11 @@ var loopbacks = [...]netip.Prefix{
 	netip.PrefixFrom(netip.IPv6Loopback(), 128),
 }
 
-// localhosts are the names of the loopback addresses: localhost and what ends in
-// it (RFC 6761, section 6.3), and those of Debian's /etc/hosts.
+// localhosts are names of the loopback addresses: localhost, whose subdomains count
+// as well (RFC 6761, section 6.3), and the names in Debian's /etc/hosts.
 var localhosts = []string{"localhost", "ip6-localhost", "ip6-loopback"}
 
-// loopback reports whether a backend is certainly on this host.
+// loopback reports whether a backend is a loopback address or a name of one.
 func loopback(b forward.Backend) bool {
 	name := strings.TrimSuffix(strings.ToLower(b.Host), ".")
 	return b.Endpoint.Addr.Addr().Unmap().IsLoopback() || slices.Contains(localhosts, name) ||
@@ -33,10 +33,10 @@ func loopback(b forward.Backend) bool {
 const mostNamed = 5
 
 // LocalhostWarnings warns of clients that appear as localhost to servers on this
-// host, which grant localhost what they grant no one else. They are not among the
-// warnings of [Config.Validate]: whether a server grants anything is not known here.
-// A server on a unix socket sees no address. All forwards together are one warning,
-// because it is repeated at each start.
+// host, because many servers grant privileges to localhost. [Config.Validate] does
+// not include these warnings: whether a server grants any is unknown. Servers on
+// unix sockets see no address. There is one warning for all forwards, because it is
+// repeated at each start.
 func (c *Config) LocalhostWarnings() []Warning {
 	var plain, mismatched []string
 	for _, f := range c.Forwards {
@@ -49,7 +49,7 @@ func (c *Config) LocalhostWarnings() []Warning {
 		}
 	}
 	const grants = "as localhost, and grant it what they grant to localhost"
-	const server = "make the server trust localhost with nothing: see SECURITY.md, Plain mode"
+	const server = "let the server grant nothing to localhost: see SECURITY.md, Plain mode"
 	var all []Warning
 	if len(plain) > 0 {
 		all = append(all, Warning{About: AboutLocalhost, Hint: "--transparent; or " + server,
@@ -63,7 +63,7 @@ func (c *Config) LocalhostWarnings() []Warning {
 	return all
 }
 
-// naming names forwards, the first few of many.
+// naming lists the names of forwards, at most mostNamed of them.
 func naming(names []string) string {
 	text := "forward " + names[0]
 	if len(names) > 1 {
@@ -75,8 +75,8 @@ func naming(names []string) string {
 	return text
 }
 
-// leadsToLoopback reports whether a backend of f is on loopback, or may be because
-// a header names it.
+// leadsToLoopback reports whether a backend of f is on loopback, or whether a header
+// may name one that is.
 func leadsToLoopback(f *forward.Forward) bool {
 	named := f.HasHeaderBackend() && slices.ContainsFunc(Rules(f.AllowDestination), overlapsLoopback)
 	return named || f.AnyBackend(loopback)

@@ -6,11 +6,11 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// tproxy checks what is redirected to a forward's listener.
+// tproxy checks the redirects of a forward.
 func (v *validator) tproxy(f *forward.Forward) {
 	switch {
 	case !f.TProxy && len(f.Redirect) > 0:
-		v.problem("redirect needs a tproxy listener, and this is not one", "add --tproxy, or leave --redirect out")
+		v.problem("redirect needs a tproxy listener", "add --tproxy, or leave --redirect out")
 	case !f.TProxy:
 	case f.HasUnixListener():
 		v.problem("a unix socket cannot accept redirected connections", "--tproxy off, or listen on HOST:PORT")
@@ -28,7 +28,7 @@ func (v *validator) tproxy(f *forward.Forward) {
 	}
 }
 
-// redirects checks each redirect of a listener by itself.
+// redirects checks each redirect of a listener.
 func (v *validator) redirects(l forward.Listener, all []forward.Redirect) {
 	at := l.Endpoint.Addr.Addr()
 	for _, r := range all {
@@ -37,8 +37,8 @@ func (v *validator) redirects(l forward.Listener, all []forward.Redirect) {
 		case r.Low == 0 || r.Low > r.High:
 			v.problem(fmt.Sprintf("redirect %s has no ports", r), "the first must be above 0 and not above the last")
 		case prefix.IsValid() && prefix.Addr().Is4() != at.Is4() && !l.DualStack:
-			v.problem(fmt.Sprintf("redirect %s and the listener are of different address families", r),
-				"listen on :PORT for both, or give each family a forward of its own")
+			v.problem(fmt.Sprintf("redirect %s and the listener have different address families", r),
+				"listen on :PORT for both families, or use one forward per family")
 		case r.AllPorts() && prefix.Bits() <= 0:
 			v.warn(fmt.Sprintf("redirect %s takes every connection, including those to this host's own services", r),
 				"limit --redirect to the ports and addresses that you need")
@@ -46,8 +46,8 @@ func (v *validator) redirects(l forward.Listener, all []forward.Redirect) {
 	}
 }
 
-// redirectedTwice finds connections that belong to two listeners: redirected to
-// both, or sent to one and redirected to another.
+// redirectedTwice reports connections that match two listeners: redirects to both,
+// or the address of one and a redirect to another.
 func (v *validator) redirectedTwice(c *Config) {
 	for i, f := range c.Forwards {
 		if len(f.Listeners) == 0 {
@@ -60,7 +60,7 @@ func (v *validator) redirectedTwice(c *Config) {
 			}
 			if one, two, found := shared(f.Redirect, other.Redirect); found && i < j {
 				v.problem(fmt.Sprintf("redirect %s to listener %s and redirect %s to listener %s overlap",
-					one, to, two, other.Listeners[0].Name), "give each redirect addresses or ports of its own")
+					one, to, two, other.Listeners[0].Name), "use different addresses or ports")
 			}
 			if r, l, found := hidden(f.Redirect, other.Listeners); found {
 				v.hidden(r, to, "listener "+l.Name)
@@ -74,14 +74,14 @@ func (v *validator) redirectedTwice(c *Config) {
 	}
 }
 
-// hidden records that a redirect takes the connections of another listener.
+// hidden reports a redirect that takes the connections of another listener.
 func (v *validator) hidden(r forward.Redirect, to, other string) {
 	v.problem(fmt.Sprintf("redirect %s to listener %s also takes the connections to %s", r, to, other),
 		"keep the ports of other listeners out of --redirect")
 }
 
-// shared returns a redirect of each list, where a connection can match both. The
-// host's own addresses are not known here and count as outside every prefix.
+// shared returns a redirect of each list if a connection can match both. The host's
+// own addresses are not known here; none counts as part of a prefix.
 func shared(a, b []forward.Redirect) (one, other forward.Redirect, found bool) {
 	for _, one := range a {
 		for _, other := range b {
@@ -94,8 +94,8 @@ func shared(a, b []forward.Redirect) (one, other forward.Redirect, found bool) {
 	return one, other, false
 }
 
-// hidden returns a listener whose connections are redirected, as far as its
-// address tells.
+// hidden returns a listener whose address is redirected, and the redirect. It does
+// not know which addresses a wildcard listener covers.
 func hidden(redirects []forward.Redirect, listeners []forward.Listener) (forward.Redirect, forward.Listener, bool) {
 	for _, r := range redirects {
 		for _, l := range listeners {

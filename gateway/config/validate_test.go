@@ -10,30 +10,30 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// What is wrong with every port of a range is one problem of the range:
-// --forward :1-65535=127.0.0.1:1-65535 printed 65 535 of them.
+// A fault of every port of a range is one problem: --forward
+// :1-65535=127.0.0.1:1-65535 once printed 65 535 of them.
 func TestOneProblemForARange(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		forwards []string
-		want     []string // a problem each
+		want     []string // one problem each
 	}{
-		{"leads back", []string{":1-65535=127.0.0.1:1-65535"}, []string{"listener :1 leads back to itself; the same is true of 65534 more ports"}},
-		{"leads back, UDP", []string{"udp://:1-65535=127.0.0.1:1-65535"}, []string{"listener udp://:1 leads back to itself; the same is true of 65534 more ports"}},
-		{"leads back, IPv6", []string{"[::1]:1-9=[::1]:1-9"}, []string{"listener [::1]:1 leads back to itself; the same is true of 8 more ports"}},
-		{"leads back by name", []string{":1-9=localhost:1-9"}, []string{"listener :1 leads back to itself; the same is true of 8 more ports"}},
-		{"leads back twice over", []string{":1-9=localhost:1-9,127.0.0.1:1-9"}, []string{"listener :1 leads back to itself; the same is true of 8 more ports"}},
-		{"some ports lead back", []string{":1-9=127.0.0.1:5"}, []string{"listener :5 leads back to itself"}},
+		{"forwards to itself", []string{":1-65535=127.0.0.1:1-65535"}, []string{"listener :1 forwards to itself; 65534 more ports have the same problem"}},
+		{"forwards to itself, UDP", []string{"udp://:1-65535=127.0.0.1:1-65535"}, []string{"listener udp://:1 forwards to itself; 65534 more ports have the same problem"}},
+		{"forwards to itself, IPv6", []string{"[::1]:1-9=[::1]:1-9"}, []string{"listener [::1]:1 forwards to itself; 8 more ports have the same problem"}},
+		{"forwards to itself by name", []string{":1-9=localhost:1-9"}, []string{"listener :1 forwards to itself; 8 more ports have the same problem"}},
+		{"forwards to itself by name and address", []string{":1-9=localhost:1-9,127.0.0.1:1-9"}, []string{"listener :1 forwards to itself; 8 more ports have the same problem"}},
+		{"one port forwards to itself", []string{":1-9=127.0.0.1:5"}, []string{"listener :5 forwards to itself"}},
 		{"two ranges overlap", []string{":1-100=127.0.0.1:999", ":50-200=127.0.0.1:999"},
-			[]string{"two forwards listen on the same: :50 to 127.0.0.1:999, and :50 to 127.0.0.1:999; the same is true of 50 more ports"}},
+			[]string{"two forwards have the same listener: :50 to 127.0.0.1:999, and :50 to 127.0.0.1:999; 50 more ports have the same problem"}},
 		{"two ranges overlap by a wildcard", []string{":1-100=127.0.0.1:999", "127.0.0.1:90-91=127.0.0.1:999"},
-			[]string{"listeners :90 and 127.0.0.1:90 are the same port of the same address; the same is true of 1 more port"}},
+			[]string{"listeners :90 and 127.0.0.1:90 use the same address and port; 1 more port has the same problem"}},
 		{"three ranges overlap", []string{":1-9=127.0.0.1:99", ":1-9=127.0.0.1:98", ":1-9=127.0.0.1:97"},
 			[]string{":99, and :1 to", ":99, and :1 to", ":98, and :1 to"}},
-		{"two forwards lead back", []string{":1=127.0.0.1:1", ":2=127.0.0.1:2"},
-			[]string{"listener :1 leads back to itself", "listener :2 leads back to itself"}},
+		{"two forwards forward to themselves", []string{":1=127.0.0.1:1", ":2=127.0.0.1:2"},
+			[]string{"listener :1 forwards to itself", "listener :2 forwards to itself"}},
 		{"two forwards of one port", []string{":1=127.0.0.1:3", ":1=127.0.0.1:4"},
-			[]string{"two forwards listen on the same: :1 to 127.0.0.1:3, and :1 to 127.0.0.1:4"}},
+			[]string{"two forwards have the same listener: :1 to 127.0.0.1:3, and :1 to 127.0.0.1:4"}},
 	} {
 		_, _, err := load(tt.forwards)
 		got := Leaves(err)
@@ -56,7 +56,7 @@ func TestOneProblemForARangeWithoutTrust(t *testing.T) {
 	}
 }
 
-// The longest duration that is accepted is the longest that the kernel takes.
+// The longest accepted duration is the longest that the kernel accepts.
 func TestKernelBounds(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestKernelBounds(t *testing.T) {
 		options []int
 		units   func(*forward.Forward) int
 		beyond  string
-		over    int // the first value that the kernel refuses
+		over    int // the lowest value that the kernel rejects
 	}{
 		{"keepalive 32767s", []int{unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL},
 			func(f *forward.Forward) int { return int(f.Keepalive.Seconds()) }, "keepalive 12h", 32768},
@@ -78,10 +78,10 @@ func TestKernelBounds(t *testing.T) {
 		f := mustLoad(t, ":1=127.0.0.1:2", tt.given)
 		for _, option := range tt.options {
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, option, tt.units(f)); err != nil {
-				t.Errorf("--%s: the kernel refuses %d for option %d: %v", tt.given, tt.units(f), option, err)
+				t.Errorf("--%s: the kernel rejects %d for option %d: %v", tt.given, tt.units(f), option, err)
 			}
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, option, tt.over); err == nil {
-				t.Errorf("the kernel takes %d for option %d: the bound is too low", tt.over, option)
+				t.Errorf("the kernel accepts %d for option %d: the bound is too low", tt.over, option)
 			}
 		}
 		name, text, _ := strings.Cut(tt.beyond, " ")
@@ -97,7 +97,7 @@ func TestKernelBounds(t *testing.T) {
 	}
 }
 
-// Every duration has an end: what is added to the time of day must not overflow.
+// Every duration has a maximum, so that adding it to a time cannot overflow.
 func TestEveryDurationIsBounded(t *testing.T) {
 	checked := 0
 	for _, s := range table {
@@ -105,7 +105,7 @@ func TestEveryDurationIsBounded(t *testing.T) {
 			continue
 		}
 		if _, _, err := bind(&s, "2562047h"); err == nil {
-			t.Errorf("--%s takes 292 years", s.Name)
+			t.Errorf("--%s accepts 292 years", s.Name)
 		}
 		checked++
 	}
@@ -114,7 +114,7 @@ func TestEveryDurationIsBounded(t *testing.T) {
 	}
 }
 
-// Numbers end where what they are put into does.
+// No number exceeds the type of its variable.
 func TestEveryNumberIsBounded(t *testing.T) {
 	for _, s := range table {
 		if !strings.HasPrefix(s.Argument, "N") {
@@ -122,21 +122,21 @@ func TestEveryNumberIsBounded(t *testing.T) {
 		}
 		for _, text := range []string{"4294967296", "18446744073709551616", "-1"} {
 			if _, _, err := bind(&s, text); err == nil {
-				t.Errorf("--%s takes %s", s.Name, text)
+				t.Errorf("--%s accepts %s", s.Name, text)
 			}
 		}
 	}
 }
 
-// What the process listens on itself is no forward's: bind(2) would fail at the
-// start only.
+// A forward cannot use a listener of the process itself; otherwise bind(2) would
+// fail at the start.
 func TestTaken(t *testing.T) {
 	for _, tt := range []struct {
 		forward string
 		taken   forward.Endpoint
-		want    string // "": no problem
+		want    string // "" is no problem
 	}{
-		{":9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), "listener :9180 and --admin 127.0.0.1:9180 are the same port"},
+		{":9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), "listener :9180 and --admin 127.0.0.1:9180 use the same address and port"},
 		{"127.0.0.1:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), "--admin 127.0.0.1:9180"},
 		{"10.0.0.1:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},
 		{"[::1]:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},

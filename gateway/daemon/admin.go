@@ -92,7 +92,7 @@ func (d *daemon) adminConfig() admin.Config {
 		Drain: func() {
 			select {
 			case d.stopRequests <- "POST /-/drain":
-			default: // one waits already, and one is enough
+			default: // a request is already pending
 			}
 		},
 		Reload: func(ctx context.Context) error {
@@ -126,8 +126,8 @@ func (d *daemon) openGate(kind admin.Kind, at admin.Address) (*gate, error) {
 	return newGate(l.(listener), d.inCharge), nil
 }
 
-// sharePort lets connections to backends use the port of an endpoint on all
-// addresses, if any forward connects from the clients' ports; see
+// sharePort makes the port of an endpoint on a wildcard address available to
+// connections to backends, if a forward connects from the clients' ports. See
 // [unproxy/transparent.SharePort].
 func (d *daemon) sharePort(kind admin.Kind, g *gate) error {
 	uses := func(f *forward.Forward) bool { return !f.Datagrams && f.UsesClientPort() }
@@ -225,7 +225,7 @@ func findingsJSON(e *doctor.Cache) func() (json.RawMessage, time.Time) {
 		}
 		list, err := json.Marshal(findings)
 		if err != nil {
-			return nil, examined // unreachable: they are strings
+			return nil, examined // unreachable: findings hold only strings
 		}
 		return list, examined
 	}

@@ -1,11 +1,11 @@
 // Package daemon runs a gateway as a process: signals, reload, upgrade, systemd,
-// inherited sockets, the admin endpoint and the test of return paths.
+// inherited sockets, the admin endpoint and the self-test of return paths.
 //
 //	starting ─▶ serving ─▶ draining ─▶ exit
 //	               └─(SIGUSR2)─▶ handed over, draining ─▶ exit
 //
-// [Run] is that life from its start to its exit. One goroutine owns the state and
-// selects over everything that can happen, see life.go.
+// [Run] runs the daemon from start to exit. One goroutine owns the state and handles
+// all events, see life.go.
 package daemon
 
 import (
@@ -31,23 +31,23 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// Config is what a daemon runs with.
+// Config is the configuration of a daemon.
 type Config struct {
 	// Gateway is the configuration of the gateway.
 	Gateway *config.Config
-	// Log is the log, with its writer.
+	// Log is the configuration of the log, with its writer.
 	Log accesslog.Config
 	// Admin is the admin endpoint, and the health endpoint.
 	Admin Admin
 	// Warnings are logged at the start and shown by the admin endpoint.
 	Warnings []config.Warning
-	// Version is the program's version for the admin endpoint, VersionLine the
-	// same as one line for the log.
+	// Version is the program's version, for the admin endpoint. VersionLine is the
+	// same in one line, for the log.
 	Version     admin.Version
 	VersionLine string
 	// ApplyCommand is the shell command that applies the routes of transparent
-	// mode on this host, PrintCommand the one that prints what a backend's host
-	// needs. Both appear in hints and are never run.
+	// mode on this host. PrintCommand prints the routes for the backends' host. Both
+	// appear in hints; the daemon does not run them.
 	ApplyCommand, PrintCommand string
 }
 
@@ -95,22 +95,21 @@ type daemon struct {
 	endpoints    endpoints
 	refusals     *admin.Refusals
 	findings     *doctor.Cache
-	watch        *doctor.Watch // nil where no forward is transparent
-	stopRequests chan string   // from the admin endpoint; the text names the request
+	watch        *doctor.Watch // nil if no forward is transparent
+	stopRequests chan string   // requests of the admin endpoint, by name
 
 	program supervise.Program // started again by an upgrade
 	parent  *supervise.Parent // the process that this one takes over from, or nil
 	spare   spareSockets
 
 	opened   chan struct{} // closed when gateway is set
-	inCharge chan struct{} // closed when no earlier process serves any more
+	inCharge chan struct{} // closed when the previous process has left the service
 }
 
 // Run runs a gateway until a signal, a request or an upgrade ends it. It calls load
-// once, with the number of sockets that systemd handed over, after it has taken what
-// the process inherited: an error of load reaches the process that waits for this one
-// to take over. Run may be called once in a process, whose environment and signals it
-// uses.
+// once, with the number of sockets passed by systemd. An error of load is also
+// reported to the previous process during an upgrade. Run uses the environment, the
+// signals and the inherited file descriptors of the process; call it only once.
 func Run(load func(activated int) (Config, error)) (err error) {
 	inherited, err := supervise.Inherit()
 	if err != nil {
@@ -132,8 +131,8 @@ func Run(load func(activated int) (Config, error)) (err error) {
 	if err != nil {
 		return err
 	}
-	// The reader of the log may go away; Go ends a process that writes to a
-	// broken pipe on stderr unless SIGPIPE is ignored.
+	// The reader of the log may exit. A write to a broken pipe on stderr ends a Go
+	// process unless SIGPIPE is ignored.
 	signal.Ignore(syscall.SIGPIPE)
 	access, err := accesslog.New(c.Log)
 	if err != nil {
@@ -197,7 +196,7 @@ func (d *daemon) run() error {
 	l := newLife(d, signals, drain)
 	var living sync.WaitGroup
 	living.Go(func() { l.live(exit) })
-	runtime.GC() // the first sessions reuse the memory that the start needed
+	runtime.GC() // the first sessions reuse memory from the start
 	err := d.gateway.Run(ctx)
 	close(exit)
 	living.Wait()
@@ -248,5 +247,5 @@ func (d *daemon) advise(c *record.Connection) {
 	}
 }
 
-// active is the number of connections and flows that have not ended.
+// active returns the number of connections and flows that have not ended.
 func (d *daemon) active() int { return d.gateway.Counters().Active + d.gateway.Datagrams().Flows }

@@ -18,17 +18,17 @@ import (
 	"unproxy/gateway/record"
 )
 
-// logListening logs where the gateway listens.
+// logListening logs the addresses on which the gateway listens.
 func (d *daemon) logListening() {
 	for _, l := range listening(d.gateway.Bound()) {
 		d.log.Info().Str("forward", l.forward).Str("address", l.address).Msg("listening")
 	}
 }
 
-// place is where a forward listens: an address, or one with a range of ports.
+// place is the address of a forward's listener, or of a range of ports.
 type place struct{ forward, address string }
 
-// listening returns where the forwards listen. A range of ports, which may have
+// listening returns the addresses of the listeners. A range of ports, which may have
 // thousands of listeners, is one place.
 func listening(bound []forward.Bound) []place {
 	var all []place
@@ -44,7 +44,7 @@ func listening(bound []forward.Bound) []place {
 	return all
 }
 
-// places returns where one forward listens. Sockets from systemd are not a range,
+// places returns the addresses of one forward. Sockets from systemd are not a range,
 // although they may share a name.
 func places(bound []forward.Bound) []place {
 	first, last := bound[0], bound[len(bound)-1]
@@ -76,7 +76,7 @@ func (d *daemon) logReady() {
 // logStopped logs the number of connections and flows, and how many the drain cut.
 func (d *daemon) logStopped() {
 	var accepted, flows, cut uint64
-	tallies, _ := d.gateway.Tallies(context.Background()) // the loops have ended: it neither waits nor fails
+	tallies, _ := d.gateway.Tallies(context.Background()) // cannot fail: the loops have ended
 	for i := range tallies {
 		if d.config.Gateway.Forwards[i].Datagrams {
 			flows += tallies[i].Accepted
@@ -110,8 +110,8 @@ func (d *daemon) notice(n engine.Notice) {
 	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
 }
 
-// shortage counts the event loops that cannot accept for want of descriptors or
-// memory. The gateway is not ready while there is one.
+// shortage counts the event loops that cannot accept because descriptors or memory
+// have run out. The gateway is not ready while there is one.
 type shortage struct {
 	mu    sync.Mutex
 	loops int

@@ -106,7 +106,7 @@ func TestOneLine(t *testing.T) {
 		{fmt.Errorf("w: %w", many[0]), "w: 0"},
 	} {
 		if got := oneLine(row.err); got != row.want {
-			t.Errorf("%.20q became %.100q, want %q", row.err, got, row.want)
+			t.Errorf("oneLine(%.20q) = %.100q, want %q", row.err, got, row.want)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func TestSystemdOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "n")
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
-		t.Skipf("no notify socket: %v", err) // the path of TempDir may be too long
+		t.Skipf("no notify socket: %v", err) // the path of TempDir may be too long for a socket
 	}
 	defer c.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
@@ -142,13 +142,13 @@ func TestSystemdOrder(t *testing.T) {
 	if want := []string{"READY=1", "STOPPING=1", "STATUS=draining"}; !slices.Equal(got, want) {
 		t.Errorf("systemd got %q, want %q", got, want)
 	}
-	c.SetReadDeadline(time.Unix(1, 0)) // all sends are synchronous: what is not queued does not come
+	c.SetReadDeadline(time.Unix(1, 0)) // sends are synchronous: every message is already queued
 	if n, err := c.Read(make([]byte, 1024)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("one more message, of %d bytes: %v", n, err)
 	}
 }
 
-// The files of sockets that are served no more are removed; systemd's stay.
+// Files of sockets that are no longer served are removed; systemd's are kept.
 func TestRemoveFiles(t *testing.T) {
 	dir := t.TempDir()
 	ours, systemds := filepath.Join(dir, "ours"), filepath.Join(dir, "systemd")
@@ -159,21 +159,21 @@ func TestRemoveFiles(t *testing.T) {
 	}
 	all := spareSockets{{Name: "unix:" + ours, Path: ours}, {Name: "systemd:web", Path: systemds, Held: true}, {Name: ":1"}}
 	if _, ok := all.take("systemd:other"); ok {
-		t.Error("took a socket that is not there")
+		t.Error("took a socket that does not exist")
 	}
 	if s, ok := all.take(":1"); !ok || s.Name != ":1" || len(all) != 2 {
 		t.Errorf("took %+v, %v; left %+v", s, ok, all)
 	}
 	all.removeFiles()
 	if _, err := os.Stat(ours); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the file of the process before: %v", err)
+		t.Errorf("the previous process's file: %v", err)
 	}
 	if _, err := os.Stat(systemds); err != nil {
 		t.Errorf("systemd's file: %v", err)
 	}
 }
 
-// A socket of systemd to which everybody may connect is reported.
+// A socket from systemd to which every user may connect is reported.
 func TestWorldWritable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -186,7 +186,7 @@ func TestWorldWritable(t *testing.T) {
 	}{
 		{0o666, supervise.Socket{Path: path, Held: true}, "0666"},
 		{0o660, supervise.Socket{Path: path, Held: true}, ""},
-		{0o666, supervise.Socket{Path: path}, ""}, // our own: --socket-mode says who may
+		{0o666, supervise.Socket{Path: path}, ""}, // our own: --socket-mode sets the mode
 		{0o666, supervise.Socket{Held: true}, ""}, // TCP
 	} {
 		if err := os.Chmod(path, row.mode); err != nil {
@@ -198,7 +198,7 @@ func TestWorldWritable(t *testing.T) {
 	}
 }
 
-// A gate accepts once it is open and not after leave; what is closed ends Accept.
+// A gate accepts when it is open and not after leave. Close ends Accept.
 func TestGate(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

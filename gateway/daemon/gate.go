@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener is what TCP and unix listeners have in common.
+// listener is a TCP or unix listener.
 type listener interface {
 	net.Listener
 	syscall.Conn
 	SetDeadline(time.Time) error
 }
 
-// gate is a listener that accepts only while this process is in charge: two
-// processes share the socket during an upgrade, and monitoring must reach the one
-// that serves.
+// gate is a listener that accepts only while this process is in charge. During an
+// upgrade two processes share the socket, and requests must reach the one that
+// serves.
 type gate struct {
 	listener
-	open    <-chan struct{} // it accepts once this is closed; nil is at once
-	left    chan struct{}   // closed when it accepts nothing more
+	open    <-chan struct{} // closed when the gate may accept; nil is open
+	left    chan struct{}   // closed when the gate stops accepting
 	closed  chan struct{}
 	leaving sync.Once
 	closing sync.Once
@@ -33,9 +33,8 @@ func newGate(l listener, open <-chan struct{}) *gate {
 	return &gate{listener: l, open: open, left: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// Accept waits until the gate is open and then for a connection. After
-// [gate.leave] it waits until the gate is closed: net/http takes an error for the
-// end of the listener.
+// Accept waits until the gate is open, then accepts a connection. After [gate.leave]
+// it blocks until the gate is closed, because net/http stops serving on an error.
 func (g *gate) Accept() (net.Conn, error) {
 	if g.open != nil {
 		select {
@@ -63,16 +62,16 @@ func (g *gate) Close() error {
 	return g.listener.Close()
 }
 
-// readGrace is how long requests on accepted connections have to arrive.
+// readGrace is the time that requests on accepted connections have to arrive.
 const readGrace = 200 * time.Millisecond
 
-// leave stops accepting and returns when requests that were under way have been
-// read. The file of a unix socket stays.
+// leave stops accepting, and waits until pending requests have been read. It leaves
+// the file of a unix socket.
 func (g *gate) leave() {
 	g.leaving.Do(func() {
 		g.own(false)
 		close(g.left)
-		g.listener.SetDeadline(time.Unix(1, 0)) // ends the Accept that waits; fails only on a closed listener
+		g.listener.SetDeadline(time.Unix(1, 0)) // ends a waiting Accept; fails only on a closed listener
 		time.Sleep(readGrace)
 	})
 }

@@ -18,12 +18,12 @@ type life struct {
 	*daemon
 	signals    <-chan os.Signal
 	startDrain context.CancelFunc
-	reloads    chan struct{} // asks for a reload; a request that waits stands for all
+	reloads    chan struct{} // requests for a reload; at most one is pending
 
 	serving    bool // this process is the service
-	stops      int  // how often it was asked to stop
+	stops      int  // number of stop requests
 	deadline   time.Time
-	drainTicks <-chan time.Time // nil unless it drains
+	drainTicks <-chan time.Time // nil unless the daemon drains
 
 	successor  *supervise.Child // started by an upgrade, until it is ready or has failed
 	upgraded   chan upgraded    // the result of that upgrade
@@ -38,7 +38,7 @@ func newLife(d *daemon, signals <-chan os.Signal, startDrain context.CancelFunc)
 	}
 }
 
-// live handles everything that happens to the daemon until exit is closed.
+// live handles all events until exit is closed.
 func (l *life) live(exit <-chan struct{}) {
 	background, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -67,8 +67,8 @@ func (l *life) live(exit <-chan struct{}) {
 	}
 }
 
-// ready reports that connections are accepted, and waits for the process before
-// this one, if any, to leave the service to it.
+// ready logs that connections are accepted. During an upgrade, it waits in the
+// background until the previous process has left the service to this one.
 func (l *life) ready() {
 	l.logReady()
 	go func() {
@@ -79,14 +79,15 @@ func (l *life) ready() {
 		err := l.parent.Ready(l.gateway.TakeFlows)
 		l.gateway.ServeFlows()
 		if err != nil {
-			l.log.Warn().Str("error", oneLine(err)).Msg("the process before this one did not say that it leaves")
+			l.log.Warn().Str("error", oneLine(err)).Msg("previous process did not confirm the handover")
 		}
 		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).
 			Msg("took over from the process before")
 	}()
 }
 
-// serve starts what only the process in charge does.
+// serve starts the tasks of the process in charge: systemd messages, the watchdog and
+// reloads.
 func (l *life) serve(background context.Context) {
 	l.serving = true
 	l.spare.removeFiles()
@@ -96,7 +97,7 @@ func (l *life) serve(background context.Context) {
 	}
 	interval, err := supervise.WatchdogInterval()
 	if err != nil {
-		l.log.Warn().Str("error", oneLine(err)).Msg("the watchdog is not fed")
+		l.log.Warn().Str("error", oneLine(err)).Msg("watchdog disabled")
 	}
 	if interval > 0 {
 		go l.feedWatchdog(background, interval/watchdogShare)
@@ -110,7 +111,7 @@ func (l *life) signal(s os.Signal) {
 	case syscall.SIGHUP:
 		select {
 		case l.reloads <- struct{}{}:
-		default: // one is requested and has not begun
+		default: // a request is already pending
 		}
 	case syscall.SIGUSR2:
 		l.upgrade()
@@ -140,7 +141,7 @@ func (l *life) stop(by string) {
 		return
 	case l.handedOver:
 		l.log.Info().Str("signal", by).Int("active", active).
-			Msg("draining already, since another process took over")
+			Msg("already draining: another process took over")
 		return
 	}
 	if l.successor != nil {
@@ -149,7 +150,7 @@ func (l *life) stop(by string) {
 	delay, timeout := l.config.Gateway.DrainDelay, l.config.Gateway.DrainTimeout
 	l.log.Info().Str("signal", by).Int("active", active).
 		Str("delay", delay.String()).Str("timeout", timeout.String()).Msg("draining")
-	l.readiness.Set(readiness.Draining, "it was told to stop: "+by)
+	l.readiness.Set(readiness.Draining, "stop requested: "+by)
 	l.reportDrain(delay + timeout)
 	l.systemd.tell(supervise.Stopping, supervise.ExtendTimeout(delay+timeout+drainGrace),
 		supervise.Status(l.drainStatus(time.Now())))
@@ -170,7 +171,7 @@ func (l *life) reportDrain(longest time.Duration) {
 	l.drainTicks = time.Tick(drainStatusInterval)
 }
 
-// draining reports whether the daemon drains: it was stopped, or has handed over.
+// draining reports whether the daemon drains, after a stop or after an upgrade.
 func (l *life) draining() bool { return l.handedOver || l.stops > 0 }
 
 func (l *life) drainStatus(now time.Time) string {

@@ -15,7 +15,7 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// paper is a log that tests read.
+// paper is a log in memory.
 type paper struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -42,8 +42,8 @@ func (p *paper) messages(t *testing.T) (all []string) {
 	return all
 }
 
-// testDaemon is a daemon with a gateway on a free port of loopback, which does not
-// run, and its log; closeLog flushes it.
+// testDaemon returns a daemon and its log. The gateway listens on a free port of
+// loopback and does not run. closeLog flushes the log.
 func testDaemon(t *testing.T) (d *daemon, written *paper, closeLog func()) {
 	t.Helper()
 	t.Setenv("NOTIFY_SOCKET", "")
@@ -67,8 +67,8 @@ func testDaemon(t *testing.T) (d *daemon, written *paper, closeLog func()) {
 	return d, written, func() { access.Close() }
 }
 
-// A first stop begins the drain. A second signal cuts it short; a request over HTTP
-// does not, as a client may repeat it.
+// The first stop begins the drain. A second signal cuts it short. A request over HTTP
+// does not, because clients repeat requests.
 func TestStop(t *testing.T) {
 	rows := []struct {
 		name       string
@@ -103,7 +103,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// However many SIGHUPs come before a reload begins, one reload follows.
+// Several SIGHUPs before a reload begins cause only one reload.
 func TestReloadsAreMerged(t *testing.T) {
 	d, _, _ := testDaemon(t)
 	l := newLife(d, nil, func() {})
@@ -115,17 +115,17 @@ func TestReloadsAreMerged(t *testing.T) {
 	}
 }
 
-// What forbids an upgrade.
+// The states in which an upgrade is refused, and the reason.
 func TestNoUpgrade(t *testing.T) {
 	rows := []struct {
 		name string
 		do   func(*life)
 		want string
 	}{
-		{"not in charge yet", func(*life) {}, "not ready itself"},
+		{"not in charge yet", func(*life) {}, "this process is not ready yet"},
 		{"in charge", func(l *life) { l.serving = true }, ""},
-		{"draining", func(l *life) { l.serving = true; l.stops = 1 }, "the gateway drains"},
-		{"handed over", func(l *life) { l.serving = true; l.handedOver = true }, "the gateway drains"},
+		{"draining", func(l *life) { l.serving = true; l.stops = 1 }, "the gateway is draining"},
+		{"handed over", func(l *life) { l.serving = true; l.handedOver = true }, "the gateway is draining"},
 		{"UDP", func(l *life) {
 			l.serving = true
 			l.config.Gateway.Forwards = append(l.config.Gateway.Forwards, &forward.Forward{Datagrams: true})

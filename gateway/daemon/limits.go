@@ -13,8 +13,8 @@ import (
 	"unproxy/gateway/doctor"
 )
 
-// Descriptors returns how many file descriptors the process may have: the hard
-// limit, to which [Run] raises the soft one. 0 is unknown.
+// Descriptors returns the hard limit on open file descriptors, to which [Run] raises
+// the soft limit. 0 is unknown.
 func Descriptors() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -23,25 +23,25 @@ func Descriptors() int {
 	return int(min(limit.Max, math.MaxInt32))
 }
 
-// PerListener is how many file descriptors an upgrade needs for each
-// listening socket: a copy.
+// PerListener is the number of file descriptors that an upgrade needs for each
+// listening socket: one copy.
 const PerListener = 1
 
 const (
-	// upgradeDescriptors are those of an upgrade besides the copies: two ends of the
-	// channel, the list of sockets, the pipe of fork and exec, the process, and a
-	// number above all of them to which fork moves its pipe.
+	// upgradeDescriptors is the number of descriptors for an upgrade besides the
+	// copies: two ends of the channel, the list of sockets, the pipe of fork and exec,
+	// the process, and the descriptor above all others to which fork moves its pipe.
 	upgradeDescriptors = 2 + 1 + 2 + 1 + 1
-	// notifyDescriptors is that of a message to systemd that is under way.
+	// notifyDescriptors is the number of descriptors for a message to systemd.
 	notifyDescriptors = 1
-	// addressDescriptors are those of the events about the host's addresses, and of a
-	// list of them.
+	// addressDescriptors is the number of descriptors for the events about the host's
+	// addresses and for listing them.
 	addressDescriptors = 2
 )
 
-// Reserved returns how many file descriptors a daemon needs at most besides those of
-// event loops, listeners, connections and copies of listeners. They must be there at
-// the limit of connections, too.
+// Reserved returns the maximum number of file descriptors that a daemon needs besides
+// those of event loops, listeners, connections and copies of listeners. They must be
+// available even at the limit of connections.
 func Reserved(a Admin) int {
 	n := upgradeDescriptors + notifyDescriptors + addressDescriptors + doctor.MaxDescriptors
 	for range a.Endpoints() {
@@ -63,9 +63,8 @@ func raiseDescriptors() error {
 	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 }
 
-// SetThreads gives each event loop a thread and leaves one for the log, the
-// resolver and the garbage collector, which would otherwise wait until a loop
-// pauses. A higher GOMAXPROCS is left alone.
+// SetThreads raises GOMAXPROCS to one thread per event loop and one for the log, the
+// resolver and the garbage collector, which would otherwise wait until a loop pauses.
 func SetThreads(loops int) {
 	if runtime.GOMAXPROCS(0) < loops+1 {
 		runtime.GOMAXPROCS(loops + 1)

@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// reloadLoop reloads the address lists when SIGHUP requests it and when their files
-// have changed, which it polls every interval; 0 disables polling.
+// reloadLoop reloads the address lists after SIGHUP, and when their files have
+// changed. It polls the files every interval; 0 disables polling.
 func (l *life) reloadLoop(ctx context.Context, interval time.Duration) {
 	var poll <-chan time.Time
 	if interval > 0 {
@@ -31,8 +31,8 @@ func (l *life) reloadLoop(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// reload reads the address lists again and reports the result. It may be called
-// from any goroutine.
+// reload reloads the address lists and reports the result. It may be called from any
+// goroutine.
 func (d *daemon) reload(because string) error {
 	d.systemd.tell(supervise.Reloading())
 	done, err := d.gateway.Reload()
@@ -49,7 +49,7 @@ func (d *daemon) reload(because string) error {
 	return nil
 }
 
-// reloadFailed reports every problem of a reload that changed nothing.
+// reloadFailed reports every problem of a failed reload.
 func (d *daemon) reloadFailed(because string, err error) {
 	problems := config.Leaves(err)
 	for _, e := range problems {
@@ -57,7 +57,7 @@ func (d *daemon) reloadFailed(because string, err error) {
 	}
 	d.log.Error().Str("because", because).Int("problems", len(problems)).
 		Uint64("failed", d.gateway.Reloads().Failed).
-		Msg("reload failed: the lists from before stay in force")
+		Msg("reload failed: the previous lists stay in force")
 	d.systemd.tell(supervise.Ready, supervise.Status(d.servingStatus()+
-		"; the last reload failed, the lists from before stay in force: "+oneLine(problems[0])))
+		"; the last reload failed, the previous lists stay in force: "+oneLine(problems[0])))
 }

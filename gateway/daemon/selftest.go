@@ -12,8 +12,8 @@ import (
 	"unproxy/gateway/readiness"
 )
 
-// newWatch returns the test of the return paths of transparent forwards; nil where
-// there are none.
+// newWatch returns the self-test of return paths, or nil if no TCP forward is
+// transparent.
 func (d *daemon) newWatch() *doctor.Watch {
 	if !slices.ContainsFunc(d.config.Gateway.Forwards, func(f *forward.Forward) bool {
 		return f.Transparent && !f.Datagrams
@@ -49,7 +49,7 @@ func (d *daemon) startSelfTest() (stop func()) {
 	}
 }
 
-// logReturnPath logs a change in what is known of a return path.
+// logReturnPath logs a change of the state of a return path.
 func (d *daemon) logReturnPath(e doctor.Event) {
 	var line *zerolog.Event
 	message := "return path works again"

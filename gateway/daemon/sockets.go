@@ -25,8 +25,8 @@ func (d *daemon) adopt(sockets []supervise.Socket) error {
 	return err
 }
 
-// activated counts the sockets that systemd handed over, to this process or to one
-// before it.
+// activated counts the sockets that systemd passed to this process or to an earlier
+// one.
 func activated(sockets []supervise.Socket) (n int) {
 	for _, s := range sockets {
 		if s.Held {
@@ -49,10 +49,10 @@ func worldWritable(s supervise.Socket) string {
 	return fmt.Sprintf("%04o", info.Mode().Perm())
 }
 
-// spareSockets are inherited sockets that no listener takes.
+// spareSockets are inherited sockets that no listener uses.
 type spareSockets []supervise.Socket
 
-// take removes the first socket of that name and returns it. The caller owns its
+// take removes and returns the first socket with a name. The caller owns its
 // descriptor.
 func (all *spareSockets) take(name string) (supervise.Socket, bool) {
 	i := slices.IndexFunc(*all, func(s supervise.Socket) bool { return s.Name == name })
@@ -64,10 +64,10 @@ func (all *spareSockets) take(name string) (supervise.Socket, bool) {
 	return s, true
 }
 
-// mostSpare is how many spare sockets have a line in the log.
+// mostSpare is the number of spare sockets that are logged.
 const mostSpare = 20
 
-// close closes the sockets. It logs the first ones and the number of the others.
+// close closes the sockets. It logs the first mostSpare and the number of the others.
 func (all spareSockets) close(log *zerolog.Logger) {
 	for i, s := range all {
 		if i < mostSpare {
@@ -76,24 +76,24 @@ func (all spareSockets) close(log *zerolog.Logger) {
 		unix.Close(s.FD)
 	}
 	if n := len(all) - mostSpare; n > 0 {
-		log.Warn().Int("count", n).Msg("more sockets were handed over that no forward takes")
+		log.Warn().Int("count", n).Msg("more inherited sockets not used by any forward")
 	}
 }
 
 func logSpare(log *zerolog.Logger, s supervise.Socket) {
 	line, hint := log.Info(), ""
 	if s.Held {
-		line, hint = log.Warn(), "--forward "+s.Name+"=BACKEND, or take it out of the .socket unit"
+		line, hint = log.Warn(), "--forward "+s.Name+"=BACKEND, or remove it from the .socket unit"
 	}
-	withHint(line.Str("socket", s.Name), hint).Msg("a socket was handed over that no forward takes")
+	withHint(line.Str("socket", s.Name), hint).Msg("inherited socket not used by any forward")
 }
 
-// removeFiles removes the files of unix sockets that only the process before this
-// one served. Systemd's stay.
+// removeFiles removes the files of unix sockets that only the previous process
+// served. It leaves those of systemd.
 func (all spareSockets) removeFiles() {
 	for _, s := range all {
 		if s.Path != "" && !s.Held {
-			os.Remove(s.Path) // the file may be gone; a new listener replaces a stale one
+			os.Remove(s.Path) // an error is harmless: a new listener replaces a stale file
 		}
 	}
 }

@@ -48,7 +48,7 @@ func mentionsServing(assignments []string) bool {
 	})
 }
 
-// silence drops everything from now on: another process is the service.
+// silence drops all further messages: another process is the service.
 func (s *systemd) silence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,9 +63,8 @@ func (d *daemon) servingStatus() string {
 // sd_watchdog_enabled(3) recommends two.
 const watchdogShare = 3
 
-// feedWatchdog tells systemd at every interval that the service works, as long as
-// every event loop answers. While one is stalled it stays silent, until systemd
-// kills the process.
+// feedWatchdog sends a watchdog message every interval while all event loops answer.
+// If one is stalled, it sends none, so that systemd kills the process.
 func (d *daemon) feedWatchdog(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -15,11 +15,11 @@ import (
 	"unproxy/gateway/supervise"
 )
 
-// upgrade starts the process that takes over. It gets copies of the listening
-// sockets: connections in their queues are served by whichever process accepts them.
+// upgrade starts the process that takes over, with copies of the listening sockets.
+// Connections in their queues are accepted by either process.
 func (l *life) upgrade() {
 	if reason := l.noUpgrade(); reason != "" {
-		l.log.Warn().Str("reason", reason).Msg("no upgrade")
+		l.log.Warn().Str("reason", reason).Msg("upgrade refused")
 		return
 	}
 	child, err := l.startSuccessor()
@@ -28,7 +28,7 @@ func (l *life) upgrade() {
 		return
 	}
 	l.log.Info().Str("program", l.program.Path).Int("child", child.PID).
-		Msg("upgrade: started the process that is to take over")
+		Msg("upgrade: started the new process")
 	l.successor = child
 	go func() { l.upgraded <- l.handFlows(child) }()
 }
@@ -40,8 +40,8 @@ type upgraded struct {
 	err   error
 }
 
-// mostStill is how long datagrams may wait in the kernel's queues while the successor
-// takes the flows, unless --upgrade-timeout is shorter. Thousands of flows take
+// mostStill limits the time for which datagrams wait in the kernel's queues during the
+// handover of flows, unless --upgrade-timeout is shorter. Thousands of flows take
 // milliseconds.
 const mostStill = 10 * time.Second
 
@@ -59,7 +59,7 @@ func (d *daemon) handFlows(child *supervise.Child) upgraded {
 	})
 	if err != nil {
 		child.End()
-		return upgraded{err: fmt.Errorf("hand over the flows of UDP: %w", err)}
+		return upgraded{err: fmt.Errorf("hand over UDP flows: %w", err)}
 	}
 	return upgraded{flows: flows}
 }
@@ -70,13 +70,13 @@ var errStalled = errors.New("an event loop did not answer in time")
 func (l *life) noUpgrade() string {
 	switch {
 	case l.draining():
-		return "the gateway drains"
+		return "the gateway is draining"
 	case l.successor != nil:
-		return "one is under way"
+		return "an upgrade is in progress"
 	case !l.serving:
-		return "this process is not ready itself"
+		return "this process is not ready yet"
 	case os.Getpid() == 1:
-		return "this is process 1 of its container, which would end with it: replace the container"
+		return "this is process 1 of a container, which ends with it: replace the container"
 	}
 	return ""
 }
@@ -115,7 +115,7 @@ func (l *life) finishUpgrade(result upgraded) {
 		if result.flows != nil {
 			result.flows.Resume()
 		}
-		l.log.Warn().Msg("upgrade given up: the gateway drains")
+		l.log.Warn().Msg("upgrade cancelled: the gateway is draining")
 		return
 	}
 	if result.err != nil {
@@ -139,15 +139,15 @@ func (l *life) finishUpgrade(result upgraded) {
 		Str("timeout", timeout.String()).Msg("handed over; draining")
 }
 
-// logRefused logs how many flows the successor did not take, by the reason.
+// logRefused logs the number of flows that the successor did not take, by reason.
 func (l *life) logRefused(flows *datagram.Handover) {
 	for _, reason := range slices.Sorted(maps.Keys(flows.Refused)) {
 		l.log.Warn().Int("count", flows.Refused[reason]).Str("reason", reason).
-			Msg("flows were not taken over and end")
+			Msg("flows not handed over; they end")
 	}
 }
 
 func (l *life) upgradeFailed(err error) {
-	l.log.Error().Str("error", oneLine(err)).Msg("upgrade failed: this process goes on serving")
+	l.log.Error().Str("error", oneLine(err)).Msg("upgrade failed: this process continues to serve")
 	l.systemd.tell(supervise.Status(l.servingStatus() + "; the last upgrade failed: " + oneLine(err)))
 }

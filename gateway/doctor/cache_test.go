@@ -29,7 +29,7 @@ func TestCache(t *testing.T) {
 	at := &clock{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	cache := NewCache(w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000}, watch, at.read)
 	if all, ended := cache.Findings(); len(all) != 0 || !ended.IsZero() {
-		t.Fatalf("a new cache has %+v of %v", all, ended)
+		t.Fatalf("a new cache: %+v, ended %v", all, ended)
 	}
 	watch.round(context.Background())
 	all, ended := cache.Findings()
@@ -40,10 +40,10 @@ func TestCache(t *testing.T) {
 	cache.Refresh(context.Background())
 	all, ended = cache.Findings()
 	if len(all) < 5 || !ended.Equal(at.now) {
-		t.Errorf("after Refresh: %+v of %v", all, ended)
+		t.Errorf("after Refresh: %+v, ended %v", all, ended)
 	}
 	if of := about(all, address); len(of) != 2 || of[0].Component != returnPath || of[1].Component != backend {
-		t.Errorf("about the backend: %+v", of)
+		t.Errorf("findings about the backend: %+v", of)
 	}
 
 	// A later finding of the watch replaces the one of the run.
@@ -70,7 +70,7 @@ func TestCacheLimitsRuns(t *testing.T) {
 	cancel()
 	cache.Refresh(cancelled)
 	if _, ended := cache.Findings(); !ended.IsZero() {
-		t.Error("an interrupted run is kept")
+		t.Error("the result of an interrupted run was kept")
 	}
 	for _, step := range []struct {
 		pass time.Duration

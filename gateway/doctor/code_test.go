@@ -28,7 +28,7 @@ func TestCodes(t *testing.T) {
 		}
 	}
 	if none := Code("none"); none.Meaning() != "" || none.Component() != "" || none.follows(NetRaw) {
-		t.Error("an unknown code has a meaning, a component or a cause")
+		t.Error("an unknown code has a meaning, a component or causes")
 	}
 }
 

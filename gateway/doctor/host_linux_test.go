@@ -123,9 +123,9 @@ func TestConnect(t *testing.T) {
 	})
 }
 
-// Servers do not see the tests: the kernel delays the last ACK by up to 200 ms
-// (TCP_DELACK_MAX). If this process is stopped for longer, they see that one, so
-// the test only requires that they do not see all.
+// Servers do not see the tests, because the kernel delays the last ACK by up to 200 ms
+// (TCP_DELACK_MAX). If this process is stopped for longer, they see the connection, so
+// the test only requires that they do not see all of them.
 //
 // lo:  servers on 127.0.0.1:25 and [::1]:25
 func TestConnectIsNotSeen(t *testing.T) {
@@ -153,7 +153,7 @@ func TestConnectIsNotSeen(t *testing.T) {
 	})
 }
 
-// Bind fails exactly if the gateway could not listen.
+// Bind fails if and only if the gateway could not listen.
 func TestBind(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		serverOn(t, "127.0.0.1:25")
@@ -198,8 +198,8 @@ func TestBind(t *testing.T) {
 	})
 }
 
-// Connect does not take a connection to itself for an answer, however few ports the
-// kernel has.
+// Connect does not count a connection to itself as an answer, even if the ephemeral
+// range is small.
 func TestConnectToItselfIsRefused(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45004 45004")
@@ -211,7 +211,7 @@ func TestConnectToItselfIsRefused(t *testing.T) {
 				t.Errorf("connect to %s, where nothing listens: %v", to, err)
 			}
 			if err := This().Bind(ap(to), false); err != nil {
-				t.Errorf("the server cannot start after that: %v", err)
+				t.Errorf("the server cannot start afterwards: %v", err)
 			}
 		}
 	})
@@ -236,8 +236,8 @@ func connectsToItself(t *testing.T, to netip.AddrPort) bool {
 	return errno == 0 && kernel.IsSelf(local, to)
 }
 
-// What has the port of a listener that bind(2) refuses is named: a connection, open or
-// in TIME_WAIT, of either family, or a UDP flow.
+// Holder names the user of a port for which bind(2) fails: a connection of either
+// family, open or in TIME_WAIT, or a UDP flow.
 func TestHolderIsConnection(t *testing.T) {
 	for _, tt := range []struct{ name, network, server, listener string }{
 		{"IPv4", "tcp", "127.0.0.1:25", "127.0.0.1:45004"},
@@ -282,8 +282,8 @@ func TestHolderIsConnection(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				conn.Close()                  // first, so that this end waits
-				io.Copy(io.Discard, accepted) // to the FIN
+				conn.Close()                  // first, so that this end is in TIME_WAIT
+				io.Copy(io.Discard, accepted) // until the FIN
 				accepted.Close()
 				if !await.For(t, func() bool {
 					return strings.Contains(h.Holder(listener, false).Text, "which has ended")
@@ -295,7 +295,7 @@ func TestHolderIsConnection(t *testing.T) {
 	}
 }
 
-// A program that listens is named before a connection that it accepted.
+// Holder names the listening program rather than a connection that it accepted.
 func TestHolderIsProgram(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		serverOn(t, "127.0.0.1:45004")

@@ -220,7 +220,7 @@ func configFor(t *testing.T, flags string) (*config.Config, []config.Warning) {
 	return c, warnings
 }
 
-// run runs the checks for a gateway with these flags.
+// run runs all checks for a gateway with these flags.
 func (w *world) run(t *testing.T, flags string) Report {
 	t.Helper()
 	c, warnings := configFor(t, flags)

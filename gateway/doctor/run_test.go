@@ -322,7 +322,7 @@ func TestRun(t *testing.T) {
 			want: []string{"descriptors open files warn"}},
 		{name: "a wide trust rule", flags: ssh + " --trust 0.0.0.0/1", want: []string{"trust trust warn"}},
 		{name: "a shared preset", flags: ssh + " --trust cloudflare", want: []string{"trust trust warn"}},
-		{name: "a setting that does nothing", flags: "--forward :2222=127.0.0.1:22 --source-port keep",
+		{name: "a setting without effect", flags: "--forward :2222=127.0.0.1:22 --source-port keep",
 			want: []string{"configuration settings warn"}},
 
 		// The host.
@@ -413,7 +413,7 @@ func TestRun(t *testing.T) {
 			}
 			r := w.run(t, tt.flags)
 			got := r.lines(false)
-			// What package config warns of, the doctor does, and what a name resolves to.
+			// The doctor reports what package config warns of. It also resolves names.
 			c, _ := configFor(t, tt.flags)
 			if exposed := len(c.LocalhostWarnings()) > 0 || len(w.names) > 0; exposed != slices.Contains(got, exposedLine) {
 				t.Errorf("servers on this host see clients as localhost: %v; findings %q", exposed, got)
@@ -434,7 +434,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The doctor says what it cannot see, and quotes the rules that may be the reason.
+// The doctor says if it cannot see packets, and quotes the rules that may rewrite the
+// source.
 func TestRewrittenSource(t *testing.T) {
 	const ruleset = "table ip nat { # handle 3\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" +
 		"\t\toifname \"eth0\" masquerade\n\t\tip daddr 10.0.0.1 accept\n\t}\n\tchain x {\n\t\tcounter packets 3 bytes 180 xt target \"MASQUERADE\"\n" +
@@ -472,8 +473,8 @@ func TestRewrittenSource(t *testing.T) {
 // exposedLine is the finding about servers that see every client as localhost.
 const exposedLine = "localhost plain mode warn"
 
-// Plain forwards to loopback are one finding, which names the setting of each
-// well-known server, of every port of a range and of what a name resolves to.
+// All plain forwards to loopback are one finding. It names the setting of each
+// well-known server, also for the ports of a range and for names.
 func TestServersThatSeeLocalhost(t *testing.T) {
 	for _, tt := range []struct {
 		name, flags string
@@ -493,12 +494,12 @@ func TestServersThatSeeLocalhost(t *testing.T) {
 		{"a range with several", "--forward :1-5500=127.0.0.1:1000-6499",
 			[]string{"127.0.0.1:1000", "# port 3128", "# port 3306", "# port 5432", "# port 5672", "# port 6379"}},
 		{"UDP", "--forward udp://:1=127.0.0.1:11211", []string{"udp://127.0.0.1:11211", "# port 11211: memcached"}},
-		{"a TCP server's port of UDP", "--forward udp://:1=127.0.0.1:6379", []string{"udp://127.0.0.1:6379", "# grant nothing"}},
-		{"a UDP server's port of TCP", "--forward :1=127.0.0.1:161", []string{"127.0.0.1:161", "# grant nothing"}},
+		{"the UDP port of a TCP server", "--forward udp://:1=127.0.0.1:6379", []string{"udp://127.0.0.1:6379", "# grant nothing"}},
+		{"the TCP port of a UDP server", "--forward :1=127.0.0.1:161", []string{"127.0.0.1:161", "# grant nothing"}},
 		{"an unknown server", "--forward :1=127.0.0.1:4242", []string{"127.0.0.1:4242", "# grant nothing to 127.0.0.1 and ::1"}},
 		{"clients of the other family", "--forward :1=127.0.0.1:53 --transparent on --family-mismatch plain",
 			[]string{"127.0.0.1:53", "# port 53: BIND"}},
-		{"they have a stand-in", "--forward :1=127.0.0.1:53 --transparent on --family-mismatch map", nil},
+		{"clients of the other family, mapped", "--forward :1=127.0.0.1:53 --transparent on --family-mismatch map", nil},
 		{"many", "--forward :1=127.0.0.1:41 --forward :2=127.0.0.1:42 --forward :3=127.0.0.1:43 --forward :4=127.0.0.1:44 " +
 			"--forward :5=127.0.0.1:45 --forward :6=127.0.0.1:46 --forward :7=127.0.0.1:22",
 			[]string{"127.0.0.1:41, 127.0.0.1:42, 127.0.0.1:43, 127.0.0.1:44, 127.0.0.1:45 and 2 more", "# port 22: sshd"}},
@@ -526,9 +527,9 @@ func TestServersThatSeeLocalhost(t *testing.T) {
 	}
 }
 
-// A backend that refuses, on a port of the gateway's own listener: the gateway is
-// not the server that was meant, and a forward to itself would be a loop. The
-// control is a listener of another program.
+// If a backend refuses connections and the gateway itself listens on the same port of
+// another address, the finding does not propose that listener: forwarding to it would
+// be a loop. The control is a listener of another program.
 func TestOwnListenerIsNoServer(t *testing.T) {
 	for _, tt := range []struct {
 		name, flags, backend string
@@ -569,7 +570,8 @@ func TestOwnListenerIsNoServer(t *testing.T) {
 	}
 }
 
-// A backend without a route has no rules, so no finding may report them in force.
+// Without a route to a backend there are no rules, so no finding may report them in
+// force.
 // The control is the same backend with a route.
 func TestNoRulesWithoutRoute(t *testing.T) {
 	const inForce = "the rules for it are in force"
@@ -644,8 +646,8 @@ func TestUnreadableCapabilities(t *testing.T) {
 	}
 }
 
-// The first and the last port of a range are tested, and a target that several
-// forwards share is tested once.
+// Of a range, the first and the last port are tested. A target of several forwards is
+// tested once.
 func TestTargets(t *testing.T) {
 	w := healthy()
 	w.run(t, "--forward :3000-3999=127.0.0.1:4000-4999 --forward :2525=127.0.0.1:4000 --forward :26=127.0.0.1:4000?mark=7")

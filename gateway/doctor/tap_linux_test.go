@@ -16,8 +16,8 @@ const (
 	tcpSYN     = "80010019 00000001 00000000 %s02ffff 00000000"
 )
 
-// The source and the maximum segment size are read from any packet, or it is no
-// SYN with that option. No packet makes the parser fail.
+// parseSYN returns the source and the maximum segment size of a packet, or false if it
+// has no such option. It does not panic on malformed packets.
 func TestParseSYN(t *testing.T) {
 	tcp := func(offset, options string) string { return strings.Replace(tcpSYN, "%s", offset, 1) + options }
 	for _, tt := range []struct {
@@ -54,7 +54,7 @@ func TestParseSYN(t *testing.T) {
 		if ok != (tt.source != "") || ok && (source != want || mss != tt.mss) {
 			t.Errorf("%s: %v, %d, %v; want %q, %d", tt.name, source, mss, ok, tt.source, tt.mss)
 		}
-		for n := range packet { // however much of it there is
+		for n := range packet { // truncated at every length
 			parseSYN(packet[:n])
 		}
 	}

@@ -157,8 +157,8 @@ func TestWatchRetries(t *testing.T) {
 	}
 }
 
-// A round makes one connection to each address of a transparent forward that works,
-// and none to others.
+// A round makes one connection to each backend address of a working transparent
+// forward, and none to those of other forwards.
 func TestWatchConnectsOnce(t *testing.T) {
 	w := healthy()
 	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 "+

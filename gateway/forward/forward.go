@@ -1,10 +1,8 @@
-// Package forward is the vocabulary of the configuration: what a forward is,
-// where it listens, which peers it trusts, what it requires of headers, and how
-// it reaches its backends.
+// Package forward defines the types of a validated configuration: forwards with
+// their listeners, trusted peers, header requirements and backends.
 //
-// Package config fills these types in from the operator's words; the engine and
-// the UDP relay read them. They hold data, and predicates over that data. The
-// package does no I/O.
+// Package config creates them; the engine and the UDP relay read them. The package
+// does no I/O.
 package forward
 
 import (
@@ -17,8 +15,8 @@ import (
 	"unproxy/transparent"
 )
 
-// Forward is one way through the gateway. All event loops share it, so it must
-// not change once the gateway has been created.
+// Forward is a set of listeners with their backends and settings. All event loops
+// share it, so it must not change after the gateway has been created.
 type Forward struct {
 	// Name is the forward's name in metrics; "" uses the name of its first
 	// listener. See [Forward.Label].
@@ -60,8 +58,8 @@ type Forward struct {
 	// host's packet filter redirects to the listeners. It needs the same
 	// capability as Transparent and is not for unix sockets.
 	TProxy bool
-	// Redirect is what the packet filter redirects to the listeners. Only the
-	// tools that set the packet filter up read it.
+	// Redirect lists the destinations that the packet filter redirects to the
+	// listeners. Only the plan of the packet filter's rules uses it.
 	Redirect []Redirect
 
 	// Transparent connects to the backend from the client's address, as Source
@@ -80,9 +78,9 @@ type Forward struct {
 	// ConnectTimeout limits the time for all backends together; 0 is no limit.
 	ConnectTimeout time.Duration
 
-	// OnDemand says that the backends listen only when they expect connections, as
-	// those of passive FTP do. Only the doctor and the self-test read it: that no
-	// program listens is no fault then.
+	// OnDemand means that the backends listen only when they expect a connection, as
+	// in passive FTP. Only the doctor and the self-test use it: they do not report a
+	// backend that is not listening.
 	OnDemand bool
 
 	// Datagrams makes the listeners UDP sockets.

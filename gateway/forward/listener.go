@@ -102,8 +102,7 @@ type Socket struct {
 	FD int
 	// Bound is the address that it listens on.
 	Bound Endpoint
-	// Held says that another process, such as systemd, keeps the socket open.
-	// Its queue is then left to that process, and so is the file of a unix
-	// socket.
+	// Held means that another process, such as systemd, keeps the socket open. The
+	// gateway then leaves the queue, and the file of a unix socket, to that process.
 	Held bool
 }

@@ -12,7 +12,7 @@ type addresses []netip.Addr
 
 func (a addresses) Contains(one netip.Addr) bool { return slices.Contains(a, one) }
 
-// What reaches a listener from its own host, by any address of the host.
+// Receives covers all addresses by which the host reaches a listener.
 func TestOwnListeners(t *testing.T) {
 	own := addresses{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	const tcp, udp = false, true
@@ -40,11 +40,11 @@ func TestOwnListeners(t *testing.T) {
 		{"0.0.0.0:9180", false, tcp, "192.0.2.1:9180", true},
 		{"0.0.0.0:9180", false, tcp, "[2001:db8::1]:9180", false},
 		{"0.0.0.0:9180", false, tcp, "224.0.0.1:9180", false},
-		{"0.0.0.0:9180", false, udp, "224.0.0.1:9180", true}, // all hosts: each is a member
+		{"0.0.0.0:9180", false, udp, "224.0.0.1:9180", true}, // the all-hosts group, of which every host is a member
 		{"[::]:9180", false, udp, "[ff02::1]:9180", true},
 		{"0.0.0.0:9180", false, udp, "127.0.0.1:9180", true},
 		{"[fe80::1%lo]:9180", false, tcp, "[fe80::1]:9180", true},
-		{"[::ffff:127.0.0.1]:9180", false, tcp, "127.0.0.1:9180", true}, // as systemd may hand it over
+		{"[::ffff:127.0.0.1]:9180", false, tcp, "127.0.0.1:9180", true}, // as systemd may pass it
 	} {
 		to := netip.MustParseAddrPort(tt.to)
 		var all forward.OwnListeners
@@ -61,6 +61,6 @@ func TestOwnListeners(t *testing.T) {
 	}
 	var none *forward.OwnListeners
 	if none.Receive(netip.MustParseAddrPort("127.0.0.1:1"), tcp, own) || (&forward.OwnListeners{}).Receive(netip.MustParseAddrPort("127.0.0.1:1"), tcp, nil) {
-		t.Error("no listener receives something")
+		t.Error("an empty OwnListeners receives packets")
 	}
 }

@@ -32,10 +32,9 @@ type Batch interface {
 }
 
 // aio is a context of Linux's native asynchronous I/O, see io_submit(2). On
-// non-blocking sockets nothing is asynchronous about it: each transfer is
-// complete when the call returns (aio_rw_done). It saves most of the cost of
-// entering the kernel for each transfer where that is expensive, and costs about
-// the same where it is cheap.
+// non-blocking sockets it is synchronous: each transfer is complete when the call
+// returns (aio_rw_done). Where entering the kernel is expensive, it saves most of that
+// cost; elsewhere it costs about the same as single calls.
 type aio struct {
 	context  uintptr
 	ring     *aioRing

@@ -69,7 +69,7 @@ var situations = []struct {
 }{
 	{"nothing", func(*testing.T, [2]int) {}},
 	{"data", func(t *testing.T, fds [2]int) { write(t, fds[1], 100) }},
-	{"more data than room", func(t *testing.T, fds [2]int) { write(t, fds[1], 5000) }},
+	{"more data than buffer", func(t *testing.T, fds [2]int) { write(t, fds[1], 5000) }},
 	{"end of the stream", func(_ *testing.T, fds [2]int) { unix.Shutdown(fds[1], unix.SHUT_WR) }},
 	{"data and end of the stream", func(t *testing.T,
 		fds [2]int) {
@@ -209,7 +209,7 @@ func TestBatchOfDatagrams(t *testing.T) {
 		{"nothing", 100, func(int, int) {}},
 		{"two datagrams", 100, func(_, far int) { writeTwice(far); unix.Write(far, []byte("second")) }},
 		{"an empty datagram", 100, func(_, far int) { unix.Write(far, nil) }},
-		{"larger than the room", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
+		{"larger than the buffer", 100, func(_, far int) { unix.Write(far, make([]byte, 3000)) }},
 		{"port unreachable", 100, func(fd, far int) {
 			unix.Connect(far, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}) // accept from no other address
 			unix.Write(fd, []byte("x"))

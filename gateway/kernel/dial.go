@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialTries is how often a connection is tried that ends at its own socket.
+// dialTries is the number of attempts if a socket connects to itself.
 const dialTries = 4
 
-// Dial connects as [net.Dialer.DialContext] does, but never to itself; see [IsSelf]. It
-// replaces such a socket. If that goes on, nothing listens, and the error is
-// ECONNREFUSED. It overwrites d.Control.
+// Dial is [net.Dialer.DialContext], except that the result is never connected to
+// itself, see [IsSelf]. If all attempts connect to themselves, nothing listens, and the
+// error is ECONNREFUSED. Dial overwrites d.Control.
 func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
 	d.Control = resetOnClose
 	for range dialTries {

@@ -9,8 +9,8 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// Dial does not end at its own socket, and leaves nothing that keeps a server from the
-// port. package net does both: the control.
+// Dial does not connect to its own socket, and leaves nothing on the port that keeps a
+// server from it. The control, package net, does both.
 func TestDialIsNotToItself(t *testing.T) {
 	for _, tt := range []struct{ network, address string }{
 		{"tcp", "127.0.0.1:45004"}, {"tcp", "[::1]:45004"}, {"tcp", "localhost:45004"}, {"udp", "127.0.0.1:45004"},

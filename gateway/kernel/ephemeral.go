@@ -25,8 +25,8 @@ func (r PortRange) String() string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-// EphemeralPorts are the ports that the kernel assigns to sockets that connect
-// without being bound to one, for IPv4 and IPv6 alike.
+// EphemeralPorts are the ports that the kernel assigns to sockets that connect without
+// a bound port, for both IPv4 and IPv6.
 type EphemeralPorts struct {
 	// Range is net.ipv4.ip_local_port_range.
 	Range PortRange
@@ -118,7 +118,7 @@ func parseRange(first, last string) (PortRange, error) {
 }
 
 // LivePorts are the host's ephemeral ports as of the last [LivePorts.Refresh]. It is
-// safe for concurrent use. The methods of nil contain no port.
+// safe for concurrent use. A nil *LivePorts contains no port.
 type LivePorts struct {
 	current atomic.Pointer[EphemeralPorts]
 }

@@ -11,7 +11,7 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// sysctls are the two kernel parameters as files.
+// sysctls returns a file system with the two kernel parameters.
 func sysctls(ports, reserved string) fstest.MapFS {
 	return fstest.MapFS{
 		portRangePath:     {Data: []byte(ports)},
@@ -66,7 +66,7 @@ func TestEphemeralPortsUnreadable(t *testing.T) {
 	}
 }
 
-// The parameters of the namespace are read, and read again.
+// The parameters are those of the network namespace. Refresh reads them again.
 func TestLivePorts(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45000 45020")
@@ -101,8 +101,8 @@ func TestIsSelf(t *testing.T) {
 	}
 }
 
-// The kernel does connect sockets to themselves: without that the tests of the callers
-// would show nothing. It goes through a range of ports within as many attempts.
+// The kernel does connect sockets to themselves; otherwise the tests of the callers
+// would prove nothing. It tries all ports of a range within as many attempts.
 func TestKernelConnectsToItself(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45000 45020")
@@ -138,8 +138,8 @@ func TestKernelConnectsToItself(t *testing.T) {
 	})
 }
 
-// BenchmarkIsSelfConnected is what the check costs a connection to a backend on one of
-// these ports.
+// BenchmarkIsSelfConnected measures the check, which connections to backends on
+// ephemeral ports need.
 func BenchmarkIsSelfConnected(b *testing.B) {
 	k := System()
 	fd, errno := k.Socket(unix.AF_INET)

@@ -1,6 +1,5 @@
-// Package kernel is the seam between the data plane and the operating system:
-// the system calls that the engine and the UDP relay share, as an interface, and
-// the real implementation.
+// Package kernel is the interface between the data plane and the operating system:
+// the system calls that the engine and the UDP relay share, and their implementation.
 //
 // kernel.go holds the single calls, batch.go those that move the bytes of many
 // sockets at once, and sockaddr.go the conversion of addresses.
@@ -48,8 +47,8 @@ type Kernel interface {
 	Connect(fd int, to netip.AddrPort) syscall.Errno
 	// ConnectPath connects a unix socket.
 	ConnectPath(fd int, path string) syscall.Errno
-	// HasSource reports whether the host has an address to connect from. It sends
-	// nothing. If that cannot be told, it is true.
+	// HasSource reports whether the host has a source address for connections to an
+	// address. It sends nothing. If the answer is unknown, it returns true.
 	HasSource(to netip.AddrPort) bool
 	// Duplicate returns a second descriptor of the same open file.
 	Duplicate(fd int) (int, syscall.Errno)
@@ -78,7 +77,7 @@ type Kernel interface {
 	Shutdown(fd int) syscall.Errno
 	// Reset closes a socket, on TCP with a RST.
 	Reset(fd int)
-	// Close closes.
+	// Close closes a descriptor.
 	Close(fd int)
 
 	// Poller opens an epoll instance.

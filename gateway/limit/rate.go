@@ -57,7 +57,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	hash := maphash.Bytes(r.seed, key[:])
 	set, tag := &r.sets[hash%rateSets], hash>>rateTimeBits
 	at := uint64(now/int64(rateUnit)) & rateTimeMask
-	const tries = 8 // give up and allow: so many collisions between loops are not an attack
+	const tries = 8 // then allow: so many collisions between loops are unlikely in an attack
 	for range tries {
 		entry, old := r.find(set, tag, at)
 		ahead := r.ahead(old, at)

@@ -1,5 +1,4 @@
-// Package readiness keeps the reasons for which a gateway should get no new
-// connections.
+// Package readiness keeps the reasons why a gateway should not get new connections.
 package readiness
 
 import (
@@ -19,17 +18,17 @@ const (
 
 var order = [...]string{Starting, Draining, Descriptors, ReturnPath}
 
-// Reason is one reason why a gateway should get no new connections.
+// Reason is a reason why a gateway should not get new connections.
 type Reason struct {
 	// Word is one of the constants.
 	Word string `json:"reason"`
-	// Detail says more, in a sentence; "" when there is no more to say.
+	// Detail is an explanation in one sentence, or "".
 	Detail string `json:"detail,omitempty"`
 }
 
-// State is whether a gateway should get new connections, and why not. The
-// zero value is ready. Its methods may be called from any goroutine; they lock,
-// so they are not for the data path.
+// State says whether a gateway should get new connections, and why not. The zero value
+// is ready. It is safe for concurrent use. It uses a lock, so it is not for the data
+// path.
 type State struct {
 	mu      sync.Mutex
 	reasons []Reason

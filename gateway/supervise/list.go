@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handed is one entry of a list of sockets. The first one's descriptor is
-// childFirst, and so on.
+// handed is one entry of a list of sockets. Descriptors start at childFirst, in the
+// order of the list.
 type handed struct {
 	Name string
 	Held bool
@@ -23,8 +23,8 @@ const (
 	// where one variable may have 128 KiB (MAX_ARG_STRLEN, execve(2)). A longer list is
 	// passed in a file, whose descriptor follows those of the sockets.
 	inlineList = 64 << 10
-	// fileMark begins the value of the variable if there is a file; its descriptor
-	// follows.
+	// fileMark is the prefix of the variable's value if the list is in a file. The
+	// number of the descriptor follows.
 	fileMark = "fd:"
 )
 
@@ -41,7 +41,7 @@ func newSocketList(sockets []Socket) (socketList, error) {
 	}
 	text, err := json.Marshal(all)
 	if err != nil {
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
+		return socketList{}, fmt.Errorf("list the sockets for the new process: %w", err)
 	}
 	if len(text) <= inlineList {
 		return socketList{variable: string(text)}, nil
@@ -54,7 +54,7 @@ func newSocketList(sockets []Socket) (socketList, error) {
 	f := os.NewFile(uintptr(fd), "sockets")
 	if _, err := f.Write(text); err != nil {
 		f.Close()
-		return socketList{}, fmt.Errorf("name the sockets for the new process: %w", err)
+		return socketList{}, fmt.Errorf("list the sockets for the new process: %w", err)
 	}
 	return socketList{variable: fileMark + strconv.Itoa(childFirst+len(sockets)), file: f}, nil
 }
@@ -65,7 +65,7 @@ func (l socketList) close() {
 	}
 }
 
-// readSocketList returns the sockets that the variable's value names.
+// readSocketList decodes the value of the variable.
 func readSocketList(value string) ([]Socket, error) {
 	text := []byte(value)
 	if number, inFile := strings.CutPrefix(value, fileMark); inFile {
@@ -85,7 +85,7 @@ func readSocketList(value string) ([]Socket, error) {
 	return found, nil
 }
 
-// readFile reads and closes the file whose descriptor is the number.
+// readFile reads and closes the file with a descriptor.
 func readFile(number string) ([]byte, error) {
 	fd, err := strconv.Atoi(number)
 	if err != nil || fd < childFirst {

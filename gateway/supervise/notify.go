@@ -2,8 +2,8 @@
 // the service to systemd, receives sockets from systemd or from the previous process,
 // and starts the process that takes over from this one.
 //
-// It does not know what the sockets are for. The wire formats are those of
-// sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3).
+// It does not know the purpose of the sockets. Formats are those of sd_notify(3),
+// sd_listen_fds(3) and sd_watchdog_enabled(3).
 package supervise
 
 import (
@@ -16,29 +16,29 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Assignments of sd_notify(3) without a value of their own.
+// Assignments of sd_notify(3) without a parameter.
 const (
 	Ready    = systemd.SdNotifyReady
 	Stopping = systemd.SdNotifyStopping
 	Watchdog = systemd.SdNotifyWatchdog
 )
 
-// notifyTimeout is how long a message waits for room in systemd's queue.
+// notifyTimeout limits the time that a message waits for space in systemd's queue.
 const notifyTimeout = time.Second
 
-// Notifier sends messages to the socket that NOTIFY_SOCKET names, one after the
-// other. Its methods may be called from any goroutine.
+// Notifier sends messages to the socket in NOTIFY_SOCKET, one after the other. It is
+// safe for concurrent use.
 type Notifier struct {
-	sending chan struct{} // holds a value while a message is under way
+	sending chan struct{} // holds a value while a message is being sent
 }
 
 // NewNotifier returns a notifier.
 func NewNotifier() *Notifier { return &Notifier{sending: make(chan struct{}, 1)} }
 
-// Tell sends the assignments in one message; without a NOTIFY_SOCKET it does
-// nothing. It fails if systemd does not take the message within a second. That
-// message may still arrive; until then others fail as well, so that a manager that
-// hangs costs one goroutine and one descriptor.
+// Tell sends the assignments in one message. Without NOTIFY_SOCKET it does nothing. It
+// fails if systemd does not accept the message within a second. The message may still
+// arrive later; until then, other messages fail as well, so that a hanging service
+// manager costs only one goroutine and one descriptor.
 func (n *Notifier) Tell(assignments ...string) error {
 	timeout := time.NewTimer(notifyTimeout)
 	defer timeout.Stop()
@@ -64,10 +64,10 @@ func (n *Notifier) Tell(assignments ...string) error {
 	}
 }
 
-var errNotTaken = fmt.Errorf("notify systemd: no message was taken within %v", notifyTimeout)
+var errNotTaken = fmt.Errorf("notify systemd: no message was accepted within %v", notifyTimeout)
 
-// Status is the line that "systemctl status" shows. Line ends in text become
-// spaces: they would begin another assignment.
+// Status returns the assignment of the line that "systemctl status" shows. It replaces
+// line ends in text, which separate assignments, by spaces.
 func Status(text string) string {
 	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	return "STATUS=" + strings.Join(lines, " ")
@@ -87,9 +87,9 @@ func Reloading() string {
 	return strings.TrimSuffix(systemd.SdNotifyReloading+"\n"+systemd.SdNotifyMonotonicUsec(), "\n")
 }
 
-// WatchdogInterval returns the longest time that systemd waits for a [Watchdog]
-// message from this process before it kills it; 0 is no limit. It reads WATCHDOG_USEC
-// and WATCHDOG_PID, which may name another process.
+// WatchdogInterval returns the maximum time between [Watchdog] messages; 0 means that
+// the watchdog is off, or that WATCHDOG_PID is another process. It reads
+// WATCHDOG_USEC and WATCHDOG_PID.
 func WatchdogInterval() (time.Duration, error) {
 	interval, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {

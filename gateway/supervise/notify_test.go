@@ -34,7 +34,7 @@ func receive(t *testing.T, c *net.UnixConn) string {
 	return string(b[:n])
 }
 
-// shortDir is a directory whose path leaves room in a sockaddr_un.
+// shortDir returns a directory with a path short enough for a sockaddr_un.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "unproxy")
@@ -61,16 +61,16 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// Neither a manager that reads nothing nor one that is gone holds the gateway up.
+// Tell does not block if the service manager reads nothing or has exited.
 func TestTellDoesNotHang(t *testing.T) {
 	dir := shortDir(t)
 	t.Setenv("NOTIFY_SOCKET", "")
 	if err := NewNotifier().Tell(Ready); err != nil {
-		t.Errorf("there is no NOTIFY_SOCKET: %v", err)
+		t.Errorf("without NOTIFY_SOCKET: %v", err)
 	}
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "missing"))
 	if err := NewNotifier().Tell(Ready); err == nil {
-		t.Error("no error from a socket that is not there")
+		t.Error("no error for a socket that does not exist")
 	}
 	full := filepath.Join(dir, "full")
 	c := receiver(t, full)
@@ -80,15 +80,15 @@ func TestTellDoesNotHang(t *testing.T) {
 	for ; sent < 100_000 && n.Tell(Watchdog) == nil; sent++ {
 	}
 	if sent == 100_000 {
-		t.Fatal("the queue of a socket that nothing reads has no end")
+		t.Fatal("the queue of an unread socket is not limited")
 	}
-	for range sent + 1 { // the one that waited arrives too
+	for range sent + 1 { // the message that waited arrives, too
 		if got := receive(t, c); got != Watchdog {
 			t.Errorf("systemd got %q", got)
 		}
 	}
 	if err := n.Tell(Stopping); err != nil {
-		t.Errorf("after the queue is empty: %v", err)
+		t.Errorf("with an empty queue: %v", err)
 	}
 	if got := receive(t, c); got != Stopping {
 		t.Errorf("systemd got %q, want %q", got, Stopping)
@@ -118,7 +118,7 @@ func TestWatchdogInterval(t *testing.T) {
 		{usec: "-1", fails: true},
 		{usec: "soon", fails: true},
 		{usec: "99999999999999999", fails: true},
-		{usec: "20000000000000000", fails: true}, // times 1000 it wraps round to a positive number
+		{usec: "20000000000000000", fails: true}, // overflows to a positive number when multiplied by 1000
 	}
 	for _, row := range rows {
 		t.Setenv("WATCHDOG_USEC", row.usec)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a socket that was open when the process started.
+// Socket is an inherited socket.
 type Socket struct {
 	// FD is its descriptor, non-blocking and close-on-exec. The receiver of the
 	// Socket owns it.
@@ -26,29 +26,29 @@ type Socket struct {
 	// begins an abstract name. Both are zero if there is a Fault.
 	Addr netip.AddrPort
 	Path string
-	// Fault completes "the socket NAME ..." if no streams can be accepted from it,
-	// and Hint says how to fix that; else both are "".
+	// Fault says why the socket cannot accept streams. It completes the sentence
+	// "the socket NAME ...". Hint says how to fix it. Both are "" for a usable socket.
 	Fault, Hint string
 }
 
-// Inheritance is what the process was started with.
+// Inheritance is what the process inherited.
 type Inheritance struct {
 	Sockets []Socket
 	// Parent is the process that this one takes over from, or nil.
 	Parent *Parent
 }
 
-// The variables of sd_listen_fds(3), and our own for a process that takes over: its
-// parent cannot set LISTEN_PID, as it does not know the child's id beforehand.
+// The variables of sd_listen_fds(3), and a private one for upgrades: the parent cannot
+// set LISTEN_PID, because it does not know the child's process id in advance.
 const (
 	listenPID   = "LISTEN_PID"
 	listenFDs   = "LISTEN_FDS"
 	listenNames = "LISTEN_FDNAMES"
-	listenPIDFD = "LISTEN_PIDFDID" // beside LISTEN_PID, which suffices
+	listenPIDFD = "LISTEN_PIDFDID" // not needed in addition to LISTEN_PID
 	upgradeMark = "_UNPROXY_UPGRADE"
 )
 
-// systemdPrefix begins the names of systemd's sockets, as --forward has them.
+// systemdPrefix is the prefix of the names of systemd's sockets, as in --forward.
 const systemdPrefix = "systemd:"
 
 const (
@@ -85,14 +85,15 @@ func Inherit() (Inheritance, error) {
 	return in, nil
 }
 
-// parse reads the variables. It reports whether there is a process before this one.
+// parse reads the variables. upgrade reports whether this process takes over from its
+// parent.
 func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, err error) {
 	if text := getenv(upgradeMark); text != "" {
 		found, err := readSocketList(text)
 		return found, err == nil, err
 	}
 	if getenv(listenPID) != strconv.Itoa(pid) {
-		return nil, false, nil // none, or meant for another process
+		return nil, false, nil // no sockets, or those of another process
 	}
 	n, err := strconv.Atoi(getenv(listenFDs))
 	if err != nil || n < 0 || n > mostFDs {
@@ -108,15 +109,15 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 	}
 	for i, name := range names {
 		if name == "" {
-			name = "unknown" // what systemd calls it
+			name = "unknown" // systemd's default
 		}
 		found = append(found, Socket{FD: firstFD + i, Name: systemdPrefix + name, Held: true})
 	}
 	return found, false, nil
 }
 
-// inspect makes the descriptor non-blocking and close-on-exec and finds out what it
-// is. It fails if there is no such descriptor.
+// inspect makes the descriptor non-blocking and close-on-exec, and sets the other
+// fields. It fails if the descriptor is not open.
 func (s *Socket) inspect() error {
 	if _, err := unix.FcntlInt(uintptr(s.FD), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("take over descriptor %d, %q: %w", s.FD, s.Name, os.NewSyscallError("fcntl", err))
@@ -130,7 +131,7 @@ func (s *Socket) inspect() error {
 	return nil
 }
 
-// describe fills in where the socket listens, or its fault and hint.
+// describe sets the address of the socket, or its fault and hint.
 func (s *Socket) describe() error {
 	kind, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_TYPE)
 	if errors.Is(err, unix.ENOTSOCK) {
@@ -155,7 +156,7 @@ func (s *Socket) describe() error {
 	return s.bound()
 }
 
-// bound fills in the address of a listening stream socket.
+// bound sets the address of a listening stream socket.
 func (s *Socket) bound() error {
 	protocol, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
@@ -180,7 +181,7 @@ func (s *Socket) bound() error {
 	}
 	if protocol != unix.IPPROTO_TCP {
 		s.Addr = netip.AddrPort{}
-		s.Fault, s.Hint = "is not plain TCP", "leave SocketProtocol= out of the .socket unit"
+		s.Fault, s.Hint = "is not plain TCP", "remove SocketProtocol= from the .socket unit"
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		{name: "nothing"},
 		{name: "one, named", env: "LISTEN_PID=42 LISTEN_FDS=1 LISTEN_FDNAMES=web",
 			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}}},
-		{name: "two of one name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web:web",
+		{name: "two with one name", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web:web",
 			want: []Socket{{FD: 3, Name: "systemd:web", Held: true}, {FD: 4, Name: "systemd:web", Held: true}}},
 		{name: "without names", env: "LISTEN_PID=42 LISTEN_FDS=1",
 			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}}},
@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 			want: []Socket{{FD: 3, Name: "systemd:unknown", Held: true}, {FD: 4, Name: "systemd:b", Held: true}}},
 		{name: "of another process", env: "LISTEN_PID=41 LISTEN_FDS=1 LISTEN_FDNAMES=web"},
 		{name: "without LISTEN_PID", env: "LISTEN_FDS=1 LISTEN_FDNAMES=web"},
-		{name: "too few names", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web", fails: "names 1 sockets of 2"},
+		{name: "too few names", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=web", fails: "has 1 names, but LISTEN_FDS is 2"},
 		{name: "no number", env: "LISTEN_PID=42 LISTEN_FDS=two", fails: `"two" is not a number`},
 		{name: "too many", env: "LISTEN_PID=42 LISTEN_FDS=1000000", fails: "is not a number of sockets"},
 		{name: "negative", env: "LISTEN_PID=42 LISTEN_FDS=-1", fails: "is not a number of sockets"},
@@ -57,8 +57,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// open returns a socket of a family and type, listening on or connected to
-// nothing yet.
+// open returns a socket that is neither listening nor connected.
 func open(t *testing.T, family, kind, protocol int) int {
 	t.Helper()
 	fd, err := unix.Socket(family, kind, protocol)
@@ -149,17 +148,17 @@ func TestInspect(t *testing.T) {
 			}
 			flags, err := unix.FcntlInt(uintptr(s.FD), unix.F_GETFL, 0)
 			if err != nil || flags&unix.O_NONBLOCK == 0 {
-				t.Errorf("flags %#x, %v: it would block a loop", flags, err)
+				t.Errorf("flags %#x, %v; want O_NONBLOCK", flags, err)
 			}
 			if flags, err := unix.FcntlInt(uintptr(s.FD), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-				t.Errorf("descriptor flags %#x, %v: other programs would have it", flags, err)
+				t.Errorf("descriptor flags %#x, %v; want FD_CLOEXEC", flags, err)
 			}
 		})
 	}
 }
 
-// A LISTEN_FDS that is too large is an error before one of the gateway's own
-// descriptors is taken for a socket.
+// If LISTEN_FDS is too large, inspecting a closed descriptor fails, before the gateway
+// could take one of its own descriptors for an inherited socket.
 func TestInspectClosed(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -168,6 +167,6 @@ func TestInspectClosed(t *testing.T) {
 	ln.Close()
 	s := Socket{FD: 1 << 20, Name: "web"}
 	if err := s.inspect(); err == nil || !strings.Contains(err.Error(), `descriptor 1048576, "web"`) {
-		t.Errorf("a descriptor that is closed: %v", err)
+		t.Errorf("a closed descriptor: %v", err)
 	}
 }

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// mostPassed is how many descriptors one message carries (SCM_MAX_FD, unix(7)).
+	// mostPassed is the maximum number of descriptors in a message (SCM_MAX_FD,
+	// unix(7)).
 	mostPassed = 253
-	// mostMessage is the length of the longest message and of the longest answer.
+	// mostMessage is the maximum length of a message and of an answer.
 	mostMessage = 64 << 10
 )
 
@@ -28,10 +29,10 @@ func (c *Child) Exchange(message []byte, fds []int, until time.Time) (answer []b
 
 func (c *Child) exchange(message []byte, fds []int, until time.Time) (answer []byte, err error) {
 	if err := c.channel.SetDeadline(until); err != nil {
-		return nil, fmt.Errorf("talk to the new process: %w", err)
+		return nil, fmt.Errorf("send a message to the new process: %w", err)
 	}
 	if err := c.send(message, fds); err != nil {
-		return nil, fmt.Errorf("talk to the new process: %w", err)
+		return nil, fmt.Errorf("send a message to the new process: %w", err)
 	}
 	answer = make([]byte, mostMessage)
 	n, err := c.channel.Read(answer)

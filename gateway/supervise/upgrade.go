@@ -18,10 +18,10 @@ import (
 
 // Program is the command line of this process, and of the one that takes over.
 type Program struct {
-	// Path is the file that was started. Symbolic links in it are kept: if the
-	// file or a link is replaced, the new file is started.
+	// Path is the path of the executable. Symbolic links in it are not resolved: if
+	// the file or a link is replaced, an upgrade starts the new file.
 	Path string
-	// Args are the arguments, the name of the program first.
+	// Args are the arguments, beginning with the name of the program.
 	Args []string
 }
 
@@ -33,7 +33,7 @@ func ThisProgram() (Program, error) {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		path, err = os.Executable() // argv[0] names no file
+		path, err = os.Executable() // argv[0] is not a file
 	}
 	if err != nil {
 		return Program{}, fmt.Errorf("find the path of this program: %w", err)
@@ -45,19 +45,18 @@ func ThisProgram() (Program, error) {
 // and its own children are a process group, which is killed as a whole, because a
 // process that survives would keep the listening sockets open.
 type Child struct {
-	// PID is its process id.
+	// PID is the process id.
 	PID     int
 	process *os.Process
 	channel *os.File
 	ended   chan struct{}
-	state   *os.ProcessState // once ended is closed
+	state   *os.ProcessState // set when ended is closed
 
 	mu    sync.Mutex
-	group bool // the process group with its id is there, and ours to kill
+	group bool // the process group exists and may be killed
 }
 
-// The first message of the child on the channel between the two; transfer.go has the
-// others.
+// The first message of the child on the channel. The others are in transfer.go.
 const (
 	saysReady = "ready"
 	saysError = "error "
@@ -90,8 +89,8 @@ func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
 		return nil, err
 	}
 	defer list.close()
-	// os.StartProcess takes files, and those of the runtime would make descriptors
-	// blocking that the loops share with the child.
+	// os.StartProcess requires an os.File, whose Fd method would make the sockets
+	// blocking, also for the event loops: both processes share the open file.
 	files := []uintptr{0, 1, 2, channel.Fd()}
 	for _, s := range sockets {
 		files = append(files, uintptr(s.FD))
@@ -112,12 +111,12 @@ func (p Program) start(channel *os.File, sockets []Socket) (*Child, error) {
 	return &Child{PID: pid, process: process, ended: make(chan struct{}), group: true}, nil
 }
 
-// channel returns two ends that keep messages apart, close-on-exec. Only ours is
-// non-blocking: the child expects the other one as it expects stdin.
+// channel returns a close-on-exec pair of sockets that preserve message boundaries.
+// ours is non-blocking; theirs is blocking, because the child uses blocking reads.
 func channel() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the channel to the new process: %w", os.NewSyscallError("socketpair", err))
+		return nil, nil, fmt.Errorf("create a channel to the new process: %w", os.NewSyscallError("socketpair", err))
 	}
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		unix.Close(fds[0])
@@ -141,21 +140,20 @@ func childEnvironment(environ []string, list string) []string {
 
 // reap waits until the process has ended, kills its children, and stores its state.
 func (c *Child) reap() {
-	// A zombie keeps its id, and so that of the group, from being used again.
+	// While the process is a zombie, the id of its group is not reused.
 	for unix.Waitid(unix.P_PID, c.PID, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	c.killGroup()
-	c.state, _ = c.process.Wait() // an error leaves no state, and the process has ended all the same
+	c.state, _ = c.process.Wait() // on an error there is no state, but the process has ended
 	close(c.ended)
 }
 
-// killGroup ends the child and what it has started, once. It does nothing after
-// Commit.
+// killGroup kills the process group, once. After Commit it does nothing.
 func (c *Child) killGroup() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.group {
-		unix.Kill(-c.PID, unix.SIGKILL) // all of it may have ended
+		unix.Kill(-c.PID, unix.SIGKILL) // fails if all of it has ended
 		c.group = false
 	}
 }
@@ -180,7 +178,7 @@ func (c *Child) end(err error, when string) error {
 	return err
 }
 
-// End is Kill, and waits until the child has ended.
+// End calls Kill and waits until the child has ended.
 func (c *Child) End() {
 	c.Kill()
 	<-c.ended
@@ -208,10 +206,10 @@ func (c *Child) hear(patience time.Duration) error {
 	case line == "":
 		return io.EOF
 	}
-	return fmt.Errorf("the new process said %.100q, and not that it is ready", line)
+	return fmt.Errorf("unexpected message from the new process: %.100q", line)
 }
 
-// Commit leaves the service to the child, which is ready.
+// Commit leaves the service to the child. Call it after AwaitReady has succeeded.
 func (c *Child) Commit() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -219,8 +217,7 @@ func (c *Child) Commit() {
 	c.channel.Close()
 }
 
-// Kill ends the child and what it has started. It may be called while AwaitReady
-// waits.
+// Kill kills the child and its process group. It may be called during AwaitReady.
 func (c *Child) Kill() {
 	c.killGroup()
 	c.process.Kill() // it may have left the group, or have ended
@@ -245,16 +242,16 @@ func (p *Parent) Ready(take func(message []byte, fds []int) (answer []byte)) err
 	defer p.channel.Close()
 	defer p.joinGroup()
 	if _, err := p.channel.WriteString(saysReady + "\n"); err != nil {
-		return nil // it has ended
+		return nil // the parent has exited
 	}
 	if err := p.answer(take); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("wait for the process before: %w", err)
+		return fmt.Errorf("wait for the previous process: %w", err)
 	}
 	return nil
 }
 
-// joinGroup joins the parent's process group, which is gone if the parent was its
-// last member.
+// joinGroup joins the parent's process group. It fails, which is harmless, if the
+// group has no member left.
 func (p *Parent) joinGroup() {
 	if p.group > 0 {
 		unix.Setpgid(0, p.group)
@@ -268,6 +265,6 @@ func (p *Parent) Failed(reason error) {
 	}
 	text := strings.Join(strings.Fields(reason.Error()), " ")
 	said := saysError + text
-	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // a parent that is gone need not know
+	p.channel.WriteString(said[:min(len(said), mostSaid-1)] + "\n") // fails if the parent has exited
 	p.channel.Close()
 }

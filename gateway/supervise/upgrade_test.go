@@ -18,7 +18,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// childVariable makes the test binary play the process that takes over.
+// childVariable makes the test binary act as the process that takes over.
 const childVariable = "SUPERVISE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// playChild is the new process, which may fail in several ways.
+// playChild acts as the new process. part is the way in which it succeeds or fails.
 func playChild(part string) error {
 	switch part {
 	case "exits":
@@ -49,7 +49,7 @@ func playChild(part string) error {
 			return errors.New("no")
 		}
 		select {}
-	case "babbles":
+	case "sends nonsense":
 		_, err := os.NewFile(parentFD, "parent").WriteString("\x00\x01nonsense\n")
 		return err
 	}
@@ -62,7 +62,7 @@ func playChild(part string) error {
 		return nil
 	}
 	if os.Getenv("LISTEN_FDS")+os.Getenv(upgradeMark)+os.Getenv("WATCHDOG_PID") != "" {
-		return errors.New("the environment speaks of sockets")
+		return errors.New("the environment still describes sockets")
 	}
 	if part != "serves" {
 		return playAnswers(in.Parent, part)
@@ -73,7 +73,8 @@ func playChild(part string) error {
 	return answerOnce(in.Sockets)
 }
 
-// playAnswers says what each message had, and writes a byte to each descriptor.
+// playAnswers answers each message with its description, and writes a byte to each
+// descriptor.
 func playAnswers(parent *Parent, part string) error {
 	if part == "answers at its limit" {
 		limit := unix.Rlimit{Cur: 40, Max: 40}
@@ -96,7 +97,7 @@ func playAnswers(parent *Parent, part string) error {
 	})
 }
 
-// answerOnce accepts one connection and tells it what was handed over.
+// answerOnce accepts one connection and sends it the list of inherited sockets.
 func answerOnce(sockets []Socket) error {
 	ln, err := net.FileListener(os.NewFile(uintptr(sockets[0].FD), "listener"))
 	if err != nil {
@@ -112,7 +113,7 @@ func answerOnce(sockets []Socket) error {
 	return c.Close()
 }
 
-// program is the test binary, playing the part.
+// program returns the test binary, acting as part.
 func program(t *testing.T, part string) Program {
 	t.Helper()
 	t.Setenv(childVariable, part)
@@ -125,7 +126,7 @@ func program(t *testing.T, part string) Program {
 	return p
 }
 
-// listener is a listening socket as the engine hands it over.
+// listener returns a listening socket as the engine hands it over.
 func listener(t *testing.T, name string) Socket {
 	t.Helper()
 	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
@@ -137,8 +138,8 @@ func listener(t *testing.T, name string) Socket {
 	return s
 }
 
-// The child answers what was in the queue before it started, on the sockets that it
-// was handed.
+// The child serves connections that were in the queues of the sockets before it
+// started.
 func TestUpgrade(t *testing.T) {
 	first, second := listener(t, "127.0.0.1:0"), listener(t, "systemd:web")
 	waiting, err := net.Dial("tcp", first.Addr.String())
@@ -170,11 +171,11 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("the child ended with %v", child.state)
 	}
 	if flags, err := unix.FcntlInt(uintptr(first.FD), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
-		t.Errorf("the parent's socket is blocking now: %#x, %v", flags, err)
+		t.Errorf("the parent's socket has become blocking: %#x, %v", flags, err)
 	}
 }
 
-// A child that does not become ready is gone afterwards, and the error says why.
+// A child that does not become ready is killed, and the error has the reason.
 func TestUpgradeFails(t *testing.T) {
 	rows := []struct {
 		part     string
@@ -183,7 +184,7 @@ func TestUpgradeFails(t *testing.T) {
 	}{
 		{"exits", await.Patience, "ended before it was ready: exit status 1"},
 		{"fails", await.Patience, "port 80 is taken"},
-		{"babbles", await.Patience, `said "\x00\x01nonsense"`},
+		{"sends nonsense", await.Patience, `unexpected message from the new process: "\x00\x01nonsense"`},
 		{"hangs", 200 * time.Millisecond, "was not ready after 200ms"},
 	}
 	for _, row := range rows {
@@ -202,8 +203,8 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
-// A child may be given up while it is waited for.
-func TestUpgradeIsGivenUp(t *testing.T) {
+// Kill may be called during AwaitReady.
+func TestKillDuringAwaitReady(t *testing.T) {
 	child, err := program(t, "hangs").Start(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -212,18 +213,18 @@ func TestUpgradeIsGivenUp(t *testing.T) {
 	go func() { waited <- child.AwaitReady(await.Patience) }()
 	child.Kill()
 	if err := <-waited; err == nil {
-		t.Error("a child that was killed is ready")
+		t.Error("a killed child is ready")
 	}
 }
 
 func TestUpgradeWithoutProgram(t *testing.T) {
 	p := Program{Path: filepath.Join(t.TempDir(), "missing"), Args: []string{"missing"}}
 	if _, err := p.Start(nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a program that is not there: %v", err)
+		t.Errorf("a missing program: %v", err)
 	}
 }
 
-// A link is followed when the child is started, not before.
+// A symbolic link is resolved when the child is started, not before.
 func TestThisProgramKeepsLinks(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -245,7 +246,7 @@ func TestThisProgramKeepsLinks(t *testing.T) {
 	}
 	os.Args = []string{"made-up-name"}
 	if p, err := ThisProgram(); err != nil || p.Path != self {
-		t.Errorf("a made-up name: %+v, %v; want %s", p, err, self)
+		t.Errorf("an arbitrary argv[0]: %+v, %v; want %s", p, err, self)
 	}
 }
 
@@ -258,8 +259,8 @@ func TestNoParent(t *testing.T) {
 	}
 }
 
-// Short lists of sockets stand in the environment, long ones in a file behind the
-// sockets (MAX_ARG_STRLEN, execve(2)). Either way all names arrive.
+// Short lists of sockets are passed in the environment, long ones in a file
+// (MAX_ARG_STRLEN, execve(2)). All names arrive in both cases.
 func TestSocketList(t *testing.T) {
 	for _, n := range []int{0, 1, 1000, 15_000} {
 		sockets := make([]Socket, n)
@@ -278,7 +279,7 @@ func TestSocketList(t *testing.T) {
 			if want := fmt.Sprintf("fd:%d", childFirst+n); value != want {
 				t.Errorf("%d sockets: the variable is %q, want %q", n, value, want)
 			}
-			fd, err := unix.Dup(int(list.file.Fd())) // stands in for what the child gets
+			fd, err := unix.Dup(int(list.file.Fd())) // the child's descriptor
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -302,8 +303,8 @@ func TestSocketList(t *testing.T) {
 	}
 }
 
-// What a child has started ends with it, whether it hangs, crashes or is given up, and
-// so holds no socket any more. The end of a pipe stands in for the socket.
+// The descendants of a child are killed with it, whether it hangs, exits or is killed,
+// so that they hold no socket. The end of a pipe represents the socket.
 func TestUpgradeEndsTheGroup(t *testing.T) {
 	for _, part := range []string{"hangs with a child", "exits with a child", "killed with a child"} {
 		t.Run(part, func(t *testing.T) {
@@ -321,18 +322,18 @@ func TestUpgradeEndsTheGroup(t *testing.T) {
 			if part == "killed with a child" {
 				child.Kill()
 			} else if err := child.AwaitReady(300 * time.Millisecond); err == nil {
-				t.Error("no error of a child that does not serve")
+				t.Error("no error for a child that is not ready")
 			}
 			<-child.ended
-			if _, err := io.ReadAll(held); err != nil { // returns once every writer is gone
+			if _, err := io.ReadAll(held); err != nil { // returns when all writers have closed the pipe
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// Messages with as many descriptors as one can carry, and as many bytes, reach the
-// child and are answered. What the child gets are copies of the same open files.
+// Messages with the maximum number of descriptors, and of bytes, reach the child and
+// are answered. The child gets copies of the same open files.
 func TestExchange(t *testing.T) {
 	child, err := program(t, "answers").Start(nil)
 	if err != nil {
@@ -360,7 +361,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// A child that is out of descriptors gets those that it has room for.
+// A child at its limit of descriptors gets only some of them.
 func TestExchangeBeyondTheLimit(t *testing.T) {
 	child, err := program(t, "answers at its limit").Start(nil)
 	if err != nil {
@@ -382,7 +383,7 @@ func TestExchangeBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// A child that ends or hangs instead of answering is gone afterwards.
+// A child that exits or hangs instead of answering is killed.
 func TestExchangeFails(t *testing.T) {
 	for _, row := range []struct {
 		part     string

@@ -12,7 +12,7 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// TestLookup looks up replies while rules are added and removed.
+// TestLookup looks up replies after each change of rules and routes.
 //
 //	lo 127.0.0.1, ::1   veth0 10.9.0.1, fd09::1 ══ veth1 (10.9.0.2 and fd09::2 would be here)
 //	                    veth2 10.8.0.1 ══ veth3

@@ -14,9 +14,9 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// TestRulesOfOthers adds rules that differ from one of a plan in one attribute, with
-// its table and preference, before the plan is applied and after. None is taken for
-// the plan's, and none is removed.
+// TestRulesOfOthers adds rules that have the table and preference of a plan's rule but
+// differ in one attribute, before the plan is applied and after. None counts as a rule
+// of the plan, and none is removed.
 func TestRulesOfOthers(t *testing.T) {
 	for _, tt := range []struct{ name, backend, rule string }{
 		// Rules that another plan can have; RemoveAll takes them.
@@ -93,9 +93,9 @@ func TestRulesOfOthers(t *testing.T) {
 	}
 }
 
-// TestRuleByHand checks that the rules of the documentation, which have no label,
-// count, and that Remove refuses to delete one if the kernel would delete another
-// rule in its place.
+// TestRuleByHand checks that Missing accepts the rules in the documentation, which have
+// no label, and that Remove does not delete one if the kernel would delete another rule
+// instead.
 func TestRuleByHand(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		p := planFor(t, returnpath.Options{}, "127.0.0.1:22")
@@ -121,7 +121,7 @@ func TestRuleByHand(t *testing.T) {
 			t.Errorf("Remove = %v, want an error with a hint", err)
 		}
 		if got := netns.IP(t, "rule show pref 7700"); !strings.Contains(got, "uidrange") {
-			t.Errorf("Remove took a rule of\n%swhich leaves\n%s", other, got)
+			t.Errorf("Remove deleted a rule of\n%sleaving\n%s", other, got)
 		}
 	})
 }
@@ -148,9 +148,8 @@ func named(t *testing.T, address string, ports ...uint16) returnpath.Plan {
 	return p
 }
 
-// TestNameChangesAddress checks that what belongs to an earlier address of a name is
-// found and removed, while gateways with other backends and the same numbers keep
-// theirs.
+// TestNameChangesAddress checks that rules for an earlier address of a name are found
+// and removed, and that the rules of other gateways with the same numbers are kept.
 func TestNameChangesAddress(t *testing.T) {
 	for _, tt := range []struct{ name, earlier, now string }{
 		{"rules", "127.0.0.1", "127.0.0.9"},
@@ -159,8 +158,8 @@ func TestNameChangesAddress(t *testing.T) {
 		{"marks of this host", "10.8.0.1", "fd08::1"},
 		{"from rules to marks", "127.0.0.1", "10.8.0.7"},
 		{"from marks to rules", "10.8.0.7", "127.0.0.1"},
-		{"it does not resolve any more: rules", "127.0.0.1", ""},
-		{"it does not resolve any more: marks", "10.8.0.7", ""},
+		{"name no longer resolves: rules", "127.0.0.1", ""},
+		{"name no longer resolves: marks", "10.8.0.7", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			requireNFT(t)
@@ -186,8 +185,8 @@ func TestNameChangesAddress(t *testing.T) {
 	}
 }
 
-// TestApplyWithoutNFT checks that a plan whose table only reassembles fragments is
-// applied as far as possible, and one that needs marks not at all.
+// TestApplyWithoutNFT checks that a plan that needs nft only to reassemble fragments is
+// applied without that table, and that a plan with marks is not applied at all.
 func TestApplyWithoutNFT(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		host(t)
@@ -216,7 +215,7 @@ func TestApplyWithoutNFT(t *testing.T) {
 	})
 }
 
-// TestDeviceNames checks that no plan contains a name with a meaning to a shell.
+// TestDeviceNames checks that no plan contains a name with shell metacharacters.
 func TestDeviceNames(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		for i, name := range []string{"a;id>pwn", "a$(id)", "a'b", `a"b`, "-a", "a`id`", "a|b", "a&b", "ü", "a#b", "a*", "a\\b"} {

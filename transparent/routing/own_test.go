@@ -17,14 +17,14 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// kinds are what addresses are to the host.
+// The kinds of addresses, as seen by the host.
 const (
 	foreign  = ""
 	own      = "own"
 	replaced = "replaced"
 )
 
-// kindOf returns what a is to the host.
+// kindOf returns the kind of a.
 func kindOf(t *testing.T, a string) string {
 	t.Helper()
 	ours, others, err := routing.OwnAddresses()
@@ -41,8 +41,8 @@ func kindOf(t *testing.T, a string) string {
 	return foreign
 }
 
-// The type of a route decides what an address is. In each step, commands run and
-// addresses are looked up.
+// The type of a route determines the kind of an address. Each step runs commands and
+// looks up addresses.
 func TestOwnAddressesAreThoseOfTheRoutes(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		host(t)
@@ -156,7 +156,7 @@ func TestAddressWatchSeesEveryChange(t *testing.T) {
 	})
 }
 
-// Ordinary routes are no events: a routing daemon may change thousands.
+// Unicast routes cause no events, because a routing daemon may change thousands.
 func TestAddressWatchIgnoresOrdinaryRoutes(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		watch, err := routing.WatchAddresses()
@@ -176,7 +176,7 @@ func TestAddressWatchIgnoresOrdinaryRoutes(t *testing.T) {
 	})
 }
 
-// forget reads the events until there are none.
+// forget reads and discards all pending events.
 func forget(t *testing.T, watch *routing.AddressWatch) {
 	t.Helper()
 	for {
@@ -202,7 +202,7 @@ func wait(t *testing.T, watch *routing.AddressWatch, what string) {
 	})
 }
 
-// After an overflow, the loss is reported once, and events arrive again.
+// A lost event is reported once. Afterwards events arrive again.
 func TestAddressWatchReportsLostEvents(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		host(t)

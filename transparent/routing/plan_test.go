@@ -10,12 +10,12 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// named is a target by name.
+// named returns a target with a name.
 func named(host string, port uint16) returnpath.Target {
 	return returnpath.Target{Host: host, Backend: returnpath.Backend{Ports: returnpath.Ports{Low: port, High: port}}}
 }
 
-// A name is looked up once, and stands for all its addresses.
+// A name is looked up once, and yields a backend for each of its addresses.
 func TestResolve(t *testing.T) {
 	var asked []string
 	lookup := func(_ context.Context, host string) ([]netip.Addr, error) {
@@ -39,12 +39,12 @@ func TestResolve(t *testing.T) {
 	}
 	var unresolved *UnresolvedError
 	if !errors.As(err, &unresolved) || unresolved.Host != "gone" || unresolved.Hint() == "" {
-		t.Errorf("the error is %v; want one of the name gone", err)
+		t.Errorf("the error is %v; want one about the name gone", err)
 	}
 }
 
-// A name that does not resolve leaves a plan for the rest; a host that cannot be
-// asked leaves none.
+// If a name does not resolve, there is a plan for the other backends. If the routes of
+// the host cannot be read, there is none.
 func TestPlan(t *testing.T) {
 	s := Surroundings{
 		Lookup: func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") },

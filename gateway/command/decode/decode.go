@@ -1,6 +1,5 @@
-// Package decode is "unproxy decode": it explains a PROXY protocol header, or
-// why the gateway would refuse it. [PrintTLV] is for other commands that show
-// headers.
+// Package decode implements "unproxy decode", which explains a PROXY protocol header,
+// or why the gateway would refuse it. Other commands print TLVs with [PrintTLV].
 package decode
 
 import (
@@ -50,8 +49,8 @@ func Command() *cli.Command {
 	}
 }
 
-// headerSettings are the settings of the gateway that decide which headers it
-// accepts. Their defaults, meanings and messages are those of the gateway.
+// headerSettings are the settings of the gateway that determine which headers it
+// accepts. They have the same defaults, meanings and messages here.
 var headerSettings = []string{"accept", "max-header", "require-checksum", "v1-mixed-families", "headers"}
 
 // settingFlags returns a flag for each of headerSettings.
@@ -92,9 +91,9 @@ func run(c *cli.Context) error {
 	return nil
 }
 
-// readOptions returns which headers are accepted and how many are stacked. The
-// gateway's own configuration reads the flags, for a forward that is never
-// served. All problems are found at once.
+// readOptions returns the options of the decoder and the number of stacked headers. It
+// parses the flags as settings of an arbitrary forward. It reports all problems at
+// once.
 func readOptions(c *cli.Context) (o *proxyproto.Options, headers int, err error) {
 	var exclusive error
 	if c.IsSet("hex") && (c.IsSet("file") || c.Bool("raw")) {
@@ -127,9 +126,8 @@ type decoded struct {
 // payload returns what follows the header.
 func (d *decoded) payload() []byte { return d.input[d.header.Length:] }
 
-// decodeStack decodes up to n stacked headers, as the gateway does: LOCAL is the
-// last. It stops at the first one that is refused or incomplete, and returns at
-// least one.
+// decodeStack decodes up to n stacked headers as the gateway does. It stops at a LOCAL
+// header, and at one that is refused or incomplete. It returns at least one.
 func decodeStack(input []byte, n int, o *proxyproto.Options) []decoded {
 	var stack []decoded
 	start := 0

@@ -20,7 +20,7 @@ import (
 
 const v1Line = "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"
 
-// runDecode runs "unproxy decode" and returns what it prints and how it ends.
+// runDecode runs "unproxy decode" and returns its output and error.
 func runDecode(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -146,14 +146,14 @@ func TestDecodeText(t *testing.T) {
 				}
 			}
 			if strings.Contains(out, "\x1b") {
-				t.Errorf("an escape sequence came through: %q", out)
+				t.Errorf("the output has an escape sequence: %q", out)
 			}
 		})
 	}
 }
 
-// TestCaret finds the byte at fault by the caret below it: the text above it must
-// begin with want.
+// TestCaret checks the position of the caret below the wrong byte: the text above the
+// caret must begin with want.
 func TestCaret(t *testing.T) {
 	plain := header(t, proxyMessage())
 	authority := proxyproto.TLV{Type: proxyproto.TypeAuthority, Value: bytes.Repeat([]byte("a"), 40)}
@@ -255,7 +255,7 @@ func TestDecodeUsage(t *testing.T) {
 		{[]string{"--hex", "0d0a", "--file", "x"}, "--hex excludes"},
 		{[]string{"--hex", "0d0"}, "3 hexadecimal digits"},
 		{[]string{"--hex", "0d0g"}, `'g' is not a hexadecimal digit`},
-		{[]string{"--headers", "0"}, `--headers "0" would`},
+		{[]string{"--headers", "0"}, `--headers "0" is too low`},
 		{[]string{"--headers", "17"}, `--headers "17" is not a whole number from 0 to 16`},
 		{[]string{"--accept", "v3"}, `--accept "v3" is not v1, v2 or v1,v2`},
 		{[]string{"--accept", ""}, `--accept "" is empty`},
@@ -294,7 +294,7 @@ func TestDecodeFile(t *testing.T) {
 	}
 }
 
-// FuzzDecode feeds the printers whatever the decoder takes or refuses.
+// FuzzDecode prints arbitrary input, whether it is accepted or refused.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(v1Line))
 	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x13\xc0\x00\x02\x01\xc63d\x02\xdc\x04\x01\xbb\x20\x00\x04abcd"))

@@ -13,7 +13,7 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// maxInput bounds how many bytes are read: many times the longest header.
+// maxInput limits the number of bytes to read. It is much longer than any header.
 const maxInput = 64 << 20
 
 // readInput returns the bytes to decode.
@@ -62,12 +62,12 @@ func readFile(c *cli.Context) ([]byte, error) {
 	return b, nil
 }
 
-// hexNoise is what people and tools write between the digits.
+// hexNoise removes prefixes and separators of hexadecimal digits.
 var hexNoise = strings.NewReplacer(
 	"0x", "", "0X", "", `\x`, "", ":", "", ",", "", " ", "", "\t", "", "\r", "", "\n", "")
 
-// looksLikeHex reports whether text holds only hexadecimal digits and what
-// people write between them. No header does: both signatures have other bytes.
+// looksLikeHex reports whether text consists of hexadecimal digits, prefixes and
+// separators. No header does: both signatures have other bytes.
 func looksLikeHex(text []byte) bool {
 	rest := strings.Trim(hexNoise.Replace(string(text)), "0123456789abcdefABCDEF")
 	return rest == "" && len(bytes.TrimSpace(text)) > 0

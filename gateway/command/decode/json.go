@@ -11,8 +11,8 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// headerJSON is a header in the output of decode --json. The top object is the
-// innermost header; the ones stacked around it are in Outer.
+// headerJSON is a header in the output of decode --json. The top-level object is the
+// innermost header; Outer has the others.
 type headerJSON struct {
 	Result      string    `json:"result"`
 	Version     uint8     `json:"version,omitempty"`
@@ -51,7 +51,7 @@ type sslJSON struct {
 	TLVs                  []tlvJSON `json:"tlvs,omitempty"`
 }
 
-// writeJSON prints headers as one object, that of the innermost.
+// writeJSON prints headers as one object.
 func writeJSON(w io.Writer, stack []decoded) error {
 	last := len(stack) - 1
 	object := stack[last].toJSON()

@@ -76,8 +76,8 @@ func protocolName(b byte) string {
 	return family[b>>4] + " " + transport[b&0x0f]
 }
 
-// checksumNote describes the checksum. A header whose checksum is wrong is
-// refused before.
+// checksumNote describes the checksum. A header with a wrong checksum does not get
+// here.
 func checksumNote(h *proxyproto.Header) string {
 	switch {
 	case h.Checksum:

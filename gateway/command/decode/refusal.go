@@ -84,7 +84,7 @@ func refusalHint(r proxyproto.Reason, b []byte) string {
 	return ""
 }
 
-// protocolHint guesses which protocol came instead of a header.
+// protocolHint returns a hint if the input looks like another known protocol.
 func protocolHint(b []byte) string {
 	text := string(b[:min(len(b), 16)])
 	switch {

@@ -2,9 +2,9 @@
 // backend behind it and a load balancer in front of it, and shows how the gateway
 // handles correct, wrong and forged headers.
 //
-// A scene is one connection with an expectation. The first part plays its scenes
-// on loopback. The second part, transparent mode, needs routes, so it runs in a
-// child process with a network namespace of its own.
+// A scene is a connection with an expected result. The first part uses loopback. The
+// second part, transparent mode, needs routes, so it runs in a child process with its
+// own network namespace.
 package demo
 
 import (
@@ -29,8 +29,8 @@ Exit codes: 0 every row is as expected, 1 a row differs.
 Example:
   unproxy demo`
 
-// insideFlag marks the child process that plays the second part. Its value is
-// the network namespace that the child must have left: the part changes routes.
+// insideFlag marks the child process of the second part. Its value is the network
+// namespace of the parent, in which the child must not change routes.
 const insideFlag = "inside-namespace"
 
 // Command returns "unproxy demo".

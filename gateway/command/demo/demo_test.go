@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestExpectation shows that the demo can fail: each row changes one part of an
-// outcome that is otherwise as expected.
+// TestExpectation checks that the demo can fail: each row changes one part of an
+// expected outcome.
 func TestExpectation(t *testing.T) {
 	const seen = "203.0.113.9:40001"
 	good := func() *outcome {
@@ -43,7 +43,7 @@ func TestExpectation(t *testing.T) {
 	}
 	refused := expectation{logged: [][2]string{{"outcome", "ok"}}}
 	if differences := refused.check(good()); len(differences) == 0 {
-		t.Error("the backend was reached by what must be refused, and the demo reports nothing")
+		t.Error("the backend was reached by a connection that must be refused, and the demo reports nothing")
 	}
 }
 

@@ -86,7 +86,7 @@ func headerScenes() ([]scene, error) {
 		{what: "v2 with authority, unique ID, TLS name, AWS endpoint and checksum", parts: then(detailed, hello),
 			want: good(client4.String(), [2]string{"authority", "mail.example.com"}, [2]string{"unique_id", "req-7"},
 				[2]string{"tls_cn", "alice"}, [2]string{"aws_vpce", "vpce-0a1b2c3d"})},
-		{what: "v1 header, each byte in a segment of its own",
+		{what: "v1 header, each byte in its own segment",
 			parts: append(oneByOne(v1), []byte(hello)), want: good(client4.String())},
 		{what: "v2 LOCAL: the load balancer's own health check", parts: [][]byte{local}, want: health},
 		{what: "v1 UNKNOWN: the client is not named", parts: then([]byte("PROXY UNKNOWN\r\n"), hello), want: good(thePeer)},
@@ -116,7 +116,7 @@ func headerV2(client, destination netip.AddrPort) ([]byte, error) {
 	})
 }
 
-// detailedHeader returns a v2 header as a load balancer sends it that terminates TLS.
+// detailedHeader returns a v2 header of a load balancer that terminates TLS.
 func detailedHeader() ([]byte, error) {
 	tls, err := proxyproto.SSLTLV(proxyproto.SSL{Client: proxyproto.ClientTLS | proxyproto.ClientCertConnection},
 		proxyproto.TLV{Type: proxyproto.TypeSSLVersion, Value: []byte("TLSv1.3")},

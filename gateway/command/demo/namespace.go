@@ -20,9 +20,9 @@ import (
 // the second part. The child has printed why on stderr.
 const cannotShow = 3
 
-// enterNamespace plays the second part in a child process with a network
-// namespace of its own, so that nothing on the host changes. A user namespace
-// grants the right to make one. Root needs none.
+// enterNamespace runs the second part in a child process with its own network
+// namespace, so that nothing on the host changes. Without root, it also creates a user
+// namespace, which grants the necessary capability.
 func enterNamespace(ctx *cli.Context) error {
 	err := inNamespace(ctx, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSPC) {
@@ -37,26 +37,26 @@ func enterNamespace(ctx *cli.Context) error {
 	case errors.As(err, &exit) && exit.ExitCode() == usage.ExitFailure:
 		return usage.Reported(usage.ExitFailure)
 	case errors.As(err, &exit):
-		return fmt.Errorf("play the second part: %w", err)
+		return fmt.Errorf("run the second part: %w", err)
 	}
 	var missing *unavailable
 	if errors.As(err, &missing) {
 		return err
 	}
-	return &unavailable{fmt.Errorf("make a network namespace: %w", err), namespaceHint}
+	return &unavailable{fmt.Errorf("create a network namespace: %w", err), namespaceHint}
 }
 
 const namespaceHint = `run it as root, or permit user namespaces with sysctl: user.max_user_namespaces,
         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns`
 
-// inNamespace runs the child process with namespaces of its own.
+// inNamespace runs the child process in new namespaces.
 func inNamespace(ctx *cli.Context, flags uintptr) error {
 	var reason strings.Builder
 	here, err := networkNamespace()
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread ends that started the child
+	runtime.LockOSThread() // Pdeathsig is sent when the thread that started the child ends
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", "demo", "--"+insideFlag, here)
 	cmd.Args[0] = os.Args[0]
@@ -70,7 +70,7 @@ func inNamespace(ctx *cli.Context, flags uintptr) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == cannotShow {
 		why := strings.TrimPrefix(strings.TrimSpace(reason.String()), "unproxy: error: ")
-		return &unavailable{errors.New(why), "run it where a network namespace comes with CAP_NET_ADMIN"}
+		return &unavailable{errors.New(why), "run it as root, or where user namespaces grant CAP_NET_ADMIN"}
 	}
 	fmt.Fprint(ctx.App.ErrWriter, reason.String())
 	return err
@@ -79,7 +79,7 @@ func inNamespace(ctx *cli.Context, flags uintptr) error {
 // networkNamespace names the network namespace of this process.
 func networkNamespace() (string, error) { return os.Readlink("/proc/self/ns/net") }
 
-// playInside plays the second part. It refuses if this process is still in the
+// playInside runs the second part. It fails if this process is still in the network
 // namespace outside.
 func playInside(out *screen, outside string) error {
 	here, err := networkNamespace()

@@ -19,7 +19,7 @@ type scene struct {
 	// from is the address that the load balancer connects from. The zero Addr
 	// leaves the choice to the kernel.
 	from netip.Addr
-	// parts are sent one after another, each in a segment of its own.
+	// parts are sent one after another, each in its own segment.
 	parts [][]byte
 	want  expectation
 	// tested means that the gateway tests the backend. On a busy machine the backend
@@ -63,7 +63,7 @@ func (s *scene) play(on *stage, server *backend) (*outcome, error) {
 		return nil, err
 	}
 	o.line = line
-	wait := 100 * time.Millisecond // for a connection that must not come
+	wait := 100 * time.Millisecond // long enough for an unexpected connection
 	if s.want.seen != "" {
 		wait = patience
 	}
@@ -147,7 +147,7 @@ func (e *expectation) check(o *outcome) []string {
 	return differences
 }
 
-// orNothing quotes a text, and makes an empty one visible.
+// orNothing quotes a text, or returns a word for an empty one.
 func orNothing(s string) string {
 	if s == "" {
 		return "nothing"

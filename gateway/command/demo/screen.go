@@ -10,7 +10,7 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// screen is where the demo is shown.
+// screen prints the results of the demo.
 type screen struct {
 	w      io.Writer
 	colour bool

@@ -27,7 +27,7 @@ type backend struct {
 	visits   chan visit
 }
 
-// visit is what the backend saw of one connection.
+// visit is a connection as seen by the backend.
 type visit struct {
 	peer    netip.AddrPort // by getpeername(2)
 	payload []byte
@@ -63,7 +63,7 @@ func (b *backend) talk(c net.Conn) visit {
 	c.SetDeadline(time.Now().Add(patience))
 	peer := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	fmt.Fprintf(c, "220 you are %s\r\n", peer)
-	payload, _ := io.ReadAll(io.LimitReader(c, 1<<16)) // what came before an error counts
+	payload, _ := io.ReadAll(io.LimitReader(c, 1<<16)) // on an error, what was received counts
 	return visit{netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), payload}
 }
 

@@ -13,7 +13,7 @@ import (
 	"unproxy/transparent/routing"
 )
 
-// playTransparent plays the second part, in a network namespace of its own.
+// playTransparent runs the second part, in its own network namespace.
 func playTransparent(out *screen) error {
 	t, err := newTransparentStage()
 	if err != nil {
@@ -52,7 +52,7 @@ type transparentStage struct {
 	on      *stage
 	routes  returnpath.Plan
 	parts   []transparentPart
-	without string // what this host cannot show
+	without string // the features that this host does not support
 }
 
 // transparentPart is a backend of one address family and its scenes.
@@ -124,7 +124,7 @@ func (t *transparentStage) writeScenes() error {
 	return nil
 }
 
-// playLost removes the return path and shows what happens to a client then.
+// playLost removes the return path and shows the effect on a client.
 func (t *transparentStage) playLost(out *screen) (int, error) {
 	if err := routing.Remove(context.Background(), t.routes, func(string) {}); err != nil {
 		return 0, err
@@ -167,7 +167,7 @@ func (t *transparentStage) backends() string {
 	return strings.Join(all, ",")
 }
 
-// scenes counts them.
+// scenes returns the number of scenes.
 func (t *transparentStage) scenes() int {
 	n := 0
 	for _, p := range t.parts {

@@ -122,8 +122,8 @@ func (p *plan) receive(conn net.Conn, r *result, sending <-chan error) {
 	}
 }
 
-// await returns the error of the sender. A sender that still waits for room is
-// given up: the other side has closed its direction and may read on.
+// await returns the error of the sender. It does not wait for a blocked sender: the
+// other side has closed its direction and may not read any more.
 func (p *plan) await(sending <-chan error) error {
 	select {
 	case err := <-sending:

@@ -16,8 +16,8 @@ import (
 	"unproxy/gateway/kernel"
 )
 
-// sendDatagram sends header and payload in one datagram, and receives until
-// nothing more comes.
+// sendDatagram sends header and payload in one datagram, and receives answers until no
+// more arrive.
 func (p *plan) sendDatagram(ctx context.Context) *result {
 	r := &result{}
 	conn, err := kernel.Dial(ctx, net.Dialer{}, p.network, p.address)
@@ -69,7 +69,7 @@ func (p *plan) receiveDatagrams(conn net.Conn, r *result) {
 	}
 }
 
-// printDatagrams prints what came back.
+// printDatagrams prints the answers.
 func (r *result) printDatagrams(w io.Writer, p *plan) {
 	if r.datagrams == 0 {
 		fmt.Fprintf(w, "received     nothing\n")

@@ -12,8 +12,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// answerOnce takes one datagram on a fresh socket and sends back what answers
-// makes of it.
+// answerOnce receives one datagram on a new socket and sends the result of answers.
 func answerOnce(t *testing.T, answers func(b []byte) []string) (address string) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -37,8 +36,8 @@ func answerOnce(t *testing.T, answers func(b []byte) []string) (address string) 
 	return conn.LocalAddr().String()
 }
 
-// TestProbeDatagrams holds what arrives at the gateway, and what is said of the
-// answers.
+// TestProbeDatagrams checks the datagrams that arrive at the gateway, and the output
+// about the answers.
 func TestProbeDatagrams(t *testing.T) {
 	header := func(b []byte) (proxyproto.Header, string) {
 		h, err := proxyproto.Decode(b, &proxyproto.Options{Datagram: true})
@@ -86,13 +85,13 @@ func TestProbeDatagrams(t *testing.T) {
 				t.Errorf("ended with %v and printed\n%swant %q", err, out.String(), row.want)
 			}
 			if !<-arrived {
-				t.Error("something else arrived")
+				t.Error("an unexpected datagram arrived")
 			}
 		})
 	}
 }
 
-// TestProbeDatagramRefused sends to a closed port: the kernel answers with ICMP.
+// TestProbeDatagramRefused sends to a closed port. The kernel answers with ICMP.
 func TestProbeDatagramRefused(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -106,7 +105,7 @@ func TestProbeDatagramRefused(t *testing.T) {
 	}
 }
 
-// TestProbeListenDatagrams has a probe speak with another one that is the backend.
+// TestProbeListenDatagrams connects a probe with another one that acts as the backend.
 func TestProbeListenDatagrams(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

@@ -43,8 +43,8 @@ func kindOf(c *cli.Context) headerKind {
 	return headerV2
 }
 
-// readEnd reads an address for the header, with the given port if it has none.
-// The result is not valid if text is empty.
+// readEnd parses an address for the header. port is the default port. The result is not
+// valid if text is empty.
 func readEnd(flag, text string, port uint16) (netip.AddrPort, error) {
 	if text == "" {
 		return netip.AddrPort{}, nil

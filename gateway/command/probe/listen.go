@@ -21,9 +21,9 @@ type backend struct {
 	out              io.Writer
 }
 
-// readBackend reads the flags. It finds all problems at once.
+// readBackend parses the flags. It reports all problems at once.
 func readBackend(c *cli.Context) (*backend, error) {
-	problems := misplaced(c, connectFlags, "does not go with --listen")
+	problems := misplaced(c, connectFlags, "cannot be combined with --listen")
 	network, address, err := readEndpoint(c, "listen")
 	if err == nil && c.String("listen") == "" {
 		err = usage.Errorf("--listen is empty").WithHint("write it as 127.0.0.1:9000")
@@ -84,7 +84,7 @@ func (b *backend) echo(ctx context.Context, conn stream) {
 	conn.CloseWrite()
 }
 
-// endName names one end of a connection. That of a unix socket is often unnamed.
+// endName formats the address of one end of a connection. A unix socket often has none.
 func endName(a net.Addr) string {
 	if end := addrPort(a); end.IsValid() {
 		return end.String()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestProbeListen lets a probe that connects talk to one that listens.
+// TestProbeListen connects a probe with another one that listens.
 func TestProbeListen(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -43,13 +43,13 @@ func TestProbeListen(t *testing.T) {
 				want = "connection from 127.0.0.1:"
 			}
 			if strings.Count(server.String(), want) != 2 {
-				t.Errorf("not twice %q in:\n%s", want, server.String())
+				t.Errorf("want %q twice in:\n%s", want, server.String())
 			}
 		})
 	}
 }
 
-// waitFor waits until a match of the pattern is printed, and returns its group.
+// waitFor waits until the output matches the pattern, and returns its group.
 func waitFor(t *testing.T, out *lockedBuffer, pattern string) string {
 	t.Helper()
 	match := regexp.MustCompile(pattern)

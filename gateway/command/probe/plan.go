@@ -16,12 +16,12 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// plan is what a probe does.
+// plan is the parsed command line of a probe.
 type plan struct {
 	network, address string // as net.Dial takes them
 	kind             headerKind
-	// client and destination go into the header. One that is not valid was not
-	// given: it follows from the connection.
+	// client and destination are the addresses in the header. An invalid one was not
+	// given; it is derived from the connection.
 	client, destination netip.AddrPort
 	tlvs                []proxyproto.TLV
 	checksum            bool
@@ -31,8 +31,8 @@ type plan struct {
 	timeout             time.Duration
 	count               int
 
-	// An answer is complete when nothing more comes for quiet. pause is the time
-	// between the pieces of a header.
+	// quiet is the time without data after which an answer counts as complete. pause
+	// is the time between the pieces of a header.
 	quiet, pause time.Duration
 }
 
@@ -58,10 +58,10 @@ var exclusive = [][]string{
 	{"spp", "v2", "local", "unknown", "no-header"}, {"spp", "v1"}, {"spp", "tlv"}, {"spp", "crc"},
 }
 
-// isGiven reports whether a flag is given, and is not a switch turned off.
+// isGiven reports whether a flag is given. A switch that is off does not count.
 func isGiven(c *cli.Context, name string) bool { return c.IsSet(name) && c.Value(name) != false }
 
-// readPlan reads the flags. It finds all problems at once.
+// readPlan parses the flags. It reports all problems at once.
 func readPlan(c *cli.Context) (*plan, error) {
 	p := &plan{
 		kind: kindOf(c), checksum: c.Bool("crc"), halfClose: c.Bool("half-close"),
@@ -130,13 +130,13 @@ func conflicts(c *cli.Context) []error {
 	return problems
 }
 
-// readEndpoint reads HOST:PORT or unix:PATH, as net.Dial and net.Listen take
-// them. It accepts an empty text.
+// readEndpoint parses HOST:PORT or unix:PATH for net.Dial and net.Listen. It accepts an
+// empty text.
 func readEndpoint(c *cli.Context, flag string) (network, address string, err error) {
 	text := c.String(flag)
 	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
 		if c.Bool("udp") {
-			return "", "", usage.Errorf("--%s %q is a unix socket, and --udp is given", flag, text).
+			return "", "", usage.Errorf("--%s %q is a unix socket, but --udp is given", flag, text).
 				WithHint("write HOST:PORT, or leave out --udp")
 		}
 		return "unix", path, nil
@@ -159,8 +159,8 @@ func readPayload(c *cli.Context) ([]byte, error) {
 	return unescape("send", c.String("send"))
 }
 
-// unescape reads the escapes of a Go string: \r, \n, \t, \0xx, \xHH, \\ and so
-// on. Quotes need no escape.
+// unescape replaces the escapes of a Go string: \r, \n, \t, \0xx, \xHH, \\ and so on.
+// Quotes need no escape.
 func unescape(flag, text string) ([]byte, error) {
 	b := make([]byte, 0, len(text))
 	for rest := text; rest != ""; {

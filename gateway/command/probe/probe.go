@@ -1,5 +1,5 @@
-// Package probe is "unproxy probe": a load balancer that sends one PROXY header
-// and reports what happens, or with --listen the backend behind a gateway.
+// Package probe implements "unproxy probe". It acts as a load balancer, which sends one
+// PROXY header and reports the result, or with --listen as the backend of a gateway.
 package probe
 
 import (

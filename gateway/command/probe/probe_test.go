@@ -21,7 +21,7 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// lockedBuffer is an output that is read while it is written.
+// lockedBuffer is an output that can be read while it is being written.
 type lockedBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -39,16 +39,15 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// runProbe runs "unproxy probe" and returns how it ends.
+// runProbe runs "unproxy probe" and returns its error.
 func runProbe(ctx context.Context, out io.Writer, args ...string) error {
 	app := usage.NewApp(&cli.Command{Name: "unproxy", Subcommands: []*cli.Command{Command()}})
 	app.Writer, app.ErrWriter = out, out
 	return app.RunContext(ctx, append([]string{"unproxy", "probe"}, args...))
 }
 
-// serveOnce accepts one connection on a fresh listener and serves it; serve
-// closes it. It returns the listener's address, and a function that waits
-// until the connection was served.
+// serveOnce accepts one connection on a new listener and calls serve, which closes it.
+// It returns the listener's address, and a function that waits until serve returns.
 func serveOnce(t *testing.T, serve func(net.Conn)) (address string, served func()) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +68,7 @@ func serveOnce(t *testing.T, serve func(net.Conn)) (address string, served func(
 	return listener.Addr().String(), func() { <-done }
 }
 
-// readHeader reads a header off conn.
+// readHeader reads a header from conn.
 func readHeader(conn net.Conn) (proxyproto.Header, []byte, error) {
 	var b []byte
 	buffer := make([]byte, 4096)
@@ -91,7 +90,7 @@ func reset(conn net.Conn) {
 	conn.Close()
 }
 
-// TestProbeHeaders holds what arrives at the gateway.
+// TestProbeHeaders checks the headers that arrive at the gateway.
 func TestProbeHeaders(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -166,7 +165,7 @@ func TestProbeHeaders(t *testing.T) {
 	}
 }
 
-// TestProbeEndings holds what is said of each way to end.
+// TestProbeEndings checks the output for each ending of a connection.
 func TestProbeEndings(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -190,7 +189,7 @@ func TestProbeEndings(t *testing.T) {
 		{"reset after an answer", func(c net.Conn) {
 			readHeader(c)
 			c.Write([]byte("ok"))
-			c.Read(make([]byte, 1)) // until the probe has taken the answer
+			c.Read(make([]byte, 1)) // until the probe has received the answer
 			reset(c)
 		}, []string{"--half-close", "--send", ""}, false, []string{`received     2 bytes "ok"`, "end          reset by the other side (RST)\n"}},
 		{"control bytes", func(c net.Conn) { readHeader(c); c.Write(bytes.Repeat([]byte("\x1b"), 999)); c.Close() }, nil, false,
@@ -209,7 +208,7 @@ func TestProbeEndings(t *testing.T) {
 				}
 			}
 			if strings.Contains(out.String(), "\x1b") {
-				t.Error("an escape sequence came through")
+				t.Error("the output has an escape sequence")
 			}
 		})
 	}
@@ -308,13 +307,13 @@ func TestProbeUsage(t *testing.T) {
 		{[]string{"--to", "a:1", "--tlv", "noop=" + strings.Repeat("x", 65536)}, "at most 65535"},
 		{[]string{"--to", "a:1", "--once"}, "--once needs --listen"},
 		{[]string{"--to", "a:1", "--banner", "x"}, "--banner needs --listen"},
-		{[]string{"--listen", "a:1", "--to", "a:1"}, "--to does not go with --listen"},
+		{[]string{"--listen", "a:1", "--to", "a:1"}, "--to cannot be combined with --listen"},
 		{[]string{"--to", "a:1", "--udp", "--v1"}, "--udp and --v1 exclude"},
 		{[]string{"--to", "a:1", "--udp", "--split", "1"}, "--udp and --split exclude"},
 		{[]string{"--to", "a:1", "--udp", "--spp", "--local"}, "--spp and --local exclude"},
 		{[]string{"--to", "a:1", "--spp"}, "--spp needs --udp"},
 		{[]string{"--to", "unix:/a", "--udp"}, "is a unix socket"},
-		{[]string{"--listen", "a:1", "--udp", "--spp"}, "--spp does not go with --listen"},
+		{[]string{"--listen", "a:1", "--udp", "--spp"}, "--spp cannot be combined with --listen"},
 		{[]string{"--listen", "a"}, `--listen "a" is neither`},
 		{[]string{"--listen", ""}, "--listen is empty"},
 		{[]string{"--listen", "a:1", "--count", "0"}, "--count 0"},

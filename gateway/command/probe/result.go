@@ -19,30 +19,30 @@ type ending uint8
 
 const (
 	endClosed  ending = iota // the other side sent a FIN
-	endOpen                  // an answer came, then nothing more; the probe closed it
-	endTimeout               // nothing came before the timeout
+	endOpen                  // an answer arrived, then no more data; the probe closed it
+	endTimeout               // no data arrived before the timeout
 	endReset                 // the other side sent an RST
 	endFailed                // there was no connection, or it failed otherwise
 )
 
-// result is what a probe saw.
+// result is the result of a probe.
 type result struct {
 	connected  bool
 	local      string // the probe's address; "" for a unix socket or if it is not known
 	header     []byte
 	headerName string
 	connect    time.Duration // until the connection was established
-	firstByte  time.Duration // from then until the first byte came
-	beginning  []byte        // of what came, at most usage.MaxQuoted bytes and one
+	firstByte  time.Duration // from then until the first byte arrived
+	beginning  []byte        // of the received data, at most usage.MaxQuoted+1 bytes
 	received   int64         // bytes
-	datagrams  int           // that came; 0 for a stream
+	datagrams  int           // received; 0 for a stream
 	sent       int64         // bytes of the payload
 	end        ending
 	err        error // for endReset and endFailed
 }
 
-// failed reports whether the probe failed: no connection, or it ended before
-// anything came back.
+// failed reports whether the probe failed: there was no connection, or it ended before
+// an answer arrived.
 func (r *result) failed() bool {
 	switch r.end {
 	case endClosed, endOpen:
@@ -53,8 +53,8 @@ func (r *result) failed() bool {
 	return r.received == 0 && r.datagrams == 0
 }
 
-// fail records how a connection ended, from the errors of reading and writing.
-// If the writer saw the reset, the reader sees a normal end.
+// fail sets the ending from the errors of reading and writing. If the writer got the
+// reset, the reader gets a normal end.
 func (r *result) fail(readErr, writeErr error) {
 	for _, err := range []error{readErr, writeErr} {
 		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN) {
@@ -69,7 +69,7 @@ func (r *result) fail(readErr, writeErr error) {
 	r.end, r.err = endFailed, readErr
 }
 
-// take records bytes that came.
+// take records received bytes.
 func (r *result) take(b []byte, since time.Duration) {
 	if r.received == 0 {
 		r.firstByte = since
@@ -158,7 +158,7 @@ func (r *result) ending(p *plan) string {
 	return fmt.Sprintf("failed: %v", r.err)
 }
 
-// printHint prints what the end probably means.
+// printHint prints the probable cause of the ending.
 func (r *result) printHint(w io.Writer, p *plan) {
 	if hint := r.hint(p); hint != "" {
 		fmt.Fprintf(w, "hint         %s\n", hint)
@@ -187,7 +187,7 @@ func (r *result) hint(p *plan) string {
 	return ""
 }
 
-// trustHint asks whether the gateway trusts this host, whose address it names.
+// trustHint asks whether the gateway trusts this host, and names its address.
 func (r *result) trustHint() string {
 	if host, _, err := net.SplitHostPort(r.local); err == nil {
 		return "is this host (" + host + ") in its --trust?"

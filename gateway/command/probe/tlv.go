@@ -11,9 +11,9 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// readTLVs reads TYPE=VALUE texts. Types that stand within an SSL TLV are
-// collected in one, after the others. It says that the client used TLS and, if
-// there is anything from a certificate, that the certificate was verified.
+// readTLVs parses TYPE=VALUE texts. It collects the types that belong in an SSL TLV in
+// one such TLV after the others. That TLV says that the client used TLS and, if it has
+// data of a certificate, that the certificate was verified.
 func readTLVs(texts []string) ([]proxyproto.TLV, error) {
 	var tlvs, within []proxyproto.TLV
 	var problems []error
@@ -63,7 +63,7 @@ func parseTLV(text string) (tlv proxyproto.TLV, withinSSL bool, err error) {
 	return tlv, withinSSL, err
 }
 
-// tlvValue reads a value: hex, the ID of a cloud provider's TLV, or text.
+// tlvValue parses a value: hex, the ID in the TLV of a cloud provider, or text.
 func tlvValue(name, text string) ([]byte, error) {
 	for _, prefix := range []string{"0x", "hex:"} {
 		digits, ok := strings.CutPrefix(text, prefix)

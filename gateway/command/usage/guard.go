@@ -11,8 +11,8 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// NewApp makes the application of a root command and its subcommands. Unlike
-// the library alone, it
+// NewApp returns the application for a root command and its subcommands. Unlike the
+// library alone, it
 //
 //   - rejects arguments that no command reads; the library ignores them and
 //     every flag after them,
@@ -40,7 +40,7 @@ func NewApp(root *cli.Command) *cli.App {
 	}
 }
 
-// guard prepares a command and those below it. path is its full name.
+// guard prepares a command and its subcommands. path is the full name of the command.
 func guard(c *cli.Command, path string) {
 	isRoot := !strings.Contains(path, " ")
 	c.HideHelpCommand = true
@@ -50,7 +50,7 @@ func guard(c *cli.Command, path string) {
 	}
 	for _, sub := range c.Subcommands {
 		if !isRoot {
-			sub.HelpName = path + " " + sub.Name // the library sets that of the root's
+			sub.HelpName = path + " " + sub.Name // the library sets only those of the root's subcommands
 		}
 		guard(sub, path+" "+sub.Name)
 	}
@@ -68,9 +68,9 @@ func guard(c *cli.Command, path string) {
 	}
 }
 
-// Argument returns the only argument of a command, or "" if there is none. noun
-// says in messages what it is, such as "address". The library reads no flags
-// after an argument: Argument rejects them, and further arguments.
+// Argument returns the only argument of a command, or "" if there is none. noun is its
+// name in messages, such as "address". Argument rejects further arguments, and flags
+// after the argument, which the library does not parse.
 func Argument(ctx *cli.Context, noun string) (string, error) {
 	for _, a := range ctx.Args().Tail() {
 		if strings.HasPrefix(a, "-") {
@@ -93,8 +93,8 @@ func needsSubcommand(ctx *cli.Context) error {
 	return UnknownCommand(ctx.Args().First(), ctx.Command.HelpName, ctx.Command.Subcommands)
 }
 
-// UnknownCommand returns the error for a word that is none of commands. The hint
-// names the nearest one, to be typed after prefix, or all of them.
+// UnknownCommand returns the error for an unknown command. The hint proposes the most
+// similar one of commands, after prefix, or lists all of them.
 func UnknownCommand(word, prefix string, commands []*cli.Command) error {
 	names := commandNames(commands)
 	hint := "the commands are " + strings.Join(names, ", ")
@@ -107,8 +107,8 @@ func UnknownCommand(word, prefix string, commands []*cli.Command) error {
 	return Errorf("unknown command %q", value.Shorten(word)).WithHint(hint)
 }
 
-// strayArgument returns the error for an argument that belongs to no flag. The
-// library did not read what follows it, so none of the command line takes effect.
+// strayArgument returns the error for an argument without a flag. The library has not
+// parsed the words after it, so the command must not run.
 func strayArgument(ctx *cli.Context) error {
 	word := ctx.Args().First()
 	isRoot := ctx.Command.Name == ctx.App.Name
@@ -160,7 +160,7 @@ func unknownFlag(name string, known []string, help string) error {
 	return Errorf("unknown flag %s", dashed(value.Shorten(name))).WithHint(hint)
 }
 
-// dashed writes the name of a flag with its dashes.
+// dashed returns the name of a flag with its dashes.
 func dashed(name string) string {
 	if len(name) == 1 {
 		return "-" + name

@@ -41,8 +41,8 @@ func testApp() *cli.App {
 	return app
 }
 
-// Each row is a mistake that the library passes over in silence, or answers
-// with the whole help; none of them may run a command.
+// Each row is a mistake that the library ignores, or for which it prints the whole
+// help. None of them may run a command.
 func TestGuard(t *testing.T) {
 	for _, tt := range []struct{ args, want, hint string }{
 		{"plain now", `unexpected argument "now"`, "every value needs its flag before it, see unproxy --help"},

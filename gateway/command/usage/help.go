@@ -10,8 +10,7 @@ import (
 // Verbatim is the template of a command whose Description is its whole help.
 const Verbatim = "{{.Description}}"
 
-// The columns of help texts. MaxColumn is the width of the narrowest terminal
-// that shows them without breaking lines.
+// The columns of help texts. MaxColumn is the maximum length of a line.
 const (
 	MaxColumn     = 96
 	meaningColumn = 34
@@ -44,7 +43,7 @@ func helpOf(c *cli.Command, path string) string {
 	return b.String()
 }
 
-// usageLine returns the command line in brief.
+// usageLine returns a summary of the command line.
 func usageLine(c *cli.Command, path string) string {
 	if c.UsageText != "" {
 		return c.UsageText
@@ -93,8 +92,8 @@ func Describe(f cli.Flag) (argument, meaning string) {
 	return parts[1], meaning
 }
 
-// WriteRow writes two columns: what to type and what it means, which is wrapped.
-// A left column that is too wide gets a line of its own.
+// WriteRow writes two columns, and wraps the right one. If the left column is too wide,
+// the right one begins on the next line.
 func WriteRow(b *strings.Builder, left, meaning string) {
 	if len(left) > meaningColumn-2 {
 		fmt.Fprintln(b, left)

@@ -9,14 +9,13 @@ import (
 	"unproxy/gateway/config/value"
 )
 
-// maxProblems is how many problems [Report] prints. The rest is counted.
+// maxProblems is the number of problems that [Report] prints. The others are counted.
 const maxProblems = 20
 
-// Report prints the problems in err, each as a line "unproxy: error: …", with
-// its hint in a line "unproxy: hint: …" below it. Joined errors are taken apart,
-// so that an operator sees all problems at once. It prints at most twenty, then
-// how many more there are; a hint that several problems share appears once.
-// Errors made by [Reported] are skipped.
+// Report prints each of the errors that err joins as a line "unproxy: error: …", and
+// its hint as a line "unproxy: hint: …". It prints at most twenty, then the number of
+// the others. It prints a hint that several errors share once, and skips errors of
+// [Reported].
 func Report(w io.Writer, err error) {
 	printed := make(map[string]bool)
 	count := 0

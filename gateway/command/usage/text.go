@@ -9,7 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// MaxQuoted is how many bytes of a value from the wire are printed.
+// MaxQuoted is the maximum number of bytes that [Quote] prints.
 const MaxQuoted = 64
 
 // Quote quotes bytes from the wire as a Go string, at most [MaxQuoted] of them.
@@ -21,7 +21,7 @@ func Quote(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
-// ShellQuote writes a word for a POSIX shell, in single quotes if it needs any.
+// ShellQuote quotes a word for a POSIX shell, if necessary, with single quotes.
 func ShellQuote(word string) string {
 	if word != "" && !strings.ContainsAny(word, " \t\n?&{}*$\"'`\\|<>;()[]#~!") {
 		return word
@@ -29,8 +29,8 @@ func ShellQuote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Wrap breaks text at white space into lines of at most width bytes; a longer
-// word gets a line of its own. It returns at least one line.
+// Wrap breaks text at white space into lines of at most width bytes. A longer word is a
+// line by itself. Wrap returns at least one line.
 func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""

@@ -21,7 +21,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// A shell is the oracle: it must read back each word.
+// A shell is the oracle: it must parse the result to the same word.
 func TestShellQuote(t *testing.T) {
 	for _, word := range []string{"", "plain", "10.0.0.0/8", ":1=127.0.0.1:2?mark=7&local=close", "it's", "a b\tc\nd", "$HOME `x` \\", "[a]*#~"} {
 		out, err := exec.Command("sh", "-c", "printf '%s' "+ShellQuote(word)).Output()

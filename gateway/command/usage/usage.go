@@ -1,6 +1,6 @@
-// Package usage is what the commands of unproxy share: usage errors and exit
-// codes, the report of all problems at once, the layout of help texts, and the
-// guards that keep urfave/cli from ignoring parts of a command line.
+// Package usage has the code shared by the commands of unproxy: usage errors, exit
+// codes, error reports, the layout of help texts, and guards that keep urfave/cli from
+// ignoring parts of a command line.
 //
 // A command builds a [cli.Command], reads its flags, and returns an error.
 // [NewApp] makes the application, [Report] prints what went wrong, and
@@ -31,8 +31,8 @@ const (
 	ExitHostCheck = 3 // a check of this host failed
 )
 
-// Error is a mistake in the command line. It ends the process with
-// [ExitUsage]. The zero value has no text; use [Errorf].
+// Error is an error in the command line. It ends the process with [ExitUsage]. The zero
+// value has no text; use [Errorf].
 type Error struct{ message, hint string }
 
 // Errorf returns a usage error without a hint. The message says what is wrong
@@ -52,7 +52,7 @@ func (e Error) Error() string { return e.message }
 // Hint returns how to fix it, or "".
 func (e Error) Hint() string { return e.hint }
 
-// reported is the error of a command that has printed its outcome itself.
+// reported is the error of a command that has printed its result.
 type reported struct{ code int }
 
 // Error is not printed by [Report].
@@ -62,9 +62,8 @@ func (r reported) Error() string { return fmt.Sprintf("exit code %d", r.code) }
 // It is for a command whose output already says what failed.
 func Reported(code int) error { return reported{code} }
 
-// ExitCode returns the exit code of a process that ends with err. One usage or
-// configuration error makes the code [ExitUsage], whatever else is joined to
-// it: the other errors come from the same command line.
+// ExitCode returns the exit code for err. It is [ExitUsage] if err joins at least one
+// usage or configuration error, because that probably caused the others.
 func ExitCode(err error) int {
 	var (
 		done    reported

@@ -45,7 +45,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// At most twenty problems are printed, whatever stands between them.
+// At most twenty problems are printed, however the errors are nested.
 func TestReportCounts(t *testing.T) {
 	for _, tt := range []struct {
 		problems int

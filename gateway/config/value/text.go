@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// Split cuts s at each sep that is not inside a {{ template }}. Like
-// [strings.Split] it returns at least one piece.
+// Split splits s at each sep outside of {{ templates }}. Like [strings.Split] it
+// returns at least one piece.
 func Split(s string, sep byte) []string {
 	var pieces []string
 	for {
@@ -20,7 +20,7 @@ func Split(s string, sep byte) []string {
 	}
 }
 
-// Cut cuts s at the first sep that is not inside a {{ template }}.
+// Cut is [strings.Cut] at the first sep outside of {{ templates }}.
 func Cut(s string, sep byte) (before, after string, found bool) {
 	if i := index(s, func(b byte) bool { return b == sep }); i >= 0 {
 		return s[:i], s[i+1:], true
@@ -28,9 +28,9 @@ func Cut(s string, sep byte) (before, after string, found bool) {
 	return s, "", false
 }
 
-// Fields cuts s at white space that is not inside a {{ template }}: several
-// values in one environment variable. A field that starts with "#" starts a comment, up
-// to the end of its line.
+// Fields splits the value of an environment variable at white space outside of
+// {{ templates }}. A field that begins with "#" starts a comment, up to the end of
+// the line.
 func Fields(s string) []string {
 	var fields []string
 	for s != "" {
@@ -51,7 +51,7 @@ func Fields(s string) []string {
 }
 
 // index returns the first position outside of {{ templates }} whose byte
-// matches, or -1. A template that is never closed reaches to the end.
+// matches, or -1. A template that is not closed extends to the end.
 func index(s string, match func(byte) bool) int {
 	for i := 0; i < len(s); i++ {
 		if strings.HasPrefix(s[i:], "{{") {
@@ -69,8 +69,8 @@ func index(s string, match func(byte) bool) int {
 	return -1
 }
 
-// Nearest returns the candidate that word is most likely a misspelling of, or
-// "" when none is near: at most a third of its letters may be wrong.
+// Nearest returns the candidate of which word is most likely a misspelling, or "".
+// At most a third of the letters may be wrong.
 func Nearest(word string, candidates []string) string {
 	if len(word) > 64 {
 		return ""

@@ -1,6 +1,5 @@
-// Package value reads the values that an operator writes in a flag, in an
-// environment variable or in a key of a forward, with the same messages
-// everywhere. It is pure: no I/O and no state.
+// Package value parses the values of flags, environment variables and keys. It has
+// no state and does no I/O.
 package value
 
 import (
@@ -11,26 +10,24 @@ import (
 	"time"
 )
 
-// Error is a value that is not accepted.
+// Error is the error for an invalid value.
 type Error struct {
-	// Why completes the sentence that begins with the quoted value: "is not a
-	// duration".
+	// Why follows the quoted value in messages: "is not a duration".
 	Why string
 	// Value is the rejected value if several were given; "" is the last one.
 	Value string
-	// Hint is a value that would be accepted and is probably what was meant;
-	// "" when that is unknown.
+	// Hint is a valid value that was probably intended, or "".
 	Hint string
 }
 
 // Error returns Why.
 func (e *Error) Error() string { return e.Why }
 
-// off is the word for zero of all numbers and durations.
+// off is the word for zero in numbers and durations.
 const off = "off"
 
-// Duration reads a Go duration, "5s" or "1m30s", from least to most. "0" and
-// "off" are zero, which is always accepted.
+// Duration parses a Go duration, "5s" or "1m30s", from least to most. "0" and "off"
+// are always accepted and mean zero.
 func Duration(text string, least, most time.Duration) (time.Duration, error) {
 	if text == off {
 		return 0, nil
@@ -47,8 +44,8 @@ func Duration(text string, least, most time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// notDuration guesses at the missing unit: a bare number is seconds in most
-// other programs.
+// notDuration returns the error for text. For a number without a unit, it suggests
+// seconds.
 func notDuration(text string) error {
 	e := &Error{Why: "is not a duration such as 500ms, 5s or 1m30s"}
 	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
@@ -58,16 +55,15 @@ func notDuration(text string) error {
 	return e
 }
 
-// units are what may follow the number of a size. All are powers of two, as in
-// dd(1) and nginx.
+// units are the units of sizes, in bytes. All are powers of two, as in nginx.
 var units = map[string]int64{
 	"": 1, "b": 1,
 	"k": 1 << 10, "kb": 1 << 10, "kib": 1 << 10,
 	"m": 1 << 20, "mb": 1 << 20, "mib": 1 << 20,
 }
 
-// Size reads a number of bytes: "4096", "64k", "16KiB", "1MiB". The case of
-// the unit does not matter.
+// Size parses a number of bytes: "4096", "64k", "16KiB", "1MiB". Units are not
+// case-sensitive.
 func Size(text string) (int, error) {
 	bad := &Error{Why: "is not a size such as 4096, 64k or 16KiB"}
 	end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
@@ -88,8 +84,8 @@ func Size(text string) (int, error) {
 	return int(n * unit), nil
 }
 
-// Count reads a whole number from 0 to most, decimal or, after 0x, hexadecimal.
-// "off" is zero.
+// Count parses a whole number from 0 to most, in decimal or, with the prefix 0x, in
+// hexadecimal. "off" is zero.
 func Count(text string, most uint64) (uint64, error) {
 	if text == off {
 		return 0, nil
@@ -105,7 +101,7 @@ func Count(text string, most uint64) (uint64, error) {
 	return n, nil
 }
 
-// Switch reads on or off. The empty text is on: a bare key in a forward.
+// Switch parses on or off. The empty text, a key without a value, is on.
 func Switch(text string) (bool, error) {
 	switch text {
 	case "", "on", "true", "1":
@@ -117,17 +113,17 @@ func Switch(text string) (bool, error) {
 	return false, err
 }
 
-// Word reads one of words and returns its index.
+// Word returns the index of text in words.
 func Word(text string, words ...string) (int, error) {
 	for i, w := range words {
 		if w == text {
 			return i, nil
 		}
 	}
-	return 0, &Error{Why: "is none of " + strings.Join(words, ", "), Hint: Nearest(text, words)}
+	return 0, &Error{Why: "is not one of " + strings.Join(words, ", "), Hint: Nearest(text, words)}
 }
 
-// Mode reads the permission bits of a file, in octal: "0660" or "660".
+// Mode parses the permission bits of a file, in octal: "0660" or "660".
 func Mode(text string) (uint32, error) {
 	n, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || n > 0o777 {

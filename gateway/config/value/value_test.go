@@ -12,9 +12,9 @@ func TestDuration(t *testing.T) {
 	for _, tt := range []struct {
 		text    string
 		least   time.Duration
-		most    time.Duration // 0 is an hour
+		most    time.Duration // 0 means an hour
 		want    time.Duration
-		why     string // "" when it is taken
+		why     string // "" is no error
 		instead string
 	}{
 		{text: "5s", want: 5 * time.Second},
@@ -28,7 +28,7 @@ func TestDuration(t *testing.T) {
 		{text: "10ms", least: time.Second, why: "is too short", instead: "1s"},
 		{text: "1m", most: time.Minute, want: time.Minute},
 		{text: "60001ms", most: time.Minute, why: "is too long: the maximum is 1m0s", instead: "1m0s"},
-		{text: "2562047h47m16.854775807s", why: "is too long"}, // the longest that there is
+		{text: "2562047h47m16.854775807s", why: "is too long"}, // the longest time.Duration
 		{text: "2562048h", why: "is not a duration"},
 	} {
 		if tt.most == 0 {
@@ -97,7 +97,7 @@ func TestSwitchAndMode(t *testing.T) {
 		}
 	}
 	_, err := Switch("onn")
-	check(t, "Switch", "onn", err, "is none of on, off", "on")
+	check(t, "Switch", "onn", err, "is not one of on, off", "on")
 	if got, err := Mode("0660"); err != nil || got != 0o660 {
 		t.Errorf("Mode(0660) = %o, %v", got, err)
 	}
@@ -140,7 +140,7 @@ func TestNearest(t *testing.T) {
 	}
 }
 
-func TestTemplatesStayWhole(t *testing.T) {
+func TestTemplatesAreNotSplit(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
 		want []string
@@ -178,8 +178,8 @@ func TestShorten(t *testing.T) {
 	}
 }
 
-// FuzzFields holds Fields and Split to two invariants: Split loses nothing but
-// separators, and without templates and comments Fields is strings.Fields.
+// FuzzFields checks two invariants: the pieces of Split join to the input, and
+// without templates and comments, Fields is strings.Fields.
 func FuzzFields(f *testing.F) {
 	f.Add("a b {{ c d }} e")
 	f.Fuzz(func(t *testing.T, s string) {
