@@ -9,7 +9,7 @@ import (
 	"unproxy/integration_test/allocations"
 )
 
-// Nothing is allocated for a datagram of a flow that there is, nor for its reply.
+// Forwarding a datagram of an existing flow, and its reply, does not allocate.
 func TestDatagramsAllocateNothing(t *testing.T) {
 	rows := []struct {
 		name   string
@@ -20,7 +20,8 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 		{"every", func(*forward.Forward) {}, a + "hello", a + "hello"},
 		{"first", first, a + "hello", "hello"},
 		{"spp", simple, spp(clientA, destiny4) + "hello", spp(clientA, destiny4) + "hello"},
-		{"passed", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello", "hello"},
+		{"untrusted peer passed", func(f *forward.Forward) { f.PassUntrusted, f.Trust = true, prefixes{} }, "hello",
+			"hello"},
 		{"transparent", transparently, a + "hello", a + "hello"},
 	}
 	for _, row := range rows {
@@ -28,15 +29,15 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 			t.Run(fmt.Sprint(row.name, " ", n), func(t *testing.T) {
 				r := one(t, with(plain(server), row.change))
 				r.from(lb, row.first)
-				front, back := r.front(0), r.back()
+				ls, back := r.listener(0), r.back()
 				r.quiet = true
 				w, h := r.worker(), r.hosts[0]
 				exchange := func() {
 					for range n {
-						front.queue = append(front.queue, datagram{peer: lb, data: row.next})
+						ls.queue = append(ls.queue, datagram{peer: lb, data: row.next})
 						back.queue = append(back.queue, datagram{data: "reply"})
 					}
-					w.Event(h.watched[front.fd], 1)
+					w.Event(h.watched[ls.fd], 1)
 					for len(back.queue) > 0 {
 						w.Event(h.watched[back.fd], 1)
 						w.Rest()
@@ -46,7 +47,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 					exchange()
 				}
 				if got := allocations.PerRun(200, exchange); got != 0 {
-					t.Errorf("%v allocations for %d datagrams there and back", got, n)
+					t.Errorf("%v allocations for %d datagrams and their replies", got, n)
 				}
 				r.dropped(nil)
 			})
@@ -54,12 +55,12 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	}
 }
 
-// Nor where many flows come together.
+// Forwarding datagrams of many flows in one I/O batch does not allocate.
 func TestManyFlowsAllocateNothing(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 100
 	r.manyFlows(n)
-	front, backs := r.front(0), r.backs()
+	ls, backs := r.listener(0), r.backs()
 	r.quiet = true
 	w, h := r.worker(), r.hosts[0]
 	arrivals, reply := make([]datagram, 0, n), datagram{data: "reply"}
@@ -67,8 +68,8 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 		arrivals = append(arrivals, datagram{peer: lb, data: at(i) + "hello"})
 	}
 	exchange := func() {
-		front.queue = append(front.queue, arrivals...)
-		w.Event(h.watched[front.fd], 1)
+		ls.queue = append(ls.queue, arrivals...)
+		w.Event(h.watched[ls.fd], 1)
 		for _, s := range backs {
 			s.queue = append(s.queue, reply)
 			w.Event(h.watched[s.fd], 1)
@@ -80,16 +81,15 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 	}
 	calls := r.calls["io_submit"]
 	if got := allocations.PerRun(200, exchange); got != 0 {
-		t.Errorf("%v allocations for a datagram of each of %d flows, and a reply", got, n)
+		t.Errorf("%v allocations for a datagram and a reply of each of %d flows", got, n)
 	}
 	if r.calls["io_submit"] == calls {
-		t.Error("nothing went together")
+		t.Error("no I/O batch was submitted")
 	}
 	r.dropped(nil)
 }
 
-// A flow costs its entry and a socket.
-func TestSizeOfAFlow(t *testing.T) {
+func TestFlowSizeIsBounded(t *testing.T) {
 	size := unsafe.Sizeof(flow{})
 	t.Logf("a flow is %d bytes", size)
 	if size > 640 {
@@ -97,19 +97,19 @@ func TestSizeOfAFlow(t *testing.T) {
 	}
 }
 
-// The relay alone, with system calls that cost nothing.
+// BenchmarkDatagram measures the relay alone: the scripted system calls cost nothing.
 func BenchmarkDatagram(b *testing.B) {
 	r := one(b, plain(server))
 	r.from(lb, a+"hello")
-	front, back := r.front(0), r.back()
+	ls, back := r.listener(0), r.back()
 	r.quiet = true
 	w, h := r.worker(), r.hosts[0]
 	data := a + "hello"
 	b.ReportAllocs()
 	for b.Loop() {
-		front.queue = append(front.queue, datagram{peer: lb, data: data})
+		ls.queue = append(ls.queue, datagram{peer: lb, data: data})
 		back.queue = append(back.queue, datagram{data: "reply"})
-		w.Event(h.watched[front.fd], 1)
+		w.Event(h.watched[ls.fd], 1)
 		w.Event(h.watched[back.fd], 1)
 		w.Rest()
 	}

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kernel, or a device, that cuts no trains apart gets datagrams one by one.
-func TestTrainsRefused(t *testing.T) {
+// If the kernel or the device does not support GSO, datagrams are sent one by one.
+func TestWithoutGSODatagramsAreSentSingly(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EIO, unix.EINVAL, unix.EMSGSIZE} {
 		errnos := []syscall.Errno{errno}
 		if errno == unix.EMSGSIZE {
-			errnos = append(errnos, errno) // once may be of a path that got narrower
+			errnos = append(errnos, errno) // one alone may mean that the path MTU decreased
 		}
 		r := one(t, plain(server))
 		r.from(lb, a)
@@ -22,16 +22,16 @@ func TestTrainsRefused(t *testing.T) {
 		s.sent, s.failing = nil, errnos
 		r.from(lb, a+"aa", a+"bb", a+"c", a+"ddd")
 		s.took(t, "aa", "bb", "c", "ddd")
-		if s.trains != 0 {
-			t.Errorf("%v: %d trains", errno, s.trains)
+		if s.gsoBatches != 0 {
+			t.Errorf("%v: %d GSO batches", errno, s.gsoBatches)
 		}
 		r.from(lb, a+"aa", a+"bb")
 		s.took(t, "aa", "bb")
 
-		// And to the peer: a train that came is taken apart.
+		// Replies: a received GRO batch is split.
 		f := r.worker().table.find(r.worker().onlyKey())
 		f.bulk = true
-		ls := r.front(0)
+		ls := r.listener(0)
 		ls.failing = errnos
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
@@ -39,36 +39,36 @@ func TestTrainsRefused(t *testing.T) {
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2}, datagram{data: "dd"})
 		r.settle()
 		r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "c"), to(lb, "dd"))
-		if s.trains != 0 || ls.trains != 0 {
-			t.Errorf("%v: %d and %d trains", errno, s.trains, ls.trains)
+		if s.gsoBatches != 0 || ls.gsoBatches != 0 {
+			t.Errorf("%v: %d and %d GSO batches", errno, s.gsoBatches, ls.gsoBatches)
 		}
 		r.dropped(nil)
 
-		// It may have been for one peer: replies are tried anew by and by.
+		// The error may concern one peer only, so replies use GSO again after a while.
 		r.pass(2 * time.Second)
 		s.queue = append(s.queue, datagram{data: "aabbc", segment: 2})
 		r.settle()
-		if ls.trains != 1 {
-			t.Errorf("%v: %d trains after a while, want 1", errno, ls.trains)
+		if ls.gsoBatches != 1 {
+			t.Errorf("%v: %d GSO batches after a while, want 1", errno, ls.gsoBatches)
 		}
 	}
 }
 
-// A path that got narrower costs nothing but another try.
-func TestTrainsTriedAgain(t *testing.T) {
+// A decreased path MTU causes one retry and does not disable GSO.
+func TestGSORetriedAfterMTUDecrease(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a)
 	s := r.back()
 	s.sent, s.failing = nil, []syscall.Errno{unix.EMSGSIZE}
 	r.from(lb, a+"aa", a+"bb")
 	s.took(t, "aa", "bb")
-	if s.trains != 1 {
-		t.Errorf("%d trains, want 1", s.trains)
+	if s.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", s.gsoBatches)
 	}
 }
 
-// Trains are never longer than the kernel takes, which the scripted one checks.
-func TestLongTrains(t *testing.T) {
+// GSO batches never exceed what the kernel accepts. The scripted kernel checks it.
+func TestGSOBatchesAreBounded(t *testing.T) {
 	r := one(t, plain(server))
 	var in, out []string
 	for i := range 60 {
@@ -83,13 +83,13 @@ func TestLongTrains(t *testing.T) {
 		s.queue = append(s.queue, datagram{data: strings.Repeat("ab", 40), segment: 2})
 	}
 	r.settle()
-	if n := len(r.front(0).sent); n != 120 {
-		t.Errorf("%d of 120 replies went", n)
+	if n := len(r.listener(0).sent); n != 120 {
+		t.Errorf("%d of 120 replies were sent", n)
 	}
 }
 
-// One by one, each meets its own error.
-func TestTrainsRefusedAndMore(t *testing.T) {
+// When datagrams are sent one by one, an error concerns its datagram only.
+func TestWithoutGSOErrorsConcernOneDatagram(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a)
 	s := r.back()

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendTogether sends datagrams with as few calls as there are batches of them.
+// sendTogether sends datagrams with as few system calls as possible.
 func sendTogether(t *testing.T, c *net.UDPConn, datagrams []string) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -40,9 +40,9 @@ func sendTogether(t *testing.T, c *net.UDPConn, datagrams []string) {
 	}
 }
 
-// Bursts of many clients through one of the peer's sockets: alone and in trains,
-// empty and not, some of them to a backend that is not there. All of the others
-// arrive, each flow's in order and from a source of its own, and so do the replies.
+// Bursts of many clients share one socket of the peer: single datagrams and GSO batches, empty and
+// not, some to a backend that is down. All others arrive, in order and from the flow's own source,
+// and so do the replies.
 func TestLiveBursts(t *testing.T) {
 	backend, gone := listen(t), listen(t)
 	there, away := backend.LocalAddr().(*net.UDPAddr).AddrPort(), gone.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -98,7 +98,7 @@ func TestLiveBursts(t *testing.T) {
 		for len(replies) > 0 {
 			text := read(t, c)
 			if replies[text]--; replies[text] < 0 {
-				t.Fatalf("the reply %q came too often", text)
+				t.Fatalf("duplicate reply %q", text)
 			}
 			if replies[text] == 0 {
 				delete(replies, text)
@@ -112,13 +112,12 @@ func TestLiveBursts(t *testing.T) {
 	for end := time.Now().Add(patience); counted() < flows/5 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	if n := counted(); n < flows/5 || n > refused { // several of one flow may be told of at once
+	if n := counted(); n < flows/5 || n > refused { // one error may cover several datagrams of a flow
 		t.Errorf("%d datagrams were refused, of %d", n, refused)
 	}
 }
 
-// flowOf returns whose a datagram is that arrived: an empty one says nothing but
-// by its source, which is a flow's own.
+// flowOf returns the flow of a received datagram. An empty one is identified by its source alone.
 func flowOf(source map[int]netip.AddrPort, from netip.AddrPort, text string) (n int) {
 	if strings.Contains(text, "/") {
 		fmt.Sscan(text[:strings.Index(text, "/")], &n)

@@ -14,7 +14,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A flow from its first datagram to its end: what both sides see, and its record.
+// A flow from its first datagram to its end: what both sides receive, and its record.
 func TestFlow(t *testing.T) {
 	forward := plain(server)
 	r := one(t, forward)
@@ -29,12 +29,13 @@ func TestFlow(t *testing.T) {
 	r.went(to(lb, "yes"), to(lb, ""), to(lb, "no"))
 	r.pass(59 * time.Second)
 	if len(r.records) != 0 {
-		t.Fatal("the flow ended before its time")
+		t.Fatal("the flow ended early")
 	}
 	r.pass(2 * time.Second)
 	c := r.ended(1, record.OK, record.Timeout)
 	want := record.Connection{
-		ID: c.ID, Datagram: true, Forward: "udp://front", Peer: lb, Client: clientA, Destination: destiny4, Backend: server, Version: 2,
+		ID: c.ID, Datagram: true, Forward: "udp://first", Peer: lb, Client: clientA, Destination: destiny4,
+		Backend: server, Version: 2,
 		Outcome: record.OK, Phase: record.Relay, By: record.Timeout,
 		BytesIn: 6, BytesOut: 5, DatagramsIn: 3, DatagramsOut: 3, Duration: c.Duration, Details: c.Details,
 	}
@@ -56,7 +57,7 @@ func TestFlow(t *testing.T) {
 	r.clean()
 }
 
-// hits is a set that counts whom it admits.
+// hits is a set that records the addresses it admits.
 type hits struct {
 	prefixes
 	admitted []string
@@ -67,8 +68,8 @@ func (h *hits) Admit(a netip.Addr, loop int) bool {
 	return h.Contains(a)
 }
 
-// A rule has a hit for each flow that it let in, and not for each datagram.
-func TestHits(t *testing.T) {
+// A trust rule counts each flow that it admits, not each datagram.
+func TestTrustRuleHitsCountFlows(t *testing.T) {
 	counting := &hits{prefixes: only(lb)}
 	r := newRig(t, 2, Config{}, with(plain(server), func(f *forward.Forward) { f.Trust, f.PassUntrusted = counting, true }))
 	r.from(lb, a+"one", a+"two", b+"three")
@@ -82,9 +83,9 @@ func TestHits(t *testing.T) {
 	}
 }
 
-// What belongs together, and what never meets. In notes on other gateways each
-// of these is a fault that was seen.
-func TestFlowsNeverMeet(t *testing.T) {
+// Which datagrams belong to one flow and which do not. Each row is a fault that was reported in
+// another gateway.
+func TestFlowIdentity(t *testing.T) {
 	type sent struct {
 		peer netip.AddrPort
 		data string
@@ -96,13 +97,13 @@ func TestFlowsNeverMeet(t *testing.T) {
 		flows int
 	}{
 		{"two clients over one of the balancer's sockets", sent{lb, a}, sent{lb, b}, nil, 2},
-		{"one client over two", sent{lb, a}, sent{lbOther, a}, nil, 2},
+		{"one client over two sockets", sent{lb, a}, sent{lbOther, a}, nil, 2},
 		{"two destinations of one client", sent{lb, a}, sent{lb, v2(clientA, destiny4b())}, nil, 2},
 		{"LOCAL from two senders", sent{lb, local}, sent{lbOther, local}, nil, 2},
-		{"LOCAL, and a client that is the balancer", sent{lb, local}, sent{lb, v2(lb, destiny4)}, nil, 2},
+		{"LOCAL, and the balancer as client", sent{lb, local}, sent{lb, v2(lb, destiny4)}, nil, 2},
 		{"the same client again", sent{lb, a}, sent{lb, a}, nil, 1},
 		{"4-in-6 and IPv4 of one client", sent{lb, a}, sent{lb, v2(mapped(clientA), mapped(destiny4))}, nil, 1},
-		{"two peers that put the header first", sent{lb, a}, sent{lbOther, a}, first, 2},
+		{"two peers with the header on the first datagram", sent{lb, a}, sent{lbOther, a}, first, 2},
 		{"Simple Proxy Protocol, two clients", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientB, destiny4)}, simple, 2},
 		{"Simple Proxy Protocol, two proxies", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientA, destiny4b())}, simple, 2},
 		{"Simple Proxy Protocol, again", sent{lb, spp(clientA, destiny4)}, sent{lb, spp(clientA, destiny4)}, simple, 1},
@@ -132,7 +133,7 @@ func TestFlowsNeverMeet(t *testing.T) {
 				}
 				return ""
 			}
-			// The later one's reply first: nothing goes by who spoke last.
+			// The later flow's reply first: the last sender must not matter.
 			r.answer(backs[1], "to b")
 			r.answer(backs[0], "to a")
 			r.went(to(row.b.peer, prefix(row.b.data)+"to b"), to(row.a.peer, prefix(row.a.data)+"to a"))
@@ -147,7 +148,7 @@ func mapped(a netip.AddrPort) netip.AddrPort {
 
 func destiny4b() netip.AddrPort { return netip.AddrPortFrom(destiny4.Addr(), 54) }
 
-// A peer that changes its port begins another flow, and gets the replies there.
+// A peer that changes its port starts another flow and gets that flow's replies there.
 func TestPeerChangesPort(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
@@ -159,8 +160,7 @@ func TestPeerChangesPort(t *testing.T) {
 	r.went(to(lb, "late"))
 }
 
-// A flow lives as long as either side speaks.
-func TestExpiry(t *testing.T) {
+func TestFlowExpiresWhenBothSidesAreIdle(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one", b+"one")
 	backs := r.backs()
@@ -170,7 +170,7 @@ func TestExpiry(t *testing.T) {
 		r.from(lb, b+"again")
 	}
 	if len(r.records) != 0 {
-		t.Fatalf("%d flows ended although they were not silent", len(r.records))
+		t.Fatalf("%d flows ended although they were active", len(r.records))
 	}
 	r.pass(30 * time.Second)
 	r.from(lb, b+"again")
@@ -183,8 +183,8 @@ func TestExpiry(t *testing.T) {
 	r.clean()
 }
 
-// Thousands of flows that end together do so in portions.
-func TestManyExpire(t *testing.T) {
+// Thousands of flows that expire together end in portions.
+func TestExpiryIsBoundedPerTurn(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 2*expireBudget + 10
 	for i := range n {
@@ -199,14 +199,14 @@ func TestManyExpire(t *testing.T) {
 			t.Fatalf("%d flows have ended, want %d", len(r.records), want)
 		}
 		if len(r.records) < n && h.alarm != r.clock+1 {
-			t.Fatalf("the alarm is set for %d, want at once", h.alarm-r.clock)
+			t.Fatalf("the alarm is due in %d ns, want 0", h.alarm-r.clock)
 		}
 	}
 	r.clean()
 }
 
-// Replies leave from the address that the last datagram came to.
-func TestRepliesFromWhereItWasSentTo(t *testing.T) {
+// Replies leave from the address that the flow's last datagram was sent to.
+func TestRepliesComeFromTheDestination(t *testing.T) {
 	rows := []struct {
 		name   string
 		at     string
@@ -226,7 +226,7 @@ func TestRepliesFromWhereItWasSentTo(t *testing.T) {
 			r := one(t, f)
 			for _, text := range row.locals {
 				at, _ := netip.ParseAddr(text)
-				ls := r.front(0)
+				ls := r.listener(0)
 				ls.queue = append(ls.queue, datagram{peer: row.peer, local: at, data: a + "q"})
 				r.settle()
 				r.answer(r.back(), "r")
@@ -239,35 +239,35 @@ func TestRepliesFromWhereItWasSentTo(t *testing.T) {
 	}
 }
 
-// Each listener of a range leads to its own port, and keeps its flows to itself.
-func TestRange(t *testing.T) {
+// Each listener of a port range leads to its own backend port and has its own flows.
+func TestPortRange(t *testing.T) {
 	f := plain(server)
 	second := f.Listeners[0]
-	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
+	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(listener4.Addr(), 54)
 	second.Backends = []forward.Backend{{Endpoint: forward.Endpoint{Addr: serverB}}}
 	f.Listeners = append(f.Listeners, second)
 	r := one(t, f)
 	r.from(lb, a+"one")
-	r.front(1).queue = append(r.front(1).queue, datagram{peer: lb, data: a + "two"})
+	r.listener(1).queue = append(r.listener(1).queue, datagram{peer: lb, data: a + "two"})
 	r.settle()
 	backs := r.backs()
 	if len(backs) != 2 || backs[0].to != server || backs[1].to != serverB {
-		t.Fatalf("%d flows", len(backs))
+		t.Fatalf("%d flows, want 2", len(backs))
 	}
 	for i, s := range backs {
 		s.queue = append(s.queue, datagram{data: fmt.Sprint("reply ", i)})
 	}
 	r.settle()
-	r.front(0).took(t, "reply 0")
-	r.front(1).took(t, "reply 1")
+	r.listener(0).took(t, "reply 0")
+	r.listener(1).took(t, "reply 1")
 	if bound := r.relay.Bound(); len(bound) != 2 || bound[1].Addr != second.Endpoint.Addr {
 		t.Errorf("bound to %v", bound)
 	}
 }
 
-// Datagrams of one flow that come together are sent together: as a train where
-// they are of one size, and by one call where they are not.
-func TestTogether(t *testing.T) {
+// Datagrams of one flow that are received together are sent together: as a GSO batch if their sizes
+// allow it, else with one system call.
+func TestDatagramsAreSentInBatches(t *testing.T) {
 	r := one(t, plain(server))
 	var in, out []string
 	for i := range 40 {
@@ -275,8 +275,8 @@ func TestTogether(t *testing.T) {
 	}
 	r.from(lb, in...)
 	s := r.back()
-	if s.trains != 1 {
-		t.Errorf("%d trains, want 1", s.trains)
+	if s.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", s.gsoBatches)
 	}
 	s.took(t, out...)
 	sizes := []string{"", "a", "", "ccc", "ccc", "cc", "ccc", "dddd", "dddd"}
@@ -286,12 +286,12 @@ func TestTogether(t *testing.T) {
 	}
 	before := r.calls["sendmmsg"]
 	r.from(lb, in...)
-	if n := r.calls["sendmmsg"] - before; n != 1 || s.trains != 3 {
-		t.Errorf("%d calls and %d trains, want 1 and 3", n, s.trains)
+	if n := r.calls["sendmmsg"] - before; n != 1 || s.gsoBatches != 3 {
+		t.Errorf("%d calls and %d GSO batches, want 1 and 3", n, s.gsoBatches)
 	}
 	s.took(t, sizes...)
 
-	// Replies likewise, of several flows to one peer.
+	// Replies of several flows to one peer likewise.
 	r.from(lb, b+"hello")
 	other := r.backs()[1]
 	for i := range 3 {
@@ -299,13 +299,13 @@ func TestTogether(t *testing.T) {
 		other.queue = append(other.queue, datagram{data: fmt.Sprint("b", i)})
 	}
 	r.settle()
-	if n := len(r.front(0).sent); n != 6 || r.front(0).trains == 0 {
-		t.Errorf("%d replies in %d trains", n, r.front(0).trains)
+	if n := len(r.listener(0).sent); n != 6 || r.listener(0).gsoBatches == 0 {
+		t.Errorf("%d replies in %d GSO batches, want 6 in at least 1", n, r.listener(0).gsoBatches)
 	}
 }
 
-// More replies in one turn of the loop than a batch has room for.
-func TestManyReplies(t *testing.T) {
+// One turn of the loop forwards more replies than an I/O batch has room for.
+func TestMoreRepliesThanABatch(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 200
 	for i := range n {
@@ -320,52 +320,50 @@ func TestManyReplies(t *testing.T) {
 	for i := range n {
 		want = append(want, fmt.Sprint("reply ", i))
 	}
-	r.front(0).took(t, want...)
+	r.listener(0).took(t, want...)
 }
 
-// Trains that the kernel put together are taken apart where each datagram has a
-// header, and passed on whole where there is none to put before.
-func TestReceivedTrains(t *testing.T) {
+// A received GRO batch is split if each datagram has a header, and sent as a whole if no header is
+// added.
+func TestReceivedGROBatches(t *testing.T) {
 	r := one(t, plain(server))
-	ls := r.front(0)
+	ls := r.listener(0)
 	ls.queue = append(ls.queue, datagram{peer: lb, data: a + "1" + b + "2" + a + "3" + a, segment: len(a) + 1})
 	r.settle()
 	backs := r.backs()
 	backs[0].took(t, "1", "3", "")
 	backs[1].took(t, "2")
 
-	// Many replies at once make it a flow in bulk, for which the kernel may
-	// put them together.
+	// Many replies at once make the flow a bulk flow, for which GRO is enabled.
 	for i := range 100 {
 		backs[0].queue = append(backs[0].queue, datagram{data: fmt.Sprint(i % 10)})
 	}
 	r.settle()
 	if backs[0].options[[2]int{unix.SOL_UDP, unix.UDP_GRO}] != 1 || len(ls.sent) != 100 {
-		t.Fatalf("no trains are asked for, or %d of 100 replies went", len(ls.sent))
+		t.Fatalf("GRO is off, or %d of 100 replies were sent", len(ls.sent))
 	}
-	ls.sent, ls.trains = nil, 0
+	ls.sent, ls.gsoBatches = nil, 0
 	backs[0].queue = append(backs[0].queue, datagram{data: "aabbccd", segment: 2})
 	r.settle()
 	r.went(to(lb, "aa"), to(lb, "bb"), to(lb, "cc"), to(lb, "d"))
-	if ls.trains != 1 {
-		t.Errorf("%d trains, want 1", ls.trains)
+	if ls.gsoBatches != 1 {
+		t.Errorf("%d GSO batches, want 1", ls.gsoBatches)
 	}
 }
 
-// Before replies of the Simple Proxy Protocol stands the header of their flow,
-// also when the flow has ended by the time they are sent, and when they came as
-// a train.
-func TestSimpleReplies(t *testing.T) {
+// Replies of the Simple Proxy Protocol start with their flow's header, also if the flow has ended
+// when they are sent or if they arrived as a GRO batch.
+func TestSimpleProxyProtocolReplies(t *testing.T) {
 	r := newRig(t, 1, Config{MaxFlows: 1}, with(plain(server), simple))
 	headA, headB := spp(clientA, destiny4), spp(client6, destiny6)
 	r.from(lb, headA+"one")
 	s := r.back()
 	s.queue = append(s.queue, datagram{data: "yes"})
 	w := r.worker()
-	w.Event(r.hosts[0].watched[s.fd], unix.EPOLLIN) // read, and not yet sent
-	ls := r.front(0)
+	w.Event(r.hosts[0].watched[s.fd], unix.EPOLLIN) // read but not yet sent
+	ls := r.listener(0)
 	ls.queue = append(ls.queue, datagram{peer: lbOther, data: headB + "two"})
-	w.receive(w.listeners[0]) // the first flow gives way
+	w.receive(w.listeners[0]) // evicts the first flow
 	w.Rest()
 	r.went(to(lb, headA+"yes"))
 	r.last(1)

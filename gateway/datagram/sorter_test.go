@@ -15,7 +15,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// manyFlows begins n flows, of the clients at(0) to at(n-1), in this order.
+// manyFlows starts n flows, of the clients at(0) to at(n-1), in this order.
 func (r *rig) manyFlows(n int) {
 	r.Helper()
 	for i := range n {
@@ -29,9 +29,9 @@ func (r *rig) manyFlows(n int) {
 	}
 }
 
-// What comes for many flows with one call takes one call, and so do their
+// Datagrams for many flows that are received with one call are sent with one call, and so are their
 // replies.
-func TestManyFlowsTogether(t *testing.T) {
+func TestManyFlowsTakeOneCall(t *testing.T) {
 	r := one(t, plain(server))
 	r.manyFlows(batchSize)
 	before := r.calls["io_submit"]
@@ -57,11 +57,10 @@ func TestManyFlowsTogether(t *testing.T) {
 	}
 }
 
-// An error in the middle of a batch is of its datagram alone, and of nothing but it.
-func TestErrorsInABatch(t *testing.T) {
+func TestErrorInAWriteBatchConcernsOneDatagram(t *testing.T) {
 	rows := []struct {
 		name  string
-		errno []syscall.Errno // of the third of five flows
+		errno []syscall.Errno // for the third of five flows
 		lost  bool
 		drops map[Drop]uint64
 	}{
@@ -97,7 +96,7 @@ func TestErrorsInABatch(t *testing.T) {
 				}
 				r.dropped(row.drops)
 				if len(backs[2].failing) > 0 {
-					t.Errorf("%d errors were not met", len(backs[2].failing))
+					t.Errorf("%d scripted errors were not used", len(backs[2].failing))
 				}
 				r.from(lb, at(2)+"again")
 				backs[2].took(t, "again")
@@ -120,10 +119,10 @@ func TestErrorsInABatch(t *testing.T) {
 	}
 }
 
-// Random datagrams of a few flows, in trains and alone, empty and not, of one size
-// and of many, some of which meet errors: what arrives of a flow arrives in order,
-// what does not is counted, and batches change nothing.
-func TestSortedLikeSingly(t *testing.T) {
+// Random datagrams of a few flows, as GSO batches and single, empty and not, of equal and different
+// sizes, some with errors: a flow's datagrams arrive in order, missing ones are counted, and I/O
+// batches do not change the result.
+func TestBatchesChangeNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		together, singly := playSorted(t, seed, false), playSorted(t, seed, true)
 		if !slices.Equal(together, singly) {
@@ -132,7 +131,7 @@ func TestSortedLikeSingly(t *testing.T) {
 	}
 }
 
-// playSorted returns all that is to be seen of a history.
+// playSorted plays a history and returns everything observable about it.
 func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 7))
@@ -144,7 +143,7 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	backs := r.backs()
 	for step := range 30 {
 		for range random.IntN(2 * batchSize) {
-			r.front(0).queue = append(r.front(0).queue, randomMessage(random, sent))
+			r.listener(0).queue = append(r.listener(0).queue, randomMessage(random, sent))
 		}
 		for i, s := range backs {
 			s.failing = randomErrors(random)
@@ -157,7 +156,7 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 		r.settle()
 	}
 	got := map[string][]string{}
-	for _, d := range r.front(0).sent {
+	for _, d := range r.listener(0).sent {
 		flow, _, _ := strings.Cut(d.data, " at ")
 		got[flow] = append(got[flow], d.data)
 	}
@@ -168,11 +167,12 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	for i, s := range backs {
 		arrived := texts(s.sent)
 		if !inOrder(arrived, sent[i]) {
-			t.Errorf("seed %d, flow %d: arrived %.1000q, of %.1000q", seed, i, arrived, sent[i])
+			t.Errorf("seed %d, flow %d: received %.1000q, sent %.1000q", seed, i, arrived, sent[i])
 		}
 		c := r.records[slices.IndexFunc(r.records, func(c record.Connection) bool { return c.Client == client(i) })]
 		if c.DatagramsIn != 1+int64(len(arrived)) || c.BytesIn != int64(len(strings.Join(arrived, ""))) {
-			t.Errorf("seed %d, flow %d: %d datagrams of %d bytes are counted, and %d arrived", seed, i, c.DatagramsIn, c.BytesIn, len(arrived))
+			t.Errorf("seed %d, flow %d: %d datagrams of %d bytes are counted, %d arrived", seed, i, c.DatagramsIn,
+				c.BytesIn, len(arrived))
 		}
 		seen = append(seen, fmt.Sprint(c.Outcome, c.DatagramsIn, c.DatagramsOut, arrived))
 	}
@@ -180,8 +180,8 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	return append(seen, fmt.Sprint(r.relay.Counters()))
 }
 
-// randomMessage is a datagram of one of some flows, or a train of datagrams of any
-// of them, whose payloads it puts down.
+// randomMessage returns a datagram of one of some flows or a GSO batch of several, and notes the
+// payloads.
 func randomMessage(random *rand.Rand, sent [][]string) (d datagram) {
 	size := max(0, random.IntN(6)-1)
 	count := 1
@@ -199,7 +199,7 @@ func randomMessage(random *rand.Rand, sent [][]string) (d datagram) {
 	return d
 }
 
-// randomErrors are what the next calls of a flow meet.
+// randomErrors returns the results of a flow's next calls.
 func randomErrors(random *rand.Rand) (all []syscall.Errno) {
 	errnos := []syscall.Errno{0, 0, 0, 0, unix.EINTR, unix.EMSGSIZE, unix.EPERM, unix.ECONNREFUSED, unix.EAGAIN, unix.EIO, unix.ENETUNREACH}
 	for range random.IntN(6) * random.IntN(2) {
@@ -208,7 +208,7 @@ func randomErrors(random *rand.Rand) (all []syscall.Errno) {
 	return all
 }
 
-// inOrder says that some is all but for what is missing.
+// inOrder reports whether some is a subsequence of all.
 func inOrder(some, all []string) bool {
 	for _, text := range all {
 		if len(some) > 0 && some[0] == text {
