@@ -67,15 +67,15 @@ func TestErrorInAWriteBatchConcernsOneDatagram(t *testing.T) {
 		{"none", nil, false, nil},
 		{"interrupted twice", []syscall.Errno{unix.EINTR, unix.EINTR}, false, nil},
 		{"too big", []syscall.Errno{unix.EMSGSIZE, unix.EMSGSIZE}, true, map[Drop]uint64{TooBig: 1}},
-		{"the path got narrower", []syscall.Errno{unix.EMSGSIZE}, false, nil},
-		{"forbidden", []syscall.Errno{unix.EPERM, unix.EPERM}, true, map[Drop]uint64{Permission: 1}},
-		{"forbidden once", []syscall.Errno{unix.EPERM}, false, nil},
+		{"path MTU decreased", []syscall.Errno{unix.EMSGSIZE}, false, nil},
+		{"not permitted", []syscall.Errno{unix.EPERM, unix.EPERM}, true, map[Drop]uint64{Permission: 1}},
+		{"not permitted once", []syscall.Errno{unix.EPERM}, false, nil},
 		{"refused before", []syscall.Errno{unix.ECONNREFUSED}, false, map[Drop]uint64{BackendRefused: 1}},
 		{"refused twice", []syscall.Errno{unix.ECONNREFUSED, unix.EINTR, unix.ECONNREFUSED}, true, map[Drop]uint64{BackendRefused: 2}},
-		{"no way", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, true, map[Drop]uint64{BackendUnreachable: 2}},
-		{"no room", []syscall.Errno{unix.EAGAIN}, true, map[Drop]uint64{BackendBusy: 1}},
+		{"no route", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, true, map[Drop]uint64{BackendUnreachable: 2}},
+		{"socket buffer full", []syscall.Errno{unix.EAGAIN}, true, map[Drop]uint64{BackendBusy: 1}},
 		{"no buffers", []syscall.Errno{unix.ENOBUFS}, true, map[Drop]uint64{BackendBusy: 1}},
-		{"refused before, no room now", []syscall.Errno{unix.ECONNREFUSED, unix.EAGAIN}, true, map[Drop]uint64{BackendRefused: 1, BackendBusy: 1}},
+		{"refused before, socket buffer full", []syscall.Errno{unix.ECONNREFUSED, unix.EAGAIN}, true, map[Drop]uint64{BackendRefused: 1, BackendBusy: 1}},
 	}
 	for _, row := range rows {
 		for _, noBatches := range []bool{false, true} {
