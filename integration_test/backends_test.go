@@ -20,7 +20,7 @@ import (
 //	                         ──▶ 192.0.2.1, no route
 //	                         ──▶ :3002, a full backlog: no answer
 //	                         ──▶ nowhere.invalid, no such name
-func TestBackendDown(t *testing.T) {
+func TestUnreachableBackendIsNamedInTheLog(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		fullBacklog(t, 3002)
@@ -66,7 +66,7 @@ func fullBacklog(t *testing.T, port int) {
 //	peer ──header──▶ gateway :2000 ──✗ :3001, no listener
 //	                               ──✗ :3002, no listener
 //	                               ──▶ :3000 redis
-func TestFailover(t *testing.T) {
+func TestFirstReachableBackendServes(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "redis-server")

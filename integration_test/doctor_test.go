@@ -88,7 +88,7 @@ func brief(all []finding) string {
 
 // In every place, for IPv4 and IPv6: without the routes the doctor says so, and the
 // commands that it prints fix it.
-func TestDoctorFixes(t *testing.T) {
+func TestDoctorsCommandsFixEveryPlace(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -117,7 +117,7 @@ func TestDoctorFixes(t *testing.T) {
 // The health check of a load balancer succeeds while every client times out. /readyz
 // and the log report it, and the line of a lost connection has the command that fixes
 // it.
-func TestReadinessReportsTheReturnPath(t *testing.T) {
+func TestBrokenReturnPathIsNotReady(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")
@@ -263,7 +263,7 @@ func TestDoctorDoesNotAdviseALoop(t *testing.T) {
 }
 
 // The rules are there, and of no effect: the doctor names what comes before
-// them, and what it prints heals it.
+// them, and what it prints fixes it.
 //
 //	the gateway's host ── net0 ══ the outsider, the default gateway
 func TestDoctorFindsPrecedingRules(t *testing.T) {
@@ -298,7 +298,7 @@ func TestDoctorFindsPrecedingRules(t *testing.T) {
 //
 // The gateway's host is set up. The doctor says which commands the backend's host
 // needs, and these fix it.
-func TestDoctorOnTheBackendsHost(t *testing.T) {
+func TestDoctorNamesCommandsForTheBackendsHost(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx")
@@ -345,7 +345,7 @@ func TestDoctorKeepsTheDefaultRoute(t *testing.T) {
 }
 
 // Without a default route the kernel drops replies before a rule can mark them.
-func TestDoctorMissesDefaultRoute(t *testing.T) {
+func TestDoctorReportsMissingDefaultRoute(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nft")
@@ -505,7 +505,7 @@ func TestDoctorWithoutCapability(t *testing.T) {
 // Destinations that headers name and connections that the packet filter diverts cannot
 // be tested. The doctor checks the rules and warns. The commands that it prints set up
 // both.
-func TestDoctorFixesDivertedConnections(t *testing.T) {
+func TestDoctorsCommandsFixDivertedConnections(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)

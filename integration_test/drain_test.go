@@ -66,7 +66,7 @@ func TestDrainTimeout(t *testing.T) {
 // A second signal ends the drain at once:
 //
 //	conn ──header──▶ gateway :2000 ◀── SIGTERM, SIGINT
-func TestHurry(t *testing.T) {
+func TestSecondSignalEndsDrain(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g, conn, _ := session(t, "--drain-timeout", "1h")

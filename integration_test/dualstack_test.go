@@ -23,7 +23,7 @@ func in(a netip.AddrPort, port int) string {
 //
 //	balancer 127.0.0.1 ──TCP4 or TCP6──▶ gateway :2000 plain       ──▶ 127.0.0.1:3000
 //	balancer ::1       ──TCP4 or TCP6──▶ gateway :2001 transparent ──▶ [::1]:3000
-func TestClientsFamily(t *testing.T) {
+func TestClientsFamilyChoosesTheBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backends := map[string]*lab.Backend{}

@@ -17,7 +17,7 @@ import (
 //	127.0.0.1  trusted         ──▶ ┐
 //	127.0.0.66 untrusted       ──▶ ├ gateway 127.0.0.1:2000, [::]:2001 ──▶ backend :3000
 //	127.0.0.77 health checker  ──▶ ┘
-func TestPeers(t *testing.T) {
+func TestPeerClassDecides(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")

@@ -54,8 +54,7 @@ func TestTwoHAProxiesCheckThroughStackedHeaders(t *testing.T) {
 	}
 }
 
-// HAProxy's check has a checksum if it is told so, and needs one where the gateway
-// requires it:
+// HAProxy's check has a checksum if configured, and needs one if the gateway requires it:
 //
 //	haproxy ──LOCAL──▶ gateway :2000, --require-checksum ──▶ nginx :3000
 func TestHAProxyChecksWithRequiredChecksum(t *testing.T) {

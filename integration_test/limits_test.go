@@ -22,7 +22,7 @@ import (
 // Five thousand concurrent sessions use two descriptors and little memory each:
 //
 //	5000 × conn ──header──▶ gateway :2000 ──▶ echo :3000
-func TestManyConnections(t *testing.T) {
+func TestConnectionsCostTwoDescriptorsAndLittleMemory(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sessions = 5000

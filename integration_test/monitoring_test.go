@@ -12,7 +12,7 @@ import (
 
 // The metrics, labels and outcomes in the alert rules and the dashboard exist. The
 // metrics are those of docs/metrics.md, which another test compares with the gateway.
-func TestMonitoringNames(t *testing.T) {
+func TestMonitoringNamesExist(t *testing.T) {
 	labels := map[string][]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(unproxy_\\w+)` \\| \\w+ \\|([^|]*)\\|").FindAllStringSubmatch(string(readFile(t, "../docs/metrics.md")), -1) {
 		labels[row[1]] = names(row[2], "`(\\w+)`")

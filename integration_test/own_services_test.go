@@ -126,7 +126,7 @@ func TestUDPHeaderReachesNoServiceOfTheGateway(t *testing.T) {
 		}
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client6, netip.MustParseAddrPort("[64:ff9b::127.0.0.1]:2002"), inner))
 		if line := g.WaitLog(t, "datagrams dropped"); !strings.Contains(line.String("detail"), "destination_denied") {
-			t.Errorf("told %v", line)
+			t.Errorf("logged %v", line)
 		}
 		// The TCP listener on the same port is no obstacle.
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, netip.MustParseAddrPort("127.0.0.1:2001"), "hello"))

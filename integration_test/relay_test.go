@@ -98,7 +98,7 @@ func TestResetAfterHalfClose(t *testing.T) {
 }
 
 // 300 MB in each direction at the same time, with slow readers, arrive unchanged.
-func TestBulk(t *testing.T) {
+func TestBulkArrivesUnchanged(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g, conn, behind := session(t)
@@ -172,7 +172,7 @@ func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		g, conn, behind := session(t, "--idle-timeout", "3s")
-		busy := lab.Send(t, "127.0.0.1:2000", lab.V2(client6, dest6)) // its backend reads and says nothing
+		busy := lab.Send(t, "127.0.0.1:2000", lab.V2(client6, dest6)) // its backend only reads
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)

@@ -102,8 +102,7 @@ func TestProbeOfEphemeralPort(t *testing.T) {
 }
 
 // check and the doctor name listeners and local backends in the range, with the command
-// that reserves their ports. Once that has run they say nothing, and the ports that
-// were reserved before are still.
+// that reserves their ports. After it they report nothing, and earlier reservations remain.
 func TestEphemeralPortsAreNamed(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

@@ -22,7 +22,7 @@ const spin = 10 * time.Millisecond
 // that time, but after the last one. Without it, the control, it sleeps:
 //
 //	conn ──header, "ball" again and again──▶ gateway :2000, --spin 10ms ──▶ echo :3000
-func TestSpin(t *testing.T) {
+func TestSpinningLoopDoesNotSleepBetweenMessages(t *testing.T) {
 	for _, row := range []struct {
 		flag string
 		few  bool // sleeps

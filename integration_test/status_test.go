@@ -214,7 +214,7 @@ func TestListUnderLoad(t *testing.T) {
 //
 //	gateway :2000, transparent, without rules ──▶ backend :3000
 //	└ admin :9180 ◀── /status.json, POST /-/examine
-func TestFindings(t *testing.T) {
+func TestStatusReportsSelfTestAndExamination(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")

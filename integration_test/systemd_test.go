@@ -14,7 +14,7 @@ import (
 // The messages to systemd in the life of a service, in order:
 //
 //	systemd ◀── READY, RELOADING, READY, STOPPING, STATUS ── gateway :2000
-func TestNotify(t *testing.T) {
+func TestNotifiesSystemd(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		systemd := lab.NewSystemd(t)
@@ -27,7 +27,7 @@ func TestNotify(t *testing.T) {
 		}
 		g.Signal(syscall.SIGHUP)
 		if m := systemd.WaitMessage(t, "RELOADING=1"); !strings.Contains(m, "\nMONOTONIC_USEC=") {
-			t.Errorf("told %q without the time, which Type=notify-reload needs", m)
+			t.Errorf("notified %q without MONOTONIC_USEC, which Type=notify-reload needs", m)
 		}
 		systemd.WaitMessage(t, "READY=1")
 		rewrite(t, list, "nobody at all\n")
@@ -70,7 +70,7 @@ func rewrite(t *testing.T, path, text string) {
 // The watchdog is fed while the loops answer, during the drain too:
 //
 //	systemd ◀── WATCHDOG=1 ── gateway :2000
-func TestWatchdog(t *testing.T) {
+func TestWatchdogIsFedDuringDrain(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		systemd := lab.NewSystemd(t)
@@ -98,7 +98,7 @@ func TestWatchdog(t *testing.T) {
 //
 //	conn ──header──▶ "tcp" 127.0.0.1:2000 ─┐
 //	conn ──header──▶ "local" unix socket  ─┴▶ gateway, and the next one ──▶ backend :3000
-func TestActivation(t *testing.T) {
+func TestActivatedSocketsQueueConnections(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
@@ -141,7 +141,7 @@ func TestActivation(t *testing.T) {
 }
 
 // Sockets and names that do not fit are errors, with a hint.
-func TestActivationRefused(t *testing.T) {
+func TestActivationErrorsHaveHints(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		datagram, listener := udpFile(t), lab.Socket(t, "tcp", "127.0.0.1:2000")

@@ -91,7 +91,7 @@ func applyPlan(t *testing.T, recipe returnpath.Recipe, addresses ...string) retu
 // Replies that exceed the MTU arrive, from every place and with every recipe.
 // Without the plan's table they do not, where the packet filter has to reassemble
 // them.
-func TestLargeRepliesOfUDP(t *testing.T) {
+func TestUDPRepliesLargerThanTheMTUArrive(t *testing.T) {
 	everyPlace(t, func(t *testing.T, p place, host *lab.Host, recipe returnpath.Recipe) {
 		for _, address := range p.backends {
 			go sendOnRequest(host.ListenUDP(t, netip.MustParseAddrPort(address)))
@@ -240,7 +240,7 @@ func isRefused(t *testing.T, client netip.AddrPort, closed string) bool {
 
 // The doctor says that failover cannot work with rules of an earlier version or of
 // other instructions, which leave out ICMP.
-func TestDoctorOfUDPFailover(t *testing.T) {
+func TestDoctorReportsRulesWithoutICMP(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		flags := []string{"--forward", "udp://127.0.0.1:2000=127.0.0.1:3001,127.0.0.1:3000", "--trust", "127.0.0.1", "--transparent"}
@@ -252,8 +252,8 @@ func TestDoctorOfUDPFailover(t *testing.T) {
 			t.Errorf("the doctor says\n%s", sick)
 		}
 		lab.Shell(t, prescribed(diagnosed(t, 3, flags...)))
-		if healed := brief(findings(t, lab.Command{}, 0, flags...)); !strings.Contains(healed, "failover udp://127.0.0.1:3001 ok") {
-			t.Errorf("healed, the doctor says\n%s", healed)
+		if fixed := brief(findings(t, lab.Command{}, 0, flags...)); !strings.Contains(fixed, "failover udp://127.0.0.1:3001 ok") {
+			t.Errorf("fixed, the doctor prints\n%s", fixed)
 		}
 	})
 }

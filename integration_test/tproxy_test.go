@@ -121,7 +121,7 @@ func converse(t *testing.T, client, server *net.TCPConn) {
 // One listener receives connections to ranges of ports and to prefixes. Each goes to the
 // server that its header names, which sees the client. Other connections through the
 // host are not affected.
-func TestTProxy(t *testing.T) {
+func TestTProxyPreservesDestinations(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newTProxyScene(t)

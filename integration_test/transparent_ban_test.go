@@ -97,7 +97,7 @@ func TestBannedClientIsNotReportedAsMissingReturnPath(t *testing.T) {
 //
 // The backend's host replies to such a client directly. The log says so, with the
 // command for the backend's host; after that the client is served.
-func TestClientInTheBackendsNetworkGetsTheCure(t *testing.T) {
+func TestClientInTheBackendsNetworkGetsAHint(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, "nginx", "nft")

@@ -129,7 +129,7 @@ func TestUDPTransparentDeniesWhatRoutesMakeOwn(t *testing.T) {
 		}
 		line := g.WaitLog(t, "datagrams dropped")
 		if !strings.Contains(line.String("detail"), "source_denied") {
-			t.Errorf("told %v", line)
+			t.Errorf("logged %v", line)
 		}
 		peer.Send(t, gatewayUDP, lab.V2Datagram(client4, dest4, "hello"))
 		if from := backend.Expect(t, "hello"); from != client4 { // nothing came before it

@@ -55,7 +55,7 @@ func backendFor(client string) string {
 // test ──header──▶ unproxy ──▶ test 127.0.0.1:25, [::1]:25;  lo: 198.51.100.5/24, 2001:db8:5::5
 //
 // For denied sources no connection to the backend is opened.
-func TestTransparentDeniedSources(t *testing.T) {
+func TestDeniedSourcesDoNotReachTheBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		netns.IP(t, "address add 198.51.100.5/24 broadcast + dev lo")

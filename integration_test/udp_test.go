@@ -84,7 +84,7 @@ func TestUDPFlowsApart(t *testing.T) {
 // Cloudflare documents for Spectrum. Later datagrams and replies have none.
 //
 //	spectrum 127.0.0.1:a ──header+payload, payload, …──▶ gateway --udp-header first ──▶ backend :3000
-func TestUDPFirst(t *testing.T) {
+func TestUDPHeaderOnFirstDatagramOnly(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
@@ -159,7 +159,7 @@ func TestSimpleProxyProtocol(t *testing.T) {
 }
 
 // Empty datagrams and the largest ones pass in both directions.
-func TestUDPSizes(t *testing.T) {
+func TestUDPLargestAndEmptyDatagrams(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
@@ -177,7 +177,7 @@ func TestUDPSizes(t *testing.T) {
 
 // While the backend restarts, datagrams are dropped and counted. Then the same flow
 // continues.
-func TestUDPBackendRestarts(t *testing.T) {
+func TestUDPFlowSurvivesBackendRestart(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		peer := lab.ListenUDP(t, "127.0.0.1:0")
@@ -203,7 +203,7 @@ func TestUDPBackendRestarts(t *testing.T) {
 
 // Five hundred clients send and receive a datagram every 50 ms, like players of a game,
 // over ten of the balancer's sockets: no datagram is lost.
-func TestUDPGame(t *testing.T) {
+func TestUDPGameTrafficIsNotDropped(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		const sockets, clients, rounds = 10, 50, 20
@@ -284,7 +284,7 @@ func playRound(peer *lab.Datagrams, socket, clients, round int) error {
 //
 //	lb ──A──▶ gateway ◀── SIGTERM
 //	lb ──A, B──▶
-func TestUDPDrain(t *testing.T) {
+func TestUDPDrainKeepsFlows(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
@@ -318,7 +318,7 @@ func TestUDPDrain(t *testing.T) {
 }
 
 // At the end of the drain the remaining flows are ended.
-func TestUDPDrainTimeout(t *testing.T) {
+func TestUDPDrainTimeoutCutsFlows(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
@@ -334,7 +334,7 @@ func TestUDPDrainTimeout(t *testing.T) {
 }
 
 // At the limit a new flow replaces the one that has been idle the longest.
-func TestUDPMaxFlows(t *testing.T) {
+func TestUDPMaxFlowsEvictsLongestIdle(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend, peer := lab.ListenUDP(t, "127.0.0.1:3000"), lab.ListenUDP(t, "127.0.0.1:0")
@@ -352,7 +352,7 @@ func TestUDPMaxFlows(t *testing.T) {
 }
 
 // An address in use is an error, also with several loops.
-func TestUDPAddressTaken(t *testing.T) {
+func TestUDPAddressInUseIsAnError(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		udpGateway(t, "--loops", "2")

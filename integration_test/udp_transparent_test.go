@@ -89,7 +89,7 @@ func TestUDPTransparentPeerChangesPort(t *testing.T) {
 // A known trap: for a backend bound to 0.0.0.0 the kernel chooses the source address of a
 // reply before the rule applies. docs/udp.md warns of it. If this test fails, remove the
 // warning.
-func TestUDPTransparentTrap(t *testing.T) {
+func TestUDPTransparentWildcardBackendLosesReplies(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")

@@ -160,7 +160,7 @@ func (r *traffic) stop() {
 //
 //	10 × client ──numbered datagrams──▶ gateway :2000 ◀── SIGUSR2, n ×
 //	                                       └──▶ echo :3000
-func TestUDPUpgrade(t *testing.T) {
+func TestUDPUpgradeLosesNothing(t *testing.T) {
 	t.Parallel()
 	type row struct {
 		mode, family, transparent string
@@ -351,7 +351,7 @@ const notTaken = "flows not handed over; they end"
 // they go on where they are:
 //
 //	client ──▶ gateway :2000 ◀── SIGUSR2, again and again
-func TestUDPUpgradeFails(t *testing.T) {
+func TestFailedUDPUpgradeKeepsFlows(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		sourceEcho(t, "127.0.0.1:3000")
@@ -453,7 +453,7 @@ func TestUDPUpgradeReloads(t *testing.T) {
 		oneEach(t, streams[:1])
 		streams[1].send()
 		if l := g.WaitLog(t, "datagrams dropped"); !strings.Contains(l.String("detail"), "untrusted 1") {
-			t.Errorf("told %v", l)
+			t.Errorf("logged %v", l)
 		}
 		streams[1].socket.Empty(t)
 		rewrite(t, list, "127.0.0.1\n127.0.0.2\n")

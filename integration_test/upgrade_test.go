@@ -137,7 +137,7 @@ func (l *load) run() {
 func (l *load) goesOn() {
 	l.Helper()
 	before := l.served.Load()
-	await.Until(l, "the load goes on", func() bool { return l.served.Load() > before+50 })
+	await.Until(l, "the load continues", func() bool { return l.served.Load() > before+50 })
 }
 
 func (l *load) once() error {
@@ -217,7 +217,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 //
 //	systemd ◀── MAINPID ── gateway :2000, unix socket ◀── SIGUSR2
 //	conn ──header──▶ old ──▶ behind :3000 ◀── new ◀──header── conn
-func TestUpgrade(t *testing.T) {
+func TestUpgradeKeepsConnections(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		systemd := lab.NewSystemd(t)
@@ -337,7 +337,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 // keeps the file of its unix socket:
 //
 //	conn ──header──▶ gateway :2000, unix socket ◀── SIGUSR2, again and again
-func TestUpgradeFails(t *testing.T) {
+func TestFailedUpgradeChangesNothing(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newFailedUpgrades(t)
@@ -363,7 +363,7 @@ func TestUpgradeFails(t *testing.T) {
 // A new process that is not ready in time is killed:
 //
 //	conn ──header──▶ gateway :2000, unix socket, --upgrade-timeout 1s ◀── SIGUSR2
-func TestUpgradeHangs(t *testing.T) {
+func TestUpgradeTimesOut(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		s := newFailedUpgrades(t, "--upgrade-timeout", "1s")

@@ -79,7 +79,7 @@ const burst = 10
 // Each invalid header is refused, and the backend gets no connection:
 //
 //	peer ──bad header──▶ gateway :2000 ──✗ backend :3000
-func TestRefusals(t *testing.T) {
+func TestBadHeadersDoNotReachTheBackend(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
@@ -107,7 +107,7 @@ func TestRefusals(t *testing.T) {
 // An incomplete header is refused when the connection ends, not before:
 //
 //	peer ──half a header, FIN──▶ gateway :2000 ──✗ backend :3000
-func TestTruncated(t *testing.T) {
+func TestTruncatedHeaderIsRefusedAtEOF(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
@@ -146,7 +146,7 @@ func strictGateway(t *testing.T) *lab.Gateway {
 // piece or byte by byte, and even if they are another header:
 //
 //	peer ──header, payload──▶ gateway :2000 ──payload──▶ backend :3000
-func TestGoodHeaders(t *testing.T) {
+func TestPayloadAfterHeaderIsUnchanged(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")

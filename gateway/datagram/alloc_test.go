@@ -9,7 +9,7 @@ import (
 	"unproxy/integration_test/allocations"
 )
 
-// Nothing is allocated for a datagram of a flow that there is, nor for its reply.
+// Forwarding a datagram of an existing flow, and its reply, does not allocate.
 func TestDatagramsAllocateNothing(t *testing.T) {
 	rows := []struct {
 		name   string
@@ -46,7 +46,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 					exchange()
 				}
 				if got := allocations.PerRun(200, exchange); got != 0 {
-					t.Errorf("%v allocations for %d datagrams there and back", got, n)
+					t.Errorf("%v allocations for %d datagrams and their replies", got, n)
 				}
 				r.dropped(nil)
 			})
@@ -54,7 +54,7 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	}
 }
 
-// Nor where many flows come together.
+// Forwarding datagrams of many flows in one I/O batch does not allocate.
 func TestManyFlowsAllocateNothing(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 100
@@ -80,16 +80,15 @@ func TestManyFlowsAllocateNothing(t *testing.T) {
 	}
 	calls := r.calls["io_submit"]
 	if got := allocations.PerRun(200, exchange); got != 0 {
-		t.Errorf("%v allocations for a datagram of each of %d flows, and a reply", got, n)
+		t.Errorf("%v allocations for a datagram and a reply of each of %d flows", got, n)
 	}
 	if r.calls["io_submit"] == calls {
-		t.Error("nothing went together")
+		t.Error("no I/O batch was submitted")
 	}
 	r.dropped(nil)
 }
 
-// A flow costs its entry and a socket.
-func TestSizeOfAFlow(t *testing.T) {
+func TestFlowSizeIsBounded(t *testing.T) {
 	size := unsafe.Sizeof(flow{})
 	t.Logf("a flow is %d bytes", size)
 	if size > 640 {
@@ -97,7 +96,7 @@ func TestSizeOfAFlow(t *testing.T) {
 	}
 }
 
-// The relay alone, with system calls that cost nothing.
+// BenchmarkDatagram measures the relay alone: the scripted system calls cost nothing.
 func BenchmarkDatagram(b *testing.B) {
 	r := one(b, plain(server))
 	r.from(lb, a+"hello")

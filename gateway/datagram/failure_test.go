@@ -19,15 +19,15 @@ func TestBackendDownAndUp(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
 	s := r.back()
-	s.errors = []syscall.Errno{unix.ECONNREFUSED} // the event of the ICMP error
+	s.errors = []syscall.Errno{unix.ECONNREFUSED} // reported as an event
 	r.settle()
 	r.from(lb, a+"two")
-	s.failing = []syscall.Errno{unix.ECONNREFUSED} // met by the next send instead
+	s.failing = []syscall.Errno{unix.ECONNREFUSED} // reported by the next send
 	r.from(lb, a+"three")
-	s.failing = []syscall.Errno{0, unix.ECONNREFUSED} // in the middle of several
+	s.failing = []syscall.Errno{0, unix.ECONNREFUSED} // reported by the second of several sends
 	r.from(lb, a+"four", a+"five", a+"")
 	if r.back() != s {
-		t.Fatal("the flow has another socket")
+		t.Fatal("the flow's socket was replaced")
 	}
 	s.took(t, "one", "two", "three", "four", "five", "")
 	r.dropped(map[Drop]uint64{BackendRefused: 3})
@@ -38,8 +38,8 @@ func TestBackendDownAndUp(t *testing.T) {
 	r.clean()
 }
 
-// What a backend reported last, and nothing after it, is how the flow ended.
-func TestEndsAsRefused(t *testing.T) {
+// A flow ends with the backend's last error if nothing followed it.
+func TestOutcomeIsTheLastBackendError(t *testing.T) {
 	rows := []struct {
 		errno   syscall.Errno
 		outcome record.Outcome
@@ -64,22 +64,24 @@ func TestEndsAsRefused(t *testing.T) {
 	}
 }
 
-// A datagram that cannot be sent is dropped for a reason, alone.
-func TestSendFails(t *testing.T) {
+// A datagram that cannot be sent is dropped with a reason. The datagrams around it are sent.
+func TestSendErrorDropsOneDatagram(t *testing.T) {
 	rows := []struct {
 		name  string
-		errno []syscall.Errno // of the calls for the second of three
+		errno []syscall.Errno // of the calls that send the second of three datagrams
 		want  []string
 		drops map[Drop]uint64
 		flows int64 // datagrams_in
 	}{
 		{"interrupted", []syscall.Errno{unix.EINTR}, []string{"1", "22", "333"}, nil, 3},
 		{"too big", []syscall.Errno{unix.EMSGSIZE, unix.EMSGSIZE}, []string{"1", "333"}, map[Drop]uint64{TooBig: 1}, 2},
-		{"the path got narrower", []syscall.Errno{unix.EMSGSIZE}, []string{"1", "22", "333"}, nil, 3},
-		{"forbidden", []syscall.Errno{unix.EPERM, unix.EPERM}, []string{"1", "333"}, map[Drop]uint64{Permission: 1}, 2},
+		{"path MTU decreased", []syscall.Errno{unix.EMSGSIZE}, []string{"1", "22", "333"}, nil, 3},
+		{"not permitted", []syscall.Errno{unix.EPERM, unix.EPERM}, []string{"1", "333"},
+			map[Drop]uint64{Permission: 1}, 2},
 		{"refused twice", []syscall.Errno{unix.ECONNREFUSED, unix.ECONNREFUSED}, []string{"1", "333"}, map[Drop]uint64{BackendRefused: 2}, 2},
-		{"no way", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, []string{"1", "333"}, map[Drop]uint64{BackendUnreachable: 2}, 2},
-		{"no room", []syscall.Errno{unix.EAGAIN}, []string{"1"}, map[Drop]uint64{BackendBusy: 2}, 1},
+		{"no route", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, []string{"1", "333"},
+			map[Drop]uint64{BackendUnreachable: 2}, 2},
+		{"socket buffer full", []syscall.Errno{unix.EAGAIN}, []string{"1"}, map[Drop]uint64{BackendBusy: 2}, 1},
 		{"no buffers", []syscall.Errno{unix.ENOBUFS}, []string{"1"}, map[Drop]uint64{BackendBusy: 2}, 1},
 	}
 	for _, row := range rows {
@@ -97,46 +99,46 @@ func TestSendFails(t *testing.T) {
 				t.Errorf("datagrams_in %d, want %d", c.DatagramsIn, row.flows+1)
 			}
 
-			// The same for a single one, which goes another way.
+			// The same for a single datagram, which takes another code path.
 			r.from(lb, a)
 			s = r.back()
 			s.sent, s.failing = nil, row.errno
 			r.from(lb, a+"x")
 			if got := len(s.sent); got != 1 && row.drops == nil || got != 0 && row.drops != nil {
-				t.Errorf("%d of one datagram arrived", got)
+				t.Errorf("%d datagrams arrived; want 1 without drops, else 0", got)
 			}
 		})
 	}
 }
 
-// A flow that looks for another backend may take the descriptor of one that came
-// with the same call, whose datagrams are sent by then.
-func TestGivesWayWhileServed(t *testing.T) {
+// A flow that fails over to another backend may evict a flow of the same receive call. The evicted
+// flow's datagrams have been sent by then.
+func TestFailoverEvictsFlowOfSameBatch(t *testing.T) {
 	r := one(t, plain(server, serverB))
 	r.from(lb, a+"one")
 	s := r.back()
 	s.failing = []syscall.Errno{0, unix.ECONNREFUSED}
 	tries := 0
 	r.connectError = func(to, _ netip.AddrPort) syscall.Errno {
-		if tries++; tries == 2 { // the flow's of a, after b's own
+		if tries++; tries == 2 { // the failover of client A, after the connect for client B
 			return unix.EMFILE
 		}
 		return 0
 	}
 	r.from(lb, a+"two", a+"three!", b+"four", b+"five")
 	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientB || c.DatagramsIn != 2 {
-		t.Errorf("the flow of %v gave way after %d datagrams", c.Client, c.DatagramsIn)
+		t.Errorf("the flow of %v was evicted after %d datagrams", c.Client, c.DatagramsIn)
 	}
 	if s := r.back(); s.to != serverB {
-		t.Errorf("the flow that is left goes to %v", s.to)
+		t.Errorf("the remaining flow goes to %v, want %v", s.to, serverB)
 	}
 	r.sockets[2].took(t, "four", "five")
 }
 
-// A new flow that lacks a descriptor takes that of an older one, whose backend
-// refuses the datagrams that are sent before it ends. That one does not look for
-// another backend then, which would cost the new one its place.
-func TestGivesWayAndIsRefused(t *testing.T) {
+// A new flow without a descriptor evicts an older one. If the backend refuses the datagrams sent
+// before the eviction, the old flow must not fail over: it would take the descriptor of the new
+// flow.
+func TestEvictedFlowDoesNotFailOver(t *testing.T) {
 	r := one(t, plain(server, serverB))
 	r.from(lb, a+"one")
 	r.back().failing = []syscall.Errno{unix.ECONNREFUSED}
@@ -145,7 +147,7 @@ func TestGivesWayAndIsRefused(t *testing.T) {
 	r.sockets[1].sent = nil
 	r.from(lb, a+"two", b+"three")
 	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientA || c.DatagramsIn != 2 {
-		t.Errorf("the flow of %v gave way after %d datagrams", c.Client, c.DatagramsIn)
+		t.Errorf("the flow of %v was evicted after %d datagrams", c.Client, c.DatagramsIn)
 	}
 	r.sockets[1].took(t, "two")
 	r.back().took(t, "three")
@@ -155,8 +157,8 @@ func TestGivesWayAndIsRefused(t *testing.T) {
 	r.clean()
 }
 
-// Replies that cannot be sent have reasons, too.
-func TestReplyFails(t *testing.T) {
+// A reply that cannot be sent is dropped with a reason.
+func TestReplyErrorDropsOneReply(t *testing.T) {
 	rows := []struct {
 		errno []syscall.Errno
 		want  []string
@@ -180,9 +182,9 @@ func TestReplyFails(t *testing.T) {
 	}
 }
 
-// Of several backends the first that can be had serves, and the next one if
-// that refuses what it is sent.
-func TestSeveralBackends(t *testing.T) {
+// With several backends, the first reachable one of the client's address family is used. If it
+// refuses a datagram, the next one is used.
+func TestFailover(t *testing.T) {
 	r := one(t, plain(server6, server, serverB))
 	r.from(lb, a+"one")
 	s := r.back()
@@ -216,12 +218,12 @@ func TestSeveralBackends(t *testing.T) {
 	}
 	r.from(lb, a+"one")
 	if s = r.back(); s.to != serverB {
-		t.Errorf("connected to %v, want the first that can be had, %v", s.to, serverB)
+		t.Errorf("connected to %v, want the first reachable one, %v", s.to, serverB)
 	}
 	s.errors = []syscall.Errno{unix.ECONNREFUSED}
 	r.settle()
 	if s = r.back(); s.to != server6 {
-		t.Errorf("connected to %v after that, want %v", s.to, server6)
+		t.Errorf("connected to %v after a refusal, want %v", s.to, server6)
 	}
 	r.connectError = func(netip.AddrPort, netip.AddrPort) syscall.Errno { return unix.ENETUNREACH }
 	s.errors = []syscall.Errno{unix.ECONNREFUSED}
@@ -230,8 +232,8 @@ func TestSeveralBackends(t *testing.T) {
 	r.clean()
 }
 
-// A flow that cannot be begun is a datagram dropped, and nothing is left of it.
-func TestCannotBegin(t *testing.T) {
+// If a flow cannot start, its datagram is dropped and no state remains.
+func TestFlowThatCannotStartIsDropped(t *testing.T) {
 	header := func(f *forward.Forward) { f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}} }
 	name := func(f *forward.Forward) {
 		f.Listeners[0].Backends = []forward.Backend{{Host: "nowhere.invalid", Port: 53}}
@@ -244,10 +246,10 @@ func TestCannotBegin(t *testing.T) {
 		drop    Drop
 	}{
 		{"no route", nil, unix.ENETUNREACH, a, BackendUnreachable},
-		{"forbidden", nil, unix.EACCES, a, Permission},
+		{"not permitted", nil, unix.EACCES, a, Permission},
 		{"no port left", nil, unix.EAGAIN, a, Limit},
 		{"no descriptor left", nil, unix.EMFILE, a, Limit},
-		{"a name that is none", name, 0, a, BackendUnreachable},
+		{"a name that does not resolve", name, 0, a, BackendUnreachable},
 		{"a destination that is not allowed", header, 0, a, DestinationDenied},
 		{"no destination", header, 0, local, NoAddress},
 	}
@@ -263,29 +265,29 @@ func TestCannotBegin(t *testing.T) {
 			r.from(lb, row.data+"one", row.data+"two")
 			r.dropped(map[Drop]uint64{row.drop: 2})
 			if len(r.records) != 0 {
-				t.Errorf("%d flows were reported", len(r.records))
+				t.Errorf("%d flows were reported, want 0", len(r.records))
 			}
 			r.clean()
 		})
 	}
 }
 
-// The header may say where to, within what is allowed.
-func TestDestinationOfTheHeader(t *testing.T) {
+// The header selects the backend among the allowed destinations.
+func TestBackendFromHeader(t *testing.T) {
 	f := plain()
 	f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}}
-	f.AllowDestination = only(server, front4)
+	f.AllowDestination = only(server, listener4)
 	r := one(t, f)
 	r.from(lb, v2(clientA, server)+"one")
 	if s := r.back(); s.to != server {
 		t.Errorf("connected to %v, want %v", s.to, server)
 	}
-	r.from(lb, v2(clientA, front4)+"round and round")
+	r.from(lb, v2(clientA, listener4)+"round and round")
 	r.dropped(map[Drop]uint64{DestinationDenied: 1})
 }
 
-// What the kernel had no room for is counted.
-func TestQueuesOverflow(t *testing.T) {
+// Datagrams that the kernel drops because a receive queue is full are counted.
+func TestQueueOverflowsAreCounted(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
 	r.listenerSocket(0).drops = 7
@@ -328,7 +330,7 @@ func TestDropsAreTold(t *testing.T) {
 	}
 	r.pass(8 * time.Second)
 	if len(r.notices) != 1 {
-		t.Fatalf("%d notices before ten seconds are over", len(r.notices))
+		t.Fatalf("%d notices within ten seconds, want 1", len(r.notices))
 	}
 	r.pass(3 * time.Second)
 	if len(r.notices) != 2 || !strings.Contains(r.notices[1].Detail, "untrusted 1000, not_proxy 1000; last from "+lb.String()+"; last reason: not a v2 signature") {
@@ -341,7 +343,7 @@ func TestDropsAreTold(t *testing.T) {
 	r.from(unknown, a)
 	r.pass(time.Second)
 	r.from(unknown, a)
-	r.worker().Close() // nothing waits for ten seconds now
+	r.worker().Close() // reports the last drops at once
 	if len(r.notices) != 4 {
 		t.Errorf("%d notices, want 4", len(r.notices))
 	}

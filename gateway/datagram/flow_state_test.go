@@ -15,7 +15,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// fullState is a state with a value in every field.
+// fullState returns a state with a value in every field.
 func fullState(t testing.TB) flowState {
 	t.Helper()
 	details := &record.Details{}
@@ -30,7 +30,7 @@ func fullState(t testing.TB) flowState {
 		}
 	}
 	s := flowState{
-		bound: front4, index: 3, mode: forward.SimpleProxy, mark: 0x7fffffff, spoof: true, byPeer: true,
+		bound: listener4, index: 3, mode: forward.SimpleProxy, mark: 0x7fffffff, spoof: true, byPeer: true,
 		peer: lb6, client: client6, destination: dest6, backend: server6, source: client6,
 		reply: address{
 			name:       unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: 1, Flowinfo: 2, Addr: [16]byte{3}, Scope_id: 4},
@@ -42,12 +42,12 @@ func fullState(t testing.TB) flowState {
 	}
 	for v, i := reflect.ValueOf(s), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
-			t.Fatalf("%s has no value", v.Type().Field(i).Name)
+			t.Fatalf("fullState sets no value for %s", v.Type().Field(i).Name)
 		}
 	}
 	for v, i := reflect.ValueOf(*details), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
-			t.Fatalf("%s has no value", v.Type().Field(i).Name)
+			t.Fatalf("fullState sets no value for %s", v.Type().Field(i).Name)
 		}
 	}
 	return s
@@ -55,13 +55,13 @@ func fullState(t testing.TB) flowState {
 
 // states are a full state and an almost empty one.
 func states(t testing.TB) []flowState {
-	plain := flowState{bound: front4, peer: lb, backend: server, spp: []byte{},
+	plain := flowState{bound: listener4, peer: lb, backend: server, spp: []byte{},
 		reply: address{name: unix.RawSockaddrInet6{Family: unix.AF_INET}, nameLength: unix.SizeofSockaddrInet4}}
 	return []flowState{fullState(t), plain}
 }
 
-// Every field of a flow arrives, also one that is added to the types later.
-func TestFlowStateArrivesWhole(t *testing.T) {
+// Every field of a flow survives encoding, including fields added to the types later.
+func TestFlowStateRoundTrip(t *testing.T) {
 	for _, s := range states(t) {
 		message := appendFlow(appendFlow(nil, &s), &s)
 		for range 2 {
@@ -72,13 +72,12 @@ func TestFlowStateArrivesWhole(t *testing.T) {
 			message = rest
 		}
 		if len(message) != 0 {
-			t.Errorf("%d bytes are left", len(message))
+			t.Errorf("%d bytes are left, want 0", len(message))
 		}
 	}
 }
 
-// A flow that is cut short anywhere is refused; one with fields behind those that we
-// know is read.
+// A truncated flow is refused. A flow with unknown fields after the known ones is read.
 func TestFlowStateCutShort(t *testing.T) {
 	for _, s := range states(t) {
 		var c codec
@@ -88,23 +87,23 @@ func TestFlowStateCutShort(t *testing.T) {
 			part := c.b[:n]
 			all.bytes(&part)
 			if _, _, ok := cutFlow(all.b); ok {
-				t.Errorf("the first %d bytes of %d were read", n, len(c.b))
+				t.Errorf("a flow was read from the first %d bytes of %d", n, len(c.b))
 			}
 			if _, _, ok := cutFlow(all.b[:len(all.b)/2]); ok {
-				t.Errorf("half a message of %d bytes was read", n)
+				t.Errorf("a flow was read from a truncated message of %d bytes", n)
 			}
 		}
 		var all codec
 		more := append(bytes.Clone(c.b), "a new field"...)
 		all.bytes(&more)
 		if got, rest, ok := cutFlow(all.b); !ok || len(rest) != 0 || !reflect.DeepEqual(got, s) {
-			t.Errorf("with a new field: %v, %d bytes are left", ok, len(rest))
+			t.Errorf("with an unknown field: %v, %d bytes are left", ok, len(rest))
 		}
 	}
 }
 
-// What no process writes is refused.
-func TestFlowStateThatMakesNoSense(t *testing.T) {
+// States that no process writes are refused.
+func TestInvalidFlowStateIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*flowState){
 		"no listener":            func(s *flowState) { s.bound = netip.AddrPort{} },
 		"no peer":                func(s *flowState) { s.peer = netip.AddrPort{} },
@@ -121,7 +120,7 @@ func TestFlowStateThatMakesNoSense(t *testing.T) {
 		s := fullState(t)
 		change(&s)
 		if _, _, ok := cutFlow(appendFlow(nil, &s)); ok {
-			t.Errorf("%s: it was read", name)
+			t.Errorf("%s: the state was read, want it refused", name)
 		}
 	}
 }
@@ -139,7 +138,7 @@ func FuzzTake(f *testing.F) {
 		r := newRig(t, 1, Config{}, plain(server, server6))
 		w := r.worker()
 		w.phase = waiting
-		w.relay.inherited[inheritedSocket{front4, 0}] = w.listeners[0]
+		w.relay.inherited[inheritedSocket{listener4, 0}] = w.listeners[0]
 		var fds []int
 		for range 3 {
 			fd, _ := r.Socket(unix.AF_INET)

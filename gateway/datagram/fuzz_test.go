@@ -9,9 +9,9 @@ import (
 	"unproxy/gateway/proxyproto"
 )
 
-// fuzzMode has a gateway of one mode take any two datagrams of a trusted peer: it
-// never panics, each is passed on or counted as dropped, what is passed on is the
-// end of what came, and nothing of it is kept in the room that it came in.
+// fuzzMode feeds a gateway of one mode two arbitrary datagrams of a trusted peer. It must not
+// panic, must forward or count each datagram, must forward suffixes of what it received, and must
+// not keep references to the receive buffer.
 func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.T, datagrams, sent []string)) {
 	for _, seed := range []string{a + "x", b, local + "x", "", "payload", a + a, proxyproto.Signature, spp(clientA, dest4) + "x",
 		proxyproto.Signature + "\x21\x12\xff\xff", v2(client6, dest6) + "x", a[:20], "PROXY TCP4 1.1.1.1 2.2.2.2 1 22\r"} {
@@ -38,11 +38,11 @@ func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.
 		for _, n := range c.Dropped {
 			dropped += n
 		}
-		// A header without payload is neither forwarded nor dropped in mode first.
+		// In mode first, a header without payload is neither forwarded nor dropped.
 		consumed := 0
 		for i, d := range datagrams {
 			payload, ok := decodes(d)
-			refused := i == 1 && c.Dropped[OtherClient] > 0 // the only reason to drop a valid one
+			refused := i == 1 && c.Dropped[OtherClient] > 0 // the only reason to drop a valid header
 			if ok && payload == "" && mode == forward.FirstDatagram && !refused {
 				consumed++
 			}
@@ -52,7 +52,7 @@ func fuzzMode(f *testing.F, mode forward.DatagramHeader, expect func(t *testing.
 		}
 		for _, text := range sent {
 			if !strings.HasSuffix(datagrams[0], text) && !strings.HasSuffix(datagrams[1], text) {
-				t.Fatalf("sent %q of %q", text, datagrams)
+				t.Fatalf("sent %q, which is no suffix of %q", text, datagrams)
 			}
 		}
 		expect(t, datagrams, sent)
@@ -96,7 +96,7 @@ func FuzzFirst(f *testing.F) {
 		case begins && !startsWithHeader([]byte(datagrams[1])) && len(sent) != want:
 			t.Fatalf("sent %q: payload %q of a flow was not forwarded", sent, datagrams[1])
 		case !begins && !second && len(sent) != 0:
-			t.Fatalf("passed on %q without a header", sent)
+			t.Fatalf("forwarded %q without a header", sent)
 		}
 	})
 }
@@ -111,7 +111,7 @@ func FuzzSimple(f *testing.F) {
 			}
 		}
 		if len(want) != len(sent) {
-			t.Fatalf("passed on %q, want %q", sent, want)
+			t.Fatalf("forwarded %q, want %q", sent, want)
 		}
 	})
 }
@@ -126,7 +126,7 @@ func FuzzSPP(f *testing.F) {
 		client, proxy, ok := DecodeSPP(data)
 		if !ok {
 			if len(data) >= SPPLength && data[0] == 0x56 && data[1] == 0xec {
-				t.Fatal("refused")
+				t.Fatal("a header that was written is refused")
 			}
 			return
 		}

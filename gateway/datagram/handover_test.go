@@ -19,8 +19,8 @@ import (
 	"unproxy/integration_test/await"
 )
 
-// succeed starts a relay on copies of the sockets of one, as the process that takes
-// over does. change may change its forward.
+// succeed starts a relay on copies of the sockets of another, as the process that takes over does.
+// change may modify its forward.
 func (l *live) succeed(loops int, change func(*forward.Forward)) *live {
 	l.Helper()
 	f := loopback(net.UDPAddrFromAddrPort(l.to))
@@ -44,21 +44,21 @@ func (l *live) succeed(loops int, change func(*forward.Forward)) *live {
 	return next
 }
 
-// pass is an Exchange with the relay that takes over. Its descriptors are copies, as
-// unix sockets make them.
+// pass is an Exchange with the relay that takes over. It duplicates the descriptors, as unix
+// sockets do.
 func (l *live) pass(message []byte, fds []int) ([]byte, error) {
 	var copies []int
 	for _, fd := range fds {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			break // as the kernel does, which passes fewer
+			break // the kernel also passes fewer descriptors
 		}
 		copies = append(copies, n)
 	}
 	return l.relay.Take(message, copies), nil
 }
 
-// namingEcho is a backend that answers every datagram with itself and its source.
+// namingEcho starts a backend that answers each datagram with the datagram and its source.
 func namingEcho(t *testing.T) *net.UDPConn {
 	t.Helper()
 	back := listen(t)
@@ -67,9 +67,9 @@ func namingEcho(t *testing.T) *net.UDPConn {
 	return back
 }
 
-// Flows go on in another process, whatever it has of loops: with the same socket to the
-// backend, counters and times, in mode first without another header. Datagrams and
-// replies that wait in queues meanwhile arrive.
+// Flows continue in another process, even with a different number of loops: with the same socket to
+// the backend, the same counters and times, and in mode first without another header. Datagrams and
+// replies queued during the handover arrive.
 func TestRealHandover(t *testing.T) {
 	for _, loops := range []int{1, 2, 3} {
 		for _, mode := range []func(*forward.Forward){func(*forward.Forward) {}, first, simple} {
@@ -94,14 +94,14 @@ func TestRealHandover(t *testing.T) {
 				if h.Taken != peers || len(h.Refused) != 0 {
 					t.Errorf("%d flows were taken, refused %v", h.Taken, h.Refused)
 				}
-				for _, c := range conns { // nobody receives now
+				for _, c := range conns { // no process receives now
 					send(t, c, datagramOf(f.DatagramHeader, false)+"x")
 				}
 				h.Leave()
 				next.relay.Serve()
 				for i, c := range conns {
 					if got := read(t, c); got != answers[i] {
-						t.Errorf("flow %d: the answer is %q, before %q", i, got, answers[i])
+						t.Errorf("flow %d: the answer is %q, want %q as before", i, got, answers[i])
 					}
 				}
 				await.Until(t, "the flows have left", func() bool { return old.relay.Counters().Flows == 0 })
@@ -122,7 +122,7 @@ func TestRealHandover(t *testing.T) {
 	}
 }
 
-// datagramOf is the header of a datagram of client A.
+// datagramOf returns a datagram of client A with its header.
 func datagramOf(mode forward.DatagramHeader, first bool) string {
 	switch {
 	case mode == forward.SimpleProxy:
@@ -133,15 +133,15 @@ func datagramOf(mode forward.DatagramHeader, first bool) string {
 	return ""
 }
 
-// If the other process fails, at any message, everything goes on as before.
-func TestRealHandoverFails(t *testing.T) {
+// If the other process fails, at any message, the flows continue in the old process.
+func TestFailedHandoverKeepsFlows(t *testing.T) {
 	for failing := range 4 {
 		t.Run(fmt.Sprint("at message ", failing), func(t *testing.T) {
 			back := namingEcho(t)
 			old := start(t, with(loopback(back.LocalAddr()), first))
 			next := old.succeed(2, first)
 			var conns []*net.UDPConn
-			const flows = 2*mostFlowsAtOnce + 10 // four messages at least
+			const flows = 2*mostFlowsAtOnce + 10 // at least four messages
 			var answers []string
 			for range flows {
 				c := old.dial()
@@ -158,25 +158,25 @@ func TestRealHandoverFails(t *testing.T) {
 			if !errors.Is(err, gone) {
 				t.Fatal(err)
 			}
-			next.Close() // with copies of flows, which it forgets
+			next.Close() // drops its copies of the flows
 			for i, c := range conns {
 				send(t, c, "x")
 				if got := read(t, c); got != answers[i] {
-					t.Errorf("flow %d: the answer is %q, before %q", i, got, answers[i])
+					t.Errorf("flow %d: the answer is %q, want %q as before", i, got, answers[i])
 				}
 			}
 			if len(next.records) != 0 || len(old.records) != 0 {
-				t.Error("flows were reported as ended")
+				t.Error("flows ended, want them kept")
 			}
 			if c := old.relay.Counters(); c.Flows != flows || c.Opened != flows {
-				t.Errorf("%d flows of %d", c.Flows, c.Opened)
+				t.Errorf("%d of %d flows are active", c.Flows, c.Opened)
 			}
 		})
 	}
 }
 
-// What the other process cannot go on with ends, with a record that says why.
-func TestRealHandoverRefused(t *testing.T) {
+// A flow that the other process cannot continue ends with a record that says why.
+func TestRefusedFlowsEndWithAReason(t *testing.T) {
 	other := netip.MustParseAddrPort("127.0.0.1:0")
 	for _, row := range []struct {
 		name   string
@@ -195,7 +195,7 @@ func TestRealHandoverRefused(t *testing.T) {
 			return func(message []byte, fds []int) ([]byte, error) {
 				message[0]++
 				answer, err := next.pass(message, fds)
-				answer[0]++ // its own, as it says
+				answer[0]++ // a version of its own
 				return answer, err
 			}
 		}, unreadable},
@@ -222,7 +222,7 @@ func TestRealHandoverRefused(t *testing.T) {
 			})
 			defer next.Close()
 			exchange := next.pass
-			if row.want == noListener { // it is not among those that were inherited
+			if row.want == noListener { // the listener was not inherited
 				clear(next.relay.inherited)
 			}
 			if row.pass != nil {
@@ -243,9 +243,9 @@ func TestRealHandoverRefused(t *testing.T) {
 	}
 }
 
-// A claim on a client's address and port goes along: the same client at another
-// listener does not get it, and it is free when the flow ends.
-func TestTakenClaim(t *testing.T) {
+// The claim on a client's address and port is handed over: another listener cannot use the pair
+// until the flow ends.
+func TestHandoverTransfersClaims(t *testing.T) {
 	f := with(plain(server), transparently)
 	old := newRig(t, 1, Config{}, f)
 	old.from(lb, a+"x")
@@ -258,16 +258,16 @@ func TestTakenClaim(t *testing.T) {
 	if v := take(); v != taken {
 		t.Fatal(v.reason())
 	}
-	s.byPeer = true // another flow
+	s.byPeer = true // makes it another flow
 	if v := take(); v != sourceTaken {
-		t.Errorf("two flows have one claim: %q", v.reason())
+		t.Errorf("two flows share a claim: %q", v.reason())
 	}
 	if got := r.flows(); len(got) != 1 || !got[0].claimed || got[0].source != clientA {
 		t.Errorf("%d flows", len(got))
 	}
 }
 
-// flows are those of the first loop.
+// flows returns the flows of the first loop.
 func (r *rig) flows() (all []*flow) {
 	for _, f := range r.worker().table.flows {
 		if f.list != nil {
@@ -277,9 +277,9 @@ func (r *rig) flows() (all []*flow) {
 	return all
 }
 
-// A client's flows count against its limit wherever they began, also beyond it, and
-// end after the time that is left.
-func TestTakenFlowIsCountedAndEnds(t *testing.T) {
+// Flows that were handed over count against their client's limit, even above it, and expire after
+// their remaining time.
+func TestTakenFlowsCountAndExpire(t *testing.T) {
 	old := newRig(t, 1, Config{}, plain(server))
 	for i := range 3 {
 		old.from(netip.AddrPortFrom(lb.Addr(), uint16(1000+i)), a+"x")
@@ -291,7 +291,7 @@ func TestTakenFlowIsCountedAndEnds(t *testing.T) {
 	w.phase = waiting
 	states := old.flows()
 	if states[0].lastActive < states[2].lastActive {
-		slices.Reverse(states) // into the opposite order of their activity
+		slices.Reverse(states) // the reverse order of their activity
 	}
 	for _, f := range states {
 		s := old.worker().stateOf(f)
@@ -306,18 +306,18 @@ func TestTakenFlowIsCountedAndEnds(t *testing.T) {
 	r.dropped(map[Drop]uint64{Limit: 1})
 	for _, f := range r.flows() {
 		if !f.counted {
-			t.Errorf("the flow of %v is not counted", f.peer)
+			t.Errorf("the flow of %v does not count against the client's limit", f.peer)
 		}
 	}
 	for i, after := range []time.Duration{30 * time.Second, 10 * time.Second, 10 * time.Second} {
 		r.pass(after - time.Second)
 		if len(r.records) != i {
-			t.Fatalf("%d flows ended before their time", len(r.records)-i)
+			t.Fatalf("%d flows ended early", len(r.records)-i)
 		}
 		r.pass(1500 * time.Millisecond)
 		r.clock -= int64(500 * time.Millisecond)
 		if got := r.ended(i+1, record.OK, record.Timeout); got.Peer.Port() != uint16(1000+i) {
-			t.Errorf("flow %d ended in place %d", got.Peer.Port(), i)
+			t.Errorf("flow %d ended at position %d", got.Peer.Port(), i)
 		}
 	}
 	r.from(netip.AddrPortFrom(lb.Addr(), 999), a+"x")
@@ -326,9 +326,8 @@ func TestTakenFlowIsCountedAndEnds(t *testing.T) {
 	}
 }
 
-// While flows are handed over nothing ends for its silence, and a drain that begins
-// meanwhile takes effect afterwards.
-func TestSuspended(t *testing.T) {
+// During a handover no flow expires. A drain that starts meanwhile takes effect afterwards.
+func TestSuspendedFlowsDoNotExpire(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"x")
 	w := r.worker()
@@ -353,9 +352,9 @@ func TestSuspended(t *testing.T) {
 	r.ended(1, record.OK, record.Timeout)
 }
 
-// An upgrade may begin while the flows of the one before are still being resumed: what
-// is left of that must not take effect later.
-func TestSuspendedAgain(t *testing.T) {
+// An upgrade may start while flows of the previous one are still being resumed. The rest of that
+// resume must not take effect later.
+func TestUpgradeDuringResume(t *testing.T) {
 	r := one(t, plain(server))
 	for i := range stepFlows + 10 {
 		r.from(netip.AddrPortFrom(lb.Addr(), uint16(1000+i)), a+"x")
@@ -369,7 +368,7 @@ func TestSuspendedAgain(t *testing.T) {
 	suspend()
 	w.resume()
 	if len(h.calls) != 1 {
-		t.Fatalf("%d flows are no more than one step", stepFlows+10)
+		t.Fatalf("%d flows were resumed in one step, want several", stepFlows+10)
 	}
 	suspend()
 	r.settle()
@@ -383,7 +382,7 @@ func TestSuspendedAgain(t *testing.T) {
 	}
 }
 
-// What the queue of a listener loses is counted by one of the two processes, and once.
+// During a handover, queue overflows of a listener are counted once, by one of the two processes.
 func TestOverflowsAreCountedOnce(t *testing.T) {
 	old, r := one(t, plain(server)), one(t, plain(server))
 	r.worker().phase = waiting
@@ -392,7 +391,7 @@ func TestOverflowsAreCountedOnce(t *testing.T) {
 		old.listenerSocket(0).drops += 3
 		r.listenerSocket(0).drops = old.listenerSocket(0).drops // it is one socket
 	}
-	lose() // the old one knows of these
+	lose() // counted by the old process
 	old.worker().suspend()
 	r.relay.begin()
 	r.settle()
@@ -405,8 +404,8 @@ func TestOverflowsAreCountedOnce(t *testing.T) {
 	r.dropped(map[Drop]uint64{ReceiveQueueFull: 3})
 }
 
-// A loop that is stalled ends the handover and not the service.
-func TestHandoverOfAStalledLoop(t *testing.T) {
+// A stalled loop makes the handover fail, and the flows continue.
+func TestStalledLoopFailsHandoverOnly(t *testing.T) {
 	back := namingEcho(t)
 	old := start(t, loopback(back.LocalAddr()))
 	c := old.dial()
@@ -423,7 +422,7 @@ func TestHandoverOfAStalledLoop(t *testing.T) {
 	close(stall)
 	send(t, c, a+"x")
 	if got := read(t, c); got != want {
-		t.Errorf("the answer is %q, before %q", got, want)
+		t.Errorf("the answer is %q, want %q as before", got, want)
 	}
 }
 

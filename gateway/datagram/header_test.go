@@ -11,25 +11,28 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Who a peer is decides before anything is read.
-func TestPeers(t *testing.T) {
+// The peer's class decides before anything is read.
+func TestPeerClassDecides(t *testing.T) {
 	trusted, other := only(lb), unknown
 	rows := []struct {
 		name   string
 		change func(*forward.Forward)
 		from   netip.AddrPort
 		data   string
-		sent   []string // what the backend gets
+		sent   []string // what the backend receives
 		drop   Drop
 	}{
 		{"trusted", nil, lb, a + "x", []string{"x"}, 0},
-		{"not trusted", nil, other, a + "x", nil, Untrusted},
-		{"not trusted, but passed", func(f *forward.Forward) { f.PassUntrusted = true }, other, a + "x", []string{a + "x"}, 0},
-		{"passed, an empty one", func(f *forward.Forward) { f.PassUntrusted = true }, other, "", []string{""}, 0},
-		{"passed, where the header is first", func(f *forward.Forward) { f.PassUntrusted, f.DatagramHeader = true, forward.FirstDatagram }, other, a + "x", []string{a + "x"}, 0},
-		{"from port 0, to which nobody can reply", nil, netip.AddrPortFrom(lb.Addr(), 0), a + "x", nil, PeerUnreachable},
+		{"untrusted", nil, other, a + "x", nil, Untrusted},
+		{"untrusted, passed", func(f *forward.Forward) { f.PassUntrusted = true }, other, a + "x", []string{a + "x"},
+			0},
+		{"passed, empty datagram", func(f *forward.Forward) { f.PassUntrusted = true }, other, "", []string{""}, 0},
+		{"passed, header on the first datagram",
+			func(f *forward.Forward) { f.PassUntrusted, f.DatagramHeader = true, forward.FirstDatagram }, other, a + "x", []string{a + "x"}, 0},
+		{"from port 0, which cannot be replied to", nil, netip.AddrPortFrom(lb.Addr(), 0), a + "x", nil,
+			PeerUnreachable},
 		{"a health source", func(f *forward.Forward) { f.Health = only(lb) }, lb, a + "x", nil, Health},
-		{"a health source that is not trusted", func(f *forward.Forward) { f.Health = only(other) }, other, "ping", nil, Health},
+		{"an untrusted health source", func(f *forward.Forward) { f.Health = only(other) }, other, "ping", nil, Health},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -42,7 +45,7 @@ func TestPeers(t *testing.T) {
 			r.from(row.from, row.data)
 			if row.drop != 0 {
 				if n := len(r.backs()); n != 0 {
-					t.Errorf("%d flows", n)
+					t.Errorf("%d flows, want 0", n)
 				}
 				r.dropped(map[Drop]uint64{row.drop: 1})
 				return
@@ -53,9 +56,9 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// A datagram is taken by its own header alone, or dropped, and then nothing
-// happens but that it is counted.
-func TestHeaders(t *testing.T) {
+// A datagram's own header decides whether it is forwarded. A dropped datagram is counted and has no
+// other effect.
+func TestHeaderAcceptsOrDropsItsDatagram(t *testing.T) {
 	short := a[:len(a)-1]
 	broken := []byte(v2(clientA, dest4, proxyproto.TLV{Type: proxyproto.TypeCRC32C, Value: []byte{1, 2, 3, 4}}))
 	rows := []struct {
@@ -75,31 +78,38 @@ func TestHeaders(t *testing.T) {
 		{"version 1", nil, "PROXY UDP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"version 1 as for TCP", nil, "PROXY TCP4 203.0.113.9 192.0.2.80 4711 53\r\nx", "", NotProxy},
 		{"cut short", nil, short, "", Malformed},
-		{"only the proxyproto.Signature", nil, proxyproto.Signature, "", Malformed},
+		{"only the signature", nil, proxyproto.Signature, "", Malformed},
 		{"a length beyond the datagram", nil, proxyproto.Signature + "\x21\x12\xff\xff" + strings.Repeat("x", 12), "", Malformed},
 		{"a length of 0", nil, proxyproto.Signature + "\x21\x12\x00\x00" + "GET / HTTP/1.1\r\n", "", Malformed},
 		{"longer than allowed", func(f *forward.Forward) { f.Header.MaxLength = 27 }, a, "", TooLong},
 		{"an undefined command", nil, proxyproto.Signature + "\x22\x12\x00\x00", "", Unsupported},
 		{"a wrong checksum", nil, string(broken), "", BadChecksum},
-		{"no checksum where one is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, a, "", BadChecksum},
+		{"missing a required checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true }, a, "",
+			BadChecksum},
 		{"version 2 not accepted", func(f *forward.Forward) { f.Header.RefuseV2 = true }, a, "", Unsupported},
 		{"LOCAL", nil, local + "check", "check", 0},
-		{"LOCAL of AWS, with TLVs where addresses would be", nil,
+		{"LOCAL from AWS, with TLVs in place of addresses", nil,
 			proxyproto.Signature + "\x20\x11\x00\x54\x03\x00\x04\xbc\xe5\x95\x1f\x04\x00\x4a" + strings.Repeat("\x00", 74) + "check", "check", 0},
-		{"LOCAL to be closed", func(f *forward.Forward) { f.CloseLocal = true }, local + "check", "", Local},
+		{"LOCAL, dropped by --local close", func(f *forward.Forward) { f.CloseLocal = true }, local + "check", "",
+			Local},
 		{"UNSPEC", nil, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "x", 0},
-		{"UNSPEC to be refused", func(f *forward.Forward) { f.RejectUnknown = true }, proxyproto.Signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
-		{"addresses of TCP are none", func(f *forward.Forward) { f.RejectUnknown = true },
+		{"UNSPEC, refused by configuration", func(f *forward.Forward) { f.RejectUnknown = true },
+			proxyproto.Signature + "\x21\x00\x00\x00" + "x", "", NoAddress},
+		{"TCP addresses do not count", func(f *forward.Forward) { f.RejectUnknown = true },
 			strings.Replace(a, "\x21\x12", "\x21\x11", 1) + "x", "", NoAddress},
 		{"two headers", func(f *forward.Forward) { f.Headers = 2 }, b + a + "x", "x", 0},
 		{"LOCAL ends a stack", func(f *forward.Forward) { f.Headers = 2 }, local + "check", "check", 0},
-		{"LOCAL ends a stack, to be closed", func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + "check", "", Local},
-		{"LOCAL ends a stack, a header follows", func(f *forward.Forward) { f.Headers = 2 }, local + a + "x", a + "x", 0},
+		{"LOCAL ends a stack, dropped by --local close",
+			func(f *forward.Forward) { f.Headers, f.CloseLocal = 2, true }, local + "check", "", Local},
+		{"LOCAL ends a stack, followed by a header", func(f *forward.Forward) { f.Headers = 2 }, local + a + "x",
+			a + "x", 0},
 		{"LOCAL ends a stack, first", func(f *forward.Forward) { first(f); f.Headers = 2 }, local + "check", "check", 0},
 		{"UNSPEC does not end a stack", func(f *forward.Forward) { f.Headers, f.RejectUnknown = 2, true },
 			proxyproto.Signature + "\x21\x00\x00\x00" + a + "x", "x", 0},
-		{"UNSPEC alone of two", func(f *forward.Forward) { f.Headers = 2 }, proxyproto.Signature + "\x21\x00\x00\x00", "", Malformed},
-		{"LOCAL without the checksum that is wanted", func(f *forward.Forward) { f.Header.RequireChecksum = true }, local + "check", "", BadChecksum},
+		{"UNSPEC and no second header", func(f *forward.Forward) { f.Headers = 2 },
+			proxyproto.Signature + "\x21\x00\x00\x00", "", Malformed},
+		{"LOCAL without a required checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true },
+			local + "check", "", BadChecksum},
 		{"LOCAL with a checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true }, summedLocal() + "check", "check", 0},
 		{"LOCAL with a wrong checksum", func(f *forward.Forward) { f.Header.RequireChecksum = true },
 			strings.Replace(summedLocal(), "\x03\x00\x04", "\x03\x00\x04\x00", 1)[:23] + "check", "", BadChecksum},
@@ -135,7 +145,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// summedLocal is LOCAL with a checksum.
+// summedLocal returns a LOCAL header with a checksum.
 func summedLocal() string {
 	h, err := proxyproto.AppendV2(nil, &proxyproto.Message{Checksum: true})
 	if err != nil {
@@ -144,9 +154,9 @@ func summedLocal() string {
 	return string(h)
 }
 
-// The sender that puts a header on the first datagram alone, as Cloudflare's
-// Spectrum documents it for version 2 over UDP and frp does.
-func TestFirst(t *testing.T) {
+// A sender may put a header on the first datagram only, as Cloudflare documents for Spectrum
+// (version 2 over UDP) and as frp does.
+func TestHeaderOnFirstDatagramOnly(t *testing.T) {
 	r := one(t, with(plain(server), first))
 	r.from(lb, a+"one", "two", "", "three")
 	s := r.back()
@@ -158,7 +168,7 @@ func TestFirst(t *testing.T) {
 	// gains nothing.
 	r.from(lb, a+"four")
 	s.took(t, "four")
-	// What begins like a header and is none is nobody's.
+	// A datagram that starts like a header but is invalid is dropped.
 	r.from(lb, proxyproto.Signature+"\x21\x12\x00\x01x")
 	s.took(t)
 	r.dropped(map[Drop]uint64{Malformed: 1})
@@ -166,10 +176,10 @@ func TestFirst(t *testing.T) {
 	s.took(t, "five")
 }
 
-// A sender that puts the header into a datagram of its own, as Xray does: in mode
-// first it names the client and is not forwarded. Elsewhere, and without a header,
-// an empty payload is an empty datagram of the client, the control.
-func TestHeaderOnlyDatagram(t *testing.T) {
+// A sender may put the header into a datagram of its own, as Xray does. In mode first it names the
+// client and is not forwarded. As a control, in other modes, and in mode first without a header, an
+// empty payload is forwarded as an empty datagram.
+func TestHeaderOnlyDatagramIsNotForwarded(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		mode  func(*forward.Forward)
@@ -200,8 +210,8 @@ func TestHeaderOnlyDatagram(t *testing.T) {
 	}
 }
 
-// A flow that a header-only datagram opened is a flow like any other: it counts,
-// it ends when idle, and its header is believed as long.
+// A header-only datagram opens a flow like any other: it counts, expires when idle, and its header
+// stays valid as long.
 func TestHeaderOnlyDatagramOpensAFlow(t *testing.T) {
 	r := one(t, with(plain(server), first))
 	r.from(lb, a)
@@ -214,9 +224,9 @@ func TestHeaderOnlyDatagramOpensAFlow(t *testing.T) {
 	r.clean()
 }
 
-// A header amid a flow that names somebody else may be the client's own work:
-// it is not believed, and the flow ends.
-func TestFirstIsNotTakenOver(t *testing.T) {
+// In an active flow, a header that names another client may have been sent by the client itself.
+// The gateway ends the flow and does not accept the header.
+func TestFirstRejectsAnotherClient(t *testing.T) {
 	r := one(t, with(plain(server), first))
 	r.from(lb, a+"one")
 	r.pass(29 * time.Second)
@@ -226,7 +236,7 @@ func TestFirstIsNotTakenOver(t *testing.T) {
 	r.dropped(map[Drop]uint64{OtherClient: 1, NoFlow: 1})
 	r.clean()
 
-	// So is another destination, and LOCAL is somebody else, too.
+	// Another destination and LOCAL count as another client.
 	r.from(lb, a+"one")
 	r.from(lb, v2(clientA, dest4b()))
 	r.ended(2, record.OK, record.Peer)
@@ -238,9 +248,9 @@ func TestFirstIsNotTakenOver(t *testing.T) {
 	r.clean()
 }
 
-// After a silence in which a sender forgets a flow, its socket may be another
-// client's. Replies do not break the silence.
-func TestFirstOfAnother(t *testing.T) {
+// A sender forgets a silent flow and may reuse its socket for another client. Replies do not end
+// the silence.
+func TestFirstAcceptsAnotherClientAfterSilence(t *testing.T) {
 	r := one(t, with(plain(server), first))
 	r.from(lb, a+"one")
 	s := r.back()

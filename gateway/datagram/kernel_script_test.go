@@ -12,23 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// script is a kernel in memory: datagram sockets whose far ends the test plays.
-// It belongs to one goroutine. A descriptor that is used after it was closed
-// fails the test.
+// script is an in-memory kernel: datagram sockets whose remote ends the test plays. It belongs to
+// one goroutine. Using a closed descriptor fails the test.
 type script struct {
 	testing.TB
 	sockets []*socket // by descriptor, from 3
 
-	limit        int                                         // sockets that may be open, 0: any number
-	socketErrors []syscall.Errno                             // what the next Sockets return, 0 for none
+	limit        int                                         // most open sockets, 0: no limit
+	socketErrors []syscall.Errno                             // results of the next Socket calls, 0: success
 	optionError  func(level, name int) syscall.Errno         // of SetOption
 	bindError    func(netip.AddrPort) syscall.Errno          // of Bind
 	connectError func(to, from netip.AddrPort) syscall.Errno // of Connect
 	onConnect    func(s *socket, to netip.AddrPort)          // called for each Connect that succeeds
 	calls        map[string]int
 	noBatches    bool // io_setup(2) is refused
-	batches      int  // that are open
-	quiet        bool // keeps nothing of what is sent, so that nothing is allocated
+	batches      int  // open batches
+	quiet        bool // discards what is sent, so it does not allocate
 }
 
 // socket is a datagram socket.
@@ -149,7 +148,7 @@ func (k *script) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 
 func (k *script) Close(fd int) { k.socket(fd, "close").isOpen = false }
 
-// Duplicate copies the socket, whose queue is then one of its own.
+// Duplicate copies the socket. The copy has a receive queue of its own.
 func (k *script) Duplicate(fd int) (int, syscall.Errno) {
 	s := *k.socket(fd, "dup")
 	if k.limit > 0 && k.open() >= k.limit {
@@ -162,7 +161,7 @@ func (k *script) Duplicate(fd int) (int, syscall.Errno) {
 
 func (k *script) Overflows(fd int) uint32 { return k.socket(fd, "overflows").drops }
 
-// next is the next error of a list, and none when that is over.
+// next removes and returns the first error of a list, or 0 if the list is empty.
 func next(list *[]syscall.Errno) syscall.Errno {
 	if len(*list) == 0 {
 		return 0
@@ -188,7 +187,7 @@ func (k *script) Receive(fd int, m []Message) (int, syscall.Errno) {
 	return n, 0
 }
 
-// fill writes a datagram as the kernel does.
+// fill writes a datagram into a message as the kernel does.
 func (s *socket) fill(m *Message, d datagram) {
 	m.Length = uint32(copy(unsafe.Slice(m.Iov.Base, m.Iov.Len), d.data))
 	m.Flags = 0
@@ -245,7 +244,7 @@ func (k *script) Write(fd int, b []byte) syscall.Errno {
 	return 0
 }
 
-// Batch makes one call after the other, where there are batches.
+// Batch performs the operations one by one, if I/O batches are available.
 func (k *script) Batch(n int) kernel.Batch {
 	if k.noBatches {
 		return nil
@@ -275,12 +274,12 @@ func (b scriptedBatch) Send(all []kernel.Transfer) {
 	}
 }
 
-// count counts the calls that the real one would make.
+// count counts the system calls that the real kernel would get.
 func (b scriptedBatch) count(all []kernel.Transfer) {
 	b.kernel.calls["io_submit"] += (len(all) + b.size - 1) / b.size
 	for _, t := range all {
 		if len(t.B) == 0 {
-			b.kernel.Errorf("nothing to move in a batch")
+			b.kernel.Errorf("an I/O batch without buffers")
 		}
 	}
 }

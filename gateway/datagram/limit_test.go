@@ -15,15 +15,15 @@ import (
 	"unproxy/transparent"
 )
 
-// client is one that goes by a number, and at is its header.
+// client returns the n-th client's address.
 func client(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 4711)
 }
 
 func at(n int) string { return v2(client(n), dest4) }
 
-// At the limit the flow that was silent the longest gives way, and is counted.
-func TestMaxFlows(t *testing.T) {
+// At the limit the flow that has been idle longest is evicted and counted.
+func TestMaxFlowsEvictsLongestIdle(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		config Config
@@ -39,7 +39,7 @@ func TestMaxFlows(t *testing.T) {
 			r.from(lb, at(3)+"x")
 			c := r.ended(1, record.Limit, record.Gateway)
 			if c.Client.Addr() != netip.MustParseAddr("203.0.0.1") {
-				t.Errorf("the flow of %v gave way, want that of 203.0.0.1", c.Client)
+				t.Errorf("the flow of %v was evicted, want that of 203.0.0.1", c.Client)
 			}
 			if n := r.relay.Counters(); n.Flows != 3 || n.Evicted != 1 || n.Opened != 4 {
 				t.Errorf("counted %+v", n)
@@ -49,8 +49,8 @@ func TestMaxFlows(t *testing.T) {
 	}
 }
 
-// Silence is of both sides: a reply counts as well as a datagram.
-func TestMaxFlowsAfterReplies(t *testing.T) {
+// A reply counts as activity like a datagram.
+func TestReplyCountsAsActivity(t *testing.T) {
 	r := newRig(t, 1, Config{MaxFlows: 2}, plain(server))
 	r.from(lb, a+"x")
 	r.pass(time.Second)
@@ -59,14 +59,14 @@ func TestMaxFlowsAfterReplies(t *testing.T) {
 	r.answer(r.backs()[0], "reply")
 	r.from(lb, at(1)+"x")
 	if c := r.ended(1, record.Limit, record.Gateway); c.Client != clientB {
-		t.Errorf("the flow of %v gave way, want %v's", c.Client, clientB)
+		t.Errorf("the flow of %v was evicted, want that of %v", c.Client, clientB)
 	}
 }
 
-// The limit on all goes by the silence of all, whatever their forwards.
-func TestMaxFlowsOfTwoForwards(t *testing.T) {
+// The global limit evicts the flow that has been idle longest, of any forward.
+func TestGlobalLimitEvictsAcrossForwards(t *testing.T) {
 	other := plain(server)
-	other.Listeners[0].Name, other.Listeners[0].Endpoint.Addr = "udp://other", netip.AddrPortFrom(front4.Addr(), 54)
+	other.Listeners[0].Name, other.Listeners[0].Endpoint.Addr = "udp://other", netip.AddrPortFrom(listener4.Addr(), 54)
 	r := newRig(t, 1, Config{MaxFlows: 2}, plain(server), other)
 	r.listenerSocket(1).queue = append(r.listenerSocket(1).queue, datagram{peer: lb, data: a + "x"})
 	r.settle()
@@ -75,17 +75,17 @@ func TestMaxFlowsOfTwoForwards(t *testing.T) {
 	r.pass(time.Second)
 	r.from(lb, b+"x")
 	if c := r.ended(1, record.Limit, record.Gateway); c.Forward != "udp://other" {
-		t.Errorf("a flow of %s gave way, want one of the other", c.Forward)
+		t.Errorf("a flow of %s was evicted, want udp://other", c.Forward)
 	}
 	r.pass(time.Second)
 	r.from(lb, at(1)+"x")
-	if c := r.ended(2, record.Limit, record.Gateway); c.Client != clientA || c.Forward != "udp://front" {
-		t.Errorf("the flow of %v at %s gave way", c.Client, c.Forward)
+	if c := r.ended(2, record.Limit, record.Gateway); c.Client != clientA || c.Forward != "udp://first" {
+		t.Errorf("the flow of %v at %s was evicted", c.Client, c.Forward)
 	}
 }
 
-// One flow at most, and two clients in the same batch: each gets what is its own.
-func TestMaxFlowsOfOne(t *testing.T) {
+// With a limit of one, two clients in the same batch each get their own flow.
+func TestMaxFlowsOne(t *testing.T) {
 	r := newRig(t, 1, Config{MaxFlows: 1}, plain(server))
 	r.from(lb, a+"one", a+"two", b+"three", a+"four")
 	var got []string
@@ -93,13 +93,13 @@ func TestMaxFlowsOfOne(t *testing.T) {
 		got = append(got, texts(s.sent)...)
 	}
 	if len(got) != 4 || got[2] != "three" || len(r.backs()) != 1 {
-		t.Errorf("arrived %q, %d flows", got, len(r.backs()))
+		t.Errorf("received %q over %d open flows", got, len(r.backs()))
 	}
 	r.last(2)
 }
 
-// With several loops the one that has the most gives up one of its own.
-func TestMaxFlowsOfSeveralLoops(t *testing.T) {
+// With several loops, the loop with the most flows evicts one of its own.
+func TestFullestLoopEvicts(t *testing.T) {
 	r := newRig(t, 2, Config{MaxFlows: 4}, plain(server))
 	for i := range 4 {
 		r.from(lb, at(i)+"x")
@@ -116,8 +116,8 @@ func TestMaxFlowsOfSeveralLoops(t *testing.T) {
 	}
 }
 
-// Without descriptors or ports left a flow gives way as well.
-func TestDescriptorsUsedUp(t *testing.T) {
+// When file descriptors or ports run out, a flow is evicted.
+func TestExhaustedDescriptorsAndPortsEvict(t *testing.T) {
 	r := one(t, plain(server))
 	r.limit = 1 + 2
 	for i := range 5 {
@@ -135,7 +135,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 	r.dropped(nil)
 }
 
-// A client at its limit gets no further flow; one that ended makes room.
+// A client at its limit gets no new flow until one of its flows ends.
 func TestMaxPerClient(t *testing.T) {
 	r := one(t, with(plain(server), func(f *forward.Forward) { f.MaxConnectionsPerClient = 2 }))
 	client := func(port uint16) string { return v2(netip.AddrPortFrom(clientA.Addr(), port), dest4) }
@@ -151,9 +151,8 @@ func TestMaxPerClient(t *testing.T) {
 	r.clean()
 }
 
-// While the gateway drains nobody new is taken in, and the others go on until
-// they fall silent.
-func TestDrain(t *testing.T) {
+// While the gateway drains, new flows are dropped and existing ones continue until they are idle.
+func TestDrainKeepsFlows(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one", b+"one")
 	h := r.hosts[0]
@@ -168,7 +167,7 @@ func TestDrain(t *testing.T) {
 	}
 	r.pass(time.Second)
 	if c := r.ended(1, record.OK, record.Timeout); c.Client != clientB {
-		t.Errorf("the flow of %v ended, want the silent one", c.Client)
+		t.Errorf("the flow of %v ended, want the idle one", c.Client)
 	}
 	s := r.back()
 	r.answer(s, "still here")
@@ -181,8 +180,8 @@ func TestDrain(t *testing.T) {
 	r.clean()
 }
 
-// What is left at the end is cut, and everything is closed once.
-func TestCut(t *testing.T) {
+// Cut ends the remaining flows. Everything is closed once.
+func TestCutEndsFlowsOnce(t *testing.T) {
 	r := newRig(t, 2, Config{}, plain(server))
 	r.from(lb, a+"one")
 	for _, h := range r.hosts {
@@ -197,13 +196,13 @@ func TestCut(t *testing.T) {
 	}
 	r.ended(2, record.Drained, record.Gateway)
 	if n := r.open(); n != 0 || len(r.notices) != 1 {
-		t.Errorf("%d sockets are open, %d notices", n, len(r.notices))
+		t.Errorf("%d sockets are open and %d notices, want 0 and 1", n, len(r.notices))
 	}
 }
 
-// A listener is bound alone before others may join, and the others to where it
-// came to be.
-func TestListening(t *testing.T) {
+// The first socket is bound before it shares its address, so an address in use is detected. The
+// other loops' sockets are bound to the resulting address.
+func TestListenersShareAnAddressAfterBind(t *testing.T) {
 	wildcard := func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:0"), true
 	}
@@ -226,21 +225,21 @@ func TestListening(t *testing.T) {
 	}
 	r = one(t, with(plain(server), wildcard))
 	if s := r.sockets[0]; len(s.order) != 1 {
-		t.Errorf("the only socket: %q, want it not to be shared", s.order)
+		t.Errorf("the only socket: %q, want it not shared", s.order)
 	}
-	// Clients may have the port of a listener on all addresses.
+	// Transparent clients may use the port of a wildcard listener.
 	for port, shared := range map[transparent.SourcePort]int{transparent.Prefer: 1, transparent.Keep: 1, transparent.Any: 0} {
 		r = one(t, with(plain(server), func(f *forward.Forward) {
 			wildcard(f)
 			f.Transparent, f.Source.SourcePort = true, port
 		}))
 		if s := r.sockets[0]; len(s.order) != 1+shared || s.order[0] != "bind" {
-			t.Errorf("the only socket, of transparent clients with source port %v: %q", port, s.order)
+			t.Errorf("the only socket, transparent with source port %v: %q", port, s.order)
 		}
 	}
 }
 
-// Where there is no IPv6, both families are IPv4.
+// On a host without IPv6, a dual-stack listener listens on IPv4.
 func TestListeningWithoutIPv6(t *testing.T) {
 	f := with(plain(server), func(f *forward.Forward) {
 		f.Listeners[0].Endpoint.Addr, f.Listeners[0].DualStack = netip.MustParseAddrPort("[::]:53"), true

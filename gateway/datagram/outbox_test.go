@@ -14,7 +14,7 @@ func TestTrainsRefused(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EIO, unix.EINVAL, unix.EMSGSIZE} {
 		errnos := []syscall.Errno{errno}
 		if errno == unix.EMSGSIZE {
-			errnos = append(errnos, errno) // once may be of a path that got narrower
+			errnos = append(errnos, errno) // one alone may mean that the path MTU decreased
 		}
 		r := one(t, plain(server))
 		r.from(lb, a)
@@ -54,8 +54,8 @@ func TestTrainsRefused(t *testing.T) {
 	}
 }
 
-// A path that got narrower costs nothing but another try.
-func TestTrainsTriedAgain(t *testing.T) {
+// A decreased path MTU causes one retry and does not disable GSO.
+func TestGSORetriedAfterMTUDecrease(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a)
 	s := r.back()
@@ -88,8 +88,8 @@ func TestLongTrains(t *testing.T) {
 	}
 }
 
-// One by one, each meets its own error.
-func TestTrainsRefusedAndMore(t *testing.T) {
+// When datagrams are sent one by one, an error concerns its datagram only.
+func TestWithoutGSOErrorsConcernOneDatagram(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a)
 	s := r.back()

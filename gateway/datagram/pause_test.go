@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Datagrams and replies that wait in a queue when a flow's timeout has passed keep the flow, however
-// many others are before them: the process may have been stopped.
+// Datagrams that are queued when a flow's timeout passes keep the flow, however many others precede
+// them: the process may have been stopped.
 func TestQueuedDatagramsCountBeforeTheTimeout(t *testing.T) {
 	for _, waiting := range []int{0, 1, receiveBudget * batchSize, 3000} {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
@@ -27,14 +27,13 @@ func TestQueuedDatagramsCountBeforeTheTimeout(t *testing.T) {
 					t.Errorf("the flow of %v ended", c.Client)
 				}
 			}
-			if waiting == 0 { // the control: nothing came for client B
+			if waiting == 0 { // the control: no datagram of client B was queued
 				r.ended(1, record.OK, record.Timeout)
 			}
 		})
 	}
 }
 
-// The same for replies.
 func TestQueuedRepliesCountBeforeTheTimeout(t *testing.T) {
 	for _, answers := range []int{0, 1, 100} {
 		r := one(t, plain(server))
@@ -46,12 +45,12 @@ func TestQueuedRepliesCountBeforeTheTimeout(t *testing.T) {
 		}
 		r.settle()
 		if len(r.records) == 0 && answers == 0 {
-			t.Error("a silent flow did not end")
+			t.Error("an idle flow did not end")
 		}
 	}
 }
 
-// A listener that is never empty does not keep idle flows for ever.
+// Idle flows end even if the listener's queue is never empty.
 func TestBusyListenerDoesNotKeepIdleFlows(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, v2(clientA, dest4)+"first")

@@ -11,9 +11,8 @@ import (
 	"unproxy/gateway/record"
 )
 
-// Replies that are read together meet errors one by one, and empty ones are
-// replies as well.
-func TestErrorsAmongReplies(t *testing.T) {
+// Replies read in one I/O batch have errors of their own. Empty replies are forwarded.
+func TestErrorsInAReadBatch(t *testing.T) {
 	r := one(t, plain(server))
 	r.manyFlows(6)
 	backs := r.backs()
@@ -27,7 +26,7 @@ func TestErrorsAmongReplies(t *testing.T) {
 	r.turn(r.hosts[0])
 	r.went(to(lb, "a"), to(lb, ""))
 	if r.calls["io_submit"] == before {
-		t.Error("nothing was read together")
+		t.Error("no I/O batch was submitted")
 	}
 	r.settle()
 	r.went(to(lb, "d"), to(lb, "e"))
@@ -45,9 +44,9 @@ func TestErrorsAmongReplies(t *testing.T) {
 	r.clean()
 }
 
-// A reply that is there when its flow gives way, or is cut, reaches the peer
-// first; and nobody reads from what has ended.
-func TestEndsBeforeItsReplyIsRead(t *testing.T) {
+// A reply that has arrived when its flow is evicted or cut is sent first. An ended flow is not
+// read.
+func TestPendingReplyIsSentBeforeTheFlowEnds(t *testing.T) {
 	newcomer := func(r *rig) {
 		r.listenerSocket(0).queue = append(r.listenerSocket(0).queue, datagram{peer: lb, data: at(9)})
 		r.worker().receive(r.worker().listeners[0])
@@ -57,21 +56,21 @@ func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 		end            func(r *rig)
 		arrives, ended int
 	}{
-		{"gives way to a new one", func(r *rig) {
+		{"evicted by a new flow", func(r *rig) {
 			r.relay.config.MaxFlows = 4
 			newcomer(r)
 		}, 4, 1},
-		{"gives way to a new one that lacks a descriptor", func(r *rig) {
+		{"evicted by a new flow without a descriptor", func(r *rig) {
 			r.limit = 1 + 4
 			newcomer(r)
 		}, 4, 1},
-		{"gives way to one of another loop", func(r *rig) { r.worker().evict(nil) }, 4, 1},
+		{"evicted by another loop", func(r *rig) { r.worker().evict(nil) }, 4, 1},
 		{"cut", func(r *rig) { r.worker().Cut() }, 4, 4},
-		{"its time is over, as far as was known", func(r *rig) {
+		{"idle timeout", func(r *rig) {
 			r.clock += int64(2 * time.Minute)
 			r.worker().Alarm()
 		}, 4, 0},
-		{"gives way for want of descriptors", func(r *rig) {
+		{"evicted for descriptors", func(r *rig) {
 			r.worker().evictFor(nil)
 			r.worker().evictFor(nil)
 			r.worker().evictFor(nil)
@@ -94,7 +93,7 @@ func TestEndsBeforeItsReplyIsRead(t *testing.T) {
 				t.Errorf("%d replies arrived, want %d", n, row.arrives)
 			}
 			if got := r.relay.Counters().DatagramsOut; got != uint64(row.arrives) {
-				t.Errorf("%d are counted, want %d", got, row.arrives)
+				t.Errorf("%d replies are counted, want %d", got, row.arrives)
 			}
 		})
 	}

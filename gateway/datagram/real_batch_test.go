@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendTogether sends datagrams with as few calls as there are batches of them.
+// sendTogether sends datagrams with as few system calls as possible.
 func sendTogether(t *testing.T, c *net.UDPConn, datagrams []string) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -98,7 +98,7 @@ func TestLiveBursts(t *testing.T) {
 		for len(replies) > 0 {
 			text := read(t, c)
 			if replies[text]--; replies[text] < 0 {
-				t.Fatalf("the reply %q came too often", text)
+				t.Fatalf("duplicate reply %q", text)
 			}
 			if replies[text] == 0 {
 				delete(replies, text)
@@ -117,8 +117,7 @@ func TestLiveBursts(t *testing.T) {
 	}
 }
 
-// flowOf returns whose a datagram is that arrived: an empty one says nothing but
-// by its source, which is a flow's own.
+// flowOf returns the flow of a received datagram. An empty one is identified by its source alone.
 func flowOf(source map[int]netip.AddrPort, from netip.AddrPort, text string) (n int) {
 	if strings.Contains(text, "/") {
 		fmt.Sscan(text[:strings.Index(text, "/")], &n)

@@ -19,10 +19,10 @@ import (
 	"unproxy/integration_test/leaks"
 )
 
-// patience bounds every wait; nothing is asserted about how long one takes.
+// patience bounds every wait. No test asserts how long a wait takes.
 const patience = await.Patience
 
-// live is a relay on an engine of two loops and the real kernel, on loopback.
+// live is a relay on an engine with two loops and the real kernel, on loopback.
 type live struct {
 	*testing.T
 	*engine.Engine
@@ -31,7 +31,7 @@ type live struct {
 	records chan record.Connection
 }
 
-// start starts a relay, which is closed with the test and leaves nothing.
+// start starts a relay. When the test ends it is closed, and must leave nothing.
 func start(t *testing.T, f *forward.Forward) *live {
 	t.Helper()
 	leaks.Check(t)
@@ -55,7 +55,7 @@ func loopback(to net.Addr) *forward.Forward {
 	return f
 }
 
-// listen opens a socket on a free port, on which all reading together is bounded.
+// listen opens a socket on a free port, with a deadline for all reads.
 func listen(t *testing.T) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -107,8 +107,7 @@ func read(t *testing.T, c *net.UDPConn) string {
 	return string(buffer[:n])
 }
 
-// echo sends back what comes, with where it came from before it, until the
-// socket is closed.
+// echo answers each datagram with its source and its payload until the socket is closed.
 func echo(c *net.UDPConn) {
 	buffer := make([]byte, 70000)
 	for {
@@ -120,8 +119,8 @@ func echo(c *net.UDPConn) {
 	}
 }
 
-// Many peers with several clients each, at the same time, on both loops: each gets
-// the replies to its own datagrams, and the backend can tell all flows apart.
+// Many peers with several clients each send at the same time, on both loops. Each client gets the
+// replies to its own datagrams, and the backend can tell all flows apart.
 func TestLiveManyFlows(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
@@ -159,20 +158,19 @@ func TestLiveManyFlows(t *testing.T) {
 	}
 	c := l.relay.Counters()
 	for end := time.Now().Add(patience); c.DatagramsOut < peers*clients*rounds && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		c = l.relay.Counters() // a loop counts when it rests
+		c = l.relay.Counters() // a loop updates the counters before it sleeps
 	}
 	if len(distinct) != peers*clients || c.Flows != peers*clients || c.DatagramsIn != peers*clients*rounds || c.DatagramsOut != c.DatagramsIn {
 		t.Errorf("%d sources; counted %+v", len(distinct), c)
 	}
 	for _, w := range l.relay.workers {
 		if w.relay.flows[w.host.Index()].Load() == 0 {
-			t.Errorf("loop %d has none of %d flows", w.host.Index(), c.Flows)
+			t.Errorf("loop %d serves none of %d flows", w.host.Index(), c.Flows)
 		}
 	}
 }
 
-// The largest datagram and the empty one, both ways.
-func TestLiveSizes(t *testing.T) {
+func TestLiveLargestAndEmptyDatagrams(t *testing.T) {
 	backend := listen(t)
 	l := start(t, loopback(backend.LocalAddr()))
 	c := l.dial()
@@ -261,8 +259,7 @@ func segmentControl(size int) []byte {
 	return c.bytes()[:c.write(&address{}, size)]
 }
 
-// The backend goes away and comes back: the flow that there was goes on.
-func TestLiveBackendRestarts(t *testing.T) {
+func TestLiveFlowSurvivesBackendRestart(t *testing.T) {
 	backend := listen(t)
 	address := backend.LocalAddr().(*net.UDPAddr)
 	l := start(t, loopback(address))
@@ -302,8 +299,8 @@ func TestLiveBackendRestarts(t *testing.T) {
 	}
 }
 
-// A wildcard listener answers from the address that it was spoken to at.
-func TestLiveAnswersFromThere(t *testing.T) {
+// A wildcard listener replies from the address that the peer sent to.
+func TestLiveRepliesFromTheDestination(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
 	f := loopback(backend.LocalAddr())
@@ -316,7 +313,7 @@ func TestLiveAnswersFromThere(t *testing.T) {
 		if to.Addr().Is6() && l.relay.Bound()[0].Addr.Addr().Is4() {
 			continue // there is no IPv6 here
 		}
-		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to)) // takes replies from there alone
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to)) // accepts replies from that address only
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,8 +326,8 @@ func TestLiveAnswersFromThere(t *testing.T) {
 	}
 }
 
-// An address that is taken is refused, by whomever it was taken.
-func TestLiveAddressTaken(t *testing.T) {
+// A second gateway on the same address is an error.
+func TestLiveAddressInUse(t *testing.T) {
 	backend := listen(t)
 	l := start(t, loopback(backend.LocalAddr()))
 	f := loopback(backend.LocalAddr())
@@ -342,12 +339,11 @@ func TestLiveAddressTaken(t *testing.T) {
 	}
 }
 
-// The drain ends when the flows are silent.
-func TestLiveDrain(t *testing.T) {
+func TestLiveDrainEndsWhenFlowsAreIdle(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
 	f := loopback(backend.LocalAddr())
-	f.FlowTimeout = 2 * time.Second // for the reply, too
+	f.FlowTimeout = 2 * time.Second // time enough for the reply
 	l := start(t, f)
 	c := l.dial()
 	send(t, c, a+"hello")
@@ -356,15 +352,14 @@ func TestLiveDrain(t *testing.T) {
 	select {
 	case <-l.Idle():
 	case <-time.After(patience):
-		t.Error("the engine never comes to rest")
+		t.Error("the engine does not become idle")
 	}
 	if c := l.next(); c.Outcome != record.OK || c.By != record.Timeout {
 		t.Errorf("ended %v by %v", c.Outcome, c.By)
 	}
 }
 
-// What is left when the engine is closed is cut.
-func TestLiveClose(t *testing.T) {
+func TestLiveCloseCutsFlows(t *testing.T) {
 	backend := listen(t)
 	go echo(backend)
 	l := start(t, loopback(backend.LocalAddr()))

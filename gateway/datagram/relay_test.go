@@ -14,7 +14,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// A flow from its first datagram to its end: what both sides see, and its record.
+// A flow from its first datagram to its end: what both sides receive, and its record.
 func TestFlow(t *testing.T) {
 	forward := plain(server)
 	r := one(t, forward)
@@ -29,7 +29,7 @@ func TestFlow(t *testing.T) {
 	r.went(to(lb, "yes"), to(lb, ""), to(lb, "no"))
 	r.pass(59 * time.Second)
 	if len(r.records) != 0 {
-		t.Fatal("the flow ended before its time")
+		t.Fatal("the flow ended early")
 	}
 	r.pass(2 * time.Second)
 	c := r.ended(1, record.OK, record.Timeout)
@@ -56,7 +56,7 @@ func TestFlow(t *testing.T) {
 	r.clean()
 }
 
-// hits is a set that counts whom it admits.
+// hits is a set that records the addresses it admits.
 type hits struct {
 	prefixes
 	admitted []string
@@ -67,8 +67,8 @@ func (h *hits) Admit(a netip.Addr, loop int) bool {
 	return h.Contains(a)
 }
 
-// A rule has a hit for each flow that it let in, and not for each datagram.
-func TestHits(t *testing.T) {
+// A trust rule counts each flow that it admits, not each datagram.
+func TestTrustRuleHitsCountFlows(t *testing.T) {
 	counting := &hits{prefixes: only(lb)}
 	r := newRig(t, 2, Config{}, with(plain(server), func(f *forward.Forward) { f.Trust, f.PassUntrusted = counting, true }))
 	r.from(lb, a+"one", a+"two", b+"three")
@@ -82,9 +82,9 @@ func TestHits(t *testing.T) {
 	}
 }
 
-// What belongs together, and what never meets. In notes on other gateways each
-// of these is a fault that was seen.
-func TestFlowsNeverMeet(t *testing.T) {
+// Which datagrams belong to one flow and which do not. Each row is a fault that was reported in
+// another gateway.
+func TestFlowIdentity(t *testing.T) {
 	type sent struct {
 		peer netip.AddrPort
 		data string
@@ -132,7 +132,7 @@ func TestFlowsNeverMeet(t *testing.T) {
 				}
 				return ""
 			}
-			// The later one's reply first: nothing goes by who spoke last.
+			// The later flow's reply first: the last sender must not matter.
 			r.answer(backs[1], "to b")
 			r.answer(backs[0], "to a")
 			r.went(to(row.b.peer, prefix(row.b.data)+"to b"), to(row.a.peer, prefix(row.a.data)+"to a"))
@@ -147,7 +147,7 @@ func mapped(a netip.AddrPort) netip.AddrPort {
 
 func dest4b() netip.AddrPort { return netip.AddrPortFrom(dest4.Addr(), 54) }
 
-// A peer that changes its port begins another flow, and gets the replies there.
+// A peer that changes its port starts another flow and gets that flow's replies there.
 func TestPeerChangesPort(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
@@ -159,8 +159,7 @@ func TestPeerChangesPort(t *testing.T) {
 	r.went(to(lb, "late"))
 }
 
-// A flow lives as long as either side speaks.
-func TestExpiry(t *testing.T) {
+func TestFlowExpiresWhenBothSidesAreIdle(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one", b+"one")
 	backs := r.backs()
@@ -170,7 +169,7 @@ func TestExpiry(t *testing.T) {
 		r.from(lb, b+"again")
 	}
 	if len(r.records) != 0 {
-		t.Fatalf("%d flows ended although they were not silent", len(r.records))
+		t.Fatalf("%d flows ended although they were active", len(r.records))
 	}
 	r.pass(30 * time.Second)
 	r.from(lb, b+"again")
@@ -183,8 +182,8 @@ func TestExpiry(t *testing.T) {
 	r.clean()
 }
 
-// Thousands of flows that end together do so in portions.
-func TestManyExpire(t *testing.T) {
+// Thousands of flows that expire together end in portions.
+func TestExpiryIsBoundedPerTurn(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 2*expireBudget + 10
 	for i := range n {
@@ -199,14 +198,14 @@ func TestManyExpire(t *testing.T) {
 			t.Fatalf("%d flows have ended, want %d", len(r.records), want)
 		}
 		if len(r.records) < n && h.alarm != r.clock+1 {
-			t.Fatalf("the alarm is set for %d, want at once", h.alarm-r.clock)
+			t.Fatalf("the alarm is due in %d ns, want 0", h.alarm-r.clock)
 		}
 	}
 	r.clean()
 }
 
-// Replies leave from the address that the last datagram came to.
-func TestRepliesFromWhereItWasSentTo(t *testing.T) {
+// Replies leave from the address that the flow's last datagram was sent to.
+func TestRepliesComeFromTheDestination(t *testing.T) {
 	rows := []struct {
 		name   string
 		at     string
@@ -239,11 +238,11 @@ func TestRepliesFromWhereItWasSentTo(t *testing.T) {
 	}
 }
 
-// Each listener of a range leads to its own port, and keeps its flows to itself.
-func TestRange(t *testing.T) {
+// Each listener of a port range leads to its own backend port and has its own flows.
+func TestPortRange(t *testing.T) {
 	f := plain(server)
 	second := f.Listeners[0]
-	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
+	second.Name, second.Endpoint.Addr = "udp://second", netip.AddrPortFrom(listener4.Addr(), 54)
 	second.Backends = []forward.Backend{{Endpoint: forward.Endpoint{Addr: serverB}}}
 	f.Listeners = append(f.Listeners, second)
 	r := one(t, f)
@@ -252,7 +251,7 @@ func TestRange(t *testing.T) {
 	r.settle()
 	backs := r.backs()
 	if len(backs) != 2 || backs[0].to != server || backs[1].to != serverB {
-		t.Fatalf("%d flows", len(backs))
+		t.Fatalf("%d flows, want 2", len(backs))
 	}
 	for i, s := range backs {
 		s.queue = append(s.queue, datagram{data: fmt.Sprint("reply ", i)})
@@ -291,7 +290,7 @@ func TestTogether(t *testing.T) {
 	}
 	s.took(t, sizes...)
 
-	// Replies likewise, of several flows to one peer.
+	// Replies of several flows to one peer likewise.
 	r.from(lb, b+"hello")
 	other := r.backs()[1]
 	for i := range 3 {
@@ -304,8 +303,8 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// More replies in one turn of the loop than a batch has room for.
-func TestManyReplies(t *testing.T) {
+// One turn of the loop forwards more replies than an I/O batch has room for.
+func TestMoreRepliesThanABatch(t *testing.T) {
 	r := one(t, plain(server))
 	const n = 200
 	for i := range n {
@@ -334,8 +333,7 @@ func TestReceivedTrains(t *testing.T) {
 	backs[0].took(t, "1", "3", "")
 	backs[1].took(t, "2")
 
-	// Many replies at once make it a flow in bulk, for which the kernel may
-	// put them together.
+	// Many replies at once make the flow a bulk flow, for which GRO is enabled.
 	for i := range 100 {
 		backs[0].queue = append(backs[0].queue, datagram{data: fmt.Sprint(i % 10)})
 	}
@@ -365,7 +363,7 @@ func TestSimpleReplies(t *testing.T) {
 	w.Event(r.hosts[0].watched[s.fd], unix.EPOLLIN) // read, and not yet sent
 	ls := r.listenerSocket(0)
 	ls.queue = append(ls.queue, datagram{peer: lbOther, data: headB + "two"})
-	w.receive(w.listeners[0]) // the first flow gives way
+	w.receive(w.listeners[0]) // evicts the first flow
 	w.Rest()
 	r.went(to(lb, headA+"yes"))
 	r.last(1)

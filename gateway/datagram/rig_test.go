@@ -21,19 +21,19 @@ import (
 // 192.0.2.80, the clients that its headers name 203.0.113.x, the backends
 // 198.51.100.x.
 var (
-	lb      = netip.MustParseAddrPort("192.0.2.1:40000")
-	lbOther = netip.MustParseAddrPort("192.0.2.1:40001")
-	lb6     = netip.MustParseAddrPort("[2001:db8:2::1]:40000")
-	unknown = netip.MustParseAddrPort("192.0.2.66:40000")
-	clientA = netip.MustParseAddrPort("203.0.113.9:4711")
-	clientB = netip.MustParseAddrPort("203.0.113.10:4711")
-	client6 = netip.MustParseAddrPort("[2001:db8::9]:4711")
-	dest4   = netip.MustParseAddrPort("192.0.2.80:53")
-	dest6   = netip.MustParseAddrPort("[2001:db8::80]:53")
-	server  = netip.MustParseAddrPort("198.51.100.1:53")
-	serverB = netip.MustParseAddrPort("198.51.100.2:53")
-	server6 = netip.MustParseAddrPort("[2001:db8:1::1]:53")
-	front4  = netip.MustParseAddrPort("192.0.2.80:53")
+	lb        = netip.MustParseAddrPort("192.0.2.1:40000")
+	lbOther   = netip.MustParseAddrPort("192.0.2.1:40001")
+	lb6       = netip.MustParseAddrPort("[2001:db8:2::1]:40000")
+	unknown   = netip.MustParseAddrPort("192.0.2.66:40000")
+	clientA   = netip.MustParseAddrPort("203.0.113.9:4711")
+	clientB   = netip.MustParseAddrPort("203.0.113.10:4711")
+	client6   = netip.MustParseAddrPort("[2001:db8::9]:4711")
+	dest4     = netip.MustParseAddrPort("192.0.2.80:53")
+	dest6     = netip.MustParseAddrPort("[2001:db8::80]:53")
+	server    = netip.MustParseAddrPort("198.51.100.1:53")
+	serverB   = netip.MustParseAddrPort("198.51.100.2:53")
+	server6   = netip.MustParseAddrPort("[2001:db8:1::1]:53")
+	listener4 = netip.MustParseAddrPort("192.0.2.80:53")
 )
 
 // prefixes is a set of addresses.
@@ -58,7 +58,7 @@ func only(all ...netip.AddrPort) (s prefixes) {
 // plain is a forward to some backends that trusts the balancer.
 func plain(backends ...netip.AddrPort) *forward.Forward {
 	f := &forward.Forward{
-		Listeners:   []forward.Listener{{Name: "udp://front", Endpoint: forward.Endpoint{Addr: front4}}},
+		Listeners:   []forward.Listener{{Name: "udp://first", Endpoint: forward.Endpoint{Addr: listener4}}},
 		Trust:       only(lb, lb6),
 		Headers:     1,
 		Datagrams:   true,
@@ -70,7 +70,7 @@ func plain(backends ...netip.AddrPort) *forward.Forward {
 	return f
 }
 
-// with changes a forward.
+// with applies a change to a forward and returns it.
 func with(f *forward.Forward, change func(*forward.Forward)) *forward.Forward {
 	change(f)
 	return f
@@ -83,7 +83,7 @@ func transparently(f *forward.Forward) {
 	f.Transparent, f.Source = true, transparent.Policy{}
 }
 
-// rig is a relay on a scripted kernel and scripted loops, turned by hand.
+// rig is a relay on a scripted kernel and scripted loops that the test turns.
 type rig struct {
 	testing.TB
 	*script
@@ -103,7 +103,7 @@ type scriptedHost struct {
 	watched map[int]uint64
 	alarm   int64
 	calls   []func()
-	atOnce  bool // calls are made at once
+	atOnce  bool // makes calls at once
 	held    int
 	ids     uint64
 	tallies map[*forward.Forward]*record.Tally
@@ -145,7 +145,7 @@ func (h *scriptedHost) Call(f func()) {
 
 func (h *scriptedHost) Unwatch(fd int) { delete(h.watched, fd) }
 
-// newRig makes a rig, on the scripted kernel of c or one of its own.
+// newRig makes a rig on the scripted kernel of c, or on a new one.
 func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *rig {
 	t.Helper()
 	k, _ := c.Kernel.(*script)
@@ -176,7 +176,7 @@ func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *ri
 	return r
 }
 
-// one is a rig of one loop and one forward.
+// one makes a rig with one loop and one forward.
 func one(t testing.TB, f *forward.Forward) *rig {
 	t.Helper()
 	return newRig(t, 1, Config{}, f)
@@ -187,7 +187,7 @@ func (r *rig) worker() *worker { return r.hosts[0].guest }
 // listenerSocket is the socket of a listener on the first loop.
 func (r *rig) listenerSocket(i int) *socket { return r.sockets[r.worker().listeners[i].fd-3] }
 
-// turn serves what is ready on a loop, once, and lets it rest.
+// turn serves once what is ready on a loop, then lets it rest.
 func (r *rig) turn(h *scriptedHost) {
 	for fd := 3; fd < len(r.sockets)+3; fd++ {
 		s := r.sockets[fd-3]
@@ -225,10 +225,10 @@ func (r *rig) settle() {
 			return
 		}
 	}
-	r.Fatal("the loops do not come to rest")
+	r.Fatal("the loops do not become idle")
 }
 
-// pass lets time go by in steps of at most a quarter of a second.
+// pass advances the clock in steps of at most a quarter of a second.
 func (r *rig) pass(d time.Duration) {
 	for ; d > 0; d -= 250 * time.Millisecond {
 		r.clock += int64(min(d, 250*time.Millisecond))
@@ -236,7 +236,7 @@ func (r *rig) pass(d time.Duration) {
 	}
 }
 
-// from is datagrams that a peer sends to the first listener.
+// from delivers datagrams of a peer to the first listener.
 func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
 	r.Helper()
 	s := r.listenerSocket(0)
@@ -246,13 +246,13 @@ func (r *rig) from(peer netip.AddrPort, datagrams ...string) {
 	r.settle()
 }
 
-// backs are the sockets to backends that are open, oldest first.
+// backs returns the open sockets to backends, oldest first.
 func (r *rig) backs() (all []*socket) {
-	fronts := 0
+	listeners := 0
 	for _, h := range r.hosts {
-		fronts += len(h.guest.listeners)
+		listeners += len(h.guest.listeners)
 	}
-	for _, s := range r.sockets[fronts:] {
+	for _, s := range r.sockets[listeners:] {
 		if s.isOpen {
 			all = append(all, s)
 		}
@@ -260,7 +260,7 @@ func (r *rig) backs() (all []*socket) {
 	return all
 }
 
-// back is the only socket to a backend.
+// back returns the only socket to a backend.
 func (r *rig) back() *socket {
 	r.Helper()
 	all := r.backs()
@@ -270,7 +270,7 @@ func (r *rig) back() *socket {
 	return all[0]
 }
 
-// answer is replies that come to a socket.
+// answer delivers replies to a socket.
 func (r *rig) answer(s *socket, replies ...string) {
 	r.Helper()
 	for _, d := range replies {
@@ -288,17 +288,17 @@ func texts(sent []datagram) []string {
 	return all
 }
 
-// took checks what arrived at a far end, and forgets it.
+// took checks and forgets what arrived at a remote end.
 func (s *socket) took(t testing.TB, want ...string) {
 	t.Helper()
 	got := texts(s.sent)
 	if len(got) != len(want) || strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("arrived %.300q, want %.300q", got, want)
+		t.Errorf("received %.300q, want %.300q", got, want)
 	}
 	s.sent = nil
 }
 
-// went checks to whom the replies of the first listener went, and forgets them.
+// went checks and forgets the replies of the first listener and their destinations.
 func (r *rig) went(want ...string) {
 	r.Helper()
 	var got []string
@@ -311,10 +311,10 @@ func (r *rig) went(want ...string) {
 	r.listenerSocket(0).sent = nil
 }
 
-// to is how went writes a reply.
+// to formats a reply as went does.
 func to(peer netip.AddrPort, text string) string { return peer.String() + " " + text }
 
-// dropped checks how many datagrams were dropped, and for what reasons.
+// dropped checks the number of dropped datagrams for each reason.
 func (r *rig) dropped(want map[Drop]uint64) {
 	r.Helper()
 	got := r.relay.Counters().Dropped
@@ -325,7 +325,7 @@ func (r *rig) dropped(want map[Drop]uint64) {
 	}
 }
 
-// last is the last record; there must be n by now.
+// last returns the last record. There must be n records.
 func (r *rig) last(n int) record.Connection {
 	r.Helper()
 	if len(r.records) != n {
@@ -344,7 +344,7 @@ func (r *rig) ended(n int, outcome record.Outcome, by record.Party) record.Conne
 	return c
 }
 
-// clean checks that nothing is left of any flow.
+// clean checks that no flow left any state.
 func (r *rig) clean() {
 	r.Helper()
 	if n := len(r.backs()); n != 0 {
@@ -369,7 +369,7 @@ func (r *rig) clean() {
 	}
 }
 
-// v2 is a version 2 header; without a source it is LOCAL.
+// v2 returns a version 2 header, LOCAL if the source is invalid.
 func v2(source, destination netip.AddrPort, tlvs ...proxyproto.TLV) string {
 	m := proxyproto.Message{Source: source, Destination: destination, TLVs: tlvs, Datagram: true}
 	if source.IsValid() {

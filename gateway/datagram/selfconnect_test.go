@@ -14,8 +14,7 @@ import (
 
 var everyPort = &kernel.EphemeralPorts{Range: kernel.PortRange{First: 1, Last: 1<<16 - 1}}
 
-// newSelfRig is a rig on which the first n connects to server end at their own
-// sockets.
+// newSelfRig makes a rig whose first n connects to server end at the connecting socket itself.
 func newSelfRig(t *testing.T, ports engine.Ports, n int, f *forward.Forward) *rig {
 	t.Helper()
 	k := newScript(t)
@@ -29,9 +28,8 @@ func newSelfRig(t *testing.T, ports engine.Ports, n int, f *forward.Forward) *ri
 	return r
 }
 
-// A socket that is connected to itself gets no datagram and is replaced. The next
-// backend is tried if that goes on, and without one the datagram is dropped as
-// refused.
+// A socket that is connected to itself is sent no datagram and is replaced. If that keeps happening
+// the next backend is used; without one the datagram is dropped as refused.
 func TestSelfConnectIsReplaced(t *testing.T) {
 	for _, tt := range []struct {
 		times    int
@@ -47,7 +45,7 @@ func TestSelfConnectIsReplaced(t *testing.T) {
 		r.from(lb, a+"hello")
 		for _, s := range r.sockets[1:] {
 			if s.bound == s.to && (s.isOpen || len(s.sent) > 0) {
-				t.Errorf("%d times: a socket to itself is open or was sent %v", tt.times, s.sent)
+				t.Errorf("%d times: a self-connected socket is open or was sent %v", tt.times, s.sent)
 			}
 		}
 		if !tt.want.IsValid() {
@@ -63,8 +61,8 @@ func TestSelfConnectIsReplaced(t *testing.T) {
 	}
 }
 
-// Where the kernel does not choose the backend's port, nobody asks for the socket's
-// own address. This is the control of the test above as well.
+// If the kernel cannot choose the backend's port, the relay does not query the socket's address.
+// This is also the control of the test above.
 func TestSelfConnectCostsNothingElsewhere(t *testing.T) {
 	for name, ports := range map[string]engine.Ports{
 		"unknown":     nil,
@@ -79,8 +77,8 @@ func TestSelfConnectCostsNothingElsewhere(t *testing.T) {
 	}
 }
 
-// On the real kernel, with hundreds of flows to a closed port among few ephemeral
-// ones, no datagram comes back to its sender. With the check off some do.
+// On the real kernel, with hundreds of flows to a closed port in a small ephemeral range, no
+// datagram returns to its sender. Without the check some do.
 //
 //	127.0.0.1:45004, [::1]:45004: closed
 func TestSelfConnectOnRealKernel(t *testing.T) {
@@ -91,7 +89,7 @@ func TestSelfConnectOnRealKernel(t *testing.T) {
 			for _, ports := range []engine.Ports{nil, kernel.NewLivePorts()} {
 				echoed := echoesOf(t, to, ports, 300)
 				if ports == nil && echoed == 0 || ports != nil && echoed > 0 {
-					t.Errorf("%s, checked %v: %d of 300 flows were to themselves", backend, ports != nil, echoed)
+					t.Errorf("%s, checked %v: %d of 300 flows were self-connected", backend, ports != nil, echoed)
 				}
 				conn, err := net.ListenPacket("udp", backend)
 				if err != nil {
@@ -103,8 +101,8 @@ func TestSelfConnectOnRealKernel(t *testing.T) {
 	})
 }
 
-// echoesOf makes flows, one at a time, and counts those whose datagram came back.
-// Each ends because of the next one, as only one may be open.
+// echoesOf makes flows one after the other and counts those whose datagram was echoed. Only one
+// flow may be open, so each ends the previous one.
 func echoesOf(t *testing.T, to netip.AddrPort, ports engine.Ports, n int) (echoed int) {
 	t.Helper()
 	f := plain(to)

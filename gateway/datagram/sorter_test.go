@@ -15,7 +15,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// manyFlows begins n flows, of the clients at(0) to at(n-1), in this order.
+// manyFlows starts n flows, of the clients at(0) to at(n-1), in this order.
 func (r *rig) manyFlows(n int) {
 	r.Helper()
 	for i := range n {
@@ -29,9 +29,9 @@ func (r *rig) manyFlows(n int) {
 	}
 }
 
-// What comes for many flows with one call takes one call, and so do their
+// Datagrams for many flows that are received with one call are sent with one call, and so are their
 // replies.
-func TestManyFlowsTogether(t *testing.T) {
+func TestManyFlowsTakeOneCall(t *testing.T) {
 	r := one(t, plain(server))
 	r.manyFlows(batchSize)
 	before := r.calls["io_submit"]
@@ -57,26 +57,25 @@ func TestManyFlowsTogether(t *testing.T) {
 	}
 }
 
-// An error in the middle of a batch is of its datagram alone, and of nothing but it.
-func TestErrorsInABatch(t *testing.T) {
+func TestErrorInAWriteBatchConcernsOneDatagram(t *testing.T) {
 	rows := []struct {
 		name  string
-		errno []syscall.Errno // of the third of five flows
+		errno []syscall.Errno // for the third of five flows
 		lost  bool
 		drops map[Drop]uint64
 	}{
 		{"none", nil, false, nil},
 		{"interrupted twice", []syscall.Errno{unix.EINTR, unix.EINTR}, false, nil},
 		{"too big", []syscall.Errno{unix.EMSGSIZE, unix.EMSGSIZE}, true, map[Drop]uint64{TooBig: 1}},
-		{"the path got narrower", []syscall.Errno{unix.EMSGSIZE}, false, nil},
-		{"forbidden", []syscall.Errno{unix.EPERM, unix.EPERM}, true, map[Drop]uint64{Permission: 1}},
-		{"forbidden once", []syscall.Errno{unix.EPERM}, false, nil},
+		{"path MTU decreased", []syscall.Errno{unix.EMSGSIZE}, false, nil},
+		{"not permitted", []syscall.Errno{unix.EPERM, unix.EPERM}, true, map[Drop]uint64{Permission: 1}},
+		{"not permitted once", []syscall.Errno{unix.EPERM}, false, nil},
 		{"refused before", []syscall.Errno{unix.ECONNREFUSED}, false, map[Drop]uint64{BackendRefused: 1}},
 		{"refused twice", []syscall.Errno{unix.ECONNREFUSED, unix.EINTR, unix.ECONNREFUSED}, true, map[Drop]uint64{BackendRefused: 2}},
-		{"no way", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, true, map[Drop]uint64{BackendUnreachable: 2}},
-		{"no room", []syscall.Errno{unix.EAGAIN}, true, map[Drop]uint64{BackendBusy: 1}},
+		{"no route", []syscall.Errno{unix.ENETUNREACH, unix.ENETUNREACH}, true, map[Drop]uint64{BackendUnreachable: 2}},
+		{"socket buffer full", []syscall.Errno{unix.EAGAIN}, true, map[Drop]uint64{BackendBusy: 1}},
 		{"no buffers", []syscall.Errno{unix.ENOBUFS}, true, map[Drop]uint64{BackendBusy: 1}},
-		{"refused before, no room now", []syscall.Errno{unix.ECONNREFUSED, unix.EAGAIN}, true, map[Drop]uint64{BackendRefused: 1, BackendBusy: 1}},
+		{"refused before, socket buffer full", []syscall.Errno{unix.ECONNREFUSED, unix.EAGAIN}, true, map[Drop]uint64{BackendRefused: 1, BackendBusy: 1}},
 	}
 	for _, row := range rows {
 		for _, noBatches := range []bool{false, true} {
@@ -97,7 +96,7 @@ func TestErrorsInABatch(t *testing.T) {
 				}
 				r.dropped(row.drops)
 				if len(backs[2].failing) > 0 {
-					t.Errorf("%d errors were not met", len(backs[2].failing))
+					t.Errorf("%d scripted errors were not used", len(backs[2].failing))
 				}
 				r.from(lb, at(2)+"again")
 				backs[2].took(t, "again")
@@ -132,7 +131,7 @@ func TestSortedLikeSingly(t *testing.T) {
 	}
 }
 
-// playSorted returns all that is to be seen of a history.
+// playSorted plays a history and returns everything observable about it.
 func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 7))
@@ -168,11 +167,12 @@ func playSorted(t *testing.T, seed uint64, noBatches bool) (seen []string) {
 	for i, s := range backs {
 		arrived := texts(s.sent)
 		if !inOrder(arrived, sent[i]) {
-			t.Errorf("seed %d, flow %d: arrived %.1000q, of %.1000q", seed, i, arrived, sent[i])
+			t.Errorf("seed %d, flow %d: received %.1000q, sent %.1000q", seed, i, arrived, sent[i])
 		}
 		c := r.records[slices.IndexFunc(r.records, func(c record.Connection) bool { return c.Client == client(i) })]
 		if c.DatagramsIn != 1+int64(len(arrived)) || c.BytesIn != int64(len(strings.Join(arrived, ""))) {
-			t.Errorf("seed %d, flow %d: %d datagrams of %d bytes are counted, and %d arrived", seed, i, c.DatagramsIn, c.BytesIn, len(arrived))
+			t.Errorf("seed %d, flow %d: %d datagrams of %d bytes are counted, %d arrived", seed, i, c.DatagramsIn,
+				c.BytesIn, len(arrived))
 		}
 		seen = append(seen, fmt.Sprint(c.Outcome, c.DatagramsIn, c.DatagramsOut, arrived))
 	}
@@ -199,7 +199,7 @@ func randomMessage(random *rand.Rand, sent [][]string) (d datagram) {
 	return d
 }
 
-// randomErrors are what the next calls of a flow meet.
+// randomErrors returns the results of a flow's next calls.
 func randomErrors(random *rand.Rand) (all []syscall.Errno) {
 	errnos := []syscall.Errno{0, 0, 0, 0, unix.EINTR, unix.EMSGSIZE, unix.EPERM, unix.ECONNREFUSED, unix.EAGAIN, unix.EIO, unix.ENETUNREACH}
 	for range random.IntN(6) * random.IntN(2) {
@@ -208,7 +208,7 @@ func randomErrors(random *rand.Rand) (all []syscall.Errno) {
 	return all
 }
 
-// inOrder says that some is all but for what is missing.
+// inOrder reports whether some is a subsequence of all.
 func inOrder(some, all []string) bool {
 	for _, text := range all {
 		if len(some) > 0 && some[0] == text {

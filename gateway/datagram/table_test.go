@@ -13,8 +13,7 @@ import (
 	"unproxy/gateway/record"
 )
 
-// naive is a table of flows as one would write it first: a list in the order of
-// silence.
+// naive is the simplest table of flows: a list ordered by last activity.
 type naive struct {
 	limit, perClient int
 	timeout          int64
@@ -30,7 +29,7 @@ type naiveFlow struct {
 	alive  int64
 }
 
-// take is what is to become of a datagram of a flow.
+// take records what must happen to a datagram of a flow.
 func (n *naive) take(name string, client netip.Addr, payload string, now int64) {
 	i := slices.IndexFunc(n.flows, func(f naiveFlow) bool { return f.name == name })
 	if i >= 0 {
@@ -58,7 +57,7 @@ func (n *naive) take(name string, client netip.Addr, payload string, now int64) 
 	n.sent[name] = append(n.sent[name], payload)
 }
 
-// expire ends what was silent for too long.
+// expire ends the flows that have been idle for the timeout.
 func (n *naive) expire(now int64) {
 	for len(n.flows) > 0 && n.flows[0].alive+n.timeout <= now {
 		n.ended = append(n.ended, n.flows[0].name+" ok")
@@ -66,9 +65,8 @@ func (n *naive) expire(now int64) {
 	}
 }
 
-// Random histories of clients that come, speak, fall silent and come again, over
-// several of the peer's sockets: flows live, give way and end as in the naive
-// table, and each payload reaches the backend by its own flow, in order.
+// In random histories of clients over several sockets of the peer, flows live, are evicted and end
+// as in the naive table, and each payload reaches the backend over its own flow, in order.
 func TestFlowsLikeANaiveTable(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { playHistory(t, seed) })
@@ -116,8 +114,8 @@ func playHistory(t *testing.T, seed uint64) {
 	r.clean()
 }
 
-// compareSent compares what the backend got with what it was to get. A flow that
-// ended and came again has had several sockets, in this order.
+// compareSent compares what the backend received with what the naive table expects. A flow that
+// ended and started again has had several sockets, in this order.
 func (r *rig) compareSent(n *naive) {
 	r.Helper()
 	got := map[string][]string{}
@@ -132,13 +130,13 @@ func (r *rig) compareSent(n *naive) {
 	}
 	for name, want := range n.sent {
 		if !slices.Equal(got[name], want) {
-			r.Errorf("%s: passed on %q, want %q", name, got[name], want)
+			r.Errorf("%s: forwarded %q, want %q", name, got[name], want)
 		}
 	}
 }
 
-// A number that was given back does not stand for the flow that has it next.
-func TestNumbersAreUsedOnce(t *testing.T) {
+// A flow's number does not find a later flow that reuses its slot.
+func TestStaleFlowNumberFindsNoFlow(t *testing.T) {
 	table, l := newTable(), &lruList{}
 	f := table.add(key{listener: 1}, l)
 	index, generation := f.index, f.generation
@@ -147,21 +145,21 @@ func TestNumbersAreUsedOnce(t *testing.T) {
 	}
 	table.remove(f)
 	if table.at(index, generation) != nil {
-		t.Error("a flow is found after it ended")
+		t.Error("an ended flow is found by its number")
 	}
 	for range 64 {
 		table.add(key{listener: 2, peer: end{port: uint16(len(table.byKey))}}, l)
 		if table.at(index, generation) != nil {
-			t.Fatal("an old number stands for a new flow")
+			t.Fatal("a stale number finds a new flow")
 		}
 	}
 	if table.at(1<<20, 0) != nil {
-		t.Error("a number that was never given stands for a flow")
+		t.Error("an unassigned number finds a flow")
 	}
 }
 
-// A late event of a socket that was closed does nothing.
-func TestLateEvents(t *testing.T) {
+// A late event of a closed socket has no effect.
+func TestLateEventsAreIgnored(t *testing.T) {
 	r := one(t, plain(server))
 	r.from(lb, a+"one")
 	s := r.back()

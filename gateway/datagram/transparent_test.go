@@ -13,9 +13,8 @@ import (
 	"unproxy/transparent"
 )
 
-// Transparent flows come from the client's address, by the policy, with the
-// words that TCP has for it.
-func TestTransparent(t *testing.T) {
+// Transparent flows use the client's address as the policy says, with the same outcomes as TCP.
+func TestTransparentSourceFollowsPolicy(t *testing.T) {
 	policy := func(p transparent.Policy) func(*forward.Forward) {
 		return func(f *forward.Forward) { f.Transparent, f.Source = true, p }
 	}
@@ -25,7 +24,7 @@ func TestTransparent(t *testing.T) {
 		policy   transparent.Policy
 		backends []netip.AddrPort
 		data     string
-		source   netip.AddrPort // zero for none
+		source   netip.AddrPort // zero: the gateway's own
 		to       netip.AddrPort
 		drop     Drop
 	}{
@@ -63,7 +62,7 @@ func TestTransparent(t *testing.T) {
 				option = [2]int{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}
 			}
 			if got, want := s.options[option] == 1, row.source.IsValid(); got != want {
-				t.Errorf("foreign addresses are allowed: %v, want %v", got, want)
+				t.Errorf("the transparent option is %v, want %v", got, want)
 			}
 			r.pass(time.Minute + time.Second)
 			c := r.last(1)
@@ -71,7 +70,7 @@ func TestTransparent(t *testing.T) {
 				t.Errorf("recorded transparent %v", c.Transparent)
 			}
 			if c.Transparent && c.Reason == "" {
-				t.Error("a transparent flow without a reply leaves no word of doubt")
+				t.Error("a transparent flow without a reply has no reason in its record")
 			}
 			if differs := row.source.IsValid() && row.source != c.Client; c.Source.IsValid() != differs || differs && c.Source != row.source {
 				t.Errorf("recorded source %v of client %v, want %v", c.Source, c.Client, row.source)
@@ -81,8 +80,8 @@ func TestTransparent(t *testing.T) {
 	}
 }
 
-// A client that is let through as one is seen at the backend itself.
-func TestTransparentPassed(t *testing.T) {
+// An untrusted peer that is passed is itself the client that the backend sees.
+func TestTransparentUntrustedPeerIsTheClient(t *testing.T) {
 	r := one(t, with(plain(server), func(f *forward.Forward) { transparently(f); f.PassUntrusted = true }))
 	r.from(unknown, "hello")
 	if s := r.back(); s.bound != unknown {
@@ -90,8 +89,8 @@ func TestTransparentPassed(t *testing.T) {
 	}
 }
 
-// If the client's address has no free port left, the flow that was idle longest makes room. If there
-// is none, it is a limit and says so; but for the client's own port it is not.
+// If a client's address has no free port, the flow that was idle longest is evicted. Without one
+// the outcome is a limit, but not if only the client's own port is taken.
 func TestNoSourcePortIsALimit(t *testing.T) {
 	for _, row := range []struct {
 		mode transparent.SourcePort
@@ -108,8 +107,7 @@ func TestNoSourcePortIsALimit(t *testing.T) {
 	}
 }
 
-// Where the client's port cannot be had: prefer takes another and counts it, keep
-// refuses.
+// If the client's port is taken, prefer uses another one and counts it, and keep refuses.
 func TestTransparentPortTaken(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EADDRINUSE, unix.EACCES} {
 		taken := func(at netip.AddrPort) syscall.Errno {
@@ -139,11 +137,11 @@ func TestTransparentPortTaken(t *testing.T) {
 	}
 }
 
-// The kernel would let two sockets have both ends alike, and mix up the replies.
-func TestTransparentTwice(t *testing.T) {
+// The kernel would allow two sockets with the same address pair and mix up their replies.
+func TestTransparentFlowsHaveDistinctAddressPairs(t *testing.T) {
 	second := func(f *forward.Forward) {
 		l := f.Listeners[0]
-		l.Name, l.Endpoint.Addr = "udp://second", netip.AddrPortFrom(front4.Addr(), 54)
+		l.Name, l.Endpoint.Addr = "udp://second", netip.AddrPortFrom(listener4.Addr(), 54)
 		f.Listeners = append(f.Listeners, l)
 	}
 	for _, port := range []transparent.SourcePort{transparent.Prefer, transparent.Keep} {
@@ -162,7 +160,7 @@ func TestTransparentTwice(t *testing.T) {
 		}
 		r.pass(time.Minute + time.Second)
 		r.clean()
-		// Another backend is another pair of ends.
+		// Another backend makes another address pair.
 	}
 	r := one(t, with(plain(), func(f *forward.Forward) {
 		transparently(f)
@@ -175,9 +173,9 @@ func TestTransparentTwice(t *testing.T) {
 	}
 }
 
-// A balancer that forgot a client and sends from another port: the client stays
-// at its own port, and the replies go to where it spoke from last.
-func TestTransparentMoves(t *testing.T) {
+// A balancer that forgot a client sends from another port. The client keeps its port, and the
+// replies go to the balancer's latest port.
+func TestTransparentClientKeepsPortAcrossPeerPorts(t *testing.T) {
 	for loops := 1; loops <= 2; loops++ {
 		r := newRig(t, loops, Config{}, with(plain(server), transparently))
 		r.from(lb, a+"one")
@@ -203,7 +201,7 @@ func TestTransparentMoves(t *testing.T) {
 		ls.sent = nil
 		r.answer(s, "yes")
 		if len(ls.sent) != 1 || ls.sent[0].peer != lbOther {
-			t.Errorf("%d loops: the reply went %v", loops, ls.sent)
+			t.Errorf("%d loops: the replies are %v", loops, ls.sent)
 		}
 		r.pass(time.Minute + time.Second)
 		if r.relay.Counters().PortFallbacks != 0 {
@@ -213,9 +211,8 @@ func TestTransparentMoves(t *testing.T) {
 	}
 }
 
-// The flow that gives way does not look for another backend, even if its own has
-// refused what it sent last.
-func TestTransparentMovesFromRefused(t *testing.T) {
+// A flow that is replaced does not fail over, even if its backend refused the last datagram.
+func TestTransparentReplacedFlowDoesNotFailOver(t *testing.T) {
 	r := one(t, with(plain(server, serverB), transparently))
 	r.from(lb, a+"one")
 	old := r.back()
@@ -229,7 +226,7 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 	ls := r.listenerSocket(0)
 	ls.queue = append(ls.queue, datagram{peer: lbOther, data: a + "two"})
 	w := r.worker()
-	w.Event(r.hosts[0].watched[ls.fd], unix.EPOLLIN) // before that of the error
+	w.Event(r.hosts[0].watched[ls.fd], unix.EPOLLIN) // before the event of the error
 	r.settle()
 	if s := r.back(); s == old || s.bound != clientA || s.to != server {
 		t.Errorf("from %v to %v", s.bound, s.to)
@@ -240,8 +237,7 @@ func TestTransparentMovesFromRefused(t *testing.T) {
 	}
 }
 
-// A mark is set on what goes to backends, before it is bound.
-func TestMark(t *testing.T) {
+func TestMarkIsSetOnBackendSockets(t *testing.T) {
 	r := one(t, with(plain(server), func(f *forward.Forward) { f.Mark = 0x10 }))
 	r.from(lb, a+"x")
 	if got := r.back().options[[2]int{unix.SOL_SOCKET, unix.SO_MARK}]; got != 0x10 {

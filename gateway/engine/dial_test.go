@@ -359,7 +359,7 @@ func TestSourcePortsAreExhausted(t *testing.T) {
 	r.expectClean()
 }
 
-// Without a source port towards one backend, the next one is tried at once, and accepting goes on.
+// Without a source port towards one backend, the next one is tried at once, and accepting continues.
 // If there is none, it is a limit and says so; on IPv6 only if the host has an address at all.
 func TestNoSourcePortIsALimit(t *testing.T) {
 	full := []plan{{errno: unix.EADDRNOTAVAIL}}

@@ -27,7 +27,7 @@ func ownServices(allow prefixes, backends ...forward.Backend) *forward.Forward {
 	return f
 }
 
-// No header leads to another listener of the process, by whatever address.
+// A header does not lead to another listener of the process, by any address.
 func TestHeaderLeadsToNoListenerOfTheProcess(t *testing.T) {
 	const another, this, zero = "destination is another listener of this gateway", "destination is this listener",
 		"destination address or port is zero"
@@ -36,7 +36,7 @@ func TestHeaderLeadsToNoListenerOfTheProcess(t *testing.T) {
 	for _, tt := range []struct {
 		allow prefixes
 		to    string
-		want  string // "": it is dialled
+		want  string // "" if it is dialled
 	}{
 		{anyAddress, "127.0.0.1:7001", another},
 		{anyAddress, "127.7.7.7:7001", another},
@@ -50,14 +50,14 @@ func TestHeaderLeadsToNoListenerOfTheProcess(t *testing.T) {
 		{anyAddress, "127.0.0.2:9180", ""}, // another program may listen there
 		{anyAddress, "192.0.2.80:9180", ""},
 		{anyAddress, "192.0.2.81:7001", ""},
-		{anyAddress, "127.0.0.1:7002", ""}, // that one is of UDP
+		{anyAddress, "127.0.0.1:7002", ""}, // a UDP listener
 		{anyAddress, "127.0.0.1:25", ""},
 		{v4, "127.0.0.1:9180", another},
 
 		{anyAddress, "[64:ff9b::127.0.0.1]:9180", "NAT64 form of a denied IPv4 address"},
 		{anyAddress, "[64:ff9b::192.0.2.80]:7001", "NAT64 form of a denied IPv4 address"},
 		{anyAddress, "[64:ff9b::127.0.0.1]:7000", "NAT64 form of a denied IPv4 address"},
-		{anyAddress, "[64:ff9b::127.0.0.1]:25", ""}, // allowed as 127.0.0.1 is
+		{anyAddress, "[64:ff9b::127.0.0.1]:25", ""}, // allowed like 127.0.0.1
 		{v6, "[64:ff9b::127.0.0.1]:25", "NAT64 form of a denied IPv4 address"},
 		{v6, "[64:ff9b::192.0.2.80]:25", "NAT64 form of a denied IPv4 address"},
 		{v6, "[64:ff9b::0.0.0.0]:25", "NAT64 form of a denied IPv4 address"},
@@ -90,7 +90,7 @@ func TestHeaderLeadsToNoListenerOfTheProcess(t *testing.T) {
 	}
 }
 
-// An operator may chain forwards: a backend that the configuration names may be a listener.
+// Forwards may be chained: a configured backend may be a listener of the process.
 func TestFixedBackendMayBeAnotherListener(t *testing.T) {
 	to := forward.Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:7001")}
 	r := newForwardRig(t, ownServices(nil, forward.Backend{Endpoint: to}))
@@ -100,7 +100,7 @@ func TestFixedBackendMayBeAnotherListener(t *testing.T) {
 	}
 }
 
-// UDP listeners count for UDP, and those of TCP do not.
+// UDP destinations are compared with UDP listeners only.
 func TestDatagramLeadsToNoListenerOfTheProcess(t *testing.T) {
 	f := ownServices(anyAddress, forward.Backend{FromHeader: true})
 	f.Datagrams = true

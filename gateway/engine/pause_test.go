@@ -13,7 +13,7 @@ import (
 
 // pauseCase is a deadline that passes while the process is stopped, as by SIGSTOP or a frozen
 // container. begin brings a connection to where the deadline counts, arrives is what comes during
-// the pause, and outcome what the deadline leads to if nothing comes.
+// the pause, and outcome is the outcome if nothing comes.
 type pauseCase struct {
 	name    string
 	setting func(*forward.Forward)
@@ -117,7 +117,7 @@ func (row *pauseCase) run(t *testing.T, late, arrives bool) {
 	case !ends && len(r.records) != 0:
 		t.Errorf("ended %v", r.records[0].Outcome)
 	case !ends:
-		r.advance(4 * time.Second) // it has its time from now on
+		r.advance(4 * time.Second) // its timeout starts again
 		if len(r.records) != 0 {
 			t.Errorf("ended %v soon after", r.records[0].Outcome)
 		}
@@ -127,7 +127,7 @@ func (row *pauseCase) run(t *testing.T, late, arrives bool) {
 	r.expectClean()
 }
 
-// The same if more connections have something to read than one wait returns.
+// The same if more connections are readable than one wait returns.
 func TestArrivedDataCountsInACrowd(t *testing.T) {
 	for _, room := range []int{64, maxEvents} {
 		r := newForwardRig(t, plainForward(serverA))

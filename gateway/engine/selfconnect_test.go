@@ -29,8 +29,8 @@ func newSelfRig(t *testing.T, ports Ports, n int, f *forward.Forward) *rig {
 	return newRig(t, k, Config{Forwards: []*forward.Forward{f}, Ephemeral: ports})
 }
 
-// A socket that is connected to itself gets nothing of the payload, is reset at once and replaced.
-// The next backend is tried if that goes on, and without one the backend has refused.
+// A socket that is connected to itself is sent no payload, reset at once and replaced. If that
+// keeps happening the next backend is used; without one the outcome is a refusal by the backend.
 func TestSelfConnectIsReplaced(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -54,7 +54,7 @@ func TestSelfConnectIsReplaced(t *testing.T) {
 				}
 				for i, d := range r.dials[:min(tt.times, len(tt.want))] {
 					if d.to == serverA && (len(d.far.received) > 0 || !d.far.gotRST || d.far.isOpen) {
-						t.Errorf("the %d. socket that was its own backend got %q, RST %v", i+1, d.far.received, d.far.gotRST)
+						t.Errorf("self-connected socket %d received %q, RST %v", i+1, d.far.received, d.far.gotRST)
 					}
 				}
 				if tt.refused {
@@ -64,7 +64,7 @@ func TestSelfConnectIsReplaced(t *testing.T) {
 					}
 				} else {
 					if got := string(r.backend().received); got != payload {
-						t.Errorf("the backend got %q, want %q", got, payload)
+						t.Errorf("the backend received %q, want %q", got, payload)
 					}
 					finishBoth(r, from)
 					r.expectEnd(1, record.OK, record.Relay, record.Client)
@@ -75,8 +75,8 @@ func TestSelfConnectIsReplaced(t *testing.T) {
 	}
 }
 
-// Where the kernel does not choose the backend's port, nobody asks for the socket's own address:
-// it would be noticed otherwise. This is the control of the test above as well.
+// If the kernel cannot choose the backend's port, the engine does not query the socket's address,
+// which the test would see. This is also the control of the test above.
 func TestSelfConnectCostsNothingElsewhere(t *testing.T) {
 	for name, ports := range map[string]Ports{
 		"unknown":     nil,
@@ -93,7 +93,8 @@ func TestSelfConnectCostsNothingElsewhere(t *testing.T) {
 	}
 }
 
-// The plain connect of a diagnosis is no answer of the backend if it ends at its own socket.
+// The plain connect of a diagnosis that ends at its own socket does not count as an answer of the
+// backend.
 func TestSelfConnectIsNoAnswer(t *testing.T) {
 	for _, self := range []bool{false, true} {
 		f := transparently(plainForward(serverA))
@@ -129,8 +130,8 @@ func TestSelfConnectBySourceIsDenied(t *testing.T) {
 	}
 }
 
-// On the real kernel, with hundreds of connects to a closed port among few ephemeral ones, no
-// client reads its own bytes, and the backend can start at once after. With the check off some do.
+// On the real kernel, with hundreds of connects to a closed port in a small ephemeral range, no
+// client reads its own bytes, and the backend can start right after. Without the check some do.
 //
 //	127.0.0.1:45004, [::1]:45004: closed
 func TestSelfConnectOnRealKernel(t *testing.T) {
@@ -141,7 +142,7 @@ func TestSelfConnectOnRealKernel(t *testing.T) {
 			for _, ports := range []Ports{nil, kernel.NewLivePorts()} {
 				echoed := echoesOf(t, to, ports, 200)
 				if ports == nil && echoed == 0 || ports != nil && echoed > 0 {
-					t.Errorf("%s, checked %v: %d of 200 connections were to themselves", backend, ports != nil, echoed)
+					t.Errorf("%s, checked %v: %d of 200 connections were self-connected", backend, ports != nil, echoed)
 				}
 				ln, err := net.Listen("tcp", backend)
 				if err != nil {
@@ -154,7 +155,7 @@ func TestSelfConnectOnRealKernel(t *testing.T) {
 }
 
 // echoesOf connects through an engine and counts the connections that did not end as refused. The
-// clients come from an address whose ports do not collide with those towards the backend.
+// clients' address keeps their ports apart from those towards the backend.
 func echoesOf(t *testing.T, to forward.Endpoint, ports Ports, n int) (echoed int) {
 	t.Helper()
 	f := loopback(to)

@@ -14,19 +14,19 @@ import (
 	"unproxy/gateway/record"
 )
 
-// refusals are the errors of splice(2) that are not the end of a session: memory is short, the
-// socket's kind, the kernel, a seccomp filter or a security module refuses it.
+// refusals are the errors of splice(2) that do not end a session: memory is short, or the kind of
+// socket, the kernel, a seccomp filter or a security module does not allow it.
 var refusals = []syscall.Errno{unix.ENOMEM, unix.ENOBUFS, unix.EINVAL, unix.ENOSYS, unix.EPERM, unix.EACCES,
 	unix.EOPNOTSUPP}
 
-// When splice(2) is refused, from the start or later, on the way in or on the way out, to readers
-// that take all or little, no byte is lost or moved, and the session goes on by copying.
+// If splice(2) is refused, from the start or later, in either direction, with fast and slow
+// readers, no byte is lost or reordered, and the session continues by copying.
 func TestSpliceRefusedCopies(t *testing.T) {
 	for _, errno := range refusals {
 		for _, good := range []int{0, 1, 3} {
 			for _, drains := range []int{1, 2, 1000} {
 				if drains < 1000 && (errno == unix.EACCES || errno == unix.EOPNOTSUPP) {
-					continue // these do not come now and then
+					continue // these are not intermittent
 				}
 				for _, room := range []int{20000, 64 << 20} {
 					t.Run(fmt.Sprintf("%v after %d, out %d times, room %d", errno, good, drains, room),
@@ -69,8 +69,8 @@ func spliceRefused(t *testing.T, errno syscall.Errno, good, drains, room int) {
 	r.expectClean()
 }
 
-// An error of the socket ends the session, also one that a security module might return: then the
-// empty pipe shows that splice(2) is not refused.
+// An error of the socket ends the session, even one that a security module might return: the pipe
+// is empty, so splice(2) was not refused.
 func TestSpliceErrorOfSocketEndsSession(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.EPIPE,
 		unix.EACCES, unix.EOPNOTSUPP} {
@@ -86,7 +86,7 @@ func TestSpliceErrorOfSocketEndsSession(t *testing.T) {
 	}
 }
 
-// unreliable is the real kernel, but splice(2) fails now and then.
+// unreliable is the real kernel with a splice(2) that fails intermittently.
 type unreliable struct {
 	kernel.Kernel
 	errno syscall.Errno

@@ -19,7 +19,7 @@ func TestSilentLongestIsEvicted(t *testing.T) {
 	oldest := r.open(header[:10])
 	second := r.open("")
 	if n := r.engine.Counters().Waiting; n != 2 || len(r.records) != 0 {
-		t.Fatalf("%d are waiting, %d ended", n, len(r.records))
+		t.Fatalf("%d connections are waiting, %d ended", n, len(r.records))
 	}
 	third := r.open("")
 	if len(r.records) != 0 {
@@ -30,7 +30,7 @@ func TestSilentLongestIsEvicted(t *testing.T) {
 	if !oldest.gotRST || c.Sample != header[:10] || c.Reason == "" {
 		t.Errorf("the oldest was not reset, or its record lacks a sample or reason: %+v", c)
 	}
-	second.deliver([]byte(header)) // it no longer waits
+	second.deliver([]byte(header)) // it has a header now
 	r.settle()
 	fourth := r.open("")
 	r.advance(silence)
@@ -160,8 +160,8 @@ func (r *rig) burst(n int, pieces ...string) (all []*file) {
 	return all
 }
 
-// Connections whose header has arrived are served, however small the limit, however many of them
-// come at once and however many others are silent. Only silent ones are reset.
+// Connections whose header has arrived are served, however small the limit and however many arrive
+// at once beside silent ones. Only silent ones are reset.
 func TestArrivedHeaderIsServed(t *testing.T) {
 	for _, row := range []struct {
 		name                     string
@@ -207,9 +207,9 @@ func TestArrivedHeaderIsServed(t *testing.T) {
 	}
 }
 
-// Above the limit nothing is accepted as long as the silent connections are young, whatever the
-// number of turns. New ones stay in the kernel's queue and are accepted when one is served, ends or
-// has been silent long enough.
+// Above the limit no connection is accepted as long as the silent ones are young, whatever the
+// number of turns. New ones stay in the kernel's queue until one is served, ends or has been silent
+// long enough.
 func TestAcceptsNoFasterThanThereIsRoom(t *testing.T) {
 	for name, make := range map[string]func(r *rig, f *file){
 		"served":       func(r *rig, f *file) { f.deliver([]byte(header)); r.settle() },
@@ -241,8 +241,8 @@ func TestAcceptsNoFasterThanThereIsRoom(t *testing.T) {
 	}
 }
 
-// A connection that sends its header byte by byte can be reset when its time is over, but those that
-// are silent come first.
+// A connection that sends its header byte by byte can be reset when its time is over, but silent
+// ones are reset first.
 func TestSlowHeadersDoNotBlock(t *testing.T) {
 	r := newRig(t, newScript(t, 0), Config{MaxWaiting: 3, Forwards: []*forward.Forward{plainForward(serverA)}})
 	slow := r.burst(2, header[:1])
@@ -255,7 +255,7 @@ func TestSlowHeadersDoNotBlock(t *testing.T) {
 		r.settle()
 	}
 	if slow[0].gotRST || slow[1].gotRST || !mute[0].gotRST || mute[1].gotRST {
-		t.Error("not the silent connection was reset, or more than one")
+		t.Error("want exactly the silent connection reset")
 	}
 	r.burst(20, header)
 	if len(r.dials) != 20 {
@@ -276,8 +276,8 @@ func TestSlowHeadersDoNotBlock(t *testing.T) {
 	r.expectClean()
 }
 
-// When the listeners close, the queue is accepted at once. Headers that are there are served all the
-// same.
+// When the listeners close, the queue is accepted at once. Connections whose header has arrived are
+// served.
 func TestArrivedHeaderIsServedAtTheEnd(t *testing.T) {
 	for _, loops := range []int{1, 2} {
 		r := newRig(t, newScript(t, 0), Config{Loops: loops, MaxWaiting: 4,

@@ -31,7 +31,7 @@ func TestPerRun(t *testing.T) {
 }
 
 // The control: the allocations of others show in a single measurement, and not in PerRun.
-func TestPerRunBesideOthers(t *testing.T) {
+func TestPerRunIgnoresOtherGoroutines(t *testing.T) {
 	disturb := true
 	quiet := func() {
 		if disturb { // as another goroutine would during the call

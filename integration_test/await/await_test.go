@@ -36,7 +36,7 @@ func TestDeadline(t *testing.T) {
 }
 
 // The condition is checked at least once, even after the timeout.
-func TestFor(t *testing.T) {
+func TestForChecksAtLeastOnce(t *testing.T) {
 	over := limited{t, time.Now()}
 	looks := 0
 	if !For(over, func() bool { looks++; return true }) || looks != 1 {

@@ -50,7 +50,7 @@ func gatewayFlags() []string {
 //
 //	3 × conn ──header──▶ gateway :2000 ──▶ backend :3000
 //	nonsense ──────────▶ │ └ admin :9180 ◀── browser
-func TestPage(t *testing.T) {
+func TestPageShowsFiltersAndCuts(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		lab.Require(t, program)

@@ -40,7 +40,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejectsInvalidOptions(t *testing.T) {
 	for args, want := range map[string]string{
 		"--mode none":     "not plain, transparent or both",
 		"--section none":  "not one of pingpong",
@@ -57,7 +57,7 @@ func TestParseRefuses(t *testing.T) {
 }
 
 // What --help says of the ports is what programs are started with.
-func TestHelp(t *testing.T) {
+func TestHelpNamesPortsAndPlaceholders(t *testing.T) {
 	var b strings.Builder
 	parse("bench", []string{"--help"}, &b)
 	for _, want := range []string{gatewayAddress.String(), backendAddress.String(), "{listen}", "{backend}", "{protocol}",
@@ -68,7 +68,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-func TestChoose(t *testing.T) {
+func TestChooseSelectsRuns(t *testing.T) {
 	var all []report.Run
 	for _, mode := range []string{plain, transparent} {
 		for _, section := range []string{"bulk", "udp"} {

@@ -41,7 +41,7 @@ func TestListening(t *testing.T) {
 }
 
 // A process and its descendants are found, measured and ended.
-func TestProcess(t *testing.T) {
+func TestProcessTreeIsMeasuredAndEnded(t *testing.T) {
 	runtime.LockOSThread() // the process ends with the thread
 	defer runtime.UnlockOSThread()
 	log := filepath.Join(t.TempDir(), "log")

@@ -36,7 +36,7 @@ func text(t *testing.T, p program) string {
 }
 
 // Only in transparent mode each program is configured to use the client's address.
-func TestModes(t *testing.T) {
+func TestOnlyTransparentModeUsesTheClientsAddress(t *testing.T) {
 	c := testCatalogue(t)
 	for program, word := range map[string]string{
 		report.Base: "--transparent", "unproxy 2": "--transparent", "HAProxy 2.6": "usesrc clientip",

@@ -52,7 +52,7 @@ func TestReadHeader(t *testing.T) {
 }
 
 // The relay strips the header and forwards the rest, and a FIN for each direction.
-func TestRelay(t *testing.T) {
+func TestRelayStripsHeaderAndForwardsHalfCloses(t *testing.T) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

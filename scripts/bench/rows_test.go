@@ -38,7 +38,7 @@ func TestRows(t *testing.T) {
 }
 
 // With few descriptors there are fewer loads.
-func TestRowsOfFewDescriptors(t *testing.T) {
+func TestFewDescriptorsLimitTheLoads(t *testing.T) {
 	for _, section := range sectionNames() {
 		for _, r := range rowsOf(section, mostConnections(1024)) {
 			if r.connections() > 362 {

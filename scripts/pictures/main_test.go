@@ -14,7 +14,7 @@ import (
 
 // The pictures of the documentation are those that this program draws, and are
 // well-formed.
-func TestPictures(t *testing.T) {
+func TestPicturesAreUpToDate(t *testing.T) {
 	drawn := pictures()
 	kept, err := filepath.Glob("../../docs/pictures/*.svg")
 	if err != nil || len(kept) != len(drawn) {
@@ -123,7 +123,7 @@ func importsOf(t *testing.T) (real map[[2]string]bool, strangers []string) {
 
 // The picture of the packages has all of them, its arrows are imports, and every
 // import leads down.
-func TestPackages(t *testing.T) {
+func TestPackagesPictureMatchesImports(t *testing.T) {
 	real, strangers := importsOf(t)
 	if len(strangers) > 0 {
 		t.Errorf("not in the picture: %q", strangers)

@@ -42,7 +42,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-func TestClientsAreNeverTheSame(t *testing.T) {
+func TestClientsDoNotRepeat(t *testing.T) {
 	var c Clients
 	prefix := netip.MustParsePrefix("198.18.0.0/15")
 	seen := map[netip.AddrPort]bool{}

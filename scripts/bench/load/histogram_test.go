@@ -9,7 +9,7 @@ import (
 )
 
 // The oracle sorts.
-func TestPercentiles(t *testing.T) {
+func TestPercentilesMatchASortedList(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, most := range []float64{50, 5e3, 1e6, 1e9, 2e11} {
 		var h Histogram
@@ -45,7 +45,7 @@ func TestHistogramEdges(t *testing.T) {
 }
 
 // The middle of each bucket is counted in that bucket.
-func TestBuckets(t *testing.T) {
+func TestMiddleOfABucketIsInIt(t *testing.T) {
 	for i := range len(Histogram{}.counts) {
 		if got := bucket(middle(i)); got != i {
 			t.Fatalf("bucket %d has the middle %v, which is counted in %d", i, middle(i), got)

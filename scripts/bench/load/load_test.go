@@ -58,7 +58,7 @@ func startBackend(t *testing.T) netip.AddrPort {
 }
 
 // Each kind of work, directly with the backend, makes progress without errors.
-func TestWork(t *testing.T) {
+func TestEachWorkMakesProgress(t *testing.T) {
 	at := startBackend(t)
 	for _, row := range []struct {
 		name   string
@@ -127,7 +127,7 @@ func worked(l *Load) bool {
 }
 
 // Errors are counted and returned.
-func TestErrors(t *testing.T) {
+func TestErrorsAreCountedAndReported(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestErrors(t *testing.T) {
 }
 
 // Open fails if a gateway accepts connections but sends nothing.
-func TestPatience(t *testing.T) {
+func TestSilentGatewayFails(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

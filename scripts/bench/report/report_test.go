@@ -46,7 +46,7 @@ func TestSummarize(t *testing.T) {
 }
 
 // Ratios are computed for the same round of the same file, if both runs count.
-func TestRatios(t *testing.T) {
+func TestRatiosPairRunsOfOneRound(t *testing.T) {
 	base := runsOf("bulk", Base, CPU, 2, 4, 6)
 	other := runsOf("bulk", "other", CPU, 1, 8, 2)
 	if got := ratios(base, other, CPU); !reflect.DeepEqual(got, []float64{2, 0.5, 3}) {
@@ -204,7 +204,7 @@ func readSVG(t *testing.T, path string) string {
 	return strings.Join(text, "\n")
 }
 
-func TestNothingToDraw(t *testing.T) {
+func TestNoRunsMakeNoCharts(t *testing.T) {
 	files, err := Charts(t.TempDir(), runsOf("pingpong", Base, OperationsPerSecond, 30))
 	if err != nil || len(files) > 0 {
 		t.Errorf("%v, %v", files, err)
