@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"unproxy/gateway/forward"
 )
@@ -11,7 +12,7 @@ import (
 // localhost only, and of wildcards only that they cover loopback.
 func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
-		return l.Endpoint.Path == b.Endpoint.Path
+		return b.Endpoint.IsUnix() && filepath.Clean(l.Endpoint.Path) == filepath.Clean(b.Endpoint.Path)
 	}
 	if at := b.Endpoint.Addr; at.IsValid() {
 		return at.Port() != 0 && covers(l, at) && (at == l.Endpoint.Addr || loopback(b))
@@ -56,7 +57,7 @@ func (c claim) place(datagrams bool) (place, bool) {
 	case c.Activation != "" && c.Socket == nil:
 		return place{name: c.Name}, true
 	case c.Endpoint.IsUnix(): // refused for datagrams
-		return place{name: c.Endpoint.Path}, true
+		return place{name: filepath.Clean(c.Endpoint.Path)}, true
 	}
 	port := c.Endpoint.Addr.Port()
 	return place{datagrams: datagrams, port: port}, port != 0
