@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
-	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode"},
+	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel",
 		"gateway/readiness", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",

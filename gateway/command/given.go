@@ -69,8 +69,8 @@ func missingValues(args []string) error {
 		flag, next := args[i-1], args[i]
 		name, _, _ := strings.Cut(next, "=")
 		if _, isFlag := takesValue[name]; isFlag && takesValue[flag] {
-			found = append(found, usage.Errorf("%s", flag+" needs a value, and is followed by "+name).
-				WithHint("give it one: "+flag+" VALUE"))
+			found = append(found, usage.Errorf("%s", flag+" needs a value, but is followed by "+name).
+				WithHint("add a value: "+flag+" VALUE"))
 		}
 	}
 	return errors.Join(found...)
@@ -143,7 +143,7 @@ func misspelt(name string, known []string) []config.Warning {
 		return nil
 	}
 	return []config.Warning{{
-		Message: fmt.Sprintf("environment variable %s means nothing", name),
+		Message: fmt.Sprintf("unknown environment variable %s", name),
 		Hint:    "did you mean " + near + "?",
 	}}
 }

@@ -464,6 +464,8 @@ func TestProblems(t *testing.T) {
 		{"an address and its wildcard", []string{"0.0.0.0:1=127.0.0.1:2", "10.0.0.1:1=127.0.0.1:3"}, nil, "use the same address and port", ""},
 		{"ranges that overlap", []string{":1-5=127.0.0.1:9", ":5-8=127.0.0.1:9"}, nil, ":5 to 127.0.0.1:9, and :5 to", ""},
 		{"the same socket twice", []string{"unix:/a=127.0.0.1:9", "unix:/a=127.0.0.1:8"}, nil, "unix:/a to 127.0.0.1:9, and unix:/a to", ""},
+		{"the same socket, written differently", []string{"unix:/a/b=127.0.0.1:9", "unix:/a/../a//b=127.0.0.1:8"}, nil,
+			"two forwards have the same listener", ""},
 		{"a loop", []string{"127.0.0.1:22=127.0.0.1:22"}, nil, "forwards to itself", ""},
 		{"a loop through a wildcard", []string{":22=127.0.0.1:22"}, nil, "forwards to itself", ""},
 		{"a loop by name", []string{":22=localhost:22"}, nil, "forwards to itself", ""},
@@ -475,6 +477,7 @@ func TestProblems(t *testing.T) {
 		{"flows without end", []string{"udp://:1=127.0.0.1:2?udp-idle-timeout=0"}, nil, "never end a flow", "?udp-idle-timeout=60s"},
 		{"an unknown mode", []string{"udp://:1=127.0.0.1:2"}, []string{"udp-header auto"}, "every, first, spp", ""},
 		{"a loop of sockets", []string{"unix:/a=unix:/a"}, nil, "forwards to itself", ""},
+		{"a loop of sockets, written differently", []string{"unix:/a/b=unix:/a/./b"}, nil, "forwards to itself", ""},
 	} {
 		_, _, err := load(tt.forwards, tt.given...)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

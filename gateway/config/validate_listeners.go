@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"unproxy/gateway/forward"
 )
@@ -11,7 +12,7 @@ import (
 // except localhost, and knows no address of this host except loopback.
 func leadsBack(l forward.Listener, b forward.Backend) bool {
 	if l.Endpoint.IsUnix() {
-		return l.Endpoint.Path == b.Endpoint.Path
+		return b.Endpoint.IsUnix() && filepath.Clean(l.Endpoint.Path) == filepath.Clean(b.Endpoint.Path)
 	}
 	if at := b.Endpoint.Addr; at.IsValid() {
 		return at.Port() != 0 && covers(l, at) && (at == l.Endpoint.Addr || loopback(b))
@@ -64,7 +65,7 @@ func (c claim) place(datagrams bool) (place, bool) {
 	case c.Activation != "" && c.Socket == nil:
 		return place{name: c.Name}, true
 	case c.Endpoint.IsUnix(): // UDP forwards are rejected elsewhere
-		return place{name: c.Endpoint.Path}, true
+		return place{name: filepath.Clean(c.Endpoint.Path)}, true
 	}
 	port := c.Endpoint.Addr.Port()
 	return place{datagrams: datagrams, port: port}, port != 0
@@ -136,13 +137,13 @@ func clashing(a, b claim) (what, hint string) {
 	case !covers(a.Listener, b.Endpoint.Addr) && !covers(b.Listener, a.Endpoint.Addr):
 		return "", ""
 	}
-	both, hint := "listeners "+a.String(), "give each an address or port of its own"
+	both, hint := "listeners "+a.String(), "use different addresses or ports"
 	if b.flag != "" {
 		both = a.noun()
 	} else if a.DualStack != b.DualStack && a.Endpoint.Addr.Addr().Is4() != b.Endpoint.Addr.Addr().Is4() {
 		hint = fmt.Sprintf("write [::]:%d for IPv6 alone", a.Endpoint.Addr.Port())
 	}
-	return fmt.Sprintf("%s and %s are the same port of the same address", both, b), hint
+	return fmt.Sprintf("%s and %s use the same address and port", both, b), hint
 }
 
 // morePorts returns the end of the message of a problem that n more ports of a

@@ -142,6 +142,7 @@ func TestTaken(t *testing.T) {
 		{"[::1]:9180=127.0.0.1:2", endpoint("[::]:9180"), "--admin [::]:9180"},
 		{":9000-9999=127.0.0.1:2", endpoint("[::1]:9180"), "listener :9180 and --admin"},
 		{"unix:/run/a=127.0.0.1:2", forward.Endpoint{Path: "/run/a"}, "listener unix:/run/a and --admin unix:/run/a"},
+		{"unix:/run/a=127.0.0.1:2", forward.Endpoint{Path: "/run/./a"}, "listener unix:/run/a and --admin unix:/run/./a"},
 		{":1=127.0.0.1:2?tproxy&redirect=:1-65535", endpoint("10.0.0.1:9180"), "also takes the connections to --admin"},
 
 		{"10.0.0.1:9180=127.0.0.1:2", endpoint("127.0.0.1:9180"), ""},
@@ -166,8 +167,8 @@ func TestTakenTwice(t *testing.T) {
 		admin, health forward.Endpoint
 		want          string
 	}{
-		{endpoint("127.0.0.1:9180"), endpoint("127.0.0.1:9180"), "--admin 127.0.0.1:9180 and --health 127.0.0.1:9180 are the same port"},
-		{endpoint("127.0.0.1:9180"), endpoint("[::]:9180"), "--admin 127.0.0.1:9180 and --health [::]:9180 are the same port"},
+		{endpoint("127.0.0.1:9180"), endpoint("127.0.0.1:9180"), "--admin 127.0.0.1:9180 and --health 127.0.0.1:9180 use the same address and port"},
+		{endpoint("127.0.0.1:9180"), endpoint("[::]:9180"), "--admin 127.0.0.1:9180 and --health [::]:9180 use the same address and port"},
 		{forward.Endpoint{Path: "/run/a"}, forward.Endpoint{Path: "/run/a"}, "--admin unix:/run/a and --health unix:/run/a are the same socket"},
 		{endpoint("127.0.0.1:9180"), endpoint("127.0.0.1:9181"), ""},
 		{endpoint("127.0.0.1:9180"), endpoint("10.0.0.1:9180"), ""},

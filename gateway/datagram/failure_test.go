@@ -321,7 +321,7 @@ func TestDropsAreTold(t *testing.T) {
 		t.Fatalf("%d notices, want 1", len(r.notices))
 	}
 	n := r.notices[0]
-	if n.Event != "datagrams_dropped" || n.Forward != "udp://front" || n.Detail != "untrusted 1; last from "+unknown.String() {
+	if n.Event != "datagrams_dropped" || n.Forward != "udp://first" || n.Detail != "untrusted 1; last from "+unknown.String() {
 		t.Errorf("reported %+v", n)
 	}
 	for range 1000 {

@@ -34,7 +34,7 @@ func TestFlow(t *testing.T) {
 	r.pass(2 * time.Second)
 	c := r.ended(1, record.OK, record.Timeout)
 	want := record.Connection{
-		ID: c.ID, Datagram: true, Forward: "udp://front", Peer: lb, Client: clientA, Destination: dest4, Backend: server, Version: 2, Command: record.CommandProxy,
+		ID: c.ID, Datagram: true, Forward: "udp://first", Peer: lb, Client: clientA, Destination: dest4, Backend: server, Version: 2, Command: record.CommandProxy,
 		Outcome: record.OK, Phase: record.Relay, By: record.Timeout,
 		BytesIn: 6, BytesOut: 5, DatagramsIn: 3, DatagramsOut: 3, Duration: c.Duration, Details: c.Details,
 	}

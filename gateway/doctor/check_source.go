@@ -12,6 +12,9 @@ import (
 // unseenSource is appended to the detail of a test whose packets could not be seen.
 const unseenSource = "; whether a rule rewrites its address cannot be seen: packet sockets are not permitted here"
 
+// exemptTable is the table of the rules that exempt the gateway's connections.
+const exemptTable = "unproxy_source"
+
 // maxRewritingRules is the number of rules that a hint quotes.
 const maxRewritingRules = 3
 
@@ -25,7 +28,7 @@ func (h Host) rewritten(ctx context.Context, t *target, client, sent netip.AddrP
 		"a client is answered, but the backend sees %s: "+
 			"a masquerade or SNAT rule of this host rewrites the client's address",
 		sent.Addr())
-	return f.with(append(h.rewritingRules(ctx), exemptions(t)...)...), true
+	return f.with(append(h.rewritingRules(ctx, t.at.Addr()), exemptions(t)...)...), true
 }
 
 // exemptions returns the command that exempts the gateway's connections to a target
@@ -39,29 +42,36 @@ func exemptions(t *target) []string {
 	}
 	return []string{
 		"# exempt the connections that this host makes from foreign addresses, and keep it in /etc/nftables.conf:",
-		fmt.Sprintf("nft 'table inet unproxy_source { chain postrouting { type nat hook postrouting priority -150; "+
+		fmt.Sprintf("nft 'table inet %[4]s { chain postrouting { type nat hook postrouting priority -150; "+
 			"meta skuid 0-4294967294 fib saddr type != local %[1]s daddr %[2]s tcp dport %[3]d snat %[1]s to %[1]s saddr; }; }'",
-			ip, t.at.Addr(), t.at.Port()),
+			ip, t.at.Addr(), t.at.Port(), exemptTable),
 		fmt.Sprintf("# or without nft: %s -t nat -I POSTROUTING -d %s -p tcp --dport %d -m addrtype ! --src-type LOCAL -j ACCEPT",
 			iptables, t.at.Addr(), t.at.Port()),
 	}
 }
 
-// rewritingRules quotes the packet filter's rules that may be the reason.
-func (h Host) rewritingRules(ctx context.Context) []string {
+// rewritingRules quotes the packet filter's rules that may be the reason: those of
+// the other address family and the exemptions of this host cannot be.
+func (h Host) rewritingRules(ctx context.Context, backend netip.Addr) []string {
+	other := "ip6"
+	if backend.Is6() {
+		other = "ip"
+	}
 	text, err := h.Firewall(ctx)
 	if errors.Is(err, fs.ErrPermission) {
 		return []string{"# only root can see which rule does: nft list ruleset, iptables -t nat -S"}
 	}
 	var found []string
-	chain := ""
+	chain, ruledOut := "", false
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
 		switch {
 		case len(words) == 0:
-		case words[0] == "table" || words[0] == "chain":
+		case words[0] == "table" && len(words) > 2:
+			ruledOut = words[1] == other || words[2] == exemptTable
+		case words[0] == "chain":
 			chain = strings.Join(words[:len(words)-1], " ")
-		case isRewriting(words) && len(found) < maxRewritingRules:
+		case !ruledOut && isRewriting(words) && len(found) < maxRewritingRules:
 			found = append(found, fmt.Sprintf("# a rule of %s: %s", chain, strings.Join(words, " ")))
 		}
 	}

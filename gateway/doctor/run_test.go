@@ -435,9 +435,11 @@ func TestRun(t *testing.T) {
 }
 
 // The doctor says if it cannot see packets, and quotes the rules that may rewrite the
-// source.
+// source: not those of IPv6 for an IPv4 backend, and not the exemptions that it recommends.
 func TestRewrittenSource(t *testing.T) {
-	const ruleset = "table ip nat { # handle 3\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" +
+	const ruleset = "table ip6 nat {\n\tchain postrouting {\n\t\toifname \"eth0\" masquerade\n\t}\n}\n" +
+		"table inet unproxy_source {\n\tchain postrouting {\n\t\tip daddr 10.9.0.2 tcp dport 25 snat ip to ip saddr\n\t}\n}\n" +
+		"table ip nat { # handle 3\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n" +
 		"\t\toifname \"eth0\" masquerade\n\t\tip daddr 10.0.0.1 accept\n\t}\n\tchain x {\n\t\tcounter packets 3 bytes 180 xt target \"MASQUERADE\"\n" +
 		"\t\tsnat to 10.0.0.7\n\t\tsnat to 10.0.0.8\n"
 	for _, tt := range []struct {

@@ -165,6 +165,8 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // Hint returns how to fix the error, or "".
 func (e *ListenError) Hint() string {
 	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE) && !e.Address.IsValid():
+		return "another program listens there, or the file is not a socket: see ss -lxp"
 	case errors.Is(e.Err, syscall.EADDRINUSE):
 		return "the address is in use: find the socket that has the port, listening or connected, with ss -tuanp"
 	case errors.Is(e.Err, syscall.EACCES):

@@ -125,6 +125,23 @@ func TestRealPortInUse(t *testing.T) {
 	}
 }
 
+// The hint for a unix socket names no port.
+func TestHintForSocketInUse(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		at   netip.AddrPort
+		want string
+	}{
+		{"unix:/run/a", netip.AddrPort{}, "ss -lxp"},
+		{":80", netip.MustParseAddrPort("0.0.0.0:80"), "ss -tuanp"},
+	} {
+		e := &ListenError{Name: tt.name, Address: tt.at, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+		if hint := e.Hint(); !strings.Contains(hint, tt.want) {
+			t.Errorf("hint for %s: %q; want %q", tt.name, hint, tt.want)
+		}
+	}
+}
+
 // socketPath returns a path that fits a sockaddr_un, whatever the temporary directory is.
 func socketPath(t *testing.T) string {
 	t.Helper()

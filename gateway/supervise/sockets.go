@@ -104,8 +104,8 @@ func parse(getenv func(string) string, pid int) (found []Socket, upgrade bool, e
 		names = make([]string, n)
 	}
 	if len(names) != n {
-		return nil, false, fmt.Errorf("%s %.100q names %d sockets of %d",
-			listenNames, getenv(listenNames), len(names), n)
+		return nil, false, fmt.Errorf("%s %.100q has %d names, but %s is %d",
+			listenNames, getenv(listenNames), len(names), listenFDs, n)
 	}
 	for i, name := range names {
 		if name == "" {
