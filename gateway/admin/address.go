@@ -70,8 +70,8 @@ func (a Address) exposed(text string) *config.Problem {
 	message := fmt.Sprintf("--admin %q is reachable from other hosts, which could then cut connections", text)
 	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s", a.TCP.Port(), exampleSocket)
 	if a.Path != "" {
-		message = fmt.Sprintf("--admin %q is an abstract socket, reachable by every user of this host, "+
-			"who could then cut connections", text)
+		const reachable = "is an abstract socket, reachable by every user of this host, who could then cut connections"
+		message = fmt.Sprintf("--admin %q %s", text, reachable)
 		hint = "use a socket with a path, whose mode restricts it: --admin " + exampleSocket
 	}
 	return config.NewProblem(message, hint+"; or allow it with --admin-insecure")
