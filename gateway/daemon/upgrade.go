@@ -76,7 +76,7 @@ func (l *life) noUpgrade() string {
 	case !l.serving:
 		return "this process is not ready yet"
 	case os.Getpid() == 1:
-		return "this is process 1 of a container, which ends with it: replace the container"
+		return "this is process 1 of its container, which ends with it: replace the container"
 	}
 	return ""
 }
