@@ -142,8 +142,8 @@ func (s *Server) report() readiness.Report {
 	return s.config.Readiness.Report(len(s.config.Gateway.Forwards))
 }
 
-// named reports whether a name is that of a forward: the value of its key "name", or
-// what it listens on, as configured: a range of ports, or one of its listeners.
+// named reports whether a name is that of a forward: its name in metrics, or what
+// it listens on, as configured: a range of ports, or one of its listeners.
 func named(f *forward.Forward, name string) bool {
 	return name == f.Label() || name == rangeName(f.Listeners) ||
 		slices.ContainsFunc(f.Listeners, func(l forward.Listener) bool { return l.Name == name })

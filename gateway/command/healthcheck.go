@@ -37,7 +37,7 @@ func healthcheckCommand(g *given) *cli.Command {
 		Name: "healthcheck", Usage: "succeed if a running gateway is ready", Description: healthcheckHelp,
 		Flags: append(pick(g.flags(), config.EnvFileFlag),
 			adminFlag(g),
-			&cli.StringFlag{Name: "forward", Usage: "ask about the forward `NAME` alone, as in its --forward (:2222) or its name="},
+			&cli.StringFlag{Name: "forward", Usage: "ask about the forward `NAME` alone, as in its --forward (:2222)"},
 			&cli.BoolFlag{Name: "all", Usage: "fail if any forward is degraded"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait `D` for the answer"},
 		),
