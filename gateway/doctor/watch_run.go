@@ -17,7 +17,7 @@ const (
 	// makes several.
 	settle = 100 * time.Millisecond
 	// changeEvery is the least time between the starts of two rounds for changes
-	// while all return paths work.
+	// while all return paths work. A round that begins again counts once.
 	changeEvery = time.Second
 )
 

@@ -124,7 +124,7 @@ func TestWatchShortInterval(t *testing.T) {
 // A change of the routes is noticed at once, in both directions, whatever the test is
 // doing.
 func TestWatchChanges(t *testing.T) {
-	for _, during := range []time.Duration{10 * time.Second, 10*time.Second + 300*time.Millisecond, 11 * time.Second, 11*time.Second + 700*time.Millisecond} {
+	for _, during := range []time.Duration{0, 300 * time.Millisecond, time.Second, 1700 * time.Millisecond} {
 		t.Run(during.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := runPaced(t, time.Hour, func(*world) {})
@@ -135,7 +135,7 @@ func TestWatchChanges(t *testing.T) {
 				if got := p.ready(); got != "0 broken" {
 					t.Fatalf("after the routes were removed %q", got)
 				}
-				time.Sleep(during - 10*time.Second)
+				time.Sleep(during)
 				p.set(true)
 				p.change <- struct{}{}
 				time.Sleep(2 * settle)
@@ -176,7 +176,7 @@ func TestWatchStormOfChanges(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 					p.change <- struct{}{}
 				}
-				if n := p.tests("127.0.0.2:25"); n < 3 || n > 15 {
+				if n := p.tests("127.0.0.2:25"); n < 3 || n > 25 { // one a second, which may begin again once
 					t.Errorf("%d tests of what works in 10 s", n)
 				}
 				want := "0 broken"

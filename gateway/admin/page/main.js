@@ -104,9 +104,10 @@ function showState(status) {
   const banner = document.getElementById('reasons');
   show(banner, !status.ready || degraded.length > 0);
   set(banner.querySelector('p'), status.ready
-    ? `Ready, but ${plural(degraded.length, 'forward')} degraded.`
+    ? `Ready, but ${plural(degraded.length, 'forward')} ${degraded.length === 1 ? 'is' : 'are'} degraded.`
     : 'Not ready: stop sending new connections.');
-  const ofForwards = degraded.flatMap((f, i) => f.reasons.map((r) => ({ ...r, key: `${i} ${r.reason}`, forward: f.name })));
+  const ofForwards = degraded.flatMap((f, i) =>
+    f.reasons.map((r) => ({ ...r, key: `${i} ${r.reason}`, forward: f.name })));
   const reasons = status.ready ? ofForwards : (status.reasons ?? []).map((r) => ({ ...r, key: r.reason }));
   list(banner.querySelector('ul'), reasons, {
     key: (r) => r.key,
