@@ -43,7 +43,7 @@ func TestOperationsReadiness(t *testing.T) {
 	}
 	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath}
 	var got []string
-	for _, r := range state.Reasons() {
+	for _, r := range state.Report(0).Reasons {
 		got = append(got, r.Word)
 	}
 	if !slices.Equal(got, want) {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +11,6 @@ import (
 	"net/netip"
 
 	"unproxy/gateway/kernel"
-	"unproxy/gateway/readiness"
 )
 
 // maxAnswer is how many bytes of an answer a client reads. The longest list of
@@ -47,18 +47,29 @@ func reachable(a netip.AddrPort) netip.AddrPort {
 	return a
 }
 
-// Readiness returns the reasons why the gateway is not ready; none if it is ready.
-// The error is an [*UnreachableError] if the endpoint did not answer.
-func (c *Client) Readiness(ctx context.Context) ([]readiness.Reason, error) {
-	var answer readyzAnswer
-	code, err := c.get(ctx, "/readyz", &answer)
+// Readiness returns the answer of /readyz to a query. The error is an
+// [*UnreachableError] if the endpoint did not answer.
+func (c *Client) Readiness(ctx context.Context, q ReadinessQuery) (Readiness, error) {
+	var answer struct {
+		Readiness
+		errorAnswer
+	}
+	path := "/readyz" + q.encode()
+	code, err := c.get(ctx, path, &answer)
 	if err != nil {
-		return nil, err
+		return Readiness{}, err
 	}
-	if answer.Ready != (code == http.StatusOK) || answer.Ready != (len(answer.Reasons) == 0) {
-		return nil, fmt.Errorf("GET /readyz from %s: the answer, status %d, is not from unproxy", c.at, code)
+	if code == http.StatusNotFound && q.Forward != "" && answer.Error != "" {
+		return Readiness{}, errors.New(answer.Error)
 	}
-	return answer.Reasons, nil
+	wantCode := http.StatusServiceUnavailable
+	if answer.Ready {
+		wantCode = http.StatusOK
+	}
+	if code != wantCode || answer.Ready != (len(answer.Reasons) == 0) {
+		return Readiness{}, fmt.Errorf("GET %s from %s: the answer, status %d, is not from unproxy", path, c.at, code)
+	}
+	return answer.Readiness, nil
 }
 
 // Status returns the answer of /status.json. The error is an [*UnreachableError] if

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 )
 
@@ -36,13 +37,13 @@ func serveClients(t *testing.T, c Config) []*Client {
 func TestClient(t *testing.T) {
 	config := quiet()
 	for _, c := range serveClients(t, config) {
-		if reasons, err := c.Readiness(t.Context()); err != nil || len(reasons) != 0 {
-			t.Errorf("ready: %v, %v", reasons, err)
+		if got, err := c.Readiness(t.Context(), ReadinessQuery{}); err != nil || !got.Ready {
+			t.Errorf("ready: %v, %v", got, err)
 		}
 		config.Readiness.Set(readiness.Draining, "because")
 		want := []readiness.Reason{{Word: "draining", Detail: "because"}}
-		if reasons, err := c.Readiness(t.Context()); err != nil || !slices.Equal(reasons, want) {
-			t.Errorf("draining: %v, %v; want %v", reasons, err, want)
+		if got, err := c.Readiness(t.Context(), ReadinessQuery{}); err != nil || got.Ready || !slices.Equal(got.Reasons, want) {
+			t.Errorf("draining: %v, %v; want %v", got, err, want)
 		}
 		config.Readiness.Clear(readiness.Draining)
 		if s, err := c.Status(t.Context()); err != nil || !s.Ready {
@@ -70,7 +71,7 @@ func TestReachable(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	at := Address{Path: filepath.Join(t.TempDir(), "none")}
-	_, err := NewClient(Control, at).Readiness(t.Context())
+	_, err := NewClient(Control, at).Readiness(t.Context(), ReadinessQuery{})
 	var unreachable *UnreachableError
 	if !errors.As(err, &unreachable) || !errors.Is(err, syscall.ENOENT) {
 		t.Fatalf("%v; want an UnreachableError for ENOENT", err)
@@ -94,9 +95,36 @@ func TestAnswerOfAnotherServer(t *testing.T) {
 		other := http.Server{Handler: http.HandlerFunc(answer)}
 		go other.Serve(l)
 		t.Cleanup(func() { other.Close() })
-		_, err = NewClient(Control, AddressOf(l)).Readiness(t.Context())
+		_, err = NewClient(Control, AddressOf(l)).Readiness(t.Context(), ReadinessQuery{})
 		if err == nil || !strings.Contains(err.Error(), "not from unproxy") {
 			t.Errorf("answer %s: %v, want an error", body, err)
+		}
+	}
+}
+
+// A client asks about single forwards, whatever their names consist of.
+func TestClientAsksAboutForwards(t *testing.T) {
+	c := quiet()
+	names := []string{":2222", "udp://[::1]:53", "a b&c=d?e#f;g%20+h", "unix:/run/in.sock"}
+	for _, name := range names {
+		c.Gateway.Forwards = append(c.Gateway.Forwards, &forward.Forward{Name: name})
+	}
+	for _, client := range serveClients(t, c) {
+		for i, name := range names {
+			c.Readiness.SetProblems(readiness.ReturnPath, []readiness.Problem{{Forward: i, Detail: "lost"}})
+			for _, other := range names {
+				got, err := client.Readiness(t.Context(), ReadinessQuery{Forward: other})
+				if err != nil || got.Ready != (other != name) {
+					t.Errorf("%q while %q is broken: %+v, %v", other, name, got, err)
+				}
+			}
+			if got, err := client.Readiness(t.Context(), ReadinessQuery{All: true}); err != nil || got.Ready {
+				t.Errorf("all: %+v, %v", got, err)
+			}
+		}
+		_, err := client.Readiness(t.Context(), ReadinessQuery{Forward: "ssh"})
+		if err == nil || !strings.HasPrefix(err.Error(), `unknown forward "ssh"; known: :2222, udp://[::1]:53, `) {
+			t.Errorf("an unknown forward: %v", err)
 		}
 	}
 }

@@ -60,7 +60,9 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descBuildInfo = metric("build_info", "The program's version; always 1.", "version", "revision", "goversion")
 	descReady     = metric("ready", "1 if the gateway is ready for new connections, as /readyz says, else 0.")
-	descDraining  = metric("draining", "1 while the gateway drains, else 0.")
+	descForward   = metric("forward_ready",
+		"1 if the forward is ready for new connections, as /readyz?forward= says, else 0.", "forward")
+	descDraining = metric("draining", "1 while the gateway drains, else 0.")
 
 	descAccepted = metric("connections_accepted_total", "Connections accepted.", "forward")
 	descActive   = metric("connections_active", "Open connections.", "forward")
@@ -103,7 +105,7 @@ type collector struct{ *Server }
 // Describe implements [prometheus.Collector].
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descBuildInfo, descReady, descDraining,
+		descBuildInfo, descReady, descForward, descDraining,
 		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration,
 		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
@@ -121,9 +123,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	e := emitter(to)
 	v := c.config.Version
 	e.gauge(descBuildInfo, 1, v.Version, v.Revision, v.Go)
-	reasons := c.config.Readiness.Reasons()
-	e.gauge(descReady, zeroOrOne(len(reasons) == 0))
-	e.gauge(descDraining, zeroOrOne(isDraining(reasons)))
+	report := c.report()
+	e.gauge(descReady, zeroOrOne(len(report.None()) == 0))
+	e.gauge(descDraining, zeroOrOne(isDraining(report.Reasons)))
 	if c.config.LogDropped != nil {
 		e.counter(descLinesDropped, c.config.LogDropped())
 	}
@@ -132,6 +134,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	c.collectForwards(e)
+	c.collectReadiness(e, report)
 	if c.hasDatagrams() {
 		datagrams := g.Datagrams()
 		e.datagrams(&datagrams, c.config.Gateway.MaxFlows)
@@ -176,6 +179,20 @@ func (c collector) collectForwards(e emitter) {
 		seen[name] = true
 		e.gauge(descTransparent, zeroOrOne(f.Transparent), name)
 		e.gauge(descTrustRules, float64(len(rulesOf(f))), name)
+	}
+}
+
+// collectReadiness emits the readiness of each forward. Forwards with the same name
+// are ready if all are.
+func (c collector) collectReadiness(e emitter, r readiness.Report) {
+	ready := map[string]bool{}
+	for i, f := range c.config.Gateway.Forwards {
+		name := label(f.Label())
+		before, seen := ready[name]
+		ready[name] = r.Ready(i) && (before || !seen)
+	}
+	for name, isReady := range ready {
+		e.gauge(descForward, zeroOrOne(isReady), name)
 	}
 }
 

@@ -253,22 +253,6 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
 }
 
-// readyzAnswer is the answer of /readyz.
-type readyzAnswer struct {
-	Ready   bool               `json:"ready"`
-	Reasons []readiness.Reason `json:"reasons,omitempty"`
-}
-
-// readyz answers GET /readyz: whether the gateway is ready for new connections.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	reasons := s.config.Readiness.Reasons()
-	if len(reasons) > 0 {
-		writeJSON(w, http.StatusServiceUnavailable, readyzAnswer{Reasons: reasons})
-		return
-	}
-	writeJSON(w, http.StatusOK, readyzAnswer{Ready: true})
-}
-
 // errorAnswer is the answer to a request that failed.
 type errorAnswer struct {
 	Error string `json:"error"`

@@ -25,7 +25,8 @@ type Status struct {
 	Time          time.Time `json:"time"` // of the answer
 	Started       time.Time `json:"started"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
-	// Ready and Reasons are the answer of /readyz.
+	// Ready and Reasons are the answer of /readyz. Problems of single forwards are
+	// with these.
 	Ready   bool               `json:"ready"`
 	Reasons []readiness.Reason `json:"reasons,omitempty"`
 	// Active is the number of open connections. Limit is the number at which
@@ -60,6 +61,10 @@ type ForwardStatus struct {
 	Listeners     []ListenerStatus `json:"listeners"`
 	ListenerCount int              `json:"listener_count"`
 	Transparent   bool             `json:"transparent"`
+	// Ready is that of /readyz?forward=; Reasons are problems of this forward alone,
+	// which it may have although it is ready.
+	Ready   bool               `json:"ready"`
+	Reasons []readiness.Reason `json:"reasons,omitempty"`
 	// Active is the number of open connections. The other counters are totals
 	// since the start; Closed is by outcome. Local are those of Closed that had a
 	// LOCAL header, such as health checks; Refused does not count them.
@@ -100,11 +105,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 // describe returns the current status.
 func (s *Server) describe(ctx context.Context) (*Status, error) {
 	now := s.now()
+	report := s.report()
 	answer := &Status{
 		Schema:  Schema,
 		Version: s.config.Version, PID: os.Getpid(),
 		Time: now, Started: s.started, UptimeSeconds: now.Sub(s.started).Seconds(),
-		Reasons: s.config.Readiness.Reasons(), Limit: s.config.Gateway.MaxConnections,
+		Reasons: report.None(), Limit: s.config.Gateway.MaxConnections,
 		Rates: s.recorder.rates(""), History: s.recorder.history(""),
 		Loops: []int{}, Forwards: []ForwardStatus{}, Refusals: []Refusal{},
 		Trust: trustStatus(s.config.Gateway.Forwards),
@@ -129,12 +135,13 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Forwards = s.forwards(tallies, g.Bound())
+	answer.Forwards = s.forwards(tallies, g.Bound(), report)
 	return answer, nil
 }
 
-// forwards returns the status of all forwards, with their first listeners.
-func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound) []ForwardStatus {
+// forwards returns the status of all forwards, with their first listeners and their
+// readiness.
+func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound, ready readiness.Report) []ForwardStatus {
 	listeners := map[*forward.Forward][]ListenerStatus{}
 	for _, b := range bound {
 		if shown := listeners[b.Forward]; len(shown) < maxListeners {
@@ -147,6 +154,7 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound) 
 		name := label(t.Name)
 		all[i] = ForwardStatus{
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
+			Ready: ready.Ready(i), Reasons: ready.Forwards[i].Reasons,
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
 			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],

@@ -37,6 +37,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
+	writeDegraded(w, s.Forwards, most.findings)
 	writeFindings(w, s.Findings, most.findings)
 	writeRefusals(w, s, most.refusals)
 	writeForwards(w, s.Forwards)
@@ -81,6 +82,15 @@ func writeFindings(w io.Writer, list json.RawMessage, most int) {
 // readyWords says whether the gateway is ready, and why not.
 func readyWords(s *admin.Status) string {
 	if s.Ready {
+		degraded := 0
+		for i := range s.Forwards {
+			if len(s.Forwards[i].Reasons) > 0 {
+				degraded++
+			}
+		}
+		if degraded > 0 {
+			return fmt.Sprintf("ready, %s degraded", value.Plural(degraded, "forward"))
+		}
 		return "ready"
 	}
 	words := "not ready"
@@ -88,6 +98,39 @@ func readyWords(s *admin.Status) string {
 		words += []string{": ", ", "}[min(i, 1)] + r.Word
 	}
 	return words
+}
+
+// forwardReady says in a word whether a forward is ready.
+func forwardReady(f *admin.ForwardStatus) string {
+	switch {
+	case !f.Ready:
+		return "no"
+	case len(f.Reasons) > 0:
+		return "degraded"
+	}
+	return "yes"
+}
+
+// writeDegraded writes the forwards that have a problem of their own, most of them at
+// most.
+func writeDegraded(w io.Writer, all []admin.ForwardStatus, most int) {
+	var b strings.Builder
+	n := 0
+	for i := range all {
+		f := &all[i]
+		if len(f.Reasons) == 0 {
+			continue
+		}
+		if n++; n <= most {
+			fmt.Fprintf(&b, "  %s: %s\n", f.Name, value.OneLine(reasonWords(f.Reasons)))
+		}
+	}
+	if n > most {
+		fmt.Fprintf(&b, "  and %d more\n", n-most)
+	}
+	if n > 0 {
+		fmt.Fprintf(w, "\nDegraded forwards\n%s", b.String())
+	}
 }
 
 // table writes a heading and returns a writer of columns. The caller flushes it.
@@ -100,7 +143,7 @@ func table(w io.Writer, heading string, columns ...string) *tabwriter.Writer {
 
 func writeForwards(w io.Writer, all []admin.ForwardStatus) {
 	t := table(w, "Forwards",
-		"LISTEN", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
+		"LISTEN", "READY", "LEADS TO", "ACTIVE", "ACCEPTED", "REFUSED", "IN", "OUT", "HEADER P99", "CONNECT P99")
 	for i := range all {
 		f := &all[i]
 		leads := ""
@@ -114,8 +157,8 @@ func writeForwards(w io.Writer, all []admin.ForwardStatus) {
 			leads += ", transparent"
 		}
 		r := &f.Rates
-		fmt.Fprintf(t, "  %s\t%s\t%d\t%d, %s/s\t%d, %s/s\t%s, %s/s\t%s, %s/s\t%s\t%s\n", f.Name, leads, f.Active,
-			f.Accepted, rate(r.AcceptedPerSecond), f.Refused, rate(r.RefusedPerSecond),
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%d\t%d, %s/s\t%d, %s/s\t%s, %s/s\t%s, %s/s\t%s\t%s\n",
+			f.Name, forwardReady(f), leads, f.Active, f.Accepted, rate(r.AcceptedPerSecond), f.Refused, rate(r.RefusedPerSecond),
 			size(float64(f.BytesIn)), size(r.BytesInPerSecond), size(float64(f.BytesOut)), size(r.BytesOutPerSecond),
 			latency(r.HeaderP99), latency(r.ConnectP99))
 	}

@@ -77,7 +77,8 @@ func TestWriteStatus(t *testing.T) {
 		Version: admin.Version{Version: "v1.2.3"}, PID: 7, Time: now, UptimeSeconds: 100_000, Active: 3, Limit: 100, Loops: []int{2, 1}, LogDropped: 9,
 		Reasons: []readiness.Reason{{Word: "starting"}, {Word: "draining"}},
 		Forwards: []admin.ForwardStatus{{
-			Name: ":1-9", ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
+			Name: ":1-9", Ready: true, Reasons: []readiness.Reason{{Word: "return_path", Detail: "127.0.0.1:22: no answer"}},
+			ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
 			Listeners: []admin.ListenerStatus{{Leads: "db:5432"}},
 			Rates: admin.Rates{AcceptedPerSecond: 12.3, RefusedPerSecond: 0.25, BytesInPerSecond: 100_000,
 				HeaderP99: 0.000123, ConnectP99: admin.None()},
@@ -101,6 +102,9 @@ func TestWriteStatus(t *testing.T) {
 3 connections (at most 100), by loop: 2 1
 9 log lines were lost
 
+Degraded forwards
+  :1-9: return_path: 127.0.0.1:22: no answer
+
 Recent refusals
   not_proxy from 10.0.0.1 on :2: 2 connections, the last 1m30s ago
     the peer sent something other than a PROXY header: no PROXY signature
@@ -112,8 +116,8 @@ Recent refusals
     hint: trust it
 
 Forwards
-  LISTEN  LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
-  :1-9    db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
+  LISTEN  READY     LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
+  :1-9    degraded  db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
 
 Connections, 2 of 3
   ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE

@@ -39,7 +39,7 @@ func TestShortage(t *testing.T) {
 		{"accept_paused", false},
 	} {
 		s.note(engine.Notice{Event: step.event}, &r)
-		if ready := len(r.Reasons()) == 0; ready != step.ready {
+		if ready := len(r.Report(0).Reasons) == 0; ready != step.ready {
 			t.Errorf("step %d, %s: ready %v", i, step.event, ready)
 		}
 	}

@@ -24,14 +24,14 @@ func about(all []Finding, target string) (found []Finding) {
 func TestCache(t *testing.T) {
 	const address = "127.0.0.1:22"
 	w := healthy()
-	watch, _, _ := watched(t, w, ssh)
+	watch, _ := watched(t, w, ssh)
 	c, warnings := configFor(t, ssh)
 	at := &clock{time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	cache := NewCache(w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000}, watch, at.read)
 	if all, ended := cache.Findings(); len(all) != 0 || !ended.IsZero() {
 		t.Fatalf("a new cache: %+v, ended %v", all, ended)
 	}
-	watch.round(context.Background())
+	watch.round(context.Background(), true)
 	all, ended := cache.Findings()
 	if len(all) != 1 || all[0].Code != ReturnPath || all[0].Status != OK || !ended.IsZero() {
 		t.Errorf("findings of the watch: %+v, %v", all, ended)
@@ -48,7 +48,7 @@ func TestCache(t *testing.T) {
 
 	// A later finding of the watch replaces the one of the run.
 	w.missing, w.client[address] = allMissing, timedOut
-	watch.round(context.Background())
+	watch.round(context.Background(), true)
 	all, _ = cache.Findings()
 	if of := about(all, address); len(of) != 2 || of[0].Status != Fail || len(of[0].Hint) == 0 {
 		t.Errorf("after the return path broke: %+v", of)

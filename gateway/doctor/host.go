@@ -54,6 +54,9 @@ type Host struct {
 	LookupRoute func(routing.Reply) (routing.Decision, error)
 	// Networks returns the networks that an interface is directly connected to.
 	Networks func(device string) ([]netip.Prefix, error)
+	// Changes calls changed after each change of this host's addresses, interfaces,
+	// rules and routes until ctx is done, other than of unicast routes.
+	Changes func(ctx context.Context, changed func())
 	// Firewall returns the rules of the packet filter as text; see
 	// [routing.Ruleset].
 	Firewall func(context.Context) (string, error)

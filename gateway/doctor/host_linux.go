@@ -47,6 +47,7 @@ func This() Host {
 		Missing:     routing.Missing,
 		LookupRoute: routing.Lookup,
 		Networks:    networks,
+		Changes:     hostChanges,
 		Firewall:    routing.Ruleset,
 	}
 }

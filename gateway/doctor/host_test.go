@@ -61,6 +61,7 @@ type world struct {
 	listens      []netip.AddrPort // in place of backends
 	missingCalls int
 	onConnect    func(Attempt) error // replaces plain and client
+	changes      <-chan struct{}     // see [Host.Changes]
 }
 
 // healthy returns a host without problems.
@@ -159,11 +160,30 @@ func (w *world) host() Host {
 			}
 			return w.decision, w.decisionErr
 		},
+		Changes: func(ctx context.Context, changed func()) {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-w.changes:
+					changed()
+				}
+			}
+		},
 		Firewall: func(context.Context) (string, error) { return w.ruleset, w.rulesetErr },
 	}
 }
 
-func (w *world) connect(_ context.Context, a Attempt) (netip.AddrPort, error) {
+// connect implements [Host.Connect]. What times out takes until ctx is done.
+func (w *world) connect(ctx context.Context, a Attempt) (netip.AddrPort, error) {
+	local, err := w.answer(a)
+	if w.changes != nil && errors.Is(err, timedOut) {
+		<-ctx.Done()
+	}
+	return local, err
+}
+
+func (w *world) answer(a Attempt) (netip.AddrPort, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts = append(w.attempts, a)

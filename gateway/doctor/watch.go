@@ -3,12 +3,10 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/readiness"
@@ -49,8 +47,9 @@ const (
 type WatchConfig struct {
 	Host   Host
 	Config *config.Config
-	// Readiness has the reason [readiness.ReturnPath] set while a return
-	// path is broken or a client's address is rewritten.
+	// Readiness has a problem [readiness.ReturnPath] for each forward while the
+	// return path of one of its backends is broken or clients' addresses are
+	// rewritten.
 	Readiness *readiness.State
 	// Notice is called for each event, by the goroutine of [Watch.Run].
 	Notice func(Event)
@@ -77,35 +76,6 @@ type Watch struct {
 func NewWatch(c WatchConfig) *Watch {
 	c.Host = c.Host.withoutPrograms()
 	return &Watch{WatchConfig: c, known: map[string]testResult{}}
-}
-
-// Run tests all return paths at once and then about every interval until ctx is
-// done. It calls first after the first round. If interval is not positive, Run
-// makes no tests: it builds the hints, calls first and returns.
-func (w *Watch) Run(ctx context.Context, interval time.Duration, first func()) {
-	if interval <= 0 {
-		plan := w.plan(ctx, w.resolve(ctx))
-		w.hints.replace(plan, nil, w.Host.linkNetworks(plan), w.ApplyCommand)
-		first()
-		return
-	}
-	for w.round(ctx); ; w.round(ctx) {
-		if first != nil {
-			first()
-			first = nil
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(jitter(interval)):
-		}
-	}
-}
-
-// jitter returns a duration that differs by up to 10 % from d, so that gateways
-// that start together do not test together.
-func jitter(d time.Duration) time.Duration {
-	return d - d/10 + time.Duration(rand.Int64N(int64(d)/5+1))
 }
 
 // Hint returns how to restore the return path of a backend, on one line, or "" if
@@ -149,15 +119,20 @@ func (w *Watch) plan(ctx context.Context, names map[string]resolved) returnpath.
 	return p
 }
 
-// round tests every return path once.
-func (w *Watch) round(ctx context.Context) {
+// round tests the return paths once: all of them, or those alone that do not work.
+// It changes nothing if ctx is done.
+func (w *Watch) round(ctx context.Context, all bool) {
 	names := w.resolve(ctx)
 	plan := w.plan(ctx, names)
 	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof || t.udp })
 	results := make(map[*target]testResult, len(tested))
 	var mu sync.Mutex
 	forEach(tested, func(t *target) {
-		r := w.test(ctx, plan, t)
+		before, known := w.known[t.key()]
+		r := before
+		if all || !known || before.failed() {
+			r = w.test(ctx, plan, t, quickly(before, all))
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		results[t] = r
@@ -171,7 +146,7 @@ func (w *Watch) round(ctx context.Context) {
 // update records the results of a round. An inconclusive result does not replace a
 // conclusive one.
 func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*target]testResult) {
-	var all, broken []Finding
+	var all []Finding
 	byAddress := map[netip.Addr]Finding{}
 	known := make(map[string]testResult, len(tested))
 	for _, t := range tested {
@@ -182,9 +157,6 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 		}
 		known[t.key()] = r
 		all = append(all, r.finding)
-		if r.state == Broken || r.state == Rewritten {
-			broken = append(broken, r.finding)
-		}
 		if r.state == Broken {
 			byAddress[t.at.Addr()] = r.finding
 		}
@@ -192,7 +164,7 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 	w.known = known
 	w.findings.Store(&all)
 	w.hints.replace(plan, byAddress, w.Host.linkNetworks(plan), w.ApplyCommand)
-	w.setReadiness(broken)
+	w.Readiness.SetProblems(readiness.ReturnPath, problems(w.Config.Forwards, tested, known))
 }
 
 // notify calls Notice if the state of a target has changed. A return path that
@@ -215,20 +187,6 @@ func (w *Watch) notify(t *target, r testResult) {
 	w.Notice(e)
 }
 
-// setReadiness sets or clears the reason for not being ready. Its detail is the
-// first broken return path.
-func (w *Watch) setReadiness(broken []Finding) {
-	if len(broken) == 0 {
-		w.Readiness.Clear(readiness.ReturnPath)
-		return
-	}
-	detail := broken[0].Target + ": " + broken[0].Detail
-	if n := len(broken) - 1; n > 0 {
-		detail += fmt.Sprintf("; and %d more", n)
-	}
-	w.Readiness.Set(readiness.ReturnPath, detail)
-}
-
 // key identifies a target across rounds.
 func (t *target) key() string { return fmt.Sprintf("%s %d", t.at, t.mark) }
 
@@ -238,9 +196,22 @@ type testResult struct {
 	finding Finding
 }
 
+// failed reports whether the test says that clients are not served.
+func (r testResult) failed() bool { return r.state == Broken || r.state == Rewritten }
+
+// quickly returns the result that a further connection without an answer confirms:
+// that of a return path that was broken before, unless all are tested.
+func quickly(before testResult, all bool) *testResult {
+	if all || before.state != Broken {
+		return nil
+	}
+	return &before
+}
+
 // test tests one return path. If it works, the test is a single connection, which
-// the backend's program does not see.
-func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testResult {
+// the backend's program does not see. If broken is set and the connection is not
+// answered, the result is still that.
+func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target, broken *testResult) testResult {
 	h := w.Host
 	client, sent, err := h.tryClient(ctx, t)
 	switch a := answerOf(err); {
@@ -248,6 +219,8 @@ func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target) testR
 		return h.answeredClient(ctx, t, client, sent)
 	case a == refused && t.onDemand: // its RST has come back
 		return testResult{Works, finding(ReturnPath, t.name, OK, "a client's connection is refused, and the RST returns")}
+	case broken != nil && (a == silent || a == unreachable):
+		return *broken
 	}
 	t.plain = h.connectPlain(ctx, t)
 	if t.plain.answer != answered {

@@ -24,13 +24,17 @@ type round struct {
 	ready  bool
 }
 
-// watched returns a watch of a world, its readiness and its events.
-func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[]string) {
+// reasons returns the reasons why the gateway of a watch is not ready, however many
+// forwards are.
+func reasons(w *Watch) []readiness.Reason { return w.Readiness.Report(len(w.Config.Forwards)).NotAll() }
+
+// watched returns a watch of a world and its events.
+func watched(t *testing.T, w *world, flags string) (*Watch, *[]string) {
 	t.Helper()
 	c, _ := configFor(t, flags)
-	ready, events := &readiness.State{}, &[]string{}
+	events := &[]string{}
 	return NewWatch(WatchConfig{
-		Host: w.host(), Config: c, Readiness: ready, ApplyCommand: "unproxy routes apply --forward …",
+		Host: w.host(), Config: c, Readiness: &readiness.State{}, ApplyCommand: "unproxy routes apply --forward …",
 		Notice: func(e Event) {
 			state := [...]string{Untested: "untested", Works: "works", Broken: "broken", Rewritten: "rewritten"}[e.State]
 			if e.First {
@@ -41,7 +45,7 @@ func watched(t *testing.T, w *world, flags string) (*Watch, *readiness.State, *[
 				t.Errorf("incomplete event: %+v", e)
 			}
 		},
-	}), ready, events
+	}), events
 }
 
 // exemptSSH exempts connections to 127.0.0.1:22 from source NAT.
@@ -100,18 +104,18 @@ func TestWatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := healthy()
-			watch, ready, events := watched(t, w, ssh)
+			watch, events := watched(t, w, ssh)
 			for i, r := range tt.rounds {
 				if r.change != nil {
 					r.change(w)
 				}
 				*events = nil
-				watch.round(context.Background())
+				watch.round(context.Background(), true)
 				if !slices.Equal(*events, r.events) {
 					t.Errorf("round %d, %s: events\n%q\nwant\n%q", i, r.name, *events, r.events)
 				}
-				if got := len(ready.Reasons()) == 0; got != r.ready {
-					t.Errorf("round %d, %s: ready %v, reasons %v", i, r.name, got, ready.Reasons())
+				if got := len(reasons(watch)) == 0; got != r.ready {
+					t.Errorf("round %d, %s: ready %v, reasons %v", i, r.name, got, reasons(watch))
 				}
 			}
 		})
@@ -132,10 +136,10 @@ func TestWatchOfBackendOnDemand(t *testing.T) {
 	} {
 		w := healthy()
 		w.plain["127.0.0.1:22"], w.client["127.0.0.1:22"] = refusal(), tt.client
-		watch, ready, events := watched(t, w, tt.flags)
-		watch.round(context.Background())
-		if !slices.Equal(*events, tt.events) || len(ready.Reasons()) > 0 {
-			t.Errorf("%s, %v: events %q, reasons %v", tt.flags, tt.client, *events, ready.Reasons())
+		watch, events := watched(t, w, tt.flags)
+		watch.round(context.Background(), true)
+		if !slices.Equal(*events, tt.events) || len(reasons(watch)) > 0 {
+			t.Errorf("%s, %v: events %q, reasons %v", tt.flags, tt.client, *events, reasons(watch))
 		}
 	}
 }
@@ -143,7 +147,7 @@ func TestWatchOfBackendOnDemand(t *testing.T) {
 // A single lost packet is not a failure.
 func TestWatchRetries(t *testing.T) {
 	w := healthy()
-	watch, ready, events := watched(t, w, ssh)
+	watch, events := watched(t, w, ssh)
 	n := 0
 	w.onConnect = func(a Attempt) error {
 		if n++; n == 1 {
@@ -151,9 +155,9 @@ func TestWatchRetries(t *testing.T) {
 		}
 		return nil
 	}
-	watch.round(context.Background())
-	if len(*events) > 0 || len(ready.Reasons()) > 0 || n != 3 {
-		t.Errorf("events %q, reasons %v, %d attempts", *events, ready.Reasons(), n)
+	watch.round(context.Background(), true)
+	if len(*events) > 0 || len(reasons(watch)) > 0 || n != 3 {
+		t.Errorf("events %q, reasons %v, %d attempts", *events, reasons(watch), n)
 	}
 }
 
@@ -161,10 +165,10 @@ func TestWatchRetries(t *testing.T) {
 // forward, and none to those of other forwards.
 func TestWatchConnectsOnce(t *testing.T) {
 	w := healthy()
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22 "+
+	watch, _ := watched(t, w, "--forward :2222=127.0.0.1:22 "+
 		"--forward :3000-3999=127.0.0.2:4000-4999?transparent=on "+
 		"--forward :25=header?transparent=on&allow-destination=10.9.0.0/16")
-	watch.round(context.Background())
+	watch.round(context.Background(), true)
 	var got []string
 	for _, a := range w.attempts {
 		if !a.From.IsValid() {
@@ -181,22 +185,22 @@ func TestWatchConnectsOnce(t *testing.T) {
 	}
 }
 
-// One broken return path makes the gateway not ready.
+// The broken return paths of several forwards are one reason.
 func TestWatchReadiness(t *testing.T) {
 	w := healthy()
 	w.missing = allMissing
 	for _, a := range []string{"127.0.0.2:25", "127.0.0.3:25", "[::1]:25"} {
 		w.client[a] = timedOut
 	}
-	watch, ready, events := watched(t, w, "--forward :2525=127.0.0.2:25,127.0.0.3:25,127.0.0.4:25 --forward :2626=[::1]:25 --transparent on")
-	watch.round(context.Background())
+	watch, events := watched(t, w, "--forward :2525=127.0.0.2:25,127.0.0.3:25,127.0.0.4:25 --forward :2626=[::1]:25 --transparent on")
+	watch.round(context.Background(), true)
 	if len(*events) != 3 {
 		t.Errorf("events %q", *events)
 	}
-	got := ready.Reasons()
+	got := reasons(watch)
 	if len(got) != 1 || got[0].Word != readiness.ReturnPath ||
 		!strings.HasPrefix(got[0].Detail, "127.0.0.2:25: a client in 192.0.2.0/24 is not answered") ||
-		!strings.HasSuffix(got[0].Detail, "and 2 more") {
+		!strings.HasSuffix(got[0].Detail, "; and 1 more; and 1 of other forwards") {
 		t.Errorf("reasons %+v", got)
 	}
 }
@@ -205,12 +209,12 @@ func TestWatchReadiness(t *testing.T) {
 func TestWatchInterrupted(t *testing.T) {
 	w := healthy()
 	w.client["127.0.0.1:22"], w.missing = timedOut, allMissing
-	watch, ready, events := watched(t, w, ssh)
+	watch, events := watched(t, w, ssh)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	watch.round(ctx)
-	if len(*events) > 0 || len(ready.Reasons()) > 0 {
-		t.Errorf("events %q, reasons %v", *events, ready.Reasons())
+	watch.round(ctx, true)
+	if len(*events) > 0 || len(reasons(watch)) > 0 {
+		t.Errorf("events %q, reasons %v", *events, reasons(watch))
 	}
 }
 
@@ -219,7 +223,7 @@ func TestWatchInterrupted(t *testing.T) {
 func TestWatchRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := healthy()
-		watch, _, _ := watched(t, w, ssh)
+		watch, _ := watched(t, w, ssh)
 		start := time.Now()
 		var at []time.Duration
 		w.onConnect = func(Attempt) error { at = append(at, time.Since(start)); return nil }
@@ -247,12 +251,12 @@ func TestWatchRun(t *testing.T) {
 // Hints are available without tests.
 func TestWatchOff(t *testing.T) {
 	w := healthy()
-	watch, ready, _ := watched(t, w, ssh)
+	watch, _ := watched(t, w, ssh)
 	w.client["127.0.0.1:22"] = timedOut
 	first := false
 	watch.Run(context.Background(), 0, func() { first = true })
-	if !first || len(w.attempts) > 0 || len(ready.Reasons()) > 0 {
-		t.Errorf("first %v, %d attempts, reasons %v", first, len(w.attempts), ready.Reasons())
+	if !first || len(w.attempts) > 0 || len(reasons(watch)) > 0 {
+		t.Errorf("first %v, %d attempts, reasons %v", first, len(w.attempts), reasons(watch))
 	}
 	if got, want := watch.Hint(netip.MustParseAddr("127.0.0.1")), sshRoute+"; "+sshRule; got != want {
 		t.Errorf("hint %q, want %q", got, want)
@@ -266,13 +270,13 @@ func TestWatchHint(t *testing.T) {
 	w.names["mail.test"] = []netip.Addr{netip.MustParseAddr("10.9.0.2")}
 	w.client["127.0.0.1:22"] = timedOut
 	w.missing = func(p returnpath.Plan) returnpath.Plan { p.Rules = nil; return p }
-	watch, _, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 "+
+	watch, _ := watched(t, w, "--forward :2222=127.0.0.1:22,mail.test:25 "+
 		"--forward :26=header?allow-destination=10.8.0.0/16 --transparent on")
 	label := fmt.Sprintf("protocol %d", watch.Config.Targets().Owner()) // the backend has a name
 	if got := watch.Hint(netip.MustParseAddr("127.0.0.1")); got != "" {
 		t.Errorf("before the first round: %q", got)
 	}
-	watch.round(context.Background())
+	watch.round(context.Background(), true)
 	for _, tt := range []struct{ backend, want string }{
 		{"127.0.0.1", sshRoute}, // of the finding
 		{"10.9.0.2", sshRoute + "; " + strings.ReplaceAll(remoteRule, "protocol 100", label)}, // all of the plan

@@ -1,4 +1,5 @@
-// Package readiness keeps the reasons why a gateway should not get new connections.
+// Package readiness keeps the reasons why a gateway, or one of its forwards, should not
+// get new connections.
 package readiness
 
 import (
@@ -7,7 +8,7 @@ import (
 	"sync"
 )
 
-// The reasons why a gateway is not ready, in the order in which [State.Reasons]
+// The reasons why a gateway or a forward is not ready, in the order in which a [Report]
 // lists them. The words do not change: operators search logs for them.
 const (
 	Starting    = "starting"    // the listeners are not open yet
@@ -18,7 +19,7 @@ const (
 
 var order = [...]string{Starting, Draining, Descriptors, ReturnPath}
 
-// Reason is a reason why a gateway should not get new connections.
+// Reason is a reason why a gateway or a forward should not get new connections.
 type Reason struct {
 	// Word is one of the constants.
 	Word string `json:"reason"`
@@ -26,26 +27,34 @@ type Reason struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-// State says whether a gateway should get new connections, and why not. The zero value
-// is ready. It is safe for concurrent use. It uses a lock, so it is not for the data
-// path.
+// State says whether a gateway and its forwards should get new connections, and why
+// not. The zero value is ready. It is safe for concurrent use. It uses a lock, so it is
+// not for the data path.
 type State struct {
-	mu      sync.Mutex
-	reasons []Reason
+	mu       sync.Mutex
+	reasons  []Reason
+	problems map[string][]Problem // by word
 }
 
-// Set adds a reason, or replaces its detail if it is already set.
+// Problem is what impairs one forward.
+type Problem struct {
+	// Forward is the index of the forward in the configuration.
+	Forward int
+	// Detail describes the problem in a sentence.
+	Detail string
+	// Serves reports whether the forward serves all clients nevertheless, for
+	// example with another backend.
+	Serves bool
+}
+
+// Set adds a reason that concerns all forwards, or replaces its detail if it is already
+// set.
 func (s *State) Set(word, detail string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(word)
 	s.reasons = append(s.reasons, Reason{word, detail})
-	slices.SortFunc(s.reasons, func(a, b Reason) int {
-		if d := rank(a.Word) - rank(b.Word); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Word, b.Word)
-	})
+	sortReasons(s.reasons)
 }
 
 // Clear removes a reason, if it is set.
@@ -55,16 +64,54 @@ func (s *State) Clear(word string) {
 	s.remove(word)
 }
 
-// Reasons returns all reasons, in the order of the constants; none means ready.
-// The caller owns the slice.
-func (s *State) Reasons() []Reason {
+// SetProblems replaces the problems of all forwards that have a word for their
+// reason, at most one for each forward. It takes ownership of the slice.
+func (s *State) SetProblems(word string, all []Problem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.reasons)
+	if s.problems == nil {
+		s.problems = map[string][]Problem{}
+	}
+	s.problems[word] = all
+}
+
+// Report returns the readiness of a gateway with so many forwards. Reasons are in a
+// fixed order, whatever the order in which they came. The caller owns the report.
+func (s *State) Report(forwards int) Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := Report{Reasons: slices.Clone(s.reasons), Forwards: make([]Forward, forwards)}
+	for i := range r.Forwards {
+		r.Forwards[i].Serves = true
+	}
+	for word, all := range s.problems {
+		for _, p := range all {
+			if p.Forward >= forwards {
+				continue
+			}
+			f := &r.Forwards[p.Forward]
+			f.Serves = f.Serves && p.Serves
+			f.Reasons = append(f.Reasons, Reason{word, p.Detail})
+		}
+	}
+	for _, f := range r.Forwards {
+		sortReasons(f.Reasons)
+	}
+	return r
 }
 
 func (s *State) remove(word string) {
 	s.reasons = slices.DeleteFunc(s.reasons, func(n Reason) bool { return n.Word == word })
+}
+
+// sortReasons puts reasons into their order.
+func sortReasons(all []Reason) {
+	slices.SortFunc(all, func(a, b Reason) int {
+		if d := rank(a.Word) - rank(b.Word); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Word, b.Word)
+	})
 }
 
 // rank returns a reason's place in the order; unknown words come last.

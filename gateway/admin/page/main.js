@@ -94,18 +94,26 @@ function setState(word, kind) {
   document.title = `${word} · unproxy`;
 }
 
-// showState shows whether the gateway is ready, and if not, why.
+// showState shows whether the gateway and its forwards are ready, and if not, why.
 function showState(status) {
   const draining = (status.reasons ?? []).some((r) => r.reason === 'draining');
-  if (status.ready) setState('ready', 'ok');
-  else setState(draining ? 'draining' : 'not ready', draining ? 'warn' : 'fail');
-  const reasons = document.getElementById('reasons');
-  show(reasons, !status.ready);
-  list(reasons.querySelector('ul'), status.reasons ?? [], {
-    key: (r) => r.reason,
+  const degraded = status.forwards.filter((f) => f.reasons);
+  if (!status.ready) setState(draining ? 'draining' : 'not ready', draining ? 'warn' : 'fail');
+  else if (degraded.length > 0) setState('degraded', 'warn');
+  else setState('ready', 'ok');
+  const banner = document.getElementById('reasons');
+  show(banner, !status.ready || degraded.length > 0);
+  set(banner.querySelector('p'), status.ready
+    ? `Ready, but ${plural(degraded.length, 'forward')} ${degraded.length === 1 ? 'is' : 'are'} degraded.`
+    : 'Not ready: stop sending new connections.');
+  const ofForwards = degraded.flatMap((f, i) =>
+    f.reasons.map((r) => ({ ...r, key: `${i} ${r.reason}`, forward: f.name })));
+  const reasons = status.ready ? ofForwards : (status.reasons ?? []).map((r) => ({ ...r, key: r.reason }));
+  list(banner.querySelector('ul'), reasons, {
+    key: (r) => r.key,
     create: () => make('li', '', make('b'), ' ', make('span')),
     update: (li, r) => {
-      set(li.querySelector('b'), r.reason);
+      set(li.querySelector('b'), r.forward ? `${r.forward} ${r.reason}` : r.reason);
       set(li.querySelector('span'), r.detail ?? '');
     },
   });

@@ -24,7 +24,8 @@ function updateForward(tr, f) {
   const listeners = f.listeners ?? [];
   const bound = listeners.slice(0, listenersShown).filter((l) => l.address !== f.name).map((l) => l.address);
   const more = f.listener_count > listenersShown ? [`${plural(f.listener_count, 'listener')} in total`] : [];
-  lines(tr.cells[0], f.name, ...bound, ...more);
+  const degraded = f.reasons ? 'degraded' : '';
+  lines(tr.cells[0], f.name, f.ready ? degraded : 'not ready', ...bound, ...more);
   lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1));
   set(tr.cells[2], f.transparent ? 'the client' : 'the gateway');
   set(tr.cells[3], count(f.active));
