@@ -94,7 +94,7 @@ func (d *daemon) logStopped() {
 func (d *daemon) notice(n engine.Notice) {
 	d.shortage.note(n, &d.readiness)
 	line := d.log.Warn()
-	if n.Event == "resolved" || n.Event == "accept_resumed" {
+	if n.Event == "resolved" || n.Event == "accept_resumed" || n.Event == "backend_up" {
 		line = d.log.Info()
 	}
 	line = line.Str("event", n.Event)

@@ -77,7 +77,6 @@ type session struct {
 	keepaliveSet      bool           // or not needed
 	version           uint8          // of the header
 	headers           uint8          // read so far
-	attempt           uint16         // backends tried so far; a name may have many addresses
 	firstEOF          uint8          // 1 + the side that sent its FIN first
 	outcome           record.Outcome // the latest, until the session ends
 	endedBy           record.Party
