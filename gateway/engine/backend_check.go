@@ -117,8 +117,11 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := c.connect(ctx, e, f.Mark)
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		return unix.ETIMEDOUT
+	case err == unix.ECONNREFUSED && f.OnDemand:
+		return nil
 	}
 	return err
 }

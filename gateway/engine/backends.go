@@ -133,7 +133,7 @@ func (s *backendState) avoid(now int64, first bool, retry time.Duration) bool {
 // then a firewall may have refused that client alone, and the backend is tested from the gateway's
 // address before it counts as down.
 func (b *Backends) Failed(to forward.Endpoint, errno syscall.Errno, now int64, asClient bool) {
-	if b == nil || b.forward.BackendRetry <= 0 || !blamesBackend(errno) {
+	if b == nil || b.forward.BackendRetry <= 0 || !b.isDown(errno) {
 		return
 	}
 	s := (*b.states.Load())[to]
@@ -153,10 +153,13 @@ func (b *Backends) Failed(to forward.Endpoint, errno syscall.Errno, now int64, a
 	b.setDown(to, now+int64(b.forward.BackendRetry), errno)
 }
 
-// blamesBackend reports whether an error of connect(2) is due to the backend or the path to it.
-func blamesBackend(errno syscall.Errno) bool {
+// isDown reports whether an error of connect(2) is due to the backend or the path to it. That no
+// program listens is no fault of a backend that listens on demand.
+func (b *Backends) isDown(errno syscall.Errno) bool {
 	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
+	case unix.ECONNREFUSED, unix.ECONNRESET:
+		return !b.forward.OnDemand
+	case unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN,
 		unix.ENOENT: // of a unix socket
 		return true
 	}
