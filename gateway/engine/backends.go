@@ -64,8 +64,9 @@ type backendState struct {
 
 // BackendState is one backend of a forward.
 type BackendState struct {
-	// Forward is the forward's label.
+	// Forward is the forward's label, Index its number in [Config.Forwards].
 	Forward string
+	Index   int
 	// Backend is the address or the path, for a DNS name after the name; the name alone if it does
 	// not resolve.
 	Backend string

@@ -176,7 +176,10 @@ func (e *Engine) closeAll() {
 func (e *Engine) Backends() []BackendState {
 	var all []BackendState
 	for _, f := range e.forwards {
-		all = append(all, f.backends.list()...)
+		for _, b := range f.backends.list() {
+			b.Index = f.index
+			all = append(all, b)
+		}
 	}
 	return all
 }
