@@ -230,6 +230,53 @@ func TestSeveralBackends(t *testing.T) {
 	r.clean()
 }
 
+// A backend that refused is tried last by new flows, and in its place again when the time is over.
+// The controls remember nothing: without the setting, and where a firewall may have refused one client
+// alone.
+func TestRefusingBackendIsTriedLast(t *testing.T) {
+	rows := []struct {
+		name   string
+		change func(*forward.Forward)
+		next   netip.AddrPort // of the second flow
+	}{
+		{"plain", func(f *forward.Forward) { f.BackendRetry = 90 * time.Second }, serverB},
+		{"off", func(*forward.Forward) {}, server},
+		{"transparent", func(f *forward.Forward) { f.BackendRetry, f.Transparent = time.Minute, true }, server},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, with(plain(server, serverB), row.change))
+			r.from(lb, a+"one")
+			r.back().errors = []syscall.Errno{unix.ECONNREFUSED}
+			r.settle()
+			if s := r.back(); s.to != serverB {
+				t.Fatalf("connected to %v after a refusal, want %v", s.to, serverB)
+			}
+			r.from(lb, b+"two")
+			if s := r.back(); s.to != row.next {
+				t.Errorf("the next flow goes to %v, want %v", s.to, row.next)
+			}
+			r.pass(90*time.Second + time.Second)
+			r.from(lb, b+"three")
+			s := r.back()
+			if s.to != server {
+				t.Errorf("later a flow goes to %v, want %v", s.to, server)
+			}
+			r.answer(s, "yes")
+			if row.next == server {
+				if len(r.notices) != 0 {
+					t.Errorf("notices %+v", r.notices)
+				}
+				return
+			}
+			if len(r.notices) != 2 || r.notices[0].Event != "backend_down" || r.notices[1].Event != "backend_up" ||
+				r.notices[1].Detail != server.String() {
+				t.Errorf("notices %+v", r.notices)
+			}
+		})
+	}
+}
+
 // A flow that cannot be begun is a datagram dropped, and nothing is left of it.
 func TestCannotBegin(t *testing.T) {
 	header := func(f *forward.Forward) { f.Listeners[0].Backends = []forward.Backend{{FromHeader: true}} }
