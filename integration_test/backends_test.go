@@ -270,16 +270,20 @@ func overflows(t *testing.T) int {
 // each family. Until then the next backend is dialled first:
 //
 //	gateway ──check──▶ 127.0.0.1:3001, [::1]:3001
-//	peer ──header──▶ gateway ──▶ :3000 while they are down
+//	peer ──header──▶ gateway ──▶ :3000 of the same host while they are down
 func TestBackendCheck(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
-		second := lab.Listen(t, "127.0.0.1:3000")
-		for _, first := range []string{"127.0.0.1:3001", "[::1]:3001"} {
-			g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+first+",127.0.0.1:3000?backend-check=100ms", "--trust", "127.0.0.1", "--backend-retry", "0")
+		for _, row := range []struct {
+			host   string
+			header []byte
+		}{{"127.0.0.1", lab.V2(client4, dest4)}, {"[::1]", lab.V2(client6, dest6)}} {
+			first, second := row.host+":3001", lab.Listen(t, row.host+":3000")
+			g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+first+","+second.Addr+"?backend-check=100ms",
+				"--trust", "127.0.0.1", "--backend-retry", "0")
 			serve := func(by *lab.Backend) {
 				t.Helper()
-				conn := lab.Send(t, g.Address(t, 0), lab.V2(client4, dest4), []byte("hello"))
+				conn := lab.Send(t, g.Address(t, 0), row.header, []byte("hello"))
 				for {
 					behind := by.Next(t)
 					b := make([]byte, 5)
