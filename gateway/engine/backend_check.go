@@ -134,24 +134,35 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
+// prepareCheck sets the options of a TCP socket before it connects. It withholds the ACK of the
+// SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
+// backend's program sees nothing.
+func prepareCheck(raw syscall.RawConn, mark uint32) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		if failed == nil && mark != 0 {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		}
+	})
+	return errors.Join(err, failed)
+}
+
 // connectOwn connects to an endpoint from this host's own address, with a mark unless that is 0.
 func connectOwn(ctx context.Context, e forward.Endpoint, mark uint32) error {
 	var d net.Dialer
 	network, address := "tcp", e.Addr.String()
 	if e.IsUnix() {
 		network, address = "unix", e.Path
-	} else if mark != 0 {
-		d.Control = func(_, _ string, raw syscall.RawConn) error {
-			var failed error
-			err := raw.Control(func(fd uintptr) {
-				failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
-			})
-			return errors.Join(err, failed)
-		}
+	} else {
+		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, mark) }
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return reason(err)
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0) // a RST
 	}
 	defer conn.Close()
 	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
