@@ -163,6 +163,13 @@ func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 	return g.engine.Tallies(ctx)
 }
 
+// Backends returns the state of each backend; see [engine.Engine.Backends].
+func (g *Gateway) Backends() []engine.BackendState { return g.engine.Backends() }
+
+// WithoutBackend returns the forwards whose checked backends all fail; see
+// [engine.Engine.WithoutBackend].
+func (g *Gateway) WithoutBackend() []string { return g.engine.WithoutBackend() }
+
 // Datagrams returns the counters of UDP.
 func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }
 

@@ -3,13 +3,21 @@ package integration_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -204,5 +212,162 @@ func TestBackendFromHeader(t *testing.T) {
 
 		wantReset(t, lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")))
 		g.NextConnection(t).Expect(t, "outcome", "no_address", "phase", "dial")
+	})
+}
+
+// A backend that answers nothing costs one connection its share of the connect timeout; the following
+// ones are served by the next backend at once. When it answers, it is first again:
+//
+//	peer ──header──▶ gateway :2000 ──✗ :3002 a full backlog, which answers nothing
+//	                               ──▶ :3000
+//	                         :2001 the same, with --backend-retry 0, the control
+func TestSilentBackendIsTriedLast(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		fullBacklog(t, 3002)
+		second := lab.Listen(t, "127.0.0.1:3000")
+		backends := "=127.0.0.1:3002,127.0.0.1:3000"
+		g := lab.StartGateway(t, "--forward", "127.0.0.1:2000"+backends, "--forward", "127.0.0.1:2001"+backends+"?backend-retry=0",
+			"--trust", "127.0.0.1", "--connect-timeout", "1s", "--backend-retry", "1h")
+		serve := func(address string) {
+			t.Helper()
+			conn := lab.Send(t, address, lab.V2(client4, dest4), []byte("hello"))
+			behind := second.Next(t)
+			wantRead(t, behind, "hello")
+			conn.Close()
+			behind.Close()
+			g.NextConnection(t).Expect(t, "outcome", "ok", "backend", second.Addr)
+		}
+		for range 3 {
+			serve("127.0.0.1:2000")
+		}
+		dials := overflows(t)
+		serve("127.0.0.1:2000")
+		if n := overflows(t) - dials; n != 0 {
+			t.Errorf("the silent backend was dialled %d times more", n)
+		}
+		serve("127.0.0.1:2001")
+		if n := overflows(t) - dials; n == 0 {
+			t.Error("the control did not dial the silent backend")
+		}
+	})
+}
+
+// overflows returns how many SYNs the namespace has dropped because a backlog was full.
+func overflows(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, values, ok := strings.Cut(string(text), "\n")
+	values, _, _ = strings.Cut(values, "\n")
+	i := slices.Index(strings.Fields(names), "ListenOverflows")
+	if !ok || i < 0 {
+		t.Fatalf("no ListenOverflows in %q", names)
+	}
+	n, err := strconv.Atoi(strings.Fields(values)[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A check finds out that a backend is down without any connection, and that it is up again, of
+// each family. Until then the next backend is dialled first:
+//
+//	gateway ──check──▶ 127.0.0.1:3001, [::1]:3001
+//	peer ──header──▶ gateway ──▶ :3000 of the same host while they are down
+func TestBackendCheck(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		for _, row := range []struct {
+			host   string
+			header []byte
+		}{{"127.0.0.1", lab.V2(client4, dest4)}, {"[::1]", lab.V2(client6, dest6)}} {
+			first, second := row.host+":3001", lab.Listen(t, row.host+":3000")
+			g := lab.StartGateway(t, "--forward", "127.0.0.1:0="+first+","+second.Addr+"?backend-check=100ms",
+				"--trust", "127.0.0.1", "--backend-retry", "0")
+			serve := func(by *lab.Backend) {
+				t.Helper()
+				conn := lab.Send(t, g.Address(t, 0), row.header, []byte("hello"))
+				for {
+					behind := by.Next(t)
+					b := make([]byte, 5)
+					n, _ := io.ReadFull(behind, b)
+					behind.Close()
+					if n > 0 { // else it was a check
+						break
+					}
+				}
+				conn.Close()
+				g.NextConnection(t).Expect(t, "outcome", "ok", "backend", by.Addr)
+			}
+			line := g.WaitLog(t, "backend down")
+			line.Expect(t, "detail", first, "level", "warn")
+			serve(second)
+			one := lab.Listen(t, first)
+			g.WaitLog(t, "backend up").Expect(t, "detail", first, "level", "info")
+			serve(one)
+		}
+	})
+}
+
+// The process that takes over checks backends itself, and the one before it stops: each reports the
+// backend once, and the new one that it is up.
+func TestBackendCheckAfterUpgrade(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		l := startLine(t, lab.Command{}, "--forward", "127.0.0.1:2000=127.0.0.1:3001", "--trust", "127.0.0.1",
+			"--backend-check", "100ms")
+		count := func(message string) (n int) {
+			for _, line := range l.Log() {
+				if line.String("message") == message {
+					n++
+				}
+			}
+			return n
+		}
+		await.Until(t, "the first process reports the backend", func() bool { return count("backend down") == 1 })
+		l.signal(syscall.SIGHUP)
+		l.upgrade()
+		await.Until(t, "the second process reports the backend", func() bool { return count("backend down") == 2 })
+		lab.Listen(t, "127.0.0.1:3001")
+		await.Until(t, "the second process reports that it is up", func() bool { return count("backend up") == 1 })
+		if n := count("backend down"); n != 2 {
+			t.Errorf("%d reports that the backend is down", n)
+		}
+	})
+}
+
+// A forward none of whose checked backends answers is not ready, and no other is
+// concerned: not the one without the option, nor the one that has a second backend.
+//
+//	--forward :2001=:3001?backend-check   nothing listens: not ready until it does
+//	--forward :2002=:3001,:3002?backend-check
+//	--forward :2003=:3001
+func TestReadinessFollowsBackends(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Listen(t, "127.0.0.1:3002")
+		lab.StartGateway(t, "--trust", "127.0.0.1", "--admin", adminAt,
+			"--forward", ":2001=127.0.0.1:3001?backend-check=100ms",
+			"--forward", ":2002=127.0.0.1:3001,127.0.0.1:3002?backend-check=100ms",
+			"--forward", ":2003=127.0.0.1:3001")
+		want := func(when string, code int) {
+			t.Helper()
+			await.Until(t, when, func() bool { return readyzCode(t, "?forward=:2001") == code })
+		}
+		want("the forward without a backend is not ready", http.StatusServiceUnavailable)
+		for _, query := range []string{"", "?forward=:2002", "?forward=:2003"} {
+			if got := readyzCode(t, query); got != http.StatusOK {
+				t.Errorf("/readyz%s: %d, want 200", query, got)
+			}
+		}
+		lab.Listen(t, "127.0.0.1:3001")
+		want("the forward with a backend is ready", http.StatusOK)
+		if got := readyzCode(t, "?all=1"); got != http.StatusOK {
+			t.Errorf("/readyz?all=1: %d, want 200", got)
+		}
 	})
 }

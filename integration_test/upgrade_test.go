@@ -433,7 +433,7 @@ func TestUpgradeOneAtATime(t *testing.T) {
 		g.signal(syscall.SIGTERM)
 		g.WaitLog(t, "upgrade cancelled: the gateway is draining")
 		g.signal(syscall.SIGUSR2)
-		g.WaitLine(t, `"reason":"the gateway drains"`)
+		g.WaitLine(t, `"reason":"the gateway is draining"`)
 		write(t, conn, []byte("still here"))
 		wantRead(t, behind, "still here")
 		conn.Close()

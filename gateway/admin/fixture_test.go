@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"unproxy/gateway/config"
@@ -25,6 +26,7 @@ type fake struct {
 	err      error    // of methods that wait for event loops
 
 	datagrams datagram.Counters
+	backends  []engine.BackendState
 }
 
 func (f *fake) Bound() []forward.Bound { return f.bound }
@@ -53,6 +55,8 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 func (f *fake) Counters() engine.Counters { return f.counters }
 
 func (f *fake) Reloads() config.ReloadState { return f.reloads }
+
+func (f *fake) Backends() []engine.BackendState { return slices.Clone(f.backends) }
 
 func (f *fake) Datagrams() datagram.Counters { return f.datagrams }
 
@@ -85,6 +89,15 @@ func busy() (*Server, *fake) {
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}
 	g := &fake{counters: engine.Counters{Active: 3, Waiting: 1, PerLoop: []int{2, 1}}}
+	g.backends = []engine.BackendState{
+		{Forward: ":8443", Backend: "db:5432 (192.0.2.7:5432)", Up: true},
+		{Forward: ":8443", Backend: "192.0.2.8:5432", Since: noon, LastError: "connection refused"},
+		{Forward: "127.0.0.1:0", Index: 1, Backend: "192.0.2.9:1", Up: true},
+		{Forward: "127.0.0.1:0", Index: 2, Backend: "192.0.2.9:1"},
+	}
+	for i := range 40 {
+		g.backends = append(g.backends, engine.BackendState{Forward: "127.0.0.1:0", Index: 2, Backend: fmt.Sprint("/", i)})
+	}
 	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none

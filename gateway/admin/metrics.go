@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"unproxy/gateway/config"
+	"unproxy/gateway/engine"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
 )
@@ -55,8 +56,8 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("unproxy_"+name, help, labels, nil)
 }
 
-// The metrics. Labels hold forwards but never addresses: strangers choose those,
-// and their number is unlimited.
+// The metrics. Labels hold forwards and their backends, but never addresses of peers
+// and clients: strangers choose those, and their number is unlimited.
 var (
 	descBuildInfo = metric("build_info", "The program's version; always 1.", "version", "revision", "goversion")
 	descReady     = metric("ready", "1 if the gateway is ready for new connections, as /readyz says, else 0.")
@@ -89,6 +90,11 @@ var (
 	descDuration = metric("connection_duration_seconds",
 		"Time from accept to the end of the connection.", "forward")
 
+	descBackendUp = metric("backend_up",
+		"1 if the last connection to a backend or check of it succeeded or there was none yet, else 0.",
+		"forward", "backend")
+	descBackendsDown = metric("backends_down", "Backends to which the last connection or check failed.", "forward")
+
 	descTransparent = metric("transparent", "1 if backends see the client's address, else 0.", "forward")
 	descTrustRules  = metric("trust_rules", "Rules that say which peers are trusted.", "forward")
 	descReloads     = metric("trust_reloads_total",
@@ -107,7 +113,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuildInfo, descReady, descForward, descDraining,
 		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
-		descHeaderTime, descConnectTime, descDuration,
+		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
 		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
 		descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
@@ -135,6 +141,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	c.collectForwards(e)
 	c.collectReadiness(e, report)
+	e.backends(g.Backends())
 	if c.hasDatagrams() {
 		datagrams := g.Datagrams()
 		e.datagrams(&datagrams, c.config.Gateway.MaxFlows)
@@ -154,6 +161,33 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, t := range byName(tallies) {
 		e.tally(t)
+	}
+}
+
+// maxBackends is how many backends of a forward have a series of their own.
+const maxBackends = 32
+
+// backends emits the state of the backends. Forwards of the same name may have the same
+// backend: it is up if both say so.
+func (e emitter) backends(all []engine.BackendState) {
+	type series struct{ forward, backend string }
+	up, down, listed := map[series]bool{}, map[string]int{}, map[string]int{}
+	for _, b := range all {
+		key := series{label(b.Forward), label(b.Backend)}
+		down[key.forward] += 1 - int(zeroOrOne(b.Up)) // 0 makes a series, too
+		before, known := up[key]
+		if !known {
+			if listed[key.forward]++; listed[key.forward] > maxBackends {
+				continue
+			}
+		}
+		up[key] = b.Up && (before || !known)
+	}
+	for key, isUp := range up {
+		e.gauge(descBackendUp, zeroOrOne(isUp), key.forward, key.backend)
+	}
+	for name, n := range down {
+		e.gauge(descBackendsDown, float64(n), name)
 	}
 }
 

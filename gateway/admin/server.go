@@ -108,6 +108,7 @@ type Gateway interface {
 	Counters() engine.Counters
 	Reloads() config.ReloadState
 	Datagrams() datagram.Counters
+	Backends() []engine.BackendState
 	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
 	Reset(ctx context.Context, id uint64) (found bool, err error)

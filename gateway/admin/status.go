@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
+	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
@@ -65,6 +67,10 @@ type ForwardStatus struct {
 	// which it may have although it is ready.
 	Ready   bool               `json:"ready"`
 	Reasons []readiness.Reason `json:"reasons,omitempty"`
+	// Backends are the backends of the forward, at most 16, those that are down
+	// first. BackendsDown is the number of all that are down.
+	Backends     []BackendStatus `json:"backends"`
+	BackendsDown int             `json:"backends_down"`
 	// Active is the number of open connections. The other counters are totals
 	// since the start; Closed is by outcome. Local are those of Closed that had a
 	// LOCAL header, such as health checks; Refused does not count them.
@@ -87,7 +93,19 @@ type ListenerStatus struct {
 	Leads   string `json:"leads_to"`
 }
 
-// maxListeners is how many listeners of a forward are listed.
+// BackendStatus is one address of a backend.
+type BackendStatus struct {
+	// Backend is the address or the path, for a DNS name after the name.
+	Backend string `json:"backend"`
+	// Up is false if the last connection or check failed.
+	Up bool `json:"up"`
+	// Since is the time of the last change; absent if there was none.
+	Since time.Time `json:"since,omitzero"`
+	// LastError is why it is down.
+	LastError string `json:"last_error,omitempty"`
+}
+
+// maxListeners is how many listeners and backends of a forward are listed.
 const maxListeners = 16
 
 // status answers GET /status.json.
@@ -136,6 +154,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	answer.Forwards = s.forwards(tallies, g.Bound(), report)
+	addBackends(answer.Forwards, g.Backends())
 	return answer, nil
 }
 
@@ -158,9 +177,27 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound, 
 			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
 			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
+			Backends: []BackendStatus{},
 		}
 	}
 	return all
+}
+
+// addBackends adds the state of the backends to that of the forwards.
+func addBackends(forwards []ForwardStatus, all []engine.BackendState) {
+	slices.SortStableFunc(all, func(a, b engine.BackendState) int { return int(zeroOrOne(a.Up) - zeroOrOne(b.Up)) })
+	for _, b := range all {
+		if b.Index >= len(forwards) {
+			continue
+		}
+		f := &forwards[b.Index]
+		if !b.Up {
+			f.BackendsDown++
+		}
+		if len(f.Backends) < maxListeners {
+			f.Backends = append(f.Backends, BackendStatus{label(b.Backend), b.Up, b.Since, b.LastError})
+		}
+	}
 }
 
 // closedBy returns the number of closed connections by outcome, without zeros.

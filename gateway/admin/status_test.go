@@ -56,6 +56,15 @@ func TestStatus(t *testing.T) {
 	if second := got.Forwards[1]; second.Listeners[3] != (ListenerStatus{"1/3", "0.0.0.0:103", "db:5432"}) {
 		t.Errorf("the second forward's listeners are %+v", second.Listeners)
 	}
+	wantBackends := []BackendStatus{
+		{"192.0.2.8:5432", false, noon, "connection refused"}, {"db:5432 (192.0.2.7:5432)", true, time.Time{}, ""},
+	}
+	if !slices.Equal(f.Backends, wantBackends) || f.BackendsDown != 1 {
+		t.Errorf("%d backends down of %+v", f.BackendsDown, f.Backends)
+	}
+	if third := got.Forwards[2]; len(third.Backends) != maxListeners || third.BackendsDown != 41 {
+		t.Errorf("%d backends listed, %d down", len(third.Backends), third.BackendsDown)
+	}
 	shared := []string{":8443", "127.0.0.1:0"}
 	if len(got.Trust) != 2 || !slices.Equal(got.Trust[0].Forwards, shared) || len(got.Trust[1].Rules) != 0 {
 		t.Fatalf("trust: %+v", got.Trust)

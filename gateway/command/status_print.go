@@ -39,6 +39,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 	}
 	writeDegraded(w, s.Forwards, most.findings)
 	writeFindings(w, s.Findings, most.findings)
+	writeBackendsDown(w, s, most.findings)
 	writeRefusals(w, s, most.refusals)
 	writeForwards(w, s.Forwards)
 	if connections != nil {
@@ -77,6 +78,43 @@ func writeFindings(w io.Writer, list json.RawMessage, most int) {
 	if n > 0 {
 		fmt.Fprintf(w, "\nThis host\n%s", b.String())
 	}
+}
+
+// writeBackendsDown writes the backends that are down, most of them at most.
+func writeBackendsDown(w io.Writer, s *admin.Status, most int) {
+	var all []string
+	down := 0
+	for i := range s.Forwards {
+		f := &s.Forwards[i]
+		down += f.BackendsDown
+		for _, b := range f.Backends {
+			if !b.Up {
+				all = append(all, f.Name+" to "+b.Backend+downWords(b, s.Time))
+			}
+		}
+	}
+	if down == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nBackends that are down\n")
+	for _, line := range all[:min(len(all), most)] {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+	if n := down - min(len(all), most); n > 0 {
+		fmt.Fprintf(w, "  and %d more, see --json\n", n)
+	}
+}
+
+// downWords says why a backend is down, and since when.
+func downWords(b admin.BackendStatus, now time.Time) string {
+	words := ""
+	if b.LastError != "" {
+		words = ": " + value.OneLine(b.LastError)
+	}
+	if !b.Since.IsZero() {
+		words += ", since " + since(max(0, now.Sub(b.Since).Seconds()))
+	}
+	return words
 }
 
 // readyWords says whether the gateway is ready, and why not.
@@ -155,6 +193,9 @@ func writeForwards(w io.Writer, all []admin.ForwardStatus) {
 		}
 		if f.Transparent {
 			leads += ", transparent"
+		}
+		if f.BackendsDown > 0 {
+			leads += fmt.Sprintf(", %d down", f.BackendsDown)
 		}
 		r := &f.Rates
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%d\t%d, %s/s\t%d, %s/s\t%s, %s/s\t%s, %s/s\t%s\t%s\n",

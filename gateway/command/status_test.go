@@ -80,6 +80,9 @@ func TestWriteStatus(t *testing.T) {
 			Name: ":1-9", Ready: true, Reasons: []readiness.Reason{{Word: "return_path", Detail: "127.0.0.1:22: no answer"}},
 			ListenerCount: 9, Transparent: true, Active: 3, Accepted: 1000, Refused: 5, BytesIn: 2048, BytesOut: 5 << 30,
 			Listeners: []admin.ListenerStatus{{Leads: "db:5432"}},
+			Backends: []admin.BackendStatus{{Backend: "db:5432 (10.0.0.9:5432)", Since: now.Add(-time.Minute), LastError: "connection refused"},
+				{Backend: "db:5432 (10.0.0.8:5432)", Up: true}},
+			BackendsDown: 2,
 			Rates: admin.Rates{AcceptedPerSecond: 12.3, RefusedPerSecond: 0.25, BytesInPerSecond: 100_000,
 				HeaderP99: 0.000123, ConnectP99: admin.None()},
 		}},
@@ -105,6 +108,10 @@ func TestWriteStatus(t *testing.T) {
 Degraded forwards
   :1-9: return_path: 127.0.0.1:22: no answer
 
+Backends that are down
+  :1-9 to db:5432 (10.0.0.9:5432): connection refused, since 1m0s
+  and 1 more, see --json
+
 Recent refusals
   not_proxy from 10.0.0.1 on :2: 2 connections, the last 1m30s ago
     the peer sent something other than a PROXY header: no PROXY signature
@@ -116,8 +123,8 @@ Recent refusals
     hint: trust it
 
 Forwards
-  LISTEN  READY     LEADS TO                        ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
-  :1-9    degraded  db:5432 (9 ports), transparent  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
+  LISTEN  READY     LEADS TO                                ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
+  :1-9    degraded  db:5432 (9 ports), transparent, 2 down  3       1000, 12/s  5, 0.2/s  2.0 KiB, 97.7 KiB/s  5.0 GiB, 0 B/s  123µs       -
 
 Connections, 2 of 3
   ID        FORWARD  CLIENT            PEER        BACKEND        STATE     IN       OUT      AGE   IDLE

@@ -32,6 +32,7 @@ func newDraft() draft {
 			Headers:        1,
 			HeaderTimeout:  5 * time.Second,
 			ConnectTimeout: 5 * time.Second,
+			BackendRetry:   10 * time.Second,
 			Keepalive:      15 * time.Second,
 			FlowTimeout:    60 * time.Second,
 			Source:         transparent.Policy{SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject},

@@ -90,6 +90,7 @@ type daemon struct {
 	gateway   *gateway.Gateway
 	readiness readiness.State
 	shortage  shortage
+	backends  sync.Mutex // around each update of readiness by the state of backends
 	systemd   systemd
 
 	endpoints    endpoints

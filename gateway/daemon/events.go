@@ -93,8 +93,11 @@ func (d *daemon) logStopped() {
 // notice logs an event that belongs to no connection.
 func (d *daemon) notice(n engine.Notice) {
 	d.shortage.note(n, &d.readiness)
+	if n.Event == "backend_down" || n.Event == "backend_up" {
+		d.noteBackends()
+	}
 	line := d.log.Warn()
-	if n.Event == "resolved" || n.Event == "accept_resumed" {
+	if n.Event == "resolved" || n.Event == "accept_resumed" || n.Event == "backend_up" {
 		line = d.log.Info()
 	}
 	line = line.Str("event", n.Event)
@@ -108,6 +111,22 @@ func (d *daemon) notice(n engine.Notice) {
 		line = line.Str("error", oneLine(n.Err))
 	}
 	line.Msg(strings.ReplaceAll(n.Event, "_", " "))
+}
+
+// noteBackends makes readiness follow the backends: a forward with --backend-check none
+// of whose backends answers cannot serve. Event loops call it, so the lock covers both
+// the question and the answer.
+func (d *daemon) noteBackends() {
+	d.backends.Lock()
+	defer d.backends.Unlock()
+	without := d.gateway.WithoutBackend()
+	var problems []readiness.Problem
+	for i, f := range d.config.Gateway.Forwards {
+		if slices.Contains(without, f.Label()) {
+			problems = append(problems, readiness.Problem{Forward: i, Detail: "no backend answers"})
+		}
+	}
+	d.readiness.SetProblems(readiness.Backends, problems)
 }
 
 // shortage counts the event loops that cannot accept because descriptors or memory

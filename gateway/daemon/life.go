@@ -82,7 +82,7 @@ func (l *life) ready() {
 			l.log.Warn().Str("error", oneLine(err)).Msg("previous process did not confirm the handover")
 		}
 		l.log.Info().Int("pid", os.Getpid()).Int("flows", l.gateway.Datagrams().Flows).
-			Msg("took over from the process before")
+			Msg("took over from the previous process")
 	}()
 }
 

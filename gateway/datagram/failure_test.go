@@ -2,6 +2,7 @@ package datagram
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -230,6 +231,56 @@ func TestFailover(t *testing.T) {
 	r.settle()
 	r.ended(2, record.BackendUnreachable, record.Gateway)
 	r.clean()
+}
+
+// A backend that refused is tried last by new flows, and in its place again when the time is over.
+// The controls remember nothing: without the setting, and where a firewall may have refused one client
+// alone.
+func TestRefusingBackendIsTriedLast(t *testing.T) {
+	rows := []struct {
+		name   string
+		change func(*forward.Forward)
+		next   netip.AddrPort // of the second flow
+	}{
+		{"plain", func(f *forward.Forward) { f.BackendRetry = 90 * time.Second }, serverB},
+		{"off", func(*forward.Forward) {}, server},
+		{"transparent", func(f *forward.Forward) { f.BackendRetry, f.Transparent = time.Minute, true }, server},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			r := one(t, with(plain(server, serverB), row.change))
+			r.from(lb, a+"one")
+			r.back().errors = []syscall.Errno{unix.ECONNREFUSED}
+			r.settle()
+			if s := r.back(); s.to != serverB {
+				t.Fatalf("connected to %v after a refusal, want %v", s.to, serverB)
+			}
+			r.from(lb, b+"two")
+			if s := r.backs()[1]; s.to != row.next {
+				t.Errorf("the next flow goes to %v, want %v", s.to, row.next)
+			}
+			r.pass(90*time.Second + time.Second)
+			r.from(lb, b+"three")
+			s := r.back()
+			if s.to != server {
+				t.Errorf("later a flow goes to %v, want %v", s.to, server)
+			}
+			r.answer(s, "yes")
+			var changes []string
+			for _, n := range r.notices {
+				if strings.HasPrefix(n.Event, "backend_") {
+					changes = append(changes, n.Event+" "+n.Detail)
+				}
+			}
+			want := []string{"backend_down " + server.String(), "backend_up " + server.String()}
+			if row.next == server {
+				want = nil
+			}
+			if !slices.Equal(changes, want) {
+				t.Errorf("reports %q, want %q", changes, want)
+			}
+		})
+	}
 }
 
 // If a flow cannot start, its datagram is dropped and no state remains.

@@ -2,6 +2,7 @@ package datagram
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,7 +83,8 @@ func (f *flow) caller() engine.Caller {
 	return c
 }
 
-// connect connects a flow to the first backend that works.
+// connect connects a flow to the first backend that works, beginning with that of number f.attempt.
+// Those that refused lately come last.
 func (w *worker) connect(f *flow) (no cause) {
 	w.targets = f.listener.Targets(w.targets[:0], f.caller())
 	n := len(w.targets)
@@ -91,10 +93,14 @@ func (w *worker) connect(f *flow) (no cause) {
 		return cause{dropFor(outcome), reason}
 	}
 	for i := range n {
-		no = w.connectTo(f, w.targets[(int(f.attempt)+i)%n])
+		w.targets = append(w.targets, w.targets[(int(f.attempt)+i)%n])
+	}
+	all, turn := w.targets[:n], w.targets[n:]
+	f.listener.Backends.Prefer(turn, w.host.Now())
+	for _, to := range turn {
+		no = w.connectTo(f, to)
 		if no.drop == 0 {
-			f.attempt = uint8((int(f.attempt) + i) % n)
-			f.alternatives = n > 1
+			f.attempt, f.alternatives = uint8(slices.Index(all, to)), n > 1
 			return cause{}
 		}
 	}

@@ -44,6 +44,9 @@ func (w *worker) readReplies(f *flow) {
 
 // noteReply records that a flow's backend has answered.
 func (w *worker) noteReply(f *flow) {
+	if f.packetsOut == 0 || f.lastError != 0 {
+		f.listener.Backends.Succeeded(f.backend, w.host.Now())
+	}
 	f.lastActive, f.lastError = w.host.Now(), 0
 	f.list.touch(f)
 }
@@ -147,6 +150,7 @@ func (f *flow) pendingError(errno syscall.Errno) {
 		return // reported for this datagram when it is retried
 	}
 	f.lastError = errno
+	f.listener.Backends.Failed(f.backend, errno, f.listener.worker.host.Now(), f.source.IsValid())
 	if !f.failing {
 		f.failing = true
 		f.listener.worker.failing = append(f.listener.worker.failing, f.ref())

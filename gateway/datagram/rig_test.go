@@ -159,8 +159,9 @@ func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *ri
 	r.relay = New(c)
 	var routes []*engine.Route
 	for _, f := range forwards {
+		backends := engine.NewBackends(f, c.Notice)
 		for i := range f.Listeners {
-			routes = append(routes, &engine.Route{Forward: f, Listener: &f.Listeners[i]})
+			routes = append(routes, &engine.Route{Forward: f, Listener: &f.Listeners[i], Backends: backends})
 		}
 	}
 	for i := range loops {

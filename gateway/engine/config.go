@@ -32,6 +32,9 @@ type Config struct {
 	Ephemeral Ports
 	// Lookup resolves a host name to its addresses. nil uses the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Connect connects to a backend from this host's own address, with a mark unless that is 0, and
+	// closes the connection. nil uses the system's sockets.
+	Connect func(ctx context.Context, to forward.Endpoint, mark uint32) error
 	// Guest returns the [Guest] of a loop, which serves the listeners of the datagram forwards. New
 	// calls it once per loop, in order, if there is such a forward. It may be nil.
 	Guest func(Host, []*Route) (Guest, error)
@@ -47,12 +50,13 @@ type Config struct {
 
 // Notice is an event that belongs to no connection.
 type Notice struct {
-	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "resolve_failed" and
-	// "resolved".
+	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "resolve_failed",
+	// "resolved", "backend_down" and "backend_up".
 	Event string
-	// Forward is the name of the listener, or "" if the event belongs to none.
+	// Forward is the name of the listener, for a backend that of the forward, or "" if the event
+	// belongs to neither.
 	Forward string
-	// Detail is an explanation or the host name that was resolved; it may be "".
+	// Detail is an explanation, the host name that was resolved or the backend; it may be "".
 	Detail string
 	// Err is the cause, or nil.
 	Err error

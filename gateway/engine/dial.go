@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -13,11 +14,34 @@ import (
 	"unproxy/transparent"
 )
 
-// targets lists the backends of a session in the order in which to try them. The next call
-// overwrites the list.
-func (l *loop) targets(s *session) []forward.Endpoint {
-	l.candidates = s.listener.route.Targets(l.candidates[:0], s.caller())
-	return l.candidates
+// attemptLimit bounds an attempt without a connect timeout if there are other backends.
+const attemptLimit = 5 * time.Second
+
+// nextTarget returns the backend to try next, and how many are left after it. ok is false if all
+// have been tried. Those that failed lately come last.
+func (l *loop) nextTarget(s *session) (next forward.Endpoint, behind int, ok bool) {
+	route := s.listener.route
+	l.candidates = route.Targets(l.candidates[:0], s.caller())
+	all := l.candidates
+	if f := s.failure; f != nil {
+		all = slices.DeleteFunc(all, func(e forward.Endpoint) bool { return slices.Contains(f.tried, e) })
+	}
+	if len(all) == 0 {
+		return forward.Endpoint{}, 0, false
+	}
+	route.Backends.Prefer(all, l.now)
+	return all[0], len(all) - 1, true
+}
+
+// attemptFailed records that a backend could not be connected to, and closes the socket. errno is 0
+// if that is not due to the backend.
+func (s *session) attemptFailed(l *loop, errno syscall.Errno) {
+	s.closeBackend(l)
+	f := s.ensureFailure()
+	f.tried = append(f.tried, s.backend)
+	if errno != 0 {
+		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.source.isValid())
+	}
 }
 
 func (s *session) caller() Caller {
@@ -25,11 +49,11 @@ func (s *session) caller() Caller {
 }
 
 // startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
-// and started is false; wait means that a descriptor or memory is lacking, which may change soon.
-func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
+// and started is false. errno is the error of the connect, or 0 if something else is the cause.
+func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno syscall.Errno) {
 	s.backend, s.source = to, address{}
 	if s.spoof && !s.chooseSource(to.Addr) {
-		return false, false
+		return false, 0
 	}
 	errno, again := s.connect(l, s.source.unpack())
 	if again && s.source.port != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
@@ -40,21 +64,21 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started, wait bool) {
 	if errno != 0 {
 		s.dialError(errno)
 		s.explainLimit(l, errno)
-		return false, lacksResources(errno)
+		return false, errno
 	}
 	if s.source.isValid() && !s.verifySource(l) {
 		s.denySource("the kernel connects from another address")
 		s.source = address{}
 		s.resetSide(l, backend)
-		return false, false
+		return false, 0
 	}
 	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
 		s.dialError(unix.ENOMEM)
 		s.closeBackend(l)
-		return false, true
+		return false, unix.ENOMEM
 	}
 	s.sides[backend].watchesWrites = true
-	return true, false
+	return true, 0
 }
 
 // chooseSource sets the source of a transparent connection. It returns false, and sets the outcome,
@@ -171,10 +195,15 @@ func (s *session) dialError(errno syscall.Errno) {
 }
 
 // armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
-// that an unresponsive backend leaves time for the remaining ones.
+// that an unresponsive backend leaves time for the remaining ones, whose number is behind. Without a
+// connect timeout only the last attempt is unlimited.
 func (s *session) armDial(l *loop, behind int) {
 	timeout := s.listener.forward.ConnectTimeout
-	if timeout <= 0 {
+	switch {
+	case timeout <= 0 && behind > 0:
+		s.arm(l, attemptLimit)
+		return
+	case timeout <= 0:
 		s.arm(l, 0) // ends the header deadline
 		return
 	}
@@ -184,21 +213,21 @@ func (s *session) armDial(l *loop, behind int) {
 
 // sendEarly sends the payload before the connect has been reported. A backend on the same host is
 // often connected already, which saves a wake-up. rest is what the socket did not take. connected
-// means that the backend is connected, failed that the connect failed.
-func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected, failed bool) {
+// means that the backend is connected; failed is the error if the connect failed.
+func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected bool, failed syscall.Errno) {
 	if len(payload) == 0 {
-		return nil, false, false
+		return nil, false, 0
 	}
 	n, errno := l.kernel.Send(int(s.sides[backend].fd), payload)
 	switch errno {
 	case 0:
 		s.countForwarded(peer, n)
-		return payload[n:], true, false
+		return payload[n:], true, 0
 	case unix.EAGAIN, unix.EINTR, unix.ENOTCONN:
-		return payload, false, false
+		return payload, false, 0
 	}
 	s.dialError(errno)
-	return payload, false, true
+	return payload, false, errno
 }
 
 // verifySource reports whether the kernel connects from the address that the socket was bound to. It

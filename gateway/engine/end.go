@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
 
@@ -91,6 +92,8 @@ type failure struct {
 	offset int    // after how many bytes of the header it was rejected
 
 	answersOthers bool // record.Connection.AnswersOthers
+
+	tried []forward.Endpoint // backends that could not be connected to
 }
 
 // ensureFailure returns the session's failure and allocates it if needed.

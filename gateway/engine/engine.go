@@ -44,6 +44,7 @@ type Engine struct {
 	byForward map[*forward.Forward]*forwardState
 	listeners []*listener
 	names     *resolver
+	checks    checks
 
 	active       atomic.Int64 // connections of all loops
 	guestActive  atomic.Int64 // what guests hold, see Host.Hold
@@ -64,6 +65,8 @@ type forwardState struct {
 	clients limit.Clients
 	counts  forward.HitCounter // Trust, if that counts hits
 	rates   *limit.Rates       // nil: no limit
+
+	backends *Backends
 }
 
 // trusts reports whether a peer is trusted. loop is the index of the calling loop, for a set that
@@ -105,6 +108,10 @@ func New(c Config) (*Engine, error) {
 		e.loops = append(e.loops, l)
 	}
 	e.names = newResolver(c.Lookup, e.notice)
+	e.checks = checks{connect: c.Connect, now: e.kernel.Now, stop: func() {}}
+	if c.Connect == nil {
+		e.checks.connect = connectOwn
+	}
 	for _, f := range c.Forwards {
 		if err := e.openForward(f); err != nil {
 			e.closeAll()
@@ -122,6 +129,7 @@ func New(c Config) (*Engine, error) {
 // those of a datagram forward.
 func (e *Engine) openForward(f *forward.Forward) error {
 	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
+	own.backends = NewBackends(f, e.notice)
 	own.counts, _ = f.Trust.(forward.HitCounter)
 	e.forwards, e.byForward[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
@@ -135,7 +143,7 @@ func (e *Engine) openForward(f *forward.Forward) error {
 		if err := ln.open(e.kernel); err != nil {
 			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Err: err}
 		}
-		ln.route = newRoute(f, ln.Listener, e.names)
+		ln.route = newRoute(own, ln.Listener, e.names)
 		ln.route.Bound = ln.bound
 		ln.loop = e.loops[len(e.listeners)%len(e.loops)]
 		ln.index = len(ln.loop.listeners)
@@ -163,9 +171,35 @@ func (e *Engine) closeAll() {
 	}
 }
 
+// Backends returns the state of the backends, in the order of the forwards. Those that headers name
+// are not among them.
+func (e *Engine) Backends() []BackendState {
+	var all []BackendState
+	for _, f := range e.forwards {
+		for _, b := range f.backends.list() {
+			b.Index = f.index
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// WithoutBackend returns the labels of the forwards with [forward.Forward.BackendCheck] none of
+// whose backends answers. A forward that leads to what the header names is never among them.
+func (e *Engine) WithoutBackend() []string {
+	var all []string
+	for _, f := range e.forwards {
+		if f.BackendCheck > 0 && !f.Datagrams && !f.HasHeaderBackend() && !f.backends.anyUp() {
+			all = append(all, f.Label())
+		}
+	}
+	return all
+}
+
 // Start resolves the backends' names and starts to accept. It may be called once.
 func (e *Engine) Start() {
 	e.names.start(context.Background())
+	e.checks.start(e.forwards)
 	e.lifecycle.Lock()
 	defer e.lifecycle.Unlock()
 	e.lifecycle.running = true
@@ -199,6 +233,7 @@ func (e *Engine) StopAccepting() { e.stopAccepting(false) }
 func (e *Engine) Release() { e.stopAccepting(true) }
 
 func (e *Engine) stopAccepting(handedOver bool) {
+	e.checks.stop()
 	closed := make(chan struct{}, len(e.loops))
 	e.onLoops(func(l *loop) {
 		for _, ln := range l.listeners {
@@ -231,6 +266,7 @@ func (e *Engine) Cut() { e.onLoops(func(l *loop) { l.cutting = true }) }
 // after Start.
 func (e *Engine) Close() {
 	e.names.close()
+	e.checks.close()
 	// All listeners close before the first loop ends: a loop that has ended would not serve the
 	// connections that another one passes to it.
 	<-e.onLoops((*loop).closeListeners)

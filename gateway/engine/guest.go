@@ -106,7 +106,7 @@ func (e *Engine) createGuests() error {
 			continue
 		}
 		for i := range f.Listeners {
-			routes = append(routes, newRoute(f, &f.Listeners[i], e.names))
+			routes = append(routes, newRoute(e.byForward[f], &f.Listeners[i], e.names))
 		}
 	}
 	if len(routes) == 0 || e.config.Guest == nil {

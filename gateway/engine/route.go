@@ -20,6 +20,9 @@ type Route struct {
 	// accepted.
 	Bound forward.Endpoint
 
+	// Backends is what is known about the forward's backends; nil if nothing is.
+	Backends *Backends
+
 	names []*name // by backend; nil for an address
 }
 
@@ -34,10 +37,12 @@ type Caller struct {
 	Spoof bool
 }
 
-func newRoute(f *forward.Forward, l *forward.Listener, names *resolver) *Route {
-	r := &Route{Listener: l, Forward: f}
+func newRoute(f *forwardState, l *forward.Listener, names *resolver) *Route {
+	r := &Route{Listener: l, Forward: f.Forward, Backends: f.backends}
 	for _, b := range l.Backends {
-		r.names = append(r.names, names.name(b.Host))
+		n := names.name(b.Host)
+		r.names = append(r.names, n)
+		f.backends.addName(n, b.Port)
 	}
 	return r
 }
@@ -45,7 +50,7 @@ func newRoute(f *forward.Forward, l *forward.Listener, names *resolver) *Route {
 // Targets appends to list the backends for a caller in the order in which to try them: the
 // operator's order, but those of the client's address family first. If the caller spoofs, backends
 // of the other family are included only if the policy for a family mismatch allows them. It
-// allocates only to grow list.
+// allocates only to grow list. [Backends.Prefer] then moves those that are down to the end.
 func (r *Route) Targets(list []forward.Endpoint, c Caller) []forward.Endpoint {
 	all := list
 	for i := range r.Listener.Backends {

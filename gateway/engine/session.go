@@ -78,7 +78,6 @@ type session struct {
 	version           uint8          // of the header
 	command           record.Command // of the header
 	headers           uint8          // read so far
-	attempt           uint16         // backends tried so far; a name may have many addresses
 	firstEOF          uint8          // 1 + the side that sent its FIN first
 	outcome           record.Outcome // the latest, until the session ends
 	endedBy           record.Party

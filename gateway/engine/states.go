@@ -177,23 +177,22 @@ func (s *session) dial(l *loop, payload []byte) {
 // held yet.
 func (s *session) dialNext(l *loop, payload []byte) {
 	for {
-		targets := l.targets(s)
-		if int(s.attempt) >= len(targets) {
+		to, behind, ok := l.nextTarget(s)
+		if !ok {
 			s.dialFailed(l)
 			return
 		}
-		if started, wait := s.startDial(l, targets[s.attempt]); !started {
-			if wait && s.waitForResources(l, payload) {
+		if started, errno := s.startDial(l, to); !started {
+			if lacksResources(errno) && s.waitForResources(l, payload) {
 				return
 			}
-			s.attempt++
+			s.attemptFailed(l, errno)
 			continue
 		}
-		s.attempt++
-		s.armDial(l, len(targets)-int(s.attempt))
+		s.armDial(l, behind)
 		rest, connected, failed := s.sendEarly(l, payload)
-		if failed {
-			s.closeBackend(l)
+		if failed != 0 {
+			s.attemptFailed(l, failed)
 			continue
 		}
 		s.hold(l, peer, rest)
@@ -214,8 +213,9 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 		return
 	}
 	if events&unix.EPOLLERR != 0 {
-		s.dialError(l.kernel.SocketError(int(s.sides[backend].fd)))
-		s.closeBackend(l)
+		errno := l.kernel.SocketError(int(s.sides[backend].fd))
+		s.dialError(errno)
+		s.attemptFailed(l, errno)
 		s.dialNext(l, nil)
 		return
 	}
@@ -229,7 +229,7 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 func (s *session) dialTimeout(l *loop) {
 	if s.sides[backend].fd >= 0 {
 		s.dialError(unix.ETIMEDOUT)
-		s.closeBackend(l)
+		s.attemptFailed(l, unix.ETIMEDOUT)
 	}
 	s.dialNext(l, nil)
 }
@@ -267,6 +267,7 @@ func (s *session) dialFailed(l *loop) {
 // connected starts the relay phase: the backend is connected.
 func (s *session) connected(l *loop) {
 	s.state = relaying
+	s.listener.route.Backends.Succeeded(s.backend, l.now)
 	s.connectedAt = l.kernel.Now()
 	s.tally.ObserveConnect(time.Duration(s.connectedAt - s.headerAt))
 	s.lastActive = l.now

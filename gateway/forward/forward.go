@@ -77,6 +77,12 @@ type Forward struct {
 	Mark uint32
 	// ConnectTimeout limits the time for all backends together; 0 is no limit.
 	ConnectTimeout time.Duration
+	// BackendCheck is how often the gateway connects to each backend, to learn
+	// which ones answer; 0 is never.
+	BackendCheck time.Duration
+	// BackendRetry is how long a backend that refused or timed out is tried last;
+	// 0 remembers nothing.
+	BackendRetry time.Duration
 
 	// OnDemand means that the backends listen only when they expect a connection, as
 	// in passive FTP. Only the doctor and the self-test use it: they do not report a

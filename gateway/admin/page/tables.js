@@ -26,7 +26,10 @@ function updateForward(tr, f) {
   const more = f.listener_count > listenersShown ? [`${plural(f.listener_count, 'listener')} in total`] : [];
   const degraded = f.reasons ? 'degraded' : '';
   lines(tr.cells[0], f.name, f.ready ? degraded : 'not ready', ...bound, ...more);
-  lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1));
+  const down = (f.backends ?? []).filter((b) => !b.up).slice(0, listenersShown);
+  lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1),
+    ...down.map((b) => `down: ${b.backend}${b.last_error ? `, ${b.last_error}` : ''}`),
+    f.backends_down > down.length ? `${count(f.backends_down)} down in total` : '');
   set(tr.cells[2], f.transparent ? 'the client' : 'the gateway');
   set(tr.cells[3], count(f.active));
   const refused = f.rates.refused_per_second;

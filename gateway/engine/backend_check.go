@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/gateway/forward"
+)
+
+const (
+	// checkTimeout bounds the connect of a check.
+	checkTimeout = 5 * time.Second
+	// maxChecks is how many checks of the same forward run at a time.
+	maxChecks = 16
+)
+
+// checks are the goroutines that connect to backends, see [forward.Forward.BackendCheck] and
+// [Backends.Failed].
+type checks struct {
+	connect func(context.Context, forward.Endpoint, uint32) error
+	now     func() int64
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// start starts to check the backends of forwards.
+func (c *checks) start(forwards []*forwardState) {
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	for _, f := range forwards {
+		b := f.backends
+		if f.BackendCheck > 0 && !f.Datagrams {
+			c.running.Go(func() { c.checkRegularly(ctx, b) })
+		}
+		if f.BackendRetry > 0 && f.Transparent && !f.Datagrams {
+			c.running.Go(func() { c.testSuspects(ctx, b) })
+		}
+	}
+}
+
+// close ends the checks and waits for them.
+func (c *checks) close() {
+	c.stop()
+	c.running.Wait()
+}
+
+// checkRegularly checks each backend of a forward every [forward.Forward.BackendCheck], spread
+// over that time.
+func (c *checks) checkRegularly(ctx context.Context, b *Backends) {
+	free := make(chan struct{}, maxChecks)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for ctx.Err() == nil {
+		all := b.endpoints()
+		pause := b.forward.BackendCheck / time.Duration(max(1, len(all)))
+		for _, e := range all {
+			select {
+			case free <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			running.Go(func() {
+				c.check(ctx, b, e)
+				<-free
+			})
+			wait(ctx, pause)
+		}
+		if len(all) == 0 {
+			wait(ctx, pause)
+		}
+	}
+}
+
+// check connects to a backend once and records the result.
+func (c *checks) check(ctx context.Context, b *Backends, e forward.Endpoint) {
+	err := c.test(ctx, e, b.forward)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		b.setDown(e, untilChecked, err)
+	default:
+		b.setUp(e, c.now())
+	}
+}
+
+// testSuspects tests the backends that clients could not reach.
+func (c *checks) testSuspects(ctx context.Context, b *Backends) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-b.suspects:
+			c.testSuspect(ctx, b, e)
+		}
+	}
+}
+
+// testSuspect records that a backend is down if the gateway cannot reach it either.
+func (c *checks) testSuspect(ctx context.Context, b *Backends, e forward.Endpoint) {
+	if err := c.test(ctx, e, b.forward); err != nil && ctx.Err() == nil {
+		b.setDown(e, c.now()+int64(b.forward.BackendRetry), err)
+	}
+}
+
+// test connects to a backend from the gateway's own address and closes the connection.
+func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forward) error {
+	timeout := checkTimeout
+	if f.BackendCheck > 0 {
+		timeout = min(timeout, f.BackendCheck)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := c.connect(ctx, e, f.Mark)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return unix.ETIMEDOUT
+	case err == unix.ECONNREFUSED && f.OnDemand:
+		return nil
+	}
+	return err
+}
+
+// wait returns after d or when ctx is done.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// prepareCheck sets the options of a TCP socket before it connects. It withholds the ACK of the
+// SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
+// backend's program sees nothing.
+func prepareCheck(raw syscall.RawConn, mark uint32) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		if failed == nil && mark != 0 {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// connectOwn connects to an endpoint from this host's own address, with a mark unless that is 0.
+func connectOwn(ctx context.Context, e forward.Endpoint, mark uint32) error {
+	var d net.Dialer
+	network, address := "tcp", e.Addr.String()
+	if e.IsUnix() {
+		network, address = "unix", e.Path
+	} else {
+		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, mark) }
+	}
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return reason(err)
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0) // a RST
+	}
+	defer conn.Close()
+	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		return unix.ECONNREFUSED // connected to itself: nothing listens
+	}
+	return nil
+}
+
+// reason returns the error of the system call in an error of package net, or context.DeadlineExceeded
+// for a timeout.
+func reason(err error) error {
+	var errno syscall.Errno
+	var timeout net.Error
+	switch {
+	case errors.As(err, &errno):
+		return errno
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return context.DeadlineExceeded
+	}
+	return err
+}
