@@ -41,7 +41,7 @@ func TestOperationsReadiness(t *testing.T) {
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
 		state.Set(word, "")
 	}
-	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath}
+	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath, readiness.Backends}
 	var got []string
 	for _, r := range state.Report(0).Reasons {
 		got = append(got, r.Word)

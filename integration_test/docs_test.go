@@ -160,11 +160,12 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// headings returns the anchors of a document's headings.
+// headings returns the anchors of a document's headings: GitHub drops punctuation.
 func headings(text string) []string {
 	var all []string
 	for _, h := range names(text, `(?m)^#+ (.+)$`) {
-		all = append(all, strings.ReplaceAll(strings.ToLower(h), " ", "-"))
+		h = regexp.MustCompile("[^a-z0-9 _-]").ReplaceAllString(strings.ToLower(h), "")
+		all = append(all, strings.ReplaceAll(h, " ", "-"))
 	}
 	return all
 }

@@ -194,7 +194,8 @@ func TestFixWithoutSelfTest(t *testing.T) {
 			"--connect-timeout", "300ms")...)
 		wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(client4)))
 		g.NextConnection(t).Expect(t, "outcome", "no_return_path", "action",
-			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700")
+			"ip route replace local default dev lo table 7700; ip rule add from 127.0.0.1/32 iif lo ipproto tcp sport 25 lookup 7700 pref 7700 protocol 100; "+
+				"ip rule add from 127.0.0.1/32 iif lo ipproto icmp dport 768-783 lookup 7700 pref 7700 protocol 100")
 		if lines := g.Logged("return path broken"); len(lines) > 0 {
 			t.Errorf("tested although the self-test is off: %v", lines)
 		}

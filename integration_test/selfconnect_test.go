@@ -108,7 +108,7 @@ func TestEphemeralPortsAreNamed(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45000 45020")
 		netns.Sysctl(t, "net.ipv4.ip_local_reserved_ports", "8080")
-		flags := []string{"--forward", "127.0.0.1:45010-45011=127.0.0.1:45004-45005", "--trust", "127.0.0.1"}
+		flags := []string{"--forward", "127.0.0.1:45010-45011=127.0.0.1:45004-45005?on-demand=off", "--trust", "127.0.0.1"}
 		const command = "sysctl -w net.ipv4.ip_local_reserved_ports=8080,45004-45005,45010-45011"
 		output, code := lab.RunGateway(t, append([]string{"check"}, flags...)...)
 		if code != 0 || !strings.Contains(output, command) {

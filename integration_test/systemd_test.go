@@ -115,7 +115,7 @@ func TestActivatedSocketsQueueConnections(t *testing.T) {
 		}
 		first.WaitLog(t, "inherited socket not used by any forward").
 			Expect(t, "level", "warn", "socket", "systemd:spare",
-				"hint", "--forward systemd:spare=BACKEND, or take it out of the .socket unit")
+				"hint", "--forward systemd:spare=BACKEND, or remove it from the .socket unit")
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("first"))
 		wantRead(t, backend.Next(t), "first")
 		conn.Close()
