@@ -47,6 +47,7 @@ func FuzzHost(f *testing.F) {
 	for _, seed := range []string{
 		"localhost", "localhost:1", "127.0.0.1:80", "[::1]:1", "::1",
 		"127.0.0.1.evil:1", "[::ffff:127.0.0.1]", "localhost:1:2", "[localhost]:1",
+		"::1]", "[::1", "[", "[::1]]", // half a pair of brackets
 	} {
 		f.Add(seed)
 	}
