@@ -60,10 +60,13 @@ func newApp(g *given) *cli.App {
 		decode.Command(),
 		routesCommand(g),
 		trustCommand(g),
+	}
+	root.Subcommands = append(root.Subcommands, banCommands(g)...)
+	root.Subcommands = append(root.Subcommands,
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),
-	}
+	)
 	root.Description, root.CustomHelpTemplate = rootHelp(root.Subcommands), usage.Verbatim
 	return usage.NewApp(root)
 }
