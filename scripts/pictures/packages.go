@@ -65,7 +65,8 @@ func (m module) area() area {
 // packages is the picture of docs/architecture.md.
 func packages() *picture {
 	p := &picture{name: "packages", title: "The packages and their imports", height: 10*rowHeight + 40,
-		description: "Each package imports only packages below it: command and daemon at the top, the life of a gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
+		description: "Each package imports only packages below it: command and daemon at the top, the life of a " +
+			"gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
 	for _, i := range imports {
 		from, to := find(i[0]), find(i[1])
 		start, end := from.area(), to.area()
@@ -86,7 +87,8 @@ func packages() *picture {
 		p.text("name", m.x, a.y+19, "middle", m.name)
 		p.text("note", m.x, a.y+36, "middle", m.note)
 	}
-	p.text("note", 440, p.height-14, "middle", "An arrow is an import. The main ones are drawn; all of them lead down. Blue: the data plane.")
+	p.text("note", 440, p.height-14, "middle", "An arrow is an import. The main ones are drawn; all of them "+
+		"lead down. Blue: the data plane.")
 	return p
 }
 
