@@ -60,6 +60,7 @@ var allowed = map[string][]string{
 	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
+	"transparent/toa":    {unix},
 	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
