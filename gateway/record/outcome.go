@@ -104,7 +104,8 @@ var table = [outcomes]entry{
 			"In the phase relay, unproxy ban --cut ended the connection",
 		Warn, in(Trust, Header, Dial, Relay)},
 	SourceDenied: {"source_denied", "the header names a source address that is not allowed",
-		"reason says why; if the address is legitimate, allow it with --allow-source, which permits no broadcast or multicast address",
+		"reason says why; if the address is legitimate, allow it with --allow-source, " +
+			"which permits no broadcast or multicast address",
 		Warn, in(Dial)},
 	FamilyMismatch: {"family_mismatch", "client and backend have different address families",
 		"configure a backend of each family, or choose a policy with --family-mismatch",
