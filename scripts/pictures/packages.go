@@ -31,9 +31,10 @@ var modules = []module{
 	{"routing", "netlink, nft", 824, 6, []string{"transparent/routing"}},
 	{"record", "outcomes", 90, 8, []string{"gateway/record"}},
 	{"kernel", "system calls", 210, 7, []string{"gateway/kernel"}},
-	{"clients", "who is served", 350, 7, []string{"gateway/clients"}},
-	{"limit", "rates", 340, 8, []string{"gateway/limit"}},
-	{"ban", "bans", 560, 7, []string{"gateway/ban"}},
+	{"clients", "who is served", 330, 7, []string{"gateway/clients"}},
+	{"limit", "rates", 330, 8, []string{"gateway/limit"}},
+	{"ban", "bans", 590, 7, []string{"gateway/ban"}},
+	{"source", "own addresses", 470, 7, []string{"gateway/source"}},
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
 	{"forward", "nouns", 430, 9, []string{"gateway/forward"}},
@@ -52,7 +53,8 @@ var imports = [][2]string{
 	{"doctor", "readiness"}, {"doctor", "config"}, {"doctor", "routing"},
 	{"accesslog", "record"}, {"datagram", "engine"},
 	{"config", "value"}, {"config", "trust"}, {"config", "returnpath"}, {"config", "forward"},
-	{"engine", "record"}, {"engine", "kernel"}, {"engine", "clients"}, {"clients", "limit"}, {"limit", "forward"}, {"config", "ban"}, {"routing", "returnpath"},
+	{"engine", "record"}, {"engine", "kernel"}, {"engine", "clients"}, {"engine", "source"}, {"clients", "limit"},
+	{"limit", "forward"}, {"config", "ban"}, {"routing", "returnpath"},
 	{"kernel", "transparent"}, {"forward", "transparent"}, {"forward", "proxyproto"},
 }
 
@@ -84,7 +86,7 @@ func packages() *picture {
 	for _, m := range modules {
 		class := "box"
 		switch m.name {
-		case "engine", "datagram", "kernel", "limit":
+		case "engine", "datagram", "kernel", "limit", "source":
 			class = "own"
 		}
 		a := m.area()
