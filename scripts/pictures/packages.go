@@ -32,6 +32,7 @@ var modules = []module{
 	{"record", "outcomes", 90, 7, []string{"gateway/record"}},
 	{"kernel", "system calls", 210, 7, []string{"gateway/kernel"}},
 	{"limit", "rates", 340, 7, []string{"gateway/limit"}},
+	{"source", "own addresses", 470, 7, []string{"gateway/source"}},
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
 	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
@@ -50,7 +51,7 @@ var imports = [][2]string{
 	{"doctor", "readiness"}, {"doctor", "config"}, {"doctor", "routing"},
 	{"accesslog", "record"}, {"datagram", "engine"},
 	{"config", "value"}, {"config", "trust"}, {"config", "returnpath"}, {"config", "forward"},
-	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"limit", "forward"}, {"routing", "returnpath"},
+	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"engine", "source"}, {"limit", "forward"}, {"routing", "returnpath"},
 	{"kernel", "transparent"}, {"forward", "transparent"}, {"forward", "proxyproto"},
 }
 
@@ -82,7 +83,7 @@ func packages() *picture {
 	for _, m := range modules {
 		class := "box"
 		switch m.name {
-		case "engine", "datagram", "kernel", "limit":
+		case "engine", "datagram", "kernel", "limit", "source":
 			class = "own"
 		}
 		a := m.area()
