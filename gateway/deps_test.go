@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"gateway/command/migrate": {"gateway/command/usage", "gateway/config", "transparent/routing", "trust", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/kernel", "gateway/proxyproto", cli},
+	"gateway/command/toa":   {"gateway/command/usage", "gateway/config", "gateway/config/value", "transparent/toa/attach", cli},
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
 
 	"gateway/proxyproto": {},
@@ -84,7 +85,8 @@ const (
 // dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
 	"github.com/urfave/cli": {"gateway/command", "gateway/command/decode", "gateway/command/demo",
-		"gateway/command/migrate", "gateway/command/probe", "gateway/command/usage"},
+		"gateway/command/migrate", "gateway/command/probe", "gateway/command/toa",
+		"gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},

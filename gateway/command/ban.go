@@ -48,21 +48,33 @@ Examples:
   unproxy bans --json | jq -r '.bans[].prefix'`
 )
 
-// banCommands returns "unproxy ban", "unban" and "bans".
-func banCommands(g *given) []*cli.Command {
-	return []*cli.Command{
-		{Name: "ban", Usage: "ban a client while the gateway runs", ArgsUsage: "ADDRESS|PREFIX", Description: banHelp,
-			Flags: append(pick(g.flags(), config.EnvFileFlag), adminFlag(g),
-				&cli.StringFlag{Name: "for", Usage: "end the ban after `D` [never]"},
-				&cli.BoolFlag{Name: "cut", Usage: "end the client's connections and UDP flows, too"},
-				&cli.StringFlag{Name: "reason", Usage: "`TEXT` to show beside the ban"}),
-			Action: func(ctx *cli.Context) error { return runBan(ctx, g) }},
-		{Name: "unban", Usage: "end a ban", ArgsUsage: "ADDRESS|PREFIX", Description: unbanHelp,
-			Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g)),
-			Action: func(ctx *cli.Context) error { return runUnban(ctx, g) }},
-		{Name: "bans", Usage: "list the bans", Description: bansHelp,
-			Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g), usage.JSONFlag()),
-			Action: func(ctx *cli.Context) error { return runBans(ctx, g) }},
+// banCommand returns "unproxy ban".
+func banCommand(g *given) *cli.Command {
+	return &cli.Command{
+		Name: "ban", Usage: "ban a client while the gateway runs", ArgsUsage: "ADDRESS|PREFIX", Description: banHelp,
+		Flags: append(pick(g.flags(), config.EnvFileFlag), adminFlag(g),
+			&cli.StringFlag{Name: "for", Usage: "end the ban after `D` [never]"},
+			&cli.BoolFlag{Name: "cut", Usage: "end the client's connections and UDP flows, too"},
+			&cli.StringFlag{Name: "reason", Usage: "`TEXT` to show beside the ban"}),
+		Action: func(ctx *cli.Context) error { return runBan(ctx, g) },
+	}
+}
+
+// unbanCommand returns "unproxy unban".
+func unbanCommand(g *given) *cli.Command {
+	return &cli.Command{
+		Name: "unban", Usage: "end a ban", ArgsUsage: "ADDRESS|PREFIX", Description: unbanHelp,
+		Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g)),
+		Action: func(ctx *cli.Context) error { return runUnban(ctx, g) },
+	}
+}
+
+// bansCommand returns "unproxy bans".
+func bansCommand(g *given) *cli.Command {
+	return &cli.Command{
+		Name: "bans", Usage: "list the bans", Description: bansHelp,
+		Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g), usage.JSONFlag()),
+		Action: func(ctx *cli.Context) error { return runBans(ctx, g) },
 	}
 }
 

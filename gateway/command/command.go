@@ -16,6 +16,7 @@ import (
 	"unproxy/gateway/command/demo"
 	"unproxy/gateway/command/migrate"
 	"unproxy/gateway/command/probe"
+	"unproxy/gateway/command/toa"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/daemon"
@@ -62,13 +63,14 @@ func newApp(g *given) *cli.App {
 		routesCommand(g),
 		trustCommand(g),
 		migrate.Command(),
-	}
-	root.Subcommands = append(root.Subcommands, banCommands(g)...)
-	root.Subcommands = append(root.Subcommands,
+		toa.Command(),
+		banCommand(g),
+		unbanCommand(g),
+		bansCommand(g),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),
-	)
+	}
 	root.Description, root.CustomHelpTemplate = rootHelp(root.Subcommands), usage.Verbatim
 	return usage.NewApp(root)
 }

@@ -15,9 +15,9 @@ var modules = []module{
 	{"main.go", "exit code", 400, 0, []string{""}},
 	{"command", "command line", 400, 1, []string{"gateway/command"}},
 	{"daemon", "the process", 400, 3, []string{"gateway/daemon"}},
-	{"command/…", "usage, probe, demo, decode, migrate", 640, 2,
+	{"command/…", "usage, probe, demo, decode, migrate, toa", 640, 2,
 		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode",
-			"gateway/command/migrate"}},
+			"gateway/command/migrate", "gateway/command/toa"}},
 	{"admin", "HTTP, page", 330, 4, []string{"gateway/admin"}},
 	{"gateway", "life", 490, 4, []string{"gateway"}},
 	{"doctor", "host checks", 740, 4, []string{"gateway/doctor"}},
@@ -46,7 +46,7 @@ var modules = []module{
 
 // imports are the arrows: the imports that show how the program is built.
 var imports = [][2]string{
-	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"},
+	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"}, {"command/…", "attach"},
 	{"daemon", "accesslog"}, {"daemon", "admin"}, {"daemon", "gateway"}, {"daemon", "doctor"},
 	{"admin", "datagram"}, {"admin", "readiness"}, {"admin", "config"},
 	{"gateway", "datagram"}, {"gateway", "supervise"}, {"gateway", "config"},
