@@ -3,7 +3,8 @@
 import { chips, commands, list, make, set, show, showCommands } from './dom.js';
 import { ago, count, plural } from './format.js';
 
-// grouped returns the outcomes of refusals, the latest first, each with its reasons.
+// grouped returns the outcomes of refusals, the most frequent first, so that the order
+// rarely changes, each with its reasons.
 function grouped(refusals) {
   const outcomes = new Map();
   for (const r of refusals) { // the latest first
@@ -21,7 +22,7 @@ function grouped(refusals) {
     add(reason.peers, r.peer === 'unix' ? 'a unix socket' : r.peer, r.count);
     add(reason.forwards, r.forward, r.count);
   }
-  return [...outcomes.values()];
+  return [...outcomes.values()].sort((a, b) => b.count - a.count);
 }
 
 // add adds n to a counter.
