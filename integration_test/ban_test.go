@@ -250,7 +250,9 @@ func TestBanOfUDP(t *testing.T) {
 		backend := lab.ListenUDP(t, "127.0.0.1:3000")
 		g := udpGateway(t, "--admin", adminAt, "--loops", "2")
 		lb := lab.ListenUDP(t, "127.0.0.1:0")
-		send := func(client netip.AddrPort, payload string) { lb.Send(t, gatewayUDP, lab.V2Datagram(client, dest4, payload)) }
+		send := func(client netip.AddrPort, payload string) {
+			lb.Send(t, gatewayUDP, lab.V2Datagram(client, dest4, payload))
+		}
 		send(client4, "one")
 		backend.Expect(t, "one")
 		send(otherClient, "two")
