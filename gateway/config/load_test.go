@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -127,6 +128,8 @@ var settingRows = []struct {
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
 	{"on-demand ", "on-demand=off", func(f *forward.Forward) any { return f.OnDemand }, true, false},
+	{"source-address 10.9.0.0/28", "source-address=10.9.0.7&source-address=2001:db8::1",
+		func(f *forward.Forward) any { return fmt.Sprint(f.SourceAddresses) }, "[10.9.0.0/28]", "[10.9.0.7/32 2001:db8::1/128]"},
 	{"mark 0x10", "mark=off", func(f *forward.Forward) any { return f.Mark }, uint32(16), uint32(0)},
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *forward.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"backend-check 2s", "backend-check=off", func(f *forward.Forward) any { return f.BackendCheck }, 2 * time.Second, time.Duration(0)},
@@ -495,6 +498,20 @@ func TestProblems(t *testing.T) {
 		}
 		if !strings.Contains(hints, tt.hint) {
 			t.Errorf("%s: hints %q; want %q", tt.name, hints, tt.hint)
+		}
+	}
+}
+
+// A value that is wrong is one problem: validation does not report what it would be
+// instead.
+func TestEachFaultIsReportedOnce(t *testing.T) {
+	for _, given := range []string{
+		"headers 0", "headers x", "headers 99", "max-header 1", "header-timeout 5", "backend-check 1", "udp-idle-timeout 0",
+		"loops 0", "loops x", "spin 10s", "route-table 254", "rule-preference x", "upgrade-timeout 0", "accept v3",
+	} {
+		_, _, err := load([]string{":1=192.0.2.1:2", "udp://:1=192.0.2.1:2"}, given)
+		if found := Leaves(err); len(found) != 1 {
+			t.Errorf("%s: %d problems: %q", given, len(found), found)
 		}
 	}
 }
