@@ -53,6 +53,7 @@ const settings = `# changed by the administrator
 UNPROXY_FORWARD="127.0.0.1:2000=127.0.0.1:3000"
 UNPROXY_TRUST=127.0.0.1
 UNPROXY_ADMIN=unix:/run/unproxy/admin.sock
+UNPROXY_BAN_FILE=/var/lib/unproxy/bans
 `
 
 // The whole life of the deb on a Debian with systemd: installed, configured, started,
@@ -82,6 +83,8 @@ func TestDeb(t *testing.T) {
 		m.run(t, "systemctl", "enable", "--now", "unproxy")
 		carries(t, backend)
 		wantSandbox(t, m, "0000000000000000")
+		m.run(t, "unproxy", "ban", "198.51.100.7", "--admin", "unix:/run/unproxy/admin.sock")
+		m.run(t, "grep", "198.51.100.7", "/var/lib/unproxy/bans")
 
 		upgradeDeb(t, m, backend)
 		transparentDeb(t, m, backend)
