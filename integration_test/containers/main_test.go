@@ -37,8 +37,11 @@ func image(t testing.TB) string {
 		t.Skip("only root can change to the root file system of an image")
 	}
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	lab.Must(t, lab.Command{Name: scripts + "rootfs", Args: []string{dir},
+	output, err := lab.Slow(t, lab.Command{Name: scripts + "rootfs", Args: []string{dir},
 		Env: []string{"VERSION=1.2.3", "COMMIT=0123456789abcdef", "SOURCE_DATE_EPOCH=1767323045"}})
+	if err != nil {
+		t.Fatalf("scripts/package/rootfs: %v\n%s", err, output)
+	}
 	os.Setenv(variable+t.Name(), dir)
 	return dir
 }

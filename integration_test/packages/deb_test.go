@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"unproxy/integration_test/await"
@@ -15,37 +16,28 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// prepared is the variable with the directory of what a test makes before it enters its
-// namespace.
-const prepared = "UNPROXY_TEST_PREPARED"
+// building is held by the test that builds what others use.
+var building sync.Mutex
 
-// prepare calls f outside of the test's namespace and returns, inside and outside, the
-// directory that f fills.
-func prepare(t *testing.T, f func(dir string)) string {
-	t.Helper()
-	if dir := os.Getenv(prepared + t.Name()); dir != "" {
-		return dir
-	}
-	dir := t.TempDir()
-	f(dir)
-	os.Setenv(prepared+t.Name(), dir)
-	return dir
-}
-
-// twoVersions builds packages of two versions for this machine, in dir/1.0.0 and
-// dir/1.1.0.
+// twoVersions builds packages of two versions for this machine, in VERSION below the
+// directory that it returns. Later calls find them there.
 func twoVersions(t *testing.T) string {
 	t.Helper()
-	return prepare(t, func(dir string) {
-		if os.Geteuid() != 0 {
-			t.Skip("only root can install packages")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can install packages")
+	}
+	building.Lock()
+	defer building.Unlock()
+	dir := os.Getenv(prepared)
+	for _, version := range []string{"1.0.0", "1.1.0"} {
+		if _, err := os.Stat(filepath.Join(dir, version)); err == nil {
+			continue
 		}
-		for _, version := range []string{"1.0.0", "1.1.0"} {
-			dist := release(t, build{root: "../..", version: version, architectures: runtime.GOARCH})
-			lab.Output(t, "cp", "-r", dist, filepath.Join(dir, version))
-		}
-		debianRoot(t)
-	})
+		dist := release(t, build{root: "../..", version: version, architectures: runtime.GOARCH})
+		lab.Output(t, "mv", dist, filepath.Join(dir, version))
+	}
+	debianRoot(t)
+	return dir
 }
 
 // settings are those of the service in the tests.
