@@ -43,7 +43,7 @@ func twoVersions(t *testing.T) string {
 // settings are those of the service in the tests.
 const settings = `# changed by the administrator
 UNPROXY_FORWARD="127.0.0.1:2000=127.0.0.1:3000"
-UNPROXY_TRUST=127.0.0.1
+UNPROXY_TRUST_FILE=/etc/unproxy-trust
 UNPROXY_ADMIN=unix:/run/unproxy/admin.sock
 UNPROXY_BAN_FILE=/var/lib/unproxy/bans
 `
@@ -72,6 +72,8 @@ func TestDeb(t *testing.T) {
 		}
 		m.run(t, "sh", "-c", `test "$(stat -c '%a %U:%G' /etc/default/unproxy)" = '640 root:unproxy'`)
 		m.write(t, "etc/default/unproxy", settings)
+		m.write(t, "etc/unproxy-trust", "127.0.0.1\n") // with mode 0640, for the service's group alone
+		m.run(t, "chgrp", "unproxy", "/etc/unproxy-trust")
 		m.run(t, "systemctl", "enable", "--now", "unproxy")
 		carries(t, backend)
 		wantSandbox(t, m, "0000000000000000")
@@ -90,6 +92,7 @@ func TestDeb(t *testing.T) {
 		}
 		wantRefused(t)
 		m.run(t, "dpkg", "--purge", "unproxy")
+		m.run(t, "rm", "/etc/unproxy-trust")
 		if added, removed := difference(before, files(t, m.root)); len(added) > 0 || len(removed) > 0 {
 			t.Errorf("after purge these are new: %q, and these are missing: %q", added, removed)
 		}
