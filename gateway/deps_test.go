@@ -51,8 +51,10 @@ var allowed = map[string][]string{
 	"gateway/command/decode": {"gateway/config", "gateway/command/usage", "gateway/proxyproto", cli},
 	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
 		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/migrate": {"gateway/command/usage", "gateway/config", "transparent/routing", "trust", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/kernel", "gateway/proxyproto", cli},
+	"gateway/command/toa":   {"gateway/command/usage", "gateway/config", "gateway/config/value", "transparent/toa/attach", cli},
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
 
 	"gateway/proxyproto": {},
@@ -60,6 +62,9 @@ var allowed = map[string][]string{
 	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
+	"transparent/toa":    {unix},
+	// Only commands import it: the gateway's process loads no BPF programs.
+	"transparent/toa/attach": {ebpf, ebpf + "/link", unix},
 	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
@@ -69,6 +74,7 @@ const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
 	cli      = "github.com/urfave/cli/v2"
+	ebpf     = "github.com/cilium/ebpf"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -76,11 +82,14 @@ const (
 // kept lists the only packages that may import a dependency, so that replacing the
 // dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/urfave/cli": {"gateway/command", "gateway/command/decode", "gateway/command/demo",
+		"gateway/command/migrate", "gateway/command/probe", "gateway/command/toa",
+		"gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
+	ebpf:                             {"transparent/toa/attach"},
 	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests

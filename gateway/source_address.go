@@ -41,8 +41,8 @@ func (e *SourceError) Hint() string {
 	case e.Replaced:
 		return "give the addresses without it: --source-address ADDR for each"
 	case e.Prefix.IsSingleIP():
-		return fmt.Sprintf("assign it: ip address add %s dev lo, with the interface in place of lo if other hosts are to reach it",
-			e.Prefix)
+		return fmt.Sprintf("assign it: ip address add %s dev lo,"+
+			" with the interface in place of lo if other hosts are to reach it", e.Prefix)
 	}
 	return fmt.Sprintf("let this host take the whole prefix: ip route add local %s dev lo", e.Prefix)
 }

@@ -21,6 +21,7 @@ func TestSourceAddressMustBeOwn(t *testing.T) {
 		} {
 			lab.Shell(t, "ip "+command)
 		}
+		const reachable = ", with the interface in place of lo if other hosts are to reach it"
 		for _, tt := range []struct{ flag, error, hint string }{
 			{"127.0.0.1", "", ""},
 			{"127.1.0.0/28", "", ""},
@@ -30,11 +31,11 @@ func TestSourceAddressMustBeOwn(t *testing.T) {
 			{"2001:db8:9::7", "", ""},
 			{"2001:db8:77::/120", "", ""},
 			{"10.9.0.8", "forward 127.0.0.1:0: source address 10.9.0.8 is not an address of this host",
-				"assign it: ip address add 10.9.0.8/32 dev lo, with the interface in place of lo if other hosts are to reach it"},
+				"assign it: ip address add 10.9.0.8/32 dev lo" + reachable},
 			{"10.77.0.0/27", "forward 127.0.0.1:0: source addresses 10.77.0.0/27: 10.77.0.16 is not an address of this host",
 				"let this host take the whole prefix: ip route add local 10.77.0.0/27 dev lo"},
 			{"2001:db8:9::8", "forward 127.0.0.1:0: source address 2001:db8:9::8 is not an address of this host",
-				"assign it: ip address add 2001:db8:9::8/128 dev lo, with the interface in place of lo if other hosts are to reach it"},
+				"assign it: ip address add 2001:db8:9::8/128 dev lo" + reachable},
 			{"10.9.0.255", "forward 127.0.0.1:0: source address 10.9.0.255 is a broadcast address",
 				"give the addresses without it: --source-address ADDR for each"},
 		} {

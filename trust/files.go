@@ -71,7 +71,7 @@ func (f *Files) read(name string) (string, error) {
 func (f *Files) readAll(name string) (string, error) {
 	open := f.open
 	if open == nil {
-		open = openFile
+		open = OpenFile
 	}
 	file, err := open(name)
 	if err != nil {
@@ -88,17 +88,17 @@ func (f *Files) readAll(name string) (string, error) {
 	return string(b), nil
 }
 
-// openFile opens a regular file. It refuses a FIFO and a device: a list is read more
-// than once, and by then their content is gone. O_NONBLOCK keeps open(2) from waiting
-// for the writer of a FIFO, see fifo(7).
-func openFile(name string) (io.ReadCloser, error) {
+// OpenFile opens a regular file. It refuses a FIFO and a device: a list of rules or
+// settings is read more than once, and by then their content is gone. O_NONBLOCK keeps
+// open(2) from waiting for the writer of a FIFO, see fifo(7).
+func OpenFile(name string) (io.ReadCloser, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeDevice|fs.ModeSocket) != 0 {
-		err = errors.New("it is a FIFO or a device, not a regular file")
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("it is a FIFO or a device, not a regular file")}
 	}
 	if err != nil {
 		f.Close()

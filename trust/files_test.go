@@ -131,7 +131,7 @@ func TestFilesOnADeadMount(t *testing.T) {
 		if name == "/dead/list" {
 			return server, nil
 		}
-		return openFile(name)
+		return OpenFile(name)
 	}}
 	for i := range 3 * maxHanging {
 		if _, err := f.read("/dead/list"); err == nil {

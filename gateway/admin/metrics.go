@@ -112,7 +112,8 @@ type collector struct{ *Server }
 func (collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuildInfo, descReady, descForward, descDraining,
-		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting, descPerLoop, descHeaders, descBytes, descFallbacks,
+		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting,
+		descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
 		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,

@@ -160,7 +160,9 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 
 // forwards returns the status of all forwards, with their first listeners and their
 // readiness.
-func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound, ready readiness.Report) []ForwardStatus {
+func (s *Server) forwards(
+	tallies []record.ForwardTally, bound []forward.Bound, ready readiness.Report,
+) []ForwardStatus {
 	listeners := map[*forward.Forward][]ListenerStatus{}
 	for _, b := range bound {
 		if shown := listeners[b.Forward]; len(shown) < maxListeners {
@@ -174,7 +176,8 @@ func (s *Server) forwards(tallies []record.ForwardTally, bound []forward.Bound, 
 		all[i] = ForwardStatus{
 			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
 			Ready: ready.Ready(i), Reasons: ready.Forwards[i].Reasons,
-			Active: t.Active, Accepted: t.Accepted, Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
+			Active: t.Active, Accepted: t.Accepted,
+			Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
 			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
 			Backends: []BackendStatus{},

@@ -1,5 +1,5 @@
 // Package command implements the command line of unproxy, with one file per command.
-// Larger commands have their own packages: probe, decode and demo. Package usage has
+// Larger commands have their own packages: probe, decode, demo and migrate. Package usage has
 // shared code.
 package command
 
@@ -14,7 +14,9 @@ import (
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/command/decode"
 	"unproxy/gateway/command/demo"
+	"unproxy/gateway/command/migrate"
 	"unproxy/gateway/command/probe"
+	"unproxy/gateway/command/toa"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/daemon"
@@ -60,6 +62,8 @@ func newApp(g *given) *cli.App {
 		decode.Command(),
 		routesCommand(g),
 		trustCommand(g),
+		migrate.Command(),
+		toa.Command(),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),

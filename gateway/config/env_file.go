@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
+
+	"unproxy/trust"
 )
 
 // maxEnvFile limits the size of an environment file, so that a wrong path does not
@@ -41,7 +42,7 @@ func ReadEnvFile(path string) ([]Assignment, error) {
 }
 
 func readEnvFile(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := trust.OpenFile(path)
 	if err != nil {
 		return "", err
 	}

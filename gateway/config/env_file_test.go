@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -64,7 +65,14 @@ func TestReadEnvFile(t *testing.T) {
 	if err := os.WriteFile(large, make([]byte, maxEnvFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{missing: "no such file", large: "longer than", dir: "is a directory"} {
+	fifo := filepath.Join(dir, "fifo") // opening it would wait for a writer, fifo(7)
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		missing: "no such file", large: "longer than", dir: "is a directory",
+		fifo: "open " + fifo + ": it is a FIFO or a device",
+	} {
 		if _, err := ReadEnvFile(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}

@@ -93,7 +93,8 @@ func (l *life) startSuccessor() (*supervise.Child, error) {
 	return l.program.Start(sockets)
 }
 
-// copySockets returns copies of the sockets of the endpoints and of all listeners. The caller owns their descriptors, with an error too.
+// copySockets returns copies of the sockets of the endpoints and of all listeners. The
+// caller owns their descriptors, with an error too.
 func (l *life) copySockets() ([]supervise.Socket, error) {
 	all, err := l.endpoints.copySockets()
 	if err != nil {

@@ -42,8 +42,8 @@ func TestSourceAddresses(t *testing.T) {
 		{"both are lost", []netip.AddrPort{server},
 			map[netip.Addr]syscall.Errno{ownA: unix.EADDRNOTAVAIL, ownB: unix.EADDRNOTAVAIL}, nil,
 			map[Drop]uint64{BackendUnreachable: 2}},
-		{"the next backend", []netip.AddrPort{server, server6}, map[netip.Addr]syscall.Errno{ownA: unix.EAGAIN, ownB: unix.EAGAIN},
-			[]netip.Addr{own6}, nil}, // of the second flow, which has evicted the first
+		{"the next backend", []netip.AddrPort{server, server6},
+			map[netip.Addr]syscall.Errno{ownA: unix.EAGAIN, ownB: unix.EAGAIN}, []netip.Addr{own6}, nil}, // of the second flow, which has evicted the first
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := one(t, with(plain(row.backends...), fromOwn))

@@ -45,7 +45,8 @@ func exemptions(t *target) []string {
 		fmt.Sprintf("nft 'table inet %[4]s { chain postrouting { type nat hook postrouting priority -150; "+
 			"meta skuid 0-4294967294 fib saddr type != local %[1]s daddr %[2]s tcp dport %[3]d snat %[1]s to %[1]s saddr; }; }'",
 			ip, t.at.Addr(), t.at.Port(), exemptTable),
-		fmt.Sprintf("# or without nft: %s -t nat -I POSTROUTING -d %s -p tcp --dport %d -m addrtype ! --src-type LOCAL -j ACCEPT",
+		fmt.Sprintf("# or without nft: %s -t nat -I POSTROUTING -d %s -p tcp --dport %d "+
+			"-m addrtype ! --src-type LOCAL -j ACCEPT",
 			iptables, t.at.Addr(), t.at.Port()),
 	}
 }

@@ -317,7 +317,9 @@ func (b *Backends) list() []BackendState {
 	}
 	for _, n := range b.names {
 		if len(*n.name.addresses.Load()) == 0 {
-			all = append(all, BackendState{Forward: b.forward.Label(), Backend: n.String(), LastError: "the name does not resolve"})
+			all = append(all, BackendState{
+				Forward: b.forward.Label(), Backend: n.String(), LastError: "the name does not resolve",
+			})
 		}
 	}
 	return all

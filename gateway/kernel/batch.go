@@ -132,7 +132,8 @@ func (a *aio) submit(all []Transfer, operation uint16) int {
 			buffer: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(t.B)))), size: uint64(len(t.B)),
 		}
 	}
-	n, errno := call3(unix.SYS_IO_SUBMIT, a.context, uintptr(len(all)), uintptr(unsafe.Pointer(unsafe.SliceData(a.pointers))))
+	n, errno := call3(unix.SYS_IO_SUBMIT, a.context, uintptr(len(all)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(a.pointers))))
 	if errno != 0 {
 		return 0
 	}

@@ -99,7 +99,8 @@ var table = [outcomes]entry{
 		"behind AWS NLB, see docs/load-balancers.md; otherwise check that the load balancer sends a header",
 		Warn, in(Header)},
 	SourceDenied: {"source_denied", "the header names a source address that is not allowed",
-		"reason says why; if the address is legitimate, allow it with --allow-source, which permits no broadcast or multicast address",
+		"reason says why; if the address is legitimate, allow it with --allow-source, " +
+			"which permits no broadcast or multicast address",
 		Warn, in(Dial)},
 	FamilyMismatch: {"family_mismatch", "client and backend have different address families",
 		"configure a backend of each family, or choose a policy with --family-mismatch",

@@ -38,7 +38,7 @@ func playChild(part string) error {
 	case "exits":
 		return errors.New("no")
 	case "hangs":
-		select {}
+		hang()
 	case "hangs with a child", "exits with a child", "killed with a child":
 		cmd := exec.Command("sleep", "300")
 		cmd.ExtraFiles = []*os.File{os.NewFile(childFirst, "socket")}
@@ -48,7 +48,7 @@ func playChild(part string) error {
 		if part == "exits with a child" {
 			return errors.New("no")
 		}
-		select {}
+		hang()
 	case "sends nonsense":
 		_, err := os.NewFile(parentFD, "parent").WriteString("\x00\x01nonsense\n")
 		return err
@@ -73,6 +73,10 @@ func playChild(part string) error {
 	return answerOnce(in.Sockets)
 }
 
+// hang keeps a child from ending until the parent ends it. An empty select would be a
+// deadlock to the runtime, which ends the program unless it is built with cgo.
+func hang() { time.Sleep(time.Hour) }
+
 // playAnswers answers each message with its description, and writes a byte to each
 // descriptor.
 func playAnswers(parent *Parent, part string) error {
@@ -87,7 +91,7 @@ func playAnswers(parent *Parent, part string) error {
 		case "ends before its answer":
 			os.Exit(1)
 		case "hangs before its answer":
-			select {}
+			hang()
 		}
 		for _, fd := range fds {
 			unix.Write(fd, []byte("x"))

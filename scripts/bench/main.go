@@ -9,7 +9,8 @@
 //	go run ./scripts/bench --json >runs.json      # one run a line, no table
 //	go run ./scripts/bench --from runs.json --chart docs/charts
 //	go run ./scripts/bench --haproxy ~/haproxy-3.5/haproxy
-//	go run ./scripts/bench --peer 'go-mmproxy -l {listen} -4 {backend}' --peer-name go-mmproxy --peer-headers --peer-transparent
+//	go run ./scripts/bench --peer 'go-mmproxy -l {listen} -4 {backend}' --peer-name go-mmproxy \
+//	  --peer-headers --peer-transparent
 //
 // It needs two cores and ip (iproute2), and measures HAProxy and nginx with its stream
 // module if they are installed; it reports what is missing. Without root it uses a user

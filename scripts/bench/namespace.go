@@ -30,8 +30,9 @@ func again() error {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal signals both processes, and the inner one prints its results
-	runtime.LockOSThread()                               // the kernel sends the parent-death signal when the thread ends
+	// The terminal signals both processes, and the inner one prints its results.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	runtime.LockOSThread() // the kernel sends the parent-death signal when the thread ends
 	return cmd.Run()
 }
 

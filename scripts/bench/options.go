@@ -75,7 +75,8 @@ func parse(name string, args []string, out io.Writer) (o options, err error) {
 	expression(f, &o.only, "programs", "measure only programs whose name matches this `regexp`")
 	list(f, &o.sections, "section", "measure only this `section`, repeatable: "+strings.Join(sectionNames(), ", "))
 	list(f, &o.from, "from", "do not measure, show the runs in this `file` from --json; repeatable")
-	list(f, &o.unproxy, "unproxy", "the `program` to measure instead of building it; repeatable: the first one is compared with the others")
+	list(f, &o.unproxy, "unproxy",
+		"the `program` to measure instead of building it; repeatable: the first one is compared with the others")
 	list(f, &o.haproxy, "haproxy", "another `program` besides the HAProxy in PATH; repeatable")
 	list(f, &o.nginx, "nginx", "another `program` besides the nginx in PATH; repeatable")
 	if err := f.Parse(args); err != nil {

@@ -66,7 +66,8 @@ func newCatalogue(o options, scratch string, most int) (*catalogue, error) {
 		fmt.Fprintln(os.Stderr, "bench: HAProxy is not measured, it is not installed (Debian: haproxy)")
 	}
 	if len(c.nginx) > 0 && !exists(nginxStream) {
-		fmt.Fprintln(os.Stderr, "bench: nginx is not measured, its stream module is not installed (Debian: libnginx-mod-stream)")
+		fmt.Fprintln(os.Stderr,
+			"bench: nginx is not measured, its stream module is not installed (Debian: libnginx-mod-stream)")
 		c.nginx = nil
 	} else if len(c.nginx) == 0 {
 		fmt.Fprintln(os.Stderr, "bench: nginx is not measured, it is not installed (Debian: nginx, libnginx-mod-stream)")

@@ -54,7 +54,8 @@ func (c *catalogue) nginxTCP(e executable, mode string) (program, error) {
 	if mode == transparent {
 		bind = "proxy_bind $proxy_protocol_addr transparent; "
 	}
-	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; proxy_timeout 60s; proxy_buffer_size 64k; %s", gatewayAddress, backendAddress, bind), true)
+	return c.nginxWith(e, mode, fmt.Sprintf("listen %v proxy_protocol backlog=4096; proxy_pass %v; "+
+		"proxy_timeout 60s; proxy_buffer_size 64k; %s", gatewayAddress, backendAddress, bind), true)
 }
 
 // nginxUDP configures nginx's stream proxy without headers, which it does not support for

@@ -36,7 +36,9 @@ const style = `
     .other { stroke: #8c959f; stroke-width: 1.5; fill: none; marker-end: url(#other); marker-start: url(#other) }`
 
 // tips are the heads of arrows: the class and its colour.
-var tips = [...][2]string{{"wire", "#8250df"}, {"there", "#1a7f37"}, {"back", "#0969da"}, {"lost", "#bc4c00"}, {"other", "#8c959f"}}
+var tips = [...][2]string{
+	{"wire", "#8250df"}, {"there", "#1a7f37"}, {"back", "#0969da"}, {"lost", "#bc4c00"}, {"other", "#8c959f"},
+}
 
 // svg returns the whole file.
 func (p *picture) svg() string {
@@ -52,7 +54,8 @@ func (p *picture) svg() string {
 		fmt.Fprintf(&b, `    <marker id="%s" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 0 L8 4 L0 8 z" fill="%s"/></marker>
 `, t[0], t[1])
 	}
-	fmt.Fprintf(&b, "  </defs>\n  <rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n%s</svg>\n", width, p.height, p.shapes.String())
+	fmt.Fprintf(&b, "  </defs>\n  <rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n%s</svg>\n",
+		width, p.height, p.shapes.String())
 	return b.String()
 }
 
@@ -61,7 +64,8 @@ type area struct{ x, y, w, h int }
 
 // frame draws a rectangle.
 func (p *picture) frame(class string, a area, radius int) {
-	fmt.Fprintf(&p.shapes, "  <rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"%d\"/>\n", class, a.x, a.y, a.w, a.h, radius)
+	fmt.Fprintf(&p.shapes, "  <rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"%d\"/>\n",
+		class, a.x, a.y, a.w, a.h, radius)
 	p.frames = append(p.frames, a)
 }
 
@@ -94,7 +98,8 @@ func (p *picture) arrow(class, path string) {
 
 // text writes a line; anchor is start, middle or end.
 func (p *picture) text(class string, x, y int, anchor, line string) {
-	fmt.Fprintf(&p.shapes, "  <text class=\"%s\" x=\"%d\" y=\"%d\" text-anchor=\"%s\">%s</text>\n", class, x, y, anchor, html.EscapeString(line))
+	fmt.Fprintf(&p.shapes, "  <text class=\"%s\" x=\"%d\" y=\"%d\" text-anchor=\"%s\">%s</text>\n",
+		class, x, y, anchor, html.EscapeString(line))
 	w := textWidth(class, line)
 	left := map[string]int{"start": x, "middle": x - w/2, "end": x - w}[anchor]
 	p.texts = append(p.texts, area{left, y - 10, w, 13})

@@ -15,8 +15,9 @@ var modules = []module{
 	{"main.go", "exit code", 400, 0, []string{""}},
 	{"command", "command line", 400, 1, []string{"gateway/command"}},
 	{"daemon", "the process", 400, 3, []string{"gateway/daemon"}},
-	{"command/…", "usage, probe, demo, decode", 640, 2,
-		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode"}},
+	{"command/…", "usage, probe, demo, decode, migrate, toa", 640, 2,
+		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode",
+			"gateway/command/migrate", "gateway/command/toa"}},
 	{"admin", "HTTP, page", 330, 4, []string{"gateway/admin"}},
 	{"gateway", "life", 490, 4, []string{"gateway"}},
 	{"doctor", "host checks", 740, 4, []string{"gateway/doctor"}},
@@ -35,13 +36,15 @@ var modules = []module{
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
 	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
+	{"attach", "BPF programs", 824, 3, []string{"transparent/toa/attach"}},
+	{"toa", "TCP option", 120, 9, []string{"transparent/toa"}},
 	{"transparent", "foreign addresses", 250, 9, []string{"transparent"}},
 	{"proxyproto", "headers", 430, 9, []string{"gateway/proxyproto"}},
 }
 
 // imports are the arrows: the imports that show how the program is built.
 var imports = [][2]string{
-	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"},
+	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"}, {"command/…", "attach"},
 	{"daemon", "accesslog"}, {"daemon", "admin"}, {"daemon", "gateway"}, {"daemon", "doctor"},
 	{"admin", "datagram"}, {"admin", "readiness"}, {"admin", "config"},
 	{"gateway", "datagram"}, {"gateway", "supervise"}, {"gateway", "config"},
@@ -66,7 +69,8 @@ func (m module) area() area {
 // packages is the picture of docs/architecture.md.
 func packages() *picture {
 	p := &picture{name: "packages", title: "The packages and their imports", height: 10*rowHeight + 40,
-		description: "Each package imports only packages below it: command and daemon at the top, the life of a gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
+		description: "Each package imports only packages below it: command and daemon at the top, the life of a " +
+			"gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
 	for _, i := range imports {
 		from, to := find(i[0]), find(i[1])
 		start, end := from.area(), to.area()
@@ -87,7 +91,8 @@ func packages() *picture {
 		p.text("name", m.x, a.y+19, "middle", m.name)
 		p.text("note", m.x, a.y+36, "middle", m.note)
 	}
-	p.text("note", 440, p.height-14, "middle", "An arrow is an import. The main ones are drawn; all of them lead down. Blue: the data plane.")
+	p.text("note", 440, p.height-14, "middle", "An arrow is an import. The main ones are drawn; all of them "+
+		"lead down. Blue: the data plane.")
 	return p
 }
 

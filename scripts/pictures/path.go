@@ -4,8 +4,10 @@ package main
 // mode.
 func path() *picture {
 	p := &picture{name: "path", title: "A connection through unproxy", height: 190,
-		description: "A client connects to a load balancer, which connects to unproxy and sends a PROXY header before the data. " +
-			"unproxy validates and strips the header and sends the data to the backend from the client's address. Replies take the same way back."}
+		description: "A client connects to a load balancer, which connects to unproxy and sends a PROXY header " +
+			"before the data. " +
+			"unproxy validates and strips the header and sends the data to the backend from the client's address. " +
+			"Replies take the same way back."}
 	p.box("box", area{16, 50, 110, 60}, "client", "203.0.113.9")
 	p.box("box", area{196, 50, 132, 60}, "load balancer", "10.0.0.2")
 	p.box("own", area{534, 50, 100, 60}, "unproxy", "10.0.0.5")

@@ -2,7 +2,9 @@ package main
 
 // pictures returns every drawing.
 func pictures() []*picture {
-	return []*picture{path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect()}
+	return []*picture{
+		path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect(),
+	}
 }
 
 // balancer draws the client and the load balancer at the left, and the
@@ -18,7 +20,8 @@ func balancer(p *picture, y, x int) {
 
 func loopback() *picture {
 	p := &picture{name: "loopback", title: "Backend on loopback", height: 260,
-		description: "The backend answers the client's address; a rule for packets from 127.0.0.1 port 22 hands them to the gateway instead of the default route."}
+		description: "The backend answers the client's address; a rule for packets from 127.0.0.1 port 22 hands " +
+			"them to the gateway instead of the default route."}
 	p.host(area{370, 20, 490, 180}, "one host: lo 127.0.0.1, ::1")
 	balancer(p, 60, 400)
 	p.box("own", area{400, 60, 110, 60}, "unproxy", "203.0.113.9")
@@ -34,7 +37,8 @@ func loopback() *picture {
 
 func ownAddress() *picture {
 	p := &picture{name: "own-address", title: "Backend on another address of the host", height: 280,
-		description: "Others reach the backend by the same address. Conntrack remembers which connections came from the gateway, and only their replies are marked and routed to it."}
+		description: "Others reach the backend by the same address. Conntrack remembers which connections came " +
+			"from the gateway, and only their replies are marked and routed to it."}
 	p.host(area{370, 20, 490, 190}, "one host: eth0 10.0.0.1")
 	balancer(p, 50, 400)
 	p.box("own", area{400, 50, 110, 60}, "unproxy", "203.0.113.9")
@@ -51,7 +55,8 @@ func ownAddress() *picture {
 
 func container() *picture {
 	p := &picture{name: "container", title: "Backend in a container or on a neighbouring host", height: 270,
-		description: "The backend's default route leads to the gateway's host. A rule for packets that come in by veth0 from the backend hands them to the gateway."}
+		description: "The backend's default route leads to the gateway's host. A rule for packets that come in by " +
+			"veth0 from the backend hands them to the gateway."}
 	p.host(area{370, 20, 230, 170}, "the gateway's host")
 	p.host(area{680, 20, 180, 170}, "container, or other host")
 	balancer(p, 60, 400)
@@ -70,7 +75,8 @@ func container() *picture {
 
 func shared() *picture {
 	p := &picture{name: "shared", title: "Backend behind a host that forwards, as Docker's do", height: 280,
-		description: "Others reach the container through the same host. The packet filter asks for each reply whether a transparent socket of this host waits for it, and marks only those."}
+		description: "Others reach the container through the same host. The packet filter asks for each reply " +
+			"whether a transparent socket of this host waits for it, and marks only those."}
 	p.host(area{370, 20, 250, 190}, "the gateway's host, which forwards")
 	p.host(area{690, 20, 170, 190}, "container")
 	balancer(p, 50, 400)
@@ -89,7 +95,8 @@ func shared() *picture {
 
 func twoGateways() *picture {
 	p := &picture{name: "two-gateways", title: "Several gateways in front of one remote backend", height: 340,
-		description: "The backend's host marks each connection by the hardware address of the gateway that its first packet came from, and routes the replies of each by its mark."}
+		description: "The backend's host marks each connection by the hardware address of the gateway that its " +
+			"first packet came from, and routes the replies of each by its mark."}
 	p.host(area{660, 40, 200, 250}, "the backend's host")
 	p.box("box", area{14, 120, 120, 60}, "clients", "203.0.113.0/24")
 	p.box("box", area{176, 120, 132, 60}, "load balancer", "the peer")
@@ -115,7 +122,8 @@ func twoGateways() *picture {
 
 func tunnels() *picture {
 	p := &picture{name: "tunnels", title: "Gateways that reach the backend by tunnels", height: 300,
-		description: "Where a router lies between them, each gateway has a tunnel to the backend's host, which marks connections by the tunnel that they came by."}
+		description: "Where a router lies between them, each gateway has a tunnel to the backend's host, which " +
+			"marks connections by the tunnel that they came by."}
 	p.host(area{620, 20, 240, 220}, "the backend's host, anywhere")
 	p.box("own", area{60, 50, 130, 60}, "unproxy", "site A")
 	p.box("own", area{60, 160, 130, 60}, "unproxy", "site B")
@@ -134,7 +142,8 @@ func tunnels() *picture {
 
 func redirect() *picture {
 	p := &picture{name: "redirect", title: "One listener for whole prefixes and ranges of ports", height: 250,
-		description: "The packet filter hands connections to any address and port of a range to one listener; the header's destination says which backend each is for."}
+		description: "The packet filter hands connections to any address and port of a range to one listener; the " +
+			"header's destination says which backend each is for."}
 	p.host(area{470, 20, 190, 180}, "the gateway's host")
 	p.box("box", area{14, 70, 124, 60}, "clients", "198.51.100.0/24")
 	p.box("box", area{184, 70, 132, 60}, "load balancer", "the peer")

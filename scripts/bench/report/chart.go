@@ -72,7 +72,8 @@ func ratioChart(mode string, own selection) (string, bool) {
 	}
 	d.shapes.WriteString(rows.shapes.String()) // above the axes
 	return d.file(int(y)+30, "unproxy to others, "+mode+" mode",
-		"For each load the ratio of unproxy's throughput and processor time to those of other programs; 1 is the same. The thin lines are the least and the most of all rounds."), true
+		"For each load the ratio of unproxy's throughput and processor time to those of other programs; 1 is the same. "+
+			"The thin lines are the least and the most of all rounds."), true
 }
 
 // compared reports whether a program has runs in a section with charts.

@@ -55,7 +55,8 @@ func growthChart(mode string, own selection) (string, bool) {
 	title := "CPU for each operation with more connections, " + mode + " mode"
 	d.text("head", 16, 26, "start", title)
 	d.legend(16, 54, names)
-	return d.file(int(growthBottom)+52, title, "Processor time of the gateway for one request and answer of 64 bytes, by the number of open connections."), true
+	return d.file(int(growthBottom)+52, title,
+		"Processor time of the gateway for one request and answer of 64 bytes, by the number of open connections."), true
 }
 
 // line draws a line through points, with a dot at each.

@@ -61,7 +61,8 @@ func Sections() []Section {
 			About: "Ping-pong of 64 B with more and more connections open: with 64 of them active, and with all.",
 		}, {
 			Name: "log", Title: "Access log", Columns: connections,
-			About: "Connections with a version 2 header, with a log line for each into a file, and with metrics. The ratios say what it costs: of unproxy without to unproxy with.",
+			About: "Connections with a version 2 header, with a log line for each into a file, and with metrics. " +
+				"The ratios say what it costs: of unproxy without to unproxy with.",
 		}, {
 			Name: "spin", Title: "Busy polling", Columns: join([]Column{{OperationsPerSecond, "op/s", 0, true}}, latencies,
 				[]Column{{CPU, "CPU µs", 2, false}}, whole),

@@ -58,7 +58,8 @@ func (d *drawing) file(height int, title, description string) string {
   <style>%s  </style>
   <rect class="paper" width="%d" height="%d"/>
 %s</svg>
-`, drawingWidth, height, drawingWidth, height, html.EscapeString(title), html.EscapeString(description), style, drawingWidth, height, d.shapes.String())
+`, drawingWidth, height, drawingWidth, height, html.EscapeString(title),
+		html.EscapeString(description), style, drawingWidth, height, d.shapes.String())
 }
 
 // text writes a line; anchor is start, middle or end.
