@@ -82,10 +82,11 @@ func class(a netip.Addr) string {
 // name, or "". Stand-ins of such an address are among them.
 func (p *Policy) embeds(a, backend netip.Addr) string {
 	denied := func(v4 netip.Addr) bool { return v4 == backend || p.Denies(v4) }
-	if p.MapPrefix.IsValid() && p.MapPrefix.Contains(a) && denied(last32(a)) {
+	reason := Embeds(a, denied)
+	if reason == "" && p.MapPrefix.IsValid() && p.MapPrefix.Contains(a) && denied(last32(a)) {
 		return "stand-in of a denied IPv4 address"
 	}
-	return Embeds(a, denied)
+	return reason
 }
 
 // last32 returns the last 32 bits of an IPv6 address as an IPv4 address.

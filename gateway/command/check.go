@@ -242,7 +242,7 @@ func transparency(f *forward.Forward) string {
 		return "off: the backend sees the gateway's address"
 	}
 	mismatch := f.Source.FamilyMismatch.String()
-	if p := f.Source.MapPrefix; p.IsValid() && f.Source.FamilyMismatch == transparent.Map {
+	if p := f.Source.MapPrefix; f.Source.FamilyMismatch == transparent.Map {
 		mismatch += " behind " + p.String()
 	}
 	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
