@@ -24,6 +24,9 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	if events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
 		return
 	}
+	if s.flows != 0 && events&(unix.EPOLLIN|unix.EPOLLPRI) != 0 {
+		l.flows.of(s, i).muteIfBlocked(l)
+	}
 	switch s.state {
 	case reading:
 		s.readHeader(l)
@@ -117,8 +120,7 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 		s.client = pack(kernel.Unmap(h.Source))
 		s.destination = pack(kernel.Unmap(h.Destination))
 		s.spoof = f.Transparent
-		if !s.admitClient(f) {
-			s.refuse(l, record.Limit, record.Dial)
+		if !s.admitClient(l, record.Dial) {
 			return
 		}
 	case proxyproto.Local:
@@ -130,6 +132,9 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	default:
 		if f.RejectUnknown {
 			s.refuse(l, record.NoAddress, record.Dial)
+			return
+		}
+		if !s.admitUnnamed(l) {
 			return
 		}
 		s.client, s.destination = s.peer, pack(s.sentTo(l))
