@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 // load loads forwards with settings of the form "name value". The default trust
@@ -123,6 +125,10 @@ var settingRows = []struct {
 	{"unknown reject", "unknown=relay", func(f *forward.Forward) any { return f.RejectUnknown }, true, false},
 	{"transparent on", "transparent=off", func(f *forward.Forward) any { return f.Transparent }, true, false},
 	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
+	{"transparent toa", "transparent=on", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, true, false},
+	{"transparent on", "transparent=toa", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, false, true},
+	{"toa-source 192.0.2.7", "toa-source=2001:db8::7", func(f *forward.Forward) any { return fmt.Sprint(f.TOA.Sources) }, "[192.0.2.7/32]", "[2001:db8::7/128]"},
+	{"toa-format legacy", "toa-format=negotiated", func(f *forward.Forward) any { return f.TOA.Format }, toa.Legacy, toa.Negotiated},
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},

@@ -16,7 +16,9 @@ const (
 	NeedsV2
 	NeedsUnixListener
 	NeedsHeaderBackend
-	NeedsReturnPath // transparent or tproxy
+	NeedsReturnPath    // transparent or tproxy
+	NeedsClientAddress // transparent without toa
+	NeedsTOA
 )
 
 // needs has for each property the description of a forward without it, and the
@@ -34,8 +36,10 @@ var needs = []struct {
 	{NeedsV1, "where only v2 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV1 }},
 	{NeedsV2, "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
 	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
+	{NeedsClientAddress, "without --transparent on", (*forward.Forward).ConnectsAsClient},
+	{NeedsTOA, "without --transparent toa", func(f *forward.Forward) bool { return f.Transparent && f.TOA.On }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
-		return f.Transparent || f.TProxy
+		return f.ConnectsAsClient() || f.TProxy
 	}},
 	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
 	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},

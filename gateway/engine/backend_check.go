@@ -38,7 +38,7 @@ func (c *checks) start(forwards []*forwardState) {
 		if f.BackendCheck > 0 && !f.Datagrams {
 			c.running.Go(func() { c.checkRegularly(ctx, b) })
 		}
-		if f.BackendRetry > 0 && f.Transparent && !f.Datagrams {
+		if f.BackendRetry > 0 && f.ConnectsAsClient() && !f.Datagrams {
 			c.running.Go(func() { c.testSuspects(ctx, b) })
 		}
 	}

@@ -58,6 +58,7 @@ func (s *session) report(l *loop) {
 		Backend:     s.backend.Addr,
 		BackendPath: s.backend.Path,
 		Transparent: s.source.isValid(),
+		TOA:         s.option != noOption,
 		Version:     s.version,
 		Command:     s.command,
 		Outcome:     s.outcome,

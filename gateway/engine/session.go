@@ -62,7 +62,7 @@ type session struct {
 	backend forward.Endpoint // dialled last
 
 	peer, client, destination address
-	source                    address // that the backend's socket is bound to; invalid in plain mode
+	source                    address // that the backend sees instead of the gateway's; invalid in plain mode
 
 	id uint64 // of a free session: the next entry of sessionPool.free
 
@@ -71,7 +71,8 @@ type session struct {
 
 	index, generation uint32
 	state             state
-	spoof             bool           // connect from the client's address
+	option            clientOption   // of this attempt to connect
+	spoof             bool           // the backend must see the client's address
 	clientCounted     bool           // in forwardState.clients
 	queued            bool           // on the loop's run queue
 	keepaliveSet      bool           // or not needed

@@ -62,11 +62,15 @@ type Forward struct {
 	// listeners. Only the plan of the packet filter's rules uses it.
 	Redirect []Redirect
 
-	// Transparent connects to the backend from the client's address, as Source
-	// allows. Backends of the client's address family are tried first; if
-	// Source rejects a mismatch, only those are tried.
+	// Transparent makes the backend see the client's address, as Source allows: it
+	// connects from that address, or sends it in an option. Backends of the client's
+	// address family are tried first; if Source rejects a mismatch, only those are
+	// tried.
 	Transparent bool
 	Source      transparent.Policy
+	// TOA makes a transparent forward send the client's address in a TCP option
+	// instead of connecting from it.
+	TOA TOA
 	// AllowDestination is the set of destinations that a FromHeader backend may
 	// connect to. A destination never leads to one of OwnListeners.
 	AllowDestination Addresses
@@ -144,7 +148,7 @@ func (f *Forward) HasHeaderBackend() bool {
 // UsesClientPort reports whether connections to the backend are made from the
 // client's port, if it is available.
 func (f *Forward) UsesClientPort() bool {
-	return f.Transparent && f.Source.SourcePort != transparent.Any
+	return f.ConnectsAsClient() && f.Source.SourcePort != transparent.Any
 }
 
 // HasUnixListener reports whether a listener is a unix socket.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 // Kernel is every system call of the TCP data plane. [System] makes them; tests
@@ -23,6 +24,7 @@ import (
 // implementation belongs to the goroutine that uses it, except for Wake.
 type Kernel interface {
 	transparent.Sockets
+	toa.Sockets
 
 	// Now returns a monotonic time in nanoseconds.
 	Now() int64

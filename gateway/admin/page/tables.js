@@ -30,7 +30,7 @@ function updateForward(tr, f) {
   lines(tr.cells[1], ...[...new Set(listeners.map((l) => l.leads_to))].slice(0, listenersShown + 1),
     ...down.map((b) => `down: ${b.backend}${b.last_error ? `, ${b.last_error}` : ''}`),
     f.backends_down > down.length ? `${count(f.backends_down)} down in total` : '');
-  set(tr.cells[2], f.transparent ? 'the client' : 'the gateway');
+  set(tr.cells[2], f.toa ? 'the client (TOA)' : f.transparent ? 'the client' : 'the gateway');
   set(tr.cells[3], count(f.active));
   const refused = f.rates.refused_per_second;
   lines(tr.cells[4], perSecond(f.rates.accepted_per_second), refused > 0 ? `${perSecond(refused)} refused` : '');
