@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"gateway/command/decode": {"gateway/config", "gateway/command/usage", "gateway/proxyproto", cli},
 	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
 		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/migrate": {"gateway/command/usage", "gateway/config", "transparent/routing", "trust", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/kernel", "gateway/proxyproto", cli},
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
@@ -76,7 +77,8 @@ const (
 // kept lists the only packages that may import a dependency, so that replacing the
 // dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/urfave/cli": {"gateway/command", "gateway/command/decode", "gateway/command/demo",
+		"gateway/command/migrate", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
