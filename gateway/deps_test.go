@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
 		"gateway/record", "transparent", unix},
 	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness",
-		"transparent", "transparent/returnpath", "transparent/routing", unix},
+		"transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
 	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
 		"transparent", "transparent/toa", unix},
 	"gateway/forward": {"gateway/proxyproto", "transparent", "transparent/toa"},

@@ -31,6 +31,7 @@ func This() Host {
 		Executable:       executable,
 		FileCapabilities: fileCapabilities("/proc/self/exe"),
 		Options:          testOptions,
+		Programs:         programs,
 		Addresses:        ownAddresses,
 		Lookup:           routing.Resolve,
 		Connect:          connect,
@@ -134,18 +135,21 @@ func connect(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 		return netip.AddrPort{}, err
 	}
 	defer conn.Close()
+	if a.Client.IsValid() {
+		return localOf(conn), promise(conn.(*net.TCPConn), a)
+	}
 	if a.From.IsValid() {
 		if seen == nil {
 			return netip.AddrPort{}, nil
 		}
 		return seen.source(), nil
 	}
-	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	local := localOf(conn)
 	if kernel.IsSelf(local, a.To) {
 		// Package net has tried three ports. Nothing listens, or the kernel would not assign this one.
 		return netip.AddrPort{}, os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
-	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port()), nil
+	return local, nil
 }
 
 // The maximum segment sizes by which a [tap] recognises a test. Other connections
@@ -173,6 +177,9 @@ func prepare(fd int, a Attempt, mss int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(a.Mark)); err != nil {
 			return os.NewSyscallError("setsockopt SO_MARK", err)
 		}
+	}
+	if a.Client.IsValid() {
+		return prepareOffer(fd, a)
 	}
 	if !a.From.IsValid() {
 		return nil

@@ -27,7 +27,9 @@ type target struct {
 	mark uint32
 	// spoof reports whether connections come from the client's address.
 	spoof bool
-	udp   bool
+	// toa is how clients' addresses travel otherwise.
+	toa forward.TOA
+	udp bool
 	// familyOnly reports whether clients of the other address family are never
 	// connected to it.
 	familyOnly bool
@@ -42,7 +44,7 @@ type target struct {
 
 // same reports whether forwards connect to two targets in the same way.
 func (t *target) same(o *target) bool {
-	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
+	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp && sameTOA(t.toa, o.toa)
 }
 
 // targets returns the distinct targets of the forwards, as far as names resolve.
@@ -97,7 +99,7 @@ func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 		name = "udp://" + name
 	}
 	return &target{
-		name: name, at: at, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
+		name: name, at: at, mark: f.Mark, spoof: f.ConnectsAsClient(), toa: f.TOA, udp: f.Datagrams,
 		onDemand:   f.OnDemand,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}
