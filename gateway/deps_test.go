@@ -61,6 +61,8 @@ var allowed = map[string][]string{
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
 	"transparent/toa":    {unix},
+	// Only commands import it: the gateway's process loads no BPF programs.
+	"transparent/toa/attach": {ebpf, ebpf + "/link", unix},
 	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
@@ -70,6 +72,7 @@ const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
 	cli      = "github.com/urfave/cli/v2"
+	ebpf     = "github.com/cilium/ebpf"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -83,6 +86,7 @@ var kept = map[string][]string{
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
+	ebpf:                             {"transparent/toa/attach"},
 	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests

@@ -36,7 +36,8 @@ func checkHelp() string {
 Usage: unproxy check [--strict] [flags of unproxy serve]
 
 Validates flags, environment variables and the files that they name, and prints
-what would be served.
+what would be served, and HAProxy's lines for it. Their health checks fail if the
+backend does not answer.
 
 Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict. The warning that
 servers on this host see every client as localhost is not an error with --strict.
@@ -76,6 +77,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if n := faults(c.warnings); ctx.Bool("strict") && n > 0 {
 		return usage.Errorf("%s, which --strict treats as errors", value.Plural(n, "warning"))
 	}
+	writeHAProxy(ctx.App.Writer, config.Forwards, c.admin.Health)
 	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
 	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil

@@ -35,6 +35,7 @@ var modules = []module{
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
 	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
+	{"attach", "BPF programs", 824, 3, []string{"transparent/toa/attach"}},
 	{"toa", "TCP option", 120, 9, []string{"transparent/toa"}},
 	{"transparent", "foreign addresses", 250, 9, []string{"transparent"}},
 	{"proxyproto", "headers", 430, 9, []string{"gateway/proxyproto"}},
