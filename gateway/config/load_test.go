@@ -127,7 +127,7 @@ var settingRows = []struct {
 	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
 	{"transparent toa", "transparent=on", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, true, false},
 	{"transparent on", "transparent=toa", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, false, true},
-	{"toa-source 192.0.2.7", "toa-source=2001:db8::7", func(f *forward.Forward) any { return fmt.Sprint(f.TOA.Sources) }, "[192.0.2.7/32]", "[2001:db8::7/128]"},
+	{"toa-source 192.0.2.7", "toa-source=2001:db8::7", func(f *forward.Forward) any { return fmt.Sprint(f.TOA.Sources) }, "[192.0.2.7]", "[2001:db8::7]"},
 	{"toa-format legacy", "toa-format=negotiated", func(f *forward.Forward) any { return f.TOA.Format }, toa.Legacy, toa.Negotiated},
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},

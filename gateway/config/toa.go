@@ -37,7 +37,7 @@ func setTOASources(d *draft, texts []string) error {
 		case a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() && a.Is6():
 			return &value.Error{Value: text, Why: "is no address of this host that a connection can come from"}
 		}
-		d.TOA.Sources = append(d.TOA.Sources, netip.PrefixFrom(a, a.BitLen()))
+		d.TOA.Sources = append(d.TOA.Sources, a)
 	}
 	return nil
 }

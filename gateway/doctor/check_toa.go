@@ -78,14 +78,8 @@ func (h Host) checkPromise(ctx context.Context, t *target) Finding {
 // offer connects to a target as the gateway does for a client. from is this host's end.
 func (h Host) offer(ctx context.Context, t *target) (from netip.AddrPort, err error) {
 	is6 := t.at.Addr().Is6()
-	a := Attempt{To: t.at, Mark: t.mark, Client: transparent.TestClient(is6), Format: t.toa.Format}
-	for _, p := range t.toa.Sources {
-		if p.Addr().Is6() == is6 {
-			a.Local = p.Addr()
-			break
-		}
-	}
-	return h.try(ctx, a)
+	return h.try(ctx, Attempt{To: t.at, Mark: t.mark, Client: transparent.TestClient(is6), Format: t.toa.Format,
+		Local: t.toa.Source(!is6, 0)})
 }
 
 // testPromise is the test of a [Watch] for a target whose clients travel in an option.

@@ -24,6 +24,7 @@ const (
 // [Backends.Failed].
 type checks struct {
 	connect func(context.Context, forward.Endpoint, uint32) error
+	offer   func(context.Context, forward.Endpoint, *forward.Forward) error // of a client, see offerOwn
 	now     func() int64
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -108,7 +109,8 @@ func (c *checks) testSuspect(ctx context.Context, b *Backends, e forward.Endpoin
 	}
 }
 
-// test connects to a backend from the gateway's own address and closes the connection.
+// test connects to a backend from the gateway's own address and closes the connection. If clients'
+// addresses travel in an option, it offers one.
 func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forward) error {
 	timeout := checkTimeout
 	if f.BackendCheck > 0 {
@@ -116,7 +118,12 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err := c.connect(ctx, e, f.Mark)
+	var err error
+	if f.Transparent && f.TOA.On {
+		err = c.offer(ctx, e, f)
+	} else {
+		err = c.connect(ctx, e, f.Mark)
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return unix.ETIMEDOUT

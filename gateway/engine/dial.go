@@ -109,6 +109,8 @@ func (s *session) denySource(reason string) {
 // the queue of a unix socket is full (unix_stream_connect).
 func (s *session) explainLimit(l *loop, errno syscall.Errno) {
 	switch {
+	case s.option == unbound:
+		s.setReason("bind to an address of --toa-source: " + errno.Error())
 	case s.lacksPort(l, errno):
 		s.outcome, s.endedBy = record.Limit, record.Gateway
 		s.setReason("no source port is left towards the backend: " + errno.Error())

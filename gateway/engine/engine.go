@@ -108,7 +108,7 @@ func New(c Config) (*Engine, error) {
 		e.loops = append(e.loops, l)
 	}
 	e.names = newResolver(c.Lookup, e.notice)
-	e.checks = checks{connect: c.Connect, now: e.kernel.Now, stop: func() {}}
+	e.checks = checks{connect: c.Connect, offer: offerOwn, now: e.kernel.Now, stop: func() {}}
 	if c.Connect == nil {
 		e.checks.connect = connectOwn
 	}

@@ -26,6 +26,7 @@ type clientOption uint8
 
 const (
 	noOption   clientOption = iota // none is sent
+	unbound                        // the address of this host to connect from is not one of it
 	unattached                     // no program on this host takes the client
 	offered                        // the backend's host has not promised
 	promised                       // the backend has acknowledged nothing yet
@@ -41,11 +42,16 @@ func (s *session) bound() netip.AddrPort {
 	return s.source.unpack()
 }
 
-// offerClient gives the client to the programs on this host, which send the offer with the SYN. It
-// withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process): without a promise, the backend's
+// offerClient binds a backend's socket to an address of this host, and gives the client to the programs
+// here, which send the offer with the SYN. It withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process): without a promise, the backend's
 // program sees nothing of the connection.
 func (s *session) offerClient(l *loop, fd int) syscall.Errno {
-	format := s.listener.forward.TOA.Format
+	t := &s.listener.forward.TOA
+	if errno := bindOwn(l.kernel, fd, t.Source(s.backend.Addr.Addr().Is4(), s.id)); errno != 0 {
+		s.option = unbound
+		return errno
+	}
+	format := t.Format
 	if format == toa.Negotiated {
 		if errno := l.kernel.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0); errno != 0 {
 			return errno

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -120,6 +121,10 @@ func TestTOAOutcomes(t *testing.T) {
 		{"silent: no return path is looked for", header, nil, silent, record.ConnectTimeout, record.Timeout, "timed out", 1},
 		{"denied client", denied, nil, promising, record.SourceDenied, record.Gateway, "loopback", 0},
 		{"other family", v2(client6, dest6), nil, promising, record.FamilyMismatch, record.Gateway, "family", 0},
+		{"the source is not this host's", header, func(r *rig) {
+			r.engine.forwards[0].TOA.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
+			r.bindError = func(netip.AddrPort) unix.Errno { return unix.EADDRNOTAVAIL }
+		}, promising, record.BackendUnreachable, record.Gateway, "--toa-source", 0},
 		{"no port left", header, nil, plan{errno: unix.EADDRNOTAVAIL}, record.Limit, record.Gateway, "no source port", 1},
 	} {
 		r := newTOARig(t, carrying(plainForward(serverA)), row.plan)
@@ -286,5 +291,48 @@ func TestTOAWithholdsACK(t *testing.T) {
 		}
 		finishBoth(r, from)
 		r.expectClean()
+	}
+}
+
+// Connections come from the addresses of the backend's family in turn; those without a client do not.
+func TestTOASources(t *testing.T) {
+	f := carrying(plainForward(serverA))
+	for _, a := range []string{"192.0.2.81", "2001:db8::81", "192.0.2.82"} {
+		f.TOA.Sources = append(f.TOA.Sources, netip.MustParseAddr(a))
+	}
+	r := newTOARig(t, f, promising)
+	for i := range 4 {
+		finishBothOf(r, r.open(header), i)
+	}
+	finishBothOf(r, r.open(v2(netip.AddrPort{}, netip.AddrPort{})), 4)
+	used := map[string]int{}
+	for _, d := range r.dials {
+		used[d.source.String()]++
+	}
+	if used["192.0.2.81:0"] != 2 || used["192.0.2.82:0"] != 2 || used["invalid AddrPort"] != 1 {
+		t.Errorf("connected from %v", used)
+	}
+	r.expectClean()
+}
+
+// A check of a backend makes an offer, whose result it keeps.
+func TestTOACheck(t *testing.T) {
+	f := carrying(plainForward(serverA))
+	f.BackendCheck = time.Second
+	r := newTOARig(t, f, promising)
+	c := &r.engine.checks
+	b := r.engine.forwards[0].backends
+	for _, want := range []error{errUnpromised, nil, unix.ENOPROTOOPT} {
+		c.connect = func(context.Context, forward.Endpoint, uint32) error { t.Error("no offer was made"); return nil }
+		c.offer = func(_ context.Context, e forward.Endpoint, got *forward.Forward) error {
+			if e != serverA || got != f {
+				t.Errorf("offered to %v", e)
+			}
+			return want
+		}
+		c.check(t.Context(), b, serverA)
+		if state := b.list()[0]; state.Up != (want == nil) || want != nil && state.LastError != want.Error() {
+			t.Errorf("after %v: %+v", want, state)
+		}
 	}
 }
