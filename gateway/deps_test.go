@@ -19,7 +19,7 @@ const module = "unproxy"
 // failure: it must first get its place. Only gateway/command, at the top, has no row;
 // see free.
 //
-//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
+//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, source, forward, record, proxyproto
 //	                  -> admin, doctor -> config, readiness
 //	                     config -> trust, transparent (never each other, never gateway)
 //
@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"": {"gateway/command"},
 	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
 		"gateway/supervise", "transparent", "transparent/routing"},
-	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
+	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto", "gateway/source",
 		"transparent", "transparent/returnpath", "transparent/toa", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
@@ -38,14 +38,15 @@ var allowed = map[string][]string{
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
 		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
-		"gateway/record", "transparent", unix},
-	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness",
+		"gateway/record", "gateway/source", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/source",
 		"transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
 	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
-		"transparent", "transparent/toa", unix},
+		"gateway/source", "transparent", "transparent/toa", unix},
 	"gateway/forward": {"gateway/proxyproto", "transparent", "transparent/toa"},
 	"gateway/kernel":  {"transparent", "transparent/toa", unix},
 	"gateway/limit":   {"gateway/forward"},
+	"gateway/source":  {"transparent", unix},
 	// The verbs. None imports command, which imports them all.
 	"gateway/command/decode": {"gateway/config", "gateway/command/usage", "gateway/proxyproto", cli},
 	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
@@ -53,6 +54,7 @@ var allowed = map[string][]string{
 	"gateway/command/migrate": {"gateway/command/usage", "gateway/config", "transparent/routing", "trust", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/kernel", "gateway/proxyproto", cli},
+	"gateway/command/toa":   {"gateway/command/usage", "gateway/config", "gateway/config/value", "transparent/toa/attach", cli},
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
 
 	"gateway/proxyproto": {},
@@ -81,7 +83,8 @@ const (
 // dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
 	"github.com/urfave/cli": {"gateway/command", "gateway/command/decode", "gateway/command/demo",
-		"gateway/command/migrate", "gateway/command/probe", "gateway/command/usage"},
+		"gateway/command/migrate", "gateway/command/probe", "gateway/command/toa",
+		"gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},

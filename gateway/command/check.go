@@ -15,6 +15,7 @@ import (
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/source"
 )
 
 const checkUsage = "validate the configuration; opens no socket"
@@ -115,6 +116,9 @@ func summarize(w io.Writer, f *forward.Forward) {
 	row("trust", peers(f))
 	row("header", headers(f))
 	row("transparent", transparency(f))
+	if len(f.SourceAddresses) > 0 {
+		row("source", sources(f))
+	}
 	if f.TProxy {
 		row("tproxy", redirects(f))
 	}
@@ -242,6 +246,22 @@ func transparency(f *forward.Forward) string {
 	}
 	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
 		f.Source.SourcePort, f.Source.FamilyMismatch)
+}
+
+// sources describes the addresses that the backend sees in plain mode.
+func sources(f *forward.Forward) string {
+	texts := make([]string, len(f.SourceAddresses))
+	for i, p := range f.SourceAddresses {
+		texts[i] = p.String()
+		if p.IsSingleIP() {
+			texts[i] = p.Addr().String()
+		}
+	}
+	n := source.Count(f.SourceAddresses, source.MaxAddresses)
+	if n == 1 {
+		return texts[0]
+	}
+	return fmt.Sprintf("%s (%d addresses, in turn)", strings.Join(texts, ", "), n)
 }
 
 // redirects describes which connections to other addresses the listener accepts.

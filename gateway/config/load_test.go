@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -127,12 +126,13 @@ var settingRows = []struct {
 	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
 	{"transparent toa", "transparent=on", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, true, false},
 	{"transparent on", "transparent=toa", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, false, true},
-	{"toa-source 192.0.2.7", "toa-source=2001:db8::7", func(f *forward.Forward) any { return fmt.Sprint(f.TOA.Sources) }, "[192.0.2.7]", "[2001:db8::7]"},
 	{"toa-format legacy", "toa-format=negotiated", func(f *forward.Forward) any { return f.TOA.Format }, toa.Legacy, toa.Negotiated},
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
 	{"on-demand ", "on-demand=off", func(f *forward.Forward) any { return f.OnDemand }, true, false},
+	{"source-address 10.9.0.0/28", "source-address=10.9.0.7&source-address=2001:db8::1",
+		func(f *forward.Forward) any { return fmt.Sprint(f.SourceAddresses) }, "[10.9.0.0/28]", "[10.9.0.7/32 2001:db8::1/128]"},
 	{"mark 0x10", "mark=off", func(f *forward.Forward) any { return f.Mark }, uint32(16), uint32(0)},
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *forward.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"backend-check 2s", "backend-check=off", func(f *forward.Forward) any { return f.BackendCheck }, 2 * time.Second, time.Duration(0)},
@@ -162,7 +162,7 @@ func texts(of func(*forward.Forward) forward.Addresses) func(*forward.Forward) a
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true} // have separate tests
+	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true, "toa-source": true} // have separate tests
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true

@@ -16,9 +16,11 @@ const (
 	NeedsV2
 	NeedsUnixListener
 	NeedsHeaderBackend
-	NeedsReturnPath    // transparent or tproxy
+	NeedsReturnPath    // a client's address to connect from, or tproxy
 	NeedsClientAddress // transparent without toa
 	NeedsTOA
+	NeedsPlain
+	NeedsAddress // a backend that is no unix socket
 )
 
 // needs has for each property the description of a forward without it, and the
@@ -40,6 +42,10 @@ var needs = []struct {
 	{NeedsTOA, "without --transparent toa", func(f *forward.Forward) bool { return f.Transparent && f.TOA.On }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
 		return f.ConnectsAsClient() || f.TProxy
+	}},
+	{NeedsPlain, "with --transparent on", func(f *forward.Forward) bool { return !f.Transparent }},
+	{NeedsAddress, "with backends on unix sockets", func(f *forward.Forward) bool {
+		return f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	}},
 	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
 	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"net/netip"
-
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
 	"unproxy/transparent"
@@ -25,21 +23,12 @@ func setTransparent(d *draft, texts []string) error {
 	return err
 }
 
-// setTOASources parses addresses of this host that a socket can be bound to.
+// setTOASources parses what setSourceAddresses does.
 func setTOASources(d *draft, texts []string) error {
-	d.TOA.Sources = nil
-	for _, text := range texts {
-		a, err := netip.ParseAddr(text)
-		a = a.Unmap()
-		switch {
-		case err != nil || a.Zone() != "":
-			return &value.Error{Value: text, Why: "is not an address such as 10.0.0.7"}
-		case a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() && a.Is6():
-			return &value.Error{Value: text, Why: "is no address of this host that a connection can come from"}
-		}
-		d.TOA.Sources = append(d.TOA.Sources, a)
-	}
-	return nil
+	other := draft{}
+	err := setSourceAddresses(&other, texts)
+	d.toaSources = other.SourceAddresses
+	return err
 }
 
 // toa checks a forward that sends clients' addresses in a TCP option.
@@ -64,7 +53,7 @@ func (v *validator) toa(f *forward.Forward) {
 			"--toa-format negotiated, with unproxy toa attach on the backend's host")
 		return
 	}
-	if len(f.TOA.Sources) == 0 && relaysWithoutClient(f) {
+	if len(f.SourceAddresses) == 0 && relaysWithoutClient(f) {
 		v.warn("connections that name no client, such as health checks, come from the same address as those of clients:"+
 			" a backend's host that requires the option of this gateway drops them",
 			"--toa-source with another address of this host, listed there in --from; or --local close")

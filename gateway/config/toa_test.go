@@ -33,10 +33,10 @@ func TestTOA(t *testing.T) {
 		{":1=unix:/run/x.sock", "transparent toa", "a backend on a unix socket has no TCP options", ""},
 		{":1=127.0.0.1:2,unix:/run/x.sock", "transparent toa", "a backend on a unix socket has no TCP options", ""},
 		{":1=127.0.0.1:2", "transparent to", "is not one of on, off, toa", ""},
-		{":1=127.0.0.1:2", "transparent toa|toa-source 10.0.0.0/8", "is not an address", ""},
-		{":1=127.0.0.1:2", "transparent toa|toa-source 0.0.0.0", "is no address of this host", ""},
+		{":1=127.0.0.1:2", "transparent toa|toa-source 10.0.0.1/8", "has bits behind the prefix", ""},
+		{":1=127.0.0.1:2", "transparent toa|toa-source 0.0.0.0", "is every address", ""},
 		{":1=127.0.0.1:2", "transparent toa|toa-source fe80::1%eth0", "is not an address", ""},
-		{":1=127.0.0.1:2", "transparent toa|toa-source ff02::1", "is no address of this host", ""},
+		{":1=127.0.0.1:2", "transparent toa|toa-source ff02::1", "is no address that a connection", ""},
 	} {
 		t.Run(tt.forward+" "+tt.settings, func(t *testing.T) {
 			c, warnings, err := load([]string{tt.forward}, strings.Split(tt.settings, "|")...)
@@ -73,5 +73,21 @@ func TestTargetsOfTOA(t *testing.T) {
 	}
 	if got := fmt.Sprint(c.Targets().Backends); strings.Contains(got, " 2") || !strings.Contains(got, "4") || len(c.Targets().Backends) != 1 {
 		t.Errorf("targets %v", got)
+	}
+}
+
+// The sources of connections with an option are those of no other connection.
+func TestTOASource(t *testing.T) {
+	flags := []string{"transparent toa", "toa-source 192.0.2.7", "source-address 192.0.2.8"}
+	for forward, want := range map[string]string{
+		":1=127.0.0.1:2":                          "[192.0.2.7/32]",
+		":1=127.0.0.1:2?toa-source=2001:db8::7":   "[2001:db8::7/128]",
+		":1=127.0.0.1:2?transparent=off":          "[192.0.2.8/32]",
+		":1=127.0.0.1:2?transparent=on":           "[]",
+		":1=127.0.0.1:2?toa-source=192.0.2.16/28": "[192.0.2.16/28]",
+	} {
+		if got := fmt.Sprint(mustLoad(t, forward, flags...).SourceAddresses); got != want {
+			t.Errorf("%s: %s, want %s", forward, got, want)
+		}
 	}
 }

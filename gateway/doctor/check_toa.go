@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -68,8 +67,8 @@ func (h Host) checkPromise(ctx context.Context, t *target) Finding {
 				"# if they are attached: unproxy toa check there")
 	case errors.Is(err, syscall.ENOPROTOOPT):
 		return h.unattached(TOAPromise, t.name)
-	case errors.Is(err, syscall.EADDRNOTAVAIL) && len(t.toa.Sources) > 0:
-		return finding(TOAPromise, t.name, Fail, "no address of --toa-source can be used: %v", err).
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && t.source.IsValid():
+		return finding(TOAPromise, t.name, Fail, "%s, of --toa-source, cannot be used: %v", t.source, err).
 			with("# see: ip address")
 	}
 	return finding(TOAPromise, t.name, Skip, "not tested: %v", err)
@@ -77,9 +76,8 @@ func (h Host) checkPromise(ctx context.Context, t *target) Finding {
 
 // offer connects to a target as the gateway does for a client. from is this host's end.
 func (h Host) offer(ctx context.Context, t *target) (from netip.AddrPort, err error) {
-	is6 := t.at.Addr().Is6()
-	return h.try(ctx, Attempt{To: t.at, Mark: t.mark, Client: transparent.TestClient(is6), Format: t.toa.Format,
-		Local: t.toa.Source(!is6, 0)})
+	client := transparent.TestClient(t.at.Addr().Is6())
+	return h.try(ctx, Attempt{To: t.at, Own: t.source, Mark: t.mark, Client: client, Format: t.toa.Format})
 }
 
 // testPromise is the test of a [Watch] for a target whose clients travel in an option.
@@ -92,9 +90,4 @@ func (h Host) testPromise(ctx context.Context, t *target) testResult {
 		return testResult{Broken, f}
 	}
 	return testResult{Untested, f}
-}
-
-// sameTOA reports whether two forwards send clients' addresses in the same way.
-func sameTOA(a, b forward.TOA) bool {
-	return a.On == b.On && a.Format == b.Format && slices.Equal(a.Sources, b.Sources)
 }

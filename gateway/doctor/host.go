@@ -73,6 +73,9 @@ type Attempt struct {
 	// From is the foreign source address. The zero AddrPort stands for the
 	// gateway's own address.
 	From netip.AddrPort
+	// Own is the address of this host to connect from if From is not set; if it is invalid,
+	// the kernel chooses.
+	Own netip.Addr
 	// Mark is the SO_MARK of the socket; 0 for none.
 	Mark uint32
 	// Client is offered in a TCP option with the format, and From is not used. The zero
@@ -80,9 +83,6 @@ type Attempt struct {
 	// ends before.
 	Client netip.AddrPort
 	Format toa.Format
-	// Local is this host's address to make the offer from. If it is invalid, the kernel
-	// chooses.
-	Local netip.Addr
 }
 
 // withoutPrograms returns a host that runs no other programs, which a daemon's

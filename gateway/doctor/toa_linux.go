@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -9,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/transparent"
 	"unproxy/transparent/toa"
 )
 
@@ -29,19 +27,6 @@ func setClient(fd int, r toa.Record) error {
 		return os.NewSyscallError("setsockopt of the client", errno)
 	}
 	return nil
-}
-
-// prepareOffer binds an attempt's socket to an address of this host and sets its client.
-func prepareOffer(fd int, a Attempt) error {
-	if a.Local.IsValid() {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-			return os.NewSyscallError("setsockopt IP_BIND_ADDRESS_NO_PORT", err)
-		}
-		if errno := (transparent.System{}).Bind(fd, netip.AddrPortFrom(a.Local, 0)); errno != 0 {
-			return os.NewSyscallError(fmt.Sprintf("bind to %s", a.Local), errno)
-		}
-	}
-	return setClient(fd, toa.Record{Client: a.Client, Format: a.Format})
 }
 
 // promise returns errUnpromised unless the backend's host has answered the offer of a connection. The

@@ -33,7 +33,7 @@ func TestTOA(t *testing.T) {
 			[]string{"toa_promise 127.0.0.1:22 fail; unproxy toa attach --from 10.9.0.1 --port 22"}},
 		{"the source is not this host's", sshTOA + " --toa-source 10.0.0.99", func(w *world) {
 			w.offers["127.0.0.1:22"] = os.NewSyscallError("bind", unix.EADDRNOTAVAIL)
-		}, []string{"toa_promise 127.0.0.1:22 fail"}},
+		}, []string{"source_address 10.0.0.99 fail; ip address add 10.0.0.99/32 dev lo", "toa_promise 127.0.0.1:22 fail"}},
 		{"the backend is down", sshTOA, func(w *world) { w.plain["127.0.0.1:22"] = refusal() },
 			[]string{"backend_refused 127.0.0.1:22 fail"}},
 		{"legacy", sshTOA + " --toa-format legacy", func(*world) {},
@@ -66,7 +66,7 @@ func TestOffer(t *testing.T) {
 		t.Fatalf("no offer in %+v", w.attempts)
 	}
 	a := w.attempts[i]
-	if a.Local.String() != "2001:db8::7" || !a.Client.Addr().Is6() || a.Mark != 5 || a.Format != toa.Negotiated {
+	if a.Own.String() != "2001:db8::7" || !a.Client.Addr().Is6() || a.Mark != 5 || a.Format != toa.Negotiated {
 		t.Errorf("%+v", a)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -11,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/source"
+	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 const (
@@ -23,8 +27,7 @@ const (
 // checks are the goroutines that connect to backends, see [forward.Forward.BackendCheck] and
 // [Backends.Failed].
 type checks struct {
-	connect func(context.Context, forward.Endpoint, uint32) error
-	offer   func(context.Context, forward.Endpoint, *forward.Forward) error // of a client, see offerOwn
+	connect func(context.Context, forward.Endpoint, Origin) error
 	now     func() int64
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -109,7 +112,7 @@ func (c *checks) testSuspect(ctx context.Context, b *Backends, e forward.Endpoin
 	}
 }
 
-// test connects to a backend from the gateway's own address and closes the connection. If clients'
+// test connects to a backend from an address of the gateway and closes the connection. If clients'
 // addresses travel in an option, it offers one.
 func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forward) error {
 	timeout := checkTimeout
@@ -119,10 +122,10 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var err error
-	if f.Transparent && f.TOA.On {
-		err = c.offer(ctx, e, f)
-	} else {
-		err = c.connect(ctx, e, f.Mark)
+	for _, from := range origins(e, f) {
+		if err = c.connect(ctx, e, from); err != unix.EADDRNOTAVAIL { // no free port, or no longer this host's
+			break
+		}
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -131,6 +134,22 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 		return nil
 	}
 	return err
+}
+
+// origins returns where a check of a backend may come from, in the order in which to try them.
+func origins(e forward.Endpoint, f *forward.Forward) []Origin {
+	if e.IsUnix() {
+		return []Origin{{}}
+	}
+	turn := source.NewPool(f.SourceAddresses, 0).Begin(e.Addr.Addr().Is4(), 0)
+	var all []Origin
+	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
+		all = append(all, Origin{Address: a, Own: f.Source.Own, Mark: f.Mark, TOA: f.TOA})
+	}
+	if len(all) == 0 {
+		all = append(all, Origin{Mark: f.Mark, TOA: f.TOA})
+	}
+	return all
 }
 
 // wait returns after d or when ctx is done.
@@ -144,25 +163,35 @@ func wait(ctx context.Context, d time.Duration) {
 // prepareCheck sets the options of a TCP socket before it connects. It withholds the ACK of the
 // SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
 // backend's program sees nothing.
-func prepareCheck(raw syscall.RawConn, mark uint32) error {
+func prepareCheck(raw syscall.RawConn, to netip.AddrPort, from Origin) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
 		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-		if failed == nil && mark != 0 {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		if failed == nil && from.Mark != 0 {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(from.Mark))
+		}
+		if failed == nil && from.Address.IsValid() {
+			if errno := source.Bind(transparent.System{}, int(fd), from.Address, from.Own); errno != 0 {
+				failed = errno
+			}
+		}
+		if failed == nil && from.TOA.On {
+			if errno := offerClient(int(fd), to, from.TOA.Format); errno != 0 {
+				failed = errno
+			}
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-// connectOwn connects to an endpoint from this host's own address, with a mark unless that is 0.
-func connectOwn(ctx context.Context, e forward.Endpoint, mark uint32) error {
+// connectOwn connects to an endpoint from an address of this host.
+func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	var d net.Dialer
 	network, address := "tcp", e.Addr.String()
 	if e.IsUnix() {
 		network, address = "unix", e.Path
 	} else {
-		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, mark) }
+		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, e.Addr, from) }
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
@@ -174,6 +203,9 @@ func connectOwn(ctx context.Context, e forward.Endpoint, mark uint32) error {
 	defer conn.Close()
 	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
 		return unix.ECONNREFUSED // connected to itself: nothing listens
+	}
+	if from.TOA.On && from.TOA.Format == toa.Negotiated && !e.IsUnix() {
+		return checkPromise(conn.(*net.TCPConn))
 	}
 	return nil
 }

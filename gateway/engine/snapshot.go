@@ -54,7 +54,7 @@ func (s *session) describe(to *Session, now int64) {
 		Client:      s.client.unpack(),
 		Destination: s.destination.unpack(),
 		Backend:     s.backend,
-		Transparent: s.source.isValid(),
+		Transparent: s.isTransparent(),
 		TOA:         s.option != noOption,
 		Version:     s.version,
 		State:       s.state.String(),

@@ -266,7 +266,7 @@ func (s *session) dialFailed(l *loop) {
 		s.outcome, s.endedBy, reason = s.listener.route.NoTarget(s.caller())
 		s.setReason(reason)
 	}
-	if s.outcome == record.ConnectTimeout && s.bound().IsValid() {
+	if s.outcome == record.ConnectTimeout && s.connectsAsClient() {
 		s.diagnose(l)
 		return
 	}

@@ -26,15 +26,14 @@ type clientOption uint8
 
 const (
 	noOption   clientOption = iota // none is sent
-	unbound                        // the address of this host to connect from is not one of it
 	unattached                     // no program on this host takes the client
 	offered                        // the backend's host has not promised
 	promised                       // the backend has acknowledged nothing yet
 	delivered                      // it has, or the format has no promise
 )
 
-// bound returns the address of the client, or its stand-in, that the backend's socket is bound to. It is
-// invalid if the socket has an address of the gateway.
+// bound returns the part of s.source that the backend's socket is bound to: all, unless the client's address
+// is sent in an option.
 func (s *session) bound() netip.AddrPort {
 	if s.option != noOption {
 		return netip.AddrPort{}
@@ -42,16 +41,11 @@ func (s *session) bound() netip.AddrPort {
 	return s.source.unpack()
 }
 
-// offerClient binds a backend's socket to an address of this host, and gives the client to the programs
-// here, which send the offer with the SYN. It withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process): without a promise, the backend's
+// offerClient gives the client to the programs on this host, which send the offer with the SYN. It
+// withholds the ACK of the SYN-ACK (tcp_rcv_synsent_state_process): without a promise, the backend's
 // program sees nothing of the connection.
 func (s *session) offerClient(l *loop, fd int) syscall.Errno {
-	t := &s.listener.forward.TOA
-	if errno := bindOwn(l.kernel, fd, t.Source(s.backend.Addr.Addr().Is4(), s.id)); errno != 0 {
-		s.option = unbound
-		return errno
-	}
-	format := t.Format
+	format := s.listener.forward.TOA.Format
 	if format == toa.Negotiated {
 		if errno := l.kernel.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0); errno != 0 {
 			return errno

@@ -12,6 +12,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 	"unproxy/transparent"
 	"unproxy/transparent/toa"
 )
@@ -122,7 +123,7 @@ func TestTOAOutcomes(t *testing.T) {
 		{"denied client", denied, nil, promising, record.SourceDenied, record.Gateway, "loopback", 0},
 		{"other family", v2(client6, dest6), nil, promising, record.FamilyMismatch, record.Gateway, "family", 0},
 		{"the source is not this host's", header, func(r *rig) {
-			r.engine.forwards[0].TOA.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
+			r.loop().sources[0] = source.NewPool([]netip.Prefix{netip.MustParsePrefix("192.0.2.80/32")}, 0)
 			r.bindError = func(netip.AddrPort) unix.Errno { return unix.EADDRNOTAVAIL }
 		}, promising, record.BackendUnreachable, record.Gateway, "--toa-source", 0},
 		{"no port left", header, nil, plan{errno: unix.EADDRNOTAVAIL}, record.Limit, record.Gateway, "no source port", 1},
@@ -297,8 +298,8 @@ func TestTOAWithholdsACK(t *testing.T) {
 // Connections come from the addresses of the backend's family in turn; those without a client do not.
 func TestTOASources(t *testing.T) {
 	f := carrying(plainForward(serverA))
-	for _, a := range []string{"192.0.2.81", "2001:db8::81", "192.0.2.82"} {
-		f.TOA.Sources = append(f.TOA.Sources, netip.MustParseAddr(a))
+	for _, p := range []string{"192.0.2.81/32", "2001:db8::81/128", "192.0.2.82/32"} {
+		f.SourceAddresses = append(f.SourceAddresses, netip.MustParsePrefix(p))
 	}
 	r := newTOARig(t, f, promising)
 	for i := range 4 {
@@ -319,14 +320,14 @@ func TestTOASources(t *testing.T) {
 func TestTOACheck(t *testing.T) {
 	f := carrying(plainForward(serverA))
 	f.BackendCheck = time.Second
+	f.SourceAddresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.81/32")}
 	r := newTOARig(t, f, promising)
 	c := &r.engine.checks
 	b := r.engine.forwards[0].backends
 	for _, want := range []error{errUnpromised, nil, unix.ENOPROTOOPT} {
-		c.connect = func(context.Context, forward.Endpoint, uint32) error { t.Error("no offer was made"); return nil }
-		c.offer = func(_ context.Context, e forward.Endpoint, got *forward.Forward) error {
-			if e != serverA || got != f {
-				t.Errorf("offered to %v", e)
+		c.connect = func(_ context.Context, e forward.Endpoint, from Origin) error {
+			if e != serverA || from.TOA != f.TOA || from.Address.String() != "192.0.2.81" {
+				t.Errorf("%v was tested from %+v", e, from)
 			}
 			return want
 		}
