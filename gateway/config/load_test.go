@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -501,6 +502,20 @@ func TestProblems(t *testing.T) {
 		}
 		if !strings.Contains(hints, tt.hint) {
 			t.Errorf("%s: hints %q; want %q", tt.name, hints, tt.hint)
+		}
+	}
+}
+
+// A value that is wrong is one problem: validation does not report what it would be
+// instead.
+func TestEachFaultIsReportedOnce(t *testing.T) {
+	for _, given := range []string{
+		"headers 0", "headers x", "headers 99", "max-header 1", "header-timeout 5", "backend-check 1", "udp-idle-timeout 0",
+		"loops 0", "loops x", "spin 10s", "route-table 254", "rule-preference x", "upgrade-timeout 0", "accept v3",
+	} {
+		_, _, err := load([]string{":1=192.0.2.1:2", "udp://:1=192.0.2.1:2"}, given)
+		if found := Leaves(err); len(found) != 1 {
+			t.Errorf("%s: %d problems: %q", given, len(found), found)
 		}
 	}
 }
