@@ -71,6 +71,10 @@ func TestMetrics(t *testing.T) {
 		`unproxy_trust_reloads_total{result="failure"} 2`,
 		`unproxy_trust_last_reload_success_timestamp_seconds 1000`,
 		`unproxy_connections_waiting 1`,
+		`unproxy_bans 0`,
+		`unproxy_bans_limit 65536`,
+		`unproxy_bans_refused_total 0`,
+		`unproxy_ban_file_failures_total 0`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

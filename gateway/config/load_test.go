@@ -199,6 +199,7 @@ var processRows = []struct {
 	{"upgrade-timeout 5s", func(c *Config) any { return c.UpgradeTimeout }, 5 * time.Second},
 	{"route-table 101", func(c *Config) any { return c.Routes.Table }, uint32(101)},
 	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
+	{"ban-file /nonexistent/bans", func(c *Config) any { return c.Bans != nil && c.Bans.Path() != "" }, true},
 	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
 	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
 }

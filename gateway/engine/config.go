@@ -28,6 +28,8 @@ type Config struct {
 	// loops share it evenly. Beyond that, the connection that was silent longest is reset. 0 means
 	// no limit.
 	MaxWaiting int
+	// Banned are the clients that are banned at run time. nil means none.
+	Banned forward.Addresses
 	// Ephemeral are the ports that the kernel assigns to sockets that connect. On a backend's port
 	// among them the engine notices if a socket is connected to itself. nil means none.
 	Ephemeral Ports

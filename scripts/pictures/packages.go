@@ -29,17 +29,19 @@ var modules = []module{
 	{"engine", "TCP", 270, 6, []string{"gateway/engine"}},
 	{"value", "flag values", 560, 6, []string{"gateway/config/value"}},
 	{"routing", "netlink, nft", 824, 6, []string{"transparent/routing"}},
-	{"record", "outcomes", 90, 7, []string{"gateway/record"}},
+	{"record", "outcomes", 90, 8, []string{"gateway/record"}},
 	{"kernel", "system calls", 210, 7, []string{"gateway/kernel"}},
-	{"limit", "rates", 340, 7, []string{"gateway/limit"}},
+	{"clients", "who is served", 330, 7, []string{"gateway/clients"}},
+	{"limit", "rates", 330, 8, []string{"gateway/limit"}},
+	{"ban", "bans", 590, 7, []string{"gateway/ban"}},
 	{"source", "own addresses", 470, 7, []string{"gateway/source"}},
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
-	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
+	{"forward", "nouns", 430, 9, []string{"gateway/forward"}},
 	{"attach", "BPF programs", 824, 3, []string{"transparent/toa/attach"}},
-	{"toa", "TCP option", 120, 9, []string{"transparent/toa"}},
-	{"transparent", "foreign addresses", 250, 9, []string{"transparent"}},
-	{"proxyproto", "headers", 430, 9, []string{"gateway/proxyproto"}},
+	{"toa", "TCP option", 120, 10, []string{"transparent/toa"}},
+	{"transparent", "foreign addresses", 250, 10, []string{"transparent"}},
+	{"proxyproto", "headers", 430, 10, []string{"gateway/proxyproto"}},
 }
 
 // imports are the arrows: the imports that show how the program is built.
@@ -51,7 +53,8 @@ var imports = [][2]string{
 	{"doctor", "readiness"}, {"doctor", "config"}, {"doctor", "routing"},
 	{"accesslog", "record"}, {"datagram", "engine"},
 	{"config", "value"}, {"config", "trust"}, {"config", "returnpath"}, {"config", "forward"},
-	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"engine", "source"}, {"limit", "forward"}, {"routing", "returnpath"},
+	{"engine", "record"}, {"engine", "kernel"}, {"engine", "clients"}, {"engine", "source"}, {"clients", "limit"},
+	{"limit", "forward"}, {"config", "ban"}, {"routing", "returnpath"},
 	{"kernel", "transparent"}, {"forward", "transparent"}, {"forward", "proxyproto"},
 }
 
@@ -68,7 +71,7 @@ func (m module) area() area {
 
 // packages is the picture of docs/architecture.md.
 func packages() *picture {
-	p := &picture{name: "packages", title: "The packages and their imports", height: 10*rowHeight + 40,
+	p := &picture{name: "packages", title: "The packages and their imports", height: 11*rowHeight + 40,
 		description: "Each package imports only packages below it: command and daemon at the top, the life of a " +
 			"gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
 	for _, i := range imports {
