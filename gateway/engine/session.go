@@ -70,6 +70,7 @@ type session struct {
 	acceptedAt, headerAt, connectedAt, lastActive int64
 
 	index, generation uint32
+	flows             uint32 // in flowPool; 0: none, it was never in bulk
 	state             state
 	option            clientOption   // of this attempt to connect
 	spoof             bool           // the backend must see the client's address
