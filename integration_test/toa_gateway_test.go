@@ -223,7 +223,7 @@ func TestTOAGatewayFailover(t *testing.T) {
 }
 
 // A device that strips the option after the SYN: the server never accepts, and the gateway says so.
-func TestTOAStrippedAfterSYN(t *testing.T) {
+func TestTOAGatewayStripped(t *testing.T) {
 	t.Parallel()
 	netns.RunAsRoot(t, func(t *testing.T) {
 		h := newTOAHosts(t)
@@ -245,7 +245,7 @@ func TestTOAStrippedAfterSYN(t *testing.T) {
 
 // An IPv6 client of an IPv4 backend: refused, carried to a server that listens for both families, and never
 // accepted by one that does not.
-func TestTOAFamilies(t *testing.T) {
+func TestTOAGatewayFamilies(t *testing.T) {
 	t.Parallel()
 	netns.RunAsRoot(t, func(t *testing.T) {
 		h := newTOAHosts(t)
@@ -273,7 +273,7 @@ func TestTOAFamilies(t *testing.T) {
 }
 
 // Two gateways on different hosts serve one backend, each with its own clients.
-func TestTOATwoGateways(t *testing.T) {
+func TestTOAGatewaysOfOneBackend(t *testing.T) {
 	t.Parallel()
 	netns.RunAsRoot(t, func(t *testing.T) {
 		h := newTOAHosts(t)
