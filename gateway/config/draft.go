@@ -38,7 +38,10 @@ func newDraft() draft {
 			BackendRetry:   10 * time.Second,
 			Keepalive:      15 * time.Second,
 			FlowTimeout:    60 * time.Second,
-			Source:         transparent.Policy{SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject},
+			Source: transparent.Policy{
+				SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject,
+				MapPrefix: netip.MustParsePrefix("64:ff9b::/96"),
+			},
 		},
 	}
 }

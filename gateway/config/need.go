@@ -1,6 +1,9 @@
 package config
 
-import "unproxy/gateway/forward"
+import (
+	"unproxy/gateway/forward"
+	"unproxy/transparent"
+)
 
 // Need is a set of properties. A setting has an effect only on a forward that has
 // all of them.
@@ -20,6 +23,7 @@ const (
 	NeedsClientAddress // transparent without toa
 	NeedsTOA
 	NeedsPlain
+	NeedsMap     // --family-mismatch map
 	NeedsAddress // a backend that is no unix socket
 )
 
@@ -42,6 +46,9 @@ var needs = []struct {
 	{NeedsTOA, "without --transparent toa", func(f *forward.Forward) bool { return f.Transparent && f.TOA.On }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
 		return f.ConnectsAsClient() || f.TProxy
+	}},
+	{NeedsMap, "without --family-mismatch map", func(f *forward.Forward) bool {
+		return f.Source.FamilyMismatch == transparent.Map
 	}},
 	{NeedsPlain, "with --transparent on", func(f *forward.Forward) bool { return !f.Transparent }},
 	{NeedsAddress, "with backends on unix sockets", func(f *forward.Forward) bool {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"unproxy/integration_test/await"
@@ -15,44 +16,36 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// prepared is the variable with the directory of what a test makes before it enters its
-// namespace.
-const prepared = "UNPROXY_TEST_PREPARED"
+// building is held by the test that builds what others use.
+var building sync.Mutex
 
-// prepare calls f outside of the test's namespace and returns, inside and outside, the
-// directory that f fills.
-func prepare(t *testing.T, f func(dir string)) string {
-	t.Helper()
-	if dir := os.Getenv(prepared + t.Name()); dir != "" {
-		return dir
-	}
-	dir := t.TempDir()
-	f(dir)
-	os.Setenv(prepared+t.Name(), dir)
-	return dir
-}
-
-// twoVersions builds packages of two versions for this machine, in dir/1.0.0 and
-// dir/1.1.0.
+// twoVersions builds packages of two versions for this machine, in VERSION below the
+// directory that it returns. Later calls find them there.
 func twoVersions(t *testing.T) string {
 	t.Helper()
-	return prepare(t, func(dir string) {
-		if os.Geteuid() != 0 {
-			t.Skip("only root can install packages")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can install packages")
+	}
+	building.Lock()
+	defer building.Unlock()
+	dir := os.Getenv(prepared)
+	for _, version := range []string{"1.0.0", "1.1.0"} {
+		if _, err := os.Stat(filepath.Join(dir, version)); err == nil {
+			continue
 		}
-		for _, version := range []string{"1.0.0", "1.1.0"} {
-			dist := release(t, build{root: "../..", version: version, architectures: runtime.GOARCH})
-			lab.Output(t, "cp", "-r", dist, filepath.Join(dir, version))
-		}
-		debianRoot(t)
-	})
+		dist := release(t, build{root: "../..", version: version, architectures: runtime.GOARCH})
+		lab.Output(t, "mv", dist, filepath.Join(dir, version))
+	}
+	debianRoot(t)
+	return dir
 }
 
 // settings are those of the service in the tests.
 const settings = `# changed by the administrator
 UNPROXY_FORWARD="127.0.0.1:2000=127.0.0.1:3000"
-UNPROXY_TRUST=127.0.0.1
+UNPROXY_TRUST_FILE=/etc/unproxy-trust
 UNPROXY_ADMIN=unix:/run/unproxy/admin.sock
+UNPROXY_BAN_FILE=/var/lib/unproxy/bans
 `
 
 // The whole life of the deb on a Debian with systemd: installed, configured, started,
@@ -79,9 +72,13 @@ func TestDeb(t *testing.T) {
 		}
 		m.run(t, "sh", "-c", `test "$(stat -c '%a %U:%G' /etc/default/unproxy)" = '640 root:unproxy'`)
 		m.write(t, "etc/default/unproxy", settings)
+		m.write(t, "etc/unproxy-trust", "127.0.0.1\n") // with mode 0640, for the service's group alone
+		m.run(t, "chgrp", "unproxy", "/etc/unproxy-trust")
 		m.run(t, "systemctl", "enable", "--now", "unproxy")
 		carries(t, backend)
 		wantSandbox(t, m, "0000000000000000")
+		m.run(t, "unproxy", "ban", "198.51.100.7", "--admin", "unix:/run/unproxy/admin.sock")
+		m.run(t, "grep", "198.51.100.7", "/var/lib/unproxy/bans")
 
 		upgradeDeb(t, m, backend)
 		transparentDeb(t, m, backend)
@@ -95,6 +92,7 @@ func TestDeb(t *testing.T) {
 		}
 		wantRefused(t)
 		m.run(t, "dpkg", "--purge", "unproxy")
+		m.run(t, "rm", "/etc/unproxy-trust")
 		if added, removed := difference(before, files(t, m.root)); len(added) > 0 || len(removed) > 0 {
 			t.Errorf("after purge these are new: %q, and these are missing: %q", added, removed)
 		}

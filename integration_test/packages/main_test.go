@@ -3,6 +3,7 @@
 package packages_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -10,7 +11,24 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// prepared is the variable with the directory of what several tests use, and use in
+// namespaces, where the test binary runs again.
+const prepared = "UNPROXY_TEST_PREPARED"
+
+func run(m *testing.M) int {
+	if os.Getenv(prepared) == "" {
+		dir, err := os.MkdirTemp("", "unproxy-packages-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		os.Setenv(prepared, dir)
+	}
+	return lab.Main(m)
+}
 
 // Addresses for headers, from the documentation networks.
 var (

@@ -31,10 +31,13 @@ func release(t testing.TB, b build) string {
 	t.Helper()
 	lab.Require(t, "go", "bash", "tar", "gzip")
 	dist := filepath.Join(t.TempDir(), "dist")
-	lab.Must(t, lab.Command{Name: filepath.Join(b.root, "scripts/package/build"), Env: []string{
+	output, err := lab.Slow(t, lab.Command{Name: filepath.Join(b.root, "scripts/package/build"), Env: []string{
 		"VERSION=" + b.version, "COMMIT=" + commit, "SOURCE_DATE_EPOCH=" + epoch,
 		"DIST=" + dist, "ARCHITECTURES=" + b.architectures, "TZ=" + b.zone,
 	}})
+	if err != nil {
+		t.Fatalf("scripts/package/build: %v\n%s", err, output)
+	}
 	return dist
 }
 

@@ -39,9 +39,9 @@ func debianRoot(t testing.TB) string {
 		rm -rf "$work/root/var/cache/apt" "$work/root/var/lib/apt/lists"
 		mkdir -p "$work/root/var/cache/apt" "$work/root/var/lib/apt/lists"
 		mv -T "$work/root" "$1/` + suite + `"`
-	output, code := lab.Run(t, lab.Command{Name: "sh", Args: []string{"-ec", script, "sh", filepath.Dir(dir)}})
-	if code != 0 {
-		t.Skipf("debootstrap made no Debian root: %s", output)
+	output, err := lab.Slow(t, lab.Command{Name: "sh", Args: []string{"-ec", script, "sh", filepath.Dir(dir)}})
+	if err != nil {
+		t.Skipf("debootstrap made no Debian root: %v: %s", err, output)
 	}
 	return dir
 }
