@@ -154,7 +154,7 @@ func TestTOAFamilies(t *testing.T) {
 		want     netip.AddrPort // invalid: none
 	}{
 		{transparent.Carry, client6},
-		{transparent.Map, netip.AddrPortFrom(transparent.StandIn(client6.Addr()), client6.Port())},
+		{transparent.Map, netip.AddrPortFrom((&transparent.Policy{}).StandIn(client6.Addr()), client6.Port())},
 		{transparent.Plain, netip.AddrPort{}},
 	} {
 		f := carrying(plainForward(serverA))
