@@ -74,14 +74,14 @@ func (d *daemon) logReturnPath(e doctor.Event) {
 
 // logPromise logs whether a backend's host promises to read clients' addresses.
 func (d *daemon) logPromise(e doctor.Event) {
+	line, message := d.log.Error(), "backend does not promise to read client addresses"
 	switch e.State {
 	case doctor.Works:
-		logTested(d.log.Info(), e, "backend promises to read client addresses")
+		line, message = d.log.Info(), "backend promises to read client addresses"
 	case doctor.Untested:
-		logTested(d.log.Warn(), e, "promise of backend not tested")
-	default:
-		logTested(d.log.Error(), e, "backend does not promise to read client addresses")
+		line, message = d.log.Warn(), "promise of backend not tested"
 	}
+	logTested(line, e, message)
 }
 
 // logTested ends a line about the test of a backend.

@@ -47,15 +47,18 @@ func (s *session) attemptFailed(l *loop, errno syscall.Errno) {
 }
 
 func (s *session) caller() Caller {
-	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
+	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoofs()}
 }
 
 // startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
 // and started is false. errno is the error of the connect, or 0 if something else is the cause.
 func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno syscall.Errno) {
-	s.backend, s.source, s.option = to, address{}, noOption
-	if s.spoof && !s.chooseSource(to.Addr) {
-		return false, 0
+	s.backend, s.source = to, address{}
+	if s.spoofs() {
+		s.option = noOption
+		if !s.chooseSource(to.Addr) {
+			return false, 0
+		}
 	}
 	errno, again := s.connectFrom(l)
 	if again && s.bound().Port() != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
@@ -115,9 +118,9 @@ func (s *session) explain(l *loop, errno syscall.Errno, again bool) {
 	case again && s.lacksPort(l, errno):
 		s.outcome, s.endedBy = record.Limit, record.Gateway
 		s.setReason("no source port is left towards the backend: " + errno.Error())
-	case errno == unix.EADDRNOTAVAIL && s.option != noOption:
+	case errno == unix.EADDRNOTAVAIL && s.option > noOption:
 		s.setReason("no address of --toa-source is one of this host: " + errno.Error())
-	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoof:
+	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoofs():
 		s.setReason("the source address " + s.source.unpack().Addr().String() + " is not one of this host: " +
 			errno.Error())
 	case errno == unix.EAGAIN && s.backend.IsUnix():
@@ -179,7 +182,7 @@ func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno s
 			return errno, again
 		}
 	}
-	if s.option != noOption {
+	if s.option > noOption {
 		return s.offerClient(l, fd), false
 	}
 	return 0, false

@@ -72,8 +72,7 @@ type session struct {
 	index, generation uint32
 	flows             uint32 // in flowPool; 0: none, it was never in bulk
 	state             state
-	option            clientOption   // of this attempt to connect
-	spoof             bool           // the backend must see the client's address
+	option            clientOption   // whether and how the backend must see the client
 	clientCounted     bool           // in forwardState.clients
 	queued            bool           // on the loop's run queue
 	keepaliveSet      bool           // or not needed

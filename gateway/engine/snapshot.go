@@ -55,7 +55,7 @@ func (s *session) describe(to *Session, now int64) {
 		Destination: s.destination.unpack(),
 		Backend:     s.backend,
 		Transparent: s.isTransparent(),
-		TOA:         s.option != noOption,
+		TOA:         s.option > noOption,
 		Version:     s.version,
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,

@@ -11,7 +11,7 @@ import (
 )
 
 // isTransparent reports whether the backend sees the client's address or its stand-in.
-func (s *session) isTransparent() bool { return s.spoof && s.source.isValid() }
+func (s *session) isTransparent() bool { return s.spoofs() && s.source.isValid() }
 
 // connectsAsClient reports whether the backend's socket is bound to the client's address or its
 // stand-in.
@@ -24,15 +24,15 @@ func (s *session) connectsAsClient() bool { return s.isTransparent() && s.option
 func (s *session) connectFrom(l *loop) (errno syscall.Errno, again bool) {
 	pool := l.sources[s.listener.forward.index]
 	is4 := s.backend.Addr.Addr().Is4()
-	plain := !s.spoof && !s.listener.forward.TOA.On
-	if !plain && s.option == noOption || s.backend.IsUnix() || !pool.Serves(is4) {
+	plain := !s.spoofs() && !s.listener.forward.TOA.On
+	if !plain && s.option <= noOption || s.backend.IsUnix() || !pool.Serves(is4) {
 		return s.connect(l, s.bound())
 	}
 	lacksPort := false
 	turn := pool.Begin(is4, l.now)
 	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
 		from := netip.AddrPortFrom(a, 0)
-		if !s.spoof {
+		if !s.spoofs() {
 			s.source = pack(from)
 		}
 		errno, again = s.connect(l, from)

@@ -119,7 +119,7 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	case proxyproto.Proxy:
 		s.client = pack(kernel.Unmap(h.Source))
 		s.destination = pack(kernel.Unmap(h.Destination))
-		s.spoof = f.Transparent
+		s.option = optionFor(f.Transparent)
 		if !s.admitClient(l, record.Dial) {
 			return
 		}

@@ -20,22 +20,34 @@ const (
 	readPoll = time.Second
 )
 
-// clientOption is how far the TCP option with a session's client got, see package toa. Each attempt to
-// connect starts with noOption.
+// clientOption says whether the backend must see a session's client, and how far the TCP option with it
+// got, see package toa. Then each attempt to connect starts with noOption.
 type clientOption uint8
 
 const (
-	noOption   clientOption = iota // none is sent
+	notSeen    clientOption = iota // the backend need not see the client
+	noOption                       // it must, and none is sent
 	unattached                     // no program on this host takes the client
 	offered                        // the backend's host has not promised
 	promised                       // the backend has acknowledged nothing yet
 	delivered                      // it has, or the format has no promise
 )
 
+// optionFor returns the first state of a session whose client the backend must see, or need not.
+func optionFor(spoof bool) clientOption {
+	if spoof {
+		return noOption
+	}
+	return notSeen
+}
+
+// spoofs reports whether the backend must see the client's address.
+func (s *session) spoofs() bool { return s.option != notSeen }
+
 // bound returns the part of s.source that the backend's socket is bound to: all, unless the client's address
 // is sent in an option.
 func (s *session) bound() netip.AddrPort {
-	if s.option != noOption {
+	if s.option > noOption {
 		return netip.AddrPort{}
 	}
 	return s.source.unpack()
