@@ -111,3 +111,19 @@ func TestHealthEndpointBehindHeaders(t *testing.T) {
 		g.NextConnection(t).Expect(t, "forward", ":9182", "phase", "relay")
 	})
 }
+
+// The guide of each server that the tests start has the line that the test found in the server's log.
+func TestBackendGuidesHaveTheLogLine(t *testing.T) {
+	pages := map[string]string{"Postfix": "postfix", "Dovecot": "dovecot", "PostgreSQL": "postgresql", "MariaDB": "mysql",
+		"vsftpd": "vsftpd", "slapd": "openldap", "rsyslog": "syslog"}
+	for _, b := range backends() {
+		page, exists := pages[b.name]
+		if !exists {
+			continue
+		}
+		text := string(readFile(t, "../docs/backends/"+page+".md"))
+		if want := aboutClient(b.seen, client4); !strings.Contains(text, want) {
+			t.Errorf("docs/backends/%s.md does not have %q", page, want)
+		}
+	}
+}
