@@ -16,11 +16,10 @@ type Attachment struct {
 	Others  []Other
 
 	// Of the server's role:
-	From      []netip.Prefix
-	Ports     []uint16
-	Legacy    bool
-	Counters  []Counter
-	Listeners Listeners
+	From     []netip.Prefix
+	Ports    []uint16
+	Legacy   bool
+	Counters []Counter
 }
 
 // Counter counts since the programs were attached for the first time. Upgrades keep it.
@@ -43,6 +42,9 @@ var counters = [...]string{
 
 // List returns what is attached to a cgroup and to those below it, in the order of paths.
 func List(path string) ([]Attachment, error) {
+	if err := mayUse(); err != nil {
+		return nil, err
+	}
 	var all []Attachment
 	err := walk(path, func(at string) error {
 		for _, r := range []Role{Server, Gateway} {
@@ -58,6 +60,9 @@ func List(path string) ([]Attachment, error) {
 	})
 	return all, err
 }
+
+// Listeners looks at the listeners on the ports of an attachment of the server's role.
+func (of Attachment) Listeners() Listeners { return changeListeners(of.Cgroup, of.Ports, report) }
 
 // inspect returns what a cgroup has of a role, nil if it has nothing.
 func inspect(path string, r Role) (*Attachment, error) {
@@ -102,7 +107,6 @@ func (of *Attachment) read(a *attached) error {
 	}
 	of.From, of.Legacy = l.prefixes()
 	of.Ports = l.portList()
-	of.Listeners = changeListeners(of.Cgroup, of.Ports, report)
 	of.Counters, err = count(all["toa_counts"])
 	return explain("read the counters", err)
 }
