@@ -184,7 +184,7 @@ func TestBanFile(t *testing.T) {
 		g.Wait(t)
 
 		for content, want := range map[string]string{
-			"203.0.113.9\n": "--ban-file \"" + file + "\" read ban file",
+			"203.0.113.9\n": "--ban-file \"" + file + "\" cannot be used: read ban file",
 			"":              "",
 		} {
 			if err := os.WriteFile(file, []byte(content), 0o640); err != nil {

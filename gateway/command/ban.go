@@ -24,9 +24,9 @@ const (
 	banHelp = `Bans a client, or a prefix of them, on all forwards of a running gateway: new
 connections and UDP flows end with the outcome client_denied. Bans survive a reload and
 an upgrade, and with --ban-file a restart. A second ban of the same prefix replaces the
-first. Those that go on are ended by --cut alone.
+first. Existing connections and flows continue without --cut.
 
-Exit codes: 0 banned, 1 no answer or not saved, 2 usage error.
+Exit codes: 0 banned, 1 no answer, refused by the gateway, or not saved, 2 usage error.
 
 Examples:
   unproxy ban 203.0.113.9

@@ -118,7 +118,7 @@ type jsonClient struct {
 
 // clientsExplain says whether one client is served, and why.
 func clientsExplain(c *cli.Context, g *given) error {
-	a, err := explainedAddress(c)
+	a, err := explainedAddress(c, "unproxy clients explain --deny-client RULE ADDRESS")
 	if err != nil {
 		return err
 	}

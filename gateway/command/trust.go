@@ -99,7 +99,7 @@ func trustList(c *cli.Context, g *given) error {
 
 // trustExplain says whether one address is trusted, and why.
 func trustExplain(c *cli.Context, g *given) error {
-	a, err := explainedAddress(c)
+	a, err := explainedAddress(c, "unproxy trust explain --trust RULE ADDRESS")
 	if err != nil {
 		return err
 	}
@@ -118,8 +118,8 @@ func trustExplain(c *cli.Context, g *given) error {
 	return err
 }
 
-// explainedAddress returns the address to explain.
-func explainedAddress(c *cli.Context) (netip.Addr, error) {
+// explainedAddress returns the address to explain. synopsis is the hint if there is none.
+func explainedAddress(c *cli.Context, synopsis string) (netip.Addr, error) {
 	text, err := usage.Argument(c, "address")
 	if err != nil {
 		return netip.Addr{}, err
@@ -132,7 +132,7 @@ func explainedAddress(c *cli.Context) (netip.Addr, error) {
 		text = c.String("address")
 	}
 	if text == "" {
-		return netip.Addr{}, usage.Errorf("no address").WithHint("write unproxy trust explain --trust RULE ADDRESS")
+		return netip.Addr{}, usage.Errorf("no address").WithHint("write " + synopsis)
 	}
 	a, err := netip.ParseAddr(text)
 	if err == nil {
@@ -140,7 +140,7 @@ func explainedAddress(c *cli.Context) (netip.Addr, error) {
 	}
 	hint := "write an IPv4 or IPv6 address, such as 173.245.48.9"
 	if p, err := netip.ParseAddrPort(text); err == nil {
-		hint = "write " + p.Addr().String() + ": trust depends on the address alone"
+		hint = "write " + p.Addr().String() + ": rules are about the address alone"
 	}
 	return netip.Addr{}, usage.Errorf("%q is not an address", text).WithHint(hint)
 }

@@ -71,7 +71,7 @@ func TestTrustMistakes(t *testing.T) {
 		{"flag after the name", "--json comes after the name", "flags first", []string{"presets", "cloudflare", "--json"}},
 		{"two addresses", "more than one address", "give one", []string{"explain", "--trust", "any", "10.0.0.1", "10.0.0.2"}},
 		{"address twice", "more than one address: ", "give one", []string{"explain", "--trust", "any", "--address", "10.0.0.1", "10.0.0.2"}},
-		{"no address", "no address", "ADDRESS", []string{"explain", "--trust", "any"}},
+		{"no address", "no address", "write unproxy trust explain --trust RULE ADDRESS", []string{"explain", "--trust", "any"}},
 		{"a port", `"10.0.0.1:80" is not an address`, "write 10.0.0.1", []string{"explain", "--trust", "any", "10.0.0.1:80"}},
 		{"a name", `"lb" is not an address`, "173.245.48.9", []string{"explain", "--trust", "any", "lb"}},
 		{"argument of list", `unexpected argument "10.0.0.0/8"`, "--trust 10.0.0.0/8", []string{"list", "10.0.0.0/8"}},

@@ -39,7 +39,10 @@ func setBanFile(c *Config, texts []string) error {
 		return err
 	}
 	c.Bans, err = ban.Open(path, time.Now)
-	return err
+	if err != nil {
+		return fmt.Errorf("cannot be used: %w", err)
+	}
+	return nil
 }
 
 // setRouteTable rejects the kernel's own tables: RT_TABLE_UNSPEC (0), and

@@ -468,6 +468,7 @@ func TestProblems(t *testing.T) {
 		{"a rate too high", one, []string{"accept-rate 100001"}, "from 1 to 100000", ""},
 		{"a burst of 0", one, []string{"accept-rate 5/0"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 5/5"},
 		{"a rate of 0", one, []string{"accept-rate 0/5"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 1/1"},
+		{"a directory in place of the ban file", one, []string{"ban-file /"}, `--ban-file "/" cannot be used: read ban file /: `, ""},
 		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "is too short: the minimum is 100ms", "--upgrade-timeout 30s"},
 		{"an interval too short", one, []string{"reload-interval 1ms"}, "is too short", "--reload-interval 100ms"},
 		{"only unix backends", []string{":1=unix:/a?transparent"}, nil, "transparent mode cannot reach", "--transparent off"},

@@ -50,7 +50,7 @@ var needs = []struct {
 	{NeedsMap, "without --family-mismatch map", func(f *forward.Forward) bool {
 		return f.Source.FamilyMismatch == transparent.Map
 	}},
-	{NeedsPlain, "with --transparent on", func(f *forward.Forward) bool { return !f.Transparent }},
+	{NeedsPlain, "with --transparent", func(f *forward.Forward) bool { return !f.Transparent }},
 	{NeedsAddress, "with backends on unix sockets", func(f *forward.Forward) bool {
 		return f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	}},

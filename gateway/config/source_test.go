@@ -69,9 +69,11 @@ func TestSourceAddressWarnings(t *testing.T) {
 			"forward :1: backend 10.0.0.1:2 has an IPv4 address, but no source address has: there the kernel chooses one"},
 		{[]string{":1=[2001:db8::1]:2,10.0.0.1:2"}, []string{address, prefix6}, ""},
 		{[]string{":1=10.0.0.1:2"}, []string{address, "transparent on"},
-			"--source-address has no effect with --transparent on"},
+			"--source-address has no effect with --transparent"},
+		{[]string{":1=10.0.0.1:2"}, []string{address, "transparent toa", "local close"},
+			"--source-address has no effect with --transparent"},
 		{[]string{":1=10.0.0.1:2?source-address=10.9.0.7&transparent=on"}, nil,
-			"forward :1: source-address has no effect with --transparent on"},
+			"forward :1: source-address has no effect with --transparent"},
 		{[]string{":1=10.0.0.1:2?transparent=on", ":2=10.0.0.1:2"}, []string{address}, ""},
 		{[]string{":1=unix:/run/s"}, []string{address}, "--source-address has no effect with backends on unix sockets"},
 	} {

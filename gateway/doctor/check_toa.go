@@ -34,9 +34,13 @@ func (r *run) checkPrograms(context.Context) []Finding {
 // unattached returns the finding that no program takes a client.
 func (h Host) unattached(c Code, target string) Finding {
 	cgroup := h.cgroup()
-	return finding(c, target, Fail,
-		"no program sends clients' addresses: none is attached to the cgroup of this process, %s", cgroup).
-		with("unproxy toa attach --gateway --cgroup " + cgroup)
+	f := finding(c, target, Fail,
+		"no program sends clients' addresses: none is attached to the cgroup of this process, %s", cgroup)
+	if cgroup == "/" {
+		return f.with("# attach refuses the root of the hierarchy: start the gateway in its own cgroup, such as",
+			"unproxy toa attach --gateway --cgroup system.slice/unproxy.service")
+	}
+	return f.with("unproxy toa attach --gateway --cgroup " + cgroup)
 }
 
 // cgroup returns the path of this process's cgroup below the root of the hierarchy.

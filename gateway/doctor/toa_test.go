@@ -29,6 +29,9 @@ func TestTOA(t *testing.T) {
 		}, nil},
 		{"nothing attached here", sshTOA, func(w *world) { w.programsErr = unattached },
 			[]string{"toa_attached TCP option fail; unproxy toa attach --gateway --cgroup /system.slice/unproxy.service"}},
+		{"nothing attached at the root, which attach refuses", sshTOA, func(w *world) {
+			w.programsErr, w.files["proc/self/cgroup"] = unattached, "0::/\n"
+		}, []string{"toa_attached TCP option fail; unproxy toa attach --gateway --cgroup system.slice/unproxy.service"}},
 		{"no promise", sshTOA, func(w *world) { w.offers["127.0.0.1:22"] = errUnpromised },
 			[]string{"toa_promise 127.0.0.1:22 fail; unproxy toa attach --from 10.9.0.1 --port 22"}},
 		{"the source is not this host's", sshTOA + " --toa-source 10.0.0.99", func(w *world) {

@@ -115,8 +115,8 @@ func (r *result) differences(o options) {
 	if o.listeners > 1 {
 		r.note("-listeners has no counterpart: one event loop for each processor is the default, see --loops.")
 	}
-	r.note("The log has a line for each connection, with its outcome. --log-level warn leaves out those " +
-		"that went well.")
+	r.note("The log has a line for each connection, with its outcome. --log-level warn leaves out " +
+		"the successful ones.")
 	r.note("Headers that name loopback, broadcast or this host's own addresses are refused, see --allow-source.")
 	if o.protocol == "udp" {
 		r.note("Every datagram must have a version 2 header, as with go-mmproxy. For senders that send one " +

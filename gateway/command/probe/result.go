@@ -177,7 +177,8 @@ func (r *result) hint(p *plan) string {
 	case r.end == endReset && p.kind == headerNone:
 		return "a gateway resets connections without a header, unless it has --untrusted pass and does not trust this host"
 	case r.end == endReset:
-		return "a gateway resets peers that it does not trust: " + r.trustHint() + " The log of the gateway has the outcome"
+		return "a gateway resets peers that it does not trust: " + r.trustHint() + " Clients that a rule, a ban or a limit refuses are reset, too. " +
+			"The log of the gateway has the outcome"
 	case r.end == endTimeout:
 		return "does the backend wait for the client to send first? " +
 			"In transparent mode: is there a return path for its replies? See unproxy routes check"

@@ -32,7 +32,8 @@ func TestResetHint(t *testing.T) {
 		r.fail(row.read, row.write)
 		var out strings.Builder
 		r.print(&out, p)
-		hint := "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust?"
+		hint := "hint         a gateway resets peers that it does not trust: is this host (127.0.0.1) in its --trust? " +
+			"Clients that a rule, a ban or a limit refuses are reset, too. The log of the gateway has the outcome"
 		if !strings.Contains(out.String(), row.want) || !strings.Contains(out.String(), hint) || !r.failed() {
 			t.Errorf("%s: failed %v, printed\n%s", row.name, r.failed(), out.String())
 		}
