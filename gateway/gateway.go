@@ -94,6 +94,8 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 		Spin:           c.Spin,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
+		MaxPipes:       c.MaxPipes,
+		MaxBuffer:      int64(c.MaxBuffer),
 		Ephemeral:      g.ports,
 		Guest:          g.relay.Guest,
 		Report:         o.Connection,

@@ -22,6 +22,22 @@ func setLoops(c *Config, texts []string) error {
 	return err
 }
 
+// leastBuffer is the lowest limit on buffers. Each event loop may exceed it by its last
+// batch of reads, half of that.
+const leastBuffer = 1 << 20
+
+func setMaxBuffer(c *Config, texts []string) (err error) {
+	if text := last(texts); text == "off" {
+		c.MaxBuffer = 0
+		return nil
+	}
+	c.MaxBuffer, err = value.Size(last(texts))
+	if err == nil && c.MaxBuffer != 0 && c.MaxBuffer < leastBuffer {
+		err = &value.Error{Why: "is too small: the minimum is 1MiB", Hint: "1MiB"}
+	}
+	return err
+}
+
 func setUpgradeTimeout(c *Config, texts []string) (err error) {
 	c.UpgradeTimeout, err = value.Duration(last(texts), 100*time.Millisecond, longest)
 	if err == nil && c.UpgradeTimeout == 0 {

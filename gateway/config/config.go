@@ -31,6 +31,13 @@ type Config struct {
 	// MaxWaiting limits the connections that wait for their header. Beyond it, the
 	// one that has been silent the longest is reset. 0 is no limit.
 	MaxWaiting int
+	// MaxPipes limits the pipes through which bulk data is spliced. Beyond it, data is
+	// copied. 0 is no limit.
+	MaxPipes int
+	// MaxBuffer limits the memory of the process, in bytes, for what was read from
+	// one side of a connection and not taken by the other, all connections together.
+	// At the limit, data stays in the sockets that it comes from. 0 is no limit.
+	MaxBuffer int
 	// MaxFlows limits the UDP flows of all forwards together. At the limit, a new
 	// flow ends the one that has been silent the longest. 0 is no limit.
 	MaxFlows int

@@ -24,6 +24,7 @@ const (
 	maxConnectionsFlag = "max-connections"
 	maxFlowsFlag       = "udp-max-flows"
 	maxWaitingFlag     = "max-waiting"
+	maxBufferFlag      = "max-buffer"
 )
 
 // The longest durations.
@@ -199,6 +200,10 @@ var processSettings = []Setting{
 	{Name: maxWaitingFlag, Group: GroupProcess, Argument: "N", Default: "half of --max-connections", Needs: NeedsStream,
 		Meaning: "connections that wait for their header; beyond it, the longest silent one is reset; 0 is off",
 		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxWaiting })},
+	{Name: maxBufferFlag, Group: GroupProcess, Argument: "SIZE", Default: "1/16 of the memory", Needs: NeedsStream,
+		Meaning: "memory for bytes that slow readers have not taken, all connections together; beyond it," +
+			" bytes wait in the kernel's sockets; 0 is off",
+		process: setMaxBuffer},
 	{Name: "drain-delay", Group: GroupProcess, Argument: "D", Default: "0s",
 		Meaning: "continue to accept for this time after SIGTERM",
 		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainDelay })},

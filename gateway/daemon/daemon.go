@@ -128,6 +128,7 @@ func Run(load func(activated int) (Config, error)) (err error) {
 	if err := raiseDescriptors(); err != nil {
 		return err
 	}
+	limitMemory()
 	c, err := load(activated(inherited.Sockets))
 	if err != nil {
 		return err

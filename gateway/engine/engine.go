@@ -45,6 +45,7 @@ type Engine struct {
 	listeners []*listener
 	names     *resolver
 	checks    checks
+	buffers   buffers
 
 	active       atomic.Int64 // connections of all loops
 	guestActive  atomic.Int64 // what guests hold, see Host.Hold
@@ -86,6 +87,10 @@ type Counters struct {
 	Waiting int
 	// PerLoop is the number of connections of each loop.
 	PerLoop []int
+	// Pipes is the number of open pipes, those that are idle included.
+	Pipes int
+	// Buffered is the memory, in bytes, for what was read and not yet taken by the other side.
+	Buffered int64
 }
 
 // New opens the listeners and creates the loops. Nothing is accepted before Start. On an error it
@@ -95,6 +100,7 @@ func New(c Config) (*Engine, error) {
 		config: c, kernel: c.Kernel,
 		byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{}),
 	}
+	e.buffers.limit = c.MaxBuffer
 	e.lifecycle.stopped = make(chan struct{})
 	if e.kernel == nil {
 		e.kernel = kernel.System()
@@ -283,8 +289,9 @@ func (e *Engine) Close() {
 
 // Counters returns the numbers of current connections.
 func (e *Engine) Counters() Counters {
-	c := Counters{Active: int(e.active.Load())}
+	c := Counters{Active: int(e.active.Load()), Buffered: e.buffers.held.Load()}
 	for _, l := range e.loops {
+		c.Pipes += int(l.pipes.open.Load())
 		c.Waiting += int(l.waiting.count.Load())
 		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
 	}

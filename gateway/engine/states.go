@@ -21,7 +21,7 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	if s.state != reading { // else heardWaiting sets it
 		s.lastActive = l.now
 	}
-	if events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
+	if unblocked := s.unblock(1-i, events); !unblocked && events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
 		return
 	}
 	switch s.state {
@@ -195,7 +195,7 @@ func (s *session) dialNext(l *loop, payload []byte) {
 			s.attemptFailed(l, failed)
 			continue
 		}
-		s.hold(l, peer, rest)
+		l.hold(&s.sides[peer], rest)
 		if connected {
 			s.connected(l)
 		}
@@ -243,7 +243,7 @@ func (s *session) waitForResources(l *loop, payload []byte) bool {
 	if timeout > 0 && l.now-s.headerAt >= timeout || l.now-max(s.headerAt, l.lastRelease) >= int64(resourceTimeout) {
 		return false
 	}
-	s.hold(l, peer, payload)
+	l.hold(&s.sides[peer], payload)
 	l.pauseAccept(s.listener, errors.New("socket: "+s.failureDetails().reason))
 	s.arm(l, acceptPause)
 	return true
