@@ -19,7 +19,7 @@ const module = "unproxy"
 // failure: it must first get its place. Only gateway/command, at the top, has no row;
 // see free.
 //
-//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, forward, record, proxyproto
+//	command -> daemon -> gateway -> datagram -> engine -> kernel, limit, source, forward, record, proxyproto
 //	                  -> admin, doctor -> config, readiness
 //	                     config -> trust, transparent (never each other, never gateway)
 //
@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"": {"gateway/command"},
 	"gateway": {"gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
 		"gateway/supervise", "transparent", "transparent/routing"},
-	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto",
+	"gateway/config": {"gateway/config/value", "gateway/forward", "gateway/proxyproto", "gateway/source",
 		"transparent", "transparent/returnpath", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
@@ -38,18 +38,20 @@ var allowed = map[string][]string{
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
 		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
-		"gateway/record", "transparent", unix},
-	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness",
+		"gateway/record", "gateway/source", "transparent", unix},
+	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/source",
 		"transparent", "transparent/returnpath", "transparent/routing", unix},
 	"gateway/engine": {"gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
-		"transparent", unix},
+		"gateway/source", "transparent", unix},
 	"gateway/forward": {"gateway/proxyproto", "transparent"},
 	"gateway/kernel":  {"transparent", unix},
 	"gateway/limit":   {"gateway/forward"},
+	"gateway/source":  {"transparent", unix},
 	// The verbs. None imports command, which imports them all.
 	"gateway/command/decode": {"gateway/config", "gateway/command/usage", "gateway/proxyproto", cli},
 	"gateway/command/demo": {"gateway", "gateway/accesslog", "gateway/config", "gateway/config/value", "gateway/command/usage", "gateway/daemon",
 		"gateway/proxyproto", "transparent/returnpath", "transparent/routing", cli},
+	"gateway/command/migrate": {"gateway/command/usage", "gateway/config", "transparent/routing", "trust", cli},
 	"gateway/command/probe": {"gateway/command/decode", "gateway/command/usage", "gateway/config/value", "gateway/datagram",
 		"gateway/kernel", "gateway/proxyproto", cli},
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
@@ -59,6 +61,9 @@ var allowed = map[string][]string{
 	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
 	"transparent":        {unix},
+	"transparent/toa":    {unix},
+	// Only commands import it: the gateway's process loads no BPF programs.
+	"transparent/toa/attach": {ebpf, ebpf + "/link", unix},
 	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
 	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
@@ -68,6 +73,7 @@ const (
 	sockaddr = "github.com/hashicorp/go-sockaddr"
 	unix     = "golang.org/x/sys/unix"
 	cli      = "github.com/urfave/cli/v2"
+	ebpf     = "github.com/cilium/ebpf"
 
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
@@ -75,11 +81,13 @@ const (
 // kept lists the only packages that may import a dependency, so that replacing the
 // dependency changes one package. Package command needs a listing too.
 var kept = map[string][]string{
-	"github.com/urfave/cli":          {"gateway/command", "gateway/command/decode", "gateway/command/demo", "gateway/command/probe", "gateway/command/usage"},
+	"github.com/urfave/cli": {"gateway/command", "gateway/command/decode", "gateway/command/demo",
+		"gateway/command/migrate", "gateway/command/probe", "gateway/command/usage"},
 	"github.com/rs/zerolog":          {"gateway/accesslog", "gateway/command", "gateway/daemon"},
 	"github.com/hashicorp":           {"gateway/config", "trust"},
 	"github.com/vishvananda/netlink": {"transparent/routing"},
 	"github.com/gaissmai/bart":       {"trust"},
+	ebpf:                             {"transparent/toa/attach"},
 	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/coreos/go-systemd":   {"gateway/supervise"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests

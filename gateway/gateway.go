@@ -66,8 +66,8 @@ type Observer struct {
 // New opens every listener, so that configuration errors surface before the first
 // connection. For transparent and tproxy forwards it first checks that the kernel
 // permits them; the error is then a [transparent.OptionError]. For a listener
-// that cannot be opened it is an [engine.ListenError], and for an invalid
-// configuration those of [config.Config.Validate]. The configuration must not
+// that cannot be opened it is an [engine.ListenError], for a source
+// address that is not one of this host a [SourceError], and for an invalid configuration those of [config.Config.Validate]. The configuration must not
 // change afterwards.
 func New(c *config.Config, o Observer) (*Gateway, error) {
 	if _, err := c.Validate(); err != nil {
@@ -79,6 +79,9 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 	}
 	if err := g.learnOwnAddresses(); err != nil {
 		return nil, err
+	}
+	if err := g.checkSources(); err != nil {
+		return nil, g.abandon(err)
 	}
 	loops := c.Loops
 	if loops <= 0 {
@@ -102,14 +105,19 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 		Notice:         o.Notice,
 	})
 	if err != nil {
-		if g.watch != nil {
-			g.watch.Close()
-		}
-		return nil, err
+		return nil, g.abandon(err)
 	}
 	g.engine = e
 	g.learnOwnListeners()
 	return g, nil
+}
+
+// abandon ends the watch of the host's addresses and returns err.
+func (g *Gateway) abandon(err error) error {
+	if g.watch != nil {
+		g.watch.Close()
+	}
+	return err
 }
 
 // checkCapabilities checks what foreign addresses and marks need.

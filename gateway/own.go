@@ -25,11 +25,11 @@ const (
 	ownPause = 2 * time.Millisecond
 )
 
-// learnOwnAddresses gives the forwards the host's addresses, which no client may have,
-// and the gateway's listeners, to which no header may lead.
+// learnOwnAddresses gives the forwards the host's addresses, which no client may have and
+// which alone are source addresses, and the gateway's listeners, to which no header may lead.
 func (g *Gateway) learnOwnAddresses() error {
 	for _, f := range g.config.Forwards {
-		if !f.Transparent && !f.HasHeaderBackend() {
+		if !f.Transparent && !f.HasHeaderBackend() && len(f.SourceAddresses) == 0 {
 			continue
 		}
 		if g.own == nil {

@@ -15,6 +15,7 @@ import (
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/source"
 )
 
 const checkUsage = "validate the configuration; opens no socket"
@@ -36,7 +37,8 @@ func checkHelp() string {
 Usage: unproxy check [--strict] [flags of unproxy serve]
 
 Validates flags, environment variables and the files that they name, and prints
-what would be served.
+what would be served, and HAProxy's lines for it. Their health checks fail if the
+backend does not answer.
 
 Exit codes: 0 valid, 2 invalid, or valid with warnings and --strict. The warning that
 servers on this host see every client as localhost is not an error with --strict.
@@ -76,6 +78,7 @@ func runCheck(ctx *cli.Context, g *given) error {
 	if n := faults(c.warnings); ctx.Bool("strict") && n > 0 {
 		return usage.Errorf("%s, which --strict treats as errors", value.Plural(n, "warning"))
 	}
+	writeHAProxy(ctx.App.Writer, config.Forwards, c.admin.Health)
 	forwards, warnings := value.Plural(len(config.Forwards), "forward"), value.Plural(len(c.warnings), "warning")
 	fmt.Fprintf(ctx.App.Writer, "ok: %s, %s\n", forwards, warnings)
 	return nil
@@ -113,6 +116,9 @@ func summarize(w io.Writer, f *forward.Forward) {
 	row("trust", peers(f))
 	row("header", headers(f))
 	row("transparent", transparency(f))
+	if len(f.SourceAddresses) > 0 {
+		row("source", sources(f))
+	}
 	if f.TProxy {
 		row("tproxy", redirects(f))
 	}
@@ -236,6 +242,22 @@ func transparency(f *forward.Forward) string {
 	}
 	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
 		f.Source.SourcePort, f.Source.FamilyMismatch)
+}
+
+// sources describes the addresses that the backend sees in plain mode.
+func sources(f *forward.Forward) string {
+	texts := make([]string, len(f.SourceAddresses))
+	for i, p := range f.SourceAddresses {
+		texts[i] = p.String()
+		if p.IsSingleIP() {
+			texts[i] = p.Addr().String()
+		}
+	}
+	n := source.Count(f.SourceAddresses, source.MaxAddresses)
+	if n == 1 {
+		return texts[0]
+	}
+	return fmt.Sprintf("%s (%d addresses, in turn)", strings.Join(texts, ", "), n)
 }
 
 // redirects describes which connections to other addresses the listener accepts.

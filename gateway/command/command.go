@@ -1,5 +1,5 @@
 // Package command implements the command line of unproxy, with one file per command.
-// Larger commands have their own packages: probe, decode and demo. Package usage has
+// Larger commands have their own packages: probe, decode, demo and migrate. Package usage has
 // shared code.
 package command
 
@@ -14,6 +14,7 @@ import (
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/command/decode"
 	"unproxy/gateway/command/demo"
+	"unproxy/gateway/command/migrate"
 	"unproxy/gateway/command/probe"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
@@ -60,6 +61,7 @@ func newApp(g *given) *cli.App {
 		decode.Command(),
 		routesCommand(g),
 		trustCommand(g),
+		migrate.Command(),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),

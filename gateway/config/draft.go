@@ -76,6 +76,9 @@ func (d *draft) settle(common map[string]bool) {
 	if d.Datagrams {
 		d.TProxy, d.Redirect = false, nil // only TCP connections are redirected
 	}
+	if d.Transparent {
+		d.SourceAddresses = nil
+	}
 	if d.Transparent && !d.given[unknownFlag] && !common[unknownFlag] {
 		d.RejectUnknown = true
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -127,6 +128,8 @@ var settingRows = []struct {
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
 	{"on-demand ", "on-demand=off", func(f *forward.Forward) any { return f.OnDemand }, true, false},
+	{"source-address 10.9.0.0/28", "source-address=10.9.0.7&source-address=2001:db8::1",
+		func(f *forward.Forward) any { return fmt.Sprint(f.SourceAddresses) }, "[10.9.0.0/28]", "[10.9.0.7/32 2001:db8::1/128]"},
 	{"mark 0x10", "mark=off", func(f *forward.Forward) any { return f.Mark }, uint32(16), uint32(0)},
 	{"connect-timeout 1s", "connect-timeout=2s", func(f *forward.Forward) any { return f.ConnectTimeout }, time.Second, 2 * time.Second},
 	{"backend-check 2s", "backend-check=off", func(f *forward.Forward) any { return f.BackendCheck }, 2 * time.Second, time.Duration(0)},

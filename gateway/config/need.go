@@ -17,6 +17,8 @@ const (
 	NeedsUnixListener
 	NeedsHeaderBackend
 	NeedsReturnPath // transparent or tproxy
+	NeedsPlain
+	NeedsAddress // a backend that is no unix socket
 )
 
 // needs has for each property the description of a forward without it, and the
@@ -36,6 +38,10 @@ var needs = []struct {
 	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
 		return f.Transparent || f.TProxy
+	}},
+	{NeedsPlain, "with --transparent on", func(f *forward.Forward) bool { return !f.Transparent }},
+	{NeedsAddress, "with backends on unix sockets", func(f *forward.Forward) bool {
+		return f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	}},
 	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
 	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},

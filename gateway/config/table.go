@@ -135,6 +135,10 @@ var backendSettings = []Setting{
 	{Name: "allow-destination", Group: GroupBackend, Argument: "RULE", Repeatable: true, Needs: NeedsHeaderBackend,
 		Meaning: "destinations allowed for BACKEND \"header\"; required with it",
 		forward: rules(allowDestinationList)},
+	{Name: "source-address", Group: GroupBackend, Argument: "ADDR|PREFIX", Repeatable: true,
+		Needs:   NeedsPlain | NeedsAddress,
+		Meaning: "this host's addresses to connect to the backend from, in turn; of a prefix all of them",
+		forward: setSourceAddresses},
 	{Name: "mark", Group: GroupBackend, Argument: "N", Default: "off", // a __u32, SO_MARK in sock_setsockopt
 		Meaning: "SO_MARK of sockets to the backend",
 		forward: number(math.MaxUint32, func(d *draft) *uint32 { return &d.Mark })},

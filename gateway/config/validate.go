@@ -68,6 +68,7 @@ func (v *validator) forward(f *forward.Forward) {
 			"--socket-mode 0660")
 	}
 	v.backends(f)
+	v.sources(f)
 }
 
 // peers checks which peers may name a client.

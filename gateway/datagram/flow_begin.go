@@ -11,6 +11,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 	"unproxy/transparent"
 )
 
@@ -121,7 +122,7 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		}
 		f.source = choice.Source
 	}
-	errno, again := w.dial(f)
+	errno, again := w.dialFrom(f)
 	if again && f.source.Port() != 0 && policy.SourcePort == transparent.Prefer {
 		w.counters.portFallbacks.Add(1)
 		f.list.tally.PortFallbacks++
@@ -129,7 +130,7 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		errno, _ = w.dial(f)
 	}
 	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f) {
-		errno, _ = w.dial(f)
+		errno, _ = w.dialFrom(f)
 	}
 	switch {
 	case errno == 0:
@@ -138,6 +139,9 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		return cause{Limit, "no source port is left: " + errno.Error()}
 	case outOfResources(errno):
 		return cause{Limit, errno.Error()}
+	case errno == unix.EADDRNOTAVAIL && f.source.IsValid() && !f.spoof:
+		return cause{BackendUnreachable,
+			"the source address " + f.source.Addr().String() + " is not one of this host: " + errno.Error()}
 	}
 	outcome, _ := engine.DialOutcome(errno, f.source.Port() != 0)
 	return cause{dropFor(outcome), errno.Error()}
@@ -228,6 +232,9 @@ func (w *worker) prepare(f *flow) (errno syscall.Errno, again bool) {
 	}
 	if !f.source.IsValid() {
 		return 0, false
+	}
+	if !f.spoof {
+		return source.Bind(w.kernel, f.fd, f.source.Addr(), f.listener.Forward.Source.Own), false
 	}
 	errno = transparent.Bind(w.kernel, f.fd, f.source)
 	return errno, transparent.RetryBind(errno)

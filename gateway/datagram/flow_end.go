@@ -25,7 +25,7 @@ func (w *worker) endIdle(f *flow) {
 // noReplyReason returns the reason for the log if a transparent flow got no reply.
 // That is not an error: some protocols have no replies.
 func (f *flow) noReplyReason() string {
-	if !f.source.IsValid() || f.packetsOut > 0 {
+	if !f.isTransparent() || f.packetsOut > 0 {
 		return ""
 	}
 	return "no reply came"
@@ -67,7 +67,7 @@ func (w *worker) report(f *flow, outcome record.Outcome, by record.Party, reason
 		Client:       f.caller().Client,
 		Destination:  f.destination,
 		Backend:      f.backend.Addr,
-		Transparent:  f.source.IsValid(),
+		Transparent:  f.isTransparent(),
 		Version:      f.version,
 		Command:      f.command,
 		Outcome:      outcome,

@@ -186,6 +186,9 @@ func TestRefusedFlowsEndWithAReason(t *testing.T) {
 	}{
 		{"another header", simple, nil, otherHeader},
 		{"transparent now", transparently, nil, otherSource},
+		{"a source address now", func(f *forward.Forward) {
+			f.SourceAddresses = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/30")}
+		}, nil, otherSource},
 		{"another mark", func(f *forward.Forward) { f.Mark = 7 }, nil, otherSource},
 		{"no such listener", func(f *forward.Forward) { f.Listeners[0].Endpoint.Addr = other }, nil, noListener},
 		{"no descriptor", nil, func(next *live) Exchange {

@@ -38,6 +38,9 @@ func (w *worker) evictFor(newcomer *flow) bool {
 	if f == nil {
 		return false
 	}
+	if !f.spoof {
+		f.list.sources.Freed(f.source.Addr())
+	}
 	w.endEvicted(f)
 	return true
 }

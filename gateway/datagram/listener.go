@@ -10,6 +10,7 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
+	"unproxy/gateway/source"
 )
 
 // queueSize is the receive buffer of a listener's socket, in bytes. The kernel
@@ -133,7 +134,10 @@ func (w *worker) listOf(f *forward.Forward) *lruList {
 			return l
 		}
 	}
-	l := &lruList{forwardState: w.relay.forwards[f], tally: w.host.Tally(f)}
+	l := &lruList{
+		forwardState: w.relay.forwards[f], tally: w.host.Tally(f),
+		sources: source.NewPool(f.SourceAddresses, w.host.Index()),
+	}
 	w.lists = append(w.lists, l)
 	return l
 }

@@ -150,7 +150,7 @@ func (f *flow) pendingError(errno syscall.Errno) {
 		return // reported for this datagram when it is retried
 	}
 	f.lastError = errno
-	f.listener.Backends.Failed(f.backend, errno, f.listener.worker.host.Now(), f.source.IsValid())
+	f.listener.Backends.Failed(f.backend, errno, f.listener.worker.host.Now(), f.isTransparent())
 	if !f.failing {
 		f.failing = true
 		f.listener.worker.failing = append(f.listener.worker.failing, f.ref())

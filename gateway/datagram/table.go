@@ -7,6 +7,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 )
 
 // key identifies a flow. It contains no pointer, so a map hashes it in one step.
@@ -47,7 +48,7 @@ type flow struct {
 	peer                                netip.AddrPort
 	client, destination                 netip.AddrPort // as named by a header; invalid in the peer's own flow
 	backend                             forward.Endpoint
-	source                              netip.AddrPort // in transparent mode
+	source                              netip.AddrPort // of the socket; invalid if the kernel chooses
 	id                                  uint64
 	details                             *record.Details
 	index, generation                   uint32
@@ -128,6 +129,7 @@ func (t *table) grow() {
 type lruList struct {
 	*forwardState
 	tally       *record.Tally
+	sources     *source.Pool
 	first, last *flow
 }
 

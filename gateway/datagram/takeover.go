@@ -116,7 +116,7 @@ func (w *worker) takeFlow(t *takenFlow) verdict {
 		return unreadable
 	case s.mode != l.DatagramHeader:
 		return otherHeader
-	case s.spoof != (l.Transparent && s.client.IsValid()) || s.mark != l.Mark:
+	case s.spoof != (l.Transparent && s.client.IsValid()) || s.mark != l.Mark || !s.sharesSource(l):
 		return otherSource
 	}
 	f := w.table.add(k, l)

@@ -97,7 +97,7 @@ func (h Host) connectPlain(ctx context.Context, t *target) plainResult {
 		}
 		return plainResult{}
 	}
-	local, err := h.try(ctx, Attempt{To: t.at, Mark: t.mark})
+	local, err := h.try(ctx, Attempt{To: t.at, Own: t.source, Mark: t.mark})
 	return plainResult{answerOf(err), local, err}
 }
 

@@ -19,6 +19,7 @@ const (
 	RouteLocalnet      Code = "route_localnet"
 	Conntrack          Code = "conntrack"
 	EphemeralPort      Code = "ephemeral_port"
+	SourceAddress      Code = "source_address"
 	Listener           Code = "listener"
 	ListenerTaken      Code = "listener_taken"
 	ListenerPort       Code = "listener_port"
@@ -83,6 +84,7 @@ var table = []row{
 	{RouteLocalnet, host, "With route_localnet hosts on the network can reach services on 127.0.0.1.", nil},
 	{Conntrack, host, "The host drops new connections when its connection tracking table is full.", nil},
 	{EphemeralPort, host, "The kernel may assign a listener's or a local backend's port to an outgoing connection.", nil},
+	{SourceAddress, host, "This host has the addresses that it connects to backends from.", nil},
 	{Listener, listener, "The listener can be opened, or the gateway has it open.", nil},
 	{ListenerTaken, listener, "Another program listens on the address, or a connection has the port.", nil},
 	{ListenerPort, listener, "A port below ip_unprivileged_port_start needs the capability CAP_NET_BIND_SERVICE.", nil},

@@ -68,6 +68,9 @@ type Attempt struct {
 	// From is the foreign source address. The zero AddrPort stands for the
 	// gateway's own address.
 	From netip.AddrPort
+	// Own is the address of this host to connect from if From is not set; if it is invalid,
+	// the kernel chooses.
+	Own netip.Addr
 	// Mark is the SO_MARK of the socket; 0 for none.
 	Mark uint32
 }

@@ -15,6 +15,7 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/kernel"
+	"unproxy/gateway/source"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
@@ -174,6 +175,11 @@ func prepare(fd int, a Attempt, mss int) error {
 			return os.NewSyscallError("setsockopt SO_MARK", err)
 		}
 	}
+	if !a.From.IsValid() && a.Own.IsValid() {
+		if errno := source.Bind(transparent.System{}, fd, a.Own, everyAddress{}); errno != 0 {
+			return os.NewSyscallError(fmt.Sprintf("bind to %s", a.Own), errno)
+		}
+	}
 	if !a.From.IsValid() {
 		return nil
 	}
@@ -182,6 +188,12 @@ func prepare(fd int, a Attempt, mss int) error {
 	}
 	return nil
 }
+
+// everyAddress stands for the host's addresses, which checkSourceAddresses knows better.
+type everyAddress struct{}
+
+// Contains implements [transparent.Addresses].
+func (everyAddress) Contains(netip.Addr) bool { return true }
 
 // listen implements [Host.Listen].
 func listen(at netip.AddrPort) (io.Closer, error) {

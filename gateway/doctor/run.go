@@ -60,7 +60,7 @@ func Run(ctx context.Context, h Host, s Subject) Report {
 	}
 	checks := []func(context.Context) []Finding{
 		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkKernel,
-		r.checkPorts,
+		r.checkPorts, r.checkSourceAddresses,
 		r.checkListeners, r.checkRedirects, r.checkPlan, r.checkBackends,
 	}
 	var all []Finding

@@ -394,6 +394,11 @@ func TestRun(t *testing.T) {
 				w.files["proc/sys/net/ipv4/ip_local_port_range"] = "45000\t45020\n"
 				w.files["proc/sys/net/ipv4/ip_local_reserved_ports"] = "45010\n"
 			}},
+		{name: "source addresses of this host",
+			flags: "--forward :2222=127.0.0.1:22 --source-address 10.9.0.1"},
+		{name: "source addresses of no host", flags: "--forward :2222=127.0.0.1:22 --source-address 10.77.0.7 --source-address 10.77.0.0/30",
+			want: []string{"source_address 10.77.0.7 fail; ip address add 10.77.0.7/32 dev lo",
+				"source_address 10.77.0.0/30 fail; ip route add local 10.77.0.0/30 dev lo"}},
 		{name: "a directory is missing", flags: "--forward unix:/run/other/in.sock=127.0.0.1:22",
 			want: []string{"listener_address unix:/run/other/in.sock fail; mkdir -p /run/other"}},
 		{name: "a directory exists", flags: "--forward unix:/run/unproxy/in.sock=127.0.0.1:22"},

@@ -23,6 +23,9 @@ type target struct {
 	// at is the address; for a unix socket it is zero, and path is set.
 	at   netip.AddrPort
 	path string
+	// source is the first address of this host that plain connections come from; invalid if
+	// the kernel chooses.
+	source netip.Addr
 	// mark is the SO_MARK of connections.
 	mark uint32
 	// spoof reports whether connections come from the client's address.
@@ -42,7 +45,7 @@ type target struct {
 
 // same reports whether forwards connect to two targets in the same way.
 func (t *target) same(o *target) bool {
-	return t.at == o.at && t.path == o.path && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
+	return t.at == o.at && t.path == o.path && t.source == o.source && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
 }
 
 // targets returns the distinct targets of the forwards, as far as names resolve.
@@ -96,8 +99,12 @@ func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 	if f.Datagrams {
 		name = "udp://" + name
 	}
+	var source netip.Addr
+	if all := sourcesFor(f, at.Addr()); len(all) > 0 {
+		source = all[0].Addr()
+	}
 	return &target{
-		name: name, at: at, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
+		name: name, at: at, source: source, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
 		onDemand:   f.OnDemand,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}

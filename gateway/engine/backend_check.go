@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/source"
+	"unproxy/transparent"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // checks are the goroutines that connect to backends, see [forward.Forward.BackendCheck] and
 // [Backends.Failed].
 type checks struct {
-	connect func(context.Context, forward.Endpoint, uint32) error
+	connect func(context.Context, forward.Endpoint, Origin) error
 	now     func() int64
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -108,7 +110,7 @@ func (c *checks) testSuspect(ctx context.Context, b *Backends, e forward.Endpoin
 	}
 }
 
-// test connects to a backend from the gateway's own address and closes the connection.
+// test connects to a backend from an address of the gateway and closes the connection.
 func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forward) error {
 	timeout := checkTimeout
 	if f.BackendCheck > 0 {
@@ -116,7 +118,12 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err := c.connect(ctx, e, f.Mark)
+	var err error
+	for _, from := range origins(e, f) {
+		if err = c.connect(ctx, e, from); err != unix.EADDRNOTAVAIL { // no free port, or no longer this host's
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return unix.ETIMEDOUT
@@ -124,6 +131,22 @@ func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forwar
 		return nil
 	}
 	return err
+}
+
+// origins returns where a check of a backend may come from, in the order in which to try them.
+func origins(e forward.Endpoint, f *forward.Forward) []Origin {
+	if e.IsUnix() {
+		return []Origin{{}}
+	}
+	turn := source.NewPool(f.SourceAddresses, 0).Begin(e.Addr.Addr().Is4(), 0)
+	var all []Origin
+	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
+		all = append(all, Origin{a, f.Source.Own, f.Mark})
+	}
+	if len(all) == 0 {
+		all = append(all, Origin{Mark: f.Mark})
+	}
+	return all
 }
 
 // wait returns after d or when ctx is done.
@@ -137,25 +160,30 @@ func wait(ctx context.Context, d time.Duration) {
 // prepareCheck sets the options of a TCP socket before it connects. It withholds the ACK of the
 // SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
 // backend's program sees nothing.
-func prepareCheck(raw syscall.RawConn, mark uint32) error {
+func prepareCheck(raw syscall.RawConn, from Origin) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
 		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-		if failed == nil && mark != 0 {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		if failed == nil && from.Mark != 0 {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(from.Mark))
+		}
+		if failed == nil && from.Address.IsValid() {
+			if errno := source.Bind(transparent.System{}, int(fd), from.Address, from.Own); errno != 0 {
+				failed = errno
+			}
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-// connectOwn connects to an endpoint from this host's own address, with a mark unless that is 0.
-func connectOwn(ctx context.Context, e forward.Endpoint, mark uint32) error {
+// connectOwn connects to an endpoint from an address of this host.
+func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	var d net.Dialer
 	network, address := "tcp", e.Addr.String()
 	if e.IsUnix() {
 		network, address = "unix", e.Path
 	} else {
-		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, mark) }
+		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, from) }
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {

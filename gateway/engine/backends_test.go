@@ -162,7 +162,7 @@ func TestOneClientDoesNotMarkBackendDown(t *testing.T) {
 	f.Source.SourcePort = 0
 	var answer error
 	tested := 0
-	connect := func(_ context.Context, to forward.Endpoint, _ uint32) error {
+	connect := func(_ context.Context, to forward.Endpoint, _ Origin) error {
 		tested++
 		if to != serverA {
 			t.Errorf("%v was tested", to)
@@ -295,7 +295,7 @@ func TestChecks(t *testing.T) {
 	f := plainForward(serverA, serverB)
 	f.BackendCheck = time.Second
 	down := map[forward.Endpoint]error{serverA: context.DeadlineExceeded}
-	connect := func(_ context.Context, to forward.Endpoint, _ uint32) error { return down[to] }
+	connect := func(_ context.Context, to forward.Endpoint, _ Origin) error { return down[to] }
 	r := newRig(t, newScript(t, 0), Config{Forwards: []*forward.Forward{f}, Connect: connect})
 	b := r.engine.forwards[0].backends
 	check := func() {
@@ -333,7 +333,7 @@ func TestChecksRunAndStop(t *testing.T) {
 	f := plainForward(serverA, serverB)
 	f.BackendCheck = 10 * time.Millisecond
 	checked := make(chan forward.Endpoint)
-	connect := func(ctx context.Context, to forward.Endpoint, _ uint32) error {
+	connect := func(ctx context.Context, to forward.Endpoint, _ Origin) error {
 		select {
 		case checked <- to:
 		case <-ctx.Done():
@@ -365,13 +365,13 @@ func TestConnectOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for e, want := range map[forward.Endpoint]error{open: nil, {Path: path}: nil, {Path: path + "2"}: unix.ENOENT} {
-		if got := connectOwn(t.Context(), e, 0); got != want {
+		if got := connectOwn(t.Context(), e, Origin{}); got != want {
 			t.Errorf("%v: %v, want %v", e, got, want)
 		}
 	}
 	tcp.Close()
 	l.Close()
-	if got := connectOwn(t.Context(), open, 0); got != unix.ECONNREFUSED {
+	if got := connectOwn(t.Context(), open, Origin{}); got != unix.ECONNREFUSED {
 		t.Errorf("closed port: %v", got)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 0)

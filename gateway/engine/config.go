@@ -8,6 +8,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
+	"unproxy/transparent"
 )
 
 // Config configures an [Engine]. [New] reads it once.
@@ -39,9 +40,9 @@ type Config struct {
 	Ephemeral Ports
 	// Lookup resolves a host name to its addresses. nil uses the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Connect connects to a backend from this host's own address, with a mark unless that is 0, and
-	// closes the connection. nil uses the system's sockets.
-	Connect func(ctx context.Context, to forward.Endpoint, mark uint32) error
+	// Connect connects to a backend from an address of this host and closes the connection. nil uses
+	// the system's sockets.
+	Connect func(ctx context.Context, to forward.Endpoint, from Origin) error
 	// Guest returns the [Guest] of a loop, which serves the listeners of the datagram forwards. New
 	// calls it once per loop, in order, if there is such a forward. It may be nil.
 	Guest func(Host, []*Route) (Guest, error)
@@ -53,6 +54,16 @@ type Config struct {
 	Notice func(Notice)
 	// Kernel replaces the operating system in tests. nil uses the real one.
 	Kernel kernel.Kernel
+}
+
+// Origin is where a connection of the gateway's own comes from.
+type Origin struct {
+	// Address is an address of this host; if it is invalid, the kernel chooses.
+	Address netip.Addr
+	// Own are the host's addresses, see [source.Bind].
+	Own transparent.Addresses
+	// Mark is the SO_MARK of the socket; 0 sets none.
+	Mark uint32
 }
 
 // Notice is an event that belongs to no connection.

@@ -40,7 +40,7 @@ func (s *session) attemptFailed(l *loop, errno syscall.Errno) {
 	f := s.ensureFailure()
 	f.tried = append(f.tried, s.backend)
 	if errno != 0 {
-		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.source.isValid())
+		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.isTransparent())
 	}
 }
 
@@ -55,15 +55,15 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno s
 	if s.spoof && !s.chooseSource(to.Addr) {
 		return false, 0
 	}
-	errno, again := s.connect(l, s.source.unpack())
+	errno, again := s.connectFrom(l)
 	if again && s.source.port != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
 		s.tally.PortFallbacks++
 		s.source.port = 0
-		errno, _ = s.connect(l, s.source.unpack())
+		errno, again = s.connect(l, s.source.unpack())
 	}
 	if errno != 0 {
 		s.dialError(errno)
-		s.explainLimit(l, errno)
+		s.explain(l, errno, again)
 		return false, errno
 	}
 	if s.source.isValid() && !s.verifySource(l) {
@@ -101,13 +101,17 @@ func (s *session) denySource(reason string) {
 	s.setReason(reason)
 }
 
-// explainLimit handles the errors that mean a limit without saying so: no source port is left, or
-// the queue of a unix socket is full (unix_stream_connect).
-func (s *session) explainLimit(l *loop, errno syscall.Errno) {
+// explain handles the errors that do not say what they mean: no source port is left, an address of
+// the forward's is no longer one of this host, or the queue of a unix socket is full
+// (unix_stream_connect). again is what connect returned.
+func (s *session) explain(l *loop, errno syscall.Errno, again bool) {
 	switch {
-	case s.lacksPort(l, errno):
+	case again && s.lacksPort(l, errno):
 		s.outcome, s.endedBy = record.Limit, record.Gateway
 		s.setReason("no source port is left towards the backend: " + errno.Error())
+	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoof:
+		s.setReason("the source address " + s.source.unpack().Addr().String() + " is not one of this host: " +
+			errno.Error())
 	case errno == unix.EAGAIN && s.backend.IsUnix():
 		s.setReason("the backend's queue of connections is full: " + errno.Error())
 	}
@@ -165,8 +169,7 @@ func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno s
 	if !source.IsValid() {
 		return 0, false
 	}
-	errno = transparent.Bind(l.kernel, fd, source)
-	return errno, transparent.RetryBind(errno)
+	return s.bind(l, fd, source)
 }
 
 // connectTo starts to connect a socket to an endpoint.

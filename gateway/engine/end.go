@@ -57,7 +57,7 @@ func (s *session) report(l *loop) {
 		Destination: s.destination.unpack(),
 		Backend:     s.backend.Addr,
 		BackendPath: s.backend.Path,
-		Transparent: s.source.isValid(),
+		Transparent: s.isTransparent(),
 		Version:     s.version,
 		Command:     s.command,
 		Outcome:     s.outcome,

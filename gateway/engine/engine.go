@@ -33,6 +33,7 @@ import (
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/limit"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 )
 
 // Engine is the data plane. Its methods are safe for concurrent use.
@@ -140,6 +141,7 @@ func (e *Engine) openForward(f *forward.Forward) error {
 	e.forwards, e.byForward[f] = append(e.forwards, own), own
 	for _, l := range e.loops {
 		l.tallies = append(l.tallies, new(record.Tally))
+		l.sources = append(l.sources, source.NewPool(f.SourceAddresses, l.index))
 	}
 	if f.Datagrams {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 )
 
 const (
@@ -66,6 +67,7 @@ type loop struct {
 	guestTimer timer // set by Host.Alarm
 
 	tallies []*record.Tally // by forwardState.index
+	sources []*source.Pool  // by forwardState.index
 
 	mail     mailbox
 	received []acceptedConn // the connections of the last readMail; its memory is reused

@@ -62,7 +62,7 @@ type session struct {
 	backend forward.Endpoint // dialled last
 
 	peer, client, destination address
-	source                    address // that the backend's socket is bound to; invalid in plain mode
+	source                    address // that the backend's socket is bound to; invalid if the kernel chooses
 
 	id uint64 // of a free session: the next entry of sessionPool.free
 

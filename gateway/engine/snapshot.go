@@ -61,7 +61,7 @@ func (s *session) describe(to *Session, now int64) {
 		Client:      s.client.unpack(),
 		Destination: s.destination.unpack(),
 		Backend:     s.backend,
-		Transparent: s.source.isValid(),
+		Transparent: s.isTransparent(),
 		Version:     s.version,
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,

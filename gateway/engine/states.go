@@ -257,7 +257,7 @@ func (s *session) dialFailed(l *loop) {
 		s.outcome, s.endedBy, reason = s.listener.route.NoTarget(s.caller())
 		s.setReason(reason)
 	}
-	if s.outcome == record.ConnectTimeout && s.source.isValid() {
+	if s.outcome == record.ConnectTimeout && s.isTransparent() {
 		s.diagnose(l)
 		return
 	}

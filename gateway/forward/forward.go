@@ -73,6 +73,10 @@ type Forward struct {
 	// OwnListeners are the sockets on which this process listens. The gateway
 	// sets it, and completes it before the first connection; nil is none.
 	OwnListeners *OwnListeners
+	// SourceAddresses are this host's addresses from which it connects in plain mode:
+	// every address of each prefix, in turn. For a family without any, the kernel
+	// chooses the address. nil is none.
+	SourceAddresses []netip.Prefix
 	// Mark is the SO_MARK of sockets to the backend; 0 sets none.
 	Mark uint32
 	// ConnectTimeout limits the time for all backends together; 0 is no limit.

@@ -15,8 +15,9 @@ var modules = []module{
 	{"main.go", "exit code", 400, 0, []string{""}},
 	{"command", "command line", 400, 1, []string{"gateway/command"}},
 	{"daemon", "the process", 400, 3, []string{"gateway/daemon"}},
-	{"command/…", "usage, probe, demo, decode", 640, 2,
-		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode"}},
+	{"command/…", "usage, probe, demo, decode, migrate", 640, 2,
+		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode",
+			"gateway/command/migrate"}},
 	{"admin", "HTTP, page", 330, 4, []string{"gateway/admin"}},
 	{"gateway", "life", 490, 4, []string{"gateway"}},
 	{"doctor", "host checks", 740, 4, []string{"gateway/doctor"}},
@@ -31,9 +32,12 @@ var modules = []module{
 	{"record", "outcomes", 90, 7, []string{"gateway/record"}},
 	{"kernel", "system calls", 210, 7, []string{"gateway/kernel"}},
 	{"limit", "rates", 340, 7, []string{"gateway/limit"}},
+	{"source", "own addresses", 470, 7, []string{"gateway/source"}},
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
 	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
+	{"attach", "BPF programs", 824, 3, []string{"transparent/toa/attach"}},
+	{"toa", "TCP option", 120, 9, []string{"transparent/toa"}},
 	{"transparent", "foreign addresses", 250, 9, []string{"transparent"}},
 	{"proxyproto", "headers", 430, 9, []string{"gateway/proxyproto"}},
 }
@@ -47,7 +51,7 @@ var imports = [][2]string{
 	{"doctor", "readiness"}, {"doctor", "config"}, {"doctor", "routing"},
 	{"accesslog", "record"}, {"datagram", "engine"},
 	{"config", "value"}, {"config", "trust"}, {"config", "returnpath"}, {"config", "forward"},
-	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"limit", "forward"}, {"routing", "returnpath"},
+	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"engine", "source"}, {"limit", "forward"}, {"routing", "returnpath"},
 	{"kernel", "transparent"}, {"forward", "transparent"}, {"forward", "proxyproto"},
 }
 
@@ -79,7 +83,7 @@ func packages() *picture {
 	for _, m := range modules {
 		class := "box"
 		switch m.name {
-		case "engine", "datagram", "kernel", "limit":
+		case "engine", "datagram", "kernel", "limit", "source":
 			class = "own"
 		}
 		a := m.area()

@@ -30,6 +30,9 @@ const (
 	lastOwner    = 185
 )
 
+// IsOwner reports whether a label is one that [Targets.Owner] can return.
+func IsOwner(label uint8) bool { return DefaultOwner <= label && label <= lastOwner }
+
 // Owner returns a label for what belongs to the named backends of t, whatever
 // their names resolve to: rules and tables with this label that t does not need
 // any more are those of an earlier address. It is [DefaultOwner] if no backend has

@@ -1,0 +1,82 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"unproxy/gateway/config/value"
+	"unproxy/gateway/forward"
+	"unproxy/gateway/source"
+)
+
+func setSourceAddresses(d *draft, texts []string) error {
+	d.SourceAddresses = nil
+	for _, text := range texts {
+		p, err := parseSourceAddress(text)
+		if err != nil {
+			return err
+		}
+		d.SourceAddresses = append(d.SourceAddresses, p)
+	}
+	if source.Count(d.SourceAddresses, source.MaxAddresses+1) > source.MaxAddresses {
+		return &value.Error{Why: fmt.Sprintf("makes more than %d source addresses, the maximum of a forward",
+			source.MaxAddresses)}
+	}
+	return nil
+}
+
+// parseSourceAddress parses an address or a prefix of addresses that a socket can be
+// bound to. The error is a [value.Error].
+func parseSourceAddress(text string) (netip.Prefix, error) {
+	p, err := parsePrefix(text)
+	if err != nil {
+		return p, &value.Error{Value: text, Why: "is not an address or a prefix such as 10.0.0.7 or 10.9.0.0/28"}
+	}
+	a := p.Addr()
+	switch {
+	case p != p.Masked():
+		return p, &value.Error{Value: text, Why: "has bits behind the prefix",
+			Hint: p.Masked().String()}
+	case p.Bits() == 0 || a.IsUnspecified():
+		return p, &value.Error{Value: text, Why: "is every address: name those of this host"}
+	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return p, &value.Error{Value: text, Why: "is no address that a connection can come from"}
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return p, &value.Error{Value: text, Why: "is link-local and would need an interface"}
+	}
+	return p, nil
+}
+
+// sources warns of backends of an address family without a source address.
+func (v *validator) sources(f *forward.Forward) {
+	if len(f.SourceAddresses) == 0 {
+		return
+	}
+	for _, is4 := range [...]bool{true, false} {
+		if slices.ContainsFunc(f.SourceAddresses, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 }) {
+			continue
+		}
+		family := "IPv6"
+		if is4 {
+			family = "IPv4"
+		}
+		if name := backendOf(f, is4); name != "" {
+			v.warn(fmt.Sprintf("backend %s has an %s address, but no source address has: there the kernel chooses one",
+				name, family), "add an "+family+" address: --source-address")
+		}
+	}
+}
+
+// backendOf returns the name of a backend whose address has a family, or "". Addresses of
+// names are not known here.
+func backendOf(f *forward.Forward, is4 bool) string {
+	for _, l := range f.Listeners {
+		for _, b := range l.Backends {
+			if a := b.Endpoint.Addr.Addr(); a.IsValid() && a.Is4() == is4 {
+				return b.String()
+			}
+		}
+	}
+	return ""
+}

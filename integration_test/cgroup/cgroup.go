@@ -1,0 +1,110 @@
+// Package cgroup gives a test its own cgroups of version 2, for programs that the kernel
+// attaches to cgroups. A socket belongs to the cgroup of the thread that makes it, so one
+// test process can play the gateway in one cgroup and the server in another:
+//
+//	tree := cgroup.New(t)
+//	server := tree.Child(t, "server")
+//	server.Do(t, func() { listener, err = net.Listen("tcp", ":7000") })
+//
+// It needs root and a mounted cgroup2 file system; a test is skipped without them.
+package cgroup
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/await"
+	"unproxy/transparent/toa/attach"
+)
+
+// Tree is a cgroup of the test, directly below the root of the hierarchy. The test's
+// process is in it until the test ends.
+type Tree struct {
+	Path string
+}
+
+// Group is a cgroup in a [Tree]. Threads of the test's process can be in it, and
+// processes that the test starts.
+type Group struct {
+	Path string
+	tree *Tree
+}
+
+// New makes a tree, and removes it when the test ends. Call it once in a process, in the
+// body of netns.RunAsRoot: the process moves into the tree.
+func New(t testing.TB) *Tree {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make cgroups")
+	}
+	root, err := attach.Root()
+	if err != nil {
+		t.Skipf("no cgroup2: %v", err)
+	}
+	before, err := attach.Resolve(attach.Self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := os.MkdirTemp(root, "unproxy-test-")
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		t.Skipf("cgroups cannot be made here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		write(t, filepath.Join(before, "cgroup.procs"), os.Getpid())
+		remove(t, path)
+	})
+	write(t, filepath.Join(path, "cgroup.procs"), os.Getpid())
+	return &Tree{path}
+}
+
+// Child makes a cgroup in the tree.
+func (c *Tree) Child(t testing.TB, name string) *Group {
+	t.Helper()
+	g := &Group{filepath.Join(c.Path, name), c}
+	if err := os.Mkdir(g.Path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, g.Path) })
+	// Only a threaded cgroup takes single threads.
+	if err := os.WriteFile(filepath.Join(g.Path, "cgroup.type"), []byte("threaded"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// Do runs f on a thread in the cgroup. Sockets that f makes belong to it.
+func (g *Group) Do(t testing.TB, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	write(t, filepath.Join(g.Path, "cgroup.threads"), unix.Gettid())
+	defer func() { write(t, filepath.Join(g.tree.Path, "cgroup.threads"), unix.Gettid()) }()
+	f()
+}
+
+func write(t testing.TB, path string, number int) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(strconv.Itoa(number)), 0); err != nil {
+		t.Fatalf("move %d to %s: %v", number, strings.TrimSuffix(path, "/cgroup.procs"), err)
+	}
+}
+
+// remove removes a cgroup when the processes in it are gone.
+func remove(t testing.TB, path string) {
+	t.Helper()
+	await.Until(t, "the removal of "+path, func() bool {
+		err := os.Remove(path)
+		return err == nil || errors.Is(err, fs.ErrNotExist)
+	})
+}

@@ -1,0 +1,169 @@
+package attach_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/await"
+	"unproxy/integration_test/cgroup"
+	"unproxy/integration_test/netns"
+	"unproxy/transparent/toa"
+	"unproxy/transparent/toa/attach"
+)
+
+// The gateway's and the server's address, both on lo: unlike 127.0.0.1 they have no part
+// in other connections of the host.
+const (
+	gatewayAddress = "10.55.9.1"
+	serverAddress  = "10.55.9.2"
+)
+
+var client = netip.MustParseAddrPort("203.0.113.9:4711")
+
+// host is the test's own host: addresses on lo, a cgroup for each role.
+type host struct{ gateway, server *cgroup.Group }
+
+func newHost(t *testing.T) host {
+	netns.IP(t, "address add "+gatewayAddress+"/32 dev lo")
+	netns.IP(t, "address add "+serverAddress+"/32 dev lo")
+	tree := cgroup.New(t)
+	return host{tree.Child(t, "gateway"), tree.Child(t, "server")}
+}
+
+// config covers one gateway and one port.
+func (h host) config(port uint16) attach.ServerConfig {
+	return attach.ServerConfig{
+		Cgroup: h.server.Path, From: []netip.Prefix{netip.MustParsePrefix(gatewayAddress + "/32")}, Ports: []uint16{port},
+	}
+}
+
+// listen starts a server that sends the address it sees on the channel and echoes.
+func (h host) listen(t *testing.T) (port uint16, seen <-chan netip.AddrPort) {
+	t.Helper()
+	var l net.Listener
+	h.server.Do(t, func() {
+		var err error
+		if l, err = net.Listen("tcp4", serverAddress+":0"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { l.Close() })
+	peers := make(chan netip.AddrPort, 100)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			peers <- c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			defer c.Close()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port(), peers
+}
+
+// dial connects as the gateway, with a client unless it is zero.
+func (h host) dial(t *testing.T, port uint16, client netip.AddrPort) (state toa.State, err error) {
+	t.Helper()
+	var c net.Conn
+	h.gateway.Do(t, func() {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(gatewayAddress)}, Control: func(_, _ string, raw syscall.RawConn) error {
+			if !client.IsValid() {
+				return nil
+			}
+			var errno syscall.Errno
+			if err := raw.Control(func(fd uintptr) {
+				errno = toa.Set(toa.System{}, int(fd), toa.Record{Client: client})
+			}); err != nil || errno == 0 {
+				return err
+			}
+			return errno
+		}}
+		c, err = d.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(serverAddress), port).String())
+	})
+	if err != nil {
+		return state, err
+	}
+	t.Cleanup(func() { c.Close() })
+	raw, _ := c.(*net.TCPConn).SyscallConn()
+	raw.Control(func(fd uintptr) {
+		var errno syscall.Errno
+		if state, errno = toa.Progress(toa.System{}, int(fd)); errno != 0 {
+			err = errno
+		}
+	})
+	c.Write([]byte("hi"))
+	return state, err
+}
+
+// attachBoth attaches the programs of both roles.
+func (h host) attachBoth(t *testing.T, c attach.ServerConfig) attach.Result {
+	t.Helper()
+	r, err := attach.AttachServer(c)
+	if err != nil {
+		t.Fatalf("attach the server's programs: %v", err)
+	}
+	if _, err := attach.AttachGateway(h.gateway.Path); err != nil {
+		t.Fatalf("attach the gateway's programs: %v", err)
+	}
+	return r
+}
+
+// The server sees the client, and the gateway's address before and after.
+func TestServerSeesClient(t *testing.T) {
+	netns.RunAsRoot(t, func(t *testing.T) {
+		h := newHost(t)
+		port, seen := h.listen(t)
+		if _, err := h.dial(t, port, client); !errors.Is(err, unix.ENOPROTOOPT) {
+			t.Errorf("without the gateway's programs: %v, want ENOPROTOOPT", err)
+		}
+		r := h.attachBoth(t, h.config(port))
+		if r.Listeners.Covered != 1 || r.Listeners.Err != nil {
+			t.Skipf("this kernel cannot mark listeners that exist already: %+v", r.Listeners)
+		}
+		if s, err := h.dial(t, port, client); err != nil || !s.Promised {
+			t.Errorf("dial: %+v, %v; want a promise", s, err)
+		}
+		if got := await.Receive(t, "a connection", seen); got != client {
+			t.Errorf("the server sees %v, want %v", got, client)
+		}
+		for _, role := range []attach.Role{attach.Server, attach.Gateway} {
+			path := map[attach.Role]string{attach.Server: h.server.Path, attach.Gateway: h.gateway.Path}[role]
+			for _, want := range []bool{true, false} {
+				if found, err := attach.Detach(path, role); err != nil || found != want {
+					t.Errorf("detach from the %v: %v, %v; want %v", role, found, err, want)
+				}
+			}
+		}
+		if all, err := attach.List(h.server.Path); err != nil || len(all) != 0 {
+			t.Errorf("left behind: %+v, %v", all, err)
+		}
+		if _, err := h.dial(t, port, netip.AddrPort{}); err == nil {
+			t.Error("getsockopt(2) answered without programs")
+		}
+		if got := await.Receive(t, "a connection", seen); got.Addr().String() != gatewayAddress {
+			t.Errorf("detached: the server sees %v, want the gateway", got)
+		}
+	})
+}
+
+// The root of the host's hierarchy is refused for the gateway's programs.
+func TestGatewayRefusesRoot(t *testing.T) {
+	root, err := attach.Root()
+	if err != nil {
+		t.Skip(err)
+	}
+	if _, err := os.Stat(root + "/cgroup.events"); err == nil {
+		t.Skip("the root here is that of a cgroup namespace")
+	}
+	var e *attach.Error
+	if _, err := attach.AttachGateway(root); !errors.As(err, &e) || e.Hint() == "" {
+		t.Errorf("attach to %s: %v, want an error with a hint", root, err)
+	}
+}

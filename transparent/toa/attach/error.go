@@ -1,0 +1,68 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Error is a failure whose remedy is known.
+type Error struct {
+	text, hint string
+	cause      error
+}
+
+// Error returns what failed.
+func (e *Error) Error() string {
+	if e.cause == nil {
+		return e.text
+	}
+	return e.text + ": " + e.cause.Error()
+}
+
+// Hint returns what to do about it.
+func (e *Error) Hint() string { return e.hint }
+
+// Unwrap returns the cause, or nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// privilegesHint is the remedy for an EPERM of bpf(2).
+const privilegesHint = "run it as root of the host: BPF programs take CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, " +
+	"which a rootless container does not have"
+
+// explain adds the remedy to an error of bpf(2). doing says what was attempted.
+func explain(doing string, err error) error {
+	var refused *ebpf.VerifierError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !errors.As(err, &refused):
+		return &Error{doing, privilegesHint, err}
+	case errors.Is(err, ebpf.ErrMapIncompatible):
+		return &Error{doing, "the attached programs are of a version with other maps: unproxy toa detach, then attach; " +
+			"live connections then show the gateway", err}
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.As(err, &refused):
+		return &Error{doing, "Linux 5.10 or later is needed, with CONFIG_CGROUP_BPF; this is Linux " + release(), shorten(err)}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// shorten keeps of a verifier's log what the error itself says.
+func shorten(err error) error {
+	if refused, ok := errors.AsType[*ebpf.VerifierError](err); ok {
+		return errors.New(strings.TrimSpace(fmt.Sprintf("%+v", refused)))
+	}
+	return err
+}
+
+// release returns the version of the running kernel.
+func release() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "of an unknown version"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
