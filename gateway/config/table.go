@@ -188,8 +188,9 @@ var connectionSettings = []Setting{
 	{Name: "max-connections-per-client", Group: GroupConnection, Argument: "N", Default: "off",
 		Meaning: "at the limit, a client's next connection is reset, its next UDP flow dropped",
 		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxConnectionsPerClient })},
-	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off", Needs: NeedsStream,
-		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset",
+	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off",
+		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset;" +
+			" likewise new UDP flows, whose datagrams are dropped",
 		forward: setAcceptRate},
 }
 

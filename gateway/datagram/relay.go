@@ -71,6 +71,7 @@ type forwardState struct {
 	flows   perLoop
 	clients limit.Clients
 	counts  forward.HitCounter // Trust, if it counts
+	rates   *limit.Rates       // nil: no limit
 }
 
 // New returns a relay without listeners. Pass its [Relay.Guest] to
@@ -108,7 +109,10 @@ func (r *Relay) prepare(loops int, routes []*engine.Route) {
 		r.clientPorts = r.clientPorts || route.Forward.UsesClientPort()
 		if r.forwards[route.Forward] == nil {
 			counts, _ := route.Forward.Trust.(forward.HitCounter)
-			r.forwards[route.Forward] = &forwardState{Forward: route.Forward, flows: make(perLoop, loops), counts: counts}
+			r.forwards[route.Forward] = &forwardState{
+				Forward: route.Forward, flows: make(perLoop, loops), counts: counts,
+				rates: limit.NewRates(route.Forward.AcceptRate),
+			}
 		}
 	}
 }
