@@ -163,6 +163,14 @@ func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) 
 	return g.engine.EachSession(ctx, visit)
 }
 
+// Holdings returns what the connections hold; see [engine.Engine.Holdings].
+func (g *Gateway) Holdings(ctx context.Context) (engine.Holdings, error) {
+	return g.engine.Holdings(ctx)
+}
+
+// GiveBack gives memory back after a burst; see [engine.Engine.GiveBack].
+func (g *Gateway) GiveBack(ctx context.Context) error { return g.engine.GiveBack(ctx) }
+
 // Reset ends the connection that has an id; see [engine.Engine.Reset].
 func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) {
 	return g.engine.Reset(ctx, id)

@@ -71,6 +71,14 @@ func TestMetrics(t *testing.T) {
 		`unproxy_trust_reloads_total{result="failure"} 2`,
 		`unproxy_trust_last_reload_success_timestamp_seconds 1000`,
 		`unproxy_connections_waiting 1`,
+		`unproxy_connections_blocked 2`,
+		`unproxy_connections_half_closed 1`,
+		`unproxy_connections_idle 3`,
+		`unproxy_buffered_bytes 4096`,
+		`unproxy_buffered_limit_bytes 1.048576e+06`,
+		`unproxy_piped_bytes 70000`,
+		`unproxy_pipes_open 5`,
+		`unproxy_pipes_limit 64`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

@@ -26,7 +26,7 @@ var objects = []struct {
 }{
 	{"status", Status{}}, {"version", Version{}}, {"reason", readiness.Reason{}}, {"rates", Rates{}}, {"history", History{}},
 	{"forward", ForwardStatus{}}, {"listener", ListenerStatus{}}, {"backend", BackendStatus{}}, {"list", TrustStatus{}}, {"rule", RuleStatus{}},
-	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"connections", Connections{}}, {"connection", Connection{}},
+	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"holdings", HoldingsStatus{}}, {"connections", Connections{}}, {"connection", Connection{}},
 }
 
 // fieldsOf returns the fields of the objects as "OBJECT FIELD TYPE".

@@ -111,6 +111,7 @@ type Gateway interface {
 	Backends() []engine.BackendState
 	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
+	Holdings(context.Context) (engine.Holdings, error)
 	Reset(ctx context.Context, id uint64) (found bool, err error)
 }
 

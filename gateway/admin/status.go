@@ -35,6 +35,8 @@ type Status struct {
 	// new connections wait in the kernel's queue; 0 means no limit.
 	Active int `json:"active"`
 	Limit  int `json:"limit"`
+	// Holdings is what the open connections hold.
+	Holdings HoldingsStatus `json:"holdings"`
 	// Loops holds the number of open connections of each event loop.
 	Loops []int `json:"loops"`
 	// Rates and History are totals over all forwards.
@@ -153,6 +155,11 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := g.Holdings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer.Holdings = holdingsStatus(held, &counters, s.config.Gateway)
 	answer.Forwards = s.forwards(tallies, g.Bound(), report)
 	addBackends(answer.Forwards, g.Backends())
 	return answer, nil

@@ -14,8 +14,8 @@ import (
 func TestSessionSize(t *testing.T) {
 	size := unsafe.Sizeof(session{})
 	t.Logf("a session is %d bytes, of which a side is %d", size, unsafe.Sizeof(side{}))
-	if size > 384 {
-		t.Errorf("a session is %d bytes, want at most 384", size)
+	if size > SessionSize {
+		t.Errorf("a session is %d bytes, want at most %d", size, SessionSize)
 	}
 	const page, small = 8 << 10, 32 << 10 // sizes of the Go runtime
 	if block := size * blockSize; block <= small || block%page != 0 {

@@ -88,6 +88,11 @@ type Counters struct {
 	Waiting int
 	// PerLoop is the number of connections of each loop.
 	PerLoop []int
+	// PerForward is the number of connections and flows of each forward, in the order of the
+	// configuration.
+	PerForward []int
+	// Sessions is the number of connections for which there is memory, those in use included.
+	Sessions int
 	// Pipes is the number of open pipes, those that are idle included.
 	Pipes int
 	// Buffered is the memory, in bytes, for what was read and not yet taken by the other side.
@@ -294,8 +299,12 @@ func (e *Engine) Counters() Counters {
 	c := Counters{Active: int(e.active.Load()), Buffered: e.buffers.held.Load()}
 	for _, l := range e.loops {
 		c.Pipes += int(l.pipes.open.Load())
+		c.Sessions += int(l.sessions.allocated.Load())
 		c.Waiting += int(l.waiting.count.Load())
 		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
+	}
+	for _, f := range e.forwards {
+		c.PerForward = append(c.PerForward, int(f.active.Load()))
 	}
 	return c
 }

@@ -14,11 +14,13 @@ const (
 	Starting    = "starting"    // the listeners are not open yet
 	Draining    = "draining"    // a stop was requested
 	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
+	Connections = "connections" // the limit on connections is reached, or nearly
+	Buffers     = "buffers"     // the limit on buffers is reached, or nearly
 	ReturnPath  = "return_path" // backends' replies to clients are not routed back
 	Backends    = "backends"    // no backend of a forward with --backend-check answers
 )
 
-var order = [...]string{Starting, Draining, Descriptors, ReturnPath, Backends}
+var order = [...]string{Starting, Draining, Descriptors, Connections, Buffers, ReturnPath, Backends}
 
 // Reason is a reason why a gateway or a forward should not get new connections.
 type Reason struct {
