@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
@@ -87,9 +88,12 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 	if loops <= 0 {
 		loops = runtime.NumCPU()
 	}
+	if g.config.Bans == nil {
+		g.config.Bans = ban.New(time.Now)
+	}
 	g.ports = kernel.NewLivePorts()
 	g.relay = datagram.New(datagram.Config{
-		MaxFlows: c.MaxFlows, Ephemeral: g.ports, Report: o.Connection, Notice: o.Notice,
+		MaxFlows: c.MaxFlows, Banned: g.config.Bans, Ephemeral: g.ports, Report: o.Connection, Notice: o.Notice,
 	})
 	e, err := engine.New(engine.Config{
 		Forwards:       c.Forwards,
@@ -99,6 +103,7 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 		MaxWaiting:     c.MaxWaiting,
 		MaxPipes:       c.MaxPipes,
 		MaxBuffer:      int64(c.MaxBuffer),
+		Banned:         g.config.Bans,
 		Ephemeral:      g.ports,
 		Guest:          g.relay.Guest,
 		Report:         o.Connection,
@@ -205,6 +210,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		go g.watchOwnAddresses(watching)
 	}
 	go g.watchPorts(watching)
+	go g.config.Bans.Watch(watching)
 	g.engine.Start()
 	defer g.engine.Close()
 	close(g.started)

@@ -64,25 +64,42 @@ var embeddings = [...]embedding{
 // A translator, a relay router or an access list reads such an address as the IPv4
 // address in it.
 func Embeds(a netip.Addr, denied func(netip.Addr) bool) string {
+	if e := embedded(a, denied, false); e != nil {
+		return e.denied
+	}
+	return ""
+}
+
+// EmbedsRouted reports whether the IPv6 address a contains an IPv4 address for which match
+// returns true, in a form with a prefix of its own. Only the owner of the IPv4 address, or
+// its translator, receives what is sent to such an address. An ISATAP identifier says
+// less: whoever owns an IPv6 network can choose it.
+func EmbedsRouted(a netip.Addr, match func(netip.Addr) bool) bool {
+	return embedded(a, match, true) != nil
+}
+
+// embedded returns the first form in which a contains an IPv4 address that matches, nil if
+// there is none.
+func embedded(a netip.Addr, match func(netip.Addr) bool, routed bool) *embedding {
 	if !a.Is6() {
-		return ""
+		return nil
 	}
 	a = a.WithZone("")
 	bytes := a.As16()
 	for i := range embeddings {
 		e := &embeddings[i]
-		if !e.matches(a, &bytes) {
+		if routed && e.identifier != 0 || !e.matches(a, &bytes) {
 			continue
 		}
 		v4 := e.read(&bytes)
 		if e.skipZero && thisNetwork.Contains(v4) {
 			continue
 		}
-		if denied(v4) {
-			return e.denied
+		if match(v4) {
+			return e
 		}
 	}
-	return ""
+	return nil
 }
 
 // matches reports whether an address has the form.

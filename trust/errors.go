@@ -13,7 +13,8 @@ var ErrNoRule = errors.New("no trust rule given")
 // finds with [errors.Join].
 type Error struct {
 	// Origin is where the rule was written: a flag ("--trust"), a line of a file
-	// ("trust.txt:12"), or the path of a file when the whole file is affected.
+	// ("trust.txt:12"), or the path of a file when the whole file is affected. It is
+	// "" for [ParsePrefix].
 	Origin string
 	// Problem says what is wrong and quotes the rule, if there is one.
 	Problem string
@@ -23,8 +24,13 @@ type Error struct {
 	hint string
 }
 
-// Error returns the origin and the problem.
-func (e *Error) Error() string { return e.Origin + ": " + e.Problem }
+// Error returns the origin, if there is one, and the problem.
+func (e *Error) Error() string {
+	if e.Origin == "" {
+		return e.Problem
+	}
+	return e.Origin + ": " + e.Problem
+}
 
 // Hint returns how to fix the problem, or "" if no fix is known.
 func (e *Error) Hint() string { return e.hint }

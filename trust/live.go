@@ -23,6 +23,9 @@ func (l *Live) Contains(a netip.Addr) bool { return l.set.Load().Contains(a) }
 // at zero.
 func (l *Live) Admit(a netip.Addr, shard int) bool { return l.set.Load().Admit(a, shard) }
 
+// Bits calls [Set.Bits] on the current set.
+func (l *Live) Bits(a netip.Addr) int { return l.set.Load().Bits(a) }
+
 // Hits calls [Set.Hits] on the current set.
 func (l *Live) Hits() []RuleHits { return l.set.Load().Hits() }
 

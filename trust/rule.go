@@ -51,14 +51,38 @@ func (p *parser) rule(text, origin string) ([]Rule, []Warning, error) {
 		err.Origin = origin
 		return nil, nil, err
 	}
-	if masked := prefix.Masked(); masked != prefix {
-		return nil, nil, &Error{
-			Origin: origin, Problem: quote(text) + " has host bits set",
-			hint: fmt.Sprintf("write %s for the network or %s for the single address",
-				masked, netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())),
-		}
+	if err := hostBits(prefix, text); err != nil {
+		err.Origin = origin
+		return nil, nil, err
 	}
 	return []Rule{{Prefix: prefix, Text: text, Origin: origin}}, wide(prefix, text, origin), nil
+}
+
+// ParsePrefix parses a prefix, or an address as a prefix of full length, as in a rule. It
+// rejects host bits and converts IPv4-mapped IPv6 to IPv4. Its error is an [*Error]
+// without an origin.
+func ParsePrefix(text string) (netip.Prefix, error) {
+	prefix, err := parsePrefix(text)
+	if err == nil {
+		err = hostBits(prefix, text)
+	}
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return prefix, nil
+}
+
+// hostBits rejects a prefix that has any. Its error has no origin.
+func hostBits(prefix netip.Prefix, text string) *Error {
+	masked := prefix.Masked()
+	if masked == prefix {
+		return nil
+	}
+	return &Error{
+		Problem: quote(text) + " has host bits set",
+		hint: fmt.Sprintf("write %s for the network or %s for the single address",
+			masked, netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())),
+	}
 }
 
 // preset parses a rule that can only be the name of a preset.
@@ -167,14 +191,14 @@ func screen(text string) *Error {
 	}
 	host, length, hasLength := strings.Cut(text, "/")
 	if a, err := netip.ParseAddrPort(host); err == nil {
-		return fault("contains a port", "write "+a.Addr().String()+": trust rules match addresses, not ports")
+		return fault("contains a port", "write "+a.Addr().String()+": rules match addresses, not ports")
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {
 		return fault("is not a prefix or an address", addressHint(host))
 	}
 	if a.Zone() != "" {
-		return fault("contains a zone", "trust an address of the peer that is not link-local")
+		return fault("contains a zone", "write an address that is not link-local")
 	}
 	if !hasLength {
 		return nil
@@ -209,7 +233,7 @@ func addressHint(host string) string {
 		return "write four numbers from 0 to 255 without leading zeros, such as 10.0.0.0/8"
 	}
 	if strings.Contains(host, ".") && !strings.Contains(host, ":") {
-		return "names are not resolved: write the peer's addresses"
+		return "names are not resolved: write the addresses"
 	}
 	return ""
 }

@@ -72,6 +72,19 @@ func (s *Set) Lookup(a netip.Addr) (Rule, bool) {
 	return s.rules[i], true
 }
 
+// Bits returns the length of the longest prefix that contains a, or -1 if a is not
+// trusted. It does not allocate.
+func (s *Set) Bits(a netip.Addr) int {
+	if s == nil || a.Zone() != "" {
+		return -1
+	}
+	i, ok := s.table.Lookup(a.Unmap())
+	if !ok {
+		return -1
+	}
+	return s.rules[i].Prefix.Bits()
+}
+
 // Nearest returns the rule whose prefix shares the most leading bits with a, the
 // shortest prefix if several do. It explains why a is not trusted: the nearest
 // rule is often the mistyped one. It reports false if no rule has a's address

@@ -98,20 +98,52 @@ func (c *Client) want(ctx context.Context, path string, into any) error {
 
 // get gets a path and decodes the answer, whatever its status.
 func (c *Client) get(ctx context.Context, path string, into any) (code int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	code, text, err := c.do(ctx, http.MethodGet, path)
 	if err != nil {
 		return 0, err
 	}
+	return code, c.decode(http.MethodGet+" "+path, code, text, into)
+}
+
+// attempt makes a request. It decodes the answer of status 200 into a value, and any other
+// into a message.
+func (c *Client) attempt(ctx context.Context, method, path string, into any) (code int, message string, err error) {
+	code, text, err := c.do(ctx, method, path)
+	if err != nil {
+		return 0, "", err
+	}
+	var refused errorAnswer
+	if code != http.StatusOK {
+		into = &refused
+	}
+	err = c.decode(method+" "+path, code, text, into)
+	return code, refused.Error, err
+}
+
+// do makes a request and returns the status and the body of the answer.
+func (c *Client) do(ctx context.Context, method, path string) (code int, body []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return 0, &UnreachableError{Kind: c.kind, Address: c.at, Err: err}
+		return 0, nil, &UnreachableError{Kind: c.kind, Address: c.at, Err: err}
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
-		return 0, fmt.Errorf("GET %s from %s: the answer, status %d, is not from unproxy: %w",
-			path, c.at, response.StatusCode, err)
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return 0, nil, &UnreachableError{Kind: c.kind, Address: c.at, Err: err}
 	}
-	return response.StatusCode, nil
+	return response.StatusCode, body, nil
+}
+
+// decode decodes the answer to a request.
+func (c *Client) decode(request string, code int, body []byte, into any) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("%s from %s: the answer, status %d, is not from unproxy: %w", request, c.at, code, err)
+	}
+	return nil
 }
 
 // UnreachableError means that the endpoint at an address did not answer.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
@@ -25,7 +26,10 @@ type fake struct {
 	reset    []uint64 // IDs passed to Reset
 	err      error    // of methods that wait for event loops
 
-	holdings  engine.Holdings
+	holdings engine.Holdings
+	bans     *ban.List
+	cut      []netip.Prefix // passed to CutClients
+
 	datagrams datagram.Counters
 	backends  []engine.BackendState
 }
@@ -53,6 +57,21 @@ func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// cutClients is what CutClients of a fake returns.
+const cutClients = 3
+
+func (f *fake) CutClients(_ context.Context, p netip.Prefix) (int, error) {
+	f.cut = append(f.cut, p)
+	return cutClients, f.err
+}
+
+func (f *fake) Bans() *ban.List {
+	if f.bans == nil {
+		f.bans = ban.New(func() time.Time { return noon })
+	}
+	return f.bans
 }
 
 func (f *fake) Counters() engine.Counters { return f.counters }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/readiness"
@@ -101,6 +102,12 @@ var (
 		"Reloads of the address lists; after a failure the previous lists stay in force.", "result")
 	descReloaded = metric("trust_last_reload_success_timestamp_seconds",
 		"Unix time of the last successful reload; 0 if there was none.")
+	descBans     = metric("bans", "Clients and prefixes that are banned.")
+	descBanLimit = metric("bans_limit", "Bans that there can be.")
+	descBanHits  = metric("bans_refused_total",
+		"Connections and UDP flows of banned clients that were refused.")
+	descBanFailures = metric("ban_file_failures_total", "Writes of the ban file that failed.")
+
 	descLinesDropped = metric("log_lines_dropped_total",
 		"Log lines lost because the writer was too slow or failed.")
 )
@@ -117,6 +124,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
 		descBlocked, descHalfClosed, descIdle, descBuffered, descBufferLimit, descPiped, descPipes, descPipeLimit,
 		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
+		descBans, descBanLimit, descBanHits, descBanFailures,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
 		descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
 	} {
@@ -149,6 +157,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		e.datagrams(&datagrams, c.config.Gateway.MaxFlows)
 	}
 	collectReloads(e, g.Reloads())
+	collectBans(e, g.Bans())
 	counters := g.Counters()
 	e.gauge(descWaiting, float64(counters.Waiting))
 	for i, n := range counters.PerLoop {
@@ -207,6 +216,13 @@ func collectReloads(e emitter, r config.ReloadState) {
 		last = float64(r.LastSuccess.UnixMilli()) / 1000
 	}
 	e.gauge(descReloaded, last)
+}
+
+func collectBans(e emitter, l *ban.List) {
+	e.gauge(descBans, float64(l.Len()))
+	e.gauge(descBanLimit, ban.Most)
+	e.counter(descBanHits, l.Hits())
+	e.counter(descBanFailures, l.SaveFailures())
 }
 
 // collectForwards emits the metrics that depend on the configuration alone.

@@ -79,6 +79,10 @@ func TestMetrics(t *testing.T) {
 		`unproxy_piped_bytes 70000`,
 		`unproxy_pipes_open 5`,
 		`unproxy_pipes_limit 64`,
+		`unproxy_bans 0`,
+		`unproxy_bans_limit 65536`,
+		`unproxy_bans_refused_total 0`,
+		`unproxy_ban_file_failures_total 0`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

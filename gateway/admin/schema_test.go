@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "add new fields to testdata/schema.txt")
 
-// objects are the objects of /status.json and /connections.json, by their headings in
+// objects are the objects of /status.json, /connections.json and /bans.json, by their headings in
 // docs/json.md.
 var objects = []struct {
 	name string
@@ -27,6 +27,7 @@ var objects = []struct {
 	{"status", Status{}}, {"version", Version{}}, {"reason", readiness.Reason{}}, {"rates", Rates{}}, {"history", History{}},
 	{"forward", ForwardStatus{}}, {"listener", ListenerStatus{}}, {"backend", BackendStatus{}}, {"list", TrustStatus{}}, {"rule", RuleStatus{}},
 	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"holdings", HoldingsStatus{}}, {"connections", Connections{}}, {"connection", Connection{}},
+	{"bans", Bans{}}, {"ban", BanStatus{}},
 }
 
 // fieldsOf returns the fields of the objects as "OBJECT FIELD TYPE".

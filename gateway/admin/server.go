@@ -21,10 +21,12 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config"
 	"unproxy/gateway/datagram"
 	"unproxy/gateway/engine"
@@ -113,6 +115,8 @@ type Gateway interface {
 	EachSession(context.Context, func(*engine.Session)) error
 	Holdings(context.Context) (engine.Holdings, error)
 	Reset(ctx context.Context, id uint64) (found bool, err error)
+	Bans() *ban.List
+	CutClients(context.Context, netip.Prefix) (cut int, err error)
 }
 
 // Server is a running endpoint. Its methods may be called from any goroutine.
@@ -232,6 +236,7 @@ func (s *Server) handler(at Address) http.Handler {
 	mux.HandleFunc("GET /status.json", s.status)
 	mux.HandleFunc("GET /connections.json", s.connections)
 	mux.HandleFunc("DELETE /connections/{id}", s.cut)
+	s.addBans(mux)
 	mux.HandleFunc("POST /-/drain", s.drain)
 	mux.HandleFunc("POST /-/reload", s.reload)
 	mux.HandleFunc("POST /-/examine", s.examine)

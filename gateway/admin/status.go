@@ -186,8 +186,8 @@ func (s *Server) forwards(
 			Active: t.Active, Accepted: t.Accepted,
 			Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),
 			BytesIn: t.Bytes[record.In], BytesOut: t.Bytes[record.Out], PortFallbacks: t.PortFallbacks,
-			Rates: s.recorder.rates(name), History: s.recorder.history(name), Listeners: listeners[f],
-			Backends: []BackendStatus{},
+			Rates: s.recorder.rates(name), History: s.recorder.history(name),
+			Listeners: append([]ListenerStatus{}, listeners[f]...), Backends: []BackendStatus{},
 		}
 	}
 	return all

@@ -65,6 +65,11 @@ func TestStatus(t *testing.T) {
 	if third := got.Forwards[2]; len(third.Backends) != maxListeners || third.BackendsDown != 41 {
 		t.Errorf("%d backends listed, %d down", len(third.Backends), third.BackendsDown)
 	}
+	for _, f := range got.Forwards {
+		if f.Listeners == nil {
+			t.Errorf("%s: listeners is null; want a list", f.Name)
+		}
+	}
 	shared := []string{":8443", "127.0.0.1:0"}
 	if len(got.Trust) != 2 || !slices.Equal(got.Trust[0].Forwards, shared) || len(got.Trust[1].Rules) != 0 {
 		t.Fatalf("trust: %+v", got.Trust)

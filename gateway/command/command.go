@@ -16,6 +16,7 @@ import (
 	"unproxy/gateway/command/demo"
 	"unproxy/gateway/command/migrate"
 	"unproxy/gateway/command/probe"
+	"unproxy/gateway/command/toa"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/daemon"
@@ -62,6 +63,10 @@ func newApp(g *given) *cli.App {
 		routesCommand(g),
 		trustCommand(g),
 		migrate.Command(),
+		toa.Command(),
+		banCommand(g),
+		unbanCommand(g),
+		bansCommand(g),
 		completionCommand(),
 		versionCommand(),
 		helpCommand(),

@@ -47,7 +47,9 @@ func completionCommand() *cli.Command {
 type completed struct {
 	path     string // "unproxy trust list"
 	commands []completedWord
-	flags    []completedFlag
+	// arguments are the possible arguments, if there are few.
+	arguments []string
+	flags     []completedFlag
 }
 
 // completedWord is a word and its meaning.
@@ -81,6 +83,9 @@ func appendCompletions(all []completed, c *cli.Command, above string) []complete
 	}
 	if !slices.ContainsFunc(of.flags, func(f completedFlag) bool { return f.word == "--help" }) {
 		of.flags = append(of.flags, completedFlag{completedWord: completedWord{"--help", "print help"}})
+	}
+	if of.path == "unproxy trust presets" {
+		of.arguments = presetNames()[1:] // without the rule that is none
 	}
 	all = append(all, of)
 	for _, sub := range c.Subcommands {

@@ -21,33 +21,37 @@ _unproxy() {
     COMPREPLY=()
     case "$at $prev" in
 `)
-	for _, c := range all {
-		for _, f := range c.flags {
-			switch pattern := shellQuoted(c.path + " " + f.word); {
-			case len(f.choices) > 0 && f.takesValue:
-				words := shellQuoted(strings.Join(f.choices, " "))
-				fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -W %s -- \"$cur\")); return ;;\n", pattern, words)
-			case f.isFile:
-				fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", pattern)
-			case f.takesValue:
-				fmt.Fprintf(&b, "    %s) return ;;\n", pattern)
-			}
+	for _, u := range flagUses(all) {
+		switch f := u.flag; {
+		case len(f.choices) > 0 && f.takesValue:
+			words := shellQuoted(strings.Join(f.choices, " "))
+			fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -W %s -- \"$cur\")); return ;;\n", u.patterns(), words)
+		case f.isFile:
+			fmt.Fprintf(&b, "    %s) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n", u.patterns())
+		case f.takesValue:
+			fmt.Fprintf(&b, "    %s) return ;;\n", u.patterns())
 		}
 	}
 	b.WriteString("    esac\n    case \"$at\" in\n")
 	for _, c := range all {
-		var commands, flags []string
+		var words []string
 		for _, w := range c.commands {
-			commands = append(commands, w.word)
+			words = append(words, w.word)
 		}
-		for _, f := range c.flags {
-			flags = append(flags, f.word)
+		words = append(words, c.arguments...)
+		if len(words) > 0 {
+			fmt.Fprintf(&b, "    %s) commands=%s ;;\n", shellQuoted(c.path), shellQuoted(strings.Join(words, " ")))
 		}
-		fmt.Fprintf(&b, "    %s) commands=%s flags=%s ;;\n", shellQuoted(c.path),
-			shellQuoted(strings.Join(commands, " ")), shellQuoted(strings.Join(flags, " ")))
 	}
-	b.WriteString(`    esac
-    if [[ $cur == -* || -z $commands ]]; then
+	b.WriteString("    esac\n")
+	for _, g := range flagGroups(all) {
+		var words []string
+		for _, f := range g.flags {
+			words = append(words, f.word)
+		}
+		fmt.Fprintf(&b, "    case \"$at\" in %s) flags+=%s ;; esac\n", g.patterns(), shellQuoted(strings.Join(words, " ")+" "))
+	}
+	b.WriteString(`    if [[ $cur == -* || -z $commands ]]; then
         commands=$flags
     fi
     COMPREPLY=($(compgen -W "$commands" -- "$cur"))
@@ -73,31 +77,38 @@ _unproxy() {
     done
     case "$at $prev" in
 `)
-	for _, c := range all {
-		for _, f := range c.flags {
-			switch pattern := shellQuoted(c.path + " " + f.word); {
-			case len(f.choices) > 0 && f.takesValue:
-				fmt.Fprintf(&b, "    %s) compadd -- %s; return ;;\n", pattern, strings.Join(f.choices, " "))
-			case f.isFile:
-				fmt.Fprintf(&b, "    %s) _files; return ;;\n", pattern)
-			case f.takesValue:
-				fmt.Fprintf(&b, "    %s) _message %s; return ;;\n", pattern, shellQuoted(f.meaning))
-			}
+	for _, u := range flagUses(all) {
+		switch f := u.flag; {
+		case len(f.choices) > 0 && f.takesValue:
+			fmt.Fprintf(&b, "    %s) compadd -- %s; return ;;\n", u.patterns(), strings.Join(f.choices, " "))
+		case f.isFile:
+			fmt.Fprintf(&b, "    %s) _files; return ;;\n", u.patterns())
+		case f.takesValue:
+			fmt.Fprintf(&b, "    %s) _message %s; return ;;\n", u.patterns(), shellQuoted(f.meaning))
 		}
 	}
 	b.WriteString("    esac\n    case \"$at\" in\n")
 	for _, c := range all {
-		fmt.Fprintf(&b, "    %s)\n", shellQuoted(c.path))
+		var words []string
 		for _, w := range c.commands {
-			fmt.Fprintf(&b, "        commands+=(%s)\n", described(w))
+			words = append(words, described(w))
 		}
-		for _, f := range c.flags {
-			fmt.Fprintf(&b, "        flags+=(%s)\n", described(f.completedWord))
+		for _, a := range c.arguments {
+			words = append(words, shellQuoted(a))
 		}
-		b.WriteString("        ;;\n")
+		if len(words) > 0 {
+			fmt.Fprintf(&b, "    %s) commands+=(%s) ;;\n", shellQuoted(c.path), strings.Join(words, " "))
+		}
 	}
-	b.WriteString(`    esac
-    if [[ $PREFIX == -* || $#commands == 0 ]]; then
+	b.WriteString("    esac\n")
+	for _, g := range flagGroups(all) {
+		fmt.Fprintf(&b, "    case \"$at\" in %s) flags+=(\n", g.patterns())
+		for _, f := range g.flags {
+			fmt.Fprintf(&b, "        %s\n", described(f.completedWord))
+		}
+		b.WriteString("        ) ;; esac\n")
+	}
+	b.WriteString(`    if [[ $PREFIX == -* || $#commands == 0 ]]; then
         _describe -o flag flags
         return
     fi
@@ -131,17 +142,24 @@ function __unproxy_at
 	}
 	b.WriteString(`        end
     end
-    test "$at" = "$argv"
+    contains -- "$at" $argv
 end
 complete -c unproxy -f
 `)
 	for _, c := range all {
-		where := fmt.Sprintf("complete -c unproxy -n %s", fishQuoted("__unproxy_at "+c.path))
+		where := fmt.Sprintf("complete -c unproxy -n %s", fishQuoted("__unproxy_at "+shellQuoted(c.path)))
 		for _, w := range c.commands {
 			fmt.Fprintf(&b, "%s -a %s -d %s\n", where, w.word, fishQuoted(w.meaning))
 		}
-		for _, f := range c.flags {
-			fmt.Fprintf(&b, "%s -l %s -d %s", where, strings.TrimPrefix(f.word, "--"), fishQuoted(f.meaning))
+		if len(c.arguments) > 0 {
+			fmt.Fprintf(&b, "%s -a %s\n", where, fishQuoted(strings.Join(c.arguments, " ")))
+		}
+	}
+	for i, g := range flagGroups(all) {
+		fmt.Fprintf(&b, "function __unproxy_flags_%d; __unproxy_at %s; end\n", i, strings.Join(g.quoted(), " "))
+		for _, f := range g.flags {
+			fmt.Fprintf(&b, "complete -c unproxy -n __unproxy_flags_%d -l %s -d %s", i,
+				strings.TrimPrefix(f.word, "--"), fishQuoted(f.meaning))
 			switch {
 			case f.isFile:
 				b.WriteString(" -r -F")

@@ -83,6 +83,10 @@ func TestCompletion(t *testing.T) {
 				{"unproxy --forward ", ""},
 				{"unproxy --trust-file a-f", "a-file"},
 				{"unproxy decode --file a-f", "a-file"},
+				{"unproxy trust presets cl", "cloudflare"},
+				{"unproxy --health-source lin", "linode"},
+				{"unproxy --local ", "close relay"},
+				{"unproxy probe --local --cou", "--count"},
 			} {
 				if got := strings.Join(complete(t, shell, tt.line), " "); got != tt.want {
 					t.Errorf("completions of %q: %q; want %q", tt.line, got, tt.want)

@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"time"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config/value"
 	"unproxy/transparent/returnpath"
 )
@@ -43,6 +45,16 @@ func setUpgradeTimeout(c *Config, texts []string) (err error) {
 	if err == nil && c.UpgradeTimeout == 0 {
 		err = &value.Error{Why: "is too short: the minimum is 100ms", Hint: "30s"}
 	}
+	return err
+}
+
+// setBanFile reads the bans. A relative path would depend on where the program is started.
+func setBanFile(c *Config, texts []string) error {
+	path, err := filepath.Abs(last(texts))
+	if err != nil {
+		return err
+	}
+	c.Bans, err = ban.Open(path, time.Now)
 	return err
 }
 

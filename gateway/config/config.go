@@ -1,6 +1,6 @@
 // Package config turns flags, environment variables and forwards into the
-// configuration of a gateway. It reads environment files and the files of
-// address lists, the latter again on a reload. It opens no sockets and
+// configuration of a gateway. It reads environment files, the file of bans and the
+// files of address lists, the latter again on a reload. It opens no sockets and
 // resolves no names.
 package config
 
@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"unproxy/gateway/ban"
 	"unproxy/gateway/forward"
 	"unproxy/transparent/returnpath"
 )
@@ -58,6 +59,9 @@ type Config struct {
 	ReloadInterval time.Duration
 	// UpgradeTimeout limits the time until the process that takes over is ready.
 	UpgradeTimeout time.Duration
+	// Bans are the clients that are banned at run time; nil is an empty list without a
+	// file.
+	Bans *ban.List
 	// Lists are the address lists of the forwards, for reloading; nil is none.
 	Lists *Lists
 }

@@ -40,13 +40,19 @@ func newDraft() draft {
 	}
 }
 
-// take stores the values of s in d. Only a switch may have an empty value.
+// take stores the values of s in d. Only a switch may have an empty value. After an error
+// the previous value stays, so that validation does not report the same fault again.
 func (d *draft) take(s *Setting, texts []string) error {
 	if !s.Switch && slices.Contains(texts, "") {
 		return &value.Error{Why: "is empty: the value is " + s.Argument}
 	}
 	d.given[s.Name] = true
-	return s.forward(d, texts)
+	before := d.Forward
+	err := s.forward(d, texts)
+	if err != nil {
+		d.Forward = before
+	}
+	return err
 }
 
 // dropLists empties the common lists that keys replace. A flag and its -file

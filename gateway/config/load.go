@@ -100,7 +100,9 @@ func (l *loader) process() {
 		if s.process == nil || len(texts) == 0 {
 			continue
 		}
+		before := *l.config
 		if err := s.process(l.config, texts); err != nil {
+			*l.config = before // a default is valid: each fault is reported once
 			l.errs = append(l.errs, FlagProblem(s.Name, last(texts), err))
 		}
 	}

@@ -196,6 +196,7 @@ var processRows = []struct {
 	{"upgrade-timeout 5s", func(c *Config) any { return c.UpgradeTimeout }, 5 * time.Second},
 	{"route-table 101", func(c *Config) any { return c.Routes.Table }, uint32(101)},
 	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
+	{"ban-file /nonexistent/bans", func(c *Config) any { return c.Bans != nil && c.Bans.Path() != "" }, true},
 	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
 	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
 }
@@ -564,6 +565,20 @@ func TestProblems(t *testing.T) {
 		}
 		if !strings.Contains(hints, tt.hint) {
 			t.Errorf("%s: hints %q; want %q", tt.name, hints, tt.hint)
+		}
+	}
+}
+
+// A value that is wrong is one problem: validation does not report what it would be
+// instead.
+func TestEachFaultIsReportedOnce(t *testing.T) {
+	for _, given := range []string{
+		"headers 0", "headers x", "headers 99", "max-header 1", "header-timeout 5", "backend-check 1", "udp-idle-timeout 0",
+		"loops 0", "loops x", "spin 10s", "route-table 254", "rule-preference x", "upgrade-timeout 0", "accept v3",
+	} {
+		_, _, err := load([]string{":1=192.0.2.1:2", "udp://:1=192.0.2.1:2"}, given)
+		if found := Leaves(err); len(found) != 1 {
+			t.Errorf("%s: %d problems: %q", given, len(found), found)
 		}
 	}
 }

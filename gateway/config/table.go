@@ -243,7 +243,8 @@ var routeSettings = []Setting{
 		process: index(func(c *Config) *returnpath.Recipe { return &c.Routes.Recipe }, returnpath.RecipeNames()...)},
 }
 
-// The endpoints and the log belong to the program, which reads their values.
+// The endpoints and the log belong to the program, which reads their values. The bans are
+// the gateway's.
 var (
 	adminSettings = []Setting{
 		{Name: "admin", Group: GroupAdmin, Argument: "ADDR", Default: "off",
@@ -253,6 +254,9 @@ var (
 		{Name: "health", Group: GroupAdmin, Argument: "ADDR", Default: "off",
 			Meaning: "read-only HTTP endpoint for load balancers and monitoring, on :9181 or unix:PATH:" +
 				" /healthz, /readyz and /metrics"},
+		{Name: "ban-file", Group: GroupAdmin, Argument: "PATH",
+			Meaning: "keep the bans of unproxy ban in this file, over a restart; its directory must be writable",
+			process: setBanFile},
 		{Name: "pprof", Group: GroupAdmin, Switch: true, Default: "off",
 			Meaning: "serve profiles of the program at /debug/pprof/ of --admin"},
 	}

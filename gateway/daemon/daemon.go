@@ -17,12 +17,14 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"unproxy/gateway"
 	"unproxy/gateway/accesslog"
 	"unproxy/gateway/admin"
+	"unproxy/gateway/ban"
 	"unproxy/gateway/config"
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
@@ -93,6 +95,8 @@ type daemon struct {
 	backends  sync.Mutex // around each update of readiness by the state of backends
 	systemd   systemd
 
+	takenBans []byte // the text of the previous process's bans, as far as it has arrived
+
 	endpoints    endpoints
 	refusals     *admin.Refusals
 	findings     *doctor.Cache
@@ -147,10 +151,19 @@ func Run(load func(activated int) (Config, error)) (err error) {
 	if err := d.adopt(inherited.Sockets); err != nil {
 		return err
 	}
+	d.adoptBans()
+	if d.parent == nil {
+		if err := d.config.Gateway.Bans.Save(); err != nil { // shows now that it can be written
+			return err
+		}
+	}
 	return d.run()
 }
 
 func newDaemon(c Config, access *accesslog.Log) *daemon {
+	if c.Gateway.Bans == nil {
+		c.Gateway.Bans = ban.New(time.Now)
+	}
 	d := &daemon{
 		config:       c,
 		log:          access.Logger(),

@@ -76,7 +76,7 @@ func (l *life) ready() {
 		if l.parent == nil {
 			return
 		}
-		err := l.parent.Ready(l.gateway.TakeFlows)
+		err := l.parent.Ready(l.takeMessage)
 		l.gateway.ServeFlows()
 		if err != nil {
 			l.log.Warn().Str("error", oneLine(err)).Msg("previous process did not confirm the handover")
@@ -92,6 +92,11 @@ func (l *life) serve(background context.Context) {
 	l.serving = true
 	l.spare.removeFiles()
 	l.endpoints.own()
+	if l.parent != nil {
+		if err := l.config.Gateway.Bans.Save(); err != nil {
+			l.log.Error().Str("error", oneLine(err)).Msg("bans are not saved")
+		}
+	}
 	if l.stops == 0 {
 		l.systemd.tell(supervise.Ready, supervise.Status(l.servingStatus()))
 	}

@@ -54,6 +54,9 @@ func (d *daemon) handFlows(child *supervise.Child) upgraded {
 	until := time.Now().Add(min(mostStill, d.config.Gateway.UpgradeTimeout))
 	ctx, cancel := context.WithDeadlineCause(context.Background(), until, errStalled)
 	defer cancel()
+	if err := d.handBans(child, until); err != nil {
+		return upgraded{err: err}
+	}
 	flows, err := d.gateway.HandOverFlows(ctx, func(message []byte, fds []int) ([]byte, error) {
 		return child.Exchange(message, fds, until)
 	})
@@ -93,8 +96,8 @@ func (l *life) startSuccessor() (*supervise.Child, error) {
 	return l.program.Start(sockets)
 }
 
-// copySockets returns copies of the sockets of the endpoints and of all listeners. The
-// caller owns their descriptors, with an error too.
+// copySockets returns copies of the sockets of the endpoints and of all listeners, and the file of the bans.
+// The caller owns their descriptors, with an error too.
 func (l *life) copySockets() ([]supervise.Socket, error) {
 	all, err := l.endpoints.copySockets()
 	if err != nil {
@@ -104,7 +107,14 @@ func (l *life) copySockets() ([]supervise.Socket, error) {
 	for _, s := range open {
 		all = append(all, supervise.Socket{Name: s.Name, FD: s.FD, Held: s.Held})
 	}
-	return all, err
+	if err != nil {
+		return all, err
+	}
+	bans, err := l.bansFile()
+	if err != nil {
+		return all, err
+	}
+	return append(all, bans), nil
 }
 
 // finishUpgrade leaves the service to the successor, or continues to serve if the
@@ -112,6 +122,9 @@ func (l *life) copySockets() ([]supervise.Socket, error) {
 func (l *life) finishUpgrade(result upgraded) {
 	child := l.successor
 	l.successor = nil
+	if result.err != nil || l.draining() {
+		l.config.Gateway.Bans.Thaw()
+	}
 	if l.draining() {
 		if result.flows != nil {
 			result.flows.Resume()

@@ -22,6 +22,7 @@ const (
 	Local
 	NoAddress
 	Draining
+	ClientDenied
 	Limit
 	SourceDenied
 	FamilyMismatch
@@ -53,6 +54,7 @@ var dropTable = [numDrops]struct{ word, meaning string }{
 	Local:             {"local", "a LOCAL health check, which the configuration closes"},
 	NoAddress:         {"no_address", "the header names no client, or no destination, and one is required"},
 	Draining:          {"draining", "it would start a flow, and the gateway is draining"},
+	ClientDenied:      {"client_denied", "the client is not allowed, or banned"},
 	Limit:             {"limit", "a limit on flows is reached, or no file descriptor or port is left"},
 	SourceDenied:      {"source_denied", "the header names a source that is not allowed"},
 	FamilyMismatch:    {"family_mismatch", "client and backend are of different address families"},

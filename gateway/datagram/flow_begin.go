@@ -22,6 +22,10 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 		return nil
 	}
 	l := p.listener.list
+	if no := w.admit(l, h); no.drop != 0 {
+		w.drop(p, no)
+		return nil
+	}
 	if !l.rates.Allow(p.peer.Addr(), w.host.Now()) {
 		w.drop(p, cause{Limit, "the peer exceeds the accept-rate limit"})
 		return nil
@@ -57,6 +61,21 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 	l.tally.Accepted++
 	w.wakeAt(f.lastActive + w.timeout(l))
 	return f
+}
+
+// admit decides whether the client of a new flow may be served.
+func (w *worker) admit(l *lruList, h *header) cause {
+	outcome, reason := record.OK, ""
+	switch {
+	case h.client.IsValid():
+		outcome, reason = l.policy.Check(h.client.Addr(), w.host.Index(), w.host.Now())
+	case h.command == record.CommandUnknown:
+		outcome, reason = l.policy.CheckUnnamed()
+	}
+	if outcome == record.OK {
+		return cause{}
+	}
+	return cause{dropFor(outcome), reason}
 }
 
 // enter counts a new flow.

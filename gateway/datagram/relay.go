@@ -26,6 +26,7 @@ package datagram
 import (
 	"sync/atomic"
 
+	"unproxy/gateway/clients"
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
@@ -38,6 +39,8 @@ type Config struct {
 	// MaxFlows limits the flows of all forwards together; at the limit a new
 	// flow evicts the least recently active one. 0 is no limit.
 	MaxFlows int
+	// Banned are the clients that are banned at run time; nil is none.
+	Banned forward.Addresses
 	// Ephemeral are the ports that the kernel assigns, as [engine.Config]
 	// describes.
 	Ephemeral engine.Ports
@@ -70,6 +73,7 @@ type forwardState struct {
 	*forward.Forward
 	flows   perLoop
 	clients limit.Clients
+	policy  *clients.Policy
 	counts  forward.HitCounter // Trust, if it counts
 	rates   *limit.Rates       // nil: no limit
 }
@@ -111,7 +115,8 @@ func (r *Relay) prepare(loops int, routes []*engine.Route) {
 			counts, _ := route.Forward.Trust.(forward.HitCounter)
 			r.forwards[route.Forward] = &forwardState{
 				Forward: route.Forward, flows: make(perLoop, loops), counts: counts,
-				rates: limit.NewRates(route.Forward.AcceptRate),
+				rates:  limit.NewRates(route.Forward.AcceptRate),
+				policy: clients.New(route.Forward, r.config.Banned),
 			}
 		}
 	}

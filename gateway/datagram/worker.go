@@ -243,6 +243,8 @@ func (w *worker) classify(ls *listenerSocket, peer netip.Addr) peerClass {
 	switch {
 	case ls.Forward.Health != nil && ls.Forward.Health.Contains(peer):
 		s = healthPeer
+	case ls.Forward.IsDirect(peer):
+		s = clientPeer
 	case ls.Forward.Trust.Contains(peer):
 		s = trustedPeer
 	case ls.Forward.PassUntrusted:

@@ -35,6 +35,8 @@ type Config struct {
 	// taken. At the limit the bytes stay in the sockets that they come from. Each loop may exceed it
 	// by one batch of reads, 512 KiB. 0 means no limit.
 	MaxBuffer int64
+	// Banned are the clients that are banned at run time. nil means none.
+	Banned forward.Addresses
 	// Ephemeral are the ports that the kernel assigns to sockets that connect. On a backend's port
 	// among them the engine notices if a socket is connected to itself. nil means none.
 	Ephemeral Ports

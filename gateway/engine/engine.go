@@ -29,6 +29,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"unproxy/gateway/clients"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/limit"
@@ -65,6 +66,7 @@ type forwardState struct {
 	index   int     // in Engine.forwards
 	active  atomic.Int64
 	clients limit.Clients
+	policy  *clients.Policy
 	counts  forward.HitCounter // Trust, if that counts hits
 	rates   *limit.Rates       // nil: no limit
 
@@ -141,6 +143,7 @@ func New(c Config) (*Engine, error) {
 // those of a datagram forward.
 func (e *Engine) openForward(f *forward.Forward) error {
 	own := &forwardState{Forward: f, options: optionsOf(f), index: len(e.forwards), rates: limit.NewRates(f.AcceptRate)}
+	own.policy = clients.New(f, e.config.Banned)
 	own.backends = NewBackends(f, e.notice)
 	own.counts, _ = f.Trust.(forward.HitCounter)
 	e.forwards, e.byForward[f] = append(e.forwards, own), own

@@ -117,8 +117,7 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 		s.client = pack(kernel.Unmap(h.Source))
 		s.destination = pack(kernel.Unmap(h.Destination))
 		s.spoof = f.Transparent
-		if !s.admitClient(f) {
-			s.refuse(l, record.Limit, record.Dial)
+		if !s.admitClient(l, record.Dial) {
 			return
 		}
 	case proxyproto.Local:
@@ -130,6 +129,9 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	default:
 		if f.RejectUnknown {
 			s.refuse(l, record.NoAddress, record.Dial)
+			return
+		}
+		if !s.admitUnnamed(l) {
 			return
 		}
 		s.client, s.destination = s.peer, pack(s.sentTo(l))

@@ -14,9 +14,10 @@ func (s *session) checkTrust(l *loop) {
 		}
 		return
 	}
-	trusted := !from.IsValid() || f.trusts(from, l.index)
+	direct := from.IsValid() && f.IsDirect(from)
+	trusted := !direct && (!from.IsValid() || f.trusts(from, l.index))
 	switch {
-	case !trusted && !f.PassUntrusted:
+	case !trusted && !direct && !f.PassUntrusted:
 		s.refuse(l, record.Untrusted, record.Trust)
 	case !f.rates.Allow(from, l.now):
 		s.setReason("peer exceeds the accept-rate limit")
@@ -30,8 +31,7 @@ func (s *session) checkTrust(l *loop) {
 		}
 	default:
 		s.client, s.destination, s.spoof = s.peer, pack(s.sentTo(l)), f.Transparent
-		if !s.admitClient(f) {
-			s.refuse(l, record.Limit, record.Trust)
+		if !s.admitClient(l, record.Trust) {
 			return
 		}
 		if s.watchPeer(l) {
@@ -54,14 +54,32 @@ func (s *session) watchPeer(l *loop) bool {
 	return false
 }
 
-// admitClient counts the connection against its client's limit and reports whether it is within.
-func (s *session) admitClient(f *forwardState) bool {
+// admitClient decides whether the client may be served, and counts the connection against its
+// limits. If not, it refuses the connection.
+func (s *session) admitClient(l *loop, phase record.Phase) bool {
+	f, client := s.listener.forward, s.client.unpack().Addr()
+	if outcome, reason := f.policy.Check(client, l.index, l.now); outcome != record.OK {
+		s.setReason(reason)
+		s.refuse(l, outcome, phase)
+		return false
+	}
 	if f.MaxConnectionsPerClient <= 0 {
 		return true
 	}
-	s.clientCounted = f.clients.Enter(s.client.unpack().Addr(), f.MaxConnectionsPerClient)
-	if !s.clientCounted {
+	if s.clientCounted = f.clients.Enter(client, f.MaxConnectionsPerClient); !s.clientCounted {
 		s.setReason("client has reached its connection limit")
+		s.refuse(l, record.Limit, phase)
 	}
 	return s.clientCounted
+}
+
+// admitUnnamed is admitClient for a header that names no client.
+func (s *session) admitUnnamed(l *loop) bool {
+	outcome, reason := s.listener.forward.policy.CheckUnnamed()
+	if outcome == record.OK {
+		return true
+	}
+	s.setReason(reason)
+	s.refuse(l, outcome, record.Dial)
+	return false
 }

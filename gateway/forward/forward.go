@@ -37,9 +37,23 @@ type Forward struct {
 	// PassUntrusted takes a peer outside Trust as the client itself and forwards
 	// all its bytes as payload. If false, the gateway resets it unread.
 	PassUntrusted bool
+	// Direct is the set of peers that connect without a header: each is the client
+	// itself, as with PassUntrusted. Where Trust holds the peer, too, the more
+	// specific prefix decides, and Trust if both are equal. nil is empty.
+	Direct Addresses
 	// Health is the set of peers whose connections the gateway closes cleanly
 	// without waiting for a header. It is checked before Trust; nil is empty.
 	Health Addresses
+
+	// AllowClient is the set of clients that are served; nil is all. DenyClient is
+	// the set of those that are not, and takes precedence; nil is empty. Both apply
+	// to clients that a header names and to peers that are the client themselves,
+	// not to LOCAL connections. If AllowClient is set, a client that the header does
+	// not name is not served. A [HitCounter] counts the clients that it holds.
+	AllowClient, DenyClient Addresses
+	// ClientRate limits how often each client may connect, or begin a UDP flow. The
+	// IPv6 addresses of one /64 count as one client.
+	ClientRate Rate
 
 	// Header are the decoder's options.
 	Header proxyproto.Options
@@ -180,4 +194,25 @@ type HitCounter interface {
 	// Admit is Contains, and counts the hit. Each loop passes its own number,
 	// so that loops do not write to shared memory.
 	Admit(a netip.Addr, loop int) bool
+}
+
+// MostSpecific is a set of prefixes that tells how specific they are.
+type MostSpecific interface {
+	Addresses
+	// Bits returns the length of the longest prefix that contains a, or -1.
+	Bits(a netip.Addr) int
+}
+
+// IsDirect reports whether a peer is in Direct, and not in a prefix of Trust that is at
+// least as specific.
+func (f *Forward) IsDirect(peer netip.Addr) bool {
+	if f.Direct == nil || !f.Direct.Contains(peer) {
+		return false
+	}
+	if f.Trust == nil || !f.Trust.Contains(peer) {
+		return true
+	}
+	direct, ok1 := f.Direct.(MostSpecific)
+	trusted, ok2 := f.Trust.(MostSpecific)
+	return ok1 && ok2 && direct.Bits(peer) > trusted.Bits(peer)
 }

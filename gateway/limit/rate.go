@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// The table takes 128 KiB and holds 16 384 peers.
-	rateSets = 4096
-	rateWays = 4
+	// A table of peers takes 128 KiB and holds 16 384 of them.
+	peerSets = 4096
+	// A table of clients takes 2 MiB and holds 262 144 of them: there are more clients than
+	// load balancers.
+	clientSets = 65536
+	rateWays   = 4
 )
 
 const (
@@ -26,7 +29,7 @@ const (
 	rateUnit     = 256 * time.Nanosecond
 )
 
-// Rates limits how often each peer connects. It keeps one time per peer (the generic cell rate
+// Rates limits how often each peer, or each client, connects. It keeps one time per peer (the generic cell rate
 // algorithm, ITU-T I.371 annex A) in a table of fixed size. If more peers are active than fit, it
 // forgets the one that is closest to its full share, which allows too much rather than too little.
 // It is safe for concurrent use, without locks. A nil *Rates is no limit.
@@ -34,17 +37,25 @@ type Rates struct {
 	interval int64 // units per connection
 	most     int64 // units that a peer may be ahead
 	seed     maphash.Seed
-	sets     [rateSets][rateWays]atomic.Uint64
+	sets     [][rateWays]atomic.Uint64 // a power of two of them
 }
 
-// NewRates returns the limiter for a rate; nil if PerSecond is 0 or less. A Burst below 1 counts as
-// 1.
-func NewRates(r forward.Rate) *Rates {
+// NewRates returns the limiter of peers for a rate; nil if PerSecond is 0 or less. A Burst below 1
+// counts as 1.
+func NewRates(r forward.Rate) *Rates { return newRates(r, peerSets) }
+
+// NewClientRates is NewRates for clients, with a larger table.
+func NewClientRates(r forward.Rate) *Rates { return newRates(r, clientSets) }
+
+func newRates(r forward.Rate, sets int) *Rates {
 	if r.PerSecond <= 0 {
 		return nil
 	}
 	interval := max(1, int64(time.Second/rateUnit)/int64(r.PerSecond))
-	return &Rates{interval: interval, most: interval * int64(max(1, r.Burst)), seed: maphash.MakeSeed()}
+	return &Rates{
+		interval: interval, most: interval * int64(max(1, r.Burst)),
+		seed: maphash.MakeSeed(), sets: make([][rateWays]atomic.Uint64, sets),
+	}
 }
 
 // Allow counts a connection of a peer and reports whether the rate allows it. now is a time of the
@@ -55,7 +66,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	}
 	key := Subscriber(peer).As16()
 	hash := maphash.Bytes(r.seed, key[:])
-	set, tag := &r.sets[hash%rateSets], hash>>rateTimeBits
+	set, tag := &r.sets[hash%uint64(len(r.sets))], hash>>rateTimeBits
 	at := uint64(now/int64(rateUnit)) & rateTimeMask
 	const tries = 8 // then allow: so many collisions between loops are unlikely in an attack
 	for range tries {

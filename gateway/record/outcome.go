@@ -15,6 +15,7 @@ const (
 	BadChecksum
 	Truncated
 	HeaderTimeout
+	ClientDenied
 	SourceDenied
 	FamilyMismatch
 	DestinationDenied
@@ -98,6 +99,10 @@ var table = [outcomes]entry{
 	HeaderTimeout: {"header_timeout", "the header was not complete in time",
 		"behind AWS NLB, see docs/load-balancers.md; otherwise check that the load balancer sends a header",
 		Warn, in(Header)},
+	ClientDenied: {"client_denied", "the client is not allowed, or banned",
+		"reason says which: --deny-client, --allow-client, or a ban, which unproxy bans lists. " +
+			"In the phase relay, unproxy ban --cut ended the connection",
+		Warn, in(Trust, Header, Dial, Relay)},
 	SourceDenied: {"source_denied", "the header names a source address that is not allowed",
 		"reason says why; if the address is legitimate, allow it with --allow-source, " +
 			"which permits no broadcast or multicast address",

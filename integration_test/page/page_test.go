@@ -72,7 +72,7 @@ func TestPageShowsFiltersAndCuts(t *testing.T) {
 		b.wantText("#connections tr:nth-child(3)", "192.0.2.9:4711", conns[2].LocalAddr().String(), "127.0.0.1:3000", "3 kB",
 			markup+`\u{202e}`)
 		b.wantText("#forwards", "127.0.0.1:2000", "127.0.0.1:3000")
-		b.wantText("#refusals", "Peer 127.0.0.1", "not_proxy", `"<img src=x onerror=`, "enable the PROXY protocol on the load balancer")
+		b.wantText("#refusals", "127.0.0.1 × 1", "127.0.0.1:2000 × 1", "not_proxy", `"<img src=x onerror=`, "enable the PROXY protocol on the load balancer")
 		b.wantText("#trust", "127.0.0.1", "--trust", "4")
 		if n := evaluate[int](b, "document.querySelectorAll('main img').length"); n != 0 {
 			t.Errorf("%d texts were inserted as HTML", n)
@@ -86,7 +86,7 @@ func TestPageShowsFiltersAndCuts(t *testing.T) {
 		b.eventually("it sorts by traffic", "document.querySelector('[name=sort]').value === 'bytes'")
 		b.eventually("the larger one is the first", "document.querySelector('#connections tr').innerText.includes('203.0.113.8')")
 
-		const first = "#connections tr:first-child button"
+		const first = "#connections tr:first-child .tool button"
 		b.do(chromedp.Focus(chromedp.CSS(first)), chromedp.KeyEvent(kb.Enter))
 		b.wantText("#cut", "203.0.113.8:2222", "Cancel")
 		b.do(chromedp.KeyEvent(kb.Escape))
@@ -169,9 +169,11 @@ func TestPageShowsProblems(t *testing.T) {
 		b.eventually("the return path was tested", "document.getElementById('reasons').innerText.includes('return_path')")
 		b.wantText("#state", "not ready")
 		b.wantText("#findings", "failed", "return path 127.0.0.1:3000", "ip rule add from 127.0.0.1/32", "Copy")
+		b.wantText("#reasons", "return_path", "127.0.0.1:2000", "ip rule add from 127.0.0.1/32", "Copy")
 		for _, look := range []screen{{"", 1280, false, "light"}, {"", 360, true, "dark"}} {
 			b.lookOn(look)
 			b.wantLegible(look)
+			b.keep("problems", look)
 		}
 		b.wantQuiet()
 	})
@@ -222,10 +224,12 @@ func TestPageOnScreens(t *testing.T) {
 		b.wantKeyboard()
 		for _, look := range []screen{
 			{"page-light", 1280, false, "light"}, {"page-dark", 1280, false, "dark"}, {"page-phone", 360, true, "light"},
-			{"", 360, true, "dark"}, {"", 640, true, "light"}, {"", 820, true, "light"}, {"", 1000, false, "dark"},
+			{"", 360, true, "dark"}, {"", 390, true, "light"}, {"", 640, true, "light"}, {"", 820, true, "light"},
+			{"", 1000, false, "dark"}, {"", 1440, false, "light"},
 		} {
 			b.lookOn(look)
 			b.wantLegible(look)
+			b.keep("scene", look)
 			if pictures != "" && look.name != "" {
 				b.picture(filepath.Join(pictures, look.name+".png"))
 			}
@@ -245,7 +249,7 @@ func (b *browser) wantKeyboard() {
 		return (seen ? '' : 'invisible ') + (e.id || e.name || e.textContent);
 	})()`
 	var visited []string
-	for range 60 {
+	for range 90 {
 		b.do(chromedp.KeyEvent(kb.Tab))
 		at := evaluate[string](b, here)
 		if visited = append(visited, at); strings.HasPrefix(at, "invisible ") {
@@ -268,6 +272,18 @@ func (b *browser) wantLegible(look screen) {
 	}
 	if faint := evaluate[[]string](b, lowContrast); len(faint) > 0 {
 		b.Errorf("%+v: low contrast:\n%s", look, strings.Join(faint, "\n"))
+	}
+}
+
+// looksVariable is the environment variable with a directory for pictures of every look
+// that the tests take, to look at them.
+const looksVariable = "PAGE_LOOKS"
+
+// keep writes a picture of the first screens of the page if looksVariable is set.
+func (b *browser) keep(name string, look screen) {
+	b.Helper()
+	if dir := os.Getenv(looksVariable); dir != "" {
+		b.picture(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, look.width, look.scheme)))
 	}
 }
 

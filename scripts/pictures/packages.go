@@ -15,9 +15,9 @@ var modules = []module{
 	{"main.go", "exit code", 400, 0, []string{""}},
 	{"command", "command line", 400, 1, []string{"gateway/command"}},
 	{"daemon", "the process", 400, 3, []string{"gateway/daemon"}},
-	{"command/…", "usage, probe, demo, decode, migrate", 640, 2,
+	{"command/…", "usage, probe, demo, decode, migrate, toa", 640, 2,
 		[]string{"gateway/command/usage", "gateway/command/probe", "gateway/command/demo", "gateway/command/decode",
-			"gateway/command/migrate"}},
+			"gateway/command/migrate", "gateway/command/toa"}},
 	{"admin", "HTTP, page", 330, 4, []string{"gateway/admin"}},
 	{"gateway", "life", 490, 4, []string{"gateway"}},
 	{"doctor", "host checks", 740, 4, []string{"gateway/doctor"}},
@@ -29,29 +29,32 @@ var modules = []module{
 	{"engine", "TCP", 270, 6, []string{"gateway/engine"}},
 	{"value", "flag values", 560, 6, []string{"gateway/config/value"}},
 	{"routing", "netlink, nft", 824, 6, []string{"transparent/routing"}},
-	{"record", "outcomes", 90, 7, []string{"gateway/record"}},
+	{"record", "outcomes", 90, 8, []string{"gateway/record"}},
 	{"kernel", "system calls", 210, 7, []string{"gateway/kernel"}},
-	{"limit", "rates", 340, 7, []string{"gateway/limit"}},
+	{"clients", "who is served", 330, 7, []string{"gateway/clients"}},
+	{"limit", "rates", 330, 8, []string{"gateway/limit"}},
+	{"ban", "bans", 590, 7, []string{"gateway/ban"}},
 	{"source", "own addresses", 470, 7, []string{"gateway/source"}},
 	{"trust", "rules, sets", 706, 7, []string{"trust"}},
 	{"returnpath", "plan as data", 818, 7, []string{"transparent/returnpath"}},
-	{"forward", "nouns", 430, 8, []string{"gateway/forward"}},
+	{"forward", "nouns", 430, 9, []string{"gateway/forward"}},
 	{"attach", "BPF programs", 824, 3, []string{"transparent/toa/attach"}},
-	{"toa", "TCP option", 120, 9, []string{"transparent/toa"}},
-	{"transparent", "foreign addresses", 250, 9, []string{"transparent"}},
-	{"proxyproto", "headers", 430, 9, []string{"gateway/proxyproto"}},
+	{"toa", "TCP option", 120, 10, []string{"transparent/toa"}},
+	{"transparent", "foreign addresses", 250, 10, []string{"transparent"}},
+	{"proxyproto", "headers", 430, 10, []string{"gateway/proxyproto"}},
 }
 
 // imports are the arrows: the imports that show how the program is built.
 var imports = [][2]string{
-	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"},
+	{"main.go", "command"}, {"command", "daemon"}, {"command", "command/…"}, {"command/…", "daemon"}, {"command/…", "attach"},
 	{"daemon", "accesslog"}, {"daemon", "admin"}, {"daemon", "gateway"}, {"daemon", "doctor"},
 	{"admin", "datagram"}, {"admin", "readiness"}, {"admin", "config"},
 	{"gateway", "datagram"}, {"gateway", "supervise"}, {"gateway", "config"},
 	{"doctor", "readiness"}, {"doctor", "config"}, {"doctor", "routing"},
 	{"accesslog", "record"}, {"datagram", "engine"},
 	{"config", "value"}, {"config", "trust"}, {"config", "returnpath"}, {"config", "forward"},
-	{"engine", "record"}, {"engine", "kernel"}, {"engine", "limit"}, {"engine", "source"}, {"limit", "forward"}, {"routing", "returnpath"},
+	{"engine", "record"}, {"engine", "kernel"}, {"engine", "clients"}, {"engine", "source"}, {"clients", "limit"},
+	{"limit", "forward"}, {"config", "ban"}, {"routing", "returnpath"},
 	{"kernel", "transparent"}, {"forward", "transparent"}, {"forward", "proxyproto"},
 }
 
@@ -68,7 +71,7 @@ func (m module) area() area {
 
 // packages is the picture of docs/architecture.md.
 func packages() *picture {
-	p := &picture{name: "packages", title: "The packages and their imports", height: 10*rowHeight + 40,
+	p := &picture{name: "packages", title: "The packages and their imports", height: 11*rowHeight + 40,
 		description: "Each package imports only packages below it: command and daemon at the top, the life of a " +
 			"gateway, its configuration, the data planes, and the vocabulary and pure packages at the bottom."}
 	for _, i := range imports {

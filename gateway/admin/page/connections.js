@@ -4,10 +4,9 @@ import { lines, list, make, printable, row, set, show } from './dom.js';
 import { bytes, count, duration, plural } from './format.js';
 
 const columns = [
-  { label: 'Client', head: true }, { label: 'Peer' },
-  { label: 'Forward', kind: 'paired' }, { label: 'Backend', kind: 'paired' },
-  { label: 'In', kind: 'number' }, { label: 'Out', kind: 'number' },
-  { label: 'Age', kind: 'number' }, { label: 'State', kind: 'short' }, { label: '', kind: 'tool' },
+  { label: 'Client', head: true, kind: 'brief' }, { label: 'Peer' }, { label: 'Forward' }, { label: 'Backend' },
+  { label: 'Traffic', kind: 'number' }, { label: 'Age', kind: 'number brief' }, { label: 'State', kind: 'short' },
+  { label: '', kind: 'tool' },
 ];
 
 const body = document.getElementById('connections');
@@ -39,8 +38,8 @@ export function startConnections({ refresh, cut }) {
   startDialog(cut);
 }
 
-// showForwards updates the choices of the forward filter.
-export function showForwards(forwards) {
+// showForwardChoices updates the choices of the forward filter.
+export function showForwardChoices(forwards) {
   const select = input('forward');
   const names = forwards.map((f) => f.name);
   const unchanged = names.length === select.options.length - 1 &&
@@ -66,26 +65,25 @@ export function showConnections(answer) {
 const latest = new WeakMap(); // from a row to its connection
 
 function createRow() {
-  const tr = row(columns);
+  const tr = row(columns, 'connection');
   const button = make('button', 'small', 'Cut');
   button.type = 'button';
   button.addEventListener('click', () => confirm(latest.get(tr)));
-  tr.cells[8].append(button);
+  tr.cells[7].append(button);
   return tr;
 }
 
 function updateRow(tr, c) {
   latest.set(tr, c);
   const label = `Cut connection ${c.id}, client ${c.client || 'not known yet'}`;
-  tr.querySelector('button').setAttribute('aria-label', label);
-  lines(tr.cells[0], c.client || 'not known yet', c.authority ? printable(c.authority) : '', c.id);
+  tr.cells[7].firstChild.setAttribute('aria-label', label);
+  lines(tr.cells[0].lastChild, c.client || 'not known yet', c.authority ? printable(c.authority) : '', c.id);
   lines(tr.cells[1], c.peer, c.version ? `header version ${c.version}` : '');
   set(tr.cells[2], c.forward);
   lines(tr.cells[3], c.backend || 'none yet', c.transparent ? 'sees the client' : '');
-  set(tr.cells[4], bytes(c.bytes_in));
-  set(tr.cells[5], bytes(c.bytes_out));
-  lines(tr.cells[6], duration(c.age_seconds), c.idle_seconds >= 5 ? `idle ${duration(c.idle_seconds)}` : '');
-  set(tr.cells[7], c.state);
+  lines(tr.cells[4], `${bytes(c.bytes_in)} in`, `${bytes(c.bytes_out)} out`);
+  lines(tr.cells[5], duration(c.age_seconds), c.idle_seconds >= 5 ? `idle ${duration(c.idle_seconds)}` : '');
+  set(tr.cells[6], c.state);
 }
 
 const dialog = document.getElementById('cut');

@@ -54,11 +54,13 @@ export function list(parent, items, { key, create, update, lead = 0 }) {
   children.set(parent, now);
 }
 
-// row returns a table row with a cell for each of columns: {label, kind, head}. kind is
-// a class that says how the cell is laid out. Roles are explicit because on narrow
-// screens the stylesheet changes the display of rows and cells, which would remove
-// their implicit roles.
-export function row(columns) {
+// row returns a table row with a cell for each of columns: {label, kind, head, unit}. kind
+// is a class that says how the cell is laid out. On a phone a row is one line with the
+// cells of kind "brief"; the button in its first cell shows the others. unit follows the
+// value there. The first cell's text belongs into its last child. Roles are explicit
+// because on a phone the stylesheet changes the display of rows and cells, which would
+// remove their implicit roles.
+export function row(columns, name) {
   const tr = make('tr');
   tr.setAttribute('role', 'row');
   for (const c of columns) {
@@ -66,9 +68,24 @@ export function row(columns) {
     cell.setAttribute('role', c.head ? 'rowheader' : 'cell');
     if (c.head) cell.scope = 'row';
     cell.dataset.label = c.label;
+    if (c.unit) cell.dataset.unit = c.unit;
     tr.append(cell);
   }
+  tr.cells[0].append(fold(tr, name), make('div', 'text'));
   return tr;
+}
+
+// fold returns a button that shows and hides the details of an element: it toggles the
+// class "open".
+export function fold(element, name) {
+  const button = make('button', 'fold');
+  button.type = 'button';
+  button.setAttribute('aria-label', `Details of this ${name}`);
+  button.setAttribute('aria-expanded', 'false');
+  button.addEventListener('click', () => {
+    button.setAttribute('aria-expanded', String(element.classList.toggle('open')));
+  });
+  return button;
 }
 
 // lines sets the text of an element to lines: the first one in normal print, the others
@@ -80,4 +97,58 @@ export function lines(element, ...texts) {
     create: (l) => make('div', l.i > 0 ? 'muted' : ''),
     update: (div, l) => set(div, l.text),
   });
+}
+
+const chipsShown = 12;
+const unfolded = new WeakSet(); // elements whose chips are all shown
+
+// chips shows short texts {text, n} in an element, those with the largest n first. If
+// there are many, a button shows the rest. n is shown unless it is undefined. The first
+// lead children of the element are no chips.
+export function chips(element, items, lead = 0) {
+  const sorted = [...items].sort((a, b) => (b.n ?? 0) - (a.n ?? 0));
+  const shown = unfolded.has(element) ? sorted : sorted.slice(0, chipsShown);
+  const more = sorted.length - shown.length;
+  const all = shown.map((c) => ({ key: `c ${c.text}`, text: c.n === undefined ? c.text : `${c.text} × ${c.n}` }));
+  if (more > 0) all.push({ key: 'more', text: `and ${more} more`, more: true });
+  list(element, all, {
+    lead,
+    key: (c) => c.key,
+    create: (c) => {
+      const e = make(c.more ? 'button' : 'span', 'chip');
+      if (c.more) {
+        e.type = 'button';
+        e.addEventListener('click', () => {
+          unfolded.add(element);
+          chips(element, items, lead);
+        });
+      }
+      return e;
+    },
+    update: (e, c) => set(e, c.text),
+  });
+}
+
+const copiedFor = 2000; // ms for which the button says so
+
+// commands returns an element for shell commands, with a button that copies them.
+export function commands() {
+  const copy = make('button', 'small', 'Copy');
+  copy.type = 'button';
+  const text = make('pre');
+  text.tabIndex = 0; // reachable by keyboard, because it may scroll
+  copy.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(text.textContent);
+    set(copy, 'Copied');
+    setTimeout(() => set(copy, 'Copy'), copiedFor);
+  });
+  return make('div', 'action', text, copy);
+}
+
+// showCommands shows lines in an element that commands returned, or hides it.
+export function showCommands(element, all) {
+  const [text, copy] = element.children;
+  set(text, all.join('\n'));
+  show(element, all.length > 0);
+  show(copy, navigator.clipboard !== undefined); // only on a secure origin
 }

@@ -1,22 +1,22 @@
 // The findings of the host checks.
 
-import { list, make, set, show } from './dom.js';
+import { commands, list, make, set, show, showCommands } from './dom.js';
 import { ago, plural } from './format.js';
 
-const copiedFor = 2000; // ms for which the button says so
 const rank = { fail: 0, warn: 1, skip: 2, ok: 3 };
 const words = { fail: 'failed', warn: 'warning', skip: 'skipped', ok: 'passed' };
 
 // showHost shows the findings. They are null if the checks have not run.
 export function showHost(status) {
   const all = [...(status.findings ?? [])].sort((a, b) => rank[a.status] - rank[b.status]);
-  const open = all.filter((f) => f.status !== 'ok');
-  const passed = all.filter((f) => f.status === 'ok');
-  showFindings(document.getElementById('findings'), open);
+  showFindings(document.getElementById('findings'), all.filter((f) => rank[f.status] < rank.skip));
+  const rest = all.filter((f) => rank[f.status] >= rank.skip);
   const details = document.getElementById('passed');
-  showFindings(details.querySelector('ul'), passed);
-  set(details.querySelector('summary'), `${plural(passed.length, 'check')} passed`);
-  show(details, passed.length > 0);
+  showFindings(details.querySelector('ul'), rest);
+  const skipped = rest.filter((f) => f.status === 'skip').length;
+  const passed = `${plural(rest.length - skipped, 'check')} passed`;
+  set(details.querySelector('summary'), skipped > 0 ? `${passed}, ${skipped} skipped` : passed);
+  show(details, rest.length > 0);
   const examined = status.examined ? `run ${ago(status.examined, status.time)}` : 'Not run since the start.';
   set(document.getElementById('examined'), examined);
 }
@@ -30,18 +30,8 @@ function showFindings(ul, findings) {
 }
 
 function createFinding() {
-  const copy = make('button', 'small', 'Copy');
-  copy.type = 'button';
-  const commands = make('pre');
-  commands.tabIndex = 0; // reachable by keyboard, because it may scroll
-  copy.addEventListener('click', async () => {
-    await navigator.clipboard.writeText(commands.textContent);
-    set(copy, 'Copied');
-    setTimeout(() => set(copy, 'Copy'), copiedFor);
-  });
   return make('li', '',
-    make('p', '', make('span', 'pill'), ' ', make('b'), ' ', make('span', 'detail')),
-    make('div', 'action', commands, copy));
+    make('p', '', make('span', 'pill'), ' ', make('b'), ' ', make('span', 'detail')), commands());
 }
 
 function updateFinding(li, f) {
@@ -50,8 +40,5 @@ function updateFinding(li, f) {
   set(status, words[f.status]);
   set(target, `${f.component} ${f.target}`);
   set(li.querySelector('.detail'), f.detail);
-  const action = li.querySelector('.action');
-  set(action.querySelector('pre'), (f.action ?? []).join('\n'));
-  show(action, (f.action ?? []).length > 0);
-  show(action.querySelector('button'), navigator.clipboard !== undefined); // only on a secure origin
+  showCommands(li.querySelector('.action'), f.action ?? []);
 }

@@ -2,10 +2,13 @@
 
 import { list, make, set, show } from './dom.js';
 import { clock, count, duration, plural } from './format.js';
-import { query, showConnections, showForwards, startConnections } from './connections.js';
+import { showBanner } from './banner.js';
+import { query, showConnections, showForwardChoices, startConnections } from './connections.js';
+import { showForwards, startForwards } from './forwards.js';
 import { showHost } from './host.js';
 import { showPlots, startPlots } from './plots.js';
-import { showForwardTable, showRefusals, showTrust } from './tables.js';
+import { showRefusals } from './refusals.js';
+import { showTrust } from './trust.js';
 
 // Times in milliseconds.
 const pollInterval = 2000;
@@ -69,12 +72,13 @@ function showStatus(status) {
   show(trouble, false);
   showState(status);
   showFacts(status);
-  showPlots(status);
-  showForwardTable(status.forwards);
-  showForwards(status.forwards);
-  showRefusals(status);
-  showTrust(status.trust);
+  showBanner(status);
   showHost(status);
+  showRefusals(status);
+  showPlots(status);
+  showForwards(status);
+  showForwardChoices(status.forwards);
+  showTrust(status.trust);
 }
 
 // showFailure shows that a poll failed: the gateway is unreachable, or answered with an
@@ -94,29 +98,12 @@ function setState(word, kind) {
   document.title = `${word} · unproxy`;
 }
 
-// showState shows whether the gateway and its forwards are ready, and if not, why.
+// showState shows in a word whether the gateway and its forwards are ready.
 function showState(status) {
   const draining = (status.reasons ?? []).some((r) => r.reason === 'draining');
-  const degraded = status.forwards.filter((f) => f.reasons);
   if (!status.ready) setState(draining ? 'draining' : 'not ready', draining ? 'warn' : 'fail');
-  else if (degraded.length > 0) setState('degraded', 'warn');
+  else if (status.forwards.some((f) => f.reasons)) setState('degraded', 'warn');
   else setState('ready', 'ok');
-  const banner = document.getElementById('reasons');
-  show(banner, !status.ready || degraded.length > 0);
-  set(banner.querySelector('p'), status.ready
-    ? `Ready, but ${plural(degraded.length, 'forward')} ${degraded.length === 1 ? 'is' : 'are'} degraded.`
-    : 'Not ready: stop sending new connections.');
-  const ofForwards = degraded.flatMap((f, i) =>
-    f.reasons.map((r) => ({ ...r, key: `${i} ${r.reason}`, forward: f.name })));
-  const reasons = status.ready ? ofForwards : (status.reasons ?? []).map((r) => ({ ...r, key: r.reason }));
-  list(banner.querySelector('ul'), reasons, {
-    key: (r) => r.key,
-    create: () => make('li', '', make('b'), ' ', make('span')),
-    update: (li, r) => {
-      set(li.querySelector('b'), r.forward ? `${r.forward} ${r.reason}` : r.reason);
-      set(li.querySelector('span'), r.detail ?? '');
-    },
-  });
 }
 
 function showFacts(status) {
@@ -174,6 +161,7 @@ async function examine(event) {
 }
 
 startPlots();
+startForwards();
 startConnections({ refresh: poll, cut });
 document.getElementById('examine').addEventListener('click', examine);
 trouble.querySelector('button').addEventListener('click', poll);

@@ -46,8 +46,11 @@ class Plot {
     this.area = svg('path', { class: 'area' });
     this.pointer = svg('path', { class: 'pointer' });
     const base = svg('path', { class: 'base', d: `M0 ${height - 1}H${width}` });
-    this.picture.append(base, this.area, ...this.paths, this.pointer);
+    const minutes = svg('path', { class: 'base' });
+    minutes.setAttribute('d', [1, 2, 3, 4].map((i) => `M${(i / 5) * width} ${height - 5}V${height - 1}`).join(''));
+    this.picture.append(base, minutes, this.area, ...this.paths, this.pointer);
     this.most = make('p', 'most');
+    this.oldest = make('span');
     this.values = kind.series.map((s, i) => {
       const value = make('b');
       return { value, item: make('li', `key key-${i}`, make('span', '', s.name), value) };
@@ -55,7 +58,8 @@ class Plot {
     this.element = make('figure', 'plot',
       make('figcaption', '', kind.title),
       make('ul', 'keys', ...this.values.map((v) => v.item)),
-      make('div', 'canvas', this.picture, this.most));
+      make('div', 'canvas', this.picture, this.most),
+      make('p', 'axis', this.oldest, make('span', '', 'now')));
     this.picture.addEventListener('pointermove', (e) => this.point(e));
     this.picture.addEventListener('pointerleave', () => { this.pointed = null; this.draw(); });
   }
@@ -65,6 +69,7 @@ class Plot {
     const { title, write, series } = this.kind;
     this.time = new Date(time);
     this.interval = of.history.interval_seconds;
+    set(this.oldest, `${count(this.interval * steps / 60)} min ago`);
     this.past = series.map((s) => of.history[s.past]);
     this.now = series.map((s) => (s.now ? s.now(of) : of.rates[s.past]));
     this.top = Math.max(this.kind.least, ...this.past.flat().map((v) => v ?? 0));

@@ -45,7 +45,7 @@ func explain(doing string, err error) error {
 		return &Error{doing, "the attached programs are of a version with other maps: unproxy toa detach, then attach; " +
 			"live connections then show the gateway", err}
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.As(err, &refused):
-		return &Error{doing, "Linux 5.10 or later is needed, with CONFIG_CGROUP_BPF; this is Linux " + release(), shorten(err)}
+		return &Error{doing, "Linux 5.10 or later is needed, with CONFIG_CGROUP_BPF; this is Linux " + Kernel(), shorten(err)}
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
@@ -53,13 +53,13 @@ func explain(doing string, err error) error {
 // shorten keeps of a verifier's log what the error itself says.
 func shorten(err error) error {
 	if refused, ok := errors.AsType[*ebpf.VerifierError](err); ok {
-		return errors.New(strings.TrimSpace(fmt.Sprintf("%+v", refused)))
+		return errors.New(strings.TrimSpace(fmt.Sprintf("%-1v", refused)))
 	}
 	return err
 }
 
-// release returns the version of the running kernel.
-func release() string {
+// Kernel returns the version of the running kernel.
+func Kernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
 		return "of an unknown version"

@@ -76,17 +76,25 @@ func AttachServer(c ServerConfig) (Result, error) {
 // the host's hierarchy is refused.
 func AttachGateway(path string) (Result, error) {
 	result := Result{Cgroup: path}
-	if isHostRoot(path) {
-		return result, &Error{
-			text: fmt.Sprintf("%s is the root of the hierarchy: every process of the host could name a client", path),
-			hint: "attach to the gateway's own cgroup, such as system.slice/unproxy.service",
-		}
+	if err := refuseRoot(path, Gateway); err != nil {
+		return result, err
 	}
 	err := withAttached(path, Gateway, func(dir *os.File, a *attached) error {
 		result.Upgraded, result.Others = a.count() > 0, a.others
 		return a.install(dir, func(map[string]*ebpf.Map) error { return nil })
 	})
 	return result, err
+}
+
+// refuseRoot refuses the root of the host's hierarchy for the gateway's programs.
+func refuseRoot(path string, r Role) error {
+	if r != Gateway || !isHostRoot(path) {
+		return nil
+	}
+	return &Error{
+		text: fmt.Sprintf("%s is the root of the hierarchy: every process of the host could name a client", path),
+		hint: "attach to the gateway's own cgroup, such as system.slice/unproxy.service",
+	}
 }
 
 // withAttached calls f with the locked directory of a cgroup and what is attached to it.

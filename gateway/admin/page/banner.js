@@ -1,0 +1,62 @@
+// The banner: why the gateway or a forward is not ready, and the commands that fix it.
+
+import { chips, commands, list, make, set, show, showCommands } from './dom.js';
+import { plural } from './format.js';
+
+const banner = document.getElementById('reasons');
+
+// What to do about a reason without a command, see docs/operations.md.
+const advice = {
+  backends: 'Start a backend, or check that it listens on this address.',
+  descriptors: 'Raise the limit of open files, or lower --max-connections.',
+};
+
+// problems returns the reasons of a status, each once: {reason, details, forwards}.
+function problems(status, degraded) {
+  const all = new Map();
+  const add = (r, forward) => {
+    const one = all.get(r.reason) ?? { reason: r.reason, details: [], forwards: [] };
+    if (r.detail && !one.details.includes(r.detail)) one.details.push(r.detail);
+    if (forward !== undefined) one.forwards.push(forward);
+    all.set(r.reason, one);
+  };
+  for (const f of degraded) for (const r of f.reasons) add(r, f.name);
+  for (const r of status.reasons ?? []) if (!all.has(r.reason)) add(r);
+  return [...all.values()];
+}
+
+// fixes returns the commands of failed host checks for a reason, each once.
+function fixes(status, reason) {
+  if (reason !== 'return_path') return [];
+  const failed = (status.findings ?? []).filter((f) => f.status === 'fail' && f.component === 'return path');
+  return [...new Set(failed.flatMap((f) => f.action ?? []))];
+}
+
+// summary returns a sentence about the gateway's readiness.
+function summary(status, degraded) {
+  if (!status.ready) return 'Not ready: stop sending new connections.';
+  const are = degraded.length === 1 ? 'is' : 'are';
+  return `Ready, but ${plural(degraded.length, 'forward')} of ${status.forwards.length} ${are} degraded.`;
+}
+
+const detailsShown = 3;
+
+// showBanner shows whether the gateway and its forwards are ready, and if not, why.
+export function showBanner(status) {
+  const degraded = status.forwards.filter((f) => f.reasons);
+  show(banner, !status.ready || degraded.length > 0);
+  banner.classList.toggle('bad', !status.ready);
+  set(banner.querySelector('p'), summary(status, degraded));
+  list(banner.querySelector('ul'), problems(status, degraded), {
+    key: (p) => p.reason,
+    create: () => make('li', '', make('p', '', make('b'), ' ', make('span', 'detail')), make('p', 'chips'), commands()),
+    update: (li, p) => {
+      set(li.querySelector('b'), p.reason);
+      const more = p.details.length - detailsShown;
+      const details = p.details.slice(0, detailsShown).join('; ') + (more > 0 ? `; and ${more} more` : '');
+      set(li.querySelector('.detail'), [details, advice[p.reason] ?? ''].filter((t) => t).join('. '));
+      chips(li.querySelector('.chips'), p.forwards.map((text) => ({ text })));
+      showCommands(li.querySelector('.action'), fixes(status, p.reason));
+    },
+  });
+}

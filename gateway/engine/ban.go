@@ -1,0 +1,44 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+
+	"unproxy/gateway/record"
+)
+
+// CutClients resets the connections of the clients for which match returns true, and returns how
+// many. The loops run match. Connections without a client of their own stay: those that wait for
+// their header, and those whose header is LOCAL or names none. The error is the cause of ctx; some
+// connections may have been reset.
+func (e *Engine) CutClients(ctx context.Context, match func(netip.Addr) bool) (cut int, err error) {
+	for _, l := range e.loops {
+		at, n := 0, 0
+		err := e.askLoops(ctx, []*loop{l}, func(l *loop) (more bool) {
+			for s := range l.sessions.from(at, snapshotStep) {
+				if s.hasClient() && match(s.client.unpack().Addr()) {
+					s.cutBanned(l)
+					n++
+				}
+			}
+			at += snapshotStep
+			return at < l.sessions.len()
+		})
+		if err != nil {
+			return cut, err
+		}
+		cut += n
+	}
+	return cut, nil
+}
+
+// hasClient reports whether the session is open and serves a client whose address is known.
+func (s *session) hasClient() bool {
+	return s.state != free && s.client.isValid() && s.command != record.CommandLocal && s.command != record.CommandUnknown
+}
+
+func (s *session) cutBanned(l *loop) {
+	s.endedBy = record.Gateway
+	s.setReason("the client was banned")
+	s.refuse(l, record.ClientDenied, s.phase())
+}
