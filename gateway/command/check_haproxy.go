@@ -37,7 +37,8 @@ var protocols = []protocol{
 	{ports: []uint16{6379}, check: tcpCheck(`tcp-check send "PING\r\n"`, "tcp-check expect rstring ^([+]PONG|-NOAUTH)")},
 	{ports: []uint16{11211}, check: tcpCheck(`tcp-check send "version\r\n"`, "tcp-check expect rstring ^VERSION")},
 	// An SSLRequest, which the server answers with S or N before any login.
-	{ports: []uint16{5432}, check: tcpCheck("tcp-check send-binary 0000000804d2162f", "tcp-check expect rbinary ^(53|4E)")},
+	{ports: []uint16{5432}, check: tcpCheck("tcp-check send-binary 0000000804d2162f",
+		"tcp-check expect rbinary ^(53|4E)")},
 	// MySQL blocks a host after some connections that end before the login.
 	{ports: []uint16{3306}, check: []string{"# the server needs this user, without a password or rights",
 		"option mysql-check user haproxy"}},
@@ -122,7 +123,8 @@ func healthCheck(f *forward.Forward, health admin.Address) (lines []string, serv
 	case p == nil || closesChecks:
 		return []string{"# needs the gateway's " + strings.Join(missing, " "), httpchk}, port
 	}
-	if gain := either(f.Transparent, "tests the return path", "fails while the gateway drains"); f.Transparent || !health.IsZero() {
+	if f.Transparent || !health.IsZero() {
+		gain := either(f.Transparent, "tests the return path", "fails while the gateway drains")
 		lines = []string{
 			"# with the gateway's " + strings.Join(missing, " ") + ", this " + gain + ", too:",
 			"#   " + httpchk, "#   server … " + port,

@@ -49,7 +49,8 @@ _unproxy() {
 		for _, f := range g.flags {
 			words = append(words, f.word)
 		}
-		fmt.Fprintf(&b, "    case \"$at\" in %s) flags+=%s ;; esac\n", g.patterns(), shellQuoted(strings.Join(words, " ")+" "))
+		flags := shellQuoted(strings.Join(words, " ") + " ")
+		fmt.Fprintf(&b, "    case \"$at\" in %s) flags+=%s ;; esac\n", g.patterns(), flags)
 	}
 	b.WriteString(`    if [[ $cur == -* || -z $commands ]]; then
         commands=$flags

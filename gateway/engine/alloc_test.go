@@ -42,7 +42,7 @@ func newSteadyRigWith(t testing.TB, loops int, f *forward.Forward) *rig {
 
 // runUntilIdle is settle without its Helper call, which may allocate.
 func (r *rig) runUntilIdle() {
-	for r.turn() {
+	for r.turn() || r.awaitTail() {
 	}
 }
 

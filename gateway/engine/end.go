@@ -26,6 +26,7 @@ func (s *session) finish(l *loop) {
 		l.removeWaiting()
 	}
 	l.wheel.disarm(&s.timer)
+	l.flows.release(s)
 	for i := range s.sides {
 		s.closeSide(l, i)
 	}

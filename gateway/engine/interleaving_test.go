@@ -65,6 +65,7 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 		h.plans[b.Endpoint] = []plan{p}
 		h.anyAccepts = h.anyAccepts || p.errno == 0 && p.result == 0
 	}
+	h.loop().flows.after = []int64{1, 300 << 10, lowWaterAfter}[h.IntN(3)]
 	if h.IntN(2) == 0 {
 		k.bindError = func(a netip.AddrPort) unix.Errno {
 			if a.Port() != 0 && h.IntN(2) == 0 {

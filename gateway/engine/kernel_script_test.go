@@ -20,12 +20,12 @@ import (
 // It is not safe for concurrent use. Using or closing a closed descriptor fails the test.
 type script struct {
 	testing.TB
-	random      *rand.Rand // partial transfers, EINTR and shuffled events; nil: none
-	clock       int64      // what Now returns
-	step        int64      // added to clock by each Now
-	lastTimeout int        // of the last Wait
-	stopped     func()     // called once: the process is stopped at the next Wait
-	stopLate    bool       // after the events have been collected, rather than before (then EINTR)
+	random      *rand.Rand    // partial transfers, EINTR and shuffled events; nil: none
+	clock       int64         // what Now returns
+	step        int64         // added to clock by each Now
+	lastTimeout time.Duration // of the last Wait
+	stopped     func()        // called once: the process is stopped at the next Wait
+	stopLate    bool          // after the events have been collected, rather than before (then EINTR)
 
 	files   []*file // by descriptor
 	used    int
@@ -266,7 +266,7 @@ func (f *file) wake(key uint32) {
 
 // Wait never sleeps: if nothing is ready, it returns at once, as after a signal. Each Wait advances
 // the connects in progress.
-func (k *script) Wait(poller int, events []unix.EpollEvent, timeout int) int {
+func (k *script) Wait(poller int, events []unix.EpollEvent, timeout time.Duration) int {
 	p := k.file(poller, "Wait", epoll)
 	k.advanceConnects()
 	k.lastTimeout = timeout

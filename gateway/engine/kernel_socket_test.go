@@ -33,6 +33,8 @@ type socket struct {
 	err         syscall.Errno // SO_ERROR
 	wasReset    bool          // by the remote end: TCP_CLOSE
 	eofOrder    int           // the script's eofCount when its end was read; 0: not read
+	lowat       int           // SO_RCVLOWAT; 0: 1
+	window      int           // of the receive buffer; 0: unlimited
 	room        int           // of the send buffer
 	consumed    int           // of received, by the remote end; the rest fills the send buffer
 	noSpace     bool          // SOCK_NOSPACE: a write or a poll found no room
@@ -67,7 +69,7 @@ func (f *file) pollSocket() (mask uint32) {
 	if f.connecting {
 		return mask
 	}
-	if f.unread() > 0 {
+	if f.hasInput() {
 		mask |= unix.EPOLLIN
 	}
 	if f.mark >= f.read {
@@ -80,13 +82,33 @@ func (f *file) pollSocket() (mask uint32) {
 	return mask
 }
 
+// hasInput is tcp_epollin_ready.
+func (s *socket) hasInput() bool {
+	return s.unread() > 0 && (s.unread() >= s.lowat || s.window > 0 && s.unread() >= s.window || s.mark >= s.read)
+}
+
+// setLowWater is tcp_set_rcvlowat.
+func (f *file) setLowWater(n int) {
+	if f.isUnix {
+		f.kernel.Errorf("a low-water mark on a unix socket")
+	}
+	if f.lowat = n; f.window > 0 {
+		f.lowat = min(n, f.window/2)
+	}
+	if f.hasInput() {
+		f.wake(unix.EPOLLIN | unix.EPOLLPRI)
+	}
+}
+
 // deliver receives bytes from the remote end.
 func (f *file) deliver(b []byte) {
 	if len(b) == 0 || f.wasReset || f.finReceived || !f.isOpen {
 		return
 	}
 	f.rx = append(f.rx, b...)
-	f.wake(unix.EPOLLIN)
+	if f.hasInput() { // tcp_data_ready
+		f.wake(unix.EPOLLIN | unix.EPOLLPRI)
+	}
 }
 
 // deliverUrgent receives bytes, the last of which is urgent (tcp_urg).
@@ -309,6 +331,9 @@ func (k *script) SetOption(fd, level, name, value int) syscall.Errno {
 		}
 	}
 	f.options = append(f.options, [3]int{level, name, value})
+	if level == unix.SOL_SOCKET && name == unix.SO_RCVLOWAT {
+		f.setLowWater(value)
+	}
 	return 0
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +41,7 @@ type loop struct {
 	wheel        *wheel
 	buffer       []byte // for reads; what was read is written from it
 	pipes        pipePool
+	flows        flowPool
 	io           ioBatch
 	runQueue     []*session // sessions that used up their budget
 	resuming     []*session // the run queue that resume works on; reused as the next one
@@ -84,6 +86,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	l.settled = l.now
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
+	l.flows.init()
 	loops := max(1, e.config.Loops)
 	if e.config.MaxWaiting > 0 {
 		l.waiting.limit = (e.config.MaxWaiting + loops - 1) / loops
@@ -139,6 +142,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	l.submitIO()
 	l.fireDeadlines()
+	l.readTails()
 	if l.mail.unread.Load() {
 		l.readMail()
 	}
@@ -188,9 +192,9 @@ func (l *loop) noteWait(began int64, n, room int) {
 // A wait without a timeout is cheaper because it does not involve the scheduler. After a turn with
 // several events, wait tries that first. After other turns it would rarely find any.
 func (l *loop) wait(events []unix.EpollEvent) int {
-	timeout, began := 0, l.now
+	timeout, began := time.Duration(0), l.now
 	if len(l.runQueue) == 0 && !l.mail.unread.Load() && !l.cutting && l.now >= l.spinUntil {
-		timeout = l.wheel.wait(l.now)
+		timeout = l.untilDeadline()
 	}
 	n := 0
 	if timeout == 0 || l.lastEvents > 1 {
@@ -206,6 +210,21 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 	}
 	l.lastEvents = n
 	return n
+}
+
+// untilDeadline returns how long the loop may sleep; a negative duration if there is no deadline.
+func (l *loop) untilDeadline() time.Duration {
+	left := time.Duration(noDeadline)
+	if ms := l.wheel.wait(l.now); ms != noDeadline {
+		left = time.Duration(ms) * time.Millisecond
+	}
+	if f := l.flows.first(); f != nil {
+		tail := time.Duration(max(0, f.due-l.now))
+		if left < 0 || tail < left {
+			left = tail
+		}
+	}
+	return left
 }
 
 // dispatch passes an event to the owner of its descriptor. The generation in the reference tells
@@ -304,7 +323,7 @@ func (l *loop) watchWrites(s *session, side int) {
 		return
 	}
 	d.watchesWrites = true
-	l.kernel.Rewatch(l.poller, int(d.fd), interest|unix.EPOLLOUT, uint64(s.tag(side)))
+	l.rewatch(s, side)
 }
 
 // close closes the I/O batch, epoll and the mailbox. The loop must have ended.

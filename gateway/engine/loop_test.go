@@ -74,7 +74,7 @@ func TestSpinServesTimersAndMailbox(t *testing.T) {
 
 	r.loop().call(func() { called = true })
 	if r.turn(); !called || r.lastTimeout != 0 {
-		t.Errorf("called %v, slept %d", called, r.lastTimeout)
+		t.Errorf("called %v, slept %v", called, r.lastTimeout)
 	}
 }
 

@@ -75,6 +75,9 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 		}
 	}
 	s.returnPipe(l, d)
+	if s.flows != 0 {
+		l.flows.of(s, from).update(l)
+	}
 	if d.eof && s.flushed(from) && !to.finSent && !s.done(1-from) {
 		to.finSent = true
 		l.kernel.Shutdown(int(to.fd))

@@ -141,9 +141,20 @@ func (r *rig) turn() (busy bool) {
 	for _, l := range r.engine.loops {
 		ready := len(r.files[l.poller-3].list)
 		busy = busy || ready > 0 || len(l.runQueue) > 0 || l.mail.unread.Load() || l.cutting ||
-			l.wheel.wait(l.now) == 0 || len(r.pending) > r.neverAnswered()
+			l.untilDeadline() == 0 || len(r.pending) > r.neverAnswered()
 	}
 	return busy
+}
+
+// awaitTail moves the clock to when a loop reads a tail, and reports whether one waits for that.
+func (r *rig) awaitTail() bool {
+	for _, l := range r.engine.loops {
+		if f := l.flows.first(); f != nil {
+			r.clock = max(r.clock, f.due)
+			return true
+		}
+	}
+	return false
 }
 
 // neverAnswered counts the connects that the script never answers.
@@ -160,7 +171,7 @@ func (r *rig) neverAnswered() (n int) {
 func (r *rig) settle() {
 	r.Helper()
 	for range 20000 {
-		if !r.turn() {
+		if !r.turn() && !r.awaitTail() {
 			return
 		}
 	}
@@ -242,6 +253,9 @@ func (r *rig) expectClean() {
 
 func (r *rig) expectCleanLoop(l *loop) {
 	r.Helper()
+	if f := &l.flows; f.first() != nil || len(f.free) != len(f.pairs) {
+		r.Errorf("%d of %d flows are free, a tail is expected: %v", len(f.free), len(f.pairs), f.first() != nil)
+	}
 	if l.wheel.count != 0 {
 		r.Errorf("%d timers are armed", l.wheel.count)
 	}

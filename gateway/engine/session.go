@@ -70,6 +70,7 @@ type session struct {
 	acceptedAt, headerAt, connectedAt, lastActive int64
 
 	index, generation uint32
+	flows             uint32 // in flowPool; 0: none, it was never in bulk
 	state             state
 	spoof             bool           // connect from the client's address
 	clientCounted     bool           // in forwardState.clients

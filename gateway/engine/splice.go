@@ -13,6 +13,7 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 	switch {
 	case errno == unix.EAGAIN: // the pipe is empty, so the socket is
 		d.readable = false
+		l.flows.take(s, from).noteEmpty()
 		return true, noSide, 0
 	case errno == unix.EINTR:
 		return true, noSide, 0
@@ -26,6 +27,7 @@ func (s *session) splice(l *loop, from int) (flushed bool, broken int, errno sys
 	}
 	d.pipe.n = n
 	d.countMove(n)
+	l.flows.take(s, from).noteMove(l, n)
 	flushed, errno = s.drainPipe(l, from)
 	return flushed, 1 - from, errno
 }

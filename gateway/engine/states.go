@@ -24,6 +24,9 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	if unblocked := s.unblock(1-i, events); !unblocked && events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
 		return
 	}
+	if s.flows != 0 && events&(unix.EPOLLIN|unix.EPOLLPRI) != 0 {
+		l.flows.of(s, i).muteIfBlocked(l)
+	}
 	switch s.state {
 	case reading:
 		s.readHeader(l)

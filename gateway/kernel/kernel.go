@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,8 +92,9 @@ type Kernel interface {
 	Watch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Rewatch(poller, fd int, events uint32, tag uint64) syscall.Errno
 	Unwatch(poller, fd int)
-	// Wait collects events. The timeout is in milliseconds; -1 waits without limit.
-	Wait(poller int, events []unix.EpollEvent, timeout int) int
+	// Wait collects events. A negative timeout waits without limit. Before Linux 5.11 the
+	// timeout is rounded up to milliseconds.
+	Wait(poller int, events []unix.EpollEvent, timeout time.Duration) int
 	// Wake makes a waker readable. Any goroutine may call it.
 	Wake(waker int)
 	// Woken makes a waker unreadable again.

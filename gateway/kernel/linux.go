@@ -262,21 +262,41 @@ func (linux) Unwatch(poller, fd int) {
 	epollCtl(poller, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
 }
 
-func (linux) Wait(poller int, events []unix.EpollEvent, timeout int) int {
-	// epoll_pwait, because arm64 has no epoll_wait.
-	var got uintptr
-	var errno syscall.Errno
+func (linux) Wait(poller int, events []unix.EpollEvent, timeout time.Duration) int {
 	if timeout == 0 {
-		got, errno = call6(unix.SYS_EPOLL_PWAIT, uintptr(poller),
+		// epoll_pwait, because arm64 has no epoll_wait.
+		n, errno := call6(unix.SYS_EPOLL_PWAIT, uintptr(poller),
 			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
-	} else {
-		got, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller),
-			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
+		return waited(n, errno)
 	}
+	if timeout > 0 && timeout%time.Millisecond != 0 {
+		ts := unix.NsecToTimespec(int64(timeout))
+		n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(poller),
+			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+		if errno == 0 || errno == unix.EINTR {
+			return waited(n, errno)
+		}
+		// The kernel is older than 5.11, or a seccomp filter is.
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(poller),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(milliseconds(timeout)), 0, 0)
+	return waited(n, errno)
+}
+
+// waited returns the number of events; 0 after EINTR, so that the caller waits again.
+func waited(n uintptr, errno syscall.Errno) int {
 	if errno != 0 {
-		return 0 // EINTR: the caller waits again
+		return 0
 	}
-	return int(got)
+	return int(n)
+}
+
+// milliseconds is the timeout of epoll_wait(2): rounded up, -1 for a negative duration.
+func milliseconds(d time.Duration) int {
+	if d < 0 {
+		return -1
+	}
+	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 func (linux) Wake(waker int) {

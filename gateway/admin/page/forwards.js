@@ -123,14 +123,16 @@ function backendState(b, time) {
 // updateDetails shows what is not in the row.
 function updateDetails(dl, f) {
   const rest = f.listener_count - f.listeners.length;
+  const others = f.source_port_fallbacks;
   const facts = [
     ...(f.reasons ?? []).map((r) => [r.reason, [r.detail ?? '']]),
-    ['Listeners', [...f.listeners.map((l) => `${l.address} to ${l.leads_to}`), rest > 0 ? `and ${count(rest)} more` : '']],
+    ['Listeners', f.listeners.map((l) => `${l.address} to ${l.leads_to}`)],
+    ['More', [rest > 0 ? plural(rest, 'more listener') : '']],
     ['Backends', f.backends.map((b) => backendState(b, f.time))],
     ['Connections', [`${count(f.accepted)} since the start, ${bytes(f.bytes_in)} in, ${bytes(f.bytes_out)} out`]],
     ['Closed', [counters(f.closed) || 'none']],
     ['LOCAL', [counters(f.local)]], // health checks
-    ['Other port', [f.source_port_fallbacks > 0 ? `${count(f.source_port_fallbacks)} not from the client's own port` : '']],
+    ['Other port', [others > 0 ? `${count(others)} not from the client's own port` : '']],
   ].map(([name, texts]) => ({ name, texts: texts.filter((t) => t) })).filter((fact) => fact.texts.length > 0);
   list(dl, facts, {
     key: (fact) => fact.name,
