@@ -11,7 +11,11 @@ import (
 	"unproxy/gateway/command/usage"
 )
 
-// version is the version of the program, from the build information.
+// The linker sets these in a release (-X), so that the program knows its version where
+// the source has no version control. They are empty in other builds.
+var release, commit, date string
+
+// version is the version of the program, from the linker or the build information.
 type version struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -24,6 +28,10 @@ type version struct {
 // thisVersion returns the version of the running program.
 func thisVersion() version {
 	v := version{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if release != "" {
+		v.Version, v.Revision, v.Time = release, commit, date
+		return v
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
@@ -49,6 +57,9 @@ func (v version) String() string {
 	line := "unproxy " + v.Version
 	if v.Revision != "" {
 		line += " revision " + v.Revision[:min(12, len(v.Revision))]
+	}
+	if v.Time != "" {
+		line += " of " + v.Time
 	}
 	if v.Modified {
 		line += " (modified)"

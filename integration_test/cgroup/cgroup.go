@@ -42,16 +42,37 @@ type Group struct {
 // body of netns.RunAsRoot: the process moves into the tree.
 func New(t testing.TB) *Tree {
 	t.Helper()
+	before, err := attach.Resolve(attach.Self)
+	if err != nil {
+		t.Skipf("no cgroup2: %v", err)
+	}
+	path := directory(t)
+	t.Cleanup(func() {
+		write(t, filepath.Join(before, "cgroup.procs"), os.Getpid())
+		Remove(t, path)
+	})
+	write(t, filepath.Join(path, "cgroup.procs"), os.Getpid())
+	return &Tree{path}
+}
+
+// Processes makes a cgroup for processes that the test starts, directly below the root of
+// the hierarchy, and returns its path. It is removed when the test ends.
+func Processes(t testing.TB) string {
+	t.Helper()
+	path := directory(t)
+	t.Cleanup(func() { Remove(t, path) })
+	return path
+}
+
+// directory makes a cgroup below the root of the hierarchy.
+func directory(t testing.TB) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make cgroups")
 	}
 	root, err := attach.Root()
 	if err != nil {
 		t.Skipf("no cgroup2: %v", err)
-	}
-	before, err := attach.Resolve(attach.Self)
-	if err != nil {
-		t.Fatal(err)
 	}
 	path, err := os.MkdirTemp(root, "unproxy-test-")
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
@@ -60,12 +81,7 @@ func New(t testing.TB) *Tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		write(t, filepath.Join(before, "cgroup.procs"), os.Getpid())
-		remove(t, path)
-	})
-	write(t, filepath.Join(path, "cgroup.procs"), os.Getpid())
-	return &Tree{path}
+	return path
 }
 
 // Child makes a cgroup in the tree.
@@ -75,7 +91,7 @@ func (c *Tree) Child(t testing.TB, name string) *Group {
 	if err := os.Mkdir(g.Path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { remove(t, g.Path) })
+	t.Cleanup(func() { Remove(t, g.Path) })
 	// Only a threaded cgroup takes single threads.
 	if err := os.WriteFile(filepath.Join(g.Path, "cgroup.type"), []byte("threaded"), 0); err != nil {
 		t.Fatal(err)
@@ -100,8 +116,8 @@ func write(t testing.TB, path string, number int) {
 	}
 }
 
-// remove removes a cgroup when the processes in it are gone.
-func remove(t testing.TB, path string) {
+// Remove removes a cgroup when the processes in it are gone.
+func Remove(t testing.TB, path string) {
 	t.Helper()
 	await.Until(t, "the removal of "+path, func() bool {
 		err := os.Remove(path)

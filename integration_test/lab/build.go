@@ -69,6 +69,16 @@ func PlainBinary(t testing.TB) string {
 	return path
 }
 
+// Slow runs a program that may take longer than any wait of a test, such as a compiler or
+// an installation, and returns its output, of both streams. It ends with the test.
+func Slow(t testing.TB, c Command) (output string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), lookPath(t, c.Name), c.Args...)
+	cmd.Env = append(environment(), c.Env...)
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
+
 // runMore runs more tests at a time than there are processors, because tests mostly
 // wait. The flag -parallel overrides it.
 func runMore() error {

@@ -48,6 +48,8 @@ type Command struct {
 	// over the network namespace. The test is skipped where such a namespace is not
 	// allowed. nil keeps the user.
 	User *user.User
+	// Container confines the process; Name and Dir are paths in its root.
+	Container *Container
 }
 
 // Process is a process that ends with the test that started it. Its methods are safe
@@ -68,7 +70,11 @@ func Start(t testing.TB, c Command) *Process {
 	t.Helper()
 	p := &Process{name: filepath.Base(c.Name), done: make(chan struct{})}
 	p.changed = sync.NewCond(&p.mu)
-	p.cmd = exec.Command(lookPath(t, c.Name), c.Args...)
+	name := c.Name
+	if c.Container == nil {
+		name = lookPath(t, c.Name)
+	}
+	p.cmd = exec.Command(name, c.Args...)
 	p.cmd.Env = append(append(environment(), race.NoPause()), c.Env...)
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdin = c.Stdin
@@ -171,6 +177,9 @@ func environment() []string {
 
 func attributes(t testing.TB, c Command) *syscall.SysProcAttr {
 	t.Helper()
+	if c.Container != nil {
+		return c.Container.attributes()
+	}
 	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if c.User == nil {
 		return a
@@ -205,6 +214,12 @@ func (p *Process) live(c Command, output io.Reader, started chan<- error) {
 	runtime.LockOSThread()
 	if c.WithoutIPv6 {
 		if err := forgetIPv6(); err != nil {
+			started <- err
+			return
+		}
+	}
+	if c.Container != nil {
+		if err := c.Container.confine(); err != nil {
 			started <- err
 			return
 		}

@@ -80,7 +80,8 @@ func Append(b []byte, client netip.AddrPort, f Format) []byte {
 //
 // The first option with [Kind] and [ExID] counts, and only if it has one of the two lengths. If it does
 // not count and legacy is true, the first option in a legacy format does. The options end at the first
-// that is malformed (bpf_search_tcp_opt).
+// that is malformed, and an option of [Kind] that is too short for an identifier ends the search for ours
+// (bpf_search_tcp_opt).
 func Find(options []byte, legacy bool) (client netip.AddrPort, found bool) {
 	own, old := find(options)
 	switch {
@@ -92,8 +93,8 @@ func Find(options []byte, legacy bool) (client netip.AddrPort, found bool) {
 	return netip.AddrPort{}, false
 }
 
-// find returns the first option with the experiment identifier and the first one in a legacy format; nil
-// if there is none.
+// find returns the first option with the experiment identifier, or too short for one, and the first one in
+// a legacy format; nil if there is none.
 func find(options []byte) (own, old []byte) {
 	for len(options) > 0 && options[0] != endOfOptions {
 		if options[0] == noOperation {
@@ -105,7 +106,7 @@ func find(options []byte) (own, old []byte) {
 		}
 		option := options[:options[1]]
 		options = options[len(option):]
-		if own == nil && option[0] == Kind && len(option) >= OfferSize && binary.BigEndian.Uint16(option[2:]) == ExID {
+		if own == nil && option[0] == Kind && (len(option) < OfferSize || binary.BigEndian.Uint16(option[2:]) == ExID) {
 			own = option
 		}
 		if old == nil && isLegacy(option) {

@@ -68,6 +68,8 @@ func TestFind(t *testing.T) {
 		{"the first counts, and is an offer", "fe 04 5550" + v4, "", ""},
 		{"the first counts", v4 + "fe 0a 5550 0001 01020304", "203.0.113.9:4711", "203.0.113.9:4711"},
 		{"another experiment before it", "fe 0a 5551 1267 cb007109" + v4, "203.0.113.9:4711", "203.0.113.9:4711"},
+		{"too short for an identifier", "fe 02" + v4, "", ""},
+		{"too short for an identifier, legacy", "fe 03 55" + old4, "", "203.0.113.8:4711"},
 		{"kind 253", "fd 0a 5550 1267 cb007109", "", ""},
 		{"a byte too long", "fe 0b 5550 1267 cb007109 00", "", ""},
 		{"cut off", "fe 0a 5550 1267 cb0071", "", ""},
@@ -112,7 +114,7 @@ func naiveFind(b []byte, legacy bool) (client netip.AddrPort, found bool) {
 		return netip.AddrPortFrom(a, uint16(b[0])<<8|uint16(b[1]))
 	}
 	for _, o := range options {
-		if o[0] == 254 && bytes.HasPrefix(o[2:], []byte("UP")) {
+		if o[0] == 254 && (len(o) < 4 || bytes.HasPrefix(o[2:], []byte("UP"))) {
 			if len(o) == 10 || len(o) == 22 {
 				return parse(o[4:]), true
 			}

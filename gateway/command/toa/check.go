@@ -62,9 +62,10 @@ func checkAttached(ctx *cli.Context, cgroup string) error {
 		if len(a.Missing) > 0 {
 			return report(ctx, fmt.Errorf("detached by someone: %v; run unproxy toa attach again", a.Missing))
 		}
-		if len(a.Listeners.Uncovered) > 0 {
-			return report(ctx, fmt.Errorf("listeners that are not covered: restart the servers on port %s",
-				portWords(a.Listeners.Uncovered)))
+		if a.Role == attach.Server {
+			if l := a.Listeners(); len(l.Uncovered) > 0 {
+				return report(ctx, fmt.Errorf("listeners that are not covered: restart the servers on port %s", portWords(l.Uncovered)))
+			}
 		}
 		printf(ctx.App.Writer, "ok    attached\n")
 		return nil

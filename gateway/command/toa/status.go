@@ -77,9 +77,10 @@ func jsonOf(all []attach.Attachment) jsonStatus {
 }
 
 func jsonServerOf(a attach.Attachment) *jsonServer {
+	l := a.Listeners()
 	s := &jsonServer{
 		From: []string{}, Ports: append([]uint16{}, a.Ports...), Legacy: a.Legacy, Counters: map[string]uint64{},
-		Covered: a.Listeners.Covered, Uncovered: append([]uint16{}, a.Listeners.Uncovered...),
+		Covered: l.Covered, Uncovered: append([]uint16{}, l.Uncovered...),
 	}
 	for _, p := range a.From {
 		s.From = append(s.From, p.String())
@@ -105,7 +106,7 @@ func printAttachment(w io.Writer, a attach.Attachment) {
 	row("from", prefixWords(a.From))
 	row("port", portWords(a.Ports))
 	row("legacy", map[bool]string{true: "options of kernel modules are taken"}[a.Legacy])
-	row("listeners", listenerWords(a.Listeners))
+	row("listeners", listenerWords(a.Listeners()))
 	for _, c := range a.Counters {
 		row(strings.ReplaceAll(c.Name, "dropped_", "- "), fmt.Sprint(c.Value))
 	}

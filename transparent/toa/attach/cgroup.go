@@ -1,14 +1,11 @@
 package attach
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -133,23 +130,4 @@ func walk(path string, visit func(path string) error) error {
 		}
 		return visit(at)
 	})
-}
-
-// processes returns the processes in a cgroup and below. Those of other PID namespaces
-// are left out.
-func processes(path string) ([]int, error) {
-	var all []int
-	err := walk(path, func(at string) error {
-		content, err := os.ReadFile(filepath.Join(at, "cgroup.procs"))
-		if err != nil {
-			return nil // it has vanished, or is a threaded cgroup, whose processes are listed above it
-		}
-		for s := bufio.NewScanner(bytes.NewReader(content)); s.Scan(); {
-			if pid, err := strconv.Atoi(s.Text()); err == nil && pid > 0 {
-				all = append(all, pid)
-			}
-		}
-		return nil
-	})
-	return all, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -34,8 +35,8 @@ const (
 	unmark change = 2
 )
 
-// changeListeners goes through the listeners on ports in the network namespaces of the
-// processes of a cgroup.
+// changeListeners goes through the listeners on ports whose sockets belong to a cgroup, in
+// all network namespaces.
 func changeListeners(path string, ports []uint16, c change) (l Listeners) {
 	program, err := loadIterator(path, ports, c)
 	if err != nil {
@@ -43,7 +44,7 @@ func changeListeners(path string, ports []uint16, c change) (l Listeners) {
 		return l
 	}
 	defer program.Close()
-	namespaces, err := namespacesOf(path)
+	namespaces, err := namespaces()
 	if err != nil {
 		l.Err = err
 		return l
@@ -113,17 +114,16 @@ func loadIterator(path string, ports []uint16, c change) (*ebpf.Program, error) 
 	return all.DetachProgram("unproxy_mark"), nil
 }
 
-// namespacesOf returns one path in /proc for each network namespace in which a process of
-// a cgroup is, and the caller's own.
-func namespacesOf(path string) ([]string, error) {
-	pids, err := processes(path)
+// namespaces returns one path in /proc for each network namespace in which a process is,
+// the caller's own first.
+func namespaces() ([]string, error) {
+	processes, err := filepath.Glob("/proc/[1-9]*/ns/net")
 	if err != nil {
-		return nil, fmt.Errorf("list the processes of %s: %w", path, err)
+		return nil, err
 	}
 	seen := map[string]bool{}
 	var all []string
-	for _, pid := range append([]int{os.Getpid()}, pids...) {
-		at := fmt.Sprintf("/proc/%d/ns/net", pid)
+	for _, at := range append([]string{"/proc/self/ns/net"}, processes...) {
 		id, err := os.Readlink(at)
 		if err != nil || seen[id] {
 			continue // the process has ended, or its namespace is known

@@ -53,7 +53,7 @@ func (c ServerConfig) validate() error {
 // AttachServer attaches the server's programs to a cgroup, or replaces those that are
 // attached, and makes the lists those of c. Connections that were accepted keep their
 // clients. Listeners that exist already are marked if the kernel can do that, in every
-// network namespace in which a process of the cgroup is; the result says which are not.
+// network namespace in which a process is; the result says which are not.
 func AttachServer(c ServerConfig) (Result, error) {
 	result := Result{Cgroup: c.Cgroup}
 	if err := c.validate(); err != nil {

@@ -16,11 +16,10 @@ type Attachment struct {
 	Others  []Other
 
 	// Of the server's role:
-	From      []netip.Prefix
-	Ports     []uint16
-	Legacy    bool
-	Counters  []Counter
-	Listeners Listeners
+	From     []netip.Prefix
+	Ports    []uint16
+	Legacy   bool
+	Counters []Counter
 }
 
 // Counter counts since the programs were attached for the first time. Upgrades keep it.
@@ -58,6 +57,9 @@ func List(path string) ([]Attachment, error) {
 	})
 	return all, err
 }
+
+// Listeners looks at the listeners on the ports of an attachment of the server's role.
+func (of Attachment) Listeners() Listeners { return changeListeners(of.Cgroup, of.Ports, report) }
 
 // inspect returns what a cgroup has of a role, nil if it has nothing.
 func inspect(path string, r Role) (*Attachment, error) {
@@ -102,7 +104,6 @@ func (of *Attachment) read(a *attached) error {
 	}
 	of.From, of.Legacy = l.prefixes()
 	of.Ports = l.portList()
-	of.Listeners = changeListeners(of.Cgroup, of.Ports, report)
 	of.Counters, err = count(all["toa_counts"])
 	return explain("read the counters", err)
 }
