@@ -155,10 +155,34 @@ func TestTransparentFamilyMismatch(t *testing.T) {
 				c.Close()
 				g.NextConnection(t).Expect(t, "outcome", "ok", "transparent", "true",
 					"client", tt.client.String(), "source", tt.standIn.String(), "mapped", "true")
-				if n := b.Accepted(); n != 2 {
-					t.Errorf("%d connections to the backend, want 2: none for rejected ones", n)
+				wantMappedBehindPrefix(t, b, tt.backend, tt.client, tt.standIn)
+				if n := b.Accepted(); n != 3 {
+					t.Errorf("%d connections to the backend, want 3: none for rejected ones", n)
 				}
 			})
 		}
 	})
+}
+
+// wantMappedBehindPrefix expects an IPv4 client behind the prefix of --map-prefix, with the return path
+// that any client has, and an IPv6 client at the stand-in that it has without the flag. A header cannot
+// name the stand-in of a denied client.
+func wantMappedBehindPrefix(t *testing.T, b *lab.Backend, backend string, client, standIn netip.AddrPort) {
+	t.Helper()
+	if client.Addr().Is4() {
+		standIn = netip.MustParseAddrPort("[2001:db8:64::192.0.2.9]:4711")
+	}
+	g := transparentGateway(t, backend, "--family-mismatch", "map", "--map-prefix", "2001:db8:64::/96")
+	conn := lab.Send(t, g.Address(t, 0), headerOf(client))
+	c := b.Next(t)
+	if got := lab.Peer(c); got != standIn {
+		t.Errorf("map-prefix: the backend saw %v, want %v", got, standIn)
+	}
+	c.Write([]byte("reply"))
+	wantRead(t, conn, "reply")
+	c.Close()
+	conn.CloseWrite()
+	g.NextConnection(t).Expect(t, "transparent", "true", "client", client.String(), "source", standIn.String(), "mapped", "true")
+	wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(source("2001:db8:64::127.0.0.1"))))
+	g.NextConnection(t).Expect(t, "outcome", "source_denied", "reason", "stand-in of a denied IPv4 address")
 }

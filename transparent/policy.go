@@ -41,7 +41,7 @@ const (
 	// Plain connects from the gateway's own address.
 	Plain
 	// Map connects from a stand-in address of the backend's family; see
-	// [StandIn].
+	// [Policy.StandIn].
 	Map
 )
 
@@ -78,6 +78,9 @@ const (
 type Policy struct {
 	SourcePort     SourcePort
 	FamilyMismatch FamilyMismatch
+	// MapPrefix is the range of stand-ins for IPv4 clients, a prefix of IPv6 with 96
+	// bits; see [CheckMapPrefix]. The zero value is 64:ff9b::/96 (RFC 6052).
+	MapPrefix netip.Prefix
 	// Allow contains sources to accept although they are denied by default, except
 	// those that the kernel does not connect from: unspecified, multicast and
 	// broadcast addresses. It may be nil.
@@ -138,7 +141,7 @@ func (p *Policy) Choose(client, backend netip.AddrPort) Choice {
 	case p.FamilyMismatch != Map || !to.IsValid():
 		return Choice{Rejection: FamilyMismatched, Reason: mismatch(from, to)}
 	}
-	standIn := StandIn(from)
+	standIn := p.StandIn(from)
 	if reason := p.taken(standIn, to); reason != "" {
 		return Choice{Rejection: SourceDenied, Reason: reason}
 	}

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"unproxy/integration_test/allocations"
@@ -268,8 +269,74 @@ func TestStandIn(t *testing.T) {
 		"2001:db8::2f:f668":    "255.255.255.254",
 		"2001:db8::75b:9cf0":   "255.255.255.254", // its hash is the broadcast address
 	} {
-		if got := transparent.StandIn(addr(client)); got != addr(want) {
+		if got := new(transparent.Policy).StandIn(addr(client)); got != addr(want) {
 			t.Errorf("StandIn(%s) = %v, want %s", client, got, want)
+		}
+	}
+}
+
+// A prefix replaces that of IPv4 clients alone.
+func TestStandInBehindAPrefix(t *testing.T) {
+	p := transparent.Policy{MapPrefix: netip.MustParsePrefix("2001:db8:64:1:2:3::/96")}
+	for client, want := range map[string]string{
+		"203.0.113.9":        "2001:db8:64:1:2:3:cb00:7109",
+		"::ffff:203.0.113.9": "2001:db8:64:1:2:3:cb00:7109",
+		"2001:db8::9":        "244.171.149.255",
+	} {
+		if got := p.StandIn(addr(client)); got != addr(want) {
+			t.Errorf("StandIn(%s) = %v, want %s", client, got, want)
+		}
+	}
+}
+
+// A header that names the stand-in of a denied IPv4 address is denied like that address, and a client
+// whose stand-in is the backend's or the gateway's own address is, too.
+func TestMapPrefixIsNoWayToADeniedSource(t *testing.T) {
+	const prefix = "2001:db8:64::"
+	for _, tt := range []struct{ client, backend, reason string }{
+		{prefix + "127.0.0.1", backend6, "stand-in of a denied IPv4 address"},
+		{prefix + "0.0.0.0", backend6, "stand-in of a denied IPv4 address"},
+		{prefix + "224.0.0.1", backend6, "stand-in of a denied IPv4 address"},
+		{prefix + "169.254.169.254", backend6, "stand-in of a denied IPv4 address"},
+		{prefix + "192.0.2.1", backend6, "stand-in of a denied IPv4 address"}, // the gateway's
+		{prefix + "203.0.113.9", backend6, ""},
+		{"2001:db8:65::127.0.0.1", backend6, ""}, // behind another prefix
+		{"127.0.0.1", backend6, "loopback"},
+		{"203.0.113.9", "[" + prefix + "203.0.113.9]:25", "the backend's own address"},
+		{"203.0.113.9", backend6, ""},
+	} {
+		p := transparent.Policy{
+			FamilyMismatch: transparent.Map, MapPrefix: netip.MustParsePrefix(prefix + "/96"), Own: own, Replaced: replaced,
+		}
+		got := p.Choose(netip.AddrPortFrom(addr(tt.client), 4711), ap(tt.backend))
+		if got.Reason != tt.reason || (got.Rejection == transparent.SourceDenied) != (tt.reason != "") {
+			t.Errorf("Choose(%s, %s) = %+v, want %q", tt.client, tt.backend, got, tt.reason)
+		}
+		if p.Allow = (set{addr(tt.client)}); p.Choose(netip.AddrPortFrom(addr(tt.client), 4711), ap(tt.backend)).Reason != "" &&
+			addr(tt.client).Is6() && tt.client != prefix+"0.0.0.0" {
+			t.Errorf("%s is denied although it is allowed", tt.client)
+		}
+	}
+}
+
+func TestCheckMapPrefix(t *testing.T) {
+	for text, want := range map[string]string{
+		"64:ff9b::/96":      "",
+		"2001:db8:64::/96":  "",
+		"fd00:64::/96":      "",
+		"64:ff9b:1::/96":    "",
+		"64:ff9b::/95":      "is not an IPv6 prefix of 96 bits",
+		"64:ff9b::/128":     "is not an IPv6 prefix of 96 bits",
+		"64:ff9b::1/96":     "is not an IPv6 prefix of 96 bits",
+		"10.0.0.0/8":        "is not an IPv6 prefix of 96 bits",
+		"::ffff:0.0.0.0/96": "is IPv4-mapped",
+		"::/96":             "consists of IPv4-compatible addresses",
+		"fe80::/96":         "consists of link-local addresses",
+		"ff0e::/96":         "consists of multicast addresses",
+	} {
+		got := transparent.CheckMapPrefix(netip.MustParsePrefix(text))
+		if want == "" && got != "" || !strings.HasPrefix(got, want) {
+			t.Errorf("CheckMapPrefix(%s) = %q, want %q", text, got, want)
 		}
 	}
 }

@@ -79,9 +79,20 @@ func class(a netip.Addr) string {
 }
 
 // embeds returns a reason if a contains an IPv4 address that a header must not
-// name, or "".
+// name, or "". Stand-ins of such an address are among them.
 func (p *Policy) embeds(a, backend netip.Addr) string {
-	return Embeds(a, func(v4 netip.Addr) bool { return v4 == backend || p.Denies(v4) })
+	denied := func(v4 netip.Addr) bool { return v4 == backend || p.Denies(v4) }
+	reason := Embeds(a, denied)
+	if reason == "" && p.MapPrefix.IsValid() && p.MapPrefix.Contains(a) && denied(last32(a)) {
+		return "stand-in of a denied IPv4 address"
+	}
+	return reason
+}
+
+// last32 returns the last 32 bits of an IPv6 address as an IPv4 address.
+func last32(a netip.Addr) netip.Addr {
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
 }
 
 // Denies reports whether an address is one that no header should name, whatever the
@@ -117,12 +128,34 @@ const (
 // hostMask selects the host part of 240.0.0.0/4.
 const hostMask = 1<<28 - 1
 
+// mapPrefixBits is the length of a prefix that an IPv4 address fits behind.
+const mapPrefixBits = 96
+
+// wellKnown is the default of [Policy.MapPrefix] (RFC 6052, section 2.1).
+var wellKnown = netip.MustParsePrefix("64:ff9b::/96")
+
+// CheckMapPrefix returns why p cannot be a [Policy.MapPrefix], or "".
+func CheckMapPrefix(p netip.Prefix) string {
+	a := p.Addr()
+	switch {
+	case !p.IsValid() || !a.Is6() || p.Bits() != mapPrefixBits || p != p.Masked():
+		return "is not an IPv6 prefix of 96 bits"
+	case a.Is4In6():
+		return "is IPv4-mapped: the kernel takes its addresses for IPv4"
+	case class(a) != "":
+		return "consists of " + class(a) + " addresses"
+	case a.IsMulticast():
+		return "consists of multicast addresses"
+	}
+	return ""
+}
+
 // StandIn returns the address of the other family that stands in for client when
 // the backend does not support the client's family. The result depends on client
-// alone and is the same in every release.
+// and MapPrefix alone and is the same in every release.
 //
-// For an IPv4 client it is the address embedded in 64:ff9b::/96 (RFC 6052), from
-// which the client's address can be recovered.
+// For an IPv4 client it is the address behind MapPrefix, from which the client's
+// address can be recovered (RFC 6052, section 2.2).
 //
 // For an IPv6 client it is an address of 240.0.0.0/4, the reserved class E
 // (RFC 1112), which no real client has: the 64-bit FNV-1a hash of the 16 bytes of
@@ -130,11 +163,14 @@ const hostMask = 1<<28 - 1
 // broadcast address. It tells clients apart in a log but is no proof of identity:
 // clients can collide, and an IPv6 client that owns a prefix can choose its
 // stand-in. Do not grant rights by it.
-func StandIn(client netip.Addr) netip.Addr {
+func (p *Policy) StandIn(client netip.Addr) netip.Addr {
 	client = client.Unmap()
 	if client.Is4() {
-		a := [16]byte{0x00, 0x64, 0xff, 0x9b}
-		v4 := client.As4()
+		prefix := p.MapPrefix
+		if !prefix.IsValid() {
+			prefix = wellKnown
+		}
+		a, v4 := prefix.Addr().As16(), client.As4()
 		copy(a[12:], v4[:])
 		return netip.AddrFrom16(a)
 	}

@@ -16,6 +16,7 @@ import (
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/source"
+	"unproxy/transparent"
 )
 
 const checkUsage = "validate the configuration; opens no socket"
@@ -240,8 +241,12 @@ func transparency(f *forward.Forward) string {
 	if !f.Transparent {
 		return "off: the backend sees the gateway's address"
 	}
+	mismatch := f.Source.FamilyMismatch.String()
+	if p := f.Source.MapPrefix; f.Source.FamilyMismatch == transparent.Map {
+		mismatch += " behind " + p.String()
+	}
 	return fmt.Sprintf("on: the backend sees the client's address; source port %s, family mismatch %s",
-		f.Source.SourcePort, f.Source.FamilyMismatch)
+		f.Source.SourcePort, mismatch)
 }
 
 // sources describes the addresses that the backend sees in plain mode.

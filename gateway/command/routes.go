@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
+	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -220,6 +222,9 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if err != nil {
 		return err
 	}
+	missing.Rules = slices.DeleteFunc(missing.Rules, func(r returnpath.Rule) bool {
+		return len(missing.Routes) == 0 && routing.Covered(r, transparent.TestClient(r.IPv6), routing.Lookup)
+	})
 	absent := map[string]bool{}
 	for _, c := range missing.Commands() {
 		absent[c] = true

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +36,10 @@ func newDraft() draft {
 			BackendRetry:   10 * time.Second,
 			Keepalive:      15 * time.Second,
 			FlowTimeout:    60 * time.Second,
-			Source:         transparent.Policy{SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject},
+			Source: transparent.Policy{
+				SourcePort: transparent.Prefer, FamilyMismatch: transparent.Reject,
+				MapPrefix: netip.MustParsePrefix("64:ff9b::/96"),
+			},
 		},
 	}
 }

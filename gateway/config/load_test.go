@@ -126,6 +126,8 @@ var settingRows = []struct {
 	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
+	{"map-prefix 2001:db8:64::/96", "map-prefix=64:ff9b::/96", func(f *forward.Forward) any { return f.Source.MapPrefix },
+		netip.MustParsePrefix("2001:db8:64::/96"), netip.MustParsePrefix("64:ff9b::/96")},
 	{"tproxy on", "tproxy=off", func(f *forward.Forward) any { return f.TProxy }, true, false},
 	{"on-demand ", "on-demand=off", func(f *forward.Forward) any { return f.OnDemand }, true, false},
 	{"source-address 10.9.0.0/28", "source-address=10.9.0.7&source-address=2001:db8::1",

@@ -1,6 +1,9 @@
 package config
 
-import "unproxy/gateway/forward"
+import (
+	"unproxy/gateway/forward"
+	"unproxy/transparent"
+)
 
 // Need is a set of properties. A setting has an effect only on a forward that has
 // all of them.
@@ -18,6 +21,7 @@ const (
 	NeedsHeaderBackend
 	NeedsReturnPath // transparent or tproxy
 	NeedsPlain
+	NeedsMap     // --family-mismatch map
 	NeedsAddress // a backend that is no unix socket
 )
 
@@ -38,6 +42,9 @@ var needs = []struct {
 	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
 		return f.Transparent || f.TProxy
+	}},
+	{NeedsMap, "without --family-mismatch map", func(f *forward.Forward) bool {
+		return f.Source.FamilyMismatch == transparent.Map
 	}},
 	{NeedsPlain, "with --transparent on", func(f *forward.Forward) bool { return !f.Transparent }},
 	{NeedsAddress, "with backends on unix sockets", func(f *forward.Forward) bool {

@@ -8,6 +8,7 @@ import (
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/source"
+	"unproxy/transparent"
 )
 
 func setSourceAddresses(d *draft, texts []string) error {
@@ -46,6 +47,22 @@ func parseSourceAddress(text string) (netip.Prefix, error) {
 		return p, &value.Error{Value: text, Why: "is link-local and would need an interface"}
 	}
 	return p, nil
+}
+
+func setMapPrefix(d *draft, texts []string) error {
+	p, err := netip.ParsePrefix(last(texts))
+	if err != nil {
+		return &value.Error{Why: "is not an IPv6 prefix of 96 bits", Hint: "64:ff9b::/96"}
+	}
+	if why := transparent.CheckMapPrefix(p); why != "" {
+		hint := netip.PrefixFrom(p.Addr(), 96).Masked()
+		if transparent.CheckMapPrefix(hint) != "" {
+			return &value.Error{Why: why}
+		}
+		return &value.Error{Why: why, Hint: hint.String()}
+	}
+	d.Source.MapPrefix = p
+	return nil
 }
 
 // sources warns of backends of an address family without a source address.

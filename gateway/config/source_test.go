@@ -99,3 +99,31 @@ func TestTransparentForwardHasNoSourceAddress(t *testing.T) {
 		t.Errorf("source addresses %v", f.SourceAddresses)
 	}
 }
+
+// The stand-ins of IPv4 clients end in 32 bits of the client's address.
+func TestMapPrefix(t *testing.T) {
+	for _, tt := range []struct{ text, why, hint string }{
+		{"2001:db8:64::/96", "", ""},
+		{"2001:db8:64::/64", "is not an IPv6 prefix of 96 bits", "2001:db8:64::/96"},
+		{"2001:db8:64::1/96", "is not an IPv6 prefix of 96 bits", "2001:db8:64::/96"},
+		{"2001:db8:64::", "is not an IPv6 prefix of 96 bits", "64:ff9b::/96"},
+		{"10.0.0.0/8", "is not an IPv6 prefix of 96 bits", ""},
+		{"fe80::/96", "consists of link-local addresses", ""},
+	} {
+		d := newDraft()
+		err := setMapPrefix(&d, []string{tt.text})
+		if tt.why == "" {
+			if err != nil || d.Source.MapPrefix.String() != tt.text {
+				t.Errorf("%q: %v, %v", tt.text, d.Source.MapPrefix, err)
+			}
+			continue
+		}
+		if e, ok := err.(*value.Error); !ok || !strings.HasPrefix(e.Why, tt.why) || e.Hint != tt.hint {
+			t.Errorf("%q: %#v; want %q, hint %q", tt.text, err, tt.why, tt.hint)
+		}
+	}
+	_, warnings, err := load([]string{":1=[2001:db8::1]:2"}, "transparent on", "map-prefix 2001:db8:64::/96")
+	if err != nil || len(warnings) != 1 || warnings[0].Message != "--map-prefix has no effect without --family-mismatch map" {
+		t.Errorf("without map: %v, %v", warnings, err)
+	}
+}

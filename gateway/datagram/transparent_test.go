@@ -18,7 +18,7 @@ func TestTransparentSourceFollowsPolicy(t *testing.T) {
 	policy := func(p transparent.Policy) func(*forward.Forward) {
 		return func(f *forward.Forward) { f.Transparent, f.Source = true, p }
 	}
-	mappedTo4 := netip.AddrPortFrom(transparent.StandIn(client6.Addr()), client6.Port())
+	mappedTo4 := netip.AddrPortFrom(new(transparent.Policy).StandIn(client6.Addr()), client6.Port())
 	rows := []struct {
 		name     string
 		policy   transparent.Policy

@@ -78,7 +78,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 	if part.Empty() {
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; unproxy routes has no rules for it", why)}
 	}
-	missing, err := r.host.missing(ctx, part, t)
+	missing, err := r.host.missing(ctx, part)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		return []Finding{finding(ReturnPath, t.name, Skip, "not tested: %s; cannot read its rules: %v", why, err)}
@@ -96,11 +96,11 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 // missing returns the part of a target's plan that is not in force. Rules that were
 // made for more forwards than those at hand, such as one for a range of ports,
 // count as those of the plan.
-func (h Host) missing(ctx context.Context, part returnpath.Plan, t *target) (returnpath.Plan, error) {
+func (h Host) missing(ctx context.Context, part returnpath.Plan) (returnpath.Plan, error) {
 	missing, err := h.Missing(ctx, part)
-	if len(missing.Rules) > 0 && len(missing.Routes) == 0 && h.deliversByTable(part, t) {
-		missing.Rules = nil
-	}
+	missing.Rules = slices.DeleteFunc(missing.Rules, func(r returnpath.Rule) bool {
+		return len(missing.Routes) == 0 && routing.Covered(r, transparent.TestClient(r.IPv6), h.LookupRoute)
+	})
 	return missing, err
 }
 

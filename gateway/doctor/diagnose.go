@@ -43,7 +43,7 @@ func (h Host) diagnose(ctx context.Context, plan returnpath.Plan, u unanswered) 
 		return []Finding{u.finding(RepliesLost, ", and this host's route to the backend is unknown").
 			with("# see: unproxy routes print, with the same flags")}
 	}
-	missing, err := h.missing(ctx, part, u.target)
+	missing, err := h.missing(ctx, part)
 	hidden := errors.Is(err, fs.ErrPermission) // only root can read the packet filter
 	switch {
 	case err != nil && !hidden:

@@ -25,7 +25,8 @@ import (
 const (
 	// diagnoseTimeout bounds each of the two test connections.
 	diagnoseTimeout = time.Second
-	// diagnosisTTL is how long other connections use the result.
+	// diagnosisTTL is how long other connections use the result, if they had begun to connect before:
+	// the result says nothing about what has changed since.
 	diagnosisTTL = 5 * time.Second
 	// diagnosisPoll is how often a session checks whether another one has diagnosed its backend.
 	diagnosisPoll = 50 * time.Millisecond
@@ -45,6 +46,7 @@ const (
 type diagnosis struct {
 	answers answers
 	running bool // a session of this loop makes the tests; there is no result yet
+	made    int64
 	expires int64
 }
 
@@ -58,7 +60,7 @@ func (s *session) diagnose(l *loop) {
 	case known && d.running:
 		s.arm(l, diagnosisPoll)
 		return
-	case known:
+	case known && d.made >= s.failureDetails().began:
 		s.finishDiagnosis(l, d.answers)
 		return
 	}
@@ -164,6 +166,6 @@ func (l *loop) setDiagnosis(backend netip.AddrPort, d diagnosis, ttl time.Durati
 	if len(l.diagnoses) >= maxDiagnoses {
 		clear(l.diagnoses)
 	}
-	d.expires = l.now + int64(ttl)
+	d.made, d.expires = l.now, l.now+int64(ttl)
 	l.diagnoses[backend] = d
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,5 +187,36 @@ func TestAnswerAtDialDeadline(t *testing.T) {
 		if len(r.dials) != 2 {
 			t.Errorf("dialled %v", r.dialOrder())
 		}
+	}
+}
+
+// A diagnosis is no evidence for a connection that began after it: meanwhile the return path may have
+// broken, or have been restored.
+func TestDiagnosisIsOfTheConnectionsTime(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		tests [2][]plan // of the two connections, after their own connects
+		want  [2]record.Outcome
+	}{
+		{"the rules are deleted", [2][]plan{{{}}, {silent, {}}}, [2]record.Outcome{record.ConnectTimeout, record.NoReturnPath}},
+		{"the rules are back", [2][]plan{{silent, {}}, {{}}}, [2]record.Outcome{record.NoReturnPath, record.ConnectTimeout}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := transparently(plainForward(serverA))
+			f.ConnectTimeout = 300 * time.Millisecond
+			r := newForwardRig(t, f)
+			for i, tests := range tt.tests {
+				r.plans[serverA] = append([]plan{silent}, tests...)
+				r.open(header)
+				for range 16 {
+					r.advance(100 * time.Millisecond)
+				}
+				c := r.expectEnd(i+1, tt.want[i], record.Dial, record.Timeout)
+				if says := strings.Contains(c.Reason, "answers other clients"); says != (tt.want[i] == record.ConnectTimeout) {
+					t.Errorf("connection %d: %q", i, c.Reason)
+				}
+			}
+			r.expectClean()
+		})
 	}
 }

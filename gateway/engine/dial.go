@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -39,6 +40,7 @@ func (s *session) attemptFailed(l *loop, errno syscall.Errno) {
 	s.closeBackend(l)
 	f := s.ensureFailure()
 	f.tried = append(f.tried, s.backend)
+	f.began, f.ended = cmp.Or(f.ended, s.headerAt), l.now
 	if errno != 0 {
 		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.isTransparent())
 	}

@@ -95,6 +95,8 @@ type failure struct {
 	answersOthers bool // record.Connection.AnswersOthers
 
 	tried []forward.Endpoint // backends that could not be connected to
+	// began and ended are the times of the last of these attempts, on the kernel's clock.
+	began, ended int64
 }
 
 // ensureFailure returns the session's failure and allocates it if needed.

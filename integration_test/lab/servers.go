@@ -122,6 +122,17 @@ type SSHD struct {
 // on some systems. The ports must be above 1023.
 func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 	t.Helper()
+	return startSSHD(t, []string{"-e"}, addresses)
+}
+
+// StartSSHDLogging is [StartSSHD] with the log in a file, which may be a FIFO.
+func StartSSHDLogging(t testing.TB, path string, addresses ...string) *SSHD {
+	t.Helper()
+	return startSSHD(t, []string{"-E", path}, addresses)
+}
+
+func startSSHD(t testing.TB, log, addresses []string) *SSHD {
+	t.Helper()
 	daemon, err := user.Lookup("daemon")
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +156,7 @@ func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 		config = append(config, "ListenAddress "+a)
 	}
 	path := WriteFile(t, "sshd_config", strings.Join(config, "\n")+"\n")
-	command := Command{Name: "sshd", Args: []string{"-D", "-e", "-f", path}, User: daemon}
+	command := Command{Name: "sshd", Args: append(log, "-D", "-f", path), User: daemon}
 	return &SSHD{Process: startServer(t, command, addresses), Identity: identity, User: daemon.Username}
 }
 

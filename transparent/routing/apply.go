@@ -90,7 +90,8 @@ func Apply(ctx context.Context, p returnpath.Plan, trace func(command string)) e
 // Remove removes p, and what [Stale] returns, and calls trace with the equivalent
 // command before each step. Missing parts are not an error. Remove keeps what other
 // gateways use: routes while a rule looks up their table, and rules for marked
-// packets while another nftables table marks packets. It continues after an error
+// packets while another nftables table marks packets. It keeps rules that another program
+// has labelled. It continues after an error
 // and joins all errors.
 func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) error {
 	var all []error
@@ -115,7 +116,7 @@ func Remove(ctx context.Context, p returnpath.Plan, trace func(command string)) 
 		stale.rules = append(stale.rules, unused...)
 	}
 	unwanted := func(r hostRule) bool {
-		return slices.ContainsFunc(rules, r.is) || slices.ContainsFunc(stale.rules, r.same)
+		return r.isRemovable() && slices.ContainsFunc(rules, r.is) || slices.ContainsFunc(stale.rules, r.same)
 	}
 	kept := slices.DeleteFunc(slices.Clone(present), unwanted)
 	for _, r := range present {
@@ -174,7 +175,7 @@ func unusedRules(ctx context.Context, p returnpath.Plan, present []hostRule) ([]
 		}
 		// A stale table can have used a rule that p does not need.
 		byOptions := !r.other && r.Table == o.Table && r.Preference == o.Preference && r.Mark == o.Mark
-		if !r.other && slices.ContainsFunc(p.Rules, sameNumbers) || byOptions {
+		if r.isRemovable() && (!r.other && slices.ContainsFunc(p.Rules, sameNumbers) || byOptions) {
 			all = append(all, r)
 		}
 	}
@@ -184,7 +185,8 @@ func unusedRules(ctx context.Context, p returnpath.Plan, present []hostRule) ([]
 // RemoveAll removes everything that a plan with these options can have created: all
 // rules that look up its table, all nftables tables for its mark, and the routes. It
 // cleans up after an earlier configuration. That includes the rules of other gateways
-// with the same numbers, but no rule that a plan cannot contain. It continues after an
+// with the same numbers, but no rule that a plan cannot contain or that another program
+// has labelled. It continues after an
 // error and joins all errors.
 func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command string)) error {
 	var all []error
@@ -201,7 +203,7 @@ func RemoveAll(ctx context.Context, o returnpath.Options, trace func(command str
 		all = append(all, err)
 		for _, r := range rules {
 			forRedirects := r.Mark == returnpath.RedirectMark(o.Mark) && r.Preference == o.Preference
-			if !r.other && (r.Table == o.Table || forRedirects) {
+			if !r.other && r.isRemovable() && (r.Table == o.Table || forRedirects) {
 				all = append(all, removeRule(r, trace))
 			}
 		}

@@ -244,3 +244,86 @@ func TestDeviceNames(t *testing.T) {
 		}
 	})
 }
+
+// TestEqualRuleOfAnotherProgram adds the rules of a plan with the label of another program. They are in
+// force, so that Apply adds no others, and Remove leaves them. Those with a plan's label, or typed
+// without one, are the control.
+func TestEqualRuleOfAnotherProgram(t *testing.T) {
+	for _, backend := range []string{"127.0.0.1:22", "[::1]:22"} {
+		for label, removed := range map[string]bool{"protocol 4": false, "protocol 99": false, "protocol 186": false,
+			"": true, "protocol 100": true, "protocol 185": true} {
+			t.Run(backend+" "+label, func(t *testing.T) {
+				requireNFT(t)
+				netns.Run(t, func(t *testing.T) {
+					host(t)
+					p := planFor(t, returnpath.Options{}, backend)
+					family := "-4 "
+					if strings.HasPrefix(backend, "[") {
+						family = "-6 "
+					}
+					for _, r := range p.Rules {
+						r.Owner = 0
+						netns.IP(t, strings.TrimPrefix(r.String(), "ip ")+" "+label)
+					}
+					rules := func() string { return netns.IP(t, family+"-d rule show") }
+					before := rules()
+					apply(t, p)
+					if got := rules(); got != before {
+						t.Errorf("after Apply the rules are\n%swant\n%s", got, before)
+					}
+					remove(t, p)
+					if got := rules(); (got != before) != removed {
+						t.Errorf("after Remove the rules are\n%sthey were\n%s", got, before)
+					}
+					if err := routing.RemoveAll(t.Context(), returnpath.Options{}, func(string) {}); err != nil {
+						t.Error(err)
+					}
+					if got := rules(); (got != before) != removed {
+						t.Errorf("after RemoveAll the rules are\n%sthey were\n%s", got, before)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestWiderRuleCovers looks whether rules for a range of ports cover those of a plan, as the kernel
+// decides. A rule that another one precedes covers nothing.
+func TestWiderRuleCovers(t *testing.T) {
+	for _, tt := range []struct {
+		name, rule string
+		want       bool
+	}{
+		{"none", "", false},
+		{"a range", "from 127.0.0.1 iif lo ipproto tcp sport 21-23 lookup 7700 pref 7700", true},
+		{"of another preference", "from 127.0.0.1 iif lo ipproto tcp sport 21-23 lookup 7700 pref 77", true},
+		{"all ports", "from 127.0.0.1 iif lo ipproto tcp lookup 7700 pref 7700", true},
+		{"another range", "from 127.0.0.1 iif lo ipproto tcp sport 23-25 lookup 7700 pref 7700", false},
+		{"half of the ports", "from 127.0.0.1 iif lo ipproto tcp sport 21-22 lookup 7700 pref 7700", false},
+		{"another protocol", "from 127.0.0.1 iif lo ipproto udp sport 21-23 lookup 7700 pref 7700", false},
+		{"another backend", "from 127.0.0.2 iif lo ipproto tcp sport 21-23 lookup 7700 pref 7700", false},
+		{"another table", "from 127.0.0.1 iif lo ipproto tcp sport 21-23 lookup 7701 pref 7700", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				host(t)
+				netns.IP(t, "route add local default dev lo table 7700")
+				netns.IP(t, "route add local default dev lo table 7701")
+				if tt.rule != "" {
+					netns.IP(t, "rule add "+tt.rule)
+				}
+				p := planFor(t, returnpath.Options{}, "127.0.0.1:22")
+				ports := p.Rules[0]
+				ports.Ports.High++ // 22 and 23
+				if got := routing.Covered(ports, netip.MustParseAddrPort("192.0.2.9:4711"), routing.Lookup); got != tt.want {
+					t.Errorf("Covered = %v", got)
+				}
+				for _, r := range p.Rules {
+					if r.IsICMP() && routing.Covered(r, netip.MustParseAddrPort("192.0.2.9:4711"), routing.Lookup) {
+						t.Errorf("%s is covered", r)
+					}
+				}
+			})
+		})
+	}
+}

@@ -195,6 +195,12 @@ var protocolNames = map[byte]string{
 // is reports whether a rule is the same as that of a plan, regardless of its owner.
 func (r hostRule) is(own returnpath.Rule) bool { return !r.other && r.Rule == normalize(own) }
 
+// isRemovable reports whether the rule's label is that of a plan, or none: ip(8) writes
+// RTPROT_BOOT for a rule that an operator typed without one.
+func (r hostRule) isRemovable() bool {
+	return returnpath.IsOwner(r.owner) || r.owner == unix.RTPROT_UNSPEC || r.owner == unix.RTPROT_BOOT
+}
+
 // same reports whether two rules of the kernel are equal.
 func (r hostRule) same(o hostRule) bool {
 	return r.other == o.other && r.owner == o.owner && r.Rule == o.Rule

@@ -1,0 +1,29 @@
+package routing
+
+import (
+	"net/netip"
+
+	"unproxy/transparent/returnpath"
+)
+
+// Covered reports whether other rules deliver what a plan's rule is for: for replies from
+// its first and from its last port, the kernel looks up the rule's table, in which they
+// are local. A rule that was made for a range of ports covers one for a single port. to is
+// a client of the rule's family; lookup is [Lookup].
+//
+// Rules for marked packets have no packets of their own and are never covered.
+func Covered(r returnpath.Rule, to netip.AddrPort, lookup func(Reply) (Decision, error)) bool {
+	if r.Mark != 0 || !r.From.IsSingleIP() || r.Ports == returnpath.AllPorts || r.Ports == (returnpath.Ports{}) && !r.IsICMP() {
+		return false
+	}
+	for _, port := range [...]uint16{r.Ports.Low, r.Ports.High} {
+		decision, err := lookup(Reply{
+			From: netip.AddrPortFrom(r.From.Addr(), port), To: to,
+			UDP: r.Protocol == "udp", ICMP: r.IsICMP(), Device: r.In,
+		})
+		if err != nil || !decision.Local || decision.Table != r.Table {
+			return false
+		}
+	}
+	return true
+}
