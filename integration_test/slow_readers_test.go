@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -176,6 +175,6 @@ func TestSlowReadersTakeLittleMemory(t *testing.T) {
 		if _, metrics := adminGet(t, "unix:"+admin, "/metrics"); !strings.Contains(metrics, "\nunproxy_buffered_bytes 0\n") {
 			t.Error("bytes are counted as held")
 		}
-		t.Log(fmt.Sprintf("afterwards: %d MB", residentMemory(t, g.PID())/1_000_000))
+		t.Logf("afterwards: %d MB", residentMemory(t, g.PID())/1_000_000)
 	})
 }
