@@ -196,7 +196,7 @@ func (s *session) dialNext(l *loop, payload []byte) {
 		}
 		s.armDial(l, behind)
 		if !s.isPromised(l) {
-			s.hold(l, peer, payload)
+			l.hold(&s.sides[peer], payload)
 			return
 		}
 		rest, connected, failed := s.sendEarly(l, payload)
