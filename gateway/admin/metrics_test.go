@@ -79,6 +79,8 @@ func TestMetrics(t *testing.T) {
 		`unproxy_piped_bytes 70000`,
 		`unproxy_pipes_open 5`,
 		`unproxy_pipes_limit 64`,
+		`unproxy_client_rules{action="deny",forward=":8443"} 2`,
+		`unproxy_client_rules{action="allow",forward=":8443"} 0`,
 		`unproxy_bans 0`,
 		`unproxy_bans_limit 65536`,
 		`unproxy_bans_refused_total 0`,
