@@ -32,6 +32,7 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
+	"unproxy/gateway/sandbox"
 	"unproxy/gateway/record"
 )
 
@@ -86,6 +87,8 @@ type Config struct {
 	// Examine runs the host checks, which may take seconds. nil means that the
 	// endpoint does not offer it, as for Drain and Reload.
 	Examine func(context.Context)
+	// Sandbox returns what the process has given up; nil shows nothing.
+	Sandbox func() *sandbox.Report
 	// Drain makes the gateway drain and stop. It returns at once.
 	Drain func()
 	// Reload reloads the address lists. It returns after the reload.
