@@ -57,7 +57,7 @@ func TestDocumentedFlagsAndUnits(t *testing.T) {
 	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"},
 		{"check", "--help"},
 		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
-		{"routes", "print", "--help"}, {"routes", "remove", "--help"}} {
+		{"routes", "print", "--help"}, {"routes", "remove", "--help"}, {"toa", "attach", "--help"}} {
 		help, code := lab.RunGateway(t, command...)
 		if code != 0 {
 			t.Fatalf("%q: exit code %d", command, code)

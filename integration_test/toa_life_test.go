@@ -209,7 +209,7 @@ func TestTOABehindNAT(t *testing.T) {
 }
 
 // Two gateways, of which one is taken from the list while the other goes on.
-func TestTOATwoGateways(t *testing.T) {
+func TestTOAUnlistsOneOfTwo(t *testing.T) {
 	t.Parallel()
 	netns.RunAsRoot(t, func(t *testing.T) {
 		r := newTOARig(t)

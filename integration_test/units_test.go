@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"unproxy/integration_test/cgroup"
 	"unproxy/integration_test/lab"
 )
 
@@ -48,5 +51,57 @@ func TestSystemdUnits(t *testing.T) {
 				t.Errorf("%s: systemd-analyze %s: exit code %d:\n%s", name, args[0], code, output)
 			}
 		}
+	}
+}
+
+// systemd-analyze verifies the units of --transparent toa.
+func TestSystemdUnitsOfTOA(t *testing.T) {
+	t.Parallel()
+	lab.Require(t, "systemd-analyze")
+	gateway := units(t, false)
+	dropIn := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/toa.conf")), "/usr/bin/unproxy", lab.Binary(t))
+	dir := filepath.Dir(gateway)
+	if err := os.MkdirAll(gateway+".d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/unproxy-toa.service")), "/usr/bin/unproxy", lab.Binary(t))
+	for path, content := range map[string]string{gateway + ".d/toa.conf": dropIn, dir + "/unproxy-toa.service": server} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, unit := range []string{gateway, dir + "/unproxy-toa.service"} {
+		output, code := lab.Run(t, lab.Command{Name: "systemd-analyze", Args: []string{"verify", unit}})
+		if code != 0 || strings.Contains(output, "unproxy") {
+			t.Errorf("systemd-analyze verify %s: exit code %d:\n%s", unit, code, output)
+		}
+	}
+}
+
+// The capabilities of unproxy-toa.service suffice; without CAP_SYS_ADMIN it fails with a
+// hint that names it.
+func TestTOACapabilities(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can attach BPF programs")
+	}
+	unit := string(readFile(t, "../scripts/systemd/unproxy-toa.service"))
+	if !strings.Contains(unit, "\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE\n") {
+		t.Fatal("the unit has other capabilities")
+	}
+	path := cgroup.Processes(t)
+	run := func(capabilities []uintptr, args ...string) (string, int) {
+		return lab.Run(t, lab.Command{Name: lab.Binary(t), Limit: true, Capabilities: capabilities,
+			Args: append(append([]string{"toa"}, args...), "--cgroup", path)})
+	}
+	attach := []string{"attach", "--from", "192.0.2.1", "--port", "7"}
+	of := []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE}
+	for _, args := range [][]string{attach, attach, {"status"}, {"check"}, {"detach"}, {"detach"}} {
+		if output, code := run(of, args...); code != 0 || strings.Contains(output, "warning") {
+			t.Errorf("toa %q: exit code %d:\n%s", args, code, output)
+		}
+	}
+	if output, code := run(of[:1], attach...); code != 1 || !strings.Contains(output, "hint: run it as root of the host: ") {
+		t.Errorf("without CAP_SYS_ADMIN: exit code %d:\n%s", code, output)
 	}
 }

@@ -19,25 +19,38 @@ import (
 // building is held by the test that builds what others use.
 var building sync.Mutex
 
-// twoVersions builds packages of two versions for this machine, in VERSION below the
+// The versions that the tests install, in this order.
+const oldVersion, newVersion = "1.0.0", "1.1.0-rc.1"
+
+// twoVersions builds packages of both versions for this machine, in VERSION below the
 // directory that it returns. Later calls find them there.
 func twoVersions(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can install packages")
-	}
 	building.Lock()
 	defer building.Unlock()
 	dir := os.Getenv(prepared)
-	for _, version := range []string{"1.0.0", "1.1.0"} {
+	for _, version := range []string{oldVersion, newVersion} {
 		if _, err := os.Stat(filepath.Join(dir, version)); err == nil {
 			continue
 		}
 		dist := release(t, build{root: "../..", version: version, architectures: runtime.GOARCH})
 		lab.Output(t, "mv", dist, filepath.Join(dir, version))
 	}
-	debianRoot(t)
 	return dir
+}
+
+// installable is [twoVersions] for tests that install them, which takes root, and makes
+// the Debian root.
+func installable(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can install packages")
+	}
+	versions := twoVersions(t)
+	building.Lock()
+	defer building.Unlock()
+	debianRoot(t)
+	return versions
 }
 
 // settings are those of the service in the tests.
@@ -55,16 +68,16 @@ UNPROXY_BAN_FILE=/var/lib/unproxy/bans
 //	conn ──header──▶ 127.0.0.1:2000 unproxy.service ──▶ backend :3000
 func TestDeb(t *testing.T) {
 	t.Parallel()
-	versions := twoVersions(t)
+	versions := installable(t)
 	netns.RunAsRoot(t, func(t *testing.T) {
 		m := boot(t, writableRoot(t, debianRoot(t)))
 		before := files(t, m.root)
-		for _, version := range []string{"1.0.0", "1.1.0"} {
+		for _, version := range []string{oldVersion, newVersion} {
 			lab.Output(t, "cp", found(t, filepath.Join(versions, version), "*.deb"), filepath.Join(m.root, "tmp", version+".deb"))
 		}
 		backend := lab.Listen(t, "127.0.0.1:3000")
 
-		if out := m.run(t, "dpkg", "--install", "/tmp/1.0.0.deb"); !strings.Contains(out, "edit /etc/default/unproxy") {
+		if out := m.run(t, "dpkg", "--install", "/tmp/"+oldVersion+".deb"); !strings.Contains(out, "edit /etc/default/unproxy") {
 			t.Errorf("dpkg printed no hint:\n%s", out)
 		}
 		if out, code := lab.Run(t, m.command("systemctl", "is-enabled", "unproxy")); code == 0 {
@@ -106,7 +119,7 @@ func upgradeDeb(t *testing.T, m machine, backend *lab.Backend) {
 	behind := backend.Next(t)
 	exchange(t, conn, behind)
 	first := m.property(t, "MainPID")
-	m.run(t, "dpkg", "--install", "/tmp/1.1.0.deb")
+	m.run(t, "dpkg", "--install", "/tmp/"+newVersion+".deb")
 	second := m.property(t, "MainPID")
 	if first == second || second == "0" {
 		t.Errorf("the main process was %s and is %s", first, second)
@@ -117,8 +130,8 @@ func upgradeDeb(t *testing.T, m machine, backend *lab.Backend) {
 		t.Errorf("the settings after the upgrade:\n%s", text)
 	}
 	status := m.run(t, "unproxy", "status", "--json", "--admin", "unix:/run/unproxy/admin.sock")
-	if !strings.Contains(status, `"1.1.0"`) {
-		t.Errorf("the running version is not 1.1.0:\n%s", status)
+	if !strings.Contains(status, `"`+newVersion) {
+		t.Errorf("the running version is not %s:\n%s", newVersion, status)
 	}
 	for name, want := range map[string]string{"ActiveState": "active", "SubState": "running", "NRestarts": "0"} {
 		if got := m.property(t, name); got != want {
@@ -160,6 +173,7 @@ func transparentDeb(t *testing.T, m machine, backend *lab.Backend) {
 	}
 	exchange(t, conn, behind)
 	conn.Close()
+	behind.Close()
 	wantSandbox(t, m, "0000000000002400") // CAP_NET_RAW and CAP_NET_BIND_SERVICE
 }
 
@@ -220,12 +234,12 @@ func wantRefused(t *testing.T) {
 // either: the deb by dpkg, the rpm by rpm, with the scripts' other arguments.
 func TestPackagesWithoutSystemd(t *testing.T) {
 	t.Parallel()
-	versions := twoVersions(t)
+	versions := installable(t)
 	netns.RunAsRoot(t, func(t *testing.T) {
 		lab.Require(t, "rpm")
 		root := writableRoot(t, debianRoot(t))
 		before := files(t, root)
-		for _, version := range []string{"1.0.0", "1.1.0"} {
+		for _, version := range []string{oldVersion, newVersion} {
 			for _, format := range []string{"deb", "rpm"} {
 				lab.Output(t, "cp", found(t, filepath.Join(versions, version), "*."+format),
 					filepath.Join(root, "tmp", version+"."+format))
@@ -236,7 +250,7 @@ func TestPackagesWithoutSystemd(t *testing.T) {
 			{"chroot " + root + " dpkg --install /tmp/%s.deb", "chroot " + root + " dpkg --purge unproxy"},
 			{rpm + " --upgrade " + root + "/tmp/%s.rpm", rpm + " --erase unproxy"},
 		} {
-			for _, version := range []string{"1.0.0", "1.1.0"} {
+			for _, version := range []string{oldVersion, newVersion} {
 				lab.Shell(t, fmt.Sprintf(by.install, version))
 				if got := lab.Output(t, "chroot", root, "unproxy", "version"); !strings.HasPrefix(got, "unproxy "+version) {
 					t.Errorf("%s installed %s instead of %s", by.install, got, version)

@@ -3,7 +3,7 @@ package main
 // pictures returns every drawing.
 func pictures() []*picture {
 	return []*picture{
-		path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect(),
+		path(), packages(), loopback(), ownAddress(), container(), shared(), twoGateways(), tunnels(), redirect(), option(),
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -165,5 +167,42 @@ func TestGatewayRefusesRoot(t *testing.T) {
 	var e *attach.Error
 	if _, err := attach.AttachGateway(root); !errors.As(err, &e) || e.Hint() == "" {
 		t.Errorf("attach to %s: %v, want an error with a hint", root, err)
+	}
+}
+
+// Without privileges every function says so, and names no other cause. Root in a user
+// namespace has all capabilities, but none that count here.
+func TestWithoutPrivileges(t *testing.T) {
+	const marker = "ATTACH_TEST_UNPRIVILEGED"
+	if os.Getenv(marker) == "" {
+		again := exec.Command("/proc/self/exe", "-test.run=^TestWithoutPrivileges$", "-test.v")
+		again.Env = append(os.Environ(), marker+"=1")
+		again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
+		output, err := again.CombinedOutput()
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+			t.Skipf("no user namespace: %v", err)
+		}
+		if err != nil {
+			t.Errorf("in a user namespace: %v\n%s", err, output)
+		}
+		return
+	}
+	path, err := attach.Root()
+	if err != nil {
+		t.Skip(err)
+	}
+	_, serverErr := attach.AttachServer(attach.ServerConfig{
+		Cgroup: path, From: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, Ports: []uint16{1},
+	})
+	_, detachErr := attach.Detach(path, attach.Server)
+	_, listErr := attach.List(path)
+	_, tryErr := attach.Try(path, attach.Server)
+	for name, err := range map[string]error{"attach": serverErr, "detach": detachErr, "list": listErr, "try": tryErr} {
+		e, ok := errors.AsType[*attach.Error](err)
+		if !ok || !errors.Is(err, unix.EPERM) || !strings.Contains(e.Hint(), "root of the host") {
+			t.Errorf("%s: %v, want EPERM with a hint", name, err)
+		}
 	}
 }

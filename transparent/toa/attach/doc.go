@@ -18,9 +18,10 @@
 //
 // # Privileges
 //
-// Everything takes CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN in the initial user
-// namespace: root, but not that of a rootless container. CAP_SYS_ADMIN is for finding
-// attached programs by number, and for entering network namespaces.
+// Everything takes CAP_SYS_ADMIN and CAP_NET_ADMIN in the initial user namespace: root, but
+// not that of a rootless container. CAP_BPF is not enough, because attached programs are
+// found by number. Marking listeners in network namespaces of other users' processes also
+// takes CAP_SYS_PTRACE.
 //
 // Calls on one cgroup exclude each other, in other processes too (flock(2) on its
 // directory). All functions may be called concurrently.

@@ -99,6 +99,9 @@ func refuseRoot(path string, r Role) error {
 
 // withAttached calls f with the locked directory of a cgroup and what is attached to it.
 func withAttached(path string, r Role, f func(*os.File, *attached) error) error {
+	if err := mayUse(); err != nil {
+		return err
+	}
 	dir, err := open(path)
 	if err != nil {
 		return err

@@ -42,6 +42,9 @@ var counters = [...]string{
 
 // List returns what is attached to a cgroup and to those below it, in the order of paths.
 func List(path string) ([]Attachment, error) {
+	if err := mayUse(); err != nil {
+		return nil, err
+	}
 	var all []Attachment
 	err := walk(path, func(at string) error {
 		for _, r := range []Role{Server, Gateway} {
