@@ -32,8 +32,8 @@ import (
 	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
-	"unproxy/gateway/sandbox"
 	"unproxy/gateway/record"
+	"unproxy/gateway/sandbox"
 )
 
 // The limits on a request. Answers are short, so a client that takes longer is
