@@ -43,6 +43,10 @@ type Status struct {
 	History  History         `json:"history"`
 	Forwards []ForwardStatus `json:"forwards"`
 	Trust    []TrustStatus   `json:"trust"`
+	// Clients are the rules about clients. Bans is the number of bans, which
+	// /bans.json lists.
+	Clients []ClientList `json:"clients"`
+	Bans    int          `json:"bans"`
 	// Refusals are the latest refused connections, grouped by peer, forward
 	// and reason. MissedRefusals is the number of connections that were not
 	// added because too many were refused at a time.
@@ -135,7 +139,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		Reasons: report.None(), Limit: s.config.Gateway.MaxConnections,
 		Rates: s.recorder.rates(""), History: s.recorder.history(""),
 		Loops: []int{}, Forwards: []ForwardStatus{}, Refusals: []Refusal{},
-		Trust: trustStatus(s.config.Gateway.Forwards),
+		Trust: trustStatus(s.config.Gateway.Forwards), Clients: clientLists(s.config.Gateway.Forwards),
 	}
 	answer.Ready = len(answer.Reasons) == 0
 	if s.config.Refusals != nil {
@@ -151,6 +155,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if g == nil {
 		return answer, nil
 	}
+	answer.Bans = g.Bans().Len()
 	if s.config.Sandbox != nil {
 		answer.Sandbox = s.config.Sandbox()
 	}
