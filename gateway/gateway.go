@@ -127,7 +127,7 @@ func (g *Gateway) abandon(err error) error {
 func (g *Gateway) checkCapabilities() error {
 	var foreign, mark bool
 	for _, f := range g.config.Forwards {
-		foreign = foreign || f.Transparent || f.TProxy
+		foreign = foreign || f.ConnectsAsClient() || f.TProxy
 		mark = mark || f.Mark != 0
 	}
 	switch {

@@ -43,9 +43,12 @@ const (
 	// Map connects from a stand-in address of the backend's family; see
 	// [Policy.StandIn].
 	Map
+	// Carry sends the client's address as it is, in a TCP option, which has either
+	// family. It is only for connections that do not come from the client's address.
+	Carry
 )
 
-var familyMismatches = [...]string{Reject: "reject", Plain: "plain", Map: "map"}
+var familyMismatches = [...]string{Reject: "reject", Plain: "plain", Map: "map", Carry: "carry"}
 
 // String returns the value of the flag --family-mismatch.
 func (f FamilyMismatch) String() string { return word(familyMismatches[:], uint8(f)) }
@@ -96,9 +99,10 @@ type Policy struct {
 // Choice is the result of [Policy.Choose]. If neither Transparent nor Rejection
 // is set, the connection is made from the gateway's own address.
 type Choice struct {
-	// Source is the address to bind the socket to. It has the backend's family
-	// and is never IPv4-mapped; port 0 lets the kernel choose the port. It is the
-	// zero AddrPort if Transparent is false.
+	// Source is the address that the backend sees, to bind the socket to. It has
+	// the backend's family, unless the policy is [Carry], and is never IPv4-mapped;
+	// port 0 lets the kernel choose the port. It is the zero AddrPort if Transparent
+	// is false.
 	Source netip.AddrPort
 	// Transparent says that the connection is made from Source.
 	Transparent bool
@@ -138,6 +142,8 @@ func (p *Policy) Choose(client, backend netip.AddrPort) Choice {
 	switch {
 	case p.FamilyMismatch == Plain:
 		return Choice{}
+	case p.FamilyMismatch == Carry && to.IsValid():
+		return Choice{Source: netip.AddrPortFrom(from, port), Transparent: true}
 	case p.FamilyMismatch != Map || !to.IsValid():
 		return Choice{Rejection: FamilyMismatched, Reason: mismatch(from, to)}
 	}

@@ -108,7 +108,7 @@ func severityLevel(s record.Severity) zerolog.Level {
 // fieldOrder is the order of a connection's keys in the console format. The keys
 // of other lines follow in alphabetical order.
 var fieldOrder = [...]string{
-	"id", "forward", "protocol", "peer", "client", "destination", "backend", "source", "transparent", "version", "command",
+	"id", "forward", "protocol", "peer", "client", "destination", "backend", "source", "transparent", "toa", "version", "command",
 	"outcome", "phase", "by", "reason", "action", "offset", "bytes_in", "bytes_out", "datagrams_in", "datagrams_out",
 	"header_ms", "connect_ms", "duration_ms",
 	"authority", "alpn", "unique_id", "tls_version", "tls_verified", "tls_verify_error", "tls_cn", "tls_cn_unverified",

@@ -67,7 +67,11 @@ func (l *Log) addParties(e *zerolog.Event, c *record.Connection) {
 	if c.Mapped() {
 		e.Bool("mapped", true)
 	}
-	e.Bool("transparent", c.Transparent).Uint8("version", c.Version)
+	e.Bool("transparent", c.Transparent)
+	if c.TOA {
+		e.Bool("toa", true)
+	}
+	e.Uint8("version", c.Version)
 	if c.Command != record.NoCommand {
 		e.Str("command", c.Command.String())
 	}

@@ -35,6 +35,7 @@ type Connection struct {
 	Destination string `json:"destination"`
 	Backend     string `json:"backend"`
 	Transparent bool   `json:"transparent"`
+	TOA         bool   `json:"toa,omitempty"`
 	// Version is the version of the header, 0 if none was read.
 	Version uint8 `json:"version"`
 	// Authority is the host name that the client asked for. The client chose
@@ -207,6 +208,7 @@ func (s *Server) connection(from *engine.Session) Connection {
 		Client:      text(from.Client),
 		Destination: text(from.Destination),
 		Transparent: from.Transparent,
+		TOA:         from.TOA,
 		Version:     from.Version,
 		Authority:   from.Authority,
 		State:       from.State,

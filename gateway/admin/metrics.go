@@ -97,6 +97,7 @@ var (
 	descBackendsDown = metric("backends_down", "Backends to which the last connection or check failed.", "forward")
 
 	descTransparent = metric("transparent", "1 if backends see the client's address, else 0.", "forward")
+	descTOA         = metric("toa", "1 if clients' addresses are sent in a TCP option, else 0.", "forward")
 	descTrustRules  = metric("trust_rules", "Rules that say which peers are trusted.", "forward")
 	descReloads     = metric("trust_reloads_total",
 		"Reloads of the address lists; after a failure the previous lists stay in force.", "result")
@@ -122,7 +123,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting,
 		descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
-		descTransparent, descTrustRules, descReloads, descReloaded, descLinesDropped,
+		descTransparent, descTOA, descTrustRules, descReloads, descReloaded, descLinesDropped,
 		descBans, descBanLimit, descBanHits, descBanFailures,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
 		descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
@@ -229,6 +230,7 @@ func (c collector) collectForwards(e emitter) {
 		}
 		seen[name] = true
 		e.gauge(descTransparent, zeroOrOne(f.Transparent), name)
+		e.gauge(descTOA, zeroOrOne(f.TOA.On), name)
 		e.gauge(descTrustRules, float64(len(rulesOf(f))), name)
 	}
 }

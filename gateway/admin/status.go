@@ -63,6 +63,7 @@ type ForwardStatus struct {
 	Listeners     []ListenerStatus `json:"listeners"`
 	ListenerCount int              `json:"listener_count"`
 	Transparent   bool             `json:"transparent"`
+	TOA           bool             `json:"toa,omitempty"`
 	// Ready is that of /readyz?forward=; Reasons are problems of this forward alone,
 	// which it may have although it is ready.
 	Ready   bool               `json:"ready"`
@@ -174,7 +175,7 @@ func (s *Server) forwards(
 		t, f := &tallies[i], s.config.Gateway.Forwards[i]
 		name := label(t.Name)
 		all[i] = ForwardStatus{
-			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent,
+			Name: name, ListenerCount: len(f.Listeners), Transparent: f.Transparent, TOA: f.TOA.On,
 			Ready: ready.Ready(i), Reasons: ready.Forwards[i].Reasons,
 			Active: t.Active, Accepted: t.Accepted,
 			Refused: refused(&t.Tally), Closed: closedBy(&t.Tally), Local: localBy(&t.Tally),

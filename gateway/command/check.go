@@ -238,8 +238,12 @@ func headers(f *forward.Forward) string {
 
 // transparency describes which address the backend sees.
 func transparency(f *forward.Forward) string {
-	if !f.Transparent {
+	switch {
+	case !f.Transparent:
 		return "off: the backend sees the gateway's address"
+	case f.TOA.On:
+		return fmt.Sprintf("toa: the backend sees the client's address, from a TCP option; format %s, family mismatch %s",
+			f.TOA.Format, f.Source.FamilyMismatch)
 	}
 	mismatch := f.Source.FamilyMismatch.String()
 	if p := f.Source.MapPrefix; f.Source.FamilyMismatch == transparent.Map {

@@ -193,6 +193,9 @@ func writeForwards(w io.Writer, all []admin.ForwardStatus) {
 		}
 		if f.Transparent {
 			leads += ", transparent"
+			if f.TOA {
+				leads += " (TOA)"
+			}
 		}
 		if f.BackendsDown > 0 {
 			leads += fmt.Sprintf(", %d down", f.BackendsDown)

@@ -16,6 +16,8 @@ import (
 // draft is a forward under construction.
 type draft struct {
 	forward.Forward
+	// toaSources become the forward's source addresses if it uses a TCP option.
+	toaSources []netip.Prefix
 	// given holds the names of the settings that were given: flags in the draft
 	// common to all forwards, keys in that of one forward.
 	given map[string]bool
@@ -86,7 +88,10 @@ func (d *draft) settle(common map[string]bool) {
 	if d.Datagrams {
 		d.TProxy, d.Redirect = false, nil // only TCP connections are redirected
 	}
-	if d.Transparent {
+	switch {
+	case d.Transparent && d.TOA.On:
+		d.SourceAddresses = d.toaSources
+	case d.Transparent:
 		d.SourceAddresses = nil
 	}
 	if d.Transparent && !d.given[unknownFlag] && !common[unknownFlag] {

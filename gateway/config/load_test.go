@@ -13,6 +13,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 // load loads forwards with settings of the form "name value". The default trust
@@ -124,6 +125,9 @@ var settingRows = []struct {
 	{"unknown reject", "unknown=relay", func(f *forward.Forward) any { return f.RejectUnknown }, true, false},
 	{"transparent on", "transparent=off", func(f *forward.Forward) any { return f.Transparent }, true, false},
 	{"transparent off", "transparent", func(f *forward.Forward) any { return f.Transparent }, false, true},
+	{"transparent toa", "transparent=on", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, true, false},
+	{"transparent on", "transparent=toa", func(f *forward.Forward) any { return f.TOA.On && f.Transparent }, false, true},
+	{"toa-format legacy", "toa-format=negotiated", func(f *forward.Forward) any { return f.TOA.Format }, toa.Legacy, toa.Negotiated},
 	{"source-port keep", "source-port=any", func(f *forward.Forward) any { return f.Source.SourcePort }, transparent.Keep, transparent.Any},
 	{"family-mismatch plain", "family-mismatch=map", func(f *forward.Forward) any { return f.Source.FamilyMismatch }, transparent.Plain, transparent.Map},
 	{"map-prefix 2001:db8:64::/96", "map-prefix=64:ff9b::/96", func(f *forward.Forward) any { return f.Source.MapPrefix },
@@ -161,7 +165,7 @@ func texts(of func(*forward.Forward) forward.Addresses) func(*forward.Forward) a
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true} // have separate tests
+	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true, "toa-source": true} // have separate tests
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true

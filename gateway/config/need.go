@@ -19,7 +19,9 @@ const (
 	NeedsV2
 	NeedsUnixListener
 	NeedsHeaderBackend
-	NeedsReturnPath // transparent or tproxy
+	NeedsReturnPath    // a client's address to connect from, or tproxy
+	NeedsClientAddress // transparent without toa
+	NeedsTOA
 	NeedsPlain
 	NeedsMap     // --family-mismatch map
 	NeedsAddress // a backend that is no unix socket
@@ -40,8 +42,10 @@ var needs = []struct {
 	{NeedsV1, "where only v2 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV1 }},
 	{NeedsV2, "where only v1 is accepted", func(f *forward.Forward) bool { return !f.Header.RefuseV2 }},
 	{NeedsTransparent, "without --transparent on", func(f *forward.Forward) bool { return f.Transparent }},
+	{NeedsClientAddress, "without --transparent on", (*forward.Forward).ConnectsAsClient},
+	{NeedsTOA, "without --transparent toa", func(f *forward.Forward) bool { return f.Transparent && f.TOA.On }},
 	{NeedsReturnPath, "without --transparent on or --tproxy", func(f *forward.Forward) bool {
-		return f.Transparent || f.TProxy
+		return f.ConnectsAsClient() || f.TProxy
 	}},
 	{NeedsMap, "without --family-mismatch map", func(f *forward.Forward) bool {
 		return f.Source.FamilyMismatch == transparent.Map

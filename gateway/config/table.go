@@ -9,6 +9,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
+	"unproxy/transparent/toa"
 )
 
 // The names of settings that this package refers to.
@@ -105,20 +106,20 @@ var headerSettings = []Setting{
 }
 
 var transparentSettings = []Setting{
-	{Name: "transparent", Group: GroupTransparent, Argument: "on|off", Switch: true, Default: "off",
-		Meaning: "connect to the backend from the client's own address",
-		forward: onOff(func(d *draft) *bool { return &d.Transparent })},
+	{Name: "transparent", Group: GroupTransparent, Argument: "on|off|toa", Switch: true, Default: "off",
+		Meaning: "connect to the backend from the client's own address; toa sends the address in a TCP option",
+		forward: setTransparent},
 	{Name: "source-port", Group: GroupTransparent, Argument: "prefer|keep|any", Default: "prefer",
-		Needs:   NeedsTransparent,
+		Needs:   NeedsClientAddress,
 		Meaning: "the client's port, or another one if it is taken; only the client's port; any port",
 		forward: word(func(d *draft) *transparent.SourcePort { return &d.Source.SourcePort },
 			transparent.Prefer, transparent.Keep, transparent.Any)},
-	{Name: "family-mismatch", Group: GroupTransparent, Argument: "reject|plain|map", Default: "reject",
+	{Name: "family-mismatch", Group: GroupTransparent, Argument: "reject|plain|map|carry", Default: "reject",
 		Needs: NeedsTransparent,
 		Meaning: "IPv6 client and IPv4 backend, or the reverse: reject; connect from the gateway's address;" +
-			" connect from a stand-in address",
+			" show a stand-in address; with toa, send it as it is to a server that listens for both families",
 		forward: word(func(d *draft) *transparent.FamilyMismatch { return &d.Source.FamilyMismatch },
-			transparent.Reject, transparent.Plain, transparent.Map)},
+			transparent.Reject, transparent.Plain, transparent.Map, transparent.Carry)},
 	{Name: "map-prefix", Group: GroupTransparent, Argument: "PREFIX/96", Default: "64:ff9b::/96",
 		Needs:   NeedsTransparent | NeedsMap,
 		Meaning: "with --family-mismatch map: the stand-ins of IPv4 clients, which end in the client's address",
@@ -126,6 +127,12 @@ var transparentSettings = []Setting{
 	{Name: "allow-source", Group: GroupTransparent, Argument: "RULE", Repeatable: true, Needs: NeedsTransparent,
 		Meaning: "allow headers to name a source that is denied by default, such as loopback",
 		forward: rules(allowSourceList)},
+	{Name: "toa-source", Group: GroupTransparent, Argument: "ADDR|PREFIX", Repeatable: true, Needs: NeedsTOA,
+		Meaning: "this host's addresses for connections that carry a client, in turn; others do not come from them",
+		forward: setTOASources},
+	{Name: "toa-format", Group: GroupTransparent, Argument: "negotiated|legacy", Default: "negotiated", Needs: NeedsTOA,
+		Meaning: "format of the TCP option; legacy is that of TOA kernel modules, without a promise that it is read",
+		forward: word(func(d *draft) *toa.Format { return &d.TOA.Format }, toa.Negotiated, toa.Legacy)},
 	{Name: "tproxy", Group: GroupTransparent, Argument: "on|off", Switch: true, Default: "off", Needs: NeedsStream,
 		Meaning: "accept connections to any destination that the packet filter redirects",
 		forward: onOff(func(d *draft) *bool { return &d.TProxy })},

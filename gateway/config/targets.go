@@ -5,13 +5,14 @@ import (
 	"unproxy/transparent/returnpath"
 )
 
-// Targets returns what the return path of c must cover: the backends of its
-// transparent forwards, with names unresolved, and the redirects of its tproxy
-// listeners. Package routing resolves the names and plans the routes.
+// Targets returns what the return path of c must cover: the backends of the
+// forwards that connect from clients' addresses, with names unresolved, and the
+// redirects of its tproxy listeners. Package routing resolves the names and plans
+// the routes.
 func (c *Config) Targets() returnpath.Targets {
 	t := returnpath.Targets{Options: c.Routes}
 	for _, f := range c.Forwards {
-		if f.Transparent {
+		if f.ConnectsAsClient() {
 			t.Backends = append(t.Backends, targets(f)...)
 		}
 		for _, r := range f.Redirect {

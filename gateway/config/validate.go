@@ -59,6 +59,7 @@ func (v *validator) forward(f *forward.Forward) {
 	v.headers(f)
 	v.tproxy(f)
 	v.transparent(f)
+	v.toa(f)
 	v.destination(f)
 	if f.Datagrams {
 		v.datagrams(f)
@@ -127,6 +128,7 @@ func (v *validator) transparent(f *forward.Forward) {
 	unix := f.AnyBackend(func(b forward.Backend) bool { return b.Endpoint.IsUnix() })
 	other := f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	switch {
+	case f.TOA.On:
 	case unix && !other:
 		v.problem("transparent mode cannot reach a backend on a unix socket: it has no addresses",
 			"--transparent off, or write BACKEND as HOST:PORT")

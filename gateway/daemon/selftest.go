@@ -49,8 +49,12 @@ func (d *daemon) startSelfTest() (stop func()) {
 	}
 }
 
-// logReturnPath logs a change of the state of a return path.
+// logReturnPath logs a change of the state of a return path, or of what takes its place.
 func (d *daemon) logReturnPath(e doctor.Event) {
+	if e.Promise {
+		d.logPromise(e)
+		return
+	}
 	var line *zerolog.Event
 	message := "return path works again"
 	switch {
@@ -65,6 +69,23 @@ func (d *daemon) logReturnPath(e doctor.Event) {
 	default:
 		line = d.log.Info()
 	}
+	logTested(line, e, message)
+}
+
+// logPromise logs whether a backend's host promises to read clients' addresses.
+func (d *daemon) logPromise(e doctor.Event) {
+	line, message := d.log.Error(), "backend does not promise to read client addresses"
+	switch e.State {
+	case doctor.Works:
+		line, message = d.log.Info(), "backend promises to read client addresses"
+	case doctor.Untested:
+		line, message = d.log.Warn(), "promise of backend not tested"
+	}
+	logTested(line, e, message)
+}
+
+// logTested ends a line about the test of a backend.
+func logTested(line *zerolog.Event, e doctor.Event, message string) {
 	line = line.Str("backend", e.Backend).Str("forward", strings.Join(e.Forwards, ", "))
 	if e.Detail != "" {
 		line = line.Str("detail", e.Detail)

@@ -52,10 +52,13 @@ func (r *run) checkBackends(ctx context.Context) []Finding {
 	paths := make(map[*target][]Finding, len(r.targets))
 	var mu sync.Mutex
 	forEach(r.targets, func(t *target) {
-		if !t.spoof {
-			return
+		var found []Finding
+		switch {
+		case t.spoof:
+			found = r.checkReturnPath(ctx, t)
+		case t.toa.On && !t.udp:
+			found = []Finding{r.host.checkPromise(ctx, t)}
 		}
-		found := r.checkReturnPath(ctx, t)
 		mu.Lock()
 		defer mu.Unlock()
 		paths[t] = found

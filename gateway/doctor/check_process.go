@@ -94,7 +94,7 @@ func (r *run) checkPrivileges(context.Context) []Finding {
 		return []Finding{finding(NetRaw, "capabilities", Skip, "%v", err)}
 	}
 	all := []Finding{r.options(p)}
-	if r.anyForward(func(f *forward.Forward) bool { return f.Transparent && f.Source.SourcePort != transparent.Any }) {
+	if r.anyForward(func(f *forward.Forward) bool { return f.UsesClientPort() }) {
 		all = append(all, r.clientPorts(p))
 	}
 	return all
@@ -125,7 +125,7 @@ func (r *run) clientPorts(p privileges) Finding {
 		return finding(ClientPorts, "client ports", OK, "every client port can be kept")
 	}
 	keeps := r.anyForward(func(f *forward.Forward) bool {
-		return f.Transparent && f.Source.SourcePort == transparent.Keep
+		return f.ConnectsAsClient() && f.Source.SourcePort == transparent.Keep
 	})
 	if !keeps {
 		return finding(ClientPorts, "client ports", OK,

@@ -15,6 +15,7 @@ const (
 	NetRaw             Code = "net_raw"
 	SocketOptions      Code = "socket_options"
 	ClientPorts        Code = "client_ports"
+	TOAAttached        Code = "toa_attached"
 	NonlocalBind       Code = "nonlocal_bind"
 	RouteLocalnet      Code = "route_localnet"
 	Conntrack          Code = "conntrack"
@@ -32,6 +33,7 @@ const (
 	BackendSilent      Code = "backend_silent"
 	BackendUnreachable Code = "backend_unreachable"
 	BackendWildcard    Code = "backend_wildcard"
+	TOAPromise         Code = "toa_promise"
 	RoutePlan          Code = "route_plan"
 	ReturnPath         Code = "return_path"
 	RulesMissing       Code = "rules_missing"
@@ -80,6 +82,7 @@ var table = []row{
 	{ClientPorts, process,
 		"Keeping a client's port below 1024 needs the capability CAP_NET_BIND_SERVICE.",
 		[]Code{NetRaw}},
+	{TOAAttached, process, "Programs attached to the gateway's cgroup send clients' addresses in a TCP option.", nil},
 	{NonlocalBind, host, "With ip_nonlocal_bind a listener opens on an address that this host does not have.", nil},
 	{RouteLocalnet, host, "With route_localnet hosts on the network can reach services on 127.0.0.1.", nil},
 	{Conntrack, host, "The host drops new connections when its connection tracking table is full.", nil},
@@ -99,6 +102,9 @@ var table = []row{
 	{BackendWildcard, backend,
 		"A UDP backend is bound to all addresses and may reply from another one than it was addressed at.",
 		nil},
+	{TOAPromise, backend,
+		"The backend's host promises to show the server the client that the TCP option names.",
+		[]Code{TOAAttached, IPv6, BackendRefused, BackendSilent, BackendUnreachable}},
 	{RoutePlan, returnPath,
 		"The rules for a backend have a limitation or a side effect.",
 		[]Code{IPv6, BackendUnreachable, BehindRouter}},

@@ -9,6 +9,7 @@ import (
 	"unproxy/gateway/config"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
+	"unproxy/transparent/toa"
 )
 
 // lookupFunc resolves a host name to its addresses.
@@ -27,6 +28,9 @@ type Host struct {
 	// Options tests the socket options for foreign addresses, for marks, or for
 	// both; see [unproxy/transparent.Check].
 	Options func(foreign, mark bool) error
+	// Programs tests whether programs on this host take a client for the TCP option;
+	// see [unproxy/transparent/toa.Set].
+	Programs func() error
 	// Addresses returns the prefixes of which this host has every address.
 	Addresses func() ([]netip.Prefix, error)
 	// Lookup resolves a host name.
@@ -34,7 +38,8 @@ type Host struct {
 	// Connect opens a connection and closes it at once. Once the peer has
 	// answered, it returns the local address. From a foreign address it returns
 	// the source with which the first packet left this host, which a rule may
-	// have rewritten, or the zero AddrPort if that cannot be seen.
+	// have rewritten, or the zero AddrPort if that cannot be seen. An offer without a
+	// promise is an error.
 	Connect func(context.Context, Attempt) (netip.AddrPort, error)
 	// Listen listens on the address of a backend until it is closed.
 	Listen func(at netip.AddrPort) (io.Closer, error)
@@ -73,6 +78,11 @@ type Attempt struct {
 	Own netip.Addr
 	// Mark is the SO_MARK of the socket; 0 for none.
 	Mark uint32
+	// Client is offered in a TCP option with the format, and From is not used. The zero
+	// AddrPort stands for no offer. The client's address is never sent: the connection
+	// ends before.
+	Client netip.AddrPort
+	Format toa.Format
 }
 
 // withoutPrograms returns a host that runs no other programs, which a daemon's

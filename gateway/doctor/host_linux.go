@@ -19,6 +19,7 @@ import (
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
+	"unproxy/transparent/toa"
 )
 
 // This returns the host that this process runs on.
@@ -32,6 +33,7 @@ func This() Host {
 		Executable:       executable,
 		FileCapabilities: fileCapabilities("/proc/self/exe"),
 		Options:          testOptions,
+		Programs:         programs,
 		Addresses:        ownAddresses,
 		Lookup:           routing.Resolve,
 		Connect:          connect,
@@ -135,18 +137,21 @@ func connect(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 		return netip.AddrPort{}, err
 	}
 	defer conn.Close()
+	if a.Client.IsValid() {
+		return localOf(conn), promise(conn.(*net.TCPConn), a)
+	}
 	if a.From.IsValid() {
 		if seen == nil {
 			return netip.AddrPort{}, nil
 		}
 		return seen.source(), nil
 	}
-	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	local := localOf(conn)
 	if kernel.IsSelf(local, a.To) {
 		// Package net has tried three ports. Nothing listens, or the kernel would not assign this one.
 		return netip.AddrPort{}, os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
-	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port()), nil
+	return local, nil
 }
 
 // The maximum segment sizes by which a [tap] recognises a test. Other connections
@@ -179,6 +184,9 @@ func prepare(fd int, a Attempt, mss int) error {
 		if errno := source.Bind(transparent.System{}, fd, a.Own, everyAddress{}); errno != 0 {
 			return os.NewSyscallError(fmt.Sprintf("bind to %s", a.Own), errno)
 		}
+	}
+	if a.Client.IsValid() {
+		return setClient(fd, toa.Record{Client: a.Client, Format: a.Format})
 	}
 	if !a.From.IsValid() {
 		return nil

@@ -51,6 +51,8 @@ type world struct {
 	decisionErr  error
 	lookup       func(routing.Reply) (routing.Decision, error) // replaces decision and decisionErr
 	optionErr    error
+	programsErr  error
+	offers       map[string]error // errors of offers, by address
 	bind         map[string]error
 	listenErr    error
 	ruleset      string
@@ -127,6 +129,7 @@ func (w *world) host() Host {
 	return Host{
 		Files: files, Executable: "/usr/bin/unproxy", FileCapabilities: w.fileCaps,
 		Options:   func(bool, bool) error { return w.optionErr },
+		Programs:  func() error { return w.programsErr },
 		Addresses: func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}, nil },
 		Lookup: func(_ context.Context, name string) ([]netip.Addr, error) {
 			if a := w.names[name]; a != nil {
@@ -196,6 +199,15 @@ func (w *world) answer(a Attempt) (netip.AddrPort, error) {
 	}
 	if w.onConnect != nil {
 		return local, w.onConnect(a)
+	}
+	if a.Client.IsValid() {
+		if w.programsErr != nil {
+			return local, w.programsErr
+		}
+		if err := w.plain[a.To.String()]; err != nil {
+			return local, err
+		}
+		return local, w.offers[a.To.String()]
 	}
 	if a.From.IsValid() {
 		return local, w.client[a.To.String()]

@@ -46,8 +46,8 @@ type run struct {
 func Run(ctx context.Context, h Host, s Subject) Report {
 	r := &run{Subject: s, host: h}
 	for _, f := range s.Config.Forwards {
-		r.spoofs = r.spoofs || f.Transparent
-		r.foreign = r.foreign || f.Transparent || f.TProxy
+		r.spoofs = r.spoofs || f.ConnectsAsClient()
+		r.foreign = r.foreign || f.ConnectsAsClient() || f.TProxy
 		r.marks = r.marks || f.Mark != 0
 	}
 	r.names = resolve(ctx, h.Lookup, s.Config.Forwards)
@@ -59,7 +59,7 @@ func Run(ctx context.Context, h Host, s Subject) Report {
 		r.optionErr = h.Options(r.foreign, r.marks)
 	}
 	checks := []func(context.Context) []Finding{
-		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkKernel,
+		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkPrograms, r.checkKernel,
 		r.checkPorts, r.checkSourceAddresses,
 		r.checkListeners, r.checkRedirects, r.checkPlan, r.checkBackends,
 	}

@@ -30,7 +30,9 @@ type target struct {
 	mark uint32
 	// spoof reports whether connections come from the client's address.
 	spoof bool
-	udp   bool
+	// toa is how clients' addresses travel otherwise.
+	toa forward.TOA
+	udp bool
 	// familyOnly reports whether clients of the other address family are never
 	// connected to it.
 	familyOnly bool
@@ -45,7 +47,8 @@ type target struct {
 
 // same reports whether forwards connect to two targets in the same way.
 func (t *target) same(o *target) bool {
-	return t.at == o.at && t.path == o.path && t.source == o.source && t.mark == o.mark && t.spoof == o.spoof && t.udp == o.udp
+	return t.at == o.at && t.path == o.path && t.source == o.source && t.mark == o.mark && t.spoof == o.spoof &&
+		t.toa == o.toa && t.udp == o.udp
 }
 
 // targets returns the distinct targets of the forwards, as far as names resolve.
@@ -104,7 +107,7 @@ func newTarget(f *forward.Forward, name string, at netip.AddrPort) *target {
 		source = all[0].Addr()
 	}
 	return &target{
-		name: name, at: at, source: source, mark: f.Mark, spoof: f.Transparent, udp: f.Datagrams,
+		name: name, at: at, source: source, mark: f.Mark, spoof: f.ConnectsAsClient(), toa: f.TOA, udp: f.Datagrams,
 		onDemand:   f.OnDemand,
 		familyOnly: f.Transparent && f.Source.FamilyMismatch == transparent.Reject,
 	}

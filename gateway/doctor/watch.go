@@ -18,6 +18,9 @@ type Event struct {
 	State State
 	// First reports whether the state was unknown before.
 	First bool
+	// Promise means that the event is about the promise of the backend's host to read
+	// clients' addresses from a TCP option, which takes the place of a return path.
+	Promise bool
 	// Backend is the backend, and Forwards the listeners that lead to it.
 	Backend  string
 	Forwards []string
@@ -49,7 +52,8 @@ type WatchConfig struct {
 	Config *config.Config
 	// Readiness has a problem [readiness.ReturnPath] for each forward while the
 	// return path of one of its backends is broken or clients' addresses are
-	// rewritten.
+	// rewritten, and [readiness.TOA] while the host of one does not promise to read
+	// them.
 	Readiness *readiness.State
 	// Notice is called for each event, by the goroutine of [Watch.Run].
 	Notice func(Event)
@@ -124,7 +128,7 @@ func (w *Watch) plan(ctx context.Context, names map[string]resolved) returnpath.
 func (w *Watch) round(ctx context.Context, all bool) {
 	names := w.resolve(ctx)
 	plan := w.plan(ctx, names)
-	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof || t.udp })
+	tested := slices.DeleteFunc(targets(w.Config.Forwards, names), func(t *target) bool { return !t.spoof && !t.toa.On || t.udp })
 	results := make(map[*target]testResult, len(tested))
 	var mu sync.Mutex
 	forEach(tested, func(t *target) {
@@ -157,14 +161,20 @@ func (w *Watch) update(plan returnpath.Plan, tested []*target, results map[*targ
 		}
 		known[t.key()] = r
 		all = append(all, r.finding)
-		if r.state == Broken {
+		if r.state == Broken && t.spoof {
 			byAddress[t.at.Addr()] = r.finding
 		}
 	}
 	w.known = known
 	w.findings.Store(&all)
 	w.hints.replace(plan, byAddress, w.Host.linkNetworks(plan), w.ApplyCommand)
-	w.Readiness.SetProblems(readiness.ReturnPath, problems(w.Config.Forwards, tested, known))
+	for word, of := range map[string]func(*target) bool{
+		readiness.ReturnPath: func(t *target) bool { return t.spoof },
+		readiness.TOA:        func(t *target) bool { return t.toa.On },
+	} {
+		some := slices.DeleteFunc(slices.Clone(tested), func(t *target) bool { return !of(t) })
+		w.Readiness.SetProblems(word, problems(w.Config.Forwards, some, known))
+	}
 }
 
 // notify calls Notice if the state of a target has changed. A return path that
@@ -177,7 +187,7 @@ func (w *Watch) notify(t *target, r testResult) {
 	case !known && (r.state == Works || r.state == Untested && t.onDemand):
 		return
 	}
-	e := Event{State: r.state, First: !known || before.state == Untested, Backend: t.name}
+	e := Event{Promise: t.toa.On, State: r.state, First: !known || before.state == Untested, Backend: t.name}
 	for _, l := range t.listeners {
 		e.Forwards = append(e.Forwards, l.Name)
 	}
@@ -188,7 +198,7 @@ func (w *Watch) notify(t *target, r testResult) {
 }
 
 // key identifies a target across rounds.
-func (t *target) key() string { return fmt.Sprintf("%s %d", t.at, t.mark) }
+func (t *target) key() string { return fmt.Sprintf("%s %d %v", t.at, t.mark, t.toa) }
 
 // testResult is the result of testing a return path.
 type testResult struct {
@@ -213,6 +223,9 @@ func quickly(before testResult, all bool) *testResult {
 // answered, the result is still that.
 func (w *Watch) test(ctx context.Context, plan returnpath.Plan, t *target, broken *testResult) testResult {
 	h := w.Host
+	if t.toa.On {
+		return h.testPromise(ctx, t)
+	}
 	client, sent, err := h.tryClient(ctx, t)
 	switch a := answerOf(err); {
 	case a == answered:

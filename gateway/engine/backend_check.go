@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/source"
 	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 const (
@@ -40,7 +42,7 @@ func (c *checks) start(forwards []*forwardState) {
 		if f.BackendCheck > 0 && !f.Datagrams {
 			c.running.Go(func() { c.checkRegularly(ctx, b) })
 		}
-		if f.BackendRetry > 0 && f.Transparent && !f.Datagrams {
+		if f.BackendRetry > 0 && f.ConnectsAsClient() && !f.Datagrams {
 			c.running.Go(func() { c.testSuspects(ctx, b) })
 		}
 	}
@@ -110,7 +112,8 @@ func (c *checks) testSuspect(ctx context.Context, b *Backends, e forward.Endpoin
 	}
 }
 
-// test connects to a backend from an address of the gateway and closes the connection.
+// test connects to a backend from an address of the gateway and closes the connection. If clients'
+// addresses travel in an option, it offers one.
 func (c *checks) test(ctx context.Context, e forward.Endpoint, f *forward.Forward) error {
 	timeout := checkTimeout
 	if f.BackendCheck > 0 {
@@ -141,10 +144,10 @@ func origins(e forward.Endpoint, f *forward.Forward) []Origin {
 	turn := source.NewPool(f.SourceAddresses, 0).Begin(e.Addr.Addr().Is4(), 0)
 	var all []Origin
 	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
-		all = append(all, Origin{a, f.Source.Own, f.Mark})
+		all = append(all, Origin{Address: a, Own: f.Source.Own, Mark: f.Mark, TOA: f.TOA})
 	}
 	if len(all) == 0 {
-		all = append(all, Origin{Mark: f.Mark})
+		all = append(all, Origin{Mark: f.Mark, TOA: f.TOA})
 	}
 	return all
 }
@@ -160,7 +163,7 @@ func wait(ctx context.Context, d time.Duration) {
 // prepareCheck sets the options of a TCP socket before it connects. It withholds the ACK of the
 // SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
 // backend's program sees nothing.
-func prepareCheck(raw syscall.RawConn, from Origin) error {
+func prepareCheck(raw syscall.RawConn, to netip.AddrPort, from Origin) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
 		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
@@ -169,6 +172,11 @@ func prepareCheck(raw syscall.RawConn, from Origin) error {
 		}
 		if failed == nil && from.Address.IsValid() {
 			if errno := source.Bind(transparent.System{}, int(fd), from.Address, from.Own); errno != 0 {
+				failed = errno
+			}
+		}
+		if failed == nil && from.TOA.On {
+			if errno := offerClient(int(fd), to, from.TOA.Format); errno != 0 {
 				failed = errno
 			}
 		}
@@ -183,7 +191,7 @@ func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	if e.IsUnix() {
 		network, address = "unix", e.Path
 	} else {
-		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, from) }
+		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, e.Addr, from) }
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
@@ -195,6 +203,9 @@ func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	defer conn.Close()
 	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
 		return unix.ECONNREFUSED // connected to itself: nothing listens
+	}
+	if from.TOA.On && from.TOA.Format == toa.Negotiated && !e.IsUnix() {
+		return checkPromise(conn.(*net.TCPConn))
 	}
 	return nil
 }

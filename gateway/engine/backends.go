@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"math"
 	"net/netip"
 	"slices"
@@ -134,7 +135,23 @@ func (s *backendState) avoid(now int64, first bool, retry time.Duration) bool {
 // then a firewall may have refused that client alone, and the backend is tested from the gateway's
 // address before it counts as down.
 func (b *Backends) Failed(to forward.Endpoint, errno syscall.Errno, now int64, asClient bool) {
-	if b == nil || b.forward.BackendRetry <= 0 || !b.isDown(errno) {
+	if b != nil && b.isDown(errno) {
+		b.failed(to, errno, now, asClient)
+	}
+}
+
+// errUnpromised is why a backend is down whose host does not read clients' addresses.
+var errUnpromised = errors.New("its host does not promise to read the client's address (TOA)")
+
+// Unpromised records that the host of a backend did not promise to read a client's address.
+func (b *Backends) Unpromised(to forward.Endpoint, now int64) {
+	if b != nil {
+		b.failed(to, errUnpromised, now, false)
+	}
+}
+
+func (b *Backends) failed(to forward.Endpoint, err error, now int64, asClient bool) {
+	if b.forward.BackendRetry <= 0 {
 		return
 	}
 	s := (*b.states.Load())[to]
@@ -151,7 +168,7 @@ func (b *Backends) Failed(to forward.Endpoint, errno syscall.Errno, now int64, a
 		b.suspect(to, s, now)
 		return
 	}
-	b.setDown(to, now+int64(b.forward.BackendRetry), errno)
+	b.setDown(to, now+int64(b.forward.BackendRetry), err)
 }
 
 // isDown reports whether an error of connect(2) is due to the backend or the path to it. That no

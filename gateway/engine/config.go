@@ -59,6 +59,9 @@ type Origin struct {
 	Own transparent.Addresses
 	// Mark is the SO_MARK of the socket; 0 sets none.
 	Mark uint32
+	// TOA says whether and how to offer a client in a TCP option. Without a promise, the
+	// connection has failed.
+	TOA forward.TOA
 }
 
 // Notice is an event that belongs to no connection.

@@ -42,23 +42,26 @@ func (s *session) attemptFailed(l *loop, errno syscall.Errno) {
 	f.tried = append(f.tried, s.backend)
 	f.began, f.ended = cmp.Or(f.ended, s.headerAt), l.now
 	if errno != 0 {
-		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.isTransparent())
+		s.listener.route.Backends.Failed(s.backend, errno, l.now, s.connectsAsClient())
 	}
 }
 
 func (s *session) caller() Caller {
-	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoof}
+	return Caller{Client: s.client.unpack(), Destination: s.destination.unpack(), Spoof: s.spoofs()}
 }
 
 // startDial starts to connect to a backend. If that fails at once, it sets the session's outcome
 // and started is false. errno is the error of the connect, or 0 if something else is the cause.
 func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno syscall.Errno) {
 	s.backend, s.source = to, address{}
-	if s.spoof && !s.chooseSource(to.Addr) {
-		return false, 0
+	if s.spoofs() {
+		s.option = noOption
+		if !s.chooseSource(to.Addr) {
+			return false, 0
+		}
 	}
 	errno, again := s.connectFrom(l)
-	if again && s.source.port != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
+	if again && s.bound().Port() != 0 && s.listener.forward.Source.SourcePort == transparent.Prefer {
 		s.tally.PortFallbacks++
 		s.source.port = 0
 		errno, again = s.connect(l, s.source.unpack())
@@ -68,7 +71,7 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno s
 		s.explain(l, errno, again)
 		return false, errno
 	}
-	if s.source.isValid() && !s.verifySource(l) {
+	if s.bound().IsValid() && !s.verifySource(l) {
 		s.denySource("the kernel connects from another address")
 		s.source = address{}
 		s.resetSide(l, backend)
@@ -86,9 +89,13 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno s
 // chooseSource sets the source of a transparent connection. It returns false, and sets the outcome,
 // if the policy rejects the client.
 func (s *session) chooseSource(to netip.AddrPort) bool {
-	choice := s.listener.forward.Source.Choose(s.client.unpack(), to)
+	f := s.listener.forward
+	choice := f.Source.Choose(s.client.unpack(), to)
 	if choice.Rejection == transparent.None {
 		s.source = pack(choice.Source)
+		if f.TOA.On && choice.Transparent {
+			s.option, s.source.port = offered, s.client.port
+		}
 		return true
 	}
 	s.denySource(choice.Reason)
@@ -111,7 +118,9 @@ func (s *session) explain(l *loop, errno syscall.Errno, again bool) {
 	case again && s.lacksPort(l, errno):
 		s.outcome, s.endedBy = record.Limit, record.Gateway
 		s.setReason("no source port is left towards the backend: " + errno.Error())
-	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoof:
+	case errno == unix.EADDRNOTAVAIL && s.option > noOption:
+		s.setReason("no address of --toa-source is one of this host: " + errno.Error())
+	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoofs():
 		s.setReason("the source address " + s.source.unpack().Addr().String() + " is not one of this host: " +
 			errno.Error())
 	case errno == unix.EAGAIN && s.backend.IsUnix():
@@ -122,10 +131,10 @@ func (s *session) explain(l *loop, errno syscall.Errno, again bool) {
 // lacksPort reports whether a connect failed because no source port is left towards the backend. On
 // IPv6 the error is the same if the host has no address to connect from (ip6_route_get_saddr).
 func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
-	if s.source.port != 0 || errno != unix.EADDRNOTAVAIL && errno != unix.EADDRINUSE {
+	if s.bound().Port() != 0 || errno != unix.EADDRNOTAVAIL && errno != unix.EADDRINUSE {
 		return false
 	}
-	return s.source.isValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
+	return s.bound().IsValid() || s.backend.Addr.Addr().Is4() || l.kernel.HasSource(s.backend.Addr)
 }
 
 // connectOnce is connect without the check for a socket that is connected to itself.
@@ -168,10 +177,15 @@ func (s *session) prepareSocket(l *loop, fd int, source netip.AddrPort) (errno s
 			return errno, false
 		}
 	}
-	if !source.IsValid() {
-		return 0, false
+	if source.IsValid() {
+		if errno, again = s.bind(l, fd, source); errno != 0 {
+			return errno, again
+		}
 	}
-	return s.bind(l, fd, source)
+	if s.option > noOption {
+		return s.offerClient(l, fd), false
+	}
+	return 0, false
 }
 
 // connectTo starts to connect a socket to an endpoint.
@@ -195,7 +209,10 @@ func family(e forward.Endpoint) int {
 
 // dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.outcome, s.endedBy = DialOutcome(errno, s.source.port != 0)
+	s.outcome, s.endedBy = DialOutcome(errno, s.bound().Port() != 0)
+	if s.option == unattached {
+		s.outcome = record.TOAUnattached
+	}
 	s.setReason(errno.Error())
 }
 

@@ -59,6 +59,7 @@ func (s *session) report(l *loop) {
 		Backend:     s.backend.Addr,
 		BackendPath: s.backend.Path,
 		Transparent: s.isTransparent(),
+		TOA:         s.option > noOption,
 		Version:     s.version,
 		Command:     s.command,
 		Outcome:     s.outcome,

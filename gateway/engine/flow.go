@@ -28,8 +28,8 @@ const (
 // tcp_poll). Nothing reports a tail that is smaller, so the loop reads it after lowWaterDelay. The
 // mark is removed when that delays a response, or when bulk ends.
 //
-// While the other side does not take what was read, the socket is muted: it is registered without
-// EPOLLIN, because each segment that arrives would wake the loop in vain.
+// While the other side does not take what was read, the socket of a steady stream is muted: it is
+// registered without EPOLLIN, because each segment that arrives would wake the loop in vain.
 type flow struct {
 	next, prev *flow // in flowPool.tails
 	due        int64 // when the loop reads the tail, on the kernel's clock
@@ -165,13 +165,18 @@ func (f *flow) markCostTime() {
 	f.backOff = min(f.backOff+1, maxBackOff)
 }
 
-// wantsMark reports whether the mark pays off.
-func (f *flow) wantsMark(after int64) bool {
-	d := &f.session.sides[f.from]
+// steady reports whether the stream has been in bulk for long, and no delay has cost time since.
+func (f *flow) steady(after int64) bool {
 	if f.moved >= after<<(3*maxBackOff) {
 		f.backOff = 0
 	}
-	return d.bulk && !d.urgent && !d.shortReads && !f.refused && f.moved >= after<<(3*f.backOff)
+	return f.session.sides[f.from].bulk && f.moved >= after<<(3*f.backOff)
+}
+
+// wantsMark reports whether the mark pays off.
+func (f *flow) wantsMark(after int64) bool {
+	d := &f.session.sides[f.from]
+	return f.steady(after) && !d.urgent && !d.shortReads && !f.refused
 }
 
 // update is called after the session has moved what it could: it sets or removes the mark, and
@@ -205,10 +210,12 @@ func (f *flow) setMark(l *loop, n int) bool {
 	return l.kernel.SetOption(int(f.session.sides[f.from].fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) == 0
 }
 
-// muteIfBlocked is called for an event of input. It mutes the socket if the other side has not
-// taken what was read before.
+// muteIfBlocked is called for an event of input. It mutes the socket of a steady stream if the
+// other side has not taken what was read before. For others the event is a chance to write before
+// EPOLLOUT, which comes only when a third of the send buffer is free (sk_stream_is_writeable).
 func (f *flow) muteIfBlocked(l *loop) {
-	if !f.muted && !f.session.flushed(f.from) && !f.session.sides[f.from].hungUp {
+	hungUp := f.session.sides[f.from].hungUp
+	if !f.muted && !f.session.flushed(f.from) && !hungUp && f.steady(l.flows.after) {
 		f.muted = true
 		l.rewatch(f.session, f.from)
 	}

@@ -317,7 +317,12 @@ func TestBlockedStreamIsMuted(t *testing.T) {
 		r := newBulkRig(t, func(r *bulkRig) {
 			r.sendRoom = 64 << 20
 			if !marked {
-				r.loop().flows.after = 1 << 40
+				r.optionError = func(_, name int) unix.Errno {
+					if name == unix.SO_RCVLOWAT {
+						return unix.EOPNOTSUPP
+					}
+					return 0
+				}
 			}
 		})
 		r.client.room = 1000

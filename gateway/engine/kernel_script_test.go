@@ -55,6 +55,7 @@ type script struct {
 	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
 	sendRoom     int             // send buffer of new sockets
 	noSource     bool            // HasSource is false
+	programs     bool            // programs of package toa are attached
 	bindError    func(netip.AddrPort) syscall.Errno
 	optionError  func(level, name int) syscall.Errno
 }
@@ -64,7 +65,11 @@ type plan struct {
 	errno  syscall.Errno // of connect(2) itself
 	result syscall.Errno // of the connection, if connect(2) is in progress
 	waits  int           // Waits until the result arrives; -1: never
-	source netip.Addr    // that connect(2) takes instead of the one that is bound; invalid: none
+	// promises is whether the remote host promises to read the client, and late how often the programs
+	// do not know it yet although the socket is connected.
+	promises bool
+	late     int
+	source   netip.Addr // that connect(2) takes instead of the one that is bound; invalid: none
 }
 
 // dial is an attempt to connect.

@@ -38,6 +38,8 @@ type socket struct {
 	noSpace     bool          // SOCK_NOSPACE: a write or a poll found no room
 	finSent     bool          // by the gateway
 
+	clientOptions
+
 	received       []byte // everything the gateway sent
 	gotFIN, gotRST bool
 }

@@ -62,7 +62,7 @@ type session struct {
 	backend forward.Endpoint // dialled last
 
 	peer, client, destination address
-	source                    address // that the backend's socket is bound to; invalid if the kernel chooses
+	source                    address // that the backend sees; invalid if the kernel chooses it
 
 	id uint64 // of a free session: the next entry of sessionPool.free
 
@@ -72,7 +72,7 @@ type session struct {
 	index, generation uint32
 	flows             uint32 // in flowPool; 0: none, it was never in bulk
 	state             state
-	spoof             bool           // connect from the client's address
+	option            clientOption   // whether and how the backend must see the client
 	clientCounted     bool           // in forwardState.clients
 	queued            bool           // on the loop's run queue
 	keepaliveSet      bool           // or not needed

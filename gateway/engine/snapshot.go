@@ -29,6 +29,8 @@ type Session struct {
 	Backend forward.Endpoint
 	// Transparent means that the backend sees the client's address.
 	Transparent bool
+	// TOA means that its address is sent in a TCP option.
+	TOA bool
 	// Version is the header's version, 1 or 2; 0 if there is none.
 	Version uint8
 	// Authority is the host name that the client requested, from the header. The client chooses it,
@@ -53,6 +55,7 @@ func (s *session) describe(to *Session, now int64) {
 		Destination: s.destination.unpack(),
 		Backend:     s.backend,
 		Transparent: s.isTransparent(),
+		TOA:         s.option > noOption,
 		Version:     s.version,
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,

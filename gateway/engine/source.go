@@ -11,23 +11,30 @@ import (
 )
 
 // isTransparent reports whether the backend sees the client's address or its stand-in.
-func (s *session) isTransparent() bool { return s.spoof && s.source.isValid() }
+func (s *session) isTransparent() bool { return s.spoofs() && s.source.isValid() }
+
+// connectsAsClient reports whether the backend's socket is bound to the client's address or its
+// stand-in.
+func (s *session) connectsAsClient() bool { return s.isTransparent() && s.option == noOption }
 
 // connectFrom starts to connect to s.backend: in transparent mode from s.source, else from the next
-// of the forward's own addresses that has a free port. It sets s.source to that address. Without one
-// the kernel chooses. again means that another source port may succeed, for the forward's own
+// of the forward's own addresses that has a free port. In plain mode it sets s.source to that address.
+// Without one the kernel chooses. again means that another source port may succeed, for the forward's own
 // addresses that all of them lack a port.
 func (s *session) connectFrom(l *loop) (errno syscall.Errno, again bool) {
 	pool := l.sources[s.listener.forward.index]
 	is4 := s.backend.Addr.Addr().Is4()
-	if s.spoof || s.backend.IsUnix() || !pool.Serves(is4) {
-		return s.connect(l, s.source.unpack())
+	plain := !s.spoofs() && !s.listener.forward.TOA.On
+	if !plain && s.option <= noOption || s.backend.IsUnix() || !pool.Serves(is4) {
+		return s.connect(l, s.bound())
 	}
 	lacksPort := false
 	turn := pool.Begin(is4, l.now)
 	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
 		from := netip.AddrPortFrom(a, 0)
-		s.source = pack(from)
+		if !s.spoofs() {
+			s.source = pack(from)
+		}
 		errno, again = s.connect(l, from)
 		if errno != unix.EADDRNOTAVAIL && errno != unix.EADDRINUSE {
 			turn.Succeeded()
@@ -42,7 +49,7 @@ func (s *session) connectFrom(l *loop) (errno syscall.Errno, again bool) {
 // bind binds a backend's socket to the client's address or one of the forward's own. again reports
 // whether another source port may succeed.
 func (s *session) bind(l *loop, fd int, from netip.AddrPort) (errno syscall.Errno, again bool) {
-	if !s.spoof {
+	if !s.connectsAsClient() {
 		return source.Bind(l.kernel, fd, from.Addr(), s.listener.forward.Source.Own), false
 	}
 	errno = transparent.Bind(l.kernel, fd, from)

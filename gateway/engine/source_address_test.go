@@ -149,8 +149,8 @@ func TestChecksComeFromSourceAddresses(t *testing.T) {
 		to   forward.Endpoint
 		want []Origin
 	}{
-		{serverA, []Origin{{ownA, nil, 7}, {ownB, nil, 7}}},
-		{serverA6, []Origin{{own6A, nil, 7}, {own6B, nil, 7}}},
+		{serverA, []Origin{{Address: ownA, Mark: 7}, {Address: ownB, Mark: 7}}},
+		{serverA6, []Origin{{Address: own6A, Mark: 7}, {Address: own6B, Mark: 7}}},
 		{serverUnix, []Origin{{}}},
 	} {
 		if got := origins(tt.to, f); !slices.Equal(got, tt.want) {

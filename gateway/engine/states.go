@@ -119,7 +119,7 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 	case proxyproto.Proxy:
 		s.client = pack(kernel.Unmap(h.Source))
 		s.destination = pack(kernel.Unmap(h.Destination))
-		s.spoof = f.Transparent
+		s.option = optionFor(f.Transparent)
 		if !s.admitClient(l, record.Dial) {
 			return
 		}
@@ -195,6 +195,10 @@ func (s *session) dialNext(l *loop, payload []byte) {
 			continue
 		}
 		s.armDial(l, behind)
+		if !s.isPromised(l) {
+			s.hold(l, peer, payload)
+			return
+		}
 		rest, connected, failed := s.sendEarly(l, payload)
 		if failed != 0 {
 			s.attemptFailed(l, failed)
@@ -225,6 +229,11 @@ func (s *session) dialEvent(l *loop, i int, events uint32) {
 		return
 	}
 	if events&unix.EPOLLOUT != 0 { // with EPOLLHUP: a unix backend has sent something and closed
+		if !s.isPromisedFinally(l) {
+			s.notPromised(l)
+			s.dialNext(l, nil)
+			return
+		}
 		s.connected(l)
 	}
 }
@@ -262,7 +271,7 @@ func (s *session) dialFailed(l *loop) {
 		s.outcome, s.endedBy, reason = s.listener.route.NoTarget(s.caller())
 		s.setReason(reason)
 	}
-	if s.outcome == record.ConnectTimeout && s.isTransparent() {
+	if s.outcome == record.ConnectTimeout && s.connectsAsClient() {
 		s.diagnose(l)
 		return
 	}
@@ -277,6 +286,7 @@ func (s *session) connected(l *loop) {
 	s.tally.ObserveConnect(time.Duration(s.connectedAt - s.headerAt))
 	s.lastActive = l.now
 	s.outcome, s.endedBy, s.failure = record.OK, record.Gateway, nil
+	s.confirmPromise(l)
 	s.armRelay(l)
 	s.relay(l)
 }
@@ -315,12 +325,16 @@ func (s *session) checkError(l *loop, i int) {
 // resets the other.
 func (s *session) abort(l *loop, who int, errno syscall.Errno) {
 	s.forwardRemaining(l, who)
+	outcome := record.Reset
 	s.endedBy = party(who)
 	s.setReason(errno.Error())
 	if errno == unix.ETIMEDOUT {
 		s.endedBy = record.Timeout
+		if who == backend && s.isUnread(l) {
+			outcome = record.TOAUnread
+		}
 	}
-	s.refuse(l, record.Reset, s.phase())
+	s.refuse(l, outcome, s.phase())
 }
 
 func party(side int) record.Party {
@@ -330,8 +344,8 @@ func party(side int) record.Party {
 	return record.Client
 }
 
-// armRelay sets the deadline of the relay phase: the time to set the keepalive options, or the idle
-// timeout. It acts on those that are due.
+// armRelay sets the deadline of the relay phase: the time to set the keepalive options, to check whether
+// the backend reads a client's option, or the idle timeout. It acts on those that are due.
 func (s *session) armRelay(l *loop) {
 	f := s.listener.forward
 	next := time.Duration(0)
@@ -353,6 +367,9 @@ func (s *session) armRelay(l *loop) {
 		case next == 0 || left < next:
 			next = left
 		}
+	}
+	if left := s.awaitRead(l); left > 0 && (next == 0 || left < next) {
+		next = left
 	}
 	s.arm(l, next)
 }

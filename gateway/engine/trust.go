@@ -30,7 +30,7 @@ func (s *session) checkTrust(l *loop) {
 			l.makeRoom(minSilence)
 		}
 	default:
-		s.client, s.destination, s.spoof = s.peer, pack(s.sentTo(l)), f.Transparent
+		s.client, s.destination, s.option = s.peer, pack(s.sentTo(l)), optionFor(f.Transparent)
 		if !s.admitClient(l, record.Trust) {
 			return
 		}

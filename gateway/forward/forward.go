@@ -76,20 +76,26 @@ type Forward struct {
 	// listeners. Only the plan of the packet filter's rules uses it.
 	Redirect []Redirect
 
-	// Transparent connects to the backend from the client's address, as Source
-	// allows. Backends of the client's address family are tried first; if
-	// Source rejects a mismatch, only those are tried.
+	// Transparent makes the backend see the client's address, as Source allows: it
+	// connects from that address, or sends it in an option. Backends of the client's
+	// address family are tried first; if Source rejects a mismatch, only those are
+	// tried.
 	Transparent bool
 	Source      transparent.Policy
+	// TOA makes a transparent forward send the client's address in a TCP option
+	// instead of connecting from it.
+	TOA TOA
 	// AllowDestination is the set of destinations that a FromHeader backend may
 	// connect to. A destination never leads to one of OwnListeners.
 	AllowDestination Addresses
 	// OwnListeners are the sockets on which this process listens. The gateway
 	// sets it, and completes it before the first connection; nil is none.
 	OwnListeners *OwnListeners
-	// SourceAddresses are this host's addresses from which it connects in plain mode:
-	// every address of each prefix, in turn. For a family without any, the kernel
-	// chooses the address. nil is none.
+	// SourceAddresses are this host's addresses from which it connects in plain mode,
+	// or with TOA: every address of each prefix, in turn. For a family without any, the
+	// kernel chooses the address. nil is none. With TOA, connections that carry no
+	// client, such as LOCAL ones, do not come from them: a backend's host that requires
+	// the option of these addresses would drop those.
 	SourceAddresses []netip.Prefix
 	// Mark is the SO_MARK of sockets to the backend; 0 sets none.
 	Mark uint32
@@ -162,7 +168,7 @@ func (f *Forward) HasHeaderBackend() bool {
 // UsesClientPort reports whether connections to the backend are made from the
 // client's port, if it is available.
 func (f *Forward) UsesClientPort() bool {
-	return f.Transparent && f.Source.SourcePort != transparent.Any
+	return f.ConnectsAsClient() && f.Source.SourcePort != transparent.Any
 }
 
 // HasUnixListener reports whether a listener is a unix socket.

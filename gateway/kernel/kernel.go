@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/transparent"
+	"unproxy/transparent/toa"
 )
 
 // Kernel is every system call of the TCP data plane. [System] makes them; tests
@@ -24,6 +25,7 @@ import (
 // implementation belongs to the goroutine that uses it, except for Wake.
 type Kernel interface {
 	transparent.Sockets
+	toa.Sockets
 
 	// Now returns a monotonic time in nanoseconds.
 	Now() int64

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"unproxy/transparent/toa"
 )
 
 // linux is the real kernel. All calls except the blocking wait use RawSyscall:
@@ -42,6 +44,10 @@ func (linux) SetOption(fd, level, name, value int) syscall.Errno {
 		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
 	return errno
 }
+
+func (linux) SetClient(fd int, v toa.Value) syscall.Errno { return toa.System{}.SetClient(fd, v) }
+
+func (linux) ClientState(fd int) (toa.Reply, syscall.Errno) { return toa.System{}.ClientState(fd) }
 
 func (linux) Bind(fd int, a netip.AddrPort) syscall.Errno {
 	var raw unix.RawSockaddrInet6

@@ -15,10 +15,11 @@ const (
 	Draining    = "draining"    // a stop was requested
 	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
 	ReturnPath  = "return_path" // backends' replies to clients are not routed back
+	TOA         = "toa"         // backends' hosts do not promise to read clients' addresses
 	Backends    = "backends"    // no backend of a forward with --backend-check answers
 )
 
-var order = [...]string{Starting, Draining, Descriptors, ReturnPath, Backends}
+var order = [...]string{Starting, Draining, Descriptors, ReturnPath, TOA, Backends}
 
 // Reason is a reason why a gateway or a forward should not get new connections.
 type Reason struct {

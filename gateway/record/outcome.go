@@ -25,6 +25,9 @@ const (
 	ConnectTimeout
 	NoReturnPath
 	SourcePortBusy
+	TOAUnattached
+	TOAUnpromised
+	TOAUnread
 	Permission
 	Reset
 	IdleTimeout
@@ -134,6 +137,19 @@ var table = [outcomes]entry{
 		"the client's address and port are in use, towards this backend or by a program that listens on every address",
 		"--source-port prefer falls back to another port",
 		Warn, in(Dial)},
+	TOAUnattached: {"toa_unattached", "no program on the gateway's host takes the client's address for the TCP option",
+		"run unproxy toa attach --gateway for the gateway's cgroup, as root; it lasts as long as the cgroup",
+		Warn, in(Dial)},
+	TOAUnpromised: {"toa_unpromised",
+		"the backend's host did not promise to read the client's address from the TCP option, and got no payload",
+		"run unproxy toa check on the backend's host: it may lack the programs, this gateway in --from," +
+			" or the port, or the backend has listened since before; a middlebox may strip the option",
+		Warn, in(Dial)},
+	TOAUnread: {"toa_unread",
+		"the backend's host promised to read the client's address, and then acknowledged nothing",
+		"unproxy toa status on the backend's host counts what it drops and why; a middlebox may strip the option" +
+			" after the handshake",
+		Warn, in(Relay)},
 	Permission: {"permission", "the system did not permit the connection",
 		"check the gateway's capabilities, and the firewall for rules that reject",
 		Warn, in(Dial)},

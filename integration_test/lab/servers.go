@@ -125,10 +125,11 @@ func StartSSHD(t testing.TB, addresses ...string) *SSHD {
 	return startSSHD(t, []string{"-e"}, addresses)
 }
 
-// StartSSHDLogging is [StartSSHD] with the log in a file, which may be a FIFO.
+// StartSSHDLogging is [StartSSHD] with the log in a file, which may be a FIFO. A login may take five
+// seconds: one whose packets a firewall drops ends soon.
 func StartSSHDLogging(t testing.TB, path string, addresses ...string) *SSHD {
 	t.Helper()
-	return startSSHD(t, []string{"-E", path}, addresses)
+	return startSSHD(t, []string{"-E", path, "-o", "LoginGraceTime=5"}, addresses)
 }
 
 func startSSHD(t testing.TB, log, addresses []string) *SSHD {

@@ -34,6 +34,9 @@ type catalogue struct {
 	peer          peerOptions
 
 	unproxy, haproxy, nginx []executable
+
+	// toa has the programs for --transparent toa; nil if it is not measured.
+	toa *toaGroup
 }
 
 // executable is the path of a program and its name in the tables.

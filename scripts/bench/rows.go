@@ -73,7 +73,8 @@ func pingPongRows() (rows []row) {
 			rows = append(rows, pingPongRow(size, connections))
 		}
 	}
-	return rows
+	// Messages that bulk mode applies to, although each waits for the one before.
+	return append(rows, pingPongRow(300<<10, 1), pingPongRow(300<<10, 64))
 }
 
 func pingPongRow(size, connections int) row {

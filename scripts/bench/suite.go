@@ -52,6 +52,14 @@ func measureAll(o options) error {
 	if err != nil {
 		return err
 	}
+	if slices.Contains(o.modes(), transparent) && o.wants("connections") && knowsTOA(c.unproxy[0].path) {
+		if c.toa, err = newTOAGroup(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: --transparent toa is not measured:", err)
+			c.toa.close()
+			c.toa = nil
+		}
+		defer c.toa.close()
+	}
 	s := &suite{options: o, catalogue: c, gone: map[[3]string]bool{}}
 	tasks, err := s.tasks()
 	if err != nil {

@@ -26,6 +26,9 @@ func (c *catalogue) programs(section, mode string) ([]program, error) {
 		return c.spinning(mode)
 	}
 	all, err := c.tcp(mode)
+	if err == nil && section == "connections" && mode == transparent && c.toa != nil {
+		all = append(all, c.toa.carrying(c.unproxyTCP(c.unproxy[0], mode, variant{})))
+	}
 	if err == nil && section == "bulk" {
 		return c.splicing(all, mode)
 	}

@@ -80,7 +80,7 @@ function updateRow(tr, c) {
   lines(tr.cells[0].lastChild, c.client || 'not known yet', c.authority ? printable(c.authority) : '', c.id);
   lines(tr.cells[1], c.peer, c.version ? `header version ${c.version}` : '');
   set(tr.cells[2], c.forward);
-  lines(tr.cells[3], c.backend || 'none yet', c.transparent ? 'sees the client' : '');
+  lines(tr.cells[3], c.backend || 'none yet', c.toa ? 'sees the client (TOA)' : c.transparent ? 'sees the client' : '');
   lines(tr.cells[4], `${bytes(c.bytes_in)} in`, `${bytes(c.bytes_out)} out`);
   lines(tr.cells[5], duration(c.age_seconds), c.idle_seconds >= 5 ? `idle ${duration(c.idle_seconds)}` : '');
   set(tr.cells[6], c.state);

@@ -98,7 +98,7 @@ function update(body, f) {
   lines(cells[1], others.length > 0 ? `${first} and ${count(f.listener_count - 1)} more` : first,
     ...down.slice(0, downShown).map((b) => `down, tried last: ${b.backend}`),
     f.backends_down > downShown ? `${count(f.backends_down)} down in total` : '');
-  set(cells[2], f.transparent ? 'the client' : 'the gateway');
+  set(cells[2], f.toa ? 'the client (TOA)' : f.transparent ? 'the client' : 'the gateway');
   set(cells[3], count(f.active));
   set(cells[4], perSecond(f.rates.accepted_per_second));
   set(cells[5], bytesPerSecond(f.rates.bytes_in_per_second));
