@@ -203,44 +203,48 @@ func TestBanFile(t *testing.T) {
 	})
 }
 
-// The process that takes over has the bans of the one before it, with and without a file,
-// and those of a failed upgrade are still changed here.
+// The process that takes over has the bans of the one before it, with and without a file.
 func TestBansOutliveAnUpgrade(t *testing.T) {
 	t.Parallel()
-	for _, withFile := range []bool{false, true} {
-		netns.Run(t, func(t *testing.T) {
-			backend := lab.Listen(t, "127.0.0.1:3000")
-			flags := []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--admin", adminAt}
-			file := filepath.Join(t.TempDir(), "bans")
-			if withFile {
-				flags = append(flags, "--ban-file", file)
-			}
-			l := startLine(t, lab.Command{}, flags...)
-			unproxy(t, "ban", client4.Addr().String(), "--for", "100h", "--reason", "before")
-			unproxy(t, "ban", "2001:db8:bad::/64")
-			if withFile { // the list that is handed over counts, not the file
-				if err := os.WriteFile(file, nil, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			l.upgrade()
-			wantDenied(t, l.Gateway, client4, banned)
-			wantDenied(t, l.Gateway, banned6, banned)
-			wantThrough(t, backend, otherClient)
-			list := unproxy(t, "bans")
-			if strings.Count(list, "\n") != 2 || !strings.Contains(list, "before") {
-				t.Errorf("after the upgrade:\n%s", list)
-			}
-			unproxy(t, "unban", client4.Addr().String())
-			l.upgrade()
-			wantThrough(t, backend, client4)
-			wantDenied(t, l.Gateway, banned6, banned)
-			if withFile && !strings.Contains(string(readFile(t, file)), "2001:db8:bad::/64") {
-				t.Error("the new process has not written the file")
-			}
-			l.end()
+	for name, withFile := range map[string]bool{"in memory": false, "with a file": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			netns.Run(t, func(t *testing.T) { bansOutliveAnUpgrade(t, withFile) })
 		})
 	}
+}
+
+func bansOutliveAnUpgrade(t *testing.T, withFile bool) {
+	backend := lab.Listen(t, "127.0.0.1:3000")
+	flags := []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.0/8", "--admin", adminAt}
+	file := filepath.Join(t.TempDir(), "bans")
+	if withFile {
+		flags = append(flags, "--ban-file", file)
+	}
+	l := startLine(t, lab.Command{}, flags...)
+	unproxy(t, "ban", client4.Addr().String(), "--for", "100h", "--reason", "before")
+	unproxy(t, "ban", "2001:db8:bad::/64")
+	if withFile { // the list that is handed over counts, not the file
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.upgrade()
+	wantDenied(t, l.Gateway, client4, banned)
+	wantDenied(t, l.Gateway, banned6, banned)
+	wantThrough(t, backend, otherClient)
+	list := unproxy(t, "bans")
+	if strings.Count(list, "\n") != 2 || !strings.Contains(list, "before") {
+		t.Errorf("after the upgrade:\n%s", list)
+	}
+	unproxy(t, "unban", client4.Addr().String())
+	l.upgrade()
+	wantThrough(t, backend, client4)
+	wantDenied(t, l.Gateway, banned6, banned)
+	if withFile && !strings.Contains(string(readFile(t, file)), "2001:db8:bad::/64") {
+		t.Error("the new process has not written the file")
+	}
+	l.end()
 }
 
 // A ban refuses new flows, and with --cut it ends those that exist.

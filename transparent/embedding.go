@@ -86,6 +86,9 @@ func embedded(a netip.Addr, match func(netip.Addr) bool, routed bool) *embedding
 	}
 	a = a.WithZone("")
 	bytes := a.As16()
+	if !mayEmbed(&bytes) {
+		return nil
+	}
 	for i := range embeddings {
 		e := &embeddings[i]
 		if routed && e.identifier != 0 || !e.matches(a, &bytes) {
@@ -100,6 +103,16 @@ func embedded(a netip.Addr, match func(netip.Addr) bool, routed bool) *embedding
 		}
 	}
 	return nil
+}
+
+// mayEmbed reports whether an address may match an entry of embeddings. It is false for
+// most clients, whose connections wait for the answer.
+func mayEmbed(b *[16]byte) bool {
+	switch {
+	case b[0] == 0, b[0] == 0x20 && b[1] == 0x02, b[0] == 0x20 && b[1] == 0x01 && b[2] == 0 && b[3] == 0:
+		return true
+	}
+	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // matches reports whether an address has the form.

@@ -47,6 +47,8 @@ type Warning struct {
 	// Message describes the risk. It follows the rule in a sentence:
 	// "trusts every host: …".
 	Message string
+	// Redundant is true if the rule has no effect, because others cover it.
+	Redundant bool
 }
 
 // String returns the warning on one line.

@@ -14,6 +14,9 @@ type Source struct {
 	Rules []string
 	// Files are paths of rule files: one rule per line, "#" starts a comment.
 	Files []string
+	// AllowEmpty accepts a file without a rule if it has a comment. A file without
+	// either is an error nevertheless: that is what a failed export leaves behind.
+	AllowEmpty bool
 	// Reader reads the files; nil uses a new one. One that is shared limits how
 	// many reads may hang.
 	Reader *Files
@@ -44,7 +47,7 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 	if len(src.Rules) == 0 && len(src.Files) == 0 {
 		return nil, nil, ErrNoRule
 	}
-	c := &collector{parser: p, files: src.Reader}
+	c := &collector{parser: p, files: src.Reader, allowEmpty: src.AllowEmpty}
 	if c.files == nil {
 		c.files = new(Files)
 	}
@@ -70,10 +73,12 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 // collector accumulates the rules, warnings and errors of a source.
 type collector struct {
 	*parser
-	files    *Files
-	entries  [][]Rule // one entry per rule as written; a preset has several prefixes
-	warnings []Warning
-	errs     []error
+	files *Files
+	// allowEmpty is [Source.AllowEmpty].
+	allowEmpty bool
+	entries    [][]Rule // one entry per rule as written; a preset has several prefixes
+	warnings   []Warning
+	errs       []error
 }
 
 // add parses one rule.
@@ -95,7 +100,7 @@ func (c *collector) fail(name, problem, hint string) {
 func (c *collector) file(name string) {
 	text, err := c.files.read(name)
 	if err != nil {
-		problem := fmt.Sprintf("cannot read the trust file: %v", withoutPath(err))
+		problem := fmt.Sprintf("cannot read the file: %v", withoutPath(err))
 		c.errs = append(c.errs, &Error{Origin: name, Problem: problem, Err: err})
 		return
 	}
@@ -110,13 +115,21 @@ func (c *collector) file(name string) {
 		c.line(rule, fmt.Sprintf("%s:%d", name, i+1))
 		if len(c.errs)-before > maxFileProblems {
 			c.errs = c.errs[:before+maxFileProblems]
-			c.fail(name, "more lines are invalid", "check that this file is a list of trust rules, one per line")
+			c.fail(name, "more lines are invalid", "check that this file is a list of rules, one per line")
 			return
 		}
 	}
-	if !found {
-		c.fail(name, "the trust file contains no rule", "write one rule per line, such as 10.0.0.0/8")
+	if !found && !(c.allowEmpty && strings.Contains(text, "#")) {
+		c.fail(name, "the file contains no rule", "write one rule per line, such as 10.0.0.0/8"+c.emptyHint())
 	}
+}
+
+// emptyHint says how to write an empty list, if that is allowed.
+func (c *collector) emptyHint() string {
+	if c.allowEmpty {
+		return ", or a comment alone for an empty list: # none"
+	}
+	return ""
 }
 
 // line parses a line of a file, which holds exactly one rule.

@@ -62,9 +62,9 @@ func TestLoadFile(t *testing.T) {
 
 func TestLoadFileRejected(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"empty", "", "trust.txt: the trust file contains no rule"},
-		{"only comments", "# nothing\n\n  # here\n", "trust.txt: the trust file contains no rule"},
-		{"only a byte order mark", "\ufeff", "trust.txt: the trust file contains no rule"},
+		{"empty", "", "trust.txt: the file contains no rule"},
+		{"only comments", "# nothing\n\n  # here\n", "trust.txt: the file contains no rule"},
+		{"only a byte order mark", "\ufeff", "trust.txt: the file contains no rule"},
 		{"broken line", "10.0.0.0/8\n# fine\n10.0.0.1/8\n", `trust.txt:3: "10.0.0.1/8" has host bits set`},
 		{"two rules in a line", "10.0.0.0/8, 192.0.2.1\n", `trust.txt:1: "10.0.0.0/8, 192.0.2.1" is more than one rule`},
 		{"CR line ends", "10.0.0.0/8\r192.0.2.1\r", "trust.txt:1: "},
@@ -85,10 +85,10 @@ func TestLoadFileRejected(t *testing.T) {
 func TestLoadUnreadable(t *testing.T) {
 	dir := t.TempDir()
 	_, _, err := Load(Source{Files: []string{filepath.Join(dir, "none.txt"), dir}})
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "none.txt: cannot read the trust file") {
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "none.txt: cannot read the file") {
 		t.Errorf("missing file: %v", err)
 	}
-	if !strings.Contains(err.Error(), dir+": cannot read the trust file: is a directory") {
+	if !strings.Contains(err.Error(), dir+": cannot read the file: is a directory") {
 		t.Errorf("directory: %v", err)
 	}
 	long := write(t, strings.Repeat("#", maxFileBytes+1))

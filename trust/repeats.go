@@ -35,7 +35,7 @@ func repeats(entries [][]Rule) []Warning {
 		}
 		other := entries[by][0]
 		message := fmt.Sprintf("is redundant: %q (%s) covers it", other.Text, other.Origin)
-		out = append(out, Warning{rules[0].Origin, rules[0].Text, message})
+		out = append(out, Warning{rules[0].Origin, rules[0].Text, message, true})
 	}
 	if more > 0 {
 		out[len(out)-1].Message += fmt.Sprintf("; %d more rules are redundant", more)

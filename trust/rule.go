@@ -38,7 +38,7 @@ func (p *parser) rule(text, origin string) ([]Rule, []Warning, error) {
 			{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Text: text, Origin: origin},
 			{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Text: text, Origin: origin},
 		}
-		return rules, []Warning{{origin, text, "trusts every host: anyone who can connect may name any client"}}, nil
+		return rules, []Warning{{origin, text, "trusts every host: anyone who can connect may name any client", false}}, nil
 	}
 	if strings.Contains(text, "{{") {
 		return p.template(text, origin)
@@ -98,7 +98,7 @@ func (p *parser) preset(text, origin string) ([]Rule, []Warning, error) {
 		if s.Warning == "" {
 			return rules, nil, nil
 		}
-		return rules, []Warning{{origin, text, "(" + s.note() + "): " + s.Warning}}, nil
+		return rules, []Warning{{origin, text, "(" + s.note() + "): " + s.Warning, false}}, nil
 	}
 	return nil, nil, p.unknown(text, origin)
 }
@@ -285,7 +285,7 @@ func wide(p netip.Prefix, text, origin string) []Warning {
 	if p.Bits() > limit {
 		return nil
 	}
-	return []Warning{{origin, text, "is wider than any single network: every host in it may name any client"}}
+	return []Warning{{origin, text, "is wider than any single network: every host in it may name any client", false}}
 }
 
 // maxQuoted is the number of bytes of a rule that a message quotes: the lines of

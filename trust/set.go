@@ -85,6 +85,19 @@ func (s *Set) Bits(a netip.Addr) int {
 	return s.rules[i].Prefix.Bits()
 }
 
+// Covering returns the most specific rule that contains all of a prefix. It does not
+// allocate.
+func (s *Set) Covering(p netip.Prefix) (Rule, bool) {
+	if s == nil {
+		return Rule{}, false
+	}
+	i, ok := s.table.LookupPrefix(p)
+	if !ok {
+		return Rule{}, false
+	}
+	return s.rules[i], true
+}
+
 // Nearest returns the rule whose prefix shares the most leading bits with a, the
 // shortest prefix if several do. It explains why a is not trusted: the nearest
 // rule is often the mistyped one. It reports false if no rule has a's address

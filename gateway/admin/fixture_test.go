@@ -103,7 +103,7 @@ func busy() (*Server, *fake) {
 	})
 	set.Admit(netip.MustParseAddr("10.1.2.3"), 0)
 	c.Gateway = &config.Config{MaxConnections: 100, Forwards: []*forward.Forward{
-		{Name: ":8443", Trust: set, Transparent: true},
+		{Name: ":8443", Trust: set, DenyClient: set, Transparent: true},
 		{Name: "127.0.0.1:0", Trust: set},
 		{Name: "127.0.0.1:0", Trust: trust.NewSet(nil)},
 	}}

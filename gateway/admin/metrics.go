@@ -99,6 +99,7 @@ var (
 	descTransparent = metric("transparent", "1 if backends see the client's address, else 0.", "forward")
 	descTOA         = metric("toa", "1 if clients' addresses are sent in a TCP option, else 0.", "forward")
 	descTrustRules  = metric("trust_rules", "Rules that say which peers are trusted.", "forward")
+	descClientRules = metric("client_rules", "Rules that say which clients are served.", "forward", "action")
 	descReloads     = metric("trust_reloads_total",
 		"Reloads of the address lists; after a failure the previous lists stay in force.", "result")
 	descReloaded = metric("trust_last_reload_success_timestamp_seconds",
@@ -123,7 +124,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting,
 		descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
-		descTransparent, descTOA, descTrustRules, descReloads, descReloaded, descLinesDropped,
+		descTransparent, descTOA, descTrustRules, descClientRules, descReloads, descReloaded, descLinesDropped,
 		descBans, descBanLimit, descBanHits, descBanFailures,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
 		descDatagrams, descDatagramBytes, descDropped, descUDPFallbacks,
@@ -232,6 +233,8 @@ func (c collector) collectForwards(e emitter) {
 		e.gauge(descTransparent, zeroOrOne(f.Transparent), name)
 		e.gauge(descTOA, zeroOrOne(f.TOA.On), name)
 		e.gauge(descTrustRules, float64(len(rulesOf(f))), name)
+		e.gauge(descClientRules, float64(len(config.Rules(f.AllowClient))), name, "allow")
+		e.gauge(descClientRules, float64(len(config.Rules(f.DenyClient))), name, "deny")
 	}
 }
 

@@ -71,6 +71,8 @@ func TestMetrics(t *testing.T) {
 		`unproxy_trust_reloads_total{result="failure"} 2`,
 		`unproxy_trust_last_reload_success_timestamp_seconds 1000`,
 		`unproxy_connections_waiting 1`,
+		`unproxy_client_rules{action="deny",forward=":8443"} 2`,
+		`unproxy_client_rules{action="allow",forward=":8443"} 0`,
 		`unproxy_bans 0`,
 		`unproxy_bans_limit 65536`,
 		`unproxy_bans_refused_total 0`,

@@ -7,7 +7,7 @@ import (
 )
 
 // page is the status page: a document, a stylesheet, and a script in modules. It
-// polls /status.json and /connections.json, like any other client of the endpoint.
+// polls /status.json, /connections.json and /bans.json, like any other client of the endpoint.
 //
 //go:embed page/index.html page/*.css page/*.js
 var page embed.FS

@@ -25,7 +25,7 @@ var objects = []struct {
 	of   any
 }{
 	{"status", Status{}}, {"version", Version{}}, {"reason", readiness.Reason{}}, {"rates", Rates{}}, {"history", History{}},
-	{"forward", ForwardStatus{}}, {"listener", ListenerStatus{}}, {"backend", BackendStatus{}}, {"list", TrustStatus{}}, {"rule", RuleStatus{}},
+	{"forward", ForwardStatus{}}, {"listener", ListenerStatus{}}, {"backend", BackendStatus{}}, {"list", TrustStatus{}}, {"rule", RuleStatus{}}, {"clients", ClientList{}},
 	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"connections", Connections{}}, {"connection", Connection{}},
 	{"bans", Bans{}}, {"ban", BanStatus{}},
 }

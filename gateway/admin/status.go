@@ -42,6 +42,10 @@ type Status struct {
 	History  History         `json:"history"`
 	Forwards []ForwardStatus `json:"forwards"`
 	Trust    []TrustStatus   `json:"trust"`
+	// Clients are the rules about clients. Bans is the number of bans, which
+	// /bans.json lists.
+	Clients []ClientList `json:"clients"`
+	Bans    int          `json:"bans"`
 	// Refusals are the latest refused connections, grouped by peer, forward
 	// and reason. MissedRefusals is the number of connections that were not
 	// added because too many were refused at a time.
@@ -132,7 +136,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		Reasons: report.None(), Limit: s.config.Gateway.MaxConnections,
 		Rates: s.recorder.rates(""), History: s.recorder.history(""),
 		Loops: []int{}, Forwards: []ForwardStatus{}, Refusals: []Refusal{},
-		Trust: trustStatus(s.config.Gateway.Forwards),
+		Trust: trustStatus(s.config.Gateway.Forwards), Clients: clientLists(s.config.Gateway.Forwards),
 	}
 	answer.Ready = len(answer.Reasons) == 0
 	if s.config.Refusals != nil {
@@ -148,6 +152,7 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 	if g == nil {
 		return answer, nil
 	}
+	answer.Bans = g.Bans().Len()
 	counters := g.Counters()
 	answer.Active, answer.Loops = counters.Active, counters.PerLoop
 	tallies, err := g.Tallies(ctx)

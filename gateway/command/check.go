@@ -114,7 +114,8 @@ func summarize(w io.Writer, f *forward.Forward) {
 		fmt.Fprintf(w, "  last port     %s -> %s\n", last.Name, last.BackendText())
 	}
 	row := func(name, value string) { fmt.Fprintf(w, "  %-13s %s\n", name, value) }
-	row("trust", peers(f))
+	peerRows(row, f)
+	clientRows(row, f)
 	row("header", headers(f))
 	row("transparent", transparency(f))
 	if len(f.SourceAddresses) > 0 {
@@ -182,31 +183,6 @@ func span(first, last string, n int) string {
 		return first
 	}
 	return fmt.Sprintf("%s to %s (%d ports)", first, last, n)
-}
-
-// peers describes which peers are trusted, and what happens to the others.
-func peers(f *forward.Forward) string {
-	var texts []string
-	seen := map[string]bool{}
-	for _, r := range config.Rules(f.Trust) {
-		if !seen[r.Text] {
-			texts = append(texts, r.Text)
-			seen[r.Text] = true
-		}
-	}
-	const most = 5
-	n := len(texts)
-	if n > most {
-		texts = append(texts[:most], "...")
-	}
-	others := "others are " + either(f.Datagrams, "dropped", "reset")
-	if f.PassUntrusted {
-		others = "others are taken as clients"
-	}
-	if n == 0 {
-		return "every process that may connect to the socket"
-	}
-	return fmt.Sprintf("%s (%s); %s", strings.Join(texts, ", "), value.Plural(n, "rule"), others)
 }
 
 // headers describes which headers are accepted.

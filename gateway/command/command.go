@@ -64,6 +64,7 @@ func newApp(g *given) *cli.App {
 		trustCommand(g),
 		migrate.Command(),
 		toa.Command(),
+		clientsCommand(g),
 		banCommand(g),
 		unbanCommand(g),
 		bansCommand(g),

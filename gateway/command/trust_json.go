@@ -53,7 +53,7 @@ func jsonRules(rules []trust.Rule) []jsonRule {
 func jsonWarnings(warnings []trust.Warning) []jsonWarning {
 	out := make([]jsonWarning, len(warnings))
 	for i, w := range warnings {
-		out[i] = jsonWarning(w)
+		out[i] = jsonWarning{w.Origin, w.Rule, w.Message}
 	}
 	return out
 }

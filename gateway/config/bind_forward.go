@@ -82,12 +82,19 @@ func setFlowTimeout(d *draft, texts []string) (err error) {
 	return err
 }
 
-// setAcceptRate parses N or N/BURST. BURST defaults to N.
-func setAcceptRate(d *draft, texts []string) error {
-	often, burst, hasBurst := strings.Cut(last(texts), "/")
+// rate binds N or N/BURST. BURST defaults to N.
+func rate(at func(*draft) *forward.Rate) binding[draft] {
+	return func(d *draft, texts []string) (err error) {
+		*at(d), err = parseRate(last(texts))
+		return err
+	}
+}
+
+func parseRate(text string) (forward.Rate, error) {
+	often, burst, hasBurst := strings.Cut(text, "/")
 	n, err := value.Count(often, mostRate)
 	if err != nil {
-		return &value.Error{
+		return forward.Rate{}, &value.Error{
 			Why:  fmt.Sprintf("is not N or N/BURST, connections per second, from 1 to %d", mostRate),
 			Hint: "100/200",
 		}
@@ -96,12 +103,11 @@ func setAcceptRate(d *draft, texts []string) error {
 	if hasBurst {
 		b, err = value.Count(burst, mostRate)
 		if err != nil || b == 0 || n == 0 {
-			return &value.Error{
+			return forward.Rate{}, &value.Error{
 				Why:  fmt.Sprintf("needs a rate and a burst from 1 to %d", mostRate),
 				Hint: fmt.Sprintf("%d/%d", max(n, 1), max(n, 1)),
 			}
 		}
 	}
-	d.AcceptRate = forward.Rate{PerSecond: int(n), Burst: int(b)}
-	return nil
+	return forward.Rate{PerSecond: int(n), Burst: int(b)}, nil
 }

@@ -16,27 +16,46 @@ type listKind int
 const (
 	trustList listKind = iota
 	healthList
+	directList
+	allowClientList
+	denyClientList
 	allowDestinationList
 	allowSourceList
 )
 
-// listKinds has for each kind the flag for its rules, whether it holds peers that
-// may name a client, and the field of a forward that it sets. The flag with the
-// suffix -file names files for the same list.
+// listKinds has for each kind the flag for its rules, which warnings of package trust
+// apply, whether it may be empty, and the field of a forward that it sets. The flag with
+// the suffix -file names files for the same list.
 var listKinds = [...]struct {
-	flag    string
-	ofPeers bool
-	put     func(*forward.Forward, *trust.Live)
+	flag       string
+	doubts     doubts
+	allowEmpty bool
+	put        func(*forward.Forward, *trust.Live)
 }{
-	trustList: {trustFlag, true,
+	trustList: {trustFlag, allDoubts, false,
 		func(f *forward.Forward, set *trust.Live) { f.Trust = set }},
-	healthList: {"health-source", false,
+	healthList: {"health-source", noDoubts, false,
 		func(f *forward.Forward, set *trust.Live) { f.Health = set }},
-	allowDestinationList: {"allow-destination", false,
+	directList: {directFlag, redundantRules, false,
+		func(f *forward.Forward, set *trust.Live) { f.Direct = set }},
+	allowClientList: {allowClientFlag, redundantRules, false,
+		func(f *forward.Forward, set *trust.Live) { f.AllowClient = set }},
+	denyClientList: {denyClientFlag, redundantRules, true,
+		func(f *forward.Forward, set *trust.Live) { f.DenyClient = set }},
+	allowDestinationList: {"allow-destination", noDoubts, false,
 		func(f *forward.Forward, set *trust.Live) { f.AllowDestination = set }},
-	allowSourceList: {"allow-source", false,
+	allowSourceList: {"allow-source", noDoubts, false,
 		func(f *forward.Forward, set *trust.Live) { f.Source.Allow = set }},
 }
+
+// doubts says which warnings of package trust apply to a list.
+type doubts uint8
+
+const (
+	noDoubts       doubts = iota
+	redundantRules        // that have no effect
+	allDoubts             // the list holds peers that may name a client
+)
 
 // list is an address list before it is loaded.
 type list struct {
@@ -57,9 +76,7 @@ type lists struct {
 type liveList struct {
 	source trust.Source
 	live   *trust.Live
-	// ofPeers means that the list holds trusted peers. Warnings of package trust
-	// apply only to those.
-	ofPeers bool
+	doubts doubts
 	// tried is the fingerprint of the files when they were last read.
 	tried string
 }
@@ -70,7 +87,7 @@ func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
 	for kind, k := range listKinds {
-		set, more, err := l.load(d.lists[kind], k.ofPeers)
+		set, more, err := l.load(d.lists[kind], listKind(kind))
 		if set != nil {
 			k.put(&d.Forward, set)
 		}
@@ -82,7 +99,7 @@ func (l *lists) resolve(d *draft) ([]Warning, error) {
 
 // load returns the set of a list, or nil if the list was not given. It returns
 // the warnings and errors of a shared list only once.
-func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
+func (l *lists) load(from list, kind listKind) (*trust.Live, []Warning, error) {
 	if len(from.rules) == 0 && len(from.files) == 0 {
 		return nil, nil, nil
 	}
@@ -96,9 +113,10 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 	fresh := liveList{
 		source: trust.Source{
 			Rules: from.rules, Files: from.files, Flag: from.flag, Reader: l.files, Nearest: value.Nearest,
+			AllowEmpty: listKinds[kind].allowEmpty,
 		},
-		live:    trust.NewLive(nil),
-		ofPeers: ofPeers,
+		live:   trust.NewLive(nil),
+		doubts: listKinds[kind].doubts,
 	}
 	set, warnings, err := fresh.load()
 	fresh.live.Replace(set)
@@ -110,13 +128,15 @@ func (l *lists) load(from list, ofPeers bool) (*trust.Live, []Warning, error) {
 // load reads the list. It does not replace the live set.
 func (l *liveList) load() (*trust.Set, []Warning, error) {
 	l.tried = l.source.Reader.Fingerprint(l.source.Files)
-	set, doubts, err := trust.Load(l.source)
-	if !l.ofPeers {
-		return set, nil, err
-	}
-	warnings := make([]Warning, len(doubts))
-	for i, w := range doubts {
-		warnings[i] = Warning{Message: w.String(), About: AboutTrust}
+	set, all, err := trust.Load(l.source)
+	var warnings []Warning
+	for _, w := range all {
+		switch {
+		case l.doubts == allDoubts:
+			warnings = append(warnings, Warning{Message: w.String(), About: AboutTrust})
+		case l.doubts == redundantRules && w.Redundant:
+			warnings = append(warnings, Warning{Message: w.String()})
+		}
 	}
 	return set, warnings, err
 }
@@ -124,11 +144,5 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 // Rules returns the current rules of a set of addresses, or nil if the set does not
 // consist of rules.
 func Rules(a forward.Addresses) []trust.Rule {
-	switch set := a.(type) {
-	case *trust.Set:
-		return set.Rules()
-	case *trust.Live:
-		return set.Set().Rules()
-	}
-	return nil
+	return setOf(a).Rules()
 }

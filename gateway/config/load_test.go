@@ -113,6 +113,7 @@ var settingRows = []struct {
 }{
 	{"cut-untrusted on", "cut-untrusted=off", func(f *forward.Forward) any { return f.CutUntrusted }, true, false},
 	{"untrusted pass", "untrusted=reject", func(f *forward.Forward) any { return f.PassUntrusted }, true, false},
+	{"client-rate 5/7", "client-rate=9", func(f *forward.Forward) any { return f.ClientRate }, forward.Rate{PerSecond: 5, Burst: 7}, forward.Rate{PerSecond: 9, Burst: 9}},
 	{"accept v1", "accept=v2", func(f *forward.Forward) any { return [2]bool{f.Header.RefuseV1, f.Header.RefuseV2} }, [2]bool{false, true}, [2]bool{true, false}},
 	{"header-timeout 7s", "header-timeout=0", func(f *forward.Forward) any { return f.HeaderTimeout }, 7 * time.Second, time.Duration(0)},
 	{"max-header 4096", "max-header=64KiB", func(f *forward.Forward) any { return f.Header.MaxLength }, 4096, 65551},
@@ -149,6 +150,9 @@ var settingRows = []struct {
 	{"max-connections-per-client 5", "max-connections-per-client=6", func(f *forward.Forward) any { return f.MaxConnectionsPerClient }, 5, 6},
 	{"socket-mode 0600", "socket-mode=666", func(f *forward.Forward) any { return uint32(f.SocketMode) }, uint32(0o600), uint32(0o666)},
 	{"trust 192.0.2.0/24", "trust=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Trust }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"allow-client 192.0.2.0/24", "allow-client=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.AllowClient }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"deny-client 192.0.2.0/24", "deny-client=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.DenyClient }), "192.0.2.0/24", "198.51.100.0/24"},
+	{"direct 192.0.2.0/24", "direct=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Direct }), "192.0.2.0/24", "198.51.100.0/24"},
 	{"health-source 192.0.2.0/24", "health-source=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Health }), "192.0.2.0/24", "198.51.100.0/24"},
 	{"allow-source 192.0.2.0/24", "allow-source=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.Source.Allow }), "192.0.2.0/24", "198.51.100.0/24"},
 	{"allow-destination 192.0.2.0/24", "allow-destination=198.51.100.0/24", texts(func(f *forward.Forward) forward.Addresses { return f.AllowDestination }), "192.0.2.0/24", "198.51.100.0/24"},
@@ -165,7 +169,7 @@ func texts(of func(*forward.Forward) forward.Addresses) func(*forward.Forward) a
 }
 
 func TestEverySetting(t *testing.T) {
-	covered := map[string]bool{"trust-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true, "toa-source": true} // have separate tests
+	covered := map[string]bool{"trust-file": true, "allow-client-file": true, "deny-client-file": true, "redirect": true, maxConnectionsFlag: true, maxFlowsFlag: true, "toa-source": true} // have separate tests
 	for _, tt := range settingRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
 		covered[name] = true

@@ -122,6 +122,7 @@ type Group uint8
 const (
 	GroupForward Group = iota
 	GroupTrust
+	GroupClient
 	GroupHeader
 	GroupTransparent
 	GroupBackend
@@ -138,6 +139,7 @@ func (g Group) String() string {
 	return [...]string{
 		GroupForward:     "Forwards",
 		GroupTrust:       "Trust",
+		GroupClient:      "Clients",
 		GroupHeader:      "Headers",
 		GroupTransparent: "Transparent mode",
 		GroupBackend:     "Backends",

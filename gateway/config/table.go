@@ -19,6 +19,9 @@ const (
 	// EnvFileFlag is the flag whose values are environment files.
 	EnvFileFlag        = "env-file"
 	trustFlag          = "trust"
+	allowClientFlag    = "allow-client"
+	denyClientFlag     = "deny-client"
+	directFlag         = "direct"
 	redirectFlag       = "redirect"
 	onDemandFlag       = "on-demand"
 	unknownFlag        = "unknown"
@@ -46,7 +49,7 @@ const (
 
 // table holds every setting, in the order of the help. It never changes.
 var table = slices.Concat(
-	forwardSettings, trustSettings, headerSettings, transparentSettings, backendSettings, datagramSettings,
+	forwardSettings, trustSettings, clientSettings, headerSettings, transparentSettings, backendSettings, datagramSettings,
 	connectionSettings, processSettings, routeSettings, adminSettings, logSettings,
 )
 
@@ -74,6 +77,27 @@ var trustSettings = []Setting{
 	{Name: "socket-mode", Group: GroupTrust, Argument: "MODE", Default: "0660", Needs: NeedsUnixListener,
 		Meaning: "mode of a unix listener; every process that may connect to it is trusted",
 		forward: mode(func(d *draft) *fs.FileMode { return &d.SocketMode })},
+}
+
+var clientSettings = []Setting{
+	{Name: allowClientFlag, Group: GroupClient, Argument: "RULE", Repeatable: true, Default: "all",
+		Meaning: "clients that are served, and no others",
+		forward: rules(allowClientList)},
+	{Name: "allow-client-file", Group: GroupClient, Argument: "PATH", Repeatable: true,
+		Meaning: "a file of such rules, one per line; adds to --allow-client",
+		forward: files(allowClientList)},
+	{Name: denyClientFlag, Group: GroupClient, Argument: "RULE", Repeatable: true,
+		Meaning: "clients that are not served; takes precedence",
+		forward: rules(denyClientList)},
+	{Name: "deny-client-file", Group: GroupClient, Argument: "PATH", Repeatable: true,
+		Meaning: "a file of such rules, one per line; adds to --deny-client",
+		forward: files(denyClientList)},
+	{Name: directFlag, Group: GroupClient, Argument: "RULE", Repeatable: true,
+		Meaning: "peers that connect without a header: each is the client itself",
+		forward: rules(directList)},
+	{Name: "client-rate", Group: GroupClient, Argument: "N[/BURST]", Default: "off",
+		Meaning: "connections and UDP flows per second from each client, and how many at once; the excess is refused",
+		forward: rate(func(d *draft) *forward.Rate { return &d.ClientRate })},
 }
 
 var headerSettings = []Setting{
@@ -200,7 +224,7 @@ var connectionSettings = []Setting{
 		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxConnectionsPerClient })},
 	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off", Needs: NeedsStream,
 		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset",
-		forward: setAcceptRate},
+		forward: rate(func(d *draft) *forward.Rate { return &d.AcceptRate })},
 }
 
 var processSettings = []Setting{

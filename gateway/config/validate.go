@@ -56,6 +56,7 @@ func (v *validator) forward(f *forward.Forward) {
 	v.prefix = "forward " + f.Listeners[0].Name + ": "
 	defer func() { v.prefix = "" }()
 	v.peers(f)
+	v.clients(f)
 	v.headers(f)
 	v.tproxy(f)
 	v.transparent(f)

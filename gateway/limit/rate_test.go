@@ -146,3 +146,43 @@ func TestSubscriber(t *testing.T) {
 		t.Errorf("no address counts as %v", got)
 	}
 }
+
+// An attack from a million addresses takes no more memory than the table, neither lets a
+// client that connects too often go on, nor refuses one that is within its rate.
+func TestClientRatesUnderAttack(t *testing.T) {
+	const attackers = 1_000_000
+	r := NewClientRates(forward.Rate{PerSecond: 10, Burst: 20})
+	if size := len(r.sets) * int(unsafe.Sizeof(r.sets[0])); size != 2<<20 {
+		t.Errorf("the table takes %d bytes, want 2 MiB as documented", size)
+	}
+	busy, quiet := peerA, peerB
+	now, admitted, spread := int64(time.Hour), 0, 0
+	const step = int64(10 * time.Microsecond) // ten seconds in all
+	for i := range attackers {
+		now += step
+		if r.Allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now) {
+			spread++
+		}
+		if i%100 == 0 && r.Allow(busy, now) { // a thousand a second
+			admitted++
+		}
+		if i%20_000 == 0 && !r.Allow(quiet, now) { // five a second
+			t.Fatalf("after %d attackers a client within its rate was refused", i)
+		}
+	}
+	if most := 20 + 10*10 + 5; admitted > most {
+		t.Errorf("the busy client got %d of 10000 connections, want at most %d", admitted, most)
+	}
+	if spread != attackers {
+		t.Errorf("%d of %d clients with one connection each were served", spread, attackers)
+	}
+}
+
+func BenchmarkClientRates(b *testing.B) {
+	r := NewClientRates(forward.Rate{PerSecond: 10, Burst: 20})
+	i := 0
+	for b.Loop() {
+		i++
+		r.Allow(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), int64(i)*int64(time.Microsecond))
+	}
+}

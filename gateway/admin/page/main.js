@@ -3,6 +3,7 @@
 import { list, make, set, show } from './dom.js';
 import { clock, count, duration, plural } from './format.js';
 import { showBanner } from './banner.js';
+import { showBans, startBans } from './bans.js';
 import { query, showConnections, showForwardChoices, startConnections } from './connections.js';
 import { showForwards, startForwards } from './forwards.js';
 import { showHost } from './host.js';
@@ -51,11 +52,12 @@ async function poll() {
   polling = true;
   const sent = query();
   try {
-    const [status, connections] = await Promise.all([
-      request('status.json'), request(`connections.json?${sent}`),
+    const [status, connections, bans] = await Promise.all([
+      request('status.json'), request(`connections.json?${sent}`), request('bans.json'),
     ]);
     showStatus(status);
     showConnections(connections);
+    showBans(bans, status.time);
   } catch (err) {
     showFailure(err);
   }
@@ -143,6 +145,30 @@ async function cut(connection) {
   poll();
 }
 
+// ban bans a client, and calls done if it is banned.
+async function ban(query, done) {
+  try {
+    const answer = await request(`bans?${query}`, { method: 'POST' });
+    say(`${answer.prefix} is banned; ${plural(answer.cut, 'connection')} cut.`);
+    done();
+  } catch (err) {
+    say(`Not banned: ${err.message}.`);
+  }
+  poll();
+}
+
+// unban ends a ban.
+async function unban(prefix) {
+  try {
+    const answer = await request(`bans?${new URLSearchParams({ prefix })}`, { method: 'DELETE' });
+    const wider = answer.covered_by.length > 0 ? `; still banned by ${answer.covered_by.join(', ')}` : '';
+    say(`The ban of ${prefix} has ended${wider}.`);
+  } catch (err) {
+    say(`The ban did not end: ${err.message}.`);
+  }
+  poll();
+}
+
 // examine runs the host checks, which takes some seconds.
 async function examine(event) {
   const button = event.currentTarget;
@@ -163,6 +189,7 @@ async function examine(event) {
 startPlots();
 startForwards();
 startConnections({ refresh: poll, cut });
+startBans({ ban, unban });
 document.getElementById('examine').addEventListener('click', examine);
 trouble.querySelector('button').addEventListener('click', poll);
 document.addEventListener('visibilitychange', poll);

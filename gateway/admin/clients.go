@@ -1,0 +1,64 @@
+package admin
+
+import (
+	"cmp"
+	"slices"
+
+	"unproxy/gateway/forward"
+	"unproxy/trust"
+)
+
+// ClientList is one list of rules about clients.
+type ClientList struct {
+	// Forwards are the names of the forwards that use the list.
+	Forwards []string `json:"forwards"`
+	// Action is "allow" or "deny".
+	Action string `json:"action"`
+	// Count is the number of rules, and Hits how often one of them matched.
+	Count int    `json:"count"`
+	Hits  uint64 `json:"hits"`
+	// Rules are those that matched most often, at most 20.
+	Rules []RuleStatus `json:"rules"`
+}
+
+// maxClientRules is how many rules of a list are shown. A list may have many thousands.
+const maxClientRules = 20
+
+// clientLists returns the rules about clients. Forwards that share a list appear in one
+// entry.
+func clientLists(forwards []*forward.Forward) []ClientList {
+	all := []ClientList{}
+	index := map[hitCounter]int{}
+	add := func(f *forward.Forward, action string, a forward.Addresses) {
+		list, ok := a.(hitCounter)
+		if !ok {
+			return
+		}
+		i, known := index[list]
+		if !known {
+			i = len(all)
+			index[list] = i
+			all = append(all, clientList(action, list))
+		}
+		all[i].Forwards = append(all[i].Forwards, label(f.Label()))
+	}
+	for _, f := range forwards {
+		add(f, "deny", f.DenyClient)
+		add(f, "allow", f.AllowClient)
+	}
+	return all
+}
+
+// clientList describes one list.
+func clientList(action string, list hitCounter) ClientList {
+	rules := list.Hits()
+	c := ClientList{Action: action, Count: len(rules), Rules: []RuleStatus{}}
+	slices.SortStableFunc(rules, func(a, b trust.RuleHits) int { return cmp.Compare(b.Hits, a.Hits) })
+	for i, r := range rules {
+		c.Hits += r.Hits
+		if i < maxClientRules && r.Hits > 0 {
+			c.Rules = append(c.Rules, RuleStatus{r.Text, r.Prefix.String(), r.Origin, r.Note, r.Hits})
+		}
+	}
+	return c
+}

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"unproxy/gateway/forward"
+)
+
+// Rules of flags and files form one list; a key for either replaces both. An empty
+// deny file must say so, and an allow file must have a rule.
+func TestClientFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	rules, comment, empty := file("rules", "198.51.100.0/24 # one\n"), file("comment", "# none\n"), file("empty", "")
+	inFile, inFlag := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("203.0.113.7")
+	for _, name := range []string{allowClientFlag, denyClientFlag} {
+		set := func(f *forward.Forward) forward.Addresses { return f.AllowClient }
+		if name == denyClientFlag {
+			set = func(f *forward.Forward) forward.Addresses { return f.DenyClient }
+		}
+		f := mustLoad(t, ":1=127.0.0.1:2", name+" 203.0.113.0/24", name+"-file "+rules)
+		if !set(f).Contains(inFile) || !set(f).Contains(inFlag) {
+			t.Errorf("--%s and its file must form one list", name)
+		}
+		f = mustLoad(t, ":1=127.0.0.1:2?"+name+"-file="+rules, name+" 203.0.113.0/24")
+		if !set(f).Contains(inFile) || set(f).Contains(inFlag) {
+			t.Errorf("the key %s-file must replace the common rules", name)
+		}
+		if _, _, err := load([]string{":1=127.0.0.1:2"}, name+"-file "+empty); err == nil || !strings.Contains(err.Error(), "contains no rule") {
+			t.Errorf("--%s-file without a line: %v", name, err)
+		}
+	}
+	if f := mustLoad(t, ":1=127.0.0.1:2", "deny-client-file "+comment); f.DenyClient == nil || f.DenyClient.Contains(inFile) {
+		t.Error("a comment alone is an empty list of denied clients")
+	}
+	for _, flag := range []string{"allow-client-file " + comment, "trust-file " + comment} {
+		if _, _, err := load([]string{":1=127.0.0.1:2"}, flag); err == nil || !strings.Contains(err.Error(), "contains no rule") {
+			t.Errorf("--%s: %v", flag, err)
+		}
+	}
+}
+
+func TestClientWarnings(t *testing.T) {
+	many := make([]string, 13)
+	for i := range many {
+		many[i] = fmt.Sprintf("allow-client 203.0.113.%d", i)
+	}
+	for _, tt := range []struct {
+		forward string
+		flags   []string
+		want    []string // parts of the warnings, in order
+	}{
+		{":1=127.0.0.1:2", []string{"allow-client 203.0.113.0/24", "deny-client 203.0.113.9"}, nil},
+		{":1=127.0.0.1:2", []string{"allow-client 203.0.113.9", "deny-client 203.0.0.0/16"},
+			[]string{`allow-client rule "203.0.113.9" (--allow-client) has no effect: deny-client rule "203.0.0.0/16" (--deny-client) covers it`}},
+		{":1=127.0.0.1:2", []string{"allow-client 2001:db8::/48", "deny-client any"}, []string{`deny-client rule "any"`}},
+		{":1=127.0.0.1:2", append(many, "deny-client 203.0.113.0/24"), append(slices.Repeat([]string{"has no effect"}, mostUseless), "3 more allow-client rules have no effect")},
+		{":1=127.0.0.1:2", []string{"deny-client 203.0.0.0/16", "deny-client 203.0.113.9"}, []string{`"203.0.113.9" is redundant`}},
+		{":1=127.0.0.1:2", []string{"deny-client any"}, nil},
+		{":1=127.0.0.1:2", []string{"direct 10.1.0.0/16"}, nil}, // within the trust rule 10.0.0.0/8
+		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "health-source 192.0.2.7"}, []string{`health source "192.0.2.7" overlaps direct rule "192.0.2.0/24"`}},
+		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct matters only within trust rules"}},
+		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, []string{"--direct has no effect"}},
+	} {
+		_, warnings, err := load([]string{tt.forward}, tt.flags...)
+		if err != nil || len(warnings) != len(tt.want) {
+			t.Errorf("%s %q: %v, %v; want %q", tt.forward, tt.flags, warnings, err, tt.want)
+			continue
+		}
+		for i, want := range tt.want {
+			if !strings.Contains(warnings[i].Message, want) {
+				t.Errorf("%s %q: %q; want %q", tt.forward, tt.flags, warnings[i].Message, want)
+			}
+		}
+	}
+	if _, _, err := load([]string{":1=127.0.0.1:2"}, "direct 10.0.0.0/8"); err == nil ||
+		!strings.Contains(err.Error(), `"10.0.0.0/8" is both a direct rule and a trust rule`) {
+		t.Errorf("one prefix that is direct and trusted: %v", err)
+	}
+}
+
+// The more specific prefix says whether a peer sends a header.
+func TestDirectWithinTrust(t *testing.T) {
+	f := mustLoad(t, ":1=127.0.0.1:2", "trust 10.0.0.0/8", "trust 192.0.2.7", "direct 10.1.0.0/16", "direct 192.0.2.0/24")
+	for peer, want := range map[string]bool{
+		"10.1.2.3": true, "10.2.2.3": false, "192.0.2.7": false, "192.0.2.8": true, "198.51.100.1": false, "2001:db8::1": false,
+	} {
+		if got := f.IsDirect(netip.MustParseAddr(peer)); got != want {
+			t.Errorf("%s is direct: %v, want %v", peer, got, want)
+		}
+	}
+	if mustLoad(t, ":1=127.0.0.1:2").IsDirect(netip.MustParseAddr("10.1.2.3")) {
+		t.Error("a peer is direct without a rule")
+	}
+}
