@@ -12,6 +12,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
+	"unproxy/gateway/sandbox"
 )
 
 // Schema is the number of what docs/json.md describes, in the answers of /status.json and
@@ -58,6 +59,8 @@ type Status struct {
 	// if there are none yet. Examined is the time of the last complete run.
 	Findings json.RawMessage `json:"findings"`
 	Examined time.Time       `json:"examined,omitzero"`
+	// Sandbox is what this process has given up.
+	Sandbox *sandbox.Report `json:"sandbox,omitempty"`
 }
 
 // ForwardStatus is one forward.
@@ -155,6 +158,9 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		return answer, nil
 	}
 	answer.Bans = g.Bans().Len()
+	if s.config.Sandbox != nil {
+		answer.Sandbox = s.config.Sandbox()
+	}
 	counters := g.Counters()
 	answer.Active, answer.Loops = counters.Active, counters.PerLoop
 	tallies, err := g.Tallies(ctx)

@@ -35,6 +35,9 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
 	fmt.Fprintf(w, "%s (%s), by loop: %s\n", value.Plural(s.Active, "connection"), limit, loops)
 	writeHoldings(w, &s.Holdings)
+	if s.Sandbox != nil {
+		fmt.Fprintf(w, "sandbox %s: %s\n", s.Sandbox.Mode, s.Sandbox)
+	}
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"unproxy/gateway/ban"
 	"unproxy/gateway/config/value"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent/returnpath"
 )
 
@@ -46,6 +48,22 @@ func setUpgradeTimeout(c *Config, texts []string) (err error) {
 		err = &value.Error{Why: "is too short: the minimum is 100ms", Hint: "30s"}
 	}
 	return err
+}
+
+// setUser looks the user up.
+func setUser(c *Config, texts []string) (err error) {
+	if c.User, err = sandbox.FindUser(last(texts)); err != nil {
+		return &value.Error{Why: "is not a user: " + err.Error(), Hint: "a name of /etc/passwd, or UID:GID"}
+	}
+	return nil
+}
+
+// setEnvFiles records the files, which package command has read.
+func setEnvFiles(c *Config, texts []string) error {
+	for _, path := range texts {
+		c.EnvFiles = append(c.EnvFiles, strings.TrimPrefix(path, "-"))
+	}
+	return nil
 }
 
 // setBanFile reads the bans. A relative path would depend on where the program is started.

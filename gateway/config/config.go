@@ -10,6 +10,7 @@ import (
 
 	"unproxy/gateway/ban"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent/returnpath"
 )
 
@@ -59,6 +60,14 @@ type Config struct {
 	ReloadInterval time.Duration
 	// UpgradeTimeout limits the time until the process that takes over is ready.
 	UpgradeTimeout time.Duration
+	// User is the user that the process becomes once its listeners are open; nil
+	// keeps the current one. Sandbox says what becomes of restrictions that the host
+	// does not support. The gateway itself does not use them.
+	User    *sandbox.User
+	Sandbox sandbox.Mode
+	// EnvFiles are the environment files that were read, without the "-" of optional
+	// ones.
+	EnvFiles []string
 	// Bans are the clients that are banned at run time; nil is an empty list without a
 	// file.
 	Bans *ban.List

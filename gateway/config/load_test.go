@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent"
 	"unproxy/transparent/toa"
 )
@@ -208,6 +209,14 @@ var processRows = []struct {
 	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
 	{"ban-file /nonexistent/bans", func(c *Config) any { return c.Bans != nil && c.Bans.Path() != "" }, true},
 	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
+	{"user nobody:0", func(c *Config) any {
+		if c.User == nil {
+			return ""
+		}
+		return c.User.Text
+	}, "nobody:0"},
+	{"sandbox strict", func(c *Config) any { return c.Sandbox }, sandbox.Strict},
+	{"env-file -a", func(c *Config) any { return strings.Join(c.EnvFiles, " ") }, "a"},
 	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/toa"
@@ -256,8 +257,15 @@ var processSettings = []Setting{
 	{Name: "reload-interval", Group: GroupProcess, Argument: "D", Default: "off",
 		Meaning: "how often address-list files are polled for changes",
 		process: duration(100*time.Millisecond, longest, func(c *Config) *time.Duration { return &c.ReloadInterval })},
+	{Name: "user", Group: GroupProcess, Argument: "NAME[:GROUP]", Default: "the user that starts it",
+		Meaning: "become this user once the listeners are open; keeps CAP_NET_RAW if needed",
+		process: setUser},
+	{Name: "sandbox", Group: GroupProcess, Argument: "auto|strict|off", Default: "auto",
+		Meaning: "drop capabilities and access to files that are not needed: as far as the host can; or fail; or not",
+		process: index(func(c *Config) *sandbox.Mode { return &c.Sandbox }, sandbox.ModeNames()...)},
 	{Name: EnvFileFlag, Group: GroupProcess, Argument: "PATH", Repeatable: true,
-		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables override it; -PATH is optional"},
+		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables override it; -PATH is optional",
+		process: setEnvFiles},
 	{Name: "upgrade-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
 		Meaning: "time limit for the process that takes over at SIGUSR2 to become ready",
 		process: setUpgradeTimeout},
