@@ -28,19 +28,18 @@ var allowed = map[string][]string{
 	"": {"gateway/command"},
 	"gateway": {"gateway/ban", "gateway/clients", "gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/record",
 		"gateway/supervise", "transparent", "transparent/routing"},
-	"gateway/config": {"gateway/ban", "gateway/config/value", "gateway/forward", "gateway/proxyproto", "gateway/source",
-		"transparent", "transparent/returnpath", "transparent/toa", "trust", sockaddr + "/template"},
+	"gateway/config":       {"gateway/ban", "gateway/config/value", "gateway/forward", "gateway/proxyproto", "gateway/sandbox", "gateway/source", "transparent", "transparent/returnpath", "transparent/toa", "trust", sockaddr + "/template"},
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
 	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
 	"gateway/admin": {"gateway/ban", "gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel",
-		"gateway/readiness", "gateway/record", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
+		"gateway/readiness", "gateway/record", "gateway/sandbox", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/ban", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
-		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/supervise", "github.com/rs/zerolog", unix},
+		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/sandbox", "gateway/supervise",
+		"transparent", "github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/clients", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
 		"gateway/record", "gateway/source", "transparent", unix},
-	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/source",
-		"transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
+	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/sandbox", "gateway/source", "transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
 	"gateway/engine": {"gateway/clients", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
 		"gateway/source", "transparent", "transparent/toa", unix},
 	"gateway/forward": {"gateway/proxyproto", "transparent", "transparent/toa"},
@@ -60,6 +59,7 @@ var allowed = map[string][]string{
 	"gateway/command/usage": {"gateway/config", "gateway/config/value", "transparent/routing", "trust", cli},
 
 	"gateway/proxyproto": {},
+	"gateway/sandbox":    {landlock + "/landlock", landlock + "/landlock/syscall", capabilities + "/cap", unix},
 	"gateway/record":     {},
 	"gateway/supervise":  {"github.com/coreos/go-systemd/v22/daemon", unix},
 	"trust":              {sockaddr, sockaddr + "/template", "github.com/gaissmai/bart"},
@@ -78,6 +78,9 @@ const (
 	cli      = "github.com/urfave/cli/v2"
 	ebpf     = "github.com/cilium/ebpf"
 
+	landlock     = "github.com/landlock-lsm/go-landlock"
+	capabilities = "kernel.org/pub/linux/libs/security/libcap"
+
 	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
 
@@ -94,6 +97,8 @@ var kept = map[string][]string{
 	ebpf:                             {"transparent/toa/attach"},
 	"github.com/prometheus":          {"gateway/admin"},
 	"github.com/coreos/go-systemd":   {"gateway/supervise"},
+	landlock:                         {"gateway/sandbox"},
+	capabilities:                     {"gateway/sandbox"},
 	"github.com/pires/go-proxyproto": {}, // an oracle for tests
 	"github.com/rogpeppe":            {},
 	"github.com/chromedp":            {}, // a browser for tests, in a module of its own

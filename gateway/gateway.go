@@ -101,6 +101,8 @@ func New(c *config.Config, o Observer) (*Gateway, error) {
 		Spin:           c.Spin,
 		MaxConnections: c.MaxConnections,
 		MaxWaiting:     c.MaxWaiting,
+		MaxPipes:       c.MaxPipes,
+		MaxBuffer:      int64(c.MaxBuffer),
 		Banned:         g.config.Bans,
 		Ephemeral:      g.ports,
 		Guest:          g.relay.Guest,
@@ -165,6 +167,14 @@ func (g *Gateway) Counters() engine.Counters { return g.engine.Counters() }
 func (g *Gateway) EachSession(ctx context.Context, visit func(*engine.Session)) error {
 	return g.engine.EachSession(ctx, visit)
 }
+
+// Holdings returns what the connections hold; see [engine.Engine.Holdings].
+func (g *Gateway) Holdings(ctx context.Context) (engine.Holdings, error) {
+	return g.engine.Holdings(ctx)
+}
+
+// GiveBack gives memory back after a burst; see [engine.Engine.GiveBack].
+func (g *Gateway) GiveBack(ctx context.Context) error { return g.engine.GiveBack(ctx) }
 
 // Reset ends the connection that has an id; see [engine.Engine.Reset].
 func (g *Gateway) Reset(ctx context.Context, id uint64) (found bool, err error) {

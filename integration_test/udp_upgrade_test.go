@@ -392,7 +392,8 @@ func TestUDPUpgradeToOtherForwards(t *testing.T) {
 		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
 		sourceEcho(t, "127.0.0.1:3000")
 		path := linked(t)
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1", "--udp-header", "first", "--loops", "2",
+		g := startLine(t, lab.Command{Name: path}, "--sandbox", "off",
+			"--trust", "127.0.0.1", "--udp-header", "first", "--loops", "2",
 			"--forward", "udp://127.0.0.1:2000-2003=127.0.0.1:3000")
 		var streams []*numbered
 		for i, s := range firstStreams(t, 4) {

@@ -309,7 +309,7 @@ func TestUpgradeToOtherForwards(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
 		path, a, b := linked(t), filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-		g := startLine(t, lab.Command{Name: path}, "--trust", "127.0.0.1",
+		g := startLine(t, lab.Command{Name: path}, "--sandbox", "off", "--trust", "127.0.0.1",
 			"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--forward", "127.0.0.1:2001=127.0.0.1:3000",
 			"--forward", "unix:"+a+"=127.0.0.1:3000", "--forward", "127.0.0.1:0=127.0.0.1:3000")
 		anyPort := g.Address(t, 3)

@@ -84,8 +84,8 @@ func (a Address) exposed(text string) *config.Problem {
 	hint := fmt.Sprintf("listen on this host only, --admin 127.0.0.1:%d or --admin %s; for health checks and metrics "+
 		"from other hosts, --health %s", a.TCP.Port(), Control.socket(), a)
 	if a.Path != "" {
-		message = fmt.Sprintf("--admin %q is an abstract socket, reachable by every user of this host, "+
-			"who could then cut connections", text)
+		message = fmt.Sprintf(
+			"--admin %q is an abstract socket, reachable by every user of this host, who could then cut connections", text)
 		hint = "use a socket with a path, whose mode restricts it: --admin " + Control.socket()
 	}
 	return config.NewProblem(message, hint+"; or allow it with --admin-insecure")

@@ -45,6 +45,13 @@ type Connection struct {
 	// BytesIn and BytesOut are the payload to the backend and back, in bytes.
 	BytesIn  int64 `json:"bytes_in"`
 	BytesOut int64 `json:"bytes_out"`
+	// Blocked is the side that does not take what the other one has sent: "client",
+	// "backend" or "both". HalfClosed is the side that has ended its stream.
+	Blocked    string `json:"blocked,omitempty"`
+	HalfClosed string `json:"half_closed,omitempty"`
+	// BufferedBytes is the memory for what was not taken, PipedBytes what waits in pipes.
+	BufferedBytes int64 `json:"buffered_bytes"`
+	PipedBytes    int64 `json:"piped_bytes"`
 	// AgeSeconds is the time since accept, IdleSeconds since the last byte.
 	AgeSeconds  float64 `json:"age_seconds"`
 	IdleSeconds float64 `json:"idle_seconds"`
@@ -78,6 +85,11 @@ func mostBytesFirst(a, b *engine.Session) int {
 
 func longestIdleFirst(a, b *engine.Session) int { return cmp.Compare(b.Idle, a.Idle) }
 
+func mostHeldFirst(a, b *engine.Session) int {
+	return cmp.Or(cmp.Compare(b.Buffered+b.Piped, a.Buffered+a.Piped), cmp.Compare(len(b.Blocked), len(a.Blocked)),
+		longestIdleFirst(a, b))
+}
+
 // parseOrder parses the value of the parameter sort.
 func parseOrder(word string) (order, error) {
 	switch word {
@@ -87,8 +99,10 @@ func parseOrder(word string) (order, error) {
 		return mostBytesFirst, nil
 	case "idle":
 		return longestIdleFirst, nil
+	case "held":
+		return mostHeldFirst, nil
 	}
-	return nil, fmt.Errorf("sort %.120q is not one of age, bytes, idle", word)
+	return nil, fmt.Errorf("sort %.120q is not one of age, bytes, idle, held", word)
 }
 
 // parseLimit parses the value of the parameter limit.
@@ -214,8 +228,13 @@ func (s *Server) connection(from *engine.Session) Connection {
 		State:       from.State,
 		BytesIn:     from.BytesIn,
 		BytesOut:    from.BytesOut,
+		Blocked:     from.Blocked,
+		HalfClosed:  from.HalfClosed,
 		AgeSeconds:  from.Age.Seconds(),
 		IdleSeconds: from.Idle.Seconds(),
+
+		BufferedBytes: from.Buffered,
+		PipedBytes:    from.Piped,
 	}
 	if from.Peer.IsValid() {
 		c.Peer = from.Peer.String()

@@ -27,6 +27,7 @@ func crowd() (*Server, *fake) {
 	for i, from := range []string{"203.0.113.9", "203.0.113.99", "198.51.100.7", "2001:db8::9", "203.0.12.1"} {
 		client(i+1, from)
 	}
+	g.sessions[3].Buffered, g.sessions[2].Blocked = 5, "client"
 	g.sessions = append(g.sessions, engine.Session{
 		ID: 6, Forward: "unix:/s", Listener: "unix:/s", State: "header", Age: time.Minute,
 	})
@@ -43,6 +44,7 @@ func TestConnections(t *testing.T) {
 		{"sort=age", "654321", 6},
 		{"sort=bytes", "253416", 6}, // equal ones by ID
 		{"sort=idle", "123456", 6},
+		{"sort=held", "431256", 6}, // most bytes, then blocked ones, then longest idle
 		{"limit=2", "65", 6},
 		{"limit=1", "6", 6},
 		{"client=203.0.113.9", "1", 1},
@@ -80,15 +82,17 @@ func TestConnectionInJSON(t *testing.T) {
 		ID: 0x2a, Forward: ":1-9", Listener: ":2", Peer: peer(1), Client: netip.MustParseAddrPort("203.0.113.9:4711"),
 		Destination: netip.MustParseAddrPort("[2001:db8::1]:443"), Backend: forward.Endpoint{Path: "/run/db"},
 		Transparent: true, Version: 2, State: "relaying", BytesIn: 1, BytesOut: 2,
+		Blocked: "client", HalfClosed: "backend", Buffered: 3, Piped: 4,
 		Age: 1500 * time.Millisecond, Idle: time.Millisecond,
 	}, {ID: 1, Listener: "unix:/s", State: "header"}}
 	const want = `{"schema":1,"matched":2,"connections":[` +
 		`{"id":"c0ffee-2a","forward":":2","peer":"10.0.0.1:1001","client":"203.0.113.9:4711",` +
 		`"destination":"[2001:db8::1]:443","backend":"unix:/run/db",` +
 		`"transparent":true,"version":2,"state":"relaying","bytes_in":1,"bytes_out":2,` +
+		`"blocked":"client","half_closed":"backend","buffered_bytes":3,"piped_bytes":4,` +
 		`"age_seconds":1.5,"idle_seconds":0.001},` +
 		`{"id":"c0ffee-1","forward":"unix:/s","peer":"unix","client":"","destination":"","backend":"",` +
-		`"transparent":false,"version":0,"state":"header","bytes_in":0,"bytes_out":0,` +
+		`"transparent":false,"version":0,"state":"header","bytes_in":0,"bytes_out":0,"buffered_bytes":0,"piped_bytes":0,` +
 		`"age_seconds":0,"idle_seconds":0}]}` + "\n"
 	if w := ask(s, "GET", "/connections.json"); w.Body.String() != want {
 		t.Errorf("got  %swant %s", w.Body, want)
@@ -102,7 +106,7 @@ func TestInvalidQuery(t *testing.T) {
 		"limit=0":      "limit",
 		"limit=10001":  "10000",
 		"limit=many":   "many",
-		"sort=beauty":  "age, bytes, idle",
+		"sort=beauty":  "age, bytes, idle, held",
 		"clinet=10.0.": `unknown parameter \"clinet\"`,
 	} {
 		s, _ := crowd()

@@ -26,8 +26,9 @@ type fake struct {
 	reset    []uint64 // IDs passed to Reset
 	err      error    // of methods that wait for event loops
 
-	bans *ban.List
-	cut  []netip.Prefix // passed to CutClients
+	holdings engine.Holdings
+	bans     *ban.List
+	cut      []netip.Prefix // passed to CutClients
 
 	datagrams datagram.Counters
 	backends  []engine.BackendState
@@ -42,6 +43,8 @@ func (f *fake) EachSession(_ context.Context, visit func(*engine.Session)) error
 	}
 	return f.err
 }
+
+func (f *fake) Holdings(context.Context) (engine.Holdings, error) { return f.holdings, f.err }
 
 func (f *fake) Reset(_ context.Context, id uint64) (bool, error) {
 	if f.err != nil {
@@ -117,6 +120,9 @@ func busy() (*Server, *fake) {
 	for i := range 40 {
 		g.backends = append(g.backends, engine.BackendState{Forward: "127.0.0.1:0", Index: 2, Backend: fmt.Sprint("/", i)})
 	}
+	c.Gateway.MaxBuffer, c.Gateway.MaxPipes = 1<<20, 64
+	g.counters.Pipes = 5
+	g.holdings = engine.Holdings{Blocked: 2, HalfClosed: 1, Idle: 3, Buffered: 4096, Piped: 70000}
 	g.reloads = config.ReloadState{Succeeded: 4, Failed: 2, LastSuccess: time.Unix(1000, 0)}
 	for i, f := range c.Gateway.Forwards {
 		for j := range 10 * (2 - i) { // 20 ports, 10, none

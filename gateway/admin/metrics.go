@@ -124,6 +124,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 		descAccepted, descActive, descClosed, descLocal, descLimit, descWaiting,
 		descPerLoop, descHeaders, descBytes, descFallbacks,
 		descHeaderTime, descConnectTime, descDuration, descBackendUp, descBackendsDown,
+		descBlocked, descHalfClosed, descIdle, descBuffered, descBufferLimit, descPiped, descPipes, descPipeLimit,
 		descTransparent, descTOA, descTrustRules, descClientRules, descReloads, descReloaded, descLinesDropped,
 		descBans, descBanLimit, descBanHits, descBanFailures,
 		descFlows, descFlowsOpened, descFlowsEvicted, descFlowsLimit,
@@ -171,6 +172,12 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.NewInvalidMetric(descAccepted, err)
 		return
 	}
+	held, err := g.Holdings(ctx)
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(descBlocked, err)
+		return
+	}
+	e.holdings(holdingsStatus(held, &counters, c.config.Gateway))
 	for _, t := range byName(tallies) {
 		e.tally(t)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"unproxy/gateway/doctor"
 	"unproxy/gateway/readiness"
+	"unproxy/gateway/sandbox"
 )
 
 var update = flag.Bool("update", false, "add new fields to testdata/schema.txt")
@@ -24,9 +25,9 @@ var objects = []struct {
 	name string
 	of   any
 }{
-	{"status", Status{}}, {"version", Version{}}, {"reason", readiness.Reason{}}, {"rates", Rates{}}, {"history", History{}},
+	{"status", Status{}}, {"version", Version{}}, {"sandbox", sandbox.Report{}}, {"reason", readiness.Reason{}}, {"rates", Rates{}}, {"history", History{}},
 	{"forward", ForwardStatus{}}, {"listener", ListenerStatus{}}, {"backend", BackendStatus{}}, {"list", TrustStatus{}}, {"rule", RuleStatus{}}, {"clients", ClientList{}},
-	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"connections", Connections{}}, {"connection", Connection{}},
+	{"refusal", Refusal{}}, {"finding", doctor.Finding{}}, {"holdings", HoldingsStatus{}}, {"connections", Connections{}}, {"connection", Connection{}},
 	{"bans", Bans{}}, {"ban", BanStatus{}},
 }
 
@@ -65,6 +66,8 @@ func kindOf(t *testing.T, of reflect.Type) string {
 		return "string"
 	}
 	switch of.Kind() {
+	case reflect.Pointer:
+		return kindOf(t, of.Elem())
 	case reflect.String:
 		return "string"
 	case reflect.Bool:

@@ -33,6 +33,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
+	"unproxy/gateway/sandbox"
 )
 
 // The limits on a request. Answers are short, so a client that takes longer is
@@ -86,6 +87,8 @@ type Config struct {
 	// Examine runs the host checks, which may take seconds. nil means that the
 	// endpoint does not offer it, as for Drain and Reload.
 	Examine func(context.Context)
+	// Sandbox returns what the process has given up; nil shows nothing.
+	Sandbox func() *sandbox.Report
 	// Drain makes the gateway drain and stop. It returns at once.
 	Drain func()
 	// Reload reloads the address lists. It returns after the reload.
@@ -113,6 +116,7 @@ type Gateway interface {
 	Backends() []engine.BackendState
 	Tallies(context.Context) ([]record.ForwardTally, error)
 	EachSession(context.Context, func(*engine.Session)) error
+	Holdings(context.Context) (engine.Holdings, error)
 	Reset(ctx context.Context, id uint64) (found bool, err error)
 	Bans() *ban.List
 	CutClients(context.Context, netip.Prefix) (cut int, err error)

@@ -12,6 +12,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
+	"unproxy/gateway/sandbox"
 )
 
 // Schema is the number of what docs/json.md describes, in the answers of /status.json and
@@ -35,6 +36,8 @@ type Status struct {
 	// new connections wait in the kernel's queue; 0 means no limit.
 	Active int `json:"active"`
 	Limit  int `json:"limit"`
+	// Holdings is what the open connections hold.
+	Holdings HoldingsStatus `json:"holdings"`
 	// Loops holds the number of open connections of each event loop.
 	Loops []int `json:"loops"`
 	// Rates and History are totals over all forwards.
@@ -56,6 +59,8 @@ type Status struct {
 	// if there are none yet. Examined is the time of the last complete run.
 	Findings json.RawMessage `json:"findings"`
 	Examined time.Time       `json:"examined,omitzero"`
+	// Sandbox is what this process has given up.
+	Sandbox *sandbox.Report `json:"sandbox,omitempty"`
 }
 
 // ForwardStatus is one forward.
@@ -153,12 +158,20 @@ func (s *Server) describe(ctx context.Context) (*Status, error) {
 		return answer, nil
 	}
 	answer.Bans = g.Bans().Len()
+	if s.config.Sandbox != nil {
+		answer.Sandbox = s.config.Sandbox()
+	}
 	counters := g.Counters()
 	answer.Active, answer.Loops = counters.Active, counters.PerLoop
 	tallies, err := g.Tallies(ctx)
 	if err != nil {
 		return nil, err
 	}
+	held, err := g.Holdings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer.Holdings = holdingsStatus(held, &counters, s.config.Gateway)
 	answer.Forwards = s.forwards(tallies, g.Bound(), report)
 	addBackends(answer.Forwards, g.Backends())
 	return answer, nil

@@ -109,6 +109,7 @@ func configure(g *given, activated int) (configuration, error) {
 		Forwards:    g.values[config.ForwardFlag],
 		Settings:    g.values,
 		Descriptors: daemon.Descriptors(),
+		Memory:      daemon.Memory(),
 		Reserved:    daemon.Reserved(endpoint),
 		PerListener: daemon.PerListener,
 		Activated:   activated,

@@ -45,7 +45,7 @@ func statusCommand(g *given) *cli.Command {
 			usage.JSONFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: "refresh every " + watchInterval.String() + " until interrupted"},
 			&cli.IntFlag{Name: "connections", Value: 10, Usage: "list `N` connections"},
-			&cli.StringFlag{Name: "sort", Value: "age", Usage: "sort connections by `ORDER`, descending: age, bytes or idle"},
+			&cli.StringFlag{Name: "sort", Value: "age", Usage: "sort connections by `ORDER`, descending: age, bytes, idle or held"},
 		),
 		Action: func(ctx *cli.Context) error { return runStatus(ctx, g) },
 	}
@@ -99,10 +99,10 @@ func (v *viewer) check() error {
 		return usage.Errorf("--connections %d is not a number from 0 to 10000", v.connections)
 	}
 	switch v.sort {
-	case "age", "bytes", "idle":
+	case "age", "bytes", "idle", "held":
 		return nil
 	}
-	return usage.Errorf("--sort %q is not one of age, bytes, idle", value.Shorten(v.sort))
+	return usage.Errorf("--sort %q is not one of age, bytes, idle, held", value.Shorten(v.sort))
 }
 
 // show prints the status once.

@@ -34,6 +34,10 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 	}
 	loops := strings.Trim(fmt.Sprint(s.Loops), "[]")
 	fmt.Fprintf(w, "%s (%s), by loop: %s\n", value.Plural(s.Active, "connection"), limit, loops)
+	writeHoldings(w, &s.Holdings)
+	if s.Sandbox != nil {
+		fmt.Fprintf(w, "sandbox %s: %s\n", s.Sandbox.Mode, s.Sandbox)
+	}
 	if s.LogDropped > 0 {
 		fmt.Fprintf(w, "%d log lines were lost\n", s.LogDropped)
 	}
@@ -46,6 +50,19 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 		writeConnections(w, connections)
 	}
 	writeTrust(w, s.Trust)
+}
+
+// writeHoldings writes what connections hold without using it, if there is any.
+func writeHoldings(w io.Writer, h *admin.HoldingsStatus) {
+	if h.Blocked+h.HalfClosed+h.Idle == 0 && h.BufferedBytes == 0 {
+		return
+	}
+	fmt.Fprintf(w, "%d with a slow reader, %d half-closed, %d idle; %s buffered", h.Blocked, h.HalfClosed, h.Idle,
+		size(float64(h.BufferedBytes)))
+	if h.BufferLimit > 0 {
+		fmt.Fprintf(w, " (at most %s)", size(float64(h.BufferLimit)))
+	}
+	fmt.Fprintf(w, ", %s in %s\n", size(float64(h.PipedBytes)), value.Plural(h.Pipes, "pipe"))
 }
 
 // writeFindings writes the problems that the doctor found on the gateway's host.

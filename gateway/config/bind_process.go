@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"unproxy/gateway/ban"
 	"unproxy/gateway/config/value"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent/returnpath"
 )
 
@@ -24,12 +26,44 @@ func setLoops(c *Config, texts []string) error {
 	return err
 }
 
+// leastBuffer is the lowest limit on buffers. Each event loop may exceed it by its last
+// batch of reads, half of that.
+const leastBuffer = 1 << 20
+
+func setMaxBuffer(c *Config, texts []string) (err error) {
+	if text := last(texts); text == "off" {
+		c.MaxBuffer = 0
+		return nil
+	}
+	c.MaxBuffer, err = value.Size(last(texts))
+	if err == nil && c.MaxBuffer != 0 && c.MaxBuffer < leastBuffer {
+		err = &value.Error{Why: "is too small: the minimum is 1MiB", Hint: "1MiB"}
+	}
+	return err
+}
+
 func setUpgradeTimeout(c *Config, texts []string) (err error) {
 	c.UpgradeTimeout, err = value.Duration(last(texts), 100*time.Millisecond, longest)
 	if err == nil && c.UpgradeTimeout == 0 {
 		err = &value.Error{Why: "is too short: the minimum is 100ms", Hint: "30s"}
 	}
 	return err
+}
+
+// setUser looks the user up.
+func setUser(c *Config, texts []string) (err error) {
+	if c.User, err = sandbox.FindUser(last(texts)); err != nil {
+		return &value.Error{Why: "is not a user: " + err.Error(), Hint: "a name of /etc/passwd, or UID:GID"}
+	}
+	return nil
+}
+
+// setEnvFiles records the files, which package command has read.
+func setEnvFiles(c *Config, texts []string) error {
+	for _, path := range texts {
+		c.EnvFiles = append(c.EnvFiles, strings.TrimPrefix(path, "-"))
+	}
+	return nil
 }
 
 // setBanFile reads the bans. A relative path would depend on where the program is started.

@@ -10,6 +10,7 @@ import (
 
 	"unproxy/gateway/ban"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent/returnpath"
 )
 
@@ -32,6 +33,13 @@ type Config struct {
 	// MaxWaiting limits the connections that wait for their header. Beyond it, the
 	// one that has been silent the longest is reset. 0 is no limit.
 	MaxWaiting int
+	// MaxPipes limits the pipes through which bulk data is spliced. Beyond it, data is
+	// copied. 0 is no limit.
+	MaxPipes int
+	// MaxBuffer limits the memory of the process, in bytes, for what was read from
+	// one side of a connection and not taken by the other, all connections together.
+	// At the limit, data stays in the sockets that it comes from. 0 is no limit.
+	MaxBuffer int
 	// MaxFlows limits the UDP flows of all forwards together. At the limit, a new
 	// flow ends the one that has been silent the longest. 0 is no limit.
 	MaxFlows int
@@ -52,6 +60,14 @@ type Config struct {
 	ReloadInterval time.Duration
 	// UpgradeTimeout limits the time until the process that takes over is ready.
 	UpgradeTimeout time.Duration
+	// User is the user that the process becomes once its listeners are open; nil
+	// keeps the current one. Sandbox says what becomes of restrictions that the host
+	// does not support. The gateway itself does not use them.
+	User    *sandbox.User
+	Sandbox sandbox.Mode
+	// EnvFiles are the environment files that were read, without the "-" of optional
+	// ones.
+	EnvFiles []string
 	// Bans are the clients that are banned at run time; nil is an empty list without a
 	// file.
 	Bans *ban.List

@@ -2,10 +2,11 @@ package config
 
 import "fmt"
 
-// limits sets the limit on connections and the one on connections that wait for
-// their header. The default of the second is half of the first, so that peers
-// which send no header cannot block all others.
+// limits sets the limits that follow from the descriptors and the memory of the process,
+// and the one on connections that wait for their header. The default of the latter is half
+// of the limit on connections, so that peers which send no header cannot block all others.
 func (l *loader) limits() {
+	l.buffers()
 	l.connections()
 	most, given := l.config.MaxConnections, l.given(maxWaitingFlag)
 	if !given {
@@ -17,25 +18,45 @@ func (l *loader) limits() {
 	}
 }
 
+const (
+	// bufferShare is the part of the memory that is for buffers by default: a sixteenth.
+	// The kernel's own socket buffers, which it limits itself, may take more.
+	bufferShare = 16
+	// unknownMemory is what is assumed if the memory is not known.
+	unknownMemory = 1 << 30
+	// pipeMemory is what a pipe may hold. It is the kernel's memory, but limited by
+	// MaxBuffer as well.
+	pipeMemory = 1 << 20
+	// pipeShare is the part of the descriptors that is for pipes, two for each: an eighth.
+	pipeShare = 8
+)
+
+// buffers sets the default limit on buffers, and the limit on pipes.
+func (l *loader) buffers() {
+	c := l.config
+	if !l.given(maxBufferFlag) {
+		memory := l.src.Memory
+		if memory <= 0 {
+			memory = unknownMemory
+		}
+		c.MaxBuffer = max(leastBuffer, int(memory/bufferShare))
+	}
+	if l.src.Descriptors > 0 {
+		c.MaxPipes = max(c.Loops, l.src.Descriptors/pipeShare/2)
+	}
+	if c.MaxBuffer > 0 && c.MaxPipes > 0 {
+		c.MaxPipes = max(c.Loops, min(c.MaxPipes, c.MaxBuffer/pipeMemory))
+	}
+}
+
 // connections sets the limits on connections and flows. A process with both gives
 // each half of its descriptors.
 func (l *loader) connections() {
 	if l.src.Descriptors == 0 {
 		return
 	}
-	streams, datagrams, names := 0, 0, 0
-	for _, f := range l.config.Forwards {
-		if f.Datagrams {
-			datagrams += len(f.Listeners) * l.config.Loops
-		} else {
-			streams += len(f.Listeners)
-			if f.Listeners[0].Activation != "" {
-				names++
-			}
-		}
-	}
-	streams += max(0, l.src.Activated-names)
-	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - reserve(l.src.Descriptors, l.config.Loops)
+	streams, datagrams := l.sockets()
+	free := l.src.Descriptors - l.src.Reserved - streams - datagrams - l.reserve()
 	if free < 2 {
 		l.errs = append(l.errs, NewProblem(
 			fmt.Sprintf("%d listeners leave no file descriptors for connections: the limit is %d",
@@ -48,11 +69,27 @@ func (l *loader) connections() {
 		share = max(2, free/2)
 	}
 	if datagrams == 0 || streams > 0 {
-		l.settle(maxConnectionsFlag, share/2, &l.config.MaxConnections)
+		l.settle(limit{maxConnectionsFlag, share / 2, share / 2}, &l.config.MaxConnections)
 	}
 	if datagrams > 0 {
-		l.settle(maxFlowsFlag, min(share, mostFlows), &l.config.MaxFlows)
+		l.settle(limit{maxFlowsFlag, min(share, mostFlows), share}, &l.config.MaxFlows)
 	}
+}
+
+// sockets returns the number of listening sockets, TCP and unix, and UDP.
+func (l *loader) sockets() (streams, datagrams int) {
+	names := 0
+	for _, f := range l.config.Forwards {
+		if f.Datagrams {
+			datagrams += len(f.Listeners) * l.config.Loops
+			continue
+		}
+		streams += len(f.Listeners)
+		if f.Listeners[0].Activation != "" {
+			names++
+		}
+	}
+	return streams + max(0, l.src.Activated-names), datagrams
 }
 
 // copies returns the number of descriptors to reserve for an upgrade, which copies
@@ -79,26 +116,64 @@ const (
 	mostFlows = 100_000
 )
 
-// settle sets a limit to the number that the descriptors allow. If a limit was
-// given, it keeps it, and warns if it is higher.
-func (l *loader) settle(name string, allowed int, limit *int) {
-	if !l.given(name) {
-		*limit = allowed
-		return
-	}
-	if *limit > allowed {
+// limit is a limit on connections or flows: the flag that sets it, its default, and the
+// highest number that the descriptors allow.
+type limit struct {
+	flag           string
+	standard, most int
+}
+
+// settle sets a limit. One that was given is lowered to what the descriptors allow, with a
+// warning, and 0 is all that they allow: beyond that, connections would take the
+// descriptors that the admin endpoint, reloads and upgrades need.
+func (l *loader) settle(of limit, value *int) {
+	switch {
+	case !l.given(of.flag):
+		*value = of.standard
+	case *value == 0:
+		*value = of.most
+	case *value > of.most:
 		l.warnings = append(l.warnings, Warning{
-			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow, about %d",
-				name, *limit, l.src.Descriptors, allowed),
+			Message: fmt.Sprintf("--%s %d is more than %d file descriptors allow: the limit is %d",
+				of.flag, *value, l.src.Descriptors, of.most),
 			Hint:  moreDescriptors,
 			About: AboutDescriptors,
 		})
+		*value = of.most
 	}
 }
 
-// reserve returns the number of descriptors that are not for connections: an eighth
-// for the pipes of bulk streams, and a few for the loops, the log, address-list
-// files and the resolver.
-func reserve(descriptors, loops int) int {
-	return descriptors/8 + 32 + 4*loops
+const (
+	// processDescriptors are for the standard streams, the log, the runtime's poller, and
+	// the files that are open one at a time, such as address lists.
+	processDescriptors = 32
+	// loopDescriptors are for an event loop.
+	loopDescriptors = 4
+	// nameDescriptors are for looking up a backend's name: a socket for each address family.
+	nameDescriptors = 2
+	// checkDescriptors are for the checks of backends that run at a time.
+	checkDescriptors = 16
+)
+
+// reserve returns the number of descriptors that are not for connections: those of pipes,
+// and of what must work at the limit of connections.
+func (l *loader) reserve() int {
+	c := l.config
+	n := 2*c.MaxPipes + processDescriptors + loopDescriptors*c.Loops
+	hosts := map[string]bool{}
+	checks := false
+	for _, f := range c.Forwards {
+		checks = checks || f.BackendCheck > 0
+		for i := range f.Listeners {
+			for _, b := range f.Listeners[i].Backends {
+				if b.Host != "" {
+					hosts[b.Host] = true
+				}
+			}
+		}
+	}
+	if checks {
+		n += checkDescriptors
+	}
+	return n + nameDescriptors*len(hosts)
 }

@@ -24,6 +24,8 @@ type Source struct {
 	// Descriptors is the limit on open file descriptors, which limits the number
 	// of connections; 0 is unknown.
 	Descriptors int
+	// Memory is the memory that the process may use, in bytes; 0 is unknown.
+	Memory int64
 	// Reserved is how many descriptors the process needs for other purposes, such
 	// as the admin endpoint.
 	Reserved int

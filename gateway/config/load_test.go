@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent"
 	"unproxy/transparent/toa"
 )
@@ -197,6 +198,7 @@ var processRows = []struct {
 	{"max-connections 6", func(c *Config) any { return c.MaxConnections }, 6},
 	{"loops 3", func(c *Config) any { return c.Loops }, 3},
 	{"spin 50us", func(c *Config) any { return c.Spin }, 50 * time.Microsecond},
+	{"max-buffer 2GiB", func(c *Config) any { return c.MaxBuffer }, 2 << 30},
 	{"max-waiting 4", func(c *Config) any { return c.MaxWaiting }, 4},
 	{"drain-delay 1s", func(c *Config) any { return c.DrainDelay }, time.Second},
 	{"drain-timeout 2s", func(c *Config) any { return c.DrainTimeout }, 2 * time.Second},
@@ -207,11 +209,20 @@ var processRows = []struct {
 	{"rule-preference 102", func(c *Config) any { return c.Routes.Preference }, uint32(102)},
 	{"ban-file /nonexistent/bans", func(c *Config) any { return c.Bans != nil && c.Bans.Path() != "" }, true},
 	{"route-mark 103", func(c *Config) any { return c.Routes.Mark }, uint32(103)},
+	{"user nobody:0", func(c *Config) any {
+		if c.User == nil {
+			return ""
+		}
+		return c.User.Text
+	}, "nobody:0"},
+	{"sandbox strict", func(c *Config) any { return c.Sandbox }, sandbox.Strict},
+	{"env-file -a", func(c *Config) any { return strings.Join(c.EnvFiles, " ") }, "a"},
 	{"recipe marks", func(c *Config) any { return c.Routes.Recipe.String() }, "marks"},
 }
 
 // A setting of the process has its own effect and no other.
 func TestEveryProcessSetting(t *testing.T) {
+	derived := map[string]bool{maxWaitingFlag: true, maxBufferFlag: true} // by default from other limits
 	covered := map[string]bool{}
 	for _, tt := range processRows {
 		name, _, _ := strings.Cut(tt.flag, " ")
@@ -225,7 +236,7 @@ func TestEveryProcessSetting(t *testing.T) {
 			t.Errorf("--%s: %v; want %v", tt.flag, got, tt.want)
 		}
 		for _, other := range processRows {
-			if got, fresh := other.is(c), newConfig(); other.flag != tt.flag && got != other.is(&fresh) && !strings.HasPrefix(other.flag, "max-waiting") {
+			if got, fresh := other.is(c), newConfig(); other.flag != tt.flag && got != other.is(&fresh) && !derived[strings.Fields(other.flag)[0]] {
 				t.Errorf("--%s also sets --%s: %v", tt.flag, other.flag, got)
 			}
 		}
@@ -333,10 +344,13 @@ func TestMaxConnections(t *testing.T) {
 	if c.Forwards[0].MaxConnections != 7 {
 		t.Errorf("the forward's own limit is %d; want 7", c.Forwards[0].MaxConnections)
 	}
-	values[maxConnectionsFlag] = []string{"5000"}
-	c, warnings, err = Load(src)
-	if err != nil || c.MaxConnections != 5000 || len(warnings) != 1 {
-		t.Errorf("--max-connections 5000: %+v, %v, %v; want a warning", c, warnings, err)
+	most := (1024 - 2*10 - 128 - 32 - 8 - 18) / 2
+	for text, warned := range map[string]int{"5000": 1, "0": 0, "off": 0} {
+		values[maxConnectionsFlag] = []string{text}
+		c, warnings, err = Load(src)
+		if err != nil || c.MaxConnections != most || len(warnings) != warned {
+			t.Errorf("--max-connections %s: %+v, %v, %v; want %d, and a warning if it is lower", text, c, warnings, err, most)
+		}
 	}
 	src.Forwards = []string{":1-900=127.0.0.1:999"}
 	if _, _, err = Load(src); err == nil || !strings.Contains(err.Error(), "900 listeners") {
@@ -344,9 +358,70 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
+// What must work at the limit of connections has its descriptors: look-ups of names and
+// checks of backends.
+func TestDescriptorsHeldBack(t *testing.T) {
+	load := func(forwards ...string) int {
+		c, _, err := Load(Source{Forwards: forwards, Descriptors: 1024, Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.MaxConnections
+	}
+	plain := load(":1=127.0.0.1:9", ":2=127.0.0.1:9")
+	for _, row := range []struct {
+		less     int
+		forwards []string
+	}{
+		{1, []string{":1=a.test:2", ":2=a.test:2"}},
+		{2, []string{":1=a.test:2,b.test:2", ":2=127.0.0.1:9"}},
+		{8, []string{":1=127.0.0.1:9?backend-check=5s", ":2=127.0.0.1:9?backend-check=5s"}},
+	} {
+		if got := load(row.forwards...); got != plain-row.less {
+			t.Errorf("%q: %d connections, want %d less than %d", row.forwards, got, row.less, plain)
+		}
+	}
+}
+
+// The limits on buffers and pipes follow from the memory, that on pipes from the descriptors
+// as well. A pipe may hold 1 MiB.
+func TestBufferLimits(t *testing.T) {
+	for _, row := range []struct {
+		memory        int64
+		descriptors   int
+		given         string
+		buffer, pipes int
+	}{
+		{0, 1024, "", 64 << 20, 64},
+		{0, 0, "", 64 << 20, 0},
+		{16 << 30, 1024, "", 1 << 30, 64},
+		{16 << 30, 1 << 20, "", 1 << 30, 1024},
+		{64 << 20, 1 << 20, "", 4 << 20, 4},
+		{1 << 20, 1 << 20, "", 1 << 20, 2}, // a pipe for each loop
+		{16 << 30, 1024, "3MiB", 3 << 20, 3},
+		{16 << 30, 1024, "2GiB", 2 << 30, 64},
+		{16 << 30, 1024, "off", 0, 64},
+		{16 << 30, 1024, "0", 0, 64},
+	} {
+		values := Values{"trust": {"10.0.0.0/8"}, "loops": {"2"}}
+		if row.given != "" {
+			values[maxBufferFlag] = []string{row.given}
+		}
+		c, _, err := Load(Source{Forwards: []string{":1=127.0.0.1:2"}, Settings: values, Descriptors: row.descriptors, Memory: row.memory})
+		if err != nil || c.MaxBuffer != row.buffer || c.MaxPipes != row.pipes {
+			t.Errorf("%d bytes, %d descriptors, --max-buffer %q: %+v, %v; want %d and %d pipes",
+				row.memory, row.descriptors, row.given, c, err, row.buffer, row.pipes)
+		}
+	}
+	if _, _, err := load([]string{":1=127.0.0.1:2"}, "max-buffer 4k"); err == nil || !strings.Contains(err.Error(), "1MiB") {
+		t.Errorf("--max-buffer 4k: %v", err)
+	}
+}
+
 // Connections that wait for their header cannot use up the limit on connections by
 // default.
 func TestMaxWaiting(t *testing.T) {
+	const allowed = (1<<20 - 1 - 2*64 - 32 - 8) / 2 // 64 pipes, of 1/16 GiB
 	for _, tt := range []struct {
 		most, waiting string
 		want          int
@@ -354,13 +429,13 @@ func TestMaxWaiting(t *testing.T) {
 	}{
 		{"100", "", 50, false},
 		{"1", "", 1, false},
-		{"0", "", 0, false},
 		{"100", "0", 0, false},
 		{"100", "99", 99, false},
 		{"100", "100", 100, true},
 		{"0", "100", 100, false},
+		{"0", "", (allowed + 1) / 2, false}, // as many as the descriptors allow
 	} {
-		values := Values{"trust": {"10.0.0.0/8"}, maxConnectionsFlag: {tt.most}}
+		values := Values{"trust": {"10.0.0.0/8"}, "loops": {"2"}, maxConnectionsFlag: {tt.most}}
 		if tt.waiting != "" {
 			values["max-waiting"] = []string{tt.waiting}
 		}
@@ -411,7 +486,7 @@ func TestMaxFlows(t *testing.T) {
 	}
 	src.Descriptors, values[maxFlowsFlag] = 1024, []string{"5000"}
 	c, warnings, err = Load(src)
-	if err != nil || c.MaxFlows != 5000 || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "--udp-max-flows 5000") {
+	if most := (1024 - 20 - 4 - 128 - 32 - 8) / 2; err != nil || c.MaxFlows != most || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "--udp-max-flows 5000") {
 		t.Errorf("--udp-max-flows 5000: %+v, %v, %v; want a warning", c, warnings, err)
 	}
 	values[maxFlowsFlag] = []string{"some"}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -113,4 +114,26 @@ func (l *Lists) State() ReloadState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state
+}
+
+// Files returns the paths of all lists. A reload reads them again.
+func (l *Lists) Files() (names []string) {
+	if l == nil {
+		return nil
+	}
+	for i := range l.all {
+		names = append(names, l.all[i].source.Files...)
+	}
+	return names
+}
+
+// HasTemplates reports whether a rule is a template, which may run ip(8) when a reload
+// evaluates it again.
+func (l *Lists) HasTemplates() bool {
+	if l == nil {
+		return false
+	}
+	return slices.ContainsFunc(l.all, func(one liveList) bool {
+		return slices.ContainsFunc(one.live.Set().Rules(), func(r trust.Rule) bool { return strings.Contains(r.Text, "{{") })
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/toa"
@@ -28,6 +29,7 @@ const (
 	maxConnectionsFlag = "max-connections"
 	maxFlowsFlag       = "udp-max-flows"
 	maxWaitingFlag     = "max-waiting"
+	maxBufferFlag      = "max-buffer"
 )
 
 // The longest durations.
@@ -222,8 +224,9 @@ var connectionSettings = []Setting{
 	{Name: "max-connections-per-client", Group: GroupConnection, Argument: "N", Default: "off",
 		Meaning: "at the limit, a client's next connection is reset, its next UDP flow dropped",
 		forward: number(math.MaxInt32, func(d *draft) *int { return &d.MaxConnectionsPerClient })},
-	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off", Needs: NeedsStream,
-		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset",
+	{Name: "accept-rate", Group: GroupConnection, Argument: "N[/BURST]", Default: "off",
+		Meaning: "connections per second from each peer, and how many at once; beyond it, they are reset;" +
+			" likewise new UDP flows, whose datagrams are dropped",
 		forward: rate(func(d *draft) *forward.Rate { return &d.AcceptRate })},
 }
 
@@ -238,6 +241,10 @@ var processSettings = []Setting{
 	{Name: maxWaitingFlag, Group: GroupProcess, Argument: "N", Default: "half of --max-connections", Needs: NeedsStream,
 		Meaning: "connections that wait for their header; beyond it, the longest silent one is reset; 0 is off",
 		process: number(math.MaxInt32, func(c *Config) *int { return &c.MaxWaiting })},
+	{Name: maxBufferFlag, Group: GroupProcess, Argument: "SIZE", Default: "1/16 of the memory", Needs: NeedsStream,
+		Meaning: "memory for bytes that slow readers have not taken, all connections together; beyond it," +
+			" bytes wait in the kernel's sockets; 0 is off",
+		process: setMaxBuffer},
 	{Name: "drain-delay", Group: GroupProcess, Argument: "D", Default: "0s",
 		Meaning: "continue to accept for this time after SIGTERM",
 		process: duration(time.Millisecond, longest, func(c *Config) *time.Duration { return &c.DrainDelay })},
@@ -250,8 +257,15 @@ var processSettings = []Setting{
 	{Name: "reload-interval", Group: GroupProcess, Argument: "D", Default: "off",
 		Meaning: "how often address-list files are polled for changes",
 		process: duration(100*time.Millisecond, longest, func(c *Config) *time.Duration { return &c.ReloadInterval })},
+	{Name: "user", Group: GroupProcess, Argument: "NAME[:GROUP]", Default: "the user that starts it",
+		Meaning: "become this user once the listeners are open; keeps CAP_NET_RAW if needed",
+		process: setUser},
+	{Name: "sandbox", Group: GroupProcess, Argument: "auto|strict|off", Default: "auto",
+		Meaning: "drop capabilities and access to files that are not needed: as far as the host can; or fail; or not",
+		process: index(func(c *Config) *sandbox.Mode { return &c.Sandbox }, sandbox.ModeNames()...)},
 	{Name: EnvFileFlag, Group: GroupProcess, Argument: "PATH", Repeatable: true,
-		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables override it; -PATH is optional"},
+		Meaning: "settings as in systemd's EnvironmentFile=; flags and variables override it; -PATH is optional",
+		process: setEnvFiles},
 	{Name: "upgrade-timeout", Group: GroupProcess, Argument: "D", Default: "30s",
 		Meaning: "time limit for the process that takes over at SIGUSR2 to become ready",
 		process: setUpgradeTimeout},

@@ -89,6 +89,7 @@ func (d *daemon) adminConfig() admin.Config {
 		Profiles:   d.config.Admin.Profiles,
 		Findings:   findingsJSON(d.findings),
 		Examine:    d.findings.Refresh,
+		Sandbox:    d.sandboxReport,
 		Drain: func() {
 			select {
 			case d.stopRequests <- "POST /-/drain":

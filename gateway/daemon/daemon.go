@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/record"
+	"unproxy/gateway/sandbox"
 	"unproxy/gateway/supervise"
 )
 
@@ -106,6 +108,7 @@ type daemon struct {
 	program supervise.Program // started again by an upgrade
 	parent  *supervise.Parent // the process that this one takes over from, or nil
 	spare   spareSockets
+	sandbox atomic.Pointer[sandbox.Report] // nil before it is applied
 
 	opened   chan struct{} // closed when gateway is set
 	inCharge chan struct{} // closed when the previous process has left the service
@@ -132,6 +135,7 @@ func Run(load func(activated int) (Config, error)) (err error) {
 	if err := raiseDescriptors(); err != nil {
 		return err
 	}
+	limitMemory()
 	c, err := load(activated(inherited.Sockets))
 	if err != nil {
 		return err
@@ -176,7 +180,8 @@ func newDaemon(c Config, access *accesslog.Log) *daemon {
 		withHint(d.log.Warn(), w.Hint).Msg(w.Message)
 	}
 	d.watch = d.newWatch()
-	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors()}
+	subject := doctor.Subject{Config: c.Gateway, Warnings: c.Warnings, Descriptors: Descriptors(),
+		Sandbox: d.sandboxReport}
 	d.findings = doctor.NewCache(doctor.This(), subject, d.watch, nil)
 	if !c.Admin.Address.IsZero() {
 		d.refusals = admin.NewRefusals(nil)
@@ -199,6 +204,9 @@ func (d *daemon) run() error {
 	}
 	d.spare.close(d.log)
 	if err := d.open(); err != nil {
+		return err
+	}
+	if err := d.confine(); err != nil {
 		return err
 	}
 	d.endpoints.attach(d.gateway)

@@ -70,6 +70,7 @@ func (d *daemon) logReady() {
 		Int("forwards", len(c.Forwards)).Int("loops", c.Loops).Int("trust_rules", rules).
 		Bool("transparent", transparent).Int("backlog", backlog()).
 		Int("max_connections", c.MaxConnections).Int("udp_max_flows", c.MaxFlows).
+		Int("max_buffer", c.MaxBuffer).Int("max_pipes", c.MaxPipes).Int64("memory_limit", runtimeLimit()).
 		Int("pid", os.Getpid()).Msg("ready")
 }
 

@@ -108,6 +108,7 @@ func (l *life) serve(background context.Context) {
 		go l.feedWatchdog(background, interval/watchdogShare)
 	}
 	go l.reloadLoop(background, l.config.Gateway.ReloadInterval)
+	go l.watchPressure(background)
 }
 
 // signal handles a signal.

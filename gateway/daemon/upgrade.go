@@ -7,11 +7,13 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/datagram"
+	"unproxy/gateway/sandbox"
 	"unproxy/gateway/supervise"
 )
 
@@ -162,6 +164,17 @@ func (l *life) logRefused(flows *datagram.Handover) {
 }
 
 func (l *life) upgradeFailed(err error) {
-	l.log.Error().Str("error", oneLine(err)).Msg("upgrade failed: this process continues to serve")
+	withHint(l.log.Error().Str("error", oneLine(err)), l.upgradeHint(oneLine(err))).
+		Msg("upgrade failed: this process continues to serve")
 	l.systemd.tell(supervise.Status(l.servingStatus() + "; the last upgrade failed: " + oneLine(err)))
+}
+
+// upgradeHint returns the hint for an upgrade that failed because the sandbox of this
+// process, which the new one cannot leave, does not permit what the new one needs.
+func (l *life) upgradeHint(problem string) string {
+	denied := strings.Contains(problem, unix.EACCES.Error()) || strings.Contains(problem, unix.EPERM.Error())
+	if !denied || l.sandboxReport().Mode == sandbox.Off.String() {
+		return ""
+	}
+	return "the new process is in the sandbox of this one: restart the service, or start it with --sandbox off"
 }

@@ -26,6 +26,10 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 		w.drop(p, no)
 		return nil
 	}
+	if !l.rates.Allow(p.peer.Addr(), w.host.Now()) {
+		w.drop(p, cause{Limit, "the peer exceeds the accept-rate limit"})
+		return nil
+	}
 	limit, counted := l.MaxConnectionsPerClient, false
 	if limit > 0 && h.client.IsValid() {
 		if counted = l.clients.Enter(h.client.Addr(), limit); !counted {

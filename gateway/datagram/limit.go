@@ -14,7 +14,7 @@ func (w *worker) makeRoom(l *lruList) {
 	}
 }
 
-// evictOn evicts the least recently active flow of a forward, or of all forwards if
+// evictOn evicts the flow that is to make room, of a forward, or of all forwards if
 // of is nil. caller may be the worker of another loop.
 func (w *worker) evictOn(caller *worker, of *forwardState) {
 	if w == caller {
@@ -26,7 +26,7 @@ func (w *worker) evictOn(caller *worker, of *forwardState) {
 
 func (w *worker) evict(of *forwardState) {
 	w.readPending()
-	if f := w.oldest(of, nil); f != nil {
+	if f := w.evictable(of, nil); f != nil {
 		w.endEvicted(f)
 	}
 }
@@ -34,7 +34,7 @@ func (w *worker) evict(of *forwardState) {
 // evictFor evicts a flow because newcomer needs a file descriptor or a port. It
 // returns false if there is no other flow.
 func (w *worker) evictFor(newcomer *flow) bool {
-	f := w.oldest(nil, newcomer)
+	f := w.evictable(nil, newcomer)
 	if f == nil {
 		return false
 	}

@@ -2,6 +2,7 @@ package datagram
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -275,5 +276,134 @@ func TestListeningFails(t *testing.T) {
 	var e *engine.ListenError
 	if !errors.As(err, &e) || e.Name != "udp://second" || !errors.Is(err, unix.EADDRINUSE) || k.open() != 0 || k.batches != 0 {
 		t.Errorf("error %v, %d sockets and %d batches are open", err, k.open(), k.batches)
+	}
+}
+
+// A flow that has sent one datagram and got no reply makes room first, even if others have been
+// silent longer. While such flows are few, each has a second to get an answer.
+func TestUnprovenFlowsGoFirst(t *testing.T) {
+	const limit = 8
+	fill := func(t *testing.T, proven int) *rig {
+		r := newRig(t, 1, Config{MaxFlows: limit}, plain(server))
+		for i := range proven {
+			r.from(lb, at(i)+"x")
+			if i%2 == 0 {
+				r.answer(r.backs()[i], "reply")
+			} else {
+				r.from(lb, at(i)+"again")
+			}
+		}
+		r.pass(10 * time.Second)
+		for i := proven; i < limit; i++ {
+			r.from(lb, at(i)+"x")
+		}
+		return r
+	}
+	evicted := func(t *testing.T, r *rig, n int) int {
+		t.Helper()
+		c := r.ended(n, record.Limit, record.Gateway)
+		a := c.Client.Addr().As4()
+		return int(a[2])<<8 | int(a[3])
+	}
+	t.Run("a flood evicts itself", func(t *testing.T) {
+		r := fill(t, 4)
+		for i := range 50 {
+			r.from(lb, at(100+i)+"x")
+			want := 4 + i // the oldest of those without an answer
+			if i >= 4 {
+				want = 100 + i - 4
+			}
+			if got := evicted(t, r, i+1); got != want {
+				t.Fatalf("flow %d was evicted, want %d", got, want)
+			}
+		}
+	})
+	t.Run("one that waits for its answer is spared", func(t *testing.T) {
+		r := fill(t, limit-1)
+		r.from(lb, at(100)+"x")
+		if got := evicted(t, r, 1); got != 0 {
+			t.Errorf("flow %d was evicted, want 0, which was silent longest", got)
+		}
+	})
+	t.Run("but not for ever", func(t *testing.T) {
+		r := fill(t, limit-1)
+		r.pass(time.Second)
+		r.from(lb, at(100)+"x")
+		if got := evicted(t, r, 1); got != limit-1 {
+			t.Errorf("flow %d was evicted, want %d, which has no answer", got, limit-1)
+		}
+	})
+}
+
+// The lists of unproven flows agree with their flags, whatever happens to the flows.
+func TestUnprovenListIsConsistent(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	table, l := newTable(), &lruList{}
+	var flows []*flow
+	for step := range 5000 {
+		switch n := len(flows); {
+		case n == 0 || random.IntN(3) == 0:
+			flows = append(flows, table.add(key{listener: uint32(step)}, l))
+		case random.IntN(2) == 0:
+			f := flows[random.IntN(n)]
+			f.packetsIn++
+			f.prove()
+		default:
+			i := random.IntN(n)
+			table.remove(flows[i])
+			flows = append(flows[:i], flows[i+1:]...)
+		}
+		want := map[*flow]bool{}
+		for _, f := range flows {
+			if f.packetsIn < 2 {
+				want[f] = true
+			}
+		}
+		seen := 0
+		for f := l.unproven.oldest; f != nil; f = f.newer {
+			if seen++; !want[f] || f.newer == nil && l.unproven.newest != f {
+				t.Fatalf("step %d: the list is broken", step)
+			}
+		}
+		if seen != len(want) || l.unproven.count != seen {
+			t.Fatalf("step %d: %d in the list, %d counted, want %d", step, seen, l.unproven.count, len(want))
+		}
+	}
+}
+
+// A peer begins flows at --accept-rate. Its existing flows are not concerned.
+func TestRateOfNewFlows(t *testing.T) {
+	r := one(t, with(plain(server), func(f *forward.Forward) { f.AcceptRate = forward.Rate{PerSecond: 1, Burst: 2} }))
+	for i := range 5 {
+		r.from(lb, at(i)+"x")
+	}
+	r.from(lb, at(0)+"goes on")
+	if n := r.relay.Counters(); n.Flows != 2 || n.DatagramsIn != 3 {
+		t.Errorf("counted %+v", n)
+	}
+	r.dropped(map[Drop]uint64{Limit: 3})
+	r.pass(time.Second)
+	r.from(lb, at(4)+"x")
+	if n := r.relay.Counters(); n.Flows != 3 {
+		t.Errorf("%d flows a second later, want 3", n.Flows)
+	}
+}
+
+// A table that has become empty gives the memory of a burst back.
+func TestEmptyTableShrinks(t *testing.T) {
+	table, l := newTable(), &lruList{}
+	var flows []*flow
+	for i := range 10 * mostIdleFlows {
+		flows = append(flows, table.add(key{listener: uint32(i)}, l))
+	}
+	for _, f := range flows {
+		index, generation := f.index, f.generation
+		table.remove(f)
+		if table.at(index, generation) != nil {
+			t.Fatal("a removed flow is found")
+		}
+	}
+	if len(table.flows) > mostIdleFlows {
+		t.Errorf("%d flows are kept", len(table.flows))
 	}
 }

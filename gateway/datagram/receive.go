@@ -91,6 +91,7 @@ func (w *worker) relayPayload(p *packet) {
 		w.flushToBackends()
 	}
 	f.packetsIn++
+	f.prove()
 	f.bytesIn += int64(len(payload))
 	w.traffic.packetsIn++
 	w.traffic.bytesIn += uint64(len(payload))

@@ -75,6 +75,7 @@ type forwardState struct {
 	clients limit.Clients
 	policy  *clients.Policy
 	counts  forward.HitCounter // Trust, if it counts
+	rates   *limit.Rates       // nil: no limit
 }
 
 // New returns a relay without listeners. Pass its [Relay.Guest] to
@@ -114,6 +115,7 @@ func (r *Relay) prepare(loops int, routes []*engine.Route) {
 			counts, _ := route.Forward.Trust.(forward.HitCounter)
 			r.forwards[route.Forward] = &forwardState{
 				Forward: route.Forward, flows: make(perLoop, loops), counts: counts,
+				rates:  limit.NewRates(route.Forward.AcceptRate),
 				policy: clients.New(route.Forward, r.config.Banned),
 			}
 		}

@@ -107,6 +107,7 @@ func (w *worker) replyOne(f *flow, payload []byte, segment int, merge bool) {
 		n = (len(payload) + segment - 1) / segment
 	}
 	f.packetsOut += int64(n)
+	f.prove()
 	f.bytesOut += int64(len(payload))
 	w.traffic.packetsOut += uint64(n)
 	w.traffic.bytesOut += uint64(len(payload))

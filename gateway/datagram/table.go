@@ -33,6 +33,8 @@ func endOf(a netip.AddrPort) end {
 // replies to them.
 type flow struct {
 	next, prev *flow // in the order of last activity
+	newer      *flow // in unproven
+	older      *flow
 	list       *lruList
 	listener   *listenerSocket
 	key        key
@@ -65,6 +67,7 @@ type flow struct {
 	claimed                             bool   // has a claim on its source
 	bulk                                bool
 	noGSO                               bool // the kernel refused GSO on this path
+	isUnproven                          bool // in lruList.unproven
 }
 
 // table holds the flows of one loop: by key for datagrams, and by number for the
@@ -102,6 +105,7 @@ func (t *table) add(k key, l *lruList) *flow {
 	t.free = t.free[:last]
 	*f = flow{index: f.index, generation: f.generation, key: k, list: l, fd: -1, expected: 1}
 	l.append(f)
+	l.unproven.add(f)
 	t.byKey[k] = f
 	return f
 }
@@ -110,10 +114,17 @@ func (t *table) add(k key, l *lruList) *flow {
 func (t *table) remove(f *flow) {
 	delete(t.byKey, f.key)
 	f.list.remove(f)
+	f.list.unproven.remove(f)
 	f.list = nil
 	f.generation++
 	t.free = append(t.free, f.index)
+	if len(t.byKey) == 0 && len(t.flows) > mostIdleFlows {
+		*t = newTable() // gives the memory of a burst back
+	}
 }
+
+// mostIdleFlows is the number of removed flows that a table keeps when it has become empty.
+const mostIdleFlows = 1024
 
 // grow allocates flows in blocks, for locality.
 func (t *table) grow() {
@@ -131,6 +142,7 @@ type lruList struct {
 	tally       *record.Tally
 	sources     *source.Pool
 	first, last *flow
+	unproven    unproven
 }
 
 // touch makes f the most recently active flow.

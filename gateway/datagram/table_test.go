@@ -21,12 +21,16 @@ type naive struct {
 	sent             map[string][]string // payloads, by flow
 	dropped          int
 	ended            []string // flows and how they ended, in order
+	begun            int
 }
 
 type naiveFlow struct {
 	name   string
 	client netip.Addr
 	alive  int64
+	began  int64
+	number int // in the order of their beginning
+	sent   int // datagrams
 }
 
 // take records what must happen to a datagram of a flow.
@@ -35,6 +39,7 @@ func (n *naive) take(name string, client netip.Addr, payload string, now int64) 
 	if i >= 0 {
 		f := n.flows[i]
 		f.alive = now
+		f.sent++
 		n.flows = append(slices.Delete(n.flows, i, i+1), f)
 		n.sent[name] = append(n.sent[name], payload)
 		return
@@ -50,11 +55,32 @@ func (n *naive) take(name string, client netip.Addr, payload string, now int64) 
 		return
 	}
 	if len(n.flows) >= n.limit {
-		n.ended = append(n.ended, n.flows[0].name+" limit")
-		n.flows = n.flows[1:]
+		i := n.victim(now)
+		n.ended = append(n.ended, n.flows[i].name+" limit")
+		n.flows = slices.Delete(n.flows, i, i+1)
 	}
-	n.flows = append(n.flows, naiveFlow{name, client, now})
+	n.begun++
+	n.flows = append(n.flows, naiveFlow{name: name, client: client, alive: now, began: now, number: n.begun, sent: 1})
 	n.sent[name] = append(n.sent[name], payload)
+}
+
+// victim returns the index of the flow that makes room: the first one of those that sent one
+// datagram, unless it began less than a second ago and they are fewer than a quarter.
+func (n *naive) victim(now int64) int {
+	first, count := -1, 0
+	for i, f := range n.flows {
+		if f.sent > 1 {
+			continue
+		}
+		count++
+		if first < 0 || f.number < n.flows[first].number {
+			first = i
+		}
+	}
+	if first < 0 || now-n.flows[first].began < int64(time.Second) && 4*count < len(n.flows) {
+		return 0
+	}
+	return first
 }
 
 // expire ends the flows that have been idle for the timeout.

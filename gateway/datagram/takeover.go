@@ -122,6 +122,7 @@ func (w *worker) takeFlow(t *takenFlow) verdict {
 	f := w.table.add(k, l)
 	f.listener = ls
 	f.restore(s, w.host.Now())
+	f.prove()
 	if s.claimed {
 		before, ok := w.relay.claims.take(f.claim(), w.holder(f))
 		if !ok || before.worker != nil { // the previous process had one flow for each claim

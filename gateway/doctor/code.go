@@ -15,6 +15,7 @@ const (
 	NetRaw             Code = "net_raw"
 	SocketOptions      Code = "socket_options"
 	ClientPorts        Code = "client_ports"
+	Sandbox            Code = "sandbox"
 	TOAAttached        Code = "toa_attached"
 	NonlocalBind       Code = "nonlocal_bind"
 	RouteLocalnet      Code = "route_localnet"
@@ -82,6 +83,7 @@ var table = []row{
 	{ClientPorts, process,
 		"Keeping a client's port below 1024 needs the capability CAP_NET_BIND_SERVICE.",
 		[]Code{NetRaw}},
+	{Sandbox, process, "The process drops the capabilities and the access to files that it does not need.", nil},
 	{TOAAttached, process, "Programs attached to the gateway's cgroup send clients' addresses in a TCP option.", nil},
 	{NonlocalBind, host, "With ip_nonlocal_bind a listener opens on an address that this host does not have.", nil},
 	{RouteLocalnet, host, "With route_localnet hosts on the network can reach services on 127.0.0.1.", nil},

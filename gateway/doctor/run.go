@@ -7,6 +7,7 @@ import (
 
 	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
+	"unproxy/gateway/sandbox"
 	"unproxy/transparent/returnpath"
 )
 
@@ -20,6 +21,9 @@ type Subject struct {
 	// PrintCommand is the shell command that prints the script for a backend's
 	// host.
 	PrintCommand string
+	// Sandbox returns what is in force for the running gateway; nil if the gateway is
+	// not this process.
+	Sandbox func() *sandbox.Report
 }
 
 // run is one run of all checks.
@@ -59,7 +63,7 @@ func Run(ctx context.Context, h Host, s Subject) Report {
 		r.optionErr = h.Options(r.foreign, r.marks)
 	}
 	checks := []func(context.Context) []Finding{
-		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkPrograms, r.checkKernel,
+		r.checkSettings, r.checkLocalhost, r.checkLimits, r.checkPrivileges, r.checkSandbox, r.checkPrograms, r.checkKernel,
 		r.checkPorts, r.checkSourceAddresses,
 		r.checkListeners, r.checkRedirects, r.checkPlan, r.checkBackends,
 	}

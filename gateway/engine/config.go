@@ -28,6 +28,13 @@ type Config struct {
 	// loops share it evenly. Beyond that, the connection that was silent longest is reset. 0 means
 	// no limit.
 	MaxWaiting int
+	// MaxPipes is the number of pipes for splicing. The loops share it evenly, each at least one.
+	// Beyond it, sessions copy. 0 means no limit.
+	MaxPipes int
+	// MaxBuffer is the memory, in bytes, for what sessions have read and the other side has not
+	// taken. At the limit the bytes stay in the sockets that they come from. Each loop may exceed it
+	// by one batch of reads, 512 KiB. 0 means no limit.
+	MaxBuffer int64
 	// Banned are the clients that are banned at run time. nil means none.
 	Banned forward.Addresses
 	// Ephemeral are the ports that the kernel assigns to sockets that connect. On a backend's port

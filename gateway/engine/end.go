@@ -35,7 +35,7 @@ func (s *session) finish(l *loop) {
 	}
 	s.tally.End(s.command, s.outcome, s.endPhase, s.duration(l))
 	s.report(l)
-	l.release(s)
+	l.retire(s)
 }
 
 // duration is the time since accept. The loop's clock stands still while it handles a batch of
@@ -146,7 +146,7 @@ func (s *session) closeSide(l *loop, i int) {
 		l.kernel.Close(int(d.fd))
 		d.fd = -1
 	}
-	s.releaseHeld(l, d)
+	l.release(d)
 	if d.pipe != nil {
 		l.pipes.put(d.pipe)
 		d.pipe = nil

@@ -47,6 +47,7 @@ type Engine struct {
 	listeners []*listener
 	names     *resolver
 	checks    checks
+	buffers   buffers
 
 	active       atomic.Int64 // connections of all loops
 	guestActive  atomic.Int64 // what guests hold, see Host.Hold
@@ -89,6 +90,15 @@ type Counters struct {
 	Waiting int
 	// PerLoop is the number of connections of each loop.
 	PerLoop []int
+	// PerForward is the number of connections and flows of each forward, in the order of the
+	// configuration.
+	PerForward []int
+	// Sessions is the number of connections for which there is memory, those in use included.
+	Sessions int
+	// Pipes is the number of open pipes, those that are idle included.
+	Pipes int
+	// Buffered is the memory, in bytes, for what was read and not yet taken by the other side.
+	Buffered int64
 }
 
 // New opens the listeners and creates the loops. Nothing is accepted before Start. On an error it
@@ -98,6 +108,7 @@ func New(c Config) (*Engine, error) {
 		config: c, kernel: c.Kernel,
 		byForward: map[*forward.Forward]*forwardState{}, idle: make(chan struct{}),
 	}
+	e.buffers.limit = c.MaxBuffer
 	e.lifecycle.stopped = make(chan struct{})
 	if e.kernel == nil {
 		e.kernel = kernel.System()
@@ -288,10 +299,15 @@ func (e *Engine) Close() {
 
 // Counters returns the numbers of current connections.
 func (e *Engine) Counters() Counters {
-	c := Counters{Active: int(e.active.Load())}
+	c := Counters{Active: int(e.active.Load()), Buffered: e.buffers.held.Load()}
 	for _, l := range e.loops {
+		c.Pipes += int(l.pipes.open.Load())
+		c.Sessions += int(l.sessions.allocated.Load())
 		c.Waiting += int(l.waiting.count.Load())
 		c.PerLoop = append(c.PerLoop, int(l.active.Load()))
+	}
+	for _, f := range e.forwards {
+		c.PerForward = append(c.PerForward, int(f.active.Load()))
 	}
 	return c
 }

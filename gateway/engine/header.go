@@ -14,10 +14,22 @@ import (
 // be kept until the backend is connected.
 const headerChunk = slotSize
 
+// leastHeaderChunk is the size if memory is short, see buffers.
+const leastHeaderChunk = 1 << 10
+
+// headerRoom returns the size of the next read of a header.
+func (l *loop) headerRoom() int {
+	if l.engine.buffers.full() {
+		return leastHeaderChunk
+	}
+	return headerChunk
+}
+
 // readHeader reads until the header is complete, the connection ends or the socket is empty.
 func (s *session) readHeader(l *loop) {
 	for s.sides[peer].readable {
-		b := l.buffer[:headerChunk]
+		room := l.headerRoom()
+		b := l.buffer[:room:room]
 		n, errno := l.kernel.Recv(int(s.sides[peer].fd), b)
 		if errno != unix.EINTR && !s.headerRead(l, b[:n], errno) {
 			return
@@ -25,8 +37,7 @@ func (s *session) readHeader(l *loop) {
 	}
 }
 
-// headerRead handles the result of a read of up to headerChunk bytes, and reports whether to read
-// on.
+// headerRead handles the result of a read of up to cap(b) bytes, and reports whether to read on.
 func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 	d := &s.sides[peer]
 	switch {
@@ -40,9 +51,10 @@ func (s *session) headerRead(l *loop, b []byte, errno syscall.Errno) bool {
 		s.headerEOF(l)
 		return false
 	}
-	d.readable = d.mayHoldMore(len(b) < headerChunk)
+	d.readable = d.mayHoldMore(len(b) < cap(b))
 	if len(d.held) > 0 {
 		d.held = append(d.held, b...)
+		l.charge(d)
 		b = d.held
 	}
 	return !s.decodeHeader(l, b)
@@ -60,8 +72,9 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 			return true
 		}
 		if h.Result == proxyproto.Incomplete {
-			if held := &s.sides[peer].held; len(*held) != len(b) {
-				*held = append([]byte(nil), b...)
+			if d := &s.sides[peer]; len(d.held) != len(b) {
+				l.release(d)
+				l.hold(d, b)
 			}
 			l.heardWaiting(s)
 			return false
@@ -75,7 +88,7 @@ func (s *session) decodeHeader(l *loop, b []byte) bool {
 			s.details = Details(h.TLVs)
 			s.tally.Headers[kind]++
 			s.tally.ObserveHeader(time.Duration(s.headerAt - s.acceptedAt))
-			s.sides[peer].held = nil
+			l.release(&s.sides[peer])
 			s.applyHeader(l, &h, b[h.Length:])
 			return true
 		}

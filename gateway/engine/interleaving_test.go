@@ -54,7 +54,11 @@ func newHistory(t *testing.T, corpus []byte, seed uint64) *history {
 	f.Headers = 1 + h.IntN(3)
 	f.Transparent = h.IntN(4) == 0
 	h.total = []int{1, 2, 3, 4, 16}[h.IntN(5)]
-	h.rig = newRig(t, k, Config{Forwards: []*forward.Forward{f}})
+	h.rig = newRig(t, k, Config{
+		Forwards:  []*forward.Forward{f},
+		MaxBuffer: []int64{0, 0, 1, 20 << 10}[h.IntN(4)],
+		MaxPipes:  []int{0, 0, 1}[h.IntN(3)],
+	})
 	for _, b := range f.Listeners[0].Backends {
 		p := []plan{{}, {}, {waits: 1 + h.IntN(5)}, unreachable, {result: unix.ECONNREFUSED},
 			{waits: 1 + h.IntN(5), result: unix.ECONNREFUSED}}[h.IntN(6)]

@@ -63,7 +63,8 @@ func (s *session) batchable(i int) bool {
 	case reading:
 		return d.readable
 	case relaying:
-		return d.readable && !d.eof && !d.bulk && !d.filledSlot && !d.urgent && s.flushed(i) && s.flushed(1-i)
+		return d.readable && !d.eof && !d.bulk && !d.filledSlot && !d.urgent && d.caution == 0 &&
+			s.flushed(i) && s.flushed(1-i)
 	}
 	return false
 }
@@ -71,7 +72,7 @@ func (s *session) batchable(i int) bool {
 // queueRead defers a read to the end of the turn if it is batchable, and reports whether it did.
 func (l *loop) queueRead(s *session, i int) bool {
 	x := &l.io
-	if x.kernel == nil || !s.batchable(i) {
+	if x.kernel == nil || !s.batchable(i) || l.engine.buffers.full() {
 		return false
 	}
 	x.pending = append(x.pending, pendingRead{s.ref(), i})
@@ -182,7 +183,8 @@ func (s *session) writeDone(l *loop, i int, errno syscall.Errno) {
 		return
 	}
 	if len(d.held) > 0 {
-		d.held = append([]byte(nil), d.held...)
+		l.hold(d, d.held)
+		d.caution = max(d.caution, slotCaution)
 	}
 	if len(d.held) > 0 || d.readable {
 		s.relay(l)

@@ -24,6 +24,8 @@ type socket struct {
 
 	rx          []byte        // from the remote end
 	read        int           // of rx, by the gateway
+	peeks       int           // number of calls of Peek
+	peeked      int           // bytes after that which the last Peek returned
 	mark        int           // index in rx of the last urgent byte; -1: none
 	breaks      []int         // indices in rx where a read ends
 	finReceived bool          // SOCK_DONE
@@ -212,7 +214,39 @@ func (k *script) Recv(fd int, b []byte) (int, syscall.Errno) {
 	n, errno := f.readable(true)
 	n = copy(b, f.rx[f.read:f.read+n])
 	f.read += n
+	f.peeked = max(0, f.peeked-n)
 	return n, errno
+}
+
+// Peek is recv(2) with MSG_PEEK.
+func (k *script) Peek(fd int, b []byte) (int, syscall.Errno) {
+	f := k.file(fd, "Peek", stream)
+	f.peeks++
+	if len(b) == 0 {
+		k.Errorf("Peek of no bytes")
+	}
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	n, errno := f.readable(true)
+	f.peeked = copy(b, f.rx[f.read:f.read+n])
+	return f.peeked, errno
+}
+
+// Discard is recv(2) with MSG_TRUNC. It destroys what is in b, as on a unix socket.
+func (k *script) Discard(fd int, b []byte) (int, syscall.Errno) {
+	f := k.file(fd, "Discard", stream)
+	if len(b) == 0 || len(b) > f.peeked {
+		k.Errorf("Discard of %d bytes, %d were peeked", len(b), f.peeked)
+	}
+	if k.chance(16) {
+		return 0, unix.EINTR
+	}
+	n := k.partial(len(b))
+	clear(b[:n])
+	f.read += n
+	f.peeked -= n
+	return n, 0
 }
 
 // writable is the check at the start of tcp_sendmsg.

@@ -39,8 +39,7 @@ type loop struct {
 	spinUntil    int64 // the loop does not sleep before this time, see Config.Spin
 	lastEvents   int   // returned by the last wait
 	wheel        *wheel
-	buffer       []byte              // for reads; what was read is written from it
-	spareBuffers []*[bufferSize]byte // returned by sessions, see takeBuffer
+	buffer       []byte // for reads; what was read is written from it
 	pipes        pipePool
 	flows        flowPool
 	io           ioBatch
@@ -88,8 +87,12 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	l.wheel = newWheel(l.now)
 	l.pipes.kernel = l.kernel
 	l.flows.init()
-	if loops := max(1, e.config.Loops); e.config.MaxWaiting > 0 {
+	loops := max(1, e.config.Loops)
+	if e.config.MaxWaiting > 0 {
 		l.waiting.limit = (e.config.MaxWaiting + loops - 1) / loops
+	}
+	if e.config.MaxPipes > 0 {
+		l.pipes.limit = max(1, e.config.MaxPipes/loops)
 	}
 	poller, errno := l.kernel.Poller()
 	if errno != 0 {
@@ -299,8 +302,8 @@ func (l *loop) nextID() uint64 {
 	return l.issued*uint64(len(l.engine.loops)) + uint64(l.index)
 }
 
-// release returns a finished session to the pool.
-func (l *loop) release(s *session) {
+// retire returns a finished session to the pool.
+func (l *loop) retire(s *session) {
 	l.lastRelease = l.now
 	l.active.Add(-1)
 	l.engine.connectionClosed(s.listener.forward)
@@ -331,24 +334,4 @@ func (l *loop) close() {
 	l.mail.closed = true
 	l.kernel.Close(l.poller)
 	l.kernel.Close(l.waker)
-}
-
-// takeBuffer gives the loop's buffer to the caller and replaces it. A session uses this to keep
-// bytes that its reader did not take without copying them.
-func (l *loop) takeBuffer() *[bufferSize]byte {
-	taken := (*[bufferSize]byte)(l.buffer)
-	if last := len(l.spareBuffers) - 1; last >= 0 {
-		l.buffer, l.spareBuffers = l.spareBuffers[last][:], l.spareBuffers[:last]
-		return taken
-	}
-	l.buffer = make([]byte, bufferSize)
-	return taken
-}
-
-// returnBuffer returns a buffer of takeBuffer.
-func (l *loop) returnBuffer(b *[bufferSize]byte) {
-	const keep = 16
-	if len(l.spareBuffers) < keep {
-		l.spareBuffers = append(l.spareBuffers, b)
-	}
 }

@@ -1,6 +1,10 @@
 package engine
 
-import "unproxy/gateway/kernel"
+import (
+	"sync/atomic"
+
+	"unproxy/gateway/kernel"
+)
 
 const (
 	// pipeSize is the capacity of the pipes for splice(2). On a fast path each holds as much as a
@@ -18,24 +22,30 @@ type pipe struct {
 	n int
 }
 
-// pipePool holds the idle pipes of one loop, all of them empty.
+// pipePool holds the idle pipes of one loop, all of them empty, and counts those that are lent.
 type pipePool struct {
 	kernel kernel.Kernel
+	limit  int // 0: none
+	open   atomic.Int64
 	idle   []*pipe
 }
 
-// take returns an empty pipe. It returns nil if no file descriptors are left, or if the system
-// grants this user only small pipes.
+// take returns an empty pipe. It returns nil at the limit, if no file descriptors are left, or if
+// the system grants this user only small pipes.
 func (p *pipePool) take() *pipe {
 	if last := len(p.idle) - 1; last >= 0 {
 		taken := p.idle[last]
 		p.idle = p.idle[:last]
 		return taken
 	}
+	if p.limit > 0 && p.open.Load() >= int64(p.limit) {
+		return nil
+	}
 	opened, errno := p.kernel.Pipe(pipeSize)
 	if errno != 0 {
 		return nil
 	}
+	p.open.Add(1)
 	fresh := &pipe{Pipe: opened}
 	if fresh.Size < minPipeSize {
 		p.closePipe(fresh)
@@ -55,6 +65,7 @@ func (p *pipePool) put(used *pipe) {
 }
 
 func (p *pipePool) closePipe(unused *pipe) {
+	p.open.Add(-1)
 	p.kernel.Close(unused.Read)
 	p.kernel.Close(unused.Write)
 }

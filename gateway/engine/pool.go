@@ -3,6 +3,8 @@ package engine
 import (
 	"iter"
 	"math/rand/v2"
+	"slices"
+	"sync/atomic"
 )
 
 // blockSize is the number of sessions allocated together. A block fills whole pages. It is larger
@@ -12,8 +14,9 @@ const blockSize = 128
 // sessionPool holds the sessions of one loop, in use and free. A session has an index and never
 // moves.
 type sessionPool struct {
-	blocks []*[blockSize]session
-	free   uint64 // index + 1 of the first free session; its id is the next entry
+	blocks    []*[blockSize]session // nil: given back
+	free      uint64                // index + 1 of the first free session; its id is the next entry
+	allocated atomic.Int64          // sessions in blocks
 }
 
 func (p *sessionPool) len() int { return len(p.blocks) * blockSize }
@@ -41,17 +44,20 @@ func refOf(key uint64) sessionRef {
 
 // find returns the session of a reference, or nil if its connection has ended.
 func (p *sessionPool) find(t sessionRef) *session {
+	if p.blocks[t.index/blockSize] == nil {
+		return nil
+	}
 	if s := p.at(t.index); s.generation == t.generation && s.state != free {
 		return s
 	}
 	return nil
 }
 
-// from yields up to n sessions from index i on, including free ones.
+// from yields the sessions among n indices from i on, including free ones.
 func (p *sessionPool) from(i, n int) iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for end := min(i+n, p.len()); i < end; i++ {
-			if !yield(p.at(uint32(i))) {
+			if p.blocks[i/blockSize] != nil && !yield(p.at(uint32(i))) {
 				return
 			}
 		}
@@ -86,15 +92,42 @@ func (p *sessionPool) put(s *session) {
 	s.id, p.free = p.free, uint64(s.index)+1
 }
 
+// grow allocates a block, in the place of one that was given back if there is one.
 func (p *sessionPool) grow() {
-	block := new([blockSize]session)
-	p.blocks = append(p.blocks, block)
+	block, number := new([blockSize]session), slices.Index(p.blocks, nil)
+	if number < 0 {
+		number = len(p.blocks)
+		p.blocks = append(p.blocks, nil)
+	}
+	p.blocks[number] = block
+	p.allocated.Add(blockSize)
 	for i := range block {
 		s := &block[i]
-		s.index = uint32(p.len() - blockSize + i)
+		s.index = uint32(number*blockSize + i)
 		s.generation = rand.Uint32()
 		s.timer.session = s
 		s.sides[peer].fd, s.sides[backend].fd = -1, -1
 		p.put(s)
+	}
+}
+
+// shrink gives back the blocks without a session in use, except for the first one. The free
+// sessions that remain are used in the order of their index from now on, so that later blocks
+// become empty first.
+func (p *sessionPool) shrink() {
+	for i, block := range p.blocks {
+		if i > 0 && block != nil && !slices.ContainsFunc(block[:], func(s session) bool { return s.state != free }) {
+			p.blocks[i] = nil
+			p.allocated.Add(-blockSize)
+		}
+	}
+	p.free = 0
+	for i := p.len() - 1; i >= 0; i-- {
+		if p.blocks[i/blockSize] == nil {
+			continue
+		}
+		if s := p.at(uint32(i)); s.state == free {
+			s.id, p.free = p.free, uint64(i)+1
+		}
 	}
 }

@@ -17,26 +17,23 @@ const (
 	bulkRead  = 64 << 10
 	smallMove = 16 << 10
 	bulkAfter = 3
-	// maxHeldCopy is the number of held bytes up to which they are copied. For more, the session
-	// takes over the loop's buffer.
-	maxHeldCopy = slotSize
 )
 
 // side is one of a session's two sockets, and the bytes that were read from it.
 type side struct {
 	bytes int64 // that the other side took
 
-	// held is what was read from this side and not yet taken by the other. It lies in borrowed or in memory of
-	// its own. Nothing is read while held or pipe contains bytes.
-	held     []byte
-	borrowed *[bufferSize]byte // a buffer of the loop
-	pipe     *pipe             // only while splicing moves bytes
+	// held is what was read from this side and not yet taken by the other, in memory of its own. Nothing is
+	// read while held or pipe contains bytes.
+	held []byte
+	pipe *pipe // only while splicing moves bytes
 
-	fd            int32 // -1: none
-	readable      bool  // there was an edge, and no read has emptied the socket since
-	hungUp        bool  // an event reported a FIN or an error: read until the end of the stream
-	urgent        bool  // urgent data arrived: a short read does not mean that the socket is empty
-	eof           bool  // read to the end of the stream
+	fd            int32  // -1: none
+	charged       uint32 // of Engine.buffers, for held
+	readable      bool   // there was an edge, and no read has emptied the socket since
+	hungUp        bool   // an event reported a FIN or an error: read until the end of the stream
+	urgent        bool   // urgent data arrived: a short read does not mean that the socket is empty
+	eof           bool   // read to the end of the stream
 	finSent       bool
 	watchesWrites bool  // registered with EPOLLOUT
 	noDelaySet    bool  // or not needed
@@ -45,6 +42,8 @@ type side struct {
 	streak        uint8 // large reads in a row, or small moves while bulk is set
 	bulk          bool  // splice instead of copying
 	shortReads    bool  // a unix socket: a short read does not mean that the socket is empty
+	blocked       bool  // the other side took less than a read returned: wait until it takes more
+	caution       uint8 // how often the size of a read is halved, see side.room
 }
 
 // mayHoldMore reports whether the socket may hold more after a read that was short (n < room) or
@@ -93,24 +92,7 @@ func (s *session) move(l *loop, from int) (flushed bool, broken int, errno sysca
 	if d.bulk && !d.urgent && s.takePipe(l, d) {
 		return s.splice(l, from)
 	}
-	n, errno := l.kernel.Recv(int(d.fd), l.buffer)
-	switch {
-	case errno == unix.EAGAIN:
-		d.readable = false
-		return true, noSide, 0
-	case errno == unix.EINTR:
-		return true, noSide, 0
-	case errno != 0:
-		return false, from, errno
-	}
-	if d.noteRead(n, len(l.buffer)); d.eof {
-		return true, noSide, 0
-	}
-	rest, errno := s.send(l, from, l.buffer[:n])
-	if errno == 0 {
-		s.hold(l, from, rest)
-	}
-	return len(rest) == 0, 1 - from, errno
+	return s.copy(l, from)
 }
 
 // noteRead updates the side after a read of n bytes into a buffer with room for more.
@@ -126,11 +108,12 @@ func (d *side) noteRead(n, room int) {
 
 // countRead starts splicing when the data is bulk.
 func (d *side) countRead(n int) {
-	if n < bulkRead || d.unspliceable {
+	switch {
+	case n < bulkRead:
 		d.streak = 0
-		return
-	}
-	if d.streak++; d.streak >= bulkAfter {
+	case d.streak+1 < bulkAfter || d.unspliceable:
+		d.streak = min(d.streak+1, bulkAfter)
+	default:
 		d.bulk, d.streak = true, 0
 	}
 }
@@ -185,41 +168,23 @@ func (s *session) countForwarded(from, n int) {
 	s.tally.Bytes[from] += uint64(n)
 }
 
-// hold keeps b, which lies in the loop's buffer, until the other side takes it.
-func (s *session) hold(l *loop, from int, b []byte) {
-	if len(b) == 0 {
-		return
-	}
-	d := &s.sides[from]
-	if len(b) <= maxHeldCopy {
-		d.held = append([]byte(nil), b...)
-		return
-	}
-	d.held, d.borrowed = b, l.takeBuffer()
-}
-
 // flush writes the held bytes of one side to the other. flushed is false if some remain.
 func (s *session) flush(l *loop, from int) (flushed bool, errno syscall.Errno) {
 	d := &s.sides[from]
+	if d.blocked {
+		return false, 0
+	}
 	if d.held, errno = s.send(l, from, d.held); len(d.held) > 0 {
 		return false, errno
 	}
-	s.releaseHeld(l, d)
+	l.release(d)
 	return s.drainPipe(l, from)
-}
-
-func (s *session) releaseHeld(l *loop, d *side) {
-	d.held = nil
-	if d.borrowed != nil {
-		l.returnBuffer(d.borrowed)
-		d.borrowed = nil
-	}
 }
 
 // flushed reports whether the other side has taken everything that was read from this one.
 func (s *session) flushed(from int) bool {
 	d := &s.sides[from]
-	return len(d.held) == 0 && (d.pipe == nil || d.pipe.n == 0)
+	return !d.blocked && len(d.held) == 0 && (d.pipe == nil || d.pipe.n == 0)
 }
 
 // done reports whether a side has ended its stream and the other has taken all of it.

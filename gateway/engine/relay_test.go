@@ -110,7 +110,7 @@ func TestFINWithLastBytes(t *testing.T) {
 
 // A FIN is sent after all held bytes.
 func TestFINAfterHeldBytes(t *testing.T) {
-	for _, n := range []int{100, maxHeldCopy + 1, 200 << 10} { // copied, in the loop's buffer, in buffer and pipe
+	for _, n := range []int{100, slotSize + 1, 200 << 10} { // from a slot, by a large read, through a pipe
 		r := newForwardRig(t, plainForward(serverA))
 		r.sendRoom = 64
 		data := randomBytes(n)

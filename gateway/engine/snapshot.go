@@ -41,6 +41,15 @@ type Session struct {
 	State string
 	// BytesIn counts bytes from client to backend, BytesOut those in the other direction.
 	BytesIn, BytesOut int64
+	// Blocked is the side that does not take what the other one has sent: "client", "backend" or
+	// "both"; "" if there is none.
+	Blocked string
+	// HalfClosed is the side that has ended its stream while the other one continues: "client" or
+	// "backend"; "" if there is none.
+	HalfClosed string
+	// Buffered is the memory, in bytes, for what was read and not yet taken by the other side, Piped
+	// what waits in a pipe.
+	Buffered, Piped int64
 	// Age is the time since accept, Idle since the last event of its sockets.
 	Age, Idle time.Duration
 }
@@ -60,9 +69,12 @@ func (s *session) describe(to *Session, now int64) {
 		State:       s.state.String(),
 		BytesIn:     s.sides[peer].bytes,
 		BytesOut:    s.sides[backend].bytes,
+		Blocked:     s.blockedSide(),
+		HalfClosed:  s.halfClosedSide(),
 		Age:         time.Duration(now - s.acceptedAt),
 		Idle:        time.Duration(now - s.lastActive),
 	}
+	to.Buffered, to.Piped = s.buffered()
 	if s.details != nil {
 		to.Authority = s.details.Authority
 	}

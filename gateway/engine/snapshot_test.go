@@ -41,7 +41,7 @@ func TestEachSession(t *testing.T) {
 	r.settle()
 	r.advance(time.Second)
 	want := []Session{
-		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second},
+		{State: "header", Age: 3 * time.Second, Idle: 3 * time.Second, Buffered: 16}, // 10 bytes, allocated as 16
 		{State: "dialling", Version: 1, Client: client4, Destination: dest4, Backend: serverA,
 			Age: 2 * time.Second, Idle: 2 * time.Second},
 		{State: "relaying", Version: 2, Authority: "a.example\xff", Client: client4, Destination: dest4,

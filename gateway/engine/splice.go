@@ -75,7 +75,7 @@ func (s *session) copyPipe(l *loop, from int) (flushed bool, errno syscall.Errno
 			return false, errno
 		}
 		if len(rest) > 0 {
-			s.hold(l, from, rest)
+			l.hold(d, rest)
 			return false, 0
 		}
 	}
@@ -118,7 +118,7 @@ func (s *session) takePipe(l *loop, d *side) bool {
 		d.pipe = l.pipes.take()
 	}
 	if d.pipe == nil {
-		d.bulk = false
+		d.bulk, d.streak = false, 1 // still large reads, see mayBlock
 	}
 	return d.pipe != nil
 }

@@ -21,7 +21,7 @@ func (s *session) handleEvent(l *loop, i int, events uint32) {
 	if s.state != reading { // else heardWaiting sets it
 		s.lastActive = l.now
 	}
-	if events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
+	if unblocked := s.unblock(1-i, events); !unblocked && events&unix.EPOLLERR == 0 && l.queueRead(s, i) {
 		return
 	}
 	if s.flows != 0 && events&(unix.EPOLLIN|unix.EPOLLPRI) != 0 {
@@ -196,7 +196,7 @@ func (s *session) dialNext(l *loop, payload []byte) {
 		}
 		s.armDial(l, behind)
 		if !s.isPromised(l) {
-			s.hold(l, peer, payload)
+			l.hold(&s.sides[peer], payload)
 			return
 		}
 		rest, connected, failed := s.sendEarly(l, payload)
@@ -204,7 +204,7 @@ func (s *session) dialNext(l *loop, payload []byte) {
 			s.attemptFailed(l, failed)
 			continue
 		}
-		s.hold(l, peer, rest)
+		l.hold(&s.sides[peer], rest)
 		if connected {
 			s.connected(l)
 		}
@@ -257,7 +257,7 @@ func (s *session) waitForResources(l *loop, payload []byte) bool {
 	if timeout > 0 && l.now-s.headerAt >= timeout || l.now-max(s.headerAt, l.lastRelease) >= int64(resourceTimeout) {
 		return false
 	}
-	s.hold(l, peer, payload)
+	l.hold(&s.sides[peer], payload)
 	l.pauseAccept(s.listener, errors.New("socket: "+s.failureDetails().reason))
 	s.arm(l, acceptPause)
 	return true

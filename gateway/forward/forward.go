@@ -139,7 +139,8 @@ type Forward struct {
 	// which a client's next one is refused; 0 is no limit. The IPv6 addresses
 	// of one /64 count as one client.
 	MaxConnectionsPerClient int
-	// AcceptRate limits how often each peer may connect; the excess is reset.
+	// AcceptRate limits how often each peer may connect; the excess is reset. For UDP it
+	// limits how often each peer may begin a flow; the datagrams of others are dropped.
 	// The IPv6 addresses of one /64 count as one peer. Untrusted peers do not
 	// count, nor do peers on a unix socket.
 	AcceptRate Rate

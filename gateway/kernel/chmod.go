@@ -28,5 +28,9 @@ func ChmodSocket(path string, mode fs.FileMode) error {
 	if info.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s is no longer a socket", path)
 	}
+	// The user of this process may not be the owner, after an upgrade with --user.
+	if fs.FileMode(info.Mode&0o777) == mode.Perm() {
+		return nil
+	}
 	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
 }

@@ -60,6 +60,11 @@ type Kernel interface {
 
 	// Recv reads from a socket. 0 without an error is the end of the stream.
 	Recv(fd int, b []byte) (int, syscall.Errno)
+	// Peek is Recv, except that the bytes stay in the socket.
+	Peek(fd int, b []byte) (int, syscall.Errno)
+	// Discard takes bytes out of a socket that Peek has returned in b. What it leaves in b is
+	// undefined.
+	Discard(fd int, b []byte) (int, syscall.Errno)
 	// Send writes to a socket.
 	Send(fd int, b []byte) (int, syscall.Errno)
 	// Pipe opens a pipe and asks for a capacity of size bytes.

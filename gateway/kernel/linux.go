@@ -154,9 +154,17 @@ func (linux) SocketError(fd int) syscall.Errno {
 	return syscall.Errno(v)
 }
 
-func (linux) Recv(fd int, b []byte) (int, syscall.Errno) {
+func (linux) Recv(fd int, b []byte) (int, syscall.Errno) { return recv(fd, b, 0) }
+
+func (linux) Peek(fd int, b []byte) (int, syscall.Errno) { return recv(fd, b, unix.MSG_PEEK) }
+
+// Discard copies nothing on TCP (tcp(7), MSG_TRUNC). A unix socket ignores the flag and copies the bytes
+// into b.
+func (linux) Discard(fd int, b []byte) (int, syscall.Errno) { return recv(fd, b, unix.MSG_TRUNC) }
+
+func recv(fd int, b []byte, flags uintptr) (int, syscall.Errno) {
 	n, errno := call6(unix.SYS_RECVFROM, uintptr(fd),
-		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

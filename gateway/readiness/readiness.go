@@ -14,12 +14,14 @@ const (
 	Starting    = "starting"    // the listeners are not open yet
 	Draining    = "draining"    // a stop was requested
 	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
+	Connections = "connections" // the limit on connections is reached, or nearly
+	Buffers     = "buffers"     // the limit on buffers is reached, or nearly
 	ReturnPath  = "return_path" // backends' replies to clients are not routed back
 	TOA         = "toa"         // backends' hosts do not promise to read clients' addresses
 	Backends    = "backends"    // no backend of a forward with --backend-check answers
 )
 
-var order = [...]string{Starting, Draining, Descriptors, ReturnPath, TOA, Backends}
+var order = [...]string{Starting, Draining, Descriptors, Connections, Buffers, ReturnPath, TOA, Backends}
 
 // Reason is a reason why a gateway or a forward should not get new connections.
 type Reason struct {

@@ -40,6 +40,10 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // tests run the program as other users, too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	path := filepath.Join(dir, "unproxy")
 	if err := build(path, race.Enabled); err != nil {
 		fmt.Fprintln(os.Stderr, err)

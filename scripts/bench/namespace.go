@@ -81,3 +81,27 @@ func ip(args string) error {
 	}
 	return nil
 }
+
+// limitBuffers gives the namespace's TCP sockets at most 32 KiB for each direction, so that
+// thousands of slow readers do not use up the machine's memory. restore undoes it.
+func limitBuffers() (restore func(), err error) {
+	const small = "4096 16384 32768"
+	before := map[string][]byte{}
+	restore = func() {
+		for name, value := range before {
+			os.WriteFile(name, value, 0o644)
+		}
+	}
+	for _, name := range []string{"/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/tcp_wmem"} {
+		value, err := os.ReadFile(name)
+		if err == nil {
+			before[name] = value
+			err = os.WriteFile(name, []byte(small), 0o644)
+		}
+		if err != nil {
+			restore()
+			return nil, err
+		}
+	}
+	return restore, nil
+}

@@ -14,6 +14,16 @@ type row struct {
 	groups        []load.Group // TCP, if there are any
 	header        load.Header
 	udp           udpLoad
+	// descriptors is the gateway's limit on open files, as it starts; 0 is that of the bench.
+	descriptors int
+}
+
+// limited returns a gateway's command with the row's limit on open files.
+func (r row) limited(command []string) []string {
+	if r.descriptors == 0 {
+		return command
+	}
+	return append([]string{"prlimit", fmt.Sprintf("--nofile=%[1]d:%[1]d", r.descriptors), "--"}, command...)
 }
 
 // connections returns the number of concurrent connections of a row.
@@ -38,6 +48,8 @@ func rowsOf(section string, most int) []row {
 	case "idle":
 		rows = []row{idleRow("1000 connections", 1000), idleRow("5000 connections", 5000),
 			idleRow("as many as descriptors allow", most)}
+	case "slow":
+		rows = []row{slowRow(4000, 0), slowRow(350, 1024)}
 	case "fairness":
 		beside := load.Group{Work: load.PingPong, Connections: 16, Size: 64}
 		rows = []row{
@@ -115,6 +127,17 @@ func idleRow(name string, connections int) row {
 	return row{name: name, groups: []load.Group{{Work: load.Idle, Connections: connections, Size: 64}}}
 }
 
+// slowRow is readers that do not read, and new connections beside them.
+func slowRow(readers, descriptors int) row {
+	r := row{name: plural(readers, "slow reader"), descriptors: descriptors, groups: []load.Group{
+		{Work: load.Blocked, Connections: readers}, {Work: load.Connect, Connections: 8, Size: 64},
+	}}
+	if descriptors > 0 {
+		r.name += fmt.Sprintf(", %d descriptors", descriptors)
+	}
+	return r
+}
+
 // growthRows are ping-pong with a growing number of connections. The cost per operation
 // should stay the same.
 func growthRows(most int) (rows []row) {
@@ -142,6 +165,8 @@ func quickRow(rows []row) row {
 		r := idleRow("200 connections", 200)
 		r.section, r.header = rows[0].section, rows[0].header
 		return r
+	case "slow":
+		return slowQuickRow(rows[1])
 	case "growth":
 		return rows[min(2, len(rows)-1)] // with idle connections
 	}
@@ -163,4 +188,11 @@ func amount(n int) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%d KiB", n/1024)
+}
+
+// slowQuickRow is a row with fewer slow readers.
+func slowQuickRow(r row) row {
+	r.groups = slices.Clone(r.groups)
+	r.name, r.groups[0].Connections = "50 slow readers", 50
+	return r
 }

@@ -26,6 +26,13 @@ type bench struct {
 
 // measureTCP runs a program and a backend under a row's load for d.
 func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
+	if r.section == "slow" {
+		restore, err := limitBuffers()
+		if err != nil {
+			return nil, err
+		}
+		defer restore()
+	}
 	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend",
 		listening("tcp", backendAddress.Port()))
 	if err != nil {
@@ -40,7 +47,7 @@ func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric
 	if p.command == nil {
 		config.Gateway = backendAddress
 	} else {
-		b.gateway, err = start(p.command, 0, s.catalogue.log(), listening("tcp", gatewayAddress.Port()))
+		b.gateway, err = start(r.limited(p.command), 0, s.catalogue.log(), listening("tcp", gatewayAddress.Port()))
 		if err != nil {
 			return nil, errors.Join(errNoStart, err)
 		}
@@ -129,7 +136,7 @@ func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
 	for i, g := range b.row.groups {
 		c := &b.load.Counts()[i]
 		switch {
-		case g.Work == load.Idle:
+		case g.Work == load.Idle, g.Work == load.Blocked:
 			continue
 		case c.Answers == 0 && c.Bytes == 0:
 			return nil, fmt.Errorf("no response, in group %d", i+1)

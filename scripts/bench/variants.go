@@ -12,7 +12,7 @@ import (
 // would show nothing new, or there is no program to compare with, as over UDP without a
 // --peer.
 func (c *catalogue) plainOnly(section string) bool {
-	return section == "growth" || section == "log" || section == "spin" || section == "udp" && !c.peer.transparent
+	return section == "growth" || section == "slow" || section == "log" || section == "spin" || section == "udp" && !c.peer.transparent
 }
 
 // programs lists the programs of a section.

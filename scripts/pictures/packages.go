@@ -42,6 +42,7 @@ var modules = []module{
 	{"toa", "TCP option", 120, 10, []string{"transparent/toa"}},
 	{"transparent", "foreign addresses", 250, 10, []string{"transparent"}},
 	{"proxyproto", "headers", 430, 10, []string{"gateway/proxyproto"}},
+	{"sandbox", "privileges", 570, 10, []string{"gateway/sandbox"}},
 }
 
 // imports are the arrows: the imports that show how the program is built.

@@ -7,6 +7,8 @@ const banner = document.getElementById('reasons');
 
 // What to do about a reason without a command, see docs/operations.md.
 const advice = {
+  connections: 'Raise --max-connections and the limit of open files; sort connections by what they hold.',
+  buffers: 'Raise --max-buffer, or set --idle-timeout; sort connections by what they hold.',
   backends: 'Start a backend, or check that it listens on this address.',
   descriptors: 'Raise the limit of open files, or lower --max-connections.',
 };

@@ -1,7 +1,7 @@
 // The status page: it polls the gateway and shows the answers.
 
 import { list, make, set, show } from './dom.js';
-import { clock, count, duration, plural } from './format.js';
+import { bytes, clock, count, duration, plural } from './format.js';
 import { showBanner } from './banner.js';
 import { showBans, startBans } from './bans.js';
 import { query, showConnections, showForwardChoices, startConnections } from './connections.js';
@@ -117,6 +117,11 @@ function showFacts(status) {
     `${plural(status.loops.length, 'event loop')}: ${status.loops.map(count).join(', ')}`,
     `pid ${status.pid}`,
   ];
+  const held = status.holdings;
+  if (held.blocked > 0) {
+    facts.push(`${plural(held.blocked, 'slow reader')}, ${bytes(held.buffered_bytes + held.piped_bytes)} held`);
+  }
+  if (held.half_closed > 0) facts.push(`${count(held.half_closed)} half-closed`);
   if (status.log_lines_dropped > 0) facts.push(`${plural(status.log_lines_dropped, 'log line')} lost`);
   list(document.getElementById('facts'), facts.map((text, i) => ({ text, i })), {
     key: (f) => f.i,

@@ -4,7 +4,6 @@ package value
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -60,9 +59,13 @@ var units = map[string]int64{
 	"": 1, "b": 1,
 	"k": 1 << 10, "kb": 1 << 10, "kib": 1 << 10,
 	"m": 1 << 20, "mb": 1 << 20, "mib": 1 << 20,
+	"g": 1 << 30, "gb": 1 << 30, "gib": 1 << 30,
 }
 
-// Size parses a number of bytes: "4096", "64k", "16KiB", "1MiB". Units are not
+// mostSize is the highest number of bytes.
+const mostSize = 1 << 40
+
+// Size parses a number of bytes, at most 1024 GiB: "4096", "64k", "16KiB", "1MiB". Units are not
 // case-sensitive.
 func Size(text string) (int, error) {
 	bad := &Error{Why: "is not a size such as 4096, 64k or 16KiB"}
@@ -70,7 +73,7 @@ func Size(text string) (int, error) {
 	if end < 0 {
 		end = len(text)
 	}
-	n, err := strconv.ParseInt(text[:end], 10, 32)
+	n, err := strconv.ParseInt(text[:end], 10, 64)
 	if err != nil {
 		return 0, bad
 	}
@@ -78,8 +81,8 @@ func Size(text string) (int, error) {
 	if !ok {
 		return 0, bad
 	}
-	if n > math.MaxInt32/unit {
-		return 0, &Error{Why: "is too large: the maximum is 2GiB"}
+	if n > mostSize/unit {
+		return 0, &Error{Why: "is too large: the maximum is 1024GiB"}
 	}
 	return int(n * unit), nil
 }

@@ -58,7 +58,9 @@ func TestSize(t *testing.T) {
 		{text: "-1", why: "is not a size"},
 		{text: "1.5k", why: "is not a size"},
 		{text: "16KX", why: "is not a size"},
-		{text: "4000000k", why: "is too large"},
+		{text: "1024GiB", want: 1 << 40},
+		{text: "1025g", why: "is too large"},
+		{text: "4000000000000k", why: "is too large"},
 	} {
 		got, err := Size(tt.text)
 		check(t, "Size", tt.text, err, tt.why, "")

@@ -28,6 +28,8 @@ func (c *conn) wanted(w Work) uint32 {
 		return unix.EPOLLIN | unix.EPOLLOUT
 	case w == Up:
 		return unix.EPOLLOUT
+	case w == Blocked:
+		return 0 // errors are reported nevertheless
 	}
 	return unix.EPOLLIN
 }
@@ -74,6 +76,11 @@ func (l *Load) serve(c *conn, events uint32) error {
 		}
 	}
 	switch w {
+	case Blocked:
+		if err := connectError(c.fd); err != nil {
+			return err
+		}
+		return fmt.Errorf("the connection of a slow reader ended")
 	case Down:
 		return l.drain(c)
 	case Up:

@@ -24,12 +24,14 @@ const (
 	Up
 	// Both: both send as fast as possible.
 	Both
+	// Blocked: the backend sends as fast as possible, and the load reads nothing.
+	Blocked
 )
 
 // request returns the byte that fills the requests of a kind of work.
 func (w Work) request() byte {
 	switch w {
-	case Down:
+	case Down, Blocked:
 		return askDown
 	case Up:
 		return askUp

@@ -50,6 +50,12 @@ func Sections() []Section {
 			About: "What the gateway's memory and descriptors grow by for each connection that had one answer and is silent. " +
 				"RSS is VmRSS; anonymous leaves out pages of the program's file. The kernel's memory for sockets is not counted.",
 		}, {
+			Name: "slow", Title: "Slow readers",
+			Columns: join([]Column{{ConnectionsPerSecond, "conn/s", 0, true}, {P99, "p99 µs", 0, true}},
+				[]Column{{CPUPercent, "CPU %", 0, false}, {RSS, "RSS MB", 1, true}}),
+			About: "Connections that ask for more than they ever read, and new connections beside them, 8 at a time; TCP buffers of 32 KiB. " +
+				"A program that runs as root, such as HAProxy, may raise its limit on descriptors itself.",
+		}, {
 			Name: "fairness", Title: "Fairness", Columns: join(beside, bulk, whole),
 			About: "Ping-pong of 64 B on 16 connections while streams take what they can.",
 		}, {

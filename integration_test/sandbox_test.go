@@ -1,0 +1,193 @@
+package integration_test
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
+)
+
+// threadStatus returns the different values of fields in the status of a process's threads.
+func threadStatus(t *testing.T, pid int, fields ...string) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("threads of process %d: %q, %v", pid, files, err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range fields {
+			line := regexp.MustCompile("(?m)^" + field + ":\t([^\n]*)$").FindSubmatch(text)
+			all = append(all, field+" "+strings.ReplaceAll(string(line[1]), "\t", " "))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+var capabilitySets = []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}
+
+// Each thread of a gateway that root started has what the forwards need and nothing
+// else, before and after an upgrade. The control, without a sandbox, keeps all.
+func TestSandboxOfEachThread(t *testing.T) {
+	t.Parallel()
+	const none, transparent = "0000000000000000", "0000000000002400" // CAP_NET_BIND_SERVICE, CAP_NET_RAW
+	for _, row := range []struct {
+		name  string
+		flags []string
+		caps  string // "" is more than the forwards need
+		uid   string
+	}{
+		{"plain", nil, none, "0"},
+		{"transparent", []string{"--transparent", "--allow-source", "192.0.2.0/24"}, transparent, "0"},
+		{"transparent with any port", []string{"--transparent", "--source-port", "any"}, "0000000000002000", "0"},
+		{"mark", []string{"--mark", "5"}, "0000000000002000", "0"},
+		{"another user", []string{"--user", "nobody"}, none, "65534"},
+		{"another user, transparent", []string{"--user", "nobody:0", "--transparent"}, transparent, "65534"},
+		{"strict", []string{"--sandbox", "strict"}, none, "0"},
+		{"off", []string{"--sandbox", "off"}, "", "0"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			netns.RunAsRoot(t, func(t *testing.T) {
+				returnPath(t, "127.0.0.1:3000")
+				backend := lab.Listen(t, "127.0.0.1:3000")
+				g := startLine(t, lab.Command{}, slices.Concat([]string{
+					"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1", "--admin", "127.0.0.1:9180"}, row.flags)...)
+				check := func(pid int) {
+					t.Helper()
+					for _, v := range threadStatus(t, pid, capabilitySets...) {
+						if !strings.HasSuffix(v, " "+row.caps) && row.caps != "" {
+							t.Errorf("%s, want %s", v, row.caps)
+						}
+					}
+					want := fmt.Sprint([]string{"NoNewPrivs 1", "Uid " + strings.Repeat(" "+row.uid, 4)[1:]})
+					if row.caps == "" {
+						want = strings.Replace(want, "NoNewPrivs 1", "NoNewPrivs 0", 1)
+					}
+					if got := fmt.Sprint(threadStatus(t, pid, "NoNewPrivs", "Uid")); got != want {
+						t.Errorf("%s, want %s", got, want)
+					}
+				}
+				check(g.PID())
+				conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+				wantRead(t, backend.Next(t), "hello")
+				conn.Close()
+				g.upgrade()
+				check(g.pid)
+				conn = lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("again"))
+				wantRead(t, backend.Next(t), "again")
+				conn.Close()
+			})
+		})
+	}
+}
+
+// Inside the strictest sandbox and as another user, what a gateway does after its start
+// goes on: a reload of a list that was replaced, a change of /etc/hosts, a unix listener
+// and its removal, an upgrade, and status and doctor, which report the sandbox.
+func TestSandboxedLife(t *testing.T) {
+	t.Parallel()
+	netns.RunAsRoot(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		dir := shared(t)
+		list, socket := filepath.Join(dir, "trust"), filepath.Join(dir, "socket")
+		save(t, list, "10.0.0.0/8")
+		g := startLine(t, lab.Command{}, "--sandbox", "strict", "--user", "nobody", "--forward", "127.0.0.1:2000=localhost:3000",
+			"--forward", "unix:"+socket+"=127.0.0.1:3000", "--trust-file", list, "--admin", "127.0.0.1:9180")
+		refused := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
+		g.NextConnection(t).Expect(t, "outcome", "untrusted")
+		refused.Close()
+		// As an editor and as Kubernetes do: a new file in place of the old one.
+		save(t, list+".new", "127.0.0.1")
+		if err := os.Rename(list+".new", list); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if code, body := adminPost(t, "/-/reload"); code != 200 {
+				t.Fatalf("reload: %d %s", code, body)
+			}
+			conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4), []byte("hello"))
+			wantRead(t, backend.Next(t), "hello")
+			conn.Close()
+			dialUnix(t, socket).Close()
+			status, _ := lab.RunGateway(t, "status", "--admin", "127.0.0.1:9180")
+			if want := "sandbox strict: user 65534, no capabilities, no new privileges, Landlock "; !strings.Contains(status, want) {
+				t.Errorf("status has no %q:\n%s", want, status)
+			}
+			_, body := adminPost(t, "/-/examine")
+			if !regexp.MustCompile(`"code": ?"sandbox"[^}]*user 65534, no capabilities`).MatchString(body) {
+				t.Errorf("the doctor does not report the sandbox:\n%s", body)
+			}
+			g.upgrade()
+		}
+	})
+}
+
+// What the sandbox cannot do, and what it does not permit, is said with a hint.
+func TestSandboxProblems(t *testing.T) {
+	t.Parallel()
+	netns.RunAsRoot(t, func(t *testing.T) {
+		for _, row := range []struct {
+			flags []string
+			want  string
+			code  int
+		}{
+			{[]string{"--user", "no-such-user"}, `--user "no-such-user" is not a user`, 2},
+			{[]string{"--user", "nobody:no-such-group"}, `no group "no-such-group"`, 2},
+			{[]string{"--sandbox", "strikt"}, `did you mean --sandbox strict?`, 2},
+		} {
+			out, code := lab.RunGateway(t, slices.Concat([]string{"check", "--forward", ":1=127.0.0.1:2", "--trust", "any"}, row.flags)...)
+			if code != row.code || !strings.Contains(out, row.want) || !strings.Contains(out, "hint: ") {
+				t.Errorf("%q: exit code %d: %s", row.flags, code, out)
+			}
+		}
+		// A list that only root can read: the start is fine, a reload would not be.
+		list := filepath.Join(shared(t), "trust")
+		save(t, list, "127.0.0.1")
+		if err := os.Chmod(list, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g := lab.StartGateway(t, "--user", "nobody", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list)
+		g.WaitLog(t, "a reload cannot read this list").Expect(t, "file", list)
+		// Without root there is no other user to become.
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, code := lab.Run(t, lab.Command{Name: lab.Binary(t), User: nobody, Args: []string{
+			"--user", "root", "--forward", "127.0.0.1:2001=127.0.0.1:3000", "--trust", "127.0.0.1"}})
+		if code != 1 || !strings.Contains(out, "hint: --user needs root") {
+			t.Errorf("as nobody: exit code %d: %s", code, out)
+		}
+	})
+}
+
+// shared returns a directory that every user may use.
+func shared(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func save(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
