@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -163,5 +164,8 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Hint says what to check.
 func (e *UnreachableError) Hint() string {
+	if errors.Is(e.Err, fs.ErrPermission) {
+		return "the mode of the socket and its directories decides who may connect: run this command as root"
+	}
 	return "check that the gateway is running with " + e.Kind.Flag() + " " + e.Address.String()
 }

@@ -53,7 +53,7 @@ func setUpgradeTimeout(c *Config, texts []string) (err error) {
 // setUser looks the user up.
 func setUser(c *Config, texts []string) (err error) {
 	if c.User, err = sandbox.FindUser(last(texts)); err != nil {
-		return &value.Error{Why: "is not a user: " + err.Error(), Hint: "a name of /etc/passwd, or UID:GID"}
+		return fmt.Errorf("is not a user, a name of /etc/passwd or UID:GID: %w", err)
 	}
 	return nil
 }

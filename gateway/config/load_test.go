@@ -543,6 +543,7 @@ func TestProblems(t *testing.T) {
 		{"a rate too high", one, []string{"accept-rate 100001"}, "from 1 to 100000", ""},
 		{"a burst of 0", one, []string{"accept-rate 5/0"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 5/5"},
 		{"a rate of 0", one, []string{"accept-rate 0/5"}, "needs a rate and a burst from 1 to 100000", "--accept-rate 1/1"},
+		{"no such user", one, []string{"user no-such-user"}, `--user "no-such-user" is not a user, a name of /etc/passwd or UID:GID: `, ""},
 		{"a directory in place of the ban file", one, []string{"ban-file /"}, `--ban-file "/" cannot be used: read ban file /: `, ""},
 		{"no time for an upgrade", one, []string{"upgrade-timeout 0"}, "is too short: the minimum is 100ms", "--upgrade-timeout 30s"},
 		{"an interval too short", one, []string{"reload-interval 1ms"}, "is too short", "--reload-interval 100ms"},

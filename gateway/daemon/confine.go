@@ -67,7 +67,7 @@ func (d *daemon) warnOfUnreadable() {
 		}
 	}
 	if path := banFile(d.config.Gateway); path != "" && unix.Access(filepath.Dir(path), unix.W_OK) != nil {
-		d.log.Warn().Str("file", path).Str("hint", "give its directory to the user of --user").
+		d.log.Warn().Str("file", path).Str("hint", "make its directory writable for the gateway's user, see --user").
 			Msg("bans cannot be written to their file")
 	}
 	if err := unix.Access(d.program.Path, unix.X_OK); err != nil {
