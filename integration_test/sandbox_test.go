@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"unproxy/integration_test/lab"
@@ -105,6 +106,10 @@ func TestSandboxedLife(t *testing.T) {
 		save(t, list, "10.0.0.0/8")
 		g := startLine(t, lab.Command{}, "--sandbox", "strict", "--user", "nobody", "--forward", "127.0.0.1:2000=localhost:3000",
 			"--forward", "unix:"+socket+"=127.0.0.1:3000", "--trust-file", list, "--admin", "127.0.0.1:9180")
+		info, err := os.Stat(socket)
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != 65534 {
+			t.Errorf("the socket does not belong to the user: %+v, %v", info, err)
+		}
 		refused := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		g.NextConnection(t).Expect(t, "outcome", "untrusted")
 		refused.Close()
@@ -160,6 +165,16 @@ func TestSandboxProblems(t *testing.T) {
 		}
 		g := lab.StartGateway(t, "--user", "nobody", "--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust-file", list)
 		g.WaitLog(t, "a reload cannot read this list").Expect(t, "file", list)
+		// Root without capabilities may not write in the directory of another user.
+		dir := t.TempDir()
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		banFile := []string{"--forward", "127.0.0.1:2002=127.0.0.1:3000", "--trust", "127.0.0.1", "--ban-file", filepath.Join(dir, "bans")}
+		if out, code := lab.RunGateway(t, banFile...); code != 1 || !strings.Contains(out, "bans cannot be written to "+dir) {
+			t.Errorf("a directory of another user: exit code %d: %s", code, out)
+		}
+		lab.StartGateway(t, append(banFile, "--user", "nobody")...) // the control
 		// Without root there is no other user to become.
 		nobody, err := user.Lookup("nobody")
 		if err != nil {

@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"debug/elf"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +25,9 @@ func (d *daemon) confine() error {
 		Capabilities: capabilities(d.config.Gateway),
 		Files:        d.files(),
 	}
+	if policy.User != nil {
+		d.giveSockets(policy.User)
+	}
 	report, err := policy.Apply()
 	if err != nil {
 		return sandboxError{err}
@@ -31,7 +37,53 @@ func (d *daemon) confine() error {
 		Strs("capabilities", report.Capabilities).Bool("no_new_privileges", report.NoNewPrivileges).
 		Int("landlock", report.Landlock).Strs("missing", report.Missing).Msg("sandbox")
 	d.warnOfUnreadable()
+	if path := banFile(d.config.Gateway); path != "" {
+		if err := unix.Access(filepath.Dir(path), unix.W_OK); err != nil {
+			return banFileError{fmt.Errorf("bans cannot be written to %s as user %d: %w", path, report.UID, err)}
+		}
+	}
 	return nil
+}
+
+// giveSockets makes the user the owner of the unix sockets that this process has made, so
+// that the mode, which is for the gateway's user, means that one.
+func (d *daemon) giveSockets(u *sandbox.User) {
+	for _, path := range d.socketFiles() {
+		if err := os.Lchown(path, u.UID, u.GID); err != nil && os.Getuid() == 0 {
+			d.log.Warn().Str("file", path).Str("error", oneLine(err)).Msg("the socket keeps its owner")
+		}
+	}
+}
+
+// socketFiles returns the paths of the unix sockets of this process, without those that
+// systemd made.
+func (d *daemon) socketFiles() (paths []string) {
+	for _, f := range d.config.Gateway.Forwards {
+		for _, l := range f.Listeners {
+			held := l.Socket != nil && l.Socket.Held
+			if path := l.Endpoint.Path; path != "" && !strings.HasPrefix(path, "@") && !held {
+				paths = append(paths, path)
+			}
+		}
+	}
+	for _, at := range d.config.Admin.Endpoints() {
+		if at.Path != "" && !strings.HasPrefix(at.Path, "@") {
+			paths = append(paths, at.Path)
+		}
+	}
+	return paths
+}
+
+// banFileError is the error of a ban file whose directory is not writable.
+type banFileError struct{ error }
+
+// Unwrap returns the error of the system call.
+func (e banFileError) Unwrap() error { return e.error }
+
+// Hint returns how to make it writable.
+func (e banFileError) Hint() string {
+	return "make its directory writable for the gateway's user: with --user for that one, else for root itself, " +
+		"which has no capabilities in the sandbox"
 }
 
 // sandboxReport returns what is in force; before that, that nothing is.
@@ -53,7 +105,10 @@ func (e sandboxError) Unwrap() error { return e.error }
 
 // Hint returns how to start anyway.
 func (e sandboxError) Hint() string {
-	return "--user needs root; --sandbox auto applies what this host supports"
+	if os.Getuid() != 0 {
+		return "--user needs root"
+	}
+	return "--sandbox auto applies what this host supports"
 }
 
 // warnOfUnreadable logs each list that a reload could not read, and a program that an
@@ -65,10 +120,6 @@ func (d *daemon) warnOfUnreadable() {
 				Str("hint", "make it readable for the user of --user").
 				Msg("a reload cannot read this list")
 		}
-	}
-	if path := banFile(d.config.Gateway); path != "" && unix.Access(filepath.Dir(path), unix.W_OK) != nil {
-		d.log.Warn().Str("file", path).Str("hint", "make its directory writable for the gateway's user, see --user").
-			Msg("bans cannot be written to their file")
 	}
 	if err := unix.Access(d.program.Path, unix.X_OK); err != nil {
 		d.log.Warn().Str("file", d.program.Path).Str("error", err.Error()).
@@ -82,10 +133,10 @@ func (d *daemon) warnOfUnreadable() {
 // below 1024. An upgrade passes the open listeners on and needs none.
 func capabilities(c *config.Config) (keep []sandbox.Capability) {
 	anyForward := func(match func(*forward.Forward) bool) bool { return slices.ContainsFunc(c.Forwards, match) }
-	if anyForward(func(f *forward.Forward) bool { return f.Transparent || f.Mark != 0 || f.TProxy }) {
+	if anyForward(func(f *forward.Forward) bool { return f.ConnectsAsClient() || f.Mark != 0 || f.TProxy }) {
 		keep = append(keep, foreignAddresses())
 	}
-	if anyForward(func(f *forward.Forward) bool { return f.Transparent && f.Source.SourcePort != transparent.Any }) {
+	if anyForward(func(f *forward.Forward) bool { return f.ConnectsAsClient() && f.Source.SourcePort != transparent.Any }) {
 		keep = append(keep, sandbox.NetBindService)
 	}
 	return keep
@@ -130,21 +181,12 @@ func (d *daemon) files() sandbox.Files {
 		files.Read = append(files.Read, "/etc") // passwd(5) and group(5), which other programs replace
 	}
 	files.Run = d.runs()
-	for _, f := range c.Forwards {
-		for _, l := range f.Listeners {
-			if l.Endpoint.IsUnix() {
-				files.Sockets = append(files.Sockets, filepath.Dir(l.Endpoint.Path))
-			}
-		}
+	for _, path := range d.socketFiles() {
+		files.Sockets = append(files.Sockets, filepath.Dir(path))
 	}
 	for _, s := range d.spare { // their files are removed when this process serves
 		if s.Path != "" {
 			files.Sockets = append(files.Sockets, filepath.Dir(s.Path))
-		}
-	}
-	for _, at := range d.config.Admin.Endpoints() {
-		if at.Path != "" {
-			files.Sockets = append(files.Sockets, filepath.Dir(at.Path))
 		}
 	}
 	return files

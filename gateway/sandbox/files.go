@@ -38,13 +38,14 @@ const (
 	ofFiles      = runRights&^ll.AccessFSReadDir | ll.AccessFSWriteFile | ll.AccessFSTruncate
 )
 
-// LandlockVersion returns the version of Landlock that this kernel offers; 0 is none.
+// LandlockVersion returns the version of Landlock that restricts files on this kernel, as
+// [Report] has it; 0 is none.
 func LandlockVersion() int {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil {
 		return 0
 	}
-	return version
+	return min(version, newest)
 }
 
 // restrict denies all other files to every thread, by the newest version of Landlock that
