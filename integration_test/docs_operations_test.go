@@ -15,7 +15,7 @@ import (
 // endpoint register.
 func TestOperationsRequests(t *testing.T) {
 	var registered []string
-	for _, file := range []string{"server.go", "probe.go", "control.go"} {
+	for _, file := range []string{"server.go", "probe.go", "control.go", "bans.go"} {
 		source := string(readFile(t, "../gateway/admin/"+file))
 		registered = append(registered, names(source, `mux\.Handle(?:Func)?\("((?:GET|POST|DELETE) [^"]+)"`)...)
 	}
@@ -41,7 +41,8 @@ func TestOperationsReadiness(t *testing.T) {
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
 		state.Set(word, "")
 	}
-	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.ReturnPath, readiness.Backends}
+	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.Connections, readiness.Buffers,
+		readiness.ReturnPath, readiness.TOA, readiness.Backends}
 	var got []string
 	for _, r := range state.Report(0).Reasons {
 		got = append(got, r.Word)
@@ -53,11 +54,12 @@ func TestOperationsReadiness(t *testing.T) {
 
 // The flags and files that the documents name exist.
 func TestDocumentedFlagsAndUnits(t *testing.T) {
-	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart"} // flags of other programs and of scripts/bench
+	known := []string{"--cap-add", "--proxy-header", "--peer", "--section", "--mode", "--json", "--from", "--chart", "--programs"} // flags of other programs and of scripts/bench
 	for _, command := range [][]string{{"--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"status", "--help"},
 		{"check", "--help"},
 		{"trust", "explain", "--help"}, {"decode", "--help"}, {"healthcheck", "--help"},
-		{"routes", "print", "--help"}, {"routes", "remove", "--help"}, {"toa", "attach", "--help"}} {
+		{"routes", "print", "--help"}, {"routes", "remove", "--help"}, {"toa", "attach", "--help"},
+		{"ban", "--help"}, {"unban", "--help"}, {"bans", "--help"}, {"clients", "explain", "--help"}} {
 		help, code := lab.RunGateway(t, command...)
 		if code != 0 {
 			t.Fatalf("%q: exit code %d", command, code)

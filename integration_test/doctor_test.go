@@ -81,6 +81,9 @@ func findings(t *testing.T, c lab.Command, want int, flags ...string) []finding 
 func brief(all []finding) string {
 	var b strings.Builder
 	for _, f := range all {
+		if f.Code == "sandbox" && f.Status == "ok" {
+			continue // in every report
+		}
 		fmt.Fprintf(&b, "%s %s %s\n", f.Code, f.Target, f.Status)
 	}
 	return b.String()
@@ -405,7 +408,10 @@ func TestDoctorJSON(t *testing.T) {
 		lab.Listen(t, "[::1]:25")
 		returnPath(t, "127.0.0.1:25")
 		flags := []string{"--forward", "127.0.0.1:2000=127.0.0.1:25,[::1]:25", "--trust", "127.0.0.1", "--transparent"}
-		got, err := json.MarshalIndent(findings(t, lab.Command{}, 3, flags...), "", "  ")
+		all := slices.DeleteFunc(findings(t, lab.Command{}, 3, flags...), func(f finding) bool {
+			return f.Code == "sandbox" // depends on the kernel
+		})
+		got, err := json.MarshalIndent(all, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}

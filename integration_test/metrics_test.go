@@ -117,7 +117,7 @@ func labelsOf(text, name string) (labels string) {
 	}
 	order := []string{"version", "revision", "goversion", "forward", "outcome", "phase", "command", "direction", "loop"}
 	if slices.Contains(all, "forward") {
-		order = []string{"forward", "backend", "version", "outcome", "phase", "command", "direction"}
+		order = []string{"forward", "backend", "action", "version", "outcome", "phase", "command", "direction"}
 	}
 	slices.SortFunc(all, func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
 	for _, l := range all {

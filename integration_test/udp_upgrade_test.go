@@ -361,9 +361,9 @@ func TestFailedUDPUpgradeKeepsFlows(t *testing.T) {
 		traffic := startTraffic(t, firstStreams(t, 10))
 		for i, row := range []struct{ name, script, want string }{
 			{"it crashes at its start", "exit 3", "ended before it was ready: exit status 3"},
-			{"it crashes as it is passed the flows", "echo ready >&3; sleep 0.1; exit 3", "hand over UDP flows: the new process ended meanwhile: exit status 3"},
-			{"it hangs as it is passed the flows", "echo ready >&3; exec sleep 300", "hand over UDP flows: the new process did not answer in time"},
-			{"it crashes after an answer", `echo ready >&3; sleep 0.1; printf "\001" >&3; sleep 0.1; exit 3`, "hand over UDP flows: the new process ended meanwhile"},
+			{"it crashes as it is passed the flows", "echo ready >&3; sleep 0.1; exit 3", "the new process ended meanwhile: exit status 3"},
+			{"it hangs as it is passed the flows", "echo ready >&3; exec sleep 300", "the new process did not answer in time"},
+			{"it crashes after an answer", `echo ready >&3; sleep 0.1; printf "\001" >&3; sleep 0.1; exit 3`, "the new process ended meanwhile"},
 		} {
 			replace(t, path, row.script)
 			traffic.goesOn()

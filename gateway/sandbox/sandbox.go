@@ -93,14 +93,19 @@ const mostListed = 3
 // strict all that could not be applied. Call it once, before the process uses data of
 // others; it may run while other goroutines do.
 func (p Policy) Apply() (Report, error) {
+	r := Report{Mode: p.Mode.String(), Missing: []string{}}
+	err := threads()
 	if p.User != nil {
-		if err := p.User.become(); err != nil {
-			return Report{}, err
+		if err == nil {
+			err = p.User.become()
+		}
+		if err != nil {
+			return r, err
 		}
 	}
-	r := Report{Mode: p.Mode.String(), Missing: []string{}}
-	var err error
 	switch {
+	case err != nil && p.Mode != Off:
+		r.Missing = append(r.Missing, err.Error())
 	case p.Mode != Off:
 		err = r.restrict(p)
 	case p.User != nil:
