@@ -301,8 +301,11 @@ func (w *worker) endRefused(f sentFlow) {
 const stepFlows = 512
 
 // someFlows calls visit for flows from a number on. It returns the number to go on
-// with, or -1.
+// with, or -1. Between two turns the table may have become empty and been replaced.
 func (w *worker) someFlows(number int, visit func(*flow)) (next int) {
+	if number >= len(w.table.flows) {
+		return -1
+	}
 	end := min(number+stepFlows, len(w.table.flows))
 	for _, f := range w.table.flows[number:end] {
 		if f.list != nil && f.fd >= 0 {
