@@ -168,7 +168,8 @@ func TestFail2banInTransparentMode(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
 		s := newFail2ban(t)
 		returnPath(t, "127.0.0.1:2222")
-		g := s.gateway("--transparent", "--connect-timeout", "2s")
+		// The ban also stops the login that is in progress, which would wait for minutes.
+		g := s.gateway("--transparent", "--connect-timeout", "2s", "--user-timeout", "2s")
 		s.start(fmt.Sprintf("[sshd]\nenabled = true\nport = 2222\nbackend = polling\nlogpath = %s\n"+
 			"banaction = nftables-multiport\nmaxretry = 2\n", s.log))
 		s.bans("sshd")
