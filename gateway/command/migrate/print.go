@@ -3,7 +3,8 @@ package migrate
 import (
 	"fmt"
 	"io"
-	"strings"
+
+	"unproxy/gateway/command/usage"
 )
 
 // width is the maximum length of a line of a note.
@@ -26,7 +27,7 @@ func (r *result) print(w io.Writer) {
 	}
 	fmt.Fprintln(w, "\n# Notes")
 	for _, text := range r.notes {
-		for i, line := range wrap(text, width) {
+		for i, line := range usage.Wrap(text, width) {
 			fmt.Fprintf(w, "#%s %s\n", [...]string{" -", "  "}[min(i, 1)], line)
 		}
 	}
@@ -47,22 +48,4 @@ func (r *result) command(w io.Writer, name string) {
 		fmt.Fprintf(w, " \\\n    %s", s)
 	}
 	fmt.Fprintln(w)
-}
-
-// wrap breaks a text into lines of at most n bytes, or of one word.
-func wrap(text string, n int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		switch {
-		case line == "":
-			line = word
-		case len(line)+1+len(word) > n:
-			lines = append(lines, line)
-			line = word
-		default:
-			line += " " + word
-		}
-	}
-	return append(lines, line)
 }
