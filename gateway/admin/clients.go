@@ -28,23 +28,12 @@ const maxClientRules = 20
 // entry.
 func clientLists(forwards []*forward.Forward) []ClientList {
 	all := []ClientList{}
-	index := map[hitCounter]int{}
-	add := func(f *forward.Forward, action string, a forward.Addresses) {
-		list, ok := a.(hitCounter)
-		if !ok {
-			return
-		}
-		i, known := index[list]
-		if !known {
-			i = len(all)
-			index[list] = i
-			all = append(all, clientList(action, list))
-		}
-		all[i].Forwards = append(all[i].Forwards, label(f.Label()))
-	}
-	for _, f := range forwards {
-		add(f, "deny", f.DenyClient)
-		add(f, "allow", f.AllowClient)
+	for _, u := range listUses(forwards, func(f *forward.Forward) []forward.Addresses {
+		return []forward.Addresses{f.DenyClient, f.AllowClient}
+	}) {
+		c := clientList([...]string{"deny", "allow"}[u.kind], u.list)
+		c.Forwards = u.forwards
+		all = append(all, c)
 	}
 	return all
 }
@@ -57,7 +46,7 @@ func clientList(action string, list hitCounter) ClientList {
 	for i, r := range rules {
 		c.Hits += r.Hits
 		if i < maxClientRules && r.Hits > 0 {
-			c.Rules = append(c.Rules, RuleStatus{r.Text, r.Prefix.String(), r.Origin, r.Note, r.Hits})
+			c.Rules = append(c.Rules, ruleStatus(r))
 		}
 	}
 	return c

@@ -34,31 +34,51 @@ func rulesOf(f *forward.Forward) []trust.RuleHits {
 	return nil
 }
 
-// trustStatus returns the lists of trusted peers. Forwards that share a list appear
-// in one entry.
-func trustStatus(forwards []*forward.Forward) []TrustStatus {
-	all := []TrustStatus{}
+// listUse is a list of addresses and the forwards that use it.
+type listUse struct {
+	kind     int // its place among the lists of the first of them
+	list     hitCounter
+	forwards []string
+}
+
+// listUses returns the lists that of names for each forward, in the order of their first
+// use. A list that forwards share is one entry; one that counts no hits is none.
+func listUses(forwards []*forward.Forward, of func(*forward.Forward) []forward.Addresses) (all []listUse) {
 	index := map[hitCounter]int{}
 	for _, f := range forwards {
-		list, ok := f.Trust.(hitCounter)
-		if !ok {
-			continue
+		for kind, a := range of(f) {
+			list, ok := a.(hitCounter)
+			if !ok {
+				continue
+			}
+			i, known := index[list]
+			if !known {
+				i = len(all)
+				index[list] = i
+				all = append(all, listUse{kind: kind, list: list})
+			}
+			all[i].forwards = append(all[i].forwards, label(f.Label()))
 		}
-		i, known := index[list]
-		if !known {
-			i = len(all)
-			index[list] = i
-			all = append(all, TrustStatus{Rules: ruleStatus(list)})
-		}
-		all[i].Forwards = append(all[i].Forwards, label(f.Label()))
 	}
 	return all
 }
 
-func ruleStatus(list hitCounter) []RuleStatus {
-	all := []RuleStatus{}
-	for _, r := range list.Hits() {
-		all = append(all, RuleStatus{r.Text, r.Prefix.String(), r.Origin, r.Note, r.Hits})
+// trustStatus returns the lists of trusted peers. Forwards that share a list appear
+// in one entry.
+func trustStatus(forwards []*forward.Forward) []TrustStatus {
+	all := []TrustStatus{}
+	for _, u := range listUses(forwards, func(f *forward.Forward) []forward.Addresses {
+		return []forward.Addresses{f.Trust}
+	}) {
+		t := TrustStatus{Forwards: u.forwards, Rules: []RuleStatus{}}
+		for _, r := range u.list.Hits() {
+			t.Rules = append(t.Rules, ruleStatus(r))
+		}
+		all = append(all, t)
 	}
 	return all
+}
+
+func ruleStatus(r trust.RuleHits) RuleStatus {
+	return RuleStatus{r.Text, r.Prefix.String(), r.Origin, r.Note, r.Hits}
 }
