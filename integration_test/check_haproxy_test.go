@@ -20,28 +20,14 @@ import (
 // request is not empty it reads that many bytes, then it sends its line.
 func speaker(t *testing.T, address, request, line string) (stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				got := make([]byte, len(request))
-				if _, err := io.ReadFull(c, got); err != nil || string(got) != request {
-					return
-				}
-				io.WriteString(c, line)
-				io.Copy(io.Discard, c)
-			}()
+	l := lab.Serve(t, address, func(c net.Conn) {
+		got := make([]byte, len(request))
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != request {
+			return
 		}
-	}()
+		io.WriteString(c, line)
+		io.Copy(io.Discard, c)
+	})
 	return func() { l.Close() }
 }
 
@@ -52,19 +38,9 @@ func tlsServer(t *testing.T, address string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				bufio.NewReader(c).ReadByte() // handshakes
-			}()
-		}
-	}()
+	lab.ServeOn(t, l, func(c net.Conn) {
+		bufio.NewReader(c).ReadByte() // handshakes
+	})
 	return func() { l.Close() }
 }
 

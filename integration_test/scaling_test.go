@@ -99,24 +99,10 @@ func TestScaleOut(t *testing.T) {
 // tellPeers starts a server that says who connects, and then echoes.
 func tellPeers(t *testing.T, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				fmt.Fprintf(c, "%s\n", lab.Peer(c).Addr())
-				io.Copy(c, c)
-			}()
-		}
-	}()
+	lab.Serve(t, address, func(c net.Conn) {
+		fmt.Fprintf(c, "%s\n", lab.Peer(c).Addr())
+		io.Copy(c, c)
+	})
 }
 
 // openSessions opens n connections and returns them by the gateway that each passes.

@@ -18,29 +18,15 @@ import (
 // its place.
 func streamTo(t *testing.T, address string, size int) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	data := make([]byte, size)
 	for i := range data {
 		data[i] = byte(i)
 	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				c.Write(data)
-				c.(*net.TCPConn).CloseWrite()
-				io.Copy(io.Discard, c)
-			}()
-		}
-	}()
+	lab.Serve(t, address, func(c net.Conn) {
+		c.Write(data)
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+	})
 }
 
 // wantStream reads what streamTo sends, to the end.

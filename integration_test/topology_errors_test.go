@@ -348,18 +348,10 @@ func TestTransparentPathMTU(t *testing.T) {
 							t.Fatal(err)
 						}
 					})
-					defer l.Close()
-					go func() {
-						for {
-							c, err := l.Accept()
-							if err != nil {
-								return
-							}
-							n, _ := io.Copy(io.Discard, c)
-							received <- n
-							c.Close()
-						}
-					}()
+					lab.ServeOn(t, l, func(c net.Conn) {
+						n, _ := io.Copy(io.Discard, c)
+						received <- n
+					})
 				}
 				// The backend's own limit would spare the router the error.
 				netns.IP(t, "route change 10.5.0.0/16 via 10.9.0.254 advmss 1460")

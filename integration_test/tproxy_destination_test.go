@@ -161,21 +161,7 @@ func TestTProxyUnderLoad(t *testing.T) {
 
 // tellAddresses starts a server that returns the client's address and its own.
 func tellAddresses(t *testing.T, address string) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprintf(c, "%v at %v", lab.Peer(c), reached(c))
-			c.Close()
-		}
-	}()
+	lab.Serve(t, address, func(c net.Conn) { fmt.Fprintf(c, "%v at %v", lab.Peer(c), reached(c)) })
 }
 
 // askWho checks that such a server answers at address and sees the caller's address.

@@ -72,25 +72,13 @@ func TestTransparentDeniesWhatRoutesMakeOwn(t *testing.T) {
 // anything comes from this host's own loopback address.
 func greetClients(t *testing.T, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if from := lab.Peer(c); !from.Addr().IsLoopback() {
-				c.Write([]byte("hello"))
-			} else if n, _ := c.Read(make([]byte, 1)); n > 0 {
-				t.Errorf("the backend received payload from %v", from)
-			}
-			c.Close()
+	lab.Serve(t, address, func(c net.Conn) {
+		if from := lab.Peer(c); !from.Addr().IsLoopback() {
+			c.Write([]byte("hello"))
+		} else if n, _ := c.Read(make([]byte, 1)); n > 0 {
+			t.Errorf("the backend received payload from %v", from)
 		}
-	}()
+	})
 }
 
 // --allow-source does not permit what the kernel turns into 127.0.0.1, and permits

@@ -135,10 +135,27 @@ func (b *Backend) Accepted() int {
 // Echo starts a TCP server that sends back what it receives, and returns its address.
 func Echo(t testing.TB, address string) string {
 	t.Helper()
+	return Serve(t, address, func(c net.Conn) {
+		// Hidden from io.Copy, which would keep two pipes for each pair of TCP
+		// connections.
+		io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+	}).Addr().String()
+}
+
+// Serve starts a TCP server and returns its listener, which is closed with the test.
+// handle is called for each connection, in a goroutine of its own; the connection is
+// closed when it returns.
+func Serve(t testing.TB, address string, handle func(net.Conn)) net.Listener {
+	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ServeOn(t, l, handle)
+}
+
+// ServeOn is [Serve] on a listener, which it returns.
+func ServeOn(t testing.TB, l net.Listener, handle func(net.Conn)) net.Listener {
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -148,13 +165,11 @@ func Echo(t testing.TB, address string) string {
 			}
 			go func() {
 				defer c.Close()
-				// Hidden from io.Copy, which would keep two pipes for each pair
-				// of TCP connections.
-				io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+				handle(c)
 			}()
 		}
 	}()
-	return l.Addr().String()
+	return l
 }
 
 // Peer returns the remote address of c, unmapped.

@@ -74,31 +74,17 @@ func (s *scene) last(t *testing.T) {
 // kilobytes.
 func answer(t *testing.T, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	lab.Serve(t, address, func(c net.Conn) {
+		request := make([]byte, 1024)
 		for {
-			c, err := l.Accept()
-			if err != nil {
+			if _, err := io.ReadFull(c, request); err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				request := make([]byte, 1024)
-				for {
-					if _, err := io.ReadFull(c, request); err != nil {
-						return
-					}
-					if _, err := c.Write(make([]byte, 1000*int(request[0]))); err != nil {
-						return
-					}
-				}
-			}()
+			if _, err := c.Write(make([]byte, 1000*int(request[0]))); err != nil {
+				return
+			}
 		}
-	}()
+	})
 }
 
 // call connects to a forward from an address and sends text. It returns nil if that fails.
