@@ -105,7 +105,7 @@ func banStatus(b ban.Ban) BanStatus {
 // ban answers POST /bans. The ban is in force before the answer, and in the file if there
 // is one. With cut, the connections have ended before the answer, too.
 func (s *Server) ban(w http.ResponseWriter, r *http.Request) {
-	b, cut, err := parseBan(r.URL.Query(), s.now())
+	b, cut, err := parseBan(r, s.now())
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
@@ -139,8 +139,8 @@ func (s *Server) ban(w http.ResponseWriter, r *http.Request) {
 
 // unban answers DELETE /bans.
 func (s *Server) unban(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	if err := knownParameters(q, "prefix"); err != nil {
+	q, err := parameters(r, "prefix")
+	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -182,8 +182,9 @@ func banCode(err error) int {
 }
 
 // parseBan reads the parameters prefix, for, reason and cut.
-func parseBan(q url.Values, now time.Time) (b ban.Ban, cut bool, err error) {
-	if err := knownParameters(q, "prefix", "for", "reason", "cut"); err != nil {
+func parseBan(r *http.Request, now time.Time) (b ban.Ban, cut bool, err error) {
+	q, err := parameters(r, "prefix", "for", "reason", "cut")
+	if err != nil {
 		return b, false, err
 	}
 	if b.Prefix, err = trust.ParsePrefix(q.Get("prefix")); err != nil {
@@ -205,23 +206,6 @@ func parseBan(q url.Values, now time.Time) (b ban.Ban, cut bool, err error) {
 	}
 	b.Reason = q.Get("reason")
 	return b, cut, nil
-}
-
-// knownParameters refuses a query with other parameters, or with one of them twice.
-func knownParameters(q url.Values, names ...string) error {
-	known := map[string]bool{}
-	for _, name := range names {
-		known[name] = true
-	}
-	for key, values := range q {
-		if !known[key] {
-			return fmt.Errorf("unknown parameter %.120q; use %s", key, strings.Join(names, ", "))
-		}
-		if len(values) > 1 {
-			return fmt.Errorf("parameter %s is given %d times", key, len(values))
-		}
-	}
-	return nil
 }
 
 // withHint returns the text of an error about a rule, with its hint.

@@ -40,7 +40,7 @@ func TestBans(t *testing.T) {
 		{"POST", "prefix=203.0.113.8&cut=yes", http.StatusBadRequest, "is not 0 or 1"},
 		{"POST", "prefix=203.0.113.8&reason=%1b", http.StatusBadRequest, "not printable"},
 		{"POST", "prefix=203.0.113.8&force=1", http.StatusBadRequest, "unknown parameter"},
-		{"POST", "prefix=203.0.113.8&prefix=203.0.113.7", http.StatusBadRequest, "given 2 times"},
+		{"POST", "prefix=203.0.113.8&prefix=203.0.113.7", http.StatusBadRequest, `parameter \"prefix\" appears 2 times`},
 		{"DELETE", "prefix=198.51.100.7", http.StatusOK, `{"removed":false,"covered_by":["198.51.100.0/24"]}`},
 		{"DELETE", "prefix=198.51.100.0/24", http.StatusOK, `{"removed":true,"covered_by":[]}`},
 		{"DELETE", "prefix=198.51.100.0/24", http.StatusOK, `{"removed":false,"covered_by":[]}`},
@@ -65,6 +65,32 @@ func TestBans(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Limit != ban.Most || len(got.Bans) != 2 ||
 		got.Bans[0].Prefix != "203.0.113.9/32" || got.Bans[1].Prefix != "2001:db8::/64" {
 		t.Errorf("%v: %s", err, w.Body)
+	}
+}
+
+// A request of which a part cannot be read changes nothing: the part that is left could
+// mean another ban.
+func TestMalformedBans(t *testing.T) {
+	for _, tt := range []struct{ method, query, want string }{
+		{"POST", "prefix=192.0.2.1&for=1h%zz", "invalid URL escape"},
+		{"POST", "prefix=192.0.2.1;for=1h", "invalid semicolon separator"},
+		{"POST", "prefix=192.0.2.1&cut=1&cut=1", `parameter \"cut\" appears 2 times`},
+		{"DELETE", "prefix=198.51.100.0/24&prefix=%zz", "invalid URL escape"},
+		{"DELETE", "prefix=198.51.100.0/24&a;b", "invalid semicolon separator"},
+		{"DELETE", "prefix=198.51.100.0/24&prefix=192.0.2.1", `parameter \"prefix\" appears 2 times`},
+	} {
+		s, g := busy()
+		held := netip.MustParsePrefix("198.51.100.0/24")
+		if _, err := g.Bans().Add(ban.Ban{Prefix: held}); err != nil {
+			t.Fatal(err)
+		}
+		w := ask(s, tt.method, "/bans?"+tt.query)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), tt.want) {
+			t.Errorf("%s %s: %d %s; want 400 %s", tt.method, tt.query, w.Code, w.Body, tt.want)
+		}
+		if all := g.Bans().All(); len(all) != 1 || all[0].Prefix != held || len(g.cut) != 0 {
+			t.Errorf("%s %s: bans %v, cut %v", tt.method, tt.query, all, g.cut)
+		}
 	}
 }
 

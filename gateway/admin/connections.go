@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,13 +113,15 @@ func parseLimit(text string) (int, error) {
 	return limit, nil
 }
 
-// parseQuery parses the parameters client, forward, limit and sort. Any other one
-// is an error: the caller would take the answer for a filtered one.
-func parseQuery(values url.Values) (query, error) {
-	q := query{limit: defaultLimit, order: oldestFirst}
+// parseQuery parses the parameters client, forward, limit and sort.
+func parseQuery(r *http.Request) (q query, err error) {
+	values, err := parameters(r, "client", "forward", "limit", "sort")
+	if err != nil {
+		return q, err
+	}
+	q = query{limit: defaultLimit, order: oldestFirst}
 	for key := range values {
 		value := values.Get(key)
-		var err error
 		switch key {
 		case "client":
 			q.client = matchClient(value)
@@ -130,11 +131,9 @@ func parseQuery(values url.Values) (query, error) {
 			q.limit, err = parseLimit(value)
 		case "sort":
 			q.order, err = parseOrder(value)
-		default:
-			err = fmt.Errorf("unknown parameter %.120q; use client, forward, limit, sort", key)
 		}
 		if err != nil {
-			return query{}, err
+			return q, err
 		}
 	}
 	return q, nil
@@ -189,7 +188,7 @@ func (q *query) find(ctx context.Context, g Gateway) (found []*engine.Session, m
 
 // connections answers GET /connections.json.
 func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
-	q, err := parseQuery(r.URL.Query())
+	q, err := parseQuery(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return

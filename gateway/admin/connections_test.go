@@ -107,7 +107,10 @@ func TestInvalidQuery(t *testing.T) {
 		"limit=10001":  "10000",
 		"limit=many":   "many",
 		"sort=beauty":  "age, bytes, idle, held",
-		"clinet=10.0.": `unknown parameter \"clinet\"`,
+		"clinet=10.0.": `unknown parameter \"clinet\"; use client, forward, limit, sort`,
+		"client=%zz":   "invalid URL escape",
+
+		"client=10.0.0.1&client=10.0.0.2": `parameter \"client\" appears 2 times`,
 	} {
 		s, _ := crowd()
 		w := ask(s, "GET", "/connections.json?"+query)

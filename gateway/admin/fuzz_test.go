@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -19,11 +20,8 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		values, err := url.ParseQuery(text)
-		if err != nil {
-			return
-		}
-		q, err := parseQuery(values)
+		r := &http.Request{URL: &url.URL{RawQuery: text}}
+		q, err := parseQuery(r)
 		if err != nil {
 			return
 		}
@@ -32,7 +30,7 @@ func FuzzQuery(f *testing.F) {
 		}
 		s := engine.Session{Client: netip.MustParseAddrPort("203.0.113.9:1")}
 		q.matches(&s)
-		if p, err := netip.ParsePrefix(values.Get("client")); err == nil {
+		if p, err := netip.ParsePrefix(r.URL.Query().Get("client")); err == nil {
 			s.Client = netip.AddrPortFrom(p.Addr(), 1)
 			if want := p.Contains(p.Addr()); q.client(s.Client.Addr()) != want {
 				t.Errorf("filter %v matches its own address: %v, want %v", p, !want, want)

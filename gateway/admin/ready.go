@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -55,41 +56,26 @@ func (q ReadinessQuery) encode() string {
 	return "?" + values.Encode()
 }
 
-// parseReadinessQuery parses the parameters forward and all. Any other is an error:
-// with a misspelled one a check would ask about something else.
-func parseReadinessQuery(values url.Values) (q ReadinessQuery, err error) {
-	for key, all := range values {
-		value := all[len(all)-1]
-		switch {
-		case len(all) > 1:
-			err = fmt.Errorf("parameter %q appears %d times", key, len(all))
-		case key == "forward" && value != "":
-			q.Forward = value
-		case key == "all" && (value == "1" || value == "0"):
-			q.All = value == "1"
-		case key == "all":
-			err = fmt.Errorf("all=%.120q is neither 0 nor 1", value)
-		case key == "forward":
-			err = fmt.Errorf("forward= has no name")
-		default:
-			err = fmt.Errorf("unknown parameter %.120q; use forward, all", key)
-		}
-		if err != nil {
-			return q, err
-		}
+// parseReadinessQuery parses the parameters forward and all.
+func parseReadinessQuery(r *http.Request) (q ReadinessQuery, err error) {
+	values, err := parameters(r, "forward", "all")
+	if err != nil {
+		return q, err
 	}
-	return q, nil
+	name, all := values.Get("forward"), values.Get("all")
+	if name == "" && values.Has("forward") {
+		return q, errors.New("forward= has no name")
+	}
+	if all != "0" && all != "1" && values.Has("all") {
+		return q, fmt.Errorf("all=%.120q is neither 0 nor 1", all)
+	}
+	return ReadinessQuery{Forward: name, All: all == "1"}, nil
 }
 
 // readyz answers GET /readyz: whether the gateway, or one of its forwards, is ready
 // for new connections.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	q, err := parseReadinessQuery(values)
+	q, err := parseReadinessQuery(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return

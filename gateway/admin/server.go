@@ -22,6 +22,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -261,6 +264,24 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+}
+
+// parameters returns the parameters of a request. One of another name, one that is given
+// twice or a malformed one is an error: without it the request would mean something else.
+func parameters(r *http.Request, names ...string) (url.Values, error) {
+	all, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range all {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("unknown parameter %.120q; use %s", name, strings.Join(names, ", "))
+		}
+		if len(values) > 1 {
+			return nil, fmt.Errorf("parameter %q appears %d times", name, len(values))
+		}
+	}
+	return all, nil
 }
 
 // errorAnswer is the answer to a request that failed.
