@@ -239,9 +239,9 @@ func (c collector) collectForwards(e emitter) {
 		seen[name] = true
 		e.gauge(descTransparent, zeroOrOne(f.Transparent), name)
 		e.gauge(descTOA, zeroOrOne(f.TOA.On), name)
-		e.gauge(descTrustRules, float64(len(rulesOf(f))), name)
-		e.gauge(descClientRules, float64(len(config.Rules(f.AllowClient))), name, "allow")
-		e.gauge(descClientRules, float64(len(config.Rules(f.DenyClient))), name, "deny")
+		e.gauge(descTrustRules, float64(config.CountRules(f.Trust)), name)
+		e.gauge(descClientRules, float64(config.CountRules(f.AllowClient)), name, "allow")
+		e.gauge(descClientRules, float64(config.CountRules(f.DenyClient)), name, "deny")
 	}
 }
 

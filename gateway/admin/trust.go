@@ -26,14 +26,6 @@ type RuleStatus struct {
 // [*trust.Set] implements it.
 type hitCounter interface{ Hits() []trust.RuleHits }
 
-// rulesOf returns the trust rules of a forward, or nil if they are not known.
-func rulesOf(f *forward.Forward) []trust.RuleHits {
-	if list, ok := f.Trust.(hitCounter); ok {
-		return list.Hits()
-	}
-	return nil
-}
-
 // listUse is a list of addresses and the forwards that use it.
 type listUse struct {
 	kind     int // its place among the lists of the first of them

@@ -146,3 +146,6 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 func Rules(a forward.Addresses) []trust.Rule {
 	return setOf(a).Rules()
 }
+
+// CountRules returns how many [Rules] a set of addresses has.
+func CountRules(a forward.Addresses) int { return setOf(a).Len() }

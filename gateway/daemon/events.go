@@ -64,7 +64,7 @@ func (d *daemon) logReady() {
 	transparent, rules := false, 0
 	for _, f := range c.Forwards {
 		transparent = transparent || f.Transparent
-		rules = max(rules, len(config.Rules(f.Trust)))
+		rules = max(rules, config.CountRules(f.Trust))
 	}
 	d.log.Info().Str("version", d.config.VersionLine).
 		Int("forwards", len(c.Forwards)).Int("loops", c.Loops).Int("trust_rules", rules).
