@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"unproxy/gateway/forward"
@@ -49,9 +50,14 @@ func (e *SourceError) Hint() string {
 
 // checkSources checks that this host has the forwards' source addresses.
 func (g *Gateway) checkSources() error {
+	hasSources := func(f *forward.Forward) bool { return len(f.SourceAddresses) > 0 }
+	if !slices.ContainsFunc(g.config.Forwards, hasSources) {
+		return nil
+	}
+	nonlocal := nonlocalBind(os.DirFS("/"))
 	var errs []error
 	for _, f := range g.config.Forwards {
-		errs = append(errs, checkSources(f, nonlocalBind(os.DirFS("/"))))
+		errs = append(errs, checkSources(f, nonlocal))
 	}
 	return errors.Join(errs...)
 }
