@@ -11,20 +11,29 @@ import (
 	"unproxy/transparent"
 )
 
-func setSourceAddresses(d *draft, texts []string) error {
-	d.SourceAddresses = nil
+// sourceAddresses binds addresses and prefixes that a forward connects from.
+func sourceAddresses(at func(*draft) *[]netip.Prefix) binding[draft] {
+	return func(d *draft, texts []string) (err error) {
+		*at(d), err = parseSourceAddresses(texts)
+		return err
+	}
+}
+
+// parseSourceAddresses parses addresses and prefixes. With an error it returns those before
+// it, so that validation does not report them as missing.
+func parseSourceAddresses(texts []string) (all []netip.Prefix, err error) {
 	for _, text := range texts {
 		p, err := parseSourceAddress(text)
 		if err != nil {
-			return err
+			return all, err
 		}
-		d.SourceAddresses = append(d.SourceAddresses, p)
+		all = append(all, p)
 	}
-	if source.Count(d.SourceAddresses, source.MaxAddresses+1) > source.MaxAddresses {
-		return &value.Error{Why: fmt.Sprintf("makes more than %d source addresses, the maximum of a forward",
+	if source.Count(all, source.MaxAddresses+1) > source.MaxAddresses {
+		return all, &value.Error{Why: fmt.Sprintf("makes more than %d source addresses, the maximum of a forward",
 			source.MaxAddresses)}
 	}
-	return nil
+	return all, nil
 }
 
 // parseSourceAddress parses an address or a prefix of addresses that a socket can be

@@ -34,11 +34,10 @@ func TestSourceAddress(t *testing.T) {
 		{"10.9.0.0/23", "makes more than 256 source addresses", ""},
 		{"2001:db8::/64", "makes more than 256 source addresses", ""},
 	} {
-		d := newDraft()
-		err := setSourceAddresses(&d, []string{tt.text})
+		got, err := parseSourceAddresses([]string{tt.text})
 		if tt.why == "" {
-			if err != nil || len(d.SourceAddresses) != 1 {
-				t.Errorf("%q: %v, %v", tt.text, d.SourceAddresses, err)
+			if err != nil || len(got) != 1 {
+				t.Errorf("%q: %v, %v", tt.text, got, err)
 			}
 			continue
 		}
@@ -47,8 +46,7 @@ func TestSourceAddress(t *testing.T) {
 			t.Errorf("%q: %#v; want %q, hint %q", tt.text, err, tt.why, tt.hint)
 		}
 	}
-	d := newDraft()
-	if err := setSourceAddresses(&d, []string{"10.9.0.0/25", "10.9.1.0/25", "10.9.2.1"}); err == nil {
+	if _, err := parseSourceAddresses([]string{"10.9.0.0/25", "10.9.1.0/25", "10.9.2.1"}); err == nil {
 		t.Error("257 addresses are accepted")
 	}
 }

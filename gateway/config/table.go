@@ -3,6 +3,7 @@ package config
 import (
 	"io/fs"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -155,7 +156,7 @@ var transparentSettings = []Setting{
 		forward: rules(allowSourceList)},
 	{Name: "toa-source", Group: GroupTransparent, Argument: "ADDR|PREFIX", Repeatable: true, Needs: NeedsTOA,
 		Meaning: "this host's addresses for connections that carry a client, in turn; others do not come from them",
-		forward: setTOASources},
+		forward: sourceAddresses(func(d *draft) *[]netip.Prefix { return &d.toaSources })},
 	{Name: "toa-format", Group: GroupTransparent, Argument: "negotiated|legacy", Default: "negotiated", Needs: NeedsTOA,
 		Meaning: "format of the TCP option; legacy is that of TOA kernel modules, without a promise that it is read",
 		forward: word(func(d *draft) *toa.Format { return &d.TOA.Format }, toa.Negotiated, toa.Legacy)},
@@ -174,7 +175,7 @@ var backendSettings = []Setting{
 	{Name: "source-address", Group: GroupBackend, Argument: "ADDR|PREFIX", Repeatable: true,
 		Needs:   NeedsPlain | NeedsAddress,
 		Meaning: "this host's addresses to connect to the backend from, in turn; of a prefix all of them",
-		forward: setSourceAddresses},
+		forward: sourceAddresses(func(d *draft) *[]netip.Prefix { return &d.SourceAddresses })},
 	{Name: "mark", Group: GroupBackend, Argument: "N", Default: "off", // a __u32, SO_MARK in sock_setsockopt
 		Meaning: "SO_MARK of sockets to the backend",
 		forward: number(math.MaxUint32, func(d *draft) *uint32 { return &d.Mark })},

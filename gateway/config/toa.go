@@ -23,14 +23,6 @@ func setTransparent(d *draft, texts []string) error {
 	return err
 }
 
-// setTOASources parses what setSourceAddresses does.
-func setTOASources(d *draft, texts []string) error {
-	other := draft{}
-	err := setSourceAddresses(&other, texts)
-	d.toaSources = other.SourceAddresses
-	return err
-}
-
 // toa checks a forward that sends clients' addresses in a TCP option.
 func (v *validator) toa(f *forward.Forward) {
 	carry := f.Source.FamilyMismatch == transparent.Carry
