@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 		"gateway/readiness", "gateway/record", "gateway/sandbox", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/ban", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
 		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/sandbox", "gateway/supervise",
-		"transparent", "github.com/rs/zerolog", unix},
+		"github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/clients", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
 		"gateway/record", "gateway/source", "transparent", unix},
 	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/sandbox", "gateway/source", "transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},

@@ -29,8 +29,8 @@ func (a Address) String() string {
 	return a.TCP.String()
 }
 
-// hasFile reports whether a is a unix socket with a file.
-func (a Address) hasFile() bool { return a.Path != "" && !strings.HasPrefix(a.Path, "@") }
+// HasFile reports whether a is a unix socket with a file.
+func (a Address) HasFile() bool { return a.Path != "" && !strings.HasPrefix(a.Path, "@") }
 
 // network returns a in the terms of package net.
 func (a Address) network() (network, address string) {

@@ -22,7 +22,7 @@ func Listen(k Kind, a Address) (net.Listener, error) {
 	if err != nil {
 		return nil, &ListenError{Kind: k, Address: a, Err: err}
 	}
-	if k == Probes && a.hasFile() {
+	if k == Probes && a.HasFile() {
 		if err := kernel.ChmodSocket(a.Path, k.socketMode()); err != nil { // the umask has narrowed it
 			l.Close()
 			return nil, &ListenError{Kind: k, Address: a, Err: err}
@@ -97,7 +97,7 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 // Hint says how to fix it, or is empty.
 func (e *ListenError) Hint() string {
-	isPath := e.Address.hasFile()
+	isPath := e.Address.HasFile()
 	switch {
 	case errors.Is(e.Err, syscall.EADDRINUSE) && isPath:
 		return "another program listens there, or the file is not a socket: see ss -lxp"

@@ -13,7 +13,6 @@ import (
 	"unproxy/gateway/config"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/sandbox"
-	"unproxy/transparent"
 )
 
 // confine takes from this process what it does not need any more: the listeners are
@@ -67,7 +66,7 @@ func (d *daemon) socketFiles() (paths []string) {
 		}
 	}
 	for _, at := range d.config.Admin.Endpoints() {
-		if at.Path != "" && !strings.HasPrefix(at.Path, "@") {
+		if at.HasFile() {
 			paths = append(paths, at.Path)
 		}
 	}
@@ -136,7 +135,7 @@ func capabilities(c *config.Config) (keep []sandbox.Capability) {
 	if anyForward(func(f *forward.Forward) bool { return f.ConnectsAsClient() || f.Mark != 0 || f.TProxy }) {
 		keep = append(keep, foreignAddresses())
 	}
-	if anyForward(func(f *forward.Forward) bool { return f.ConnectsAsClient() && f.Source.SourcePort != transparent.Any }) {
+	if anyForward((*forward.Forward).UsesClientPort) {
 		keep = append(keep, sandbox.NetBindService)
 	}
 	return keep

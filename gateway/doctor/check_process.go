@@ -94,7 +94,7 @@ func (r *run) checkPrivileges(context.Context) []Finding {
 		return []Finding{finding(NetRaw, "capabilities", Skip, "%v", err)}
 	}
 	all := []Finding{r.options(p)}
-	if r.anyForward(func(f *forward.Forward) bool { return f.UsesClientPort() }) {
+	if r.anyForward((*forward.Forward).UsesClientPort) {
 		all = append(all, r.clientPorts(p))
 	}
 	return all
