@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 		"github.com/rs/zerolog", unix},
 	"gateway/datagram": {"gateway/clients", "gateway/engine", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto",
 		"gateway/record", "gateway/source", "transparent", unix},
-	"gateway/doctor": {"gateway/config", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/sandbox", "gateway/source", "transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
+	"gateway/doctor": {"gateway/config", "gateway/config/value", "gateway/forward", "gateway/kernel", "gateway/readiness", "gateway/sandbox", "gateway/source", "transparent", "transparent/returnpath", "transparent/routing", "transparent/toa", unix},
 	"gateway/engine": {"gateway/clients", "gateway/forward", "gateway/kernel", "gateway/limit", "gateway/proxyproto", "gateway/record",
 		"gateway/source", "transparent", "transparent/toa", unix},
 	"gateway/forward": {"gateway/proxyproto", "transparent", "transparent/toa"},

@@ -92,11 +92,3 @@ func checkReason(reason string) error {
 	}
 	return nil
 }
-
-// Text returns a prefix as an operator writes it: an address if it has full length.
-func Text(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}

@@ -13,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/admin"
-	"unproxy/gateway/ban"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
@@ -199,13 +198,13 @@ func bannedPrefix(ctx *cli.Context) (string, error) {
 	if err != nil {
 		return "", usage.Errorf("%v", err).WithHint(config.HintOf(err))
 	}
-	return ban.Text(p), nil
+	return value.Prefix(p), nil
 }
 
 // prefixText returns a prefix of an answer as an operator writes it.
 func prefixText(text string) string {
 	if p, err := trust.ParsePrefix(text); err == nil {
-		return ban.Text(p)
+		return value.Prefix(p)
 	}
 	return text
 }

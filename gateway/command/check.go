@@ -233,10 +233,7 @@ func transparency(f *forward.Forward) string {
 func sources(f *forward.Forward) string {
 	texts := make([]string, len(f.SourceAddresses))
 	for i, p := range f.SourceAddresses {
-		texts[i] = p.String()
-		if p.IsSingleIP() {
-			texts[i] = p.Addr().String()
-		}
+		texts[i] = value.Prefix(p)
 	}
 	n := source.Count(f.SourceAddresses, source.MaxAddresses)
 	if n == 1 {

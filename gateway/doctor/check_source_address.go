@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
 )
 
@@ -32,10 +33,7 @@ func (r *run) checkSourceAddresses(context.Context) []Finding {
 
 // sourceAddress returns the finding about a prefix of source addresses. own are the host's.
 func sourceAddress(p netip.Prefix, own []netip.Prefix) Finding {
-	name := p.String()
-	if p.IsSingleIP() {
-		name = p.Addr().String()
-	}
+	name := value.Prefix(p)
 	for a := p.Addr(); p.Contains(a); a = a.Next() {
 		if slices.ContainsFunc(own, func(o netip.Prefix) bool { return o.Contains(a) }) {
 			continue

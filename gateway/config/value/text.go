@@ -2,6 +2,7 @@ package value
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"unicode"
 )
@@ -127,6 +128,14 @@ func Shorten(s string) string {
 // OneLine joins the lines of s with "; ", for a message of one line.
 func OneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// Prefix returns a prefix as an operator writes it: an address if it has full length.
+func Prefix(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }
 
 // Plural returns a count and its noun: "1 rule", "2 rules".

@@ -2,6 +2,7 @@ package value
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -165,6 +166,17 @@ func TestTemplatesAreNotSplit(t *testing.T) {
 	}
 	if before, _, found := Cut(template+"=x", '='); !found || before != template {
 		t.Errorf("Cut = %q, %v", before, found)
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	for text, want := range map[string]string{
+		"203.0.113.9/32": "203.0.113.9", "203.0.113.0/24": "203.0.113.0/24",
+		"2001:db8::1/128": "2001:db8::1", "2001:db8::/64": "2001:db8::/64",
+	} {
+		if got := Prefix(netip.MustParsePrefix(text)); got != want {
+			t.Errorf("Prefix(%s) = %s; want %s", text, got, want)
+		}
 	}
 }
 
