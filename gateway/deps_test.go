@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"gateway/config/value": {},
 	"gateway/readiness":    {},
 	"gateway/accesslog":    {"gateway/record", "github.com/mattn/go-isatty", "github.com/rs/zerolog", "github.com/rs/zerolog/diode", unix},
-	"gateway/admin": {"gateway/ban", "gateway/config", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel",
+	"gateway/admin": {"gateway/ban", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/engine", "gateway/forward", "gateway/kernel",
 		"gateway/readiness", "gateway/record", "gateway/sandbox", "trust", prometheus, prometheus + "/collectors", prometheus + "/promhttp"},
 	"gateway/daemon": {"gateway", "gateway/accesslog", "gateway/admin", "gateway/ban", "gateway/config", "gateway/config/value", "gateway/datagram", "gateway/doctor",
 		"gateway/engine", "gateway/forward", "gateway/readiness", "gateway/record", "gateway/sandbox", "gateway/supervise",

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"unproxy/gateway/ban"
+	"unproxy/gateway/config"
+	"unproxy/gateway/config/value"
 	"unproxy/trust"
 )
 
@@ -131,7 +132,7 @@ func (s *Server) ban(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err != nil {
-		writeError(w, http.StatusInternalServerError, "the ban is in force, but: "+oneLine(err))
+		writeError(w, http.StatusInternalServerError, "the ban is in force, but: "+value.OneLine(err.Error()))
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
@@ -210,14 +211,11 @@ func parseBan(r *http.Request, now time.Time) (b ban.Ban, cut bool, err error) {
 
 // withHint returns the text of an error about a rule, with its hint.
 func withHint(err error) string {
-	var e *trust.Error
-	if errors.As(err, &e) && e.Hint() != "" {
-		return e.Error() + ": " + e.Hint()
+	if hint := config.HintOf(err); hint != "" {
+		return err.Error() + ": " + hint
 	}
 	return err.Error()
 }
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // Bans returns the answer of /bans.json. The error is an [*UnreachableError] if the
 // endpoint did not answer.
