@@ -55,20 +55,9 @@ func (v *validator) direct(f *forward.Forward) {
 				"leave one of them out")
 		}
 	}
-	if !hasInternetListener(f) {
+	if !f.HasInternetListener() {
 		v.warn("--direct has no effect: peers on a unix socket have no address", "")
 	}
-}
-
-// hasInternetListener reports whether a listener is no unix socket. A socket of systemd
-// may be one.
-func hasInternetListener(f *forward.Forward) bool {
-	for _, l := range f.Listeners {
-		if !l.Endpoint.IsUnix() {
-			return true
-		}
-	}
-	return false
 }
 
 // setOf returns the current set of a list, nil if it has none.

@@ -177,6 +177,12 @@ func (f *Forward) HasUnixListener() bool {
 	return slices.ContainsFunc(f.Listeners, func(l Listener) bool { return l.Endpoint.IsUnix() })
 }
 
+// HasInternetListener reports whether a listener is no unix socket. A socket of systemd
+// may be one.
+func (f *Forward) HasInternetListener() bool {
+	return slices.ContainsFunc(f.Listeners, func(l Listener) bool { return !l.Endpoint.IsUnix() })
+}
+
 // Rate limits how often something may happen. The zero value is no limit.
 type Rate struct {
 	// PerSecond is the sustained rate, at most 100 000.
