@@ -17,7 +17,7 @@ func peerRows(row func(name, text string), f *forward.Forward) {
 	}
 	if n := ruleCount(f.Direct); n > 0 {
 		text := ruleTexts(f.Direct) + ": no header, each peer is the client itself"
-		if overlapping(f) {
+		if _, _, overlap := config.Overlap(f.Direct, f.Trust); overlap {
 			text += "; within a trust rule the more specific one decides"
 		}
 		row("direct", text)
@@ -35,18 +35,6 @@ func trusted(f *forward.Forward) string {
 		others = "others are taken as clients"
 	}
 	return ruleTexts(f.Trust) + "; " + others
-}
-
-// overlapping reports whether a direct rule and a trust rule have an address in common.
-func overlapping(f *forward.Forward) bool {
-	for _, d := range config.Rules(f.Direct) {
-		for _, t := range config.Rules(f.Trust) {
-			if d.Prefix.Overlaps(t.Prefix) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // clientRows describes which clients are served.

@@ -78,7 +78,7 @@ func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
 	}
-	if h, t, found := overlap(f.Health, f.Trust); found {
+	if h, t, found := Overlap(f.Health, f.Trust); found {
 		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded",
 			h.Text, t.Text),
 			"limit --health-source to addresses that only send health checks")
@@ -213,10 +213,11 @@ func (v *validator) ofListeners(f *forward.Forward, has func(forward.Listener) b
 	}
 }
 
-// overlap returns a rule of each set that have an address in common.
-func overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
+// Overlap returns a rule of each set that have an address in common.
+func Overlap(a, b forward.Addresses) (one, other trust.Rule, found bool) {
+	others := Rules(b)
 	for _, x := range Rules(a) {
-		for _, y := range Rules(b) {
+		for _, y := range others {
 			if x.Prefix.Overlaps(y.Prefix) {
 				return x, y, true
 			}

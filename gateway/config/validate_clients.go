@@ -40,7 +40,7 @@ func (v *validator) direct(f *forward.Forward) {
 	if f.Direct == nil {
 		return
 	}
-	if h, d, found := overlap(f.Health, f.Direct); found {
+	if h, d, found := Overlap(f.Health, f.Direct); found {
 		v.warn(fmt.Sprintf("health source %q overlaps direct rule %q: connections from there are closed, not forwarded",
 			h.Text, d.Text), "")
 	}
