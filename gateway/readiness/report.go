@@ -54,7 +54,7 @@ func (r Report) Impaired() []Reason {
 }
 
 // unless returns the reasons that concern all forwards, and those of single forwards
-// unless these are good enough. Each word appears once.
+// unless these are good enough. The reasons of single forwards with the same word are one.
 func (r Report) unless(goodEnough bool) []Reason {
 	all := slices.Clone(r.Reasons)
 	if goodEnough {
