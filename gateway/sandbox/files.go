@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -53,8 +54,11 @@ func LandlockVersion() int {
 // the rules were refused.
 func (f Files) restrict() (version int, err error) {
 	version, err = ll.LandlockGetABIVersion()
-	if err != nil || version == 0 {
+	if err != nil {
 		return 0, fmt.Errorf("this kernel does not offer it: %w", err)
+	}
+	if version == 0 {
+		return 0, errors.New("this kernel does not offer it")
 	}
 	rules := slices.Concat(permit(readRights, f.Read), permit(runRights, f.Run), permit(socketRights, f.Sockets),
 		permit(writeRights, f.Write), permit(deviceRights, f.Devices))
@@ -72,11 +76,11 @@ func permit(rights landlock.AccessFSSet, paths []string) (rules []landlock.Rule)
 		if err != nil {
 			continue
 		}
+		has := rights
 		if !info.IsDir() {
-			rules = append(rules, landlock.PathAccess(rights&ofFiles, path).IgnoreIfMissing())
-			continue
+			has &= ofFiles
 		}
-		rules = append(rules, landlock.PathAccess(rights, path).IgnoreIfMissing())
+		rules = append(rules, landlock.PathAccess(has, path).IgnoreIfMissing())
 	}
 	return rules
 }

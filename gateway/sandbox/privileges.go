@@ -113,13 +113,11 @@ func permitted() []string {
 // setNoNewPrivileges sets no_new_privs for all threads.
 func setNoNewPrivileges() error {
 	_, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	return wrap("prctl PR_SET_NO_NEW_PRIVS", err)
+	return os.NewSyscallError("prctl PR_SET_NO_NEW_PRIVS", err)
 }
 
 // setUndumpable keeps processes of the same user from attaching to this one and from
 // reading its memory, and turns core dumps off (ptrace(2), core(5)).
 func setUndumpable() error {
-	return wrap("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	return os.NewSyscallError("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
-
-func wrap(call string, err error) error { return os.NewSyscallError(call, err) }
