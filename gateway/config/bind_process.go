@@ -31,11 +31,12 @@ func setLoops(c *Config, texts []string) error {
 const leastBuffer = 1 << 20
 
 func setMaxBuffer(c *Config, texts []string) (err error) {
-	if text := last(texts); text == "off" {
+	text := last(texts)
+	if text == "off" {
 		c.MaxBuffer = 0
 		return nil
 	}
-	c.MaxBuffer, err = value.Size(last(texts))
+	c.MaxBuffer, err = value.Size(text)
 	if err == nil && c.MaxBuffer != 0 && c.MaxBuffer < leastBuffer {
 		err = &value.Error{Why: "is too small: the minimum is 1MiB", Hint: "1MiB"}
 	}
