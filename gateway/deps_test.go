@@ -69,7 +69,7 @@ var allowed = map[string][]string{
 	"transparent/toa/attach": {ebpf, ebpf + "/link", unix},
 	// The return path: the plan as data, and the host's routing.
 	"transparent/returnpath": {},
-	"transparent/routing":    {"transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
+	"transparent/routing":    {"transparent", "transparent/returnpath", "github.com/vishvananda/netlink", "github.com/vishvananda/netlink/nl", unix},
 }
 
 const (

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -15,7 +14,6 @@ import (
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
-	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
 	"unproxy/transparent/routing"
 )
@@ -222,9 +220,7 @@ func routesCheck(ctx *cli.Context, g *given) error {
 	if err != nil {
 		return err
 	}
-	missing.Rules = slices.DeleteFunc(missing.Rules, func(r returnpath.Rule) bool {
-		return len(missing.Routes) == 0 && routing.Covered(r, transparent.TestClient(r.IPv6), routing.Lookup)
-	})
+	missing = routing.WithoutCovered(missing, routing.Lookup)
 	absent := map[string]bool{}
 	for _, c := range missing.Commands() {
 		absent[c] = true

@@ -98,10 +98,7 @@ func (r *run) checkRules(ctx context.Context, t *target, why string) []Finding {
 // count as those of the plan.
 func (h Host) missing(ctx context.Context, part returnpath.Plan) (returnpath.Plan, error) {
 	missing, err := h.Missing(ctx, part)
-	missing.Rules = slices.DeleteFunc(missing.Rules, func(r returnpath.Rule) bool {
-		return len(missing.Routes) == 0 && routing.Covered(r, transparent.TestClient(r.IPv6), h.LookupRoute)
-	})
-	return missing, err
+	return routing.WithoutCovered(missing, h.LookupRoute), err
 }
 
 // deliversByTable reports whether the kernel's rules deliver a target's replies to

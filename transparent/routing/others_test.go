@@ -315,11 +315,18 @@ func TestWiderRuleCovers(t *testing.T) {
 				p := planFor(t, returnpath.Options{}, "127.0.0.1:22")
 				ports := p.Rules[0]
 				ports.Ports.High++ // 22 and 23
-				if got := routing.Covered(ports, netip.MustParseAddrPort("192.0.2.9:4711"), routing.Lookup); got != tt.want {
-					t.Errorf("Covered = %v", got)
+				covered := func(r returnpath.Rule, missing ...returnpath.Route) bool {
+					part := returnpath.Plan{Rules: []returnpath.Rule{r}, Routes: missing}
+					return len(routing.WithoutCovered(part, routing.Lookup).Rules) == 0
+				}
+				if got := covered(ports); got != tt.want {
+					t.Errorf("%s is covered: %v", ports, got)
+				}
+				if covered(ports, returnpath.Route{Table: 7700}) {
+					t.Errorf("%s is covered although a route is missing", ports)
 				}
 				for _, r := range p.Rules {
-					if r.IsICMP() && routing.Covered(r, netip.MustParseAddrPort("192.0.2.9:4711"), routing.Lookup) {
+					if r.IsICMP() && covered(r) {
 						t.Errorf("%s is covered", r)
 					}
 				}
