@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/source"
 	"unproxy/transparent"
 	"unproxy/transparent/toa"
@@ -191,18 +192,20 @@ func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	if e.IsUnix() {
 		network, address = "unix", e.Path
 	} else {
-		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, e.Addr, from) }
+		d.Control = func(network, address string, raw syscall.RawConn) error {
+			if err := kernel.ResetOnClose(network, address, raw); err != nil {
+				return err
+			}
+			return prepareCheck(raw, e.Addr, from)
+		}
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return reason(err)
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // a RST
-	}
 	defer conn.Close()
-	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
-		return unix.ECONNREFUSED // connected to itself: nothing listens
+	if kernel.ConnectedToItself(conn) {
+		return unix.ECONNREFUSED // nothing listens
 	}
 	if from.TOA.On && from.TOA.Format == toa.Negotiated && !e.IsUnix() {
 		return checkPromise(conn.(*net.TCPConn))
