@@ -211,8 +211,8 @@ func (b *Backends) Succeeded(to forward.Endpoint, now int64) {
 func (b *Backends) setDown(to forward.Endpoint, until int64, err error) {
 	b.reporting.Lock()
 	defer b.reporting.Unlock()
-	s := b.add(to)
 	b.mu.Lock()
+	s := b.addLocked(to)
 	wasUp := s.downUntil.Swap(until) == 0
 	if wasUp {
 		b.down.Add(1)
@@ -250,11 +250,15 @@ func (b *Backends) report(n Notice) {
 	}
 }
 
-// add returns the state of an address, and adds it if it is missing. Then it forgets the addresses
-// that no name has any more.
 func (b *Backends) add(to forward.Endpoint) *backendState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.addLocked(to)
+}
+
+// addLocked returns the state of an address, and adds it if it is missing. Then it forgets the
+// addresses that no name has any more. The caller holds mu.
+func (b *Backends) addLocked(to forward.Endpoint) *backendState {
 	old := *b.states.Load()
 	if s := old[to]; s != nil {
 		return s

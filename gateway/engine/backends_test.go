@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -230,6 +231,35 @@ func TestFailedAddressOfName(t *testing.T) {
 	b.names[0].name.addresses.Store(&now)
 	if got := r.engine.Backends(); len(got) != 1 || got[0].Up || got[0].Backend != "server.test:80" {
 		t.Errorf("backends of a name that does not resolve: %+v", got)
+	}
+}
+
+// While some addresses go down, others are added that make Backends forget those without a name. The
+// number of those that are down stays right: if it did not, each connection would pay for it.
+func TestForgottenWhileGoingDown(t *testing.T) {
+	b := NewBackends(remembering(plainForward(serverA)), nil)
+	at := func(host byte, i int) forward.Endpoint {
+		return forward.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, host, byte(i >> 8), byte(i)}), 80)}
+	}
+	const rounds = 20_000
+	var adding sync.WaitGroup
+	adding.Go(func() {
+		for i := range rounds {
+			b.add(at(1, i))
+		}
+	})
+	for i := range rounds {
+		b.setDown(at(2, i), untilChecked, unix.ECONNREFUSED)
+	}
+	adding.Wait()
+	down := int32(0)
+	for _, s := range *b.states.Load() {
+		if s.downUntil.Load() != 0 {
+			down++
+		}
+	}
+	if got := b.down.Load(); got != down {
+		t.Errorf("%d count as down, %d are", got, down)
 	}
 }
 
