@@ -346,9 +346,13 @@ func (b *Backends) list() []BackendState {
 	return all
 }
 
-// anyUp reports whether a backend is up.
+// anyUp reports whether a backend is up. It takes no lock: event loops call it.
 func (b *Backends) anyUp() bool {
-	return slices.ContainsFunc(b.list(), func(s BackendState) bool { return s.Up })
+	states := *b.states.Load()
+	return slices.ContainsFunc(b.endpoints(), func(e forward.Endpoint) bool {
+		s := states[e]
+		return s == nil || s.downUntil.Load() == 0
+	})
 }
 
 // untilChecked is the time until which a backend whose check failed is tried last.
