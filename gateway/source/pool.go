@@ -1,5 +1,6 @@
 // Package source takes the gateway's own addresses in turn for the connections to
-// backends in plain mode. Each address has its own source ports.
+// backends that are not bound to the client's address: those of plain mode, and those that
+// carry the client in a TCP option. Each address has its own source ports.
 //
 // pool.go says which address comes next, bind.go binds a socket to it.
 package source
