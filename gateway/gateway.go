@@ -189,9 +189,9 @@ func (g *Gateway) Tallies(ctx context.Context) ([]record.ForwardTally, error) {
 // Backends returns the state of each backend; see [engine.Engine.Backends].
 func (g *Gateway) Backends() []engine.BackendState { return g.engine.Backends() }
 
-// WithoutBackend returns the forwards whose checked backends all fail; see
+// WithoutBackend returns the numbers of the forwards whose checked backends all fail; see
 // [engine.Engine.WithoutBackend].
-func (g *Gateway) WithoutBackend() []string { return g.engine.WithoutBackend() }
+func (g *Gateway) WithoutBackend() []int { return g.engine.WithoutBackend() }
 
 // Datagrams returns the counters of UDP.
 func (g *Gateway) Datagrams() datagram.Counters { return g.relay.Counters() }

@@ -120,12 +120,9 @@ func (d *daemon) notice(n engine.Notice) {
 func (d *daemon) noteBackends() {
 	d.backends.Lock()
 	defer d.backends.Unlock()
-	without := d.gateway.WithoutBackend()
 	var problems []readiness.Problem
-	for i, f := range d.config.Gateway.Forwards {
-		if slices.Contains(without, f.Label()) {
-			problems = append(problems, readiness.Problem{Forward: i, Detail: "no backend answers"})
-		}
+	for _, i := range d.gateway.WithoutBackend() {
+		problems = append(problems, readiness.Problem{Forward: i, Detail: "no backend answers"})
 	}
 	d.readiness.SetProblems(readiness.Backends, problems)
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/readiness"
 	"unproxy/gateway/supervise"
+	"unproxy/integration_test/await"
 )
 
 // The gateway is not ready while any loop is out of descriptors.
@@ -42,6 +44,32 @@ func TestShortage(t *testing.T) {
 		if ready := len(r.Report(0).Reasons) == 0; ready != step.ready {
 			t.Errorf("step %d, %s: ready %v", i, step.event, ready)
 		}
+	}
+}
+
+// Two forwards may have the same label. One whose backend does not answer says nothing about the
+// other.
+func TestBackendsOfForwardsWithOneLabel(t *testing.T) {
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	d, _, _ := daemonOf(t, "127.0.0.1:0=127.0.0.1:1?backend-check=1m",
+		"127.0.0.1:0="+backend.Addr().String()+"?backend-check=1m")
+	if f := d.config.Gateway.Forwards; f[0].Label() != f[1].Label() {
+		t.Fatalf("labels %q and %q", f[0].Label(), f[1].Label())
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.gateway.Run(ctx) }()
+	await.Until(t, "the first forward is not ready", func() bool { return !d.readiness.Report(2).Forwards[0].Serves })
+	if got := d.readiness.Report(2).Forwards[1]; !got.Serves || len(got.Reasons) != 0 {
+		t.Errorf("the other forward: %+v", got)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -46,6 +46,12 @@ func (p *paper) messages(t *testing.T) (all []string) {
 // loopback and does not run. closeLog flushes the log.
 func testDaemon(t *testing.T) (d *daemon, written *paper, closeLog func()) {
 	t.Helper()
+	return daemonOf(t, "127.0.0.1:0=127.0.0.1:1")
+}
+
+// daemonOf is testDaemon with other forwards.
+func daemonOf(t *testing.T, forwards ...string) (d *daemon, written *paper, closeLog func()) {
+	t.Helper()
 	t.Setenv("NOTIFY_SOCKET", "")
 	written = &paper{}
 	access, err := accesslog.New(accesslog.Config{Writer: written, Format: accesslog.JSON, Level: accesslog.Debug})
@@ -54,7 +60,7 @@ func testDaemon(t *testing.T) (d *daemon, written *paper, closeLog func()) {
 	}
 	t.Cleanup(func() { access.Close() })
 	c, _, err := config.Load(config.Source{
-		Forwards: []string{"127.0.0.1:0=127.0.0.1:1"},
+		Forwards: forwards,
 		Settings: config.Values{"trust": {"127.0.0.1"}, "loops": {"1"}},
 	})
 	if err != nil {

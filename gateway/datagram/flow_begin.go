@@ -163,8 +163,7 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 	case outOfResources(errno):
 		return cause{Limit, errno.Error()}
 	case errno == unix.EADDRNOTAVAIL && f.source.IsValid() && !f.spoof:
-		return cause{BackendUnreachable,
-			"the source address " + f.source.Addr().String() + " is not one of this host: " + errno.Error()}
+		return cause{BackendUnreachable, source.NotOwn(f.source.Addr(), errno)}
 	}
 	outcome, _ := engine.DialOutcome(errno, f.source.Port() != 0)
 	return cause{dropFor(outcome), errno.Error()}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/source"
 	"unproxy/transparent"
 	"unproxy/transparent/toa"
@@ -141,9 +142,8 @@ func origins(e forward.Endpoint, f *forward.Forward) []Origin {
 	if e.IsUnix() {
 		return []Origin{{}}
 	}
-	turn := source.NewPool(f.SourceAddresses, 0).Begin(e.Addr.Addr().Is4(), 0)
 	var all []Origin
-	for a, ok := turn.Next(); ok; a, ok = turn.Next() {
+	for _, a := range source.Addresses(f.SourceAddresses, e.Addr.Addr().Is4()) {
 		all = append(all, Origin{Address: a, Own: f.Source.Own, Mark: f.Mark, TOA: f.TOA})
 	}
 	if len(all) == 0 {
@@ -164,24 +164,35 @@ func wait(ctx context.Context, d time.Duration) {
 // SYN-ACK (tcp_rcv_synsent_state_process), so that the RST of connectOwn comes first, and the
 // backend's program sees nothing.
 func prepareCheck(raw syscall.RawConn, to netip.AddrPort, from Origin) error {
-	var failed error
-	err := raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-		if failed == nil && from.Mark != 0 {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(from.Mark))
+	var errno syscall.Errno
+	if err := raw.Control(func(fd uintptr) { errno = prepareCheckSocket(int(fd), to, from) }); err != nil {
+		return err
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func prepareCheckSocket(fd int, to netip.AddrPort, from Origin) syscall.Errno {
+	sockets := transparent.System{}
+	if errno := sockets.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0); errno != 0 {
+		return errno
+	}
+	if from.Mark != 0 {
+		if errno := sockets.SetOption(fd, unix.SOL_SOCKET, unix.SO_MARK, int(from.Mark)); errno != 0 {
+			return errno
 		}
-		if failed == nil && from.Address.IsValid() {
-			if errno := source.Bind(transparent.System{}, int(fd), from.Address, from.Own); errno != 0 {
-				failed = errno
-			}
+	}
+	if from.Address.IsValid() {
+		if errno := source.Bind(sockets, fd, from.Address, from.Own); errno != 0 {
+			return errno
 		}
-		if failed == nil && from.TOA.On {
-			if errno := offerClient(int(fd), to, from.TOA.Format); errno != 0 {
-				failed = errno
-			}
-		}
-	})
-	return errors.Join(err, failed)
+	}
+	if from.TOA.On {
+		return offerClient(fd, to, from.TOA.Format)
+	}
+	return 0
 }
 
 // connectOwn connects to an endpoint from an address of this host.
@@ -191,18 +202,20 @@ func connectOwn(ctx context.Context, e forward.Endpoint, from Origin) error {
 	if e.IsUnix() {
 		network, address = "unix", e.Path
 	} else {
-		d.Control = func(_, _ string, raw syscall.RawConn) error { return prepareCheck(raw, e.Addr, from) }
+		d.Control = func(network, address string, raw syscall.RawConn) error {
+			if err := kernel.ResetOnClose(network, address, raw); err != nil {
+				return err
+			}
+			return prepareCheck(raw, e.Addr, from)
+		}
 	}
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return reason(err)
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // a RST
-	}
 	defer conn.Close()
-	if !e.IsUnix() && conn.LocalAddr().String() == conn.RemoteAddr().String() {
-		return unix.ECONNREFUSED // connected to itself: nothing listens
+	if kernel.ConnectedToItself(conn) {
+		return unix.ECONNREFUSED // nothing listens
 	}
 	if from.TOA.On && from.TOA.Format == toa.Negotiated && !e.IsUnix() {
 		return checkPromise(conn.(*net.TCPConn))

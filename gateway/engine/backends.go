@@ -211,8 +211,8 @@ func (b *Backends) Succeeded(to forward.Endpoint, now int64) {
 func (b *Backends) setDown(to forward.Endpoint, until int64, err error) {
 	b.reporting.Lock()
 	defer b.reporting.Unlock()
-	s := b.add(to)
 	b.mu.Lock()
+	s := b.addLocked(to)
 	wasUp := s.downUntil.Swap(until) == 0
 	if wasUp {
 		b.down.Add(1)
@@ -250,11 +250,15 @@ func (b *Backends) report(n Notice) {
 	}
 }
 
-// add returns the state of an address, and adds it if it is missing. Then it forgets the addresses
-// that no name has any more.
 func (b *Backends) add(to forward.Endpoint) *backendState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.addLocked(to)
+}
+
+// addLocked returns the state of an address, and adds it if it is missing. Then it forgets the
+// addresses that no name has any more. The caller holds mu.
+func (b *Backends) addLocked(to forward.Endpoint) *backendState {
 	old := *b.states.Load()
 	if s := old[to]; s != nil {
 		return s
@@ -342,9 +346,13 @@ func (b *Backends) list() []BackendState {
 	return all
 }
 
-// anyUp reports whether a backend is up.
+// anyUp reports whether a backend is up. It takes no lock: event loops call it.
 func (b *Backends) anyUp() bool {
-	return slices.ContainsFunc(b.list(), func(s BackendState) bool { return s.Up })
+	states := *b.states.Load()
+	return slices.ContainsFunc(b.endpoints(), func(e forward.Endpoint) bool {
+		s := states[e]
+		return s == nil || s.downUntil.Load() == 0
+	})
 }
 
 // untilChecked is the time until which a backend whose check failed is tried last.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -231,6 +232,38 @@ func TestFailedAddressOfName(t *testing.T) {
 	if got := r.engine.Backends(); len(got) != 1 || got[0].Up || got[0].Backend != "server.test:80" {
 		t.Errorf("backends of a name that does not resolve: %+v", got)
 	}
+	if b.anyUp() {
+		t.Error("a name that does not resolve is up")
+	}
+}
+
+// While some addresses go down, others are added that make Backends forget those without a name. The
+// number of those that are down stays right: if it did not, each connection would pay for it.
+func TestForgottenWhileGoingDown(t *testing.T) {
+	b := NewBackends(remembering(plainForward(serverA)), nil)
+	at := func(host byte, i int) forward.Endpoint {
+		return forward.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, host, byte(i >> 8), byte(i)}), 80)}
+	}
+	const rounds = 20_000
+	var adding sync.WaitGroup
+	adding.Go(func() {
+		for i := range rounds {
+			b.add(at(1, i))
+		}
+	})
+	for i := range rounds {
+		b.setDown(at(2, i), untilChecked, unix.ECONNREFUSED)
+	}
+	adding.Wait()
+	down := int32(0)
+	for _, s := range *b.states.Load() {
+		if s.downUntil.Load() != 0 {
+			down++
+		}
+	}
+	if got := b.down.Load(); got != down {
+		t.Errorf("%d count as down, %d are", got, down)
+	}
 }
 
 // Destinations that headers name are not remembered, however many fail.
@@ -312,11 +345,11 @@ func TestChecks(t *testing.T) {
 	r.expectOrder("until another one", serverB)
 	down[serverB] = unix.ECONNREFUSED
 	if got := r.engine.WithoutBackend(); len(got) != 0 {
-		t.Errorf("without a backend: %q", got)
+		t.Errorf("without a backend: %d", got)
 	}
 	check()
-	if got := r.engine.WithoutBackend(); !slices.Equal(got, []string{"front"}) {
-		t.Errorf("without a backend: %q", got)
+	if got := r.engine.WithoutBackend(); !slices.Equal(got, []int{0}) {
+		t.Errorf("without a backend: %d", got)
 	}
 	if got := r.engine.Backends()[0].LastError; got != "connection timed out" {
 		t.Errorf("last error %q", got)

@@ -15,14 +15,12 @@ func (e *Engine) CutClients(ctx context.Context, match func(netip.Addr) bool) (c
 	for _, l := range e.loops {
 		at, n := 0, 0
 		err := e.askLoops(ctx, []*loop{l}, func(l *loop) (more bool) {
-			for s := range l.sessions.from(at, snapshotStep) {
+			return l.step(&at, func(s *session) {
 				if s.hasClient() && match(s.client.unpack().Addr()) {
 					s.cutBanned(l)
 					n++
 				}
-			}
-			at += snapshotStep
-			return at < l.sessions.len()
+			})
 		})
 		if err != nil {
 			return cut, err
@@ -32,9 +30,9 @@ func (e *Engine) CutClients(ctx context.Context, match func(netip.Addr) bool) (c
 	return cut, nil
 }
 
-// hasClient reports whether the session is open and serves a client whose address is known.
+// hasClient reports whether an open session serves a client whose address is known.
 func (s *session) hasClient() bool {
-	return s.state != free && s.client.isValid() && s.command != record.CommandLocal && s.command != record.CommandUnknown
+	return s.client.isValid() && s.command != record.CommandLocal && s.command != record.CommandUnknown
 }
 
 func (s *session) cutBanned(l *loop) {

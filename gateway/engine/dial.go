@@ -12,6 +12,7 @@ import (
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
+	"unproxy/gateway/source"
 	"unproxy/transparent"
 )
 
@@ -121,8 +122,7 @@ func (s *session) explain(l *loop, errno syscall.Errno, again bool) {
 	case errno == unix.EADDRNOTAVAIL && s.option > noOption:
 		s.setReason("no address of --toa-source is one of this host: " + errno.Error())
 	case errno == unix.EADDRNOTAVAIL && s.source.isValid() && !s.spoofs():
-		s.setReason("the source address " + s.source.unpack().Addr().String() + " is not one of this host: " +
-			errno.Error())
+		s.setReason(source.NotOwn(s.source.unpack().Addr(), errno))
 	case errno == unix.EAGAIN && s.backend.IsUnix():
 		s.setReason("the backend's queue of connections is full: " + errno.Error())
 	}

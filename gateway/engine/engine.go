@@ -200,13 +200,14 @@ func (e *Engine) Backends() []BackendState {
 	return all
 }
 
-// WithoutBackend returns the labels of the forwards with [forward.Forward.BackendCheck] none of
-// whose backends answers. A forward that leads to what the header names is never among them.
-func (e *Engine) WithoutBackend() []string {
-	var all []string
+// WithoutBackend returns the forwards with [forward.Forward.BackendCheck] none of whose backends
+// answers, as their numbers in [Config.Forwards]: several may have the same label. A forward that
+// leads to what the header names is never among them.
+func (e *Engine) WithoutBackend() []int {
+	var all []int
 	for _, f := range e.forwards {
 		if f.BackendCheck > 0 && !f.Datagrams && !f.HasHeaderBackend() && !f.backends.anyUp() {
-			all = append(all, f.Label())
+			all = append(all, f.index)
 		}
 	}
 	return all

@@ -29,11 +29,7 @@ func (e *Engine) Holdings(ctx context.Context) (Holdings, error) {
 	perLoop, at := make([]Holdings, len(e.loops)), make([]int, len(e.loops))
 	if err := e.askLoops(ctx, e.loops, func(l *loop) (more bool) {
 		now := l.kernel.Now()
-		for s := range l.sessions.from(at[l.index], snapshotStep) {
-			perLoop[l.index].add(s, now)
-		}
-		at[l.index] += snapshotStep
-		return at[l.index] < l.sessions.len()
+		return l.step(&at[l.index], func(s *session) { perLoop[l.index].add(s, now) })
 	}); err != nil {
 		return Holdings{}, err
 	}
@@ -49,9 +45,6 @@ func (e *Engine) Holdings(ctx context.Context) (Holdings, error) {
 }
 
 func (h *Holdings) add(s *session, now int64) {
-	if s.state == free {
-		return
-	}
 	if s.blockedSide() != "" {
 		h.Blocked++
 	}

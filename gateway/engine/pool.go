@@ -111,12 +111,22 @@ func (p *sessionPool) grow() {
 	}
 }
 
+// inUse reports whether a session of a block is in use.
+func inUse(block *[blockSize]session) bool {
+	for i := range block {
+		if block[i].state != free {
+			return true
+		}
+	}
+	return false
+}
+
 // shrink gives back the blocks without a session in use, except for the first one. The free
 // sessions that remain are used in the order of their index from now on, so that later blocks
 // become empty first.
 func (p *sessionPool) shrink() {
 	for i, block := range p.blocks {
-		if i > 0 && block != nil && !slices.ContainsFunc(block[:], func(s session) bool { return s.state != free }) {
+		if i > 0 && block != nil && !inUse(block) {
 			p.blocks[i] = nil
 			p.allocated.Add(-blockSize)
 		}

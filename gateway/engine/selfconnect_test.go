@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
@@ -143,6 +145,29 @@ func TestSelfConnectOnRealKernel(t *testing.T) {
 				echoed := echoesOf(t, to, ports, 200)
 				if ports == nil && echoed == 0 || ports != nil && echoed > 0 {
 					t.Errorf("%s, checked %v: %d of 200 connections were self-connected", backend, ports != nil, echoed)
+				}
+				ln, err := net.Listen("tcp", backend)
+				if err != nil {
+					t.Fatalf("the backend cannot start: %v", err)
+				}
+				ln.Close()
+			}
+		}
+	})
+}
+
+// A check of a backend that ends at its own socket finds no backend, and leaves nothing on the port
+// that keeps the backend from it.
+//
+//	127.0.0.1:45004, [::1]:45004: closed
+func TestCheckIsNotOfItself(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		netns.Sysctl(t, "net.ipv4.ip_local_port_range", "45004 45005")
+		for _, backend := range []string{"127.0.0.1:45004", "[::1]:45004"} {
+			to := forward.Endpoint{Addr: netip.MustParseAddrPort(backend)}
+			for range 20 {
+				if got := connectOwn(t.Context(), to, Origin{}); got != unix.ECONNREFUSED {
+					t.Fatalf("a check of %s, where nothing listens: %v", backend, got)
 				}
 				ln, err := net.Listen("tcp", backend)
 				if err != nil {

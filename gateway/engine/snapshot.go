@@ -8,8 +8,8 @@ import (
 	"unproxy/gateway/forward"
 )
 
-// snapshotStep is the number of sessions that a loop describes before it continues with its work.
-// That takes some five microseconds.
+// snapshotStep is the number of sessions that a loop visits before it continues with its work. To
+// describe them takes some five microseconds.
 const snapshotStep = 256
 
 // snapshotBatch is the number of connections described before they are passed to the caller. It
@@ -89,9 +89,7 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 		for at, more := 0, true; more; {
 			batch = batch[:0]
 			if err := e.askLoops(ctx, []*loop{l}, func(l *loop) bool {
-				batch = l.snapshots(batch, at)
-				at += snapshotStep
-				more = at < l.sessions.len()
+				batch, more = l.snapshots(batch, &at)
 				return more && len(batch) < snapshotBatch
 			}); err != nil {
 				return err
@@ -104,16 +102,26 @@ func (e *Engine) EachSession(ctx context.Context, visit func(*Session)) error {
 	return nil
 }
 
-// snapshots appends the open connections among snapshotStep sessions, from index at on.
-func (l *loop) snapshots(all []Session, at int) []Session {
-	now := l.kernel.Now() // the loop's own time may be older than a session that was just passed to it
-	for s := range l.sessions.from(at, snapshotStep) {
+// step calls visit for the open sessions among the next snapshotStep ones, from index at on, and
+// advances at. more reports whether there are others after them.
+func (l *loop) step(at *int, visit func(*session)) (more bool) {
+	for s := range l.sessions.from(*at, snapshotStep) {
 		if s.state != free {
-			all = append(all, Session{})
-			s.describe(&all[len(all)-1], now)
+			visit(s)
 		}
 	}
-	return all
+	*at += snapshotStep
+	return *at < l.sessions.len()
+}
+
+// snapshots appends the open connections of one step.
+func (l *loop) snapshots(all []Session, at *int) (_ []Session, more bool) {
+	now := l.kernel.Now() // the loop's own time may be older than a session that was just passed to it
+	more = l.step(at, func(s *session) {
+		all = append(all, Session{})
+		s.describe(&all[len(all)-1], now)
+	})
+	return all, more
 }
 
 // Reset resets both sides of the connection with an id, on behalf of the operator. found is false
@@ -121,15 +129,14 @@ func (l *loop) snapshots(all []Session, at int) []Session {
 func (e *Engine) Reset(ctx context.Context, id uint64) (found bool, err error) {
 	at := 0
 	of := e.loops[id%uint64(len(e.loops))] // see nextID
-	err = e.askLoops(ctx, []*loop{of}, func(l *loop) (more bool) {
-		for s := range l.sessions.from(at, snapshotStep) {
-			if s.state != free && s.id == id {
+	err = e.askLoops(ctx, []*loop{of}, func(l *loop) bool {
+		more := l.step(&at, func(s *session) {
+			if s.id == id {
 				s.resetByOperator(l)
 				found = true
 			}
-		}
-		at += snapshotStep
-		return !found && at < l.sessions.len()
+		})
+		return more && !found
 	})
 	if err != nil {
 		return false, err

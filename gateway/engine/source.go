@@ -17,15 +17,17 @@ func (s *session) isTransparent() bool { return s.spoofs() && s.source.isValid()
 // stand-in.
 func (s *session) connectsAsClient() bool { return s.isTransparent() && s.option == noOption }
 
-// connectFrom starts to connect to s.backend: in transparent mode from s.source, else from the next
-// of the forward's own addresses that has a free port. In plain mode it sets s.source to that address.
-// Without one the kernel chooses. again means that another source port may succeed, for the forward's own
-// addresses that all of them lack a port.
+// connectFrom starts to connect to s.backend. A connection whose client the backend must see comes
+// from s.source, unless an option carries the client. Any other one comes from the next of the
+// forward's own addresses that has a free port, except for one without a client if the forward has
+// TOA, see [forward.Forward.SourceAddresses]. That address becomes s.source, unless an option carries
+// the client. Without one the kernel chooses. again means that another source port may succeed, for
+// the forward's own addresses that all of them lack a port.
 func (s *session) connectFrom(l *loop) (errno syscall.Errno, again bool) {
 	pool := l.sources[s.listener.forward.index]
 	is4 := s.backend.Addr.Addr().Is4()
-	plain := !s.spoofs() && !s.listener.forward.TOA.On
-	if !plain && s.option <= noOption || s.backend.IsUnix() || !pool.Serves(is4) {
+	fromOwn := s.option > noOption || s.option == notSeen && !s.listener.forward.TOA.On
+	if !fromOwn || s.backend.IsUnix() || !pool.Serves(is4) {
 		return s.connect(l, s.bound())
 	}
 	lacksPort := false

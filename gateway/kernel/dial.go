@@ -19,13 +19,13 @@ const dialTries = 4
 // itself, see [IsSelf]. If all attempts connect to themselves, nothing listens, and the
 // error is ECONNREFUSED. Dial overwrites d.Control.
 func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
-	d.Control = resetOnClose
+	d.Control = ResetOnClose
 	for range dialTries {
 		conn, err := d.DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		if !connectedToItself(conn) {
+		if !ConnectedToItself(conn) {
 			if tcp, ok := conn.(*net.TCPConn); ok {
 				err = tcp.SetLinger(-1)
 			}
@@ -36,10 +36,10 @@ func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn,
 	return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", unix.ECONNREFUSED)}
 }
 
-// resetOnClose makes the close of a TCP socket send a RST. Without it a socket that is
-// connected to itself, of which package net replaces the first few, would remain in
-// TIME_WAIT and keep the server from its port.
-func resetOnClose(network, _ string, raw syscall.RawConn) error {
+// ResetOnClose is a [net.Dialer.Control] that makes the close of a TCP socket send a RST.
+// Without it a socket that is connected to itself, of which package net replaces the first
+// few, would remain in TIME_WAIT and keep the server from its port.
+func ResetOnClose(network, _ string, raw syscall.RawConn) error {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil
 	}
@@ -50,8 +50,8 @@ func resetOnClose(network, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, os.NewSyscallError("setsockopt SO_LINGER", optionErr))
 }
 
-// connectedToItself reports whether both ends of a connection are one socket.
-func connectedToItself(conn net.Conn) bool {
+// ConnectedToItself reports whether both ends of a connection are one socket; see [IsSelf].
+func ConnectedToItself(conn net.Conn) bool {
 	type end interface{ AddrPort() netip.AddrPort }
 	local, ok := conn.LocalAddr().(end)
 	remote, ok2 := conn.RemoteAddr().(end)

@@ -23,7 +23,7 @@ func TestDialIsNotToItself(t *testing.T) {
 				for range 20 {
 					conn, err := Dial(t.Context(), d, tt.network, tt.address)
 					if conn != nil {
-						if connectedToItself(conn) {
+						if ConnectedToItself(conn) {
 							t.Fatalf("%v to %v", conn.LocalAddr(), conn.RemoteAddr())
 						}
 						conn.Close()

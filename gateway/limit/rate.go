@@ -29,10 +29,10 @@ const (
 	rateUnit     = 256 * time.Nanosecond
 )
 
-// Rates limits how often each peer, or each client, connects. It keeps one time per peer (the generic cell rate
-// algorithm, ITU-T I.371 annex A) in a table of fixed size. If more peers are active than fit, it
-// forgets the one that is closest to its full share, which allows too much rather than too little.
-// It is safe for concurrent use, without locks. A nil *Rates is no limit.
+// Rates limits how often each peer, or each client, connects. It keeps one time per peer (the
+// generic cell rate algorithm, ITU-T I.371 annex A) in a table of fixed size. If more peers are
+// active than fit, it forgets the one that is closest to its full share, which allows too much
+// rather than too little. It is safe for concurrent use, without locks. A nil *Rates is no limit.
 type Rates struct {
 	interval int64 // units per connection
 	most     int64 // units that a peer may be ahead
@@ -66,7 +66,7 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	}
 	key := Subscriber(peer).As16()
 	hash := maphash.Bytes(r.seed, key[:])
-	set, tag := &r.sets[hash%uint64(len(r.sets))], hash>>rateTimeBits
+	set, tag := &r.sets[hash&uint64(len(r.sets)-1)], hash>>rateTimeBits
 	at := uint64(now/int64(rateUnit)) & rateTimeMask
 	const tries = 8 // then allow: so many collisions between loops are unlikely in an attack
 	for range tries {

@@ -17,8 +17,8 @@ import (
 // (AnyIP), if the socket has IPV6_FREEBIND (__inet6_bind). That is set for addresses in
 // own, the host's; nil is none. IPv4 does not need it.
 //
-// EADDRNOTAVAIL means that a is not an address of this host. From connect(2) it means
-// that a has no free port towards the backend.
+// EADDRNOTAVAIL means that a is not an address of this host, see [NotOwn]. From connect(2)
+// it means that a has no free port towards the backend.
 func Bind(k transparent.Sockets, fd int, a netip.Addr, own transparent.Addresses) syscall.Errno {
 	if errno := k.SetOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); errno != 0 {
 		return errno
@@ -31,4 +31,10 @@ func Bind(k transparent.Sockets, fd int, a netip.Addr, own transparent.Addresses
 		return errno
 	}
 	return k.Bind(fd, netip.AddrPortFrom(a, 0))
+}
+
+// NotOwn returns the reason that logs give if an address is not, or no longer, one of this
+// host. errno is that of [Bind].
+func NotOwn(a netip.Addr, errno syscall.Errno) string {
+	return "the source address " + a.String() + " is not one of this host: " + errno.Error()
 }

@@ -1,5 +1,6 @@
 // Package source takes the gateway's own addresses in turn for the connections to
-// backends in plain mode. Each address has its own source ports.
+// backends that are not bound to the client's address: those of plain mode, and those that
+// carry the client in a TCP option. Each address has its own source ports.
 //
 // pool.go says which address comes next, bind.go binds a socket to it.
 package source
@@ -36,6 +37,23 @@ func Count(prefixes []netip.Prefix, limit int) int {
 	return n
 }
 
+// Addresses returns the addresses of the prefixes of one family, each once, in the order of
+// the prefixes, and at most MaxAddresses.
+func Addresses(prefixes []netip.Prefix, is4 bool) []netip.Addr {
+	var all []netip.Addr
+	for _, p := range prefixes {
+		if p.Addr().Is4() != is4 {
+			continue
+		}
+		for a := p.Masked().Addr(); p.Contains(a) && len(all) < MaxAddresses; a = a.Next() {
+			if !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
+
 // Pool is the addresses of one forward. An event loop owns it: it is not safe for
 // concurrent use. The methods of nil are those of an empty pool.
 type Pool struct{ v4, v6 ring }
@@ -60,19 +78,15 @@ func NewPool(prefixes []netip.Prefix, first int) *Pool {
 	if len(prefixes) == 0 {
 		return nil
 	}
-	p := new(Pool)
-	for _, prefix := range prefixes {
-		r := p.family(prefix.Addr().Is4())
-		for a := prefix.Masked().Addr(); prefix.Contains(a) && len(r.all) < MaxAddresses; a = a.Next() {
-			if !r.contains(a) {
-				r.all = append(r.all, address{Addr: a})
-			}
-		}
+	return &Pool{v4: newRing(Addresses(prefixes, true), first), v6: newRing(Addresses(prefixes, false), first)}
+}
+
+func newRing(addresses []netip.Addr, first int) ring {
+	r := ring{all: make([]address, len(addresses)), next: first % max(1, len(addresses))}
+	for i, a := range addresses {
+		r.all[i].Addr = a
 	}
-	for _, r := range [...]*ring{&p.v4, &p.v6} {
-		r.next = first % max(1, len(r.all))
-	}
-	return p
+	return r
 }
 
 func (p *Pool) family(is4 bool) *ring {

@@ -37,6 +37,26 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// The addresses of one family, in the order of the prefixes, each once and not too many.
+func TestAddresses(t *testing.T) {
+	given := prefixes("10.9.0.9/32", "2001:db8::/127", "10.9.0.8/30", "255.255.255.254/31")
+	for is4, want := range map[bool][]string{
+		true:  {"10.9.0.9", "10.9.0.8", "10.9.0.10", "10.9.0.11", "255.255.255.254", "255.255.255.255"},
+		false: {"2001:db8::", "2001:db8::1"},
+	} {
+		var got []string
+		for _, a := range Addresses(given, is4) {
+			got = append(got, a.String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("IPv4 %v: %v, want %v", is4, got, want)
+		}
+	}
+	if n := len(Addresses(prefixes("10.9.0.0/24", "10.8.0.0/31"), true)); n != MaxAddresses {
+		t.Errorf("%d addresses, want %d", n, MaxAddresses)
+	}
+}
+
 // Every address of the prefixes is in the pool once, and no other one.
 func TestPoolContains(t *testing.T) {
 	p := NewPool(prefixes("10.9.0.8/30", "10.9.0.9/32", "10.9.0.7/32", "2001:db8::/127"), 0)
