@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -233,6 +235,28 @@ func ask(t *testing.T, path, question string) string {
 		t.Fatal(err)
 	}
 	return string(answer)
+}
+
+// haproxyStats returns the columns of "show stat" (management.txt, section 9.1) for each server, by the name of
+// its section and its own: "web/s".
+func haproxyStats(t *testing.T, socket string) map[string]map[string]string {
+	t.Helper()
+	text := ask(t, socket, "show stat -1 4 -1\n")
+	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
+	r.FieldsPerRecord = -1
+	rows, err := r.ReadAll()
+	if err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	all := map[string]map[string]string{}
+	for _, row := range rows[1:] {
+		columns := map[string]string{}
+		for i, name := range rows[0] {
+			columns[name] = row[i]
+		}
+		all[columns["pxname"]+"/"+columns["svname"]] = columns
+	}
+	return all
 }
 
 func readFile(t *testing.T, path string) []byte {

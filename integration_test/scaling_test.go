@@ -47,7 +47,7 @@ func TestScaleOut(t *testing.T) {
 		want := func(when, server, state string) {
 			t.Helper()
 			await.Until(t, when+", HAProxy finds "+server+" "+state, func() bool {
-				return serverState(t, stats, server) == state
+				return haproxyStats(t, stats)["web/"+server]["status"] == state
 			})
 		}
 		for address := range gateways {
@@ -119,18 +119,6 @@ func openSessions(t *testing.T, address string, n int) map[string][]net.Conn {
 		all[gateway] = append(all[gateway], c)
 	}
 	return all
-}
-
-// serverState returns the state of a server of HAProxy's section "web".
-func serverState(t *testing.T, stats, server string) string {
-	t.Helper()
-	const status = 17
-	for _, line := range strings.Split(ask(t, stats, "show stat\n"), "\n") {
-		if fields := strings.Split(line, ","); len(fields) > status && fields[0] == "web" && fields[1] == server {
-			return fields[status]
-		}
-	}
-	return ""
 }
 
 // visits are short connections, one after another in each of four goroutines.
