@@ -209,13 +209,20 @@ func (r *toaRig) finish(conn *os.File, fd int, c toaCall, state *toa.State) erro
 		}
 		*state = s
 		if c.format == toa.Negotiated && !s.Promised {
-			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			conn.Close()
+			if err := abort(conn); err != nil {
+				return err
+			}
 			return errUnpromised
 		}
 	}
 	_, err := unix.Write(fd, []byte(c.line))
 	return err
+}
+
+// abort closes a connection with an RST.
+func abort(conn *os.File) error {
+	err := unix.SetsockoptLinger(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return errors.Join(err, conn.Close())
 }
 
 func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
@@ -241,11 +248,12 @@ func (r *toaRig) must(t *testing.T, c toaCall) (*os.File, toa.State) {
 }
 
 // refuses makes a connection that the server's programs must not let through: the counter
-// grows, and the server accepts the next connection but not this one.
+// grows, and the server accepts the next connection but not this one. In the end the
+// connection is reset: what it sends again would go on counting.
 func (r *toaRig) refuses(t *testing.T, s *toaServer, c toaCall, counter string) {
 	t.Helper()
 	counted, accepted := r.counters(t)[counter], s.accepted.Load()
-	r.must(t, c)
+	refused, _ := r.must(t, c)
 	await.Until(t, "the counter "+counter+" grows", func() bool { return r.counters(t)[counter] > counted })
 	good := c
 	good.client, good.format = toaClient4, toa.Negotiated
@@ -253,6 +261,9 @@ func (r *toaRig) refuses(t *testing.T, s *toaServer, c toaCall, counter string) 
 	s.want(t, toaClient4)
 	if got := s.accepted.Load(); got != accepted+1 {
 		t.Errorf("%+v: the server has accepted %d connections, want that of the good client alone", c, got-accepted)
+	}
+	if err := abort(refused); err != nil {
+		t.Errorf("reset %+v: %v", c, err)
 	}
 }
 
