@@ -142,7 +142,7 @@ func TestTOAGate(t *testing.T) {
 			for _, format := range []toa.Format{toa.Unasked, toa.Legacy} {
 				stranger.client, stranger.format = toaClient4, format
 				r.must(t, stranger)
-				if got := s.next(t).peer.Addr().Unmap().String(); got != stranger.from {
+				if got := s.next(t).peer.Addr().String(); got != stranger.from {
 					t.Errorf("%+v: the server sees %s", stranger, got)
 				}
 			}

@@ -145,7 +145,7 @@ func (s *toaServer) next(t *testing.T) toaConn {
 func (s *toaServer) want(t *testing.T, peer string) toaConn {
 	t.Helper()
 	c := s.next(t)
-	if got := netip.AddrPortFrom(c.peer.Addr().Unmap(), c.peer.Port()).String(); got != peer {
+	if got := c.peer.String(); got != peer {
 		t.Errorf("the server sees %s, want %s", got, peer)
 	}
 	return c
