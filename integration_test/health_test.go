@@ -209,7 +209,7 @@ func TestHealthChecksLeaveNoLine(t *testing.T) {
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		conn.Close()
 		g.NextConnection(t).Expect(t, "command", "proxy", "level", "info", "client", client4.String())
-		lab.Send(t, "127.0.0.1:2001", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")) // LOCAL, and no backend
+		lab.Send(t, "127.0.0.1:2001", lab.Local()) // no backend
 		g.NextConnection(t).Expect(t, "command", "local", "level", "warn", "outcome", "backend_refused")
 		lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")).Close()
 		g.NextConnection(t).Expect(t, "command", "unknown", "level", "info")

@@ -29,7 +29,6 @@ const (
 //	test ──header──▶ unproxy 10.66.0.77, fd66::77 ══ 10.66.0.2, fd66::2 the first backend's host
 //	                                              ══ 10.66.0.3, fd66::3 the second's
 type toaHosts struct {
-	tree    *cgroup.Tree
 	gateway *cgroup.Group
 	servers [2]*cgroup.Group
 	hosts   [2]*lab.Host
@@ -39,8 +38,8 @@ type toaHosts struct {
 func newTOAHosts(t *testing.T) *toaHosts {
 	t.Helper()
 	lab.Require(t, "ip", "nft")
-	h := &toaHosts{tree: cgroup.New(t)}
-	h.gateway = h.tree.Child(t, "gateway")
+	tree := cgroup.New(t)
+	h := &toaHosts{gateway: tree.Child(t, "gateway")}
 	lab.Output(t, "ip", "link", "add", "lan", "type", "bridge")
 	lab.Output(t, "ip", "link", "set", "lan", "up")
 	for _, a := range []string{hostAddress + "/24", carryAddress + "/24"} {
@@ -50,7 +49,7 @@ func newTOAHosts(t *testing.T) *toaHosts {
 		lab.Output(t, "ip", "-6", "address", "add", a, "dev", "lan", "nodad")
 	}
 	for i := range h.hosts {
-		h.servers[i] = h.tree.Child(t, fmt.Sprintf("server%d", i))
+		h.servers[i] = tree.Child(t, fmt.Sprintf("server%d", i))
 		h.hosts[i] = lab.NewHost(t, fmt.Sprintf("be%d", i), fmt.Sprintf("10.66.0.%d/24", i+2), fmt.Sprintf("fd66::%d/64", i+2))
 		lab.Output(t, "ip", "link", "set", fmt.Sprintf("be%d", i), "master", "lan")
 	}
