@@ -19,12 +19,12 @@ import (
 // threadStatus returns the different values of fields in the status of a process's threads.
 func threadStatus(t *testing.T, pid int, fields ...string) (all []string) {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(files) < 3 {
-		t.Fatalf("threads of process %d: %q, %v", pid, files, err)
+	dirs := threads(t, pid)
+	if len(dirs) < 3 {
+		t.Fatalf("threads of process %d: %q", pid, dirs)
 	}
-	for _, f := range files {
-		text, err := os.ReadFile(f)
+	for _, dir := range dirs {
+		text, err := os.ReadFile(filepath.Join(dir, "status"))
 		if err != nil {
 			continue // the thread has ended
 		}
