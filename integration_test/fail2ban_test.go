@@ -58,10 +58,7 @@ listen ssh
 // gateway starts a gateway that writes to the log, too.
 func (s *fail2ban) gateway(flags ...string) *lab.Gateway {
 	s.Helper()
-	program := lab.WriteFile(s, "unproxy", "#!/bin/bash\nexec "+lab.Binary(s)+` "$@" 2> >(exec tee -a `+s.fifo+" >&2)\n")
-	if err := os.Chmod(program, 0o755); err != nil {
-		s.Fatal(err)
-	}
+	program := lab.Script(s, "unproxy", "#!/bin/bash\nexec "+lab.Binary(s)+` "$@" 2> >(exec tee -a `+s.fifo+" >&2)\n")
 	flags = append(flags, "--forward", "127.0.0.1:2000=127.0.0.1:2222", "--trust", "127.0.0.1", "--log-level", "info")
 	return lab.StartGatewayAs(s, lab.Command{Name: program}, flags...)
 }

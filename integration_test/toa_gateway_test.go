@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -126,12 +125,8 @@ func (h *toaHosts) start(t *testing.T, backends string, flags ...string) *lab.Ga
 // programIn returns the path of a script that runs a command in a cgroup, with the script's arguments.
 func programIn(t *testing.T, g *cgroup.Group, command ...string) string {
 	t.Helper()
-	path := lab.WriteFile(t, "gateway", fmt.Sprintf("#!/bin/sh -e\necho $$ >%s/cgroup.procs\nexec %s \"$@\"\n", g.Path,
+	return lab.Script(t, "gateway", fmt.Sprintf("#!/bin/sh -e\necho $$ >%s/cgroup.procs\nexec %s \"$@\"\n", g.Path,
 		strings.Join(command, " ")))
-	if err := os.Chmod(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // askTOA sends a client's header and a line through a gateway, and returns the greeting and the echo.

@@ -186,6 +186,29 @@ func WriteFile(t testing.TB, name, content string) string {
 	return path
 }
 
+// Script writes an executable script in a temporary directory and returns its path.
+func Script(t testing.TB, name, text string) string {
+	t.Helper()
+	path := WriteFile(t, name, text)
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// PublicDir returns a temporary directory with a mode for other users: 0o755 lets them
+// enter, 0o777 write.
+func PublicDir(t testing.TB, mode os.FileMode) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // WaitFile waits until the file contains text and returns its content.
 func WaitFile(t testing.TB, path, text string) string {
 	t.Helper()
