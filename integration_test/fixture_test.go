@@ -37,6 +37,12 @@ func plainGateway(t *testing.T, flags ...string) *lab.Gateway {
 	return lab.StartGateway(t, append(all, flags...)...)
 }
 
+// unproxy runs a command of the program, which must succeed, and returns its output.
+func unproxy(t *testing.T, args ...string) string {
+	t.Helper()
+	return lab.Output(t, append([]string{lab.Binary(t)}, args...)...)
+}
+
 // dialFrom connects from source, an address in the namespace. A deadline bounds all
 // reads and writes.
 func dialFrom(t *testing.T, source, address string) *net.TCPConn {

@@ -98,7 +98,7 @@ func TestTOAPromise(t *testing.T) {
 		}
 		good := call(toaClient4)
 		refused("no program of the gateway", good, unix.ENOPROTOOPT)
-		lab.Output(t, lab.Binary(t), "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+		unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 		refused("no program of the server", good, errUnpromised)
 		r.attach(t)
 		r.must(t, good)

@@ -66,12 +66,12 @@ func (r *toaRig) attach(t *testing.T, flags ...string) {
 		flags = []string{"--from", toaGateway4, "--from", toaGateway6, "--port", fmt.Sprint(toaPort)}
 	}
 	r.attachServer(t, flags...)
-	lab.Output(t, lab.Binary(t), "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+	unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 }
 
 func (r *toaRig) attachServer(t *testing.T, flags ...string) string {
 	t.Helper()
-	return lab.Output(t, append([]string{lab.Binary(t), "toa", "attach", "--cgroup", r.server.Path}, flags...)...)
+	return unproxy(t, append([]string{"toa", "attach", "--cgroup", r.server.Path}, flags...)...)
 }
 
 // toaConn is a connection as the server sees it.
@@ -287,7 +287,7 @@ type toaStatus struct {
 // toaStatusOf returns what is attached to a cgroup and below it.
 func toaStatusOf(t *testing.T, path string) (s toaStatus) {
 	t.Helper()
-	output := lab.Output(t, lab.Binary(t), "toa", "status", "--json", "--cgroup", path)
+	output := unproxy(t, "toa", "status", "--json", "--cgroup", path)
 	if err := json.Unmarshal([]byte(output), &s); err != nil {
 		t.Fatalf("toa status: %v\n%s", err, output)
 	}

@@ -141,10 +141,7 @@ func startSSHD(t testing.TB, log, addresses []string) *SSHD {
 	dir := t.TempDir()
 	identity := filepath.Join(dir, "identity")
 	for _, key := range []string{filepath.Join(dir, "host"), identity} {
-		output, code := Run(t, Command{Name: "ssh-keygen", Args: []string{"-q", "-t", "ed25519", "-N", "", "-f", key}})
-		if code != 0 {
-			t.Fatalf("ssh-keygen: exit code %d: %s", code, output)
-		}
+		Output(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
 	}
 	config := []string{
 		"HostKey " + filepath.Join(dir, "host"),
