@@ -33,7 +33,7 @@ func newFail2ban(t *testing.T) *fail2ban {
 	lab.Require(t, "fail2ban-server", "fail2ban-client", "haproxy", "sshd", "ssh", "ssh-keygen", "bash", "nft")
 	s := &fail2ban{T: t, dir: filepath.Join(t.TempDir(), "fail2ban")}
 	s.clients = lab.NewHost(t, "front0", "10.8.0.2/24", "10.8.0.3/24")
-	lab.Shell(t, "ip address add 10.8.0.1/24 dev front0")
+	netns.IP(t, "address add 10.8.0.1/24 dev front0")
 	s.fifo, s.log = filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "log")
 	if err := syscall.Mkfifo(s.fifo, 0o666); err != nil {
 		t.Fatal(err)

@@ -39,18 +39,18 @@ func newTOAHosts(t *testing.T) *toaHosts {
 	lab.Require(t, "ip", "nft")
 	tree := cgroup.New(t)
 	h := &toaHosts{gateway: tree.Child(t, "gateway")}
-	lab.Output(t, "ip", "link", "add", "lan", "type", "bridge")
-	lab.Output(t, "ip", "link", "set", "lan", "up")
+	netns.IP(t, "link add lan type bridge")
+	netns.IP(t, "link set lan up")
 	for _, a := range []string{hostAddress + "/24", carryAddress + "/24"} {
-		lab.Output(t, "ip", "address", "add", a, "dev", "lan")
+		netns.IP(t, "address add "+a+" dev lan")
 	}
 	for _, a := range []string{"fd66::1/64", carryAddress6 + "/64"} {
-		lab.Output(t, "ip", "-6", "address", "add", a, "dev", "lan", "nodad")
+		netns.IP(t, "-6 address add "+a+" dev lan nodad")
 	}
 	for i := range h.hosts {
 		h.servers[i] = tree.Child(t, fmt.Sprintf("server%d", i))
 		h.hosts[i] = lab.NewHost(t, fmt.Sprintf("be%d", i), fmt.Sprintf("10.66.0.%d/24", i+2), fmt.Sprintf("fd66::%d/64", i+2))
-		lab.Output(t, "ip", "link", "set", fmt.Sprintf("be%d", i), "master", "lan")
+		netns.IP(t, fmt.Sprintf("link set be%d master lan", i))
 	}
 	return h
 }

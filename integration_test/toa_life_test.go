@@ -184,7 +184,7 @@ func TestTOABehindNAT(t *testing.T) {
 		lab.Require(t, "nft")
 		r := newTOARig(t)
 		router := lab.NewHost(t, "rt", "10.57.0.2/24")
-		lab.Output(t, "ip", "address", "add", "10.57.0.1/24", "dev", "rt")
+		netns.IP(t, "address add 10.57.0.1/24 dev rt")
 		router.Tunnel(t, "inner", r.host, "outer")
 		router.IP(t, "address add 10.58.0.1/24 dev inner")
 		r.host.IP(t, "address add 10.58.0.2/24 dev outer")

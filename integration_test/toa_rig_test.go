@@ -19,6 +19,7 @@ import (
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/cgroup"
 	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
 	"unproxy/transparent/toa"
 	"unproxy/transparent/toa/attach"
 )
@@ -50,10 +51,10 @@ func newTOARig(t *testing.T) *toaRig {
 	r := &toaRig{gateway: tree.Child(t, "gateway"), server: tree.Child(t, "server")}
 	r.host = lab.NewHost(t, "be", toaServer4+"/24", toaServer6+"/64")
 	for _, a := range []string{toaGateway4 + "/24", toaStranger4 + "/24"} {
-		lab.Output(t, "ip", "address", "add", a, "dev", "be")
+		netns.IP(t, "address add "+a+" dev be")
 	}
 	for _, a := range []string{toaGateway6 + "/64", toaStranger6 + "/64"} {
-		lab.Output(t, "ip", "-6", "address", "add", a, "dev", "be", "nodad")
+		netns.IP(t, "-6 address add "+a+" dev be nodad")
 	}
 	return r
 }
