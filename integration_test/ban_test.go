@@ -19,16 +19,6 @@ import (
 // otherClient is a client that is not banned.
 var otherClient = netip.MustParseAddrPort("198.51.100.20:4000")
 
-// unproxy runs a command that must succeed and returns its output.
-func unproxy(t *testing.T, args ...string) string {
-	t.Helper()
-	output, code := lab.RunGateway(t, args...)
-	if code != 0 {
-		t.Fatalf("unproxy %s: exit code %d\n%s", strings.Join(args, " "), code, output)
-	}
-	return output
-}
-
 // wantDenied sends a header of a client through the gateway, which must reset it without
 // contacting the backend, and log the reason.
 func wantDenied(t *testing.T, g *lab.Gateway, client netip.AddrPort, reason string) {

@@ -128,22 +128,20 @@ func drainUnderLoad(t *testing.T, delay time.Duration) (served bool) {
 	t.Helper()
 	g := plainGateway(t, "--drain-delay", delay.String(),
 		"--admin", adminAt, "--access-log", "off", "--log-level", "info")
-	load := startLoad(t, "127.0.0.1:2000", 8)
+	load := startLoad(t, 8, echoes(t, "127.0.0.1:2000"))
 	load.goesOn()
 	g.Signal(syscall.SIGTERM)
 	var status string
 	await.Until(t, "the gateway is not ready", func() bool { status = readyz(adminAt); return status != "200 OK" })
 	notReady := load.served.Load()
 	await.Until(t, "the listener is closed", func() bool { return refuses("127.0.0.1:2000") })
-	close(load.done)
-	load.running.Wait()
-	for _, err := range load.failures {
+	refused := load.end()
+	for _, err := range refused {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Fatalf("a connection failed with %v, want it refused", err)
 		}
 	}
-	t.Logf("%d served, %d of them while not ready, %d refused", load.served.Load(), load.served.Load()-notReady,
-		len(load.failures))
+	t.Logf("%d served while not ready, %d refused", load.served.Load()-notReady, len(refused))
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}

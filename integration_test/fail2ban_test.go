@@ -33,7 +33,7 @@ func newFail2ban(t *testing.T) *fail2ban {
 	lab.Require(t, "fail2ban-server", "fail2ban-client", "haproxy", "sshd", "ssh", "ssh-keygen", "bash", "nft")
 	s := &fail2ban{T: t, dir: filepath.Join(t.TempDir(), "fail2ban")}
 	s.clients = lab.NewHost(t, "front0", "10.8.0.2/24", "10.8.0.3/24")
-	lab.Shell(t, "ip address add 10.8.0.1/24 dev front0")
+	netns.IP(t, "address add 10.8.0.1/24 dev front0")
 	s.fifo, s.log = filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "log")
 	if err := syscall.Mkfifo(s.fifo, 0o666); err != nil {
 		t.Fatal(err)
@@ -58,10 +58,7 @@ listen ssh
 // gateway starts a gateway that writes to the log, too.
 func (s *fail2ban) gateway(flags ...string) *lab.Gateway {
 	s.Helper()
-	program := lab.WriteFile(s, "unproxy", "#!/bin/bash\nexec "+lab.Binary(s)+` "$@" 2> >(exec tee -a `+s.fifo+" >&2)\n")
-	if err := os.Chmod(program, 0o755); err != nil {
-		s.Fatal(err)
-	}
+	program := lab.Script(s, "unproxy", "#!/bin/bash\nexec "+lab.Binary(s)+` "$@" 2> >(exec tee -a `+s.fifo+" >&2)\n")
 	flags = append(flags, "--forward", "127.0.0.1:2000=127.0.0.1:2222", "--trust", "127.0.0.1", "--log-level", "info")
 	return lab.StartGatewayAs(s, lab.Command{Name: program}, flags...)
 }

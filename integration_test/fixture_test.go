@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -33,6 +35,12 @@ func plainGateway(t *testing.T, flags ...string) *lab.Gateway {
 	t.Helper()
 	all := []string{"--forward", "127.0.0.1:2000=127.0.0.1:3000", "--trust", "127.0.0.1"}
 	return lab.StartGateway(t, append(all, flags...)...)
+}
+
+// unproxy runs a command of the program, which must succeed, and returns its output.
+func unproxy(t *testing.T, args ...string) string {
+	t.Helper()
+	return lab.Output(t, append([]string{lab.Binary(t)}, args...)...)
 }
 
 // dialFrom connects from source, an address in the namespace. A deadline bounds all
@@ -233,6 +241,28 @@ func ask(t *testing.T, path, question string) string {
 		t.Fatal(err)
 	}
 	return string(answer)
+}
+
+// haproxyStats returns the columns of "show stat" (management.txt, section 9.1) for each server, by the name of
+// its section and its own: "web/s".
+func haproxyStats(t *testing.T, socket string) map[string]map[string]string {
+	t.Helper()
+	text := ask(t, socket, "show stat -1 4 -1\n")
+	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
+	r.FieldsPerRecord = -1
+	rows, err := r.ReadAll()
+	if err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	all := map[string]map[string]string{}
+	for _, row := range rows[1:] {
+		columns := map[string]string{}
+		for i, name := range rows[0] {
+			columns[name] = row[i]
+		}
+		all[columns["pxname"]+"/"+columns["svname"]] = columns
+	}
+	return all
 }
 
 func readFile(t *testing.T, path string) []byte {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"unproxy/gateway/admin"
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
@@ -174,12 +173,6 @@ func TestProbesHaveSlots(t *testing.T) {
 	}
 }
 
-func statusOf(t *testing.T) (s admin.Status) {
-	t.Helper()
-	adminJSON(t, "/status.json", &s)
-	return s
-}
-
 // HAProxy's checks with a LOCAL header, which the gateway relays and HAProxy resets,
 // leave no line at the default level, are counted apart, and hide nothing else:
 //
@@ -205,7 +198,7 @@ func TestHealthChecksLeaveNoLine(t *testing.T) {
 			}
 			return checks >= 10
 		})
-		if s := statusOf(t); s.Forwards[0].Refused != 0 || len(s.Forwards[0].Local) == 0 {
+		if s := statusOf(t, adminAt); s.Forwards[0].Refused != 0 || len(s.Forwards[0].Local) == 0 {
 			t.Errorf("status: %d refused, LOCAL %v", s.Forwards[0].Refused, s.Forwards[0].Local)
 		}
 		for _, line := range g.Log() {
@@ -216,13 +209,13 @@ func TestHealthChecksLeaveNoLine(t *testing.T) {
 		conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 		conn.Close()
 		g.NextConnection(t).Expect(t, "command", "proxy", "level", "info", "client", client4.String())
-		lab.Send(t, "127.0.0.1:2001", []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")) // LOCAL, and no backend
+		lab.Send(t, "127.0.0.1:2001", lab.Local()) // no backend
 		g.NextConnection(t).Expect(t, "command", "local", "level", "warn", "outcome", "backend_refused")
 		lab.Send(t, "127.0.0.1:2000", []byte("PROXY UNKNOWN\r\n")).Close()
 		g.NextConnection(t).Expect(t, "command", "unknown", "level", "info")
 		lab.Send(t, "127.0.0.1:2000", []byte("GET / HTTP/1.0\r\n\r\n"))
 		g.NextConnection(t).Expect(t, "command", "", "outcome", "not_proxy")
-		if s := statusOf(t); s.Forwards[1].Refused != 0 || s.Forwards[1].Local["backend_refused"] != 1 {
+		if s := statusOf(t, adminAt); s.Forwards[1].Refused != 0 || s.Forwards[1].Local["backend_refused"] != 1 {
 			t.Errorf("status: %d refused, LOCAL %v", s.Forwards[1].Refused, s.Forwards[1].Local)
 		}
 	})

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -76,17 +74,7 @@ func needDescriptors(t *testing.T, n uint64) {
 // residentMemory returns the resident memory of a process in bytes.
 func residentMemory(t *testing.T, pid int) int {
 	t.Helper()
-	for _, line := range strings.Split(string(readFile(t, fmt.Sprintf("/proc/%d/status", pid))), "\n") {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kilobytes, err := strconv.Atoi(fields[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kilobytes << 10
-		}
-	}
-	t.Fatalf("process %d has no VmRSS", pid)
-	return 0
+	return firstNumber(t, fmt.Sprintf("/proc/%d/status", pid), `(?m)^VmRSS:\s+(\d+) kB$`) << 10
 }
 
 func openDescriptors(t *testing.T, pid int) int {

@@ -30,7 +30,7 @@ ip route add unreachable default table 124`)
 			t.Fatal(script)
 		}
 		lab.Shell(t, "unproxy() { case $1 in check|routes) "+lab.Binary(t)+" \"$@\";; esac; }\n"+script)
-		left := lab.Output(t, "ip", "rule") + lab.Output(t, "ip", "-6", "rule")
+		left := netns.IP(t, "rule") + netns.IP(t, "-6 rule")
 		if strings.Contains(left, "lookup 123") || !strings.Contains(left, "lookup 124") {
 			t.Errorf("after the script:\n%s", left)
 		}

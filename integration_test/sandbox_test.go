@@ -19,12 +19,12 @@ import (
 // threadStatus returns the different values of fields in the status of a process's threads.
 func threadStatus(t *testing.T, pid int, fields ...string) (all []string) {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(files) < 3 {
-		t.Fatalf("threads of process %d: %q, %v", pid, files, err)
+	dirs := threads(t, pid)
+	if len(dirs) < 3 {
+		t.Fatalf("threads of process %d: %q", pid, dirs)
 	}
-	for _, f := range files {
-		text, err := os.ReadFile(f)
+	for _, dir := range dirs {
+		text, err := os.ReadFile(filepath.Join(dir, "status"))
 		if err != nil {
 			continue // the thread has ended
 		}
@@ -102,7 +102,7 @@ func TestSandboxedLife(t *testing.T) {
 	t.Parallel()
 	netns.RunAsRoot(t, func(t *testing.T) {
 		backend := lab.Listen(t, "127.0.0.1:3000")
-		dir := shared(t)
+		dir := lab.PublicDir(t, 0o777)
 		list, socket := filepath.Join(dir, "trust"), filepath.Join(dir, "socket")
 		save(t, list, "10.0.0.0/8")
 		g := startLine(t, lab.Command{}, "--sandbox", "strict", "--user", "nobody", "--forward", "127.0.0.1:2000=localhost:3000",
@@ -160,7 +160,7 @@ func TestSandboxProblems(t *testing.T) {
 			}
 		}
 		// A list that only root can read: the start is fine, a reload would not be.
-		list := filepath.Join(shared(t), "trust")
+		list := filepath.Join(lab.PublicDir(t, 0o777), "trust")
 		save(t, list, "127.0.0.1")
 		if err := os.Chmod(list, 0o600); err != nil {
 			t.Fatal(err)
@@ -188,18 +188,6 @@ func TestSandboxProblems(t *testing.T) {
 			t.Errorf("as nobody: exit code %d: %s", code, out)
 		}
 	})
-}
-
-// shared returns a directory that every user may use.
-func shared(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 func save(t *testing.T, name, text string) {

@@ -6,10 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -47,7 +44,7 @@ func TestScaleOut(t *testing.T) {
 		want := func(when, server, state string) {
 			t.Helper()
 			await.Until(t, when+", HAProxy finds "+server+" "+state, func() bool {
-				return serverState(t, stats, server) == state
+				return haproxyStats(t, stats)["web/"+server]["status"] == state
 			})
 		}
 		for address := range gateways {
@@ -60,7 +57,10 @@ func TestScaleOut(t *testing.T) {
 			}
 		}
 
-		load := startVisits(t, "127.0.0.1:1000")
+		load := startLoad(t, 4, func() error {
+			_, err := visit("127.0.0.1:1000", await.Deadline(t))
+			return err
+		})
 		load.goesOn()
 		gateways["10.9.0.6"].Signal(syscall.SIGTERM)
 		want("while it drains", "10.9.0.6", "DOWN")
@@ -72,11 +72,11 @@ func TestScaleOut(t *testing.T) {
 		want("after it was killed", "10.9.0.7", "DOWN")
 		load.goesOn()
 		for _, lost := range load.failures() {
-			if strings.HasPrefix(lost, "10.9.0.5") || strings.HasPrefix(lost, "10.9.0.6") {
-				t.Errorf("a connection of a gateway that was not killed is lost: %s", lost)
+			if strings.HasPrefix(lost.Error(), "10.9.0.5") || strings.HasPrefix(lost.Error(), "10.9.0.6") {
+				t.Errorf("a connection of a gateway that was not killed is lost: %v", lost)
 			}
 		}
-		load.stop()
+		load.end() // without stop's errors: what the killed gateway had is lost
 		for address, all := range sessions {
 			for _, s := range all {
 				if address == "10.9.0.7" {
@@ -87,8 +87,8 @@ func TestScaleOut(t *testing.T) {
 				wantRead(t, s, "still here")
 			}
 		}
-		if through := visit("127.0.0.1:1000", await.Deadline(t)); !strings.HasPrefix(through, "10.9.0.5 ok") {
-			t.Errorf("a new connection: %s, want it through 10.9.0.5", through)
+		if through, err := visit("127.0.0.1:1000", await.Deadline(t)); through != "10.9.0.5" || err != nil {
+			t.Errorf("a new connection: %s, %v; want it through 10.9.0.5", through, err)
 		}
 		for _, address := range []string{"10.9.0.5", "10.9.0.6"} {
 			gateways[address].Signal(syscall.SIGTERM) // a second signal ends the drain
@@ -121,88 +121,26 @@ func openSessions(t *testing.T, address string, n int) map[string][]net.Conn {
 	return all
 }
 
-// serverState returns the state of a server of HAProxy's section "web".
-func serverState(t *testing.T, stats, server string) string {
-	t.Helper()
-	const status = 17
-	for _, line := range strings.Split(ask(t, stats, "show stat\n"), "\n") {
-		if fields := strings.Split(line, ","); len(fields) > status && fields[0] == "web" && fields[1] == server {
-			return fields[status]
-		}
-	}
-	return ""
-}
-
-// visits are short connections, one after another in each of four goroutines.
-type visits struct {
-	*testing.T
-	done    chan struct{}
-	running sync.WaitGroup
-	served  atomic.Int64
-	mu      sync.Mutex
-	failed  []string
-}
-
-func startVisits(t *testing.T, address string) *visits {
-	v := &visits{T: t, done: make(chan struct{})}
-	for range 4 {
-		v.running.Go(func() {
-			for range 100_000 { // bounded, in case that the test never stops it
-				select {
-				case <-v.done:
-					return
-				default:
-				}
-				if got := visit(address, await.Deadline(t)); strings.HasSuffix(got, " ok") {
-					v.served.Add(1)
-				} else {
-					v.mu.Lock()
-					v.failed = append(v.failed, got)
-					v.mu.Unlock()
-				}
-			}
-		})
-	}
-	return v
-}
-
-func (v *visits) goesOn() {
-	v.Helper()
-	before := v.served.Load()
-	await.Until(v, "the load continues", func() bool { return v.served.Load() > before+50 })
-}
-
-func (v *visits) failures() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.Clone(v.failed)
-}
-
-func (v *visits) stop() {
-	close(v.done)
-	v.running.Wait()
-	v.Logf("%d connections were served, %d lost", v.served.Load(), len(v.failures()))
-}
-
-// visit makes one connection and returns the gateway that it passed, and "ok" or what went wrong.
-func visit(address string, deadline time.Time) string {
+// visit makes one connection and returns the gateway that it passed. An error begins with that gateway if it is
+// known.
+func visit(address string, deadline time.Time) (through string, err error) {
 	c, err := net.DialTimeout("tcp", address, time.Until(deadline))
 	if err != nil {
-		return "not connected: " + err.Error()
+		return "", fmt.Errorf("not connected: %w", err)
 	}
 	defer c.Close()
 	c.SetDeadline(deadline)
 	r := bufio.NewReader(c)
-	through, err := r.ReadString('\n')
+	through, err = r.ReadString('\n')
 	if err != nil {
-		return "no gateway: " + err.Error()
+		return "", fmt.Errorf("no gateway: %w", err)
 	}
 	through = strings.TrimSpace(through)
 	if _, err := io.WriteString(c, "request\n"); err != nil {
-		return through + " " + err.Error()
+		return through, fmt.Errorf("%s %w", through, err)
 	}
 	if answer, err := r.ReadString('\n'); err != nil || answer != "request\n" {
-		return fmt.Sprintf("%s %q, %v", through, answer, err)
+		return through, fmt.Errorf("%s %q, %v", through, answer, err)
 	}
-	return through + " ok"
+	return through, nil
 }

@@ -229,21 +229,14 @@ func checkingHAProxy(t *testing.T, server string) string {
 // wantUp waits until HAProxy's checks find the server up.
 func wantUp(t *testing.T, socket string) { t.Helper(); wantState(t, socket, "UP") }
 
-// wantState waits until HAProxy's checks find the server in a state: "UP" or "DOWN" in
-// the status column of "show stat" (management.txt, section 9.1), after "UP 1/3" while
+// wantState waits until HAProxy's checks find the server web/s in a state: "UP" or "DOWN", after "UP 1/3" while
 // they are not sure.
 func wantState(t *testing.T, socket, state string) {
 	t.Helper()
-	const status, checks = 17, 36 // check_status is "L4OK" and the like once a check has run
 	await.Until(t, "haproxy finds the server "+state, func() bool {
-		for _, line := range strings.Split(ask(t, socket, "show stat\n"), "\n") {
-			fields := strings.Split(line, ",")
-			if len(fields) > checks && fields[0] == "web" && fields[1] == "s" {
-				ok := strings.HasSuffix(fields[checks], "OK")
-				return fields[status] == state && ok == (state == "UP")
-			}
-		}
-		return false
+		s := haproxyStats(t, socket)["web/s"]
+		ok := strings.HasSuffix(s["check_status"], "OK") // "L4OK" and the like once a check has run
+		return s["status"] == state && ok == (state == "UP")
 	})
 }
 

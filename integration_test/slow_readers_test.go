@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"encoding/json"
 	"io"
 	"net"
 	"path/filepath"
@@ -44,19 +43,6 @@ func wantStream(t *testing.T, conn net.Conn, size int) {
 	}
 }
 
-// blockedConnections returns how many connections wait for a slow reader, by the admin endpoint.
-func blockedConnections(t *testing.T, admin string) int {
-	t.Helper()
-	code, body := adminGet(t, admin, "/status.json")
-	var status struct {
-		Holdings struct{ Blocked int }
-	}
-	if err := json.Unmarshal([]byte(body), &status); err != nil || code != 200 {
-		t.Fatalf("/status.json: %d, %v: %.200s", code, err, body)
-	}
-	return status.Holdings.Blocked
-}
-
 // Slow readers do not use up the descriptors: newcomers are served up to the limit on connections,
 // and at the limit the admin endpoint, a reload and an upgrade work, and /readyz tells the truth.
 //
@@ -83,7 +69,7 @@ func TestSlowReadersAtTheLimit(t *testing.T) {
 		for range limit - newcomers {
 			slow = append(slow, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)))
 		}
-		await.Until(t, "all readers are blocked", func() bool { return blockedConnections(t, "unix:"+admin) == len(slow) })
+		await.Until(t, "all readers are blocked", func() bool { return statusOf(t, "unix:"+admin).Holdings.Blocked == len(slow) })
 		if code, body := adminGet(t, "unix:"+health, "/readyz"); code != 200 {
 			t.Errorf("/readyz before the limit: %d %s", code, body)
 		}
@@ -144,7 +130,7 @@ func TestSlowReadersTakeLittleMemory(t *testing.T) {
 		for range readers {
 			slow = append(slow, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)))
 		}
-		await.Until(t, "all readers are blocked", func() bool { return blockedConnections(t, "unix:"+admin) == readers })
+		await.Until(t, "all readers are blocked", func() bool { return statusOf(t, "unix:"+admin).Holdings.Blocked == readers })
 		const most = 50_000_000
 		held := residentMemory(t, g.PID())
 		t.Logf("%d slow readers: %d MB", readers, held/1_000_000)

@@ -80,7 +80,7 @@ func ownAddresses(t *testing.T) {
 		"address add 10.9.0.7/32 dev lo", "address add 10.9.0.8/32 dev lo", "route add local 10.77.0.0/28 dev lo",
 		"-6 address add 2001:db8:9::7/128 dev lo nodad", "-6 route add local 2001:db8:77::/120 dev lo",
 	} {
-		lab.Shell(t, "ip "+command)
+		netns.IP(t, command)
 	}
 }
 
@@ -176,7 +176,7 @@ func TestSourceAddressOfAnotherHost(t *testing.T) {
 		}
 		g.upgrade()
 		from()
-		lab.Shell(t, "ip address del 10.9.0.8/32 dev lo")
+		netns.IP(t, "address del 10.9.0.8/32 dev lo")
 		for range 3 {
 			if got := from(); got.String() != "10.9.0.7" {
 				t.Errorf("a connection from %v", got)
@@ -185,7 +185,7 @@ func TestSourceAddressOfAnotherHost(t *testing.T) {
 		g.signal(syscall.SIGUSR2)
 		await.Until(t, "the upgrade fails", func() bool { return len(g.Logged(upgradeFailed)) > 0 })
 		from()
-		lab.Shell(t, "ip address del 10.9.0.7/32 dev lo")
+		netns.IP(t, "address del 10.9.0.7/32 dev lo")
 		wantEnd(t, lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4)))
 		g.WaitLine(t, `"reason":"the source address 10.9.0.`)
 	})

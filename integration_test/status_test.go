@@ -17,10 +17,10 @@ import (
 	"unproxy/integration_test/netns"
 )
 
-// adminJSON requests a path from the admin endpoint and decodes the response.
-func adminJSON(t *testing.T, path string, into any) {
+// adminJSON requests a path from the admin endpoint at an address and decodes the response.
+func adminJSON(t *testing.T, address, path string, into any) {
 	t.Helper()
-	code, body := adminGet(t, adminAt, path)
+	code, body := adminGet(t, address, path)
 	if code != http.StatusOK {
 		t.Fatalf("%s: %d %s", path, code, body)
 	}
@@ -32,8 +32,15 @@ func adminJSON(t *testing.T, path string, into any) {
 // connectionsOf returns the active connections that match the query.
 func connectionsOf(t *testing.T, query string) (c admin.Connections) {
 	t.Helper()
-	adminJSON(t, "/connections.json"+query, &c)
+	adminJSON(t, adminAt, "/connections.json"+query, &c)
 	return c
+}
+
+// statusOf returns the status that the admin endpoint at an address shows.
+func statusOf(t *testing.T, address string) (s admin.Status) {
+	t.Helper()
+	adminJSON(t, address, "/status.json", &s)
+	return s
 }
 
 // cut resets a connection by the admin endpoint and returns the status code.
@@ -141,8 +148,7 @@ func TestStatus(t *testing.T) {
 			wantRejected(t, "127.0.0.3", "127.0.0.1:2000", nil)
 			g.NextConnection(t).Expect(t, "outcome", "untrusted")
 		}
-		var s admin.Status
-		adminJSON(t, "/status.json", &s)
+		s := statusOf(t, adminAt)
 		if !s.Ready || s.PID != g.PID() || s.Active != 1 || s.Limit == 0 || len(s.Forwards) != 1 || len(s.Trust) != 1 {
 			t.Fatalf("status %+v", s)
 		}
@@ -222,7 +228,7 @@ func TestStatusReportsSelfTestAndExamination(t *testing.T) {
 			"--admin", adminAt)
 		codes := func() (all []string, s admin.Status) {
 			t.Helper()
-			adminJSON(t, "/status.json", &s)
+			s = statusOf(t, adminAt)
 			var findings []struct {
 				Code   string
 				Action []string

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +28,6 @@ const (
 //	test ──header──▶ unproxy 10.66.0.77, fd66::77 ══ 10.66.0.2, fd66::2 the first backend's host
 //	                                              ══ 10.66.0.3, fd66::3 the second's
 type toaHosts struct {
-	tree    *cgroup.Tree
 	gateway *cgroup.Group
 	servers [2]*cgroup.Group
 	hosts   [2]*lab.Host
@@ -39,20 +37,20 @@ type toaHosts struct {
 func newTOAHosts(t *testing.T) *toaHosts {
 	t.Helper()
 	lab.Require(t, "ip", "nft")
-	h := &toaHosts{tree: cgroup.New(t)}
-	h.gateway = h.tree.Child(t, "gateway")
-	lab.Output(t, "ip", "link", "add", "lan", "type", "bridge")
-	lab.Output(t, "ip", "link", "set", "lan", "up")
+	tree := cgroup.New(t)
+	h := &toaHosts{gateway: tree.Child(t, "gateway")}
+	netns.IP(t, "link add lan type bridge")
+	netns.IP(t, "link set lan up")
 	for _, a := range []string{hostAddress + "/24", carryAddress + "/24"} {
-		lab.Output(t, "ip", "address", "add", a, "dev", "lan")
+		netns.IP(t, "address add "+a+" dev lan")
 	}
 	for _, a := range []string{"fd66::1/64", carryAddress6 + "/64"} {
-		lab.Output(t, "ip", "-6", "address", "add", a, "dev", "lan", "nodad")
+		netns.IP(t, "-6 address add "+a+" dev lan nodad")
 	}
 	for i := range h.hosts {
-		h.servers[i] = h.tree.Child(t, fmt.Sprintf("server%d", i))
+		h.servers[i] = tree.Child(t, fmt.Sprintf("server%d", i))
 		h.hosts[i] = lab.NewHost(t, fmt.Sprintf("be%d", i), fmt.Sprintf("10.66.0.%d/24", i+2), fmt.Sprintf("fd66::%d/64", i+2))
-		lab.Output(t, "ip", "link", "set", fmt.Sprintf("be%d", i), "master", "lan")
+		netns.IP(t, fmt.Sprintf("link set be%d master lan", i))
 	}
 	return h
 }
@@ -127,12 +125,8 @@ func (h *toaHosts) start(t *testing.T, backends string, flags ...string) *lab.Ga
 // programIn returns the path of a script that runs a command in a cgroup, with the script's arguments.
 func programIn(t *testing.T, g *cgroup.Group, command ...string) string {
 	t.Helper()
-	path := lab.WriteFile(t, "gateway", fmt.Sprintf("#!/bin/sh -e\necho $$ >%s/cgroup.procs\nexec %s \"$@\"\n", g.Path,
+	return lab.Script(t, "gateway", fmt.Sprintf("#!/bin/sh -e\necho $$ >%s/cgroup.procs\nexec %s \"$@\"\n", g.Path,
 		strings.Join(command, " ")))
-	if err := os.Chmod(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // askTOA sends a client's header and a line through a gateway, and returns the greeting and the echo.

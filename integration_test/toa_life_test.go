@@ -33,7 +33,7 @@ func TestTOAUpgradeAndDetach(t *testing.T) {
 		if output := r.attachServer(t, "--from", toaGateway4, "--port", "7001"); !strings.Contains(output, "updated ") {
 			t.Errorf("the second attach says %q", output)
 		}
-		lab.Output(t, lab.Binary(t), "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+		unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 		if got := peerOf(t, live.conn); got != toaClient4 {
 			t.Errorf("after the upgrade getpeername(2) says %s", got)
 		}
@@ -53,7 +53,7 @@ func TestTOAUpgradeAndDetach(t *testing.T) {
 
 		for _, args := range [][]string{{"--cgroup", r.server.Path}, {"--gateway", "--cgroup", r.gateway.Path}} {
 			for _, want := range []string{"detached from", "nothing is attached to"} {
-				output := lab.Output(t, append([]string{lab.Binary(t), "toa", "detach"}, args...)...)
+				output := unproxy(t, append([]string{"toa", "detach"}, args...)...)
 				if !strings.HasPrefix(output, want) {
 					t.Errorf("detach %q says %q, want %q", args, output, want)
 				}
@@ -150,12 +150,12 @@ func TestTOAContainer(t *testing.T) {
 		p := lab.Start(t, r.host.On(lab.Command{Name: "sh", Args: []string{"-c", "echo $$ >" + inside + "/cgroup.procs && " +
 			"exec unshare --cgroup --mount --uts redis-server --port 7000 --bind " + toaServer4 + " --save '' --protected-mode no"}}))
 		p.WaitLine(t, "Ready to accept connections")
-		lab.Output(t, lab.Binary(t), "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+		unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 		// The control: without the server's programs nothing is promised.
 		if _, _, err := r.dial(t, call(toaClient4)); err != errUnpromised {
 			t.Errorf("without programs: %v", err)
 		}
-		output := lab.Output(t, lab.Binary(t), "toa", "attach", "--cgroup", above, "--from", toaGateway4, "--port", "7000")
+		output := unproxy(t, "toa", "attach", "--cgroup", above, "--from", toaGateway4, "--port", "7000")
 		of := toaStatusOf(t, above).Attachments[0].Server
 		if of.Covered != 1 {
 			t.Skipf("this kernel cannot mark listeners that exist already: %s", output)
@@ -169,7 +169,7 @@ func TestTOAContainer(t *testing.T) {
 			t.Errorf("Redis says %q, %v; want addr=%s", b[:n], err, toaClient4)
 		}
 		// Detached, the listener has no mark either: a later attach has to set it again.
-		lab.Output(t, lab.Binary(t), "toa", "detach", "--cgroup", above)
+		unproxy(t, "toa", "detach", "--cgroup", above)
 		if _, _, err := r.dial(t, call(toaClient4)); err != errUnpromised {
 			t.Errorf("detached: %v", err)
 		}
@@ -184,7 +184,7 @@ func TestTOABehindNAT(t *testing.T) {
 		lab.Require(t, "nft")
 		r := newTOARig(t)
 		router := lab.NewHost(t, "rt", "10.57.0.2/24")
-		lab.Output(t, "ip", "address", "add", "10.57.0.1/24", "dev", "rt")
+		netns.IP(t, "address add 10.57.0.1/24 dev rt")
 		router.Tunnel(t, "inner", r.host, "outer")
 		router.IP(t, "address add 10.58.0.1/24 dev inner")
 		r.host.IP(t, "address add 10.58.0.2/24 dev outer")

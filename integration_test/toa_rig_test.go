@@ -19,6 +19,7 @@ import (
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/cgroup"
 	"unproxy/integration_test/lab"
+	"unproxy/integration_test/netns"
 	"unproxy/transparent/toa"
 	"unproxy/transparent/toa/attach"
 )
@@ -50,10 +51,10 @@ func newTOARig(t *testing.T) *toaRig {
 	r := &toaRig{gateway: tree.Child(t, "gateway"), server: tree.Child(t, "server")}
 	r.host = lab.NewHost(t, "be", toaServer4+"/24", toaServer6+"/64")
 	for _, a := range []string{toaGateway4 + "/24", toaStranger4 + "/24"} {
-		lab.Output(t, "ip", "address", "add", a, "dev", "be")
+		netns.IP(t, "address add "+a+" dev be")
 	}
 	for _, a := range []string{toaGateway6 + "/64", toaStranger6 + "/64"} {
-		lab.Output(t, "ip", "-6", "address", "add", a, "dev", "be", "nodad")
+		netns.IP(t, "-6 address add "+a+" dev be nodad")
 	}
 	return r
 }
@@ -66,12 +67,12 @@ func (r *toaRig) attach(t *testing.T, flags ...string) {
 		flags = []string{"--from", toaGateway4, "--from", toaGateway6, "--port", fmt.Sprint(toaPort)}
 	}
 	r.attachServer(t, flags...)
-	lab.Output(t, lab.Binary(t), "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+	unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 }
 
 func (r *toaRig) attachServer(t *testing.T, flags ...string) string {
 	t.Helper()
-	return lab.Output(t, append([]string{lab.Binary(t), "toa", "attach", "--cgroup", r.server.Path}, flags...)...)
+	return unproxy(t, append([]string{"toa", "attach", "--cgroup", r.server.Path}, flags...)...)
 }
 
 // toaConn is a connection as the server sees it.
@@ -145,7 +146,7 @@ func (s *toaServer) next(t *testing.T) toaConn {
 func (s *toaServer) want(t *testing.T, peer string) toaConn {
 	t.Helper()
 	c := s.next(t)
-	if got := netip.AddrPortFrom(c.peer.Addr().Unmap(), c.peer.Port()).String(); got != peer {
+	if got := c.peer.String(); got != peer {
 		t.Errorf("the server sees %s, want %s", got, peer)
 	}
 	return c
@@ -209,13 +210,20 @@ func (r *toaRig) finish(conn *os.File, fd int, c toaCall, state *toa.State) erro
 		}
 		*state = s
 		if c.format == toa.Negotiated && !s.Promised {
-			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			conn.Close()
+			if err := abort(conn); err != nil {
+				return err
+			}
 			return errUnpromised
 		}
 	}
 	_, err := unix.Write(fd, []byte(c.line))
 	return err
+}
+
+// abort closes a connection with an RST.
+func abort(conn *os.File) error {
+	err := unix.SetsockoptLinger(int(conn.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return errors.Join(err, conn.Close())
 }
 
 func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
@@ -241,11 +249,12 @@ func (r *toaRig) must(t *testing.T, c toaCall) (*os.File, toa.State) {
 }
 
 // refuses makes a connection that the server's programs must not let through: the counter
-// grows, and the server accepts the next connection but not this one.
+// grows, and the server accepts the next connection but not this one. In the end the
+// connection is reset: what it sends again would go on counting.
 func (r *toaRig) refuses(t *testing.T, s *toaServer, c toaCall, counter string) {
 	t.Helper()
 	counted, accepted := r.counters(t)[counter], s.accepted.Load()
-	r.must(t, c)
+	refused, _ := r.must(t, c)
 	await.Until(t, "the counter "+counter+" grows", func() bool { return r.counters(t)[counter] > counted })
 	good := c
 	good.client, good.format = toaClient4, toa.Negotiated
@@ -253,6 +262,9 @@ func (r *toaRig) refuses(t *testing.T, s *toaServer, c toaCall, counter string) 
 	s.want(t, toaClient4)
 	if got := s.accepted.Load(); got != accepted+1 {
 		t.Errorf("%+v: the server has accepted %d connections, want that of the good client alone", c, got-accepted)
+	}
+	if err := abort(refused); err != nil {
+		t.Errorf("reset %+v: %v", c, err)
 	}
 }
 
@@ -276,7 +288,7 @@ type toaStatus struct {
 // toaStatusOf returns what is attached to a cgroup and below it.
 func toaStatusOf(t *testing.T, path string) (s toaStatus) {
 	t.Helper()
-	output := lab.Output(t, lab.Binary(t), "toa", "status", "--json", "--cgroup", path)
+	output := unproxy(t, "toa", "status", "--json", "--cgroup", path)
 	if err := json.Unmarshal([]byte(output), &s); err != nil {
 		t.Fatalf("toa status: %v\n%s", err, output)
 	}

@@ -146,11 +146,7 @@ func stage(t *testing.T, flags []string, all ...place) (other *lab.Host, g *lab.
 // routes runs unproxy routes with the gateway's flags.
 func routes(t *testing.T, command string, flags []string) string {
 	t.Helper()
-	output, code := lab.RunGateway(t, append([]string{"routes", command}, flags...)...)
-	if code != 0 {
-		t.Fatalf("routes %s: exit code %d: %s", command, code, output)
-	}
-	return output
+	return unproxy(t, append([]string{"routes", command}, flags...)...)
 }
 
 // wantSeen sends a request for each client and checks that the backend sees the client.

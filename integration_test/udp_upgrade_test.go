@@ -269,7 +269,7 @@ func TestUDPUpgradeBesideTCP(t *testing.T) {
 		wantRead(t, kept, "hello")
 		before, first := openDescriptors(t, g.pid), g.pid
 		traffic := startTraffic(t, firstStreams(t, 10))
-		load := startLoad(t, "127.0.0.1:2000", 8)
+		load := startLoad(t, 8, echoes(t, "127.0.0.1:2000"))
 		for range 3 {
 			traffic.goesOn()
 			load.goesOn()

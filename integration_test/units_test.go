@@ -12,28 +12,29 @@ import (
 	"unproxy/integration_test/lab"
 )
 
-// units copies the shipped units to a temporary directory, replaces the installed
-// program in them by the one under test, and returns the path of the service.
+// putUnit copies a shipped unit to a path, and replaces the installed program in it by the one under test.
+func putUnit(t *testing.T, name, path string) {
+	t.Helper()
+	text := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/"+name)), "/usr/bin/unproxy", lab.Binary(t))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// units puts the units of the gateway in a temporary directory and returns the path of the service.
 func units(t *testing.T, dropIn bool) string {
 	t.Helper()
 	dir := t.TempDir()
-	put := func(from, to string) {
-		t.Helper()
-		text := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/"+from)), "/usr/bin/unproxy", lab.Binary(t))
-		path := filepath.Join(dir, to)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("unproxy.service", "unproxy.service")
-	put("unproxy.socket", "unproxy.socket")
+	service := filepath.Join(dir, "unproxy.service")
+	putUnit(t, "unproxy.service", service)
+	putUnit(t, "unproxy.socket", filepath.Join(dir, "unproxy.socket"))
 	if dropIn {
-		put("transparent.conf", "unproxy.service.d/transparent.conf")
+		putUnit(t, "transparent.conf", service+".d/transparent.conf")
 	}
-	return filepath.Join(dir, "unproxy.service")
+	return service
 }
 
 // systemd-analyze verifies the units, and rates their exposure at most 2.0 of 10.
@@ -59,18 +60,10 @@ func TestSystemdUnitsOfTOA(t *testing.T) {
 	t.Parallel()
 	lab.Require(t, "systemd-analyze")
 	gateway := units(t, false)
-	dropIn := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/toa.conf")), "/usr/bin/unproxy", lab.Binary(t))
-	dir := filepath.Dir(gateway)
-	if err := os.MkdirAll(gateway+".d", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	server := strings.ReplaceAll(string(readFile(t, "../scripts/systemd/unproxy-toa.service")), "/usr/bin/unproxy", lab.Binary(t))
-	for path, content := range map[string]string{gateway + ".d/toa.conf": dropIn, dir + "/unproxy-toa.service": server} {
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, unit := range []string{gateway, dir + "/unproxy-toa.service"} {
+	server := filepath.Join(filepath.Dir(gateway), "unproxy-toa.service")
+	putUnit(t, "toa.conf", gateway+".d/toa.conf")
+	putUnit(t, "unproxy-toa.service", server)
+	for _, unit := range []string{gateway, server} {
 		output, code := lab.Run(t, lab.Command{Name: "systemd-analyze", Args: []string{"verify", unit}})
 		if code != 0 || strings.Contains(output, "unproxy") {
 			t.Errorf("systemd-analyze verify %s: exit code %d:\n%s", unit, code, output)

@@ -95,20 +95,19 @@ func (l *line) end() {
 	}
 }
 
-// load makes connections, one after the other in each of several goroutines, each
-// with a header, a request and its answer, and collects the errors.
+// load calls a function again and again in each of several goroutines, and collects its errors.
 type load struct {
 	*testing.T
-	address  string
-	done     chan struct{}
-	running  sync.WaitGroup
-	served   atomic.Int64
-	mu       sync.Mutex
-	failures []error
+	once    func() error
+	done    chan struct{}
+	running sync.WaitGroup
+	served  atomic.Int64
+	mu      sync.Mutex
+	failed  []error
 }
 
-func startLoad(t *testing.T, address string, goroutines int) *load {
-	l := &load{T: t, address: address, done: make(chan struct{})}
+func startLoad(t *testing.T, goroutines int, once func() error) *load {
+	l := &load{T: t, once: once, done: make(chan struct{})}
 	for range goroutines {
 		l.running.Go(l.run)
 	}
@@ -125,7 +124,7 @@ func (l *load) run() {
 		}
 		if err := l.once(); err != nil {
 			l.mu.Lock()
-			l.failures = append(l.failures, err)
+			l.failed = append(l.failed, err)
 			l.mu.Unlock()
 			continue
 		}
@@ -140,41 +139,59 @@ func (l *load) goesOn() {
 	await.Until(l, "the load continues", func() bool { return l.served.Load() > before+50 })
 }
 
-func (l *load) once() error {
-	conn, err := net.DialTimeout("tcp", l.address, await.Patience)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetDeadline(await.Deadline(l))
-	const request = "request"
-	if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
-		return err
-	}
-	answer := make([]byte, len(request))
-	if _, err := io.ReadFull(conn, answer); err != nil {
-		return err
-	}
-	if string(answer) != request {
-		return fmt.Errorf("the response is %q", answer)
-	}
-	// A reset frees the port at once, without TIME_WAIT.
-	return conn.(*net.TCPConn).SetLinger(0)
+// failures returns the errors so far.
+func (l *load) failures() []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.failed)
+}
+
+// end ends the load and returns all errors.
+func (l *load) end() []error {
+	l.Helper()
+	close(l.done)
+	l.running.Wait()
+	l.Logf("%d connections were served, %d failed", l.served.Load(), len(l.failed))
+	return l.failed
 }
 
 // stop ends the load and fails the test on any error.
 func (l *load) stop() {
 	l.Helper()
-	close(l.done)
-	l.running.Wait()
-	l.Logf("%d connections were served", l.served.Load())
-	for i, err := range l.failures {
+	failed := l.end()
+	for i, err := range failed {
 		if i < 10 {
 			l.Errorf("a connection failed: %v", err)
 		}
 	}
-	if len(l.failures) > 0 {
-		l.Errorf("%d connections failed", len(l.failures))
+	if len(failed) > 0 {
+		l.Errorf("%d connections failed", len(failed))
+	}
+}
+
+// echoes returns a function for a load that makes a connection to an address, with a header, a request and its
+// answer.
+func echoes(t *testing.T, address string) func() error {
+	const request = "request"
+	return func() error {
+		conn, err := net.DialTimeout("tcp", address, await.Patience)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(await.Deadline(t))
+		if _, err := conn.Write(append(lab.V2(client4, dest4), request...)); err != nil {
+			return err
+		}
+		answer := make([]byte, len(request))
+		if _, err := io.ReadFull(conn, answer); err != nil {
+			return err
+		}
+		if string(answer) != request {
+			return fmt.Errorf("the response is %q", answer)
+		}
+		// A reset frees the port at once, without TIME_WAIT.
+		return conn.(*net.TCPConn).SetLinger(0)
 	}
 }
 
@@ -196,7 +213,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 				}
 				g := startLine(t, c, "--forward", listen+"=127.0.0.1:3000", "--trust", "127.0.0.1",
 					"--access-log", "off", "--log-level", "info")
-				load := startLoad(t, "127.0.0.1:2000", 8)
+				load := startLoad(t, 8, echoes(t, "127.0.0.1:2000"))
 				for range 10 {
 					load.goesOn()
 					g.upgrade()

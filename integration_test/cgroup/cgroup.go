@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +111,7 @@ func (g *Group) Do(t testing.TB, f func()) {
 func write(t testing.TB, path string, number int) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(strconv.Itoa(number)), 0); err != nil {
-		t.Fatalf("move %d to %s: %v", number, strings.TrimSuffix(path, "/cgroup.procs"), err)
+		t.Fatalf("move %d to %s: %v", number, filepath.Dir(path), err)
 	}
 }
 

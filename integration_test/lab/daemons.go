@@ -23,7 +23,7 @@ func Vsftpd(t testing.TB, address, first, last string) FileLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := publicDir(t)
+	dir := PublicDir(t, 0o755)
 	family := "listen=YES\nlisten_address="
 	if net.ParseIP(host).To4() == nil {
 		family = "listen=NO\nlisten_ipv6=YES\nlisten_address6="

@@ -11,7 +11,7 @@ import (
 func PostgreSQL(t testing.TB, port string) *Process {
 	t.Helper()
 	bin := postgresDirectory(t)
-	dir := filepath.Join(publicDir(t), "data")
+	dir := filepath.Join(PublicDir(t, 0o755), "data")
 	Output(t, "install", "-d", "-o", "postgres", "-m", "700", dir)
 	as := []string{"--reuid", "postgres", "--regid", "postgres", "--clear-groups"}
 	Must(t, Command{Name: "setpriv", Dir: dir, Args: append(as, filepath.Join(bin, "initdb"), "--no-sync",

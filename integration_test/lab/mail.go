@@ -13,7 +13,7 @@ import (
 // logs to its output. It switches users: only root without a user namespace can start it.
 func Postfix(t testing.TB, addresses ...string) *Process {
 	t.Helper()
-	dir := publicDir(t)
+	dir := PublicDir(t, 0o755)
 	for _, sub := range []string{"etc", "queue", "data"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -51,7 +51,7 @@ smtpd_peername_lookup = no
 // with the password "secret". It logs to its output. It switches users, as [Postfix] does.
 func Dovecot(t testing.TB, addresses ...string) *Process {
 	t.Helper()
-	dir := publicDir(t)
+	dir := PublicDir(t, 0o755)
 	var hosts []string
 	var port string
 	for _, a := range addresses {
@@ -88,18 +88,6 @@ service imap-login {
 `})
 	return startServer(t, Command{Name: "dovecot", Args: []string{"-F", "-c", filepath.Join(dir, "dovecot.conf")}},
 		addresses)
-}
-
-// publicDir returns a temporary directory that every user may enter.
-func publicDir(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // writeIn writes files with their names and contents in dir.

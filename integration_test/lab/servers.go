@@ -141,10 +141,7 @@ func startSSHD(t testing.TB, log, addresses []string) *SSHD {
 	dir := t.TempDir()
 	identity := filepath.Join(dir, "identity")
 	for _, key := range []string{filepath.Join(dir, "host"), identity} {
-		output, code := Run(t, Command{Name: "ssh-keygen", Args: []string{"-q", "-t", "ed25519", "-N", "", "-f", key}})
-		if code != 0 {
-			t.Fatalf("ssh-keygen: exit code %d: %s", code, output)
-		}
+		Output(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
 	}
 	config := []string{
 		"HostKey " + filepath.Join(dir, "host"),
@@ -184,6 +181,29 @@ func WriteFile(t testing.TB, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Script writes an executable script in a temporary directory and returns its path.
+func Script(t testing.TB, name, text string) string {
+	t.Helper()
+	path := WriteFile(t, name, text)
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// PublicDir returns a temporary directory with a mode for other users: 0o755 lets them
+// enter, 0o777 write.
+func PublicDir(t testing.TB, mode os.FileMode) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // WaitFile waits until the file contains text and returns its content.

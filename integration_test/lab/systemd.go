@@ -100,11 +100,7 @@ func (s *Systemd) Messages() []string {
 func Activated(t testing.TB, names string, files ...*os.File) Command {
 	t.Helper()
 	script := fmt.Sprintf("#!/bin/sh\nLISTEN_PID=$$ exec %s \"$@\"\n", Binary(t))
-	path := filepath.Join(t.TempDir(), "activate")
-	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return Command{Name: path, Files: files, Env: []string{
+	return Command{Name: Script(t, "activate", script), Files: files, Env: []string{
 		fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES=" + names,
 	}}
 }
