@@ -12,8 +12,8 @@ const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 // haproxyTCP configures HAProxy: one thread, buffers of 64 KiB and pipes of 1 MiB
 // instead of 16 and 64 KiB, which is never slower here, and the client's address in
-// transparent mode. A stream needs a pipe for each direction. Pipes count towards the same
-// limit of descriptors as connections.
+// transparent mode. A stream needs a pipe for each direction. HAProxy takes as many
+// connections as its limit of descriptors permits beside the pipes.
 func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, error) {
 	options := []string{"option splice-auto"}
 	if v.splice {
@@ -24,7 +24,6 @@ func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, e
 	}
 	text := fmt.Sprintf(`global
   nbthread 1
-  maxconn %d
   maxpipes %d
   tune.bufsize 65536
   tune.pipesize 1048576
@@ -38,7 +37,7 @@ listen gateway
   bind %v accept-proxy
   %s
   server backend %v
-`, c.most, spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
+`, spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
 	config, err := c.write("haproxy-"+mode+v.name, text)
 	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
 }

@@ -12,8 +12,9 @@ import (
 	"unproxy/transparent/toa/attach"
 )
 
-// toaSource is the address from which the gateway connects with --transparent toa.
-const toaSource = "127.0.0.77"
+// toaSource is the address from which the gateway connects with --transparent toa. The
+// backend refuses it without the option, so it must not be one of the load's addresses.
+const toaSource = "127.0.1.77"
 
 // toaGroup is a cgroup of the bench, with one for the gateway in it. Programs for the backend's port are
 // attached to the first, those that send clients' addresses to the second.

@@ -104,7 +104,7 @@ func (l *Load) Open(patience time.Duration) error {
 			last = l.now()
 		}
 		if l.now()-last > patience {
-			return fmt.Errorf("%d of %d connections had a response, then none for %v", l.ready, len(l.conns), patience)
+			return l.silence(patience)
 		}
 	}
 	l.opening = false
@@ -117,6 +117,15 @@ func (l *Load) Open(patience time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// silence returns the error of a load for which no response arrived for patience.
+func (l *Load) silence(patience time.Duration) error {
+	err := fmt.Errorf("%d of %d connections had a response, then none for %v", l.ready, len(l.conns), patience)
+	if l.failure != nil {
+		err = fmt.Errorf("%w; %d failed, the first: %w", err, l.errors, l.failure)
+	}
+	return err
 }
 
 // Held returns the number of connections that had a response.
