@@ -83,8 +83,8 @@ func TestRelease(t *testing.T) {
 
 // The limits of a program's size: on disk, and compressed as it is downloaded.
 const (
-	maxInstalled  = 17 << 20
-	maxCompressed = 7 << 20
+	maxInstalled  = 17_000_000
+	maxCompressed = 7_000_000
 )
 
 func checkProgram(t *testing.T, dist, architecture string) {
