@@ -12,8 +12,8 @@ import (
 const maxRepeats = 10
 
 // Redundant warns about rules without effect: each prefix of such a rule equals, or is
-// within, a prefix of another rule. between are sets of which the more specific rule
-// decides against those of s: a rule has an effect if one of theirs lies between it and the
+// within, a prefix of another rule. between are sets whose more specific rules take
+// precedence over those of s: a rule has an effect if one of theirs lies between it and the
 // rule that covers it.
 func (s *Set) Redundant(between ...*Set) []Warning {
 	if s == nil {

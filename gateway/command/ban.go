@@ -213,7 +213,7 @@ func checkWidth(prefix string) error {
 		err = ban.CheckWidth(p)
 	}
 	if err != nil {
-		return usage.Errorf("%v", err).WithHint("stop the gateway to serve nobody, or allow the clients to serve with --allow-client")
+		return usage.Errorf("%v", err).WithHint("stop the gateway to serve no client, or allow the clients to serve with --allow-client")
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ type liveList struct {
 	source trust.Source
 	live   *trust.Live
 	doubts doubts
-	// between are the lists of which the more specific rule decides against this one's: of
+	// between are lists whose more specific rules take precedence over this one's: of
 	// trusted and direct peers, in any of the forwards.
 	between []*trust.Live
 	// tried is the fingerprint of the files when they were last read.
