@@ -28,7 +28,7 @@ func trustCommand(g *given) *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "list", Usage: "print every rule with its origin, and warnings",
 			Description: "Example:\n  unproxy trust list --trust cloudflare --trust-file /etc/unproxy/trust.txt",
-			Flags:       append(rules(), pick(g.flags(), "direct")[0], usage.JSONFlag()),
+			Flags:       append(g.pick("trust", "trust-file", "direct", config.EnvFileFlag), usage.JSONFlag()),
 			Action:      func(ctx *cli.Context) error { return trustList(ctx, g) },
 		}, {
 			Name: "explain", Usage: "say whether an address is trusted, and by which rule",
