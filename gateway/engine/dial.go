@@ -216,7 +216,7 @@ func (s *session) dialError(errno syscall.Errno) {
 	switch {
 	case s.option == unattached:
 		s.outcome = record.TOAUnattached
-	case s.failureDetails().local && !s.saysWhy(errno):
+	case s.failureDetails().local && !saysWhy(errno):
 		s.outcome, s.endedBy = record.Internal, record.Gateway
 	case errno == unix.EAGAIN && !s.backend.IsUnix(): // the host is short of ports or routes (connect(2))
 		s.endedBy = record.Gateway
@@ -239,13 +239,11 @@ func (s *session) noteLocal(local bool) {
 }
 
 // saysWhy reports whether an error of socket(2), setsockopt(2) or bind(2) has an outcome of its own: the
-// policy or a shortage of the host, or an address of its own that it does not have.
-func (s *session) saysWhy(errno syscall.Errno) bool {
+// policy or a shortage of the host, or an address that it does not have.
+func saysWhy(errno syscall.Errno) bool {
 	switch errno {
-	case unix.EPERM, unix.EACCES, unix.EADDRINUSE, unix.EAFNOSUPPORT:
+	case unix.EPERM, unix.EACCES, unix.EADDRINUSE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
 		return true
-	case unix.EADDRNOTAVAIL:
-		return s.bound().Port() == 0
 	}
 	return lacksResources(errno)
 }

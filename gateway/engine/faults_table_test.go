@@ -87,6 +87,7 @@ var (
 	preparing = []rule{{shortage, []record.Outcome{unaffected, record.Limit}},
 		{denied, []record.Outcome{record.Permission}},
 		{[]syscall.Errno{unix.EAFNOSUPPORT}, []record.Outcome{record.BackendUnreachable}},
+		{[]syscall.Errno{unix.EADDRNOTAVAIL}, []record.Outcome{record.SourcePortBusy}},
 		{nil, []record.Outcome{record.Internal}}}
 	// connecting are the rules for connect(2) and what follows it.
 	connecting = []rule{{[]syscall.Errno{unix.EINTR, unix.EINPROGRESS}, []record.Outcome{unaffected}},
