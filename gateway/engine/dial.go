@@ -212,12 +212,14 @@ func family(e forward.Endpoint) int {
 
 // dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.outcome, s.endedBy = DialOutcome(errno, s.bound().Port() != 0)
+	outcomeOf := DialOutcome
+	if s.failureDetails().local {
+		outcomeOf = LocalOutcome
+	}
+	s.outcome, s.endedBy = outcomeOf(errno, s.bound().Port() != 0)
 	switch {
 	case s.option == unattached:
 		s.outcome = record.TOAUnattached
-	case s.failureDetails().local && !saysWhy(errno):
-		s.outcome, s.endedBy = record.Internal, record.Gateway
 	case errno == unix.EAGAIN && !s.backend.IsUnix(): // the host is short of ports or routes (connect(2))
 		s.endedBy = record.Gateway
 	}
@@ -238,15 +240,6 @@ func (s *session) noteLocal(local bool) {
 	}
 }
 
-// saysWhy reports whether an error of socket(2), setsockopt(2) or bind(2) has an outcome of its own: the
-// policy or a shortage of the host, or an address that it does not have.
-func saysWhy(errno syscall.Errno) bool {
-	switch errno {
-	case unix.EPERM, unix.EACCES, unix.EADDRINUSE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
-		return true
-	}
-	return lacksResources(errno)
-}
 
 // armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
 // that an unresponsive backend leaves time for the remaining ones, whose number is behind. Without a

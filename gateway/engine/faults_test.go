@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
+	"unproxy/integration_test/errnos"
 )
 
 // kernelMethods lists what an engine calls: the methods of [kernel.Kernel], and those of
@@ -91,7 +91,7 @@ func TestFaults(t *testing.T) {
 // the others one of each kind.
 func (o *tour) faults(made map[place]int, exhausted map[place]bool) (all []fault) {
 	for at, n := range made {
-		few := kinds(faultRows[at.method].errors)
+		few := errnos.Kinds(faultRows[at.method].errors)
 		list := faultRows[at.method].errors
 		if exhausted[at] {
 			list = few
@@ -108,19 +108,6 @@ func (o *tour) faults(made map[place]int, exhausted map[place]bool) (all []fault
 		}
 	}
 	return all
-}
-
-// kinds returns one error of each kind.
-func kinds(list []syscall.Errno) (few []syscall.Errno) {
-	left := slices.Clone(list)
-	for _, kind := range [][]syscall.Errno{transient, shortage, denied, network, list} {
-		in := func(e syscall.Errno) bool { return slices.Contains(kind, e) }
-		if i := slices.IndexFunc(left, in); i >= 0 {
-			few = append(few, left[i])
-		}
-		left = slices.DeleteFunc(left, in)
-	}
-	return few
 }
 
 // fail plays a tour with a fault and checks what follows from it.
@@ -182,7 +169,7 @@ func (p *play) expectOutcome(f *fault, c *record.Connection) {
 	if len(p.backends) > 1 || p.resets || p.ignores == f.method {
 		want = append(want, p.outcome) // another backend is tried, or the backend has reset before
 	}
-	if slices.Contains(shortage, f.errno) {
+	if slices.Contains(errnos.Shortage, f.errno) {
 		want = append(want, p.retried...)
 	}
 	if !slices.Contains(want, got) {
