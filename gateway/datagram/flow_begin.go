@@ -22,6 +22,8 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 		return nil
 	}
 	l := p.listener.list
+	// Unlike a TCP connection, a flow that is refused comes again with each datagram. One
+	// denied client would use up the accept rate of the peer, and so of all its clients.
 	if no := w.admit(l, h); no.drop != 0 {
 		w.drop(p, no)
 		return nil
@@ -145,15 +147,9 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		}
 		f.source = choice.Source
 	}
-	errno, again := w.dialFrom(f)
-	if again && f.source.Port() != 0 && policy.SourcePort == transparent.Prefer {
-		w.counters.portFallbacks.Add(1)
-		f.list.tally.PortFallbacks++
-		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
-		errno, _ = w.dial(f)
-	}
-	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f) {
-		errno, _ = w.dialFrom(f)
+	errno := w.dialPreferred(f)
+	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f, errno) {
+		errno = w.dialPreferred(f)
 	}
 	switch {
 	case errno == 0:
@@ -171,6 +167,18 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 	}
 	outcome, _ := outcomeOf(errno, f.source.Port() != 0)
 	return cause{dropFor(outcome), errno.Error()}
+}
+
+// dialPreferred connects a flow from its source or, if the policy allows that, from another port.
+func (w *worker) dialPreferred(f *flow) syscall.Errno {
+	errno, again := w.dialFrom(f)
+	if again && f.source.Port() != 0 && f.listener.Forward.Source.SourcePort == transparent.Prefer {
+		w.counters.portFallbacks.Add(1)
+		f.list.tally.PortFallbacks++
+		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
+		errno, _ = w.dial(f)
+	}
+	return errno
 }
 
 // outOfResources reports whether an error means that the process or the host has
