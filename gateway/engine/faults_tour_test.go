@@ -29,7 +29,6 @@ type tour struct {
 	blocks   bool               // the backend reads nothing, and the client sends a RST at its end
 	ignores  string             // a method whose errors may have no effect
 	retried  []record.Outcome   // outcomes if a connect is retried: the plans are for other connects
-	noHeader bool
 	header   string // header without one
 	room     int    // send buffers
 	pace     time.Duration
