@@ -73,7 +73,6 @@ type play struct {
 	faulty  *faulty
 	sent    map[string]bool // payloads of the victim's clients, and whether they arrived
 	replied map[string]bool // the same for the replies
-	other   int             // rounds of the other flow
 }
 
 const (

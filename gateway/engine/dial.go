@@ -240,7 +240,6 @@ func (s *session) noteLocal(local bool) {
 	}
 }
 
-
 // armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
 // that an unresponsive backend leaves time for the remaining ones, whose number is behind. Without a
 // connect timeout only the last attempt is unlimited.

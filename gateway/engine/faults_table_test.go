@@ -97,17 +97,20 @@ var faultRows = map[string]faultRow{
 		dialling: preparing,
 		probing:  diagnosed, diagnosing: diagnosed, relaying: survives}},
 	"Bind": {start: true, errors: errnos.Bind, in: map[state][]rule{probing: diagnosed,
-		dialling: with(preparing, rule{[]syscall.Errno{unix.EACCES}, []record.Outcome{record.Permission, unaffected}})}}, // another port
+		dialling: with(preparing, rule{[]syscall.Errno{unix.EACCES}, // another port is tried
+			[]record.Outcome{record.Permission, unaffected}})}},
 	"SetClient": {errors: errnos.Option, in: map[state][]rule{
 		dialling: with(preparing, rule{[]syscall.Errno{unix.ENOPROTOOPT}, []record.Outcome{record.TOAUnattached}})}},
-	"ClientState": {errors: errnos.Of(errnos.Name, []syscall.Errno{unix.EOPNOTSUPP, unix.EPROTO, unix.ENOPROTOOPT}), in: map[state][]rule{dialling: { // it is asked again
-		{[]syscall.Errno{unix.EOPNOTSUPP, unix.EPROTO, unix.ENOPROTOOPT, unix.EPERM},
-			[]record.Outcome{unaffected, record.TOAUnattached}},
-		{errnos.Shortage, []record.Outcome{unaffected, record.Limit}},
-		{nil, []record.Outcome{unaffected, record.Internal}}}}},
+	"ClientState": {errors: errnos.Of(errnos.Name, []syscall.Errno{unix.EOPNOTSUPP, unix.EPROTO, unix.ENOPROTOOPT}),
+		in: map[state][]rule{dialling: { // it is asked again
+			{[]syscall.Errno{unix.EOPNOTSUPP, unix.EPROTO, unix.ENOPROTOOPT, unix.EPERM},
+				[]record.Outcome{unaffected, record.TOAUnattached}},
+			{errnos.Shortage, []record.Outcome{unaffected, record.Limit}},
+			{nil, []record.Outcome{unaffected, record.Internal}}}}},
 	"LocalAddr": {start: true, errors: errnos.Name, in: map[state][]rule{
-		reading:  survives,
-		dialling: with(preparing, rule{nil, []record.Outcome{record.Internal, record.Limit, record.Permission, unaffected}})}},
+		reading: survives,
+		dialling: with(preparing, rule{nil,
+			[]record.Outcome{record.Internal, record.Limit, record.Permission, unaffected}})}},
 	"HasSource": {errors: []syscall.Errno{unix.EMFILE}, in: map[state][]rule{
 		dialling: ends(unaffected, record.Limit)}}, // it is not known whether an address or a port lacks
 
@@ -126,7 +129,9 @@ var faultRows = map[string]faultRow{
 	"Peek":    {errors: errnos.Recv, in: map[state][]rule{relaying: established}},
 	"Discard": {errors: errnos.Recv, in: map[state][]rule{relaying: settled}},
 	"Send": {errors: errnos.Send, in: map[state][]rule{
-		dialling: with(connecting, rule{errnos.Of(errnos.Transient, []syscall.Errno{unix.ENOTCONN}), []record.Outcome{unaffected}}), relaying: established}},
+		dialling: with(connecting, rule{errnos.Of(errnos.Transient, []syscall.Errno{unix.ENOTCONN}),
+			survives[0].outcomes}),
+		relaying: established}},
 	"Batch.Recv": {errors: errnos.Recv, in: map[state][]rule{reading: inHeader, relaying: established}},
 	"Batch.Send": {errors: errnos.Send, in: map[state][]rule{relaying: established}},
 	"Pipe": {errors: errnos.Pipe,

@@ -29,8 +29,8 @@ type tour struct {
 	blocks   bool               // the backend reads nothing, and the client sends a RST at its end
 	ignores  string             // a method whose errors may have no effect
 	retried  []record.Outcome   // outcomes if a connect is retried: the plans are for other connects
-	header   string // header without one
-	room     int    // send buffers
+	header   string             // header without one
+	room     int                // send buffers
 	pace     time.Duration
 	outcome  record.Outcome // without a fault
 }
@@ -46,7 +46,8 @@ func pieces(s string, size int) (all []string) {
 }
 
 var tours = []tour{
-	{name: "small", says: []string{"HELO there\r\n", "QUIT\r\n", "x", "y"}, answers: []string{"220 ready\r\n", "221 bye\r\n"},
+	{name: "small", says: []string{"HELO there\r\n", "QUIT\r\n", "x", "y"},
+		answers: []string{"220 ready\r\n", "221 bye\r\n"},
 		setting: func(f *forward.Forward) { f.Keepalive, f.UserTimeout, f.Mark = time.Second, time.Minute, 7 }},
 	{name: "the backend answers at once", says: []string{"a", "b", "c"}, answers: []string{"1", "2"},
 		prepare: func(k *script) { k.plans[serverA] = []plan{{}} }},
@@ -67,28 +68,34 @@ var tours = []tour{
 				return 0
 			}
 		}},
-	{name: "a TCP option", ignores: "SetOption", setting: func(f *forward.Forward) { carrying(f) }, says: []string{"one", "two"}, answers: []string{"three"},
+	{name: "a TCP option", ignores: "SetOption", setting: func(f *forward.Forward) { carrying(f) },
+		says: []string{"one", "two"}, answers: []string{"three"},
 		prepare: func(k *script) { k.programs, k.plans[serverA] = true, []plan{promising} }},
 	{name: "failover", says: []string{"one"}, answers: []string{"two"}, backends: []forward.Endpoint{serverC, serverA},
 		prepare: func(k *script) { k.plans[serverC] = []plan{refused} }},
 	{name: "refused", outcome: record.BackendRefused, prepare: func(k *script) { k.plans[serverA] = []plan{refused} }},
 	{name: "reset", says: []string{"one"}, answers: []string{"two"}, resets: true, silent: true, outcome: record.Reset},
 	{name: "reset of a blocked connection", says: bulk, blocks: true, room: 50 << 10, outcome: record.Reset},
-	{name: "diagnosis", retried: diagnosed[0].outcomes, setting: setTransparent, outcome: record.NoReturnPath, pace: 250 * time.Millisecond,
+	{name: "diagnosis", retried: diagnosed[0].outcomes, setting: setTransparent,
+		outcome: record.NoReturnPath, pace: 250 * time.Millisecond,
 		prepare: func(k *script) { k.plans[serverA] = []plan{silent, silent, {waits: 1}} }},
-	{name: "diagnosis, answered", retried: []record.Outcome{record.OK}, setting: setTransparent, outcome: record.ConnectTimeout, pace: 250 * time.Millisecond,
+	{name: "diagnosis, answered", retried: []record.Outcome{record.OK}, setting: setTransparent,
+		outcome: record.ConnectTimeout, pace: 250 * time.Millisecond,
 		prepare: func(k *script) { k.plans[serverA] = []plan{silent, {waits: 1}} }},
-	{name: "diagnosis, refused", retried: []record.Outcome{record.BackendUnreachable}, setting: setTransparent, outcome: record.ConnectTimeout, pace: 250 * time.Millisecond,
+	{name: "diagnosis, refused", retried: []record.Outcome{record.BackendUnreachable},
+		setting: setTransparent, outcome: record.ConnectTimeout, pace: 250 * time.Millisecond,
 		prepare: func(k *script) { k.plans[serverA] = []plan{silent, {waits: 1, result: unix.EHOSTUNREACH}, refused} }},
 	{name: "a health check", setting: func(f *forward.Forward) { f.Health = only(lb) }, header: "GET / HTTP/1.0\r\n\r\n",
 		outcome: record.Empty},
-	{name: "unix sockets", ignores: "SetOption", unix: true, backends: []forward.Endpoint{serverUnix}, says: []string{"one", "two"},
+	{name: "unix sockets", ignores: "SetOption", unix: true, backends: []forward.Endpoint{serverUnix},
+		says:    []string{"one", "two"},
 		answers: []string{"three", "four"}},
 	{name: "no port left", backends: []forward.Endpoint{serverA6}, outcome: record.Limit,
 		prepare: func(k *script) { k.plans[serverA6] = []plan{{errno: unix.EADDRNOTAVAIL}} }},
 	{name: "no address to connect from", backends: []forward.Endpoint{serverA6}, outcome: record.BackendUnreachable,
 		prepare: func(k *script) { k.plans[serverA6], k.noSource = []plan{{errno: unix.EADDRNOTAVAIL}}, true }},
-	{name: "a port that the kernel may choose", config: func(c *Config) { c.Ephemeral = allPorts{} }, says: []string{"one"}},
+	{name: "a port that the kernel may choose", config: func(c *Config) { c.Ephemeral = allPorts{} },
+		says: []string{"one"}},
 	{name: "tproxy", setting: func(f *forward.Forward) { f.TProxy = true }, header: local, says: []string{"one"}},
 }
 
