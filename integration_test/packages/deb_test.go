@@ -80,8 +80,10 @@ func TestDeb(t *testing.T) {
 		if out := m.run(t, "dpkg", "--install", "/tmp/"+oldVersion+".deb"); !strings.Contains(out, "edit /etc/default/unproxy") {
 			t.Errorf("dpkg printed no hint:\n%s", out)
 		}
-		if out, code := lab.Run(t, m.command("systemctl", "is-enabled", "unproxy")); code == 0 {
-			t.Errorf("enabled without a configuration: %s", out)
+		for _, unit := range []string{"unproxy", "unproxy-routes", "unproxy-toa"} {
+			if out, code := lab.Run(t, m.command("systemctl", "is-enabled", unit)); code == 0 || !strings.Contains(out, "disabled") {
+				t.Errorf("%s is enabled without a configuration, or not installed: %s", unit, out)
+			}
 		}
 		m.run(t, "sh", "-c", `test "$(stat -c '%a %U:%G' /etc/default/unproxy)" = '640 root:unproxy'`)
 		m.write(t, "etc/default/unproxy", settings)
@@ -93,10 +95,18 @@ func TestDeb(t *testing.T) {
 		m.run(t, "unproxy", "ban", "198.51.100.7", "--admin", "unix:/run/unproxy/admin.sock")
 		m.run(t, "grep", "198.51.100.7", "/var/lib/unproxy/bans")
 
+		attached := attachDeb(t, m)
 		upgradeDeb(t, m, backend)
+		if attached {
+			wantReplaced(t, m)
+			carryDeb(t, m)
+		}
 		transparentDeb(t, m, backend)
 
 		m.run(t, "dpkg", "--remove", "unproxy")
+		if attached {
+			wantAttachments(t, m, 0)
+		}
 		if rules := netns.IP(t, "rule"); strings.Contains(rules, "7700") {
 			t.Errorf("rules after the removal:\n%s", rules)
 		}
