@@ -34,7 +34,7 @@ func guides(t *testing.T) []string {
 // Each guide ends with the tests that run it, which exist, or says what is not run and why.
 func TestGuidesAreRun(t *testing.T) {
 	var existing []string
-	for _, pattern := range []string{"*_test.go", "packages/*_test.go", "../gateway/*/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "packages/*_test.go", "gopeers/*_test.go", "../gateway/*/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
