@@ -22,6 +22,8 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 		return nil
 	}
 	l := p.listener.list
+	// Unlike a TCP connection, a flow that is refused comes again with each datagram. One
+	// denied client would use up the accept rate of the peer, and so of all its clients.
 	if no := w.admit(l, h); no.drop != 0 {
 		w.drop(p, no)
 		return nil
@@ -152,7 +154,7 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
 		errno, _ = w.dial(f)
 	}
-	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f) {
+	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f, errno) {
 		errno, _ = w.dialFrom(f)
 	}
 	switch {
