@@ -73,6 +73,7 @@ func TestFaults(t *testing.T) {
 			all := o.faults(p.faulty.made, exhausted)
 			t.Run(o.name, func(t *testing.T) {
 				t.Parallel()
+				t.Logf("%d faults", len(all))
 				for i, f := range all {
 					if race.Enabled && o.relays && i%4 > 0 {
 						continue // bulk is slow then, and there is but one goroutine
