@@ -36,7 +36,7 @@ func readKnown(path string) (known, error) {
 		return k, err
 	}
 	last := ""
-	for number, line := range strings.Split(string(bytes.TrimSpace(content)), "\n") {
+	for number, line := range strings.Split(string(bytes.TrimRight(content, "\n")), "\n") {
 		problem := func(text string) error { return fmt.Errorf("%s:%d: %s: %q", path, number+1, text, line) }
 		tests, isTests := strings.CutPrefix(line, "tests:")
 		switch {
