@@ -14,7 +14,8 @@ import (
 //	# a comment
 //	tests: ./gateway/forward ./gateway/config
 //	decode.go readV1: n > 107 -> n >= 107
-//		the longest line has 107 bytes, so it changes nothing
+//	decode.go readV1: n > 107 -> n > 106
+//		of both: the caller has cut the line, so it changes nothing
 type known struct {
 	tests   []string          // patterns for go test; the package's own if there are none
 	reasons map[string]string // by the name of the mutant
@@ -35,7 +36,8 @@ func readKnown(path string) (known, error) {
 	if err != nil {
 		return k, err
 	}
-	last := ""
+	var group []string // the mutants that the next reason is for
+	ended := false     // the group has a reason
 	for number, line := range strings.Split(string(bytes.TrimRight(content, "\n")), "\n") {
 		problem := func(text string) error { return fmt.Errorf("%s:%d: %s: %q", path, number+1, text, line) }
 		tests, isTests := strings.CutPrefix(line, "tests:")
@@ -43,16 +45,22 @@ func readKnown(path string) (known, error) {
 		case line == "" || line[0] == '#':
 		case isTests:
 			k.tests = append(k.tests, strings.Fields(tests)...)
-		case line[0] == '\t' && last == "":
+		case line[0] == '\t' && len(group) == 0:
 			return k, problem("a reason without a mutant")
 		case line[0] == '\t':
-			k.reasons[last] = strings.TrimSpace(k.reasons[last] + " " + strings.TrimSpace(line))
+			ended = true
+			for _, name := range group {
+				k.reasons[name] = strings.TrimSpace(k.reasons[name] + " " + strings.TrimSpace(line))
+			}
 		default:
 			if _, twice := k.reasons[line]; twice {
 				return k, problem("a mutant is listed twice")
 			}
-			last = line
-			k.reasons[last] = ""
+			if ended {
+				group, ended = nil, false
+			}
+			group = append(group, line)
+			k.reasons[line] = ""
 		}
 	}
 	for name, reason := range k.reasons {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,6 +163,17 @@ func TestReadKnown(t *testing.T) {
 		if _, err := readKnown("x"); err == nil || !strings.HasPrefix(err.Error(), row.want) {
 			t.Errorf("%q: %v, want %q", row.text, err, row.want)
 		}
+	}
+	save := func(text string) {
+		if err := os.WriteFile("good", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("tests: p q\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
+	k, err := readKnown("good")
+	if want := map[string]string{"a -> b": "of both", "c -> d": "of both", "e -> f": "its own"}; err != nil ||
+		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) {
+		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err := readKnown("none"); err != nil || len(k.reasons) > 0 {
 		t.Errorf("a list that does not exist: %+v, %v", k, err)

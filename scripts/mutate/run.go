@@ -83,9 +83,10 @@ func (l lab) test(ctx context.Context, t trial) (string, error) {
 }
 
 // baseline runs the tests of the unchanged package: they must pass, and say what is
-// reached and how long they take.
+// reached and how long a mutant may take.
 func (l *lab) baseline(ctx context.Context) (coverage, error) {
 	var profile strings.Builder
+	var slowest time.Duration
 	profile.WriteString("mode: set\n")
 	for i, tests := range l.tests {
 		program := filepath.Join(l.scratch, fmt.Sprintf("baseline-%d", i))
@@ -98,7 +99,9 @@ func (l *lab) baseline(ctx context.Context) (coverage, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the tests of ./%s fail without a change: %w\n%s", tests, err, output)
 		}
-		fmt.Printf("./%s: the tests take %v\n", tests, time.Since(start).Round(10*time.Millisecond))
+		took := time.Since(start)
+		slowest = max(slowest, took)
+		fmt.Printf("./%s: the tests take %v\n", tests, took.Round(10*time.Millisecond))
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
@@ -106,6 +109,7 @@ func (l *lab) baseline(ctx context.Context) (coverage, error) {
 		_, blocks, _ := strings.Cut(string(text), "\n")
 		profile.WriteString(blocks)
 	}
+	l.limit = 10*time.Second + 20*slowest // other programs run beside the mutants
 	return parseCoverage(profile.String())
 }
 
