@@ -58,6 +58,8 @@ func TestOptions(t *testing.T) {
 		{"v1 refused", v1Line, Options{RefuseV1: true}, 0, "v1 not accepted", 1},
 		{"v2 while v1 is refused", plain, Options{RefuseV1: true}, Proxy, "", 0},
 		{"v2 refused", plain, Options{RefuseV2: true}, 0, "v2 not accepted", 1},
+		{"v2 refused at its first byte", plain[:1], Options{RefuseV2: true}, 0, "v2 not accepted", 1},
+		{"empty datagram while v2 is refused", "", Options{Datagram: true, RefuseV2: true}, 0, "header does not fit its datagram", 0},
 		{"v1 while v2 is refused", v1Line, Options{RefuseV2: true}, Proxy, "", 0},
 		{"neither, while both are refused", "GET", Options{RefuseV1: true, RefuseV2: true}, 0, "no PROXY signature", 1},
 		{"as long as allowed", plain, Options{MaxLength: 28}, Proxy, "", 0},

@@ -60,6 +60,8 @@ func TestAppendV2RoundTrip(t *testing.T) {
 		{},
 		{Checksum: true},
 		{Command: CommandProxy},
+		{Command: CommandProxy, Source: client4},
+		{Command: CommandProxy, Destination: service4},
 		{Command: CommandProxy, Source: client4, Destination: service4},
 		{Command: CommandProxy, Source: client6, Destination: service6, Checksum: true},
 		{Command: CommandProxy, Source: client4, Destination: service6, TLVs: []TLV{authority}},
@@ -79,7 +81,7 @@ func TestAppendV2RoundTrip(t *testing.T) {
 		switch {
 		case m.Command == CommandLocal:
 			want = Local
-		case m.protocol() == ProtocolUnspec:
+		case !m.Source.IsValid() || !m.Destination.IsValid():
 			want = Unknown
 		}
 		if h.Result != want || string(b[h.Length:]) != payload || h.Protocol != m.protocol() {
@@ -151,6 +153,9 @@ func TestSSL(t *testing.T) {
 	if _, ok := ParseSSL(make([]byte, 4)); ok {
 		t.Error("a value of 4 bytes was accepted")
 	}
+	if s, ok := ParseSSL([]byte{1, 0, 0, 0, 2}); !ok || s.Client != 1 || s.Verify != 2 || len(s.TLVs) != 0 {
+		t.Errorf("a value of 5 bytes: %+v, %v", s, ok)
+	}
 	for _, row := range []struct {
 		s    SSL
 		want bool
@@ -177,10 +182,10 @@ func TestVendorValues(t *testing.T) {
 		t.Errorf("GCP: %x %v", id, ok)
 	}
 	for _, value := range [][]byte{nil, {1}, {2, 'x'}, {2, 0, 0, 0, 0}, make([]byte, 9)} {
-		_, aws := AWSVPCEndpoint(value)
-		_, azure := AzureLinkID(value)
-		_, gcp := GCPConnectionID(value)
-		if aws || azure || gcp {
+		endpoint, aws := AWSVPCEndpoint(value)
+		link, azure := AzureLinkID(value)
+		connection, gcp := GCPConnectionID(value)
+		if aws || azure || gcp || endpoint != nil || link != 0 || connection != 0 {
 			t.Errorf("%x was accepted: AWS %v, Azure %v, GCP %v", value, aws, azure, gcp)
 		}
 	}
