@@ -295,7 +295,7 @@ func TestIPv6AgainstNetip(t *testing.T) {
 	} {
 		for i := range real {
 			check([]byte(real[:i] + real[i+1:]))
-			for _, c := range "09afg:.% " {
+			for _, c := range "09afgAFG@`/:.% " { // with the neighbours of digits
 				check([]byte(real[:i] + string(c) + real[i:]))
 				check([]byte(real[:i] + string(c) + real[i+1:]))
 			}
@@ -334,6 +334,28 @@ func TestMissing(t *testing.T) {
 				t.Errorf("Missing(%q) = %d, want 1 to %d", whole[:n], got, len(whole)-n)
 			}
 		}
+	}
+}
+
+// What follows an SSL TLV is checked like what is in front of it.
+func TestTLVsBehindSSL(t *testing.T) {
+	ssl, err := SSLTLV(SSL{Client: ClientTLS}, TLV{TypeSSLVersion, []byte("TLSv1.3")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{ssl}, Checksum: true}
+	good := mustV2(t, m)
+	if h, err := Decode(good, &Options{RequireChecksum: true}); err != nil || !h.Checksum || h.Result != Proxy {
+		t.Errorf("%+v, %v", h, err)
+	}
+	wrong := bytes.Clone(good)
+	wrong[len(wrong)-1] ^= 1
+	if e := refusal(t, second(Decode(wrong, nil))); e.Reason != ReasonChecksumWrong {
+		t.Errorf("a wrong checksum: %v", e)
+	}
+	m.TLVs, m.Checksum = append(m.TLVs, TLV{TypeUniqueID, make([]byte, MaxUniqueID+1)}), false
+	if e := refusal(t, second(Decode(mustV2(t, m), nil))); e.Reason != ReasonUniqueID {
+		t.Errorf("a long UNIQUE_ID: %v", e)
 	}
 }
 

@@ -215,7 +215,9 @@ func TestTypeNames(t *testing.T) {
 		{0x30, "NETNS", "RESERVED"},
 		{0xe0, "GCP", "RESERVED"},
 		{0xe1, "ALIBABA", "RESERVED"},
+		{0xdf, "RESERVED", "RESERVED"},
 		{0xe2, "CUSTOM", "RESERVED"},
+		{0xef, "CUSTOM", "RESERVED"},
 		{0xea, "AWS", "RESERVED"},
 		{0xee, "AZURE", "RESERVED"},
 		{0xf0, "EXPERIMENT", "RESERVED"},
@@ -240,8 +242,8 @@ func TestParseType(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "RESERVED", "CUSTOM", "EXPERIMENT", "FUTURE", "0x02", "ssl_"} {
-		if typ, _, ok := ParseType(name); ok {
-			t.Errorf("%q is read as %v", name, typ)
+		if typ, within, ok := ParseType(name); ok || typ != 0 || within {
+			t.Errorf("%q is read as %v, within SSL %v, %v", name, typ, within, ok)
 		}
 	}
 	if n := len(TypeNames()); n != 11+8 {
