@@ -65,6 +65,7 @@ func TestOptions(t *testing.T) {
 		{"as long as allowed", plain, Options{MaxLength: 28}, Proxy, "", 0},
 		{"longer than allowed", plain, Options{MaxLength: 27}, 0, "header longer than allowed", 16},
 		{"longer than allowed, LOCAL", local, Options{MaxLength: 15}, 0, "header longer than allowed", 16},
+		{"longer than allowed, by all but one byte", local, Options{MaxLength: 1}, 0, "header longer than allowed", 16},
 		{"v1 has its own limit", v1Line, Options{MaxLength: 16}, Proxy, "", 0},
 		{"checksum present", summed, Options{RequireChecksum: true}, Proxy, "", 0},
 		{"checksum missing", plain, Options{RequireChecksum: true}, 0, "CRC32C missing", 28},
@@ -291,7 +292,7 @@ func TestIPv6AgainstNetip(t *testing.T) {
 	}
 	for _, real := range []string{
 		"2001:db8:1:2:3:4:5:6", "2001:db8::1", "::ffff:192.0.2.255", "1:2:3:4:5:6:192.0.2.1",
-		"64:ff9b::192.0.2.33", "1::", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "192.0.2.255",
+		"64:ff9b::192.0.2.33", "::192.0.2.33", "1:2::192.0.2.33", "1::", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "192.0.2.255",
 	} {
 		for i := range real {
 			check([]byte(real[:i] + real[i+1:]))
@@ -299,6 +300,51 @@ func TestIPv6AgainstNetip(t *testing.T) {
 				check([]byte(real[:i] + string(c) + real[i:]))
 				check([]byte(real[:i] + string(c) + real[i+1:]))
 			}
+		}
+	}
+}
+
+// Every port is read back, and nothing else is a port.
+func TestPorts(t *testing.T) {
+	for port := range 65536 {
+		line := fmt.Sprintf("PROXY TCP4 192.0.2.1 192.0.2.2 %d %d\r\n", port, 65535-port)
+		h, err := Decode([]byte(line), nil)
+		if err != nil || int(h.Source.Port()) != port || int(h.Destination.Port()) != 65535-port {
+			t.Fatalf("%q: %v, %v, %v", line, h.Source, h.Destination, err)
+		}
+	}
+	for _, port := range []string{"", "65536", "65540", "99999", "100000", "4294967297", "01", "00", "+1", "1a", "1/", "1:", "1.0", "0x1"} {
+		_, err := Decode([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 "+port+"\r\n"), nil)
+		if e := refusal(t, err); e.Reason != ReasonPort && (port != "" || e.Reason != ReasonV1Fields) {
+			t.Errorf("%q: %v", port, e)
+		}
+	}
+}
+
+// A byte behind the last TLV is refused, alone or not. In an opaque block it means that the
+// block holds no TLVs; so does a byte in front, if the family has no addresses.
+func TestStrayByte(t *testing.T) {
+	addresses := strings.Repeat("a", inetLength)
+	for _, block := range []string{addresses + "\x04", addresses + "\x04\x00\x00\x04"} {
+		b := append([]byte(Signature), 0x21, ProtocolTCP4, 0, byte(len(block)))
+		if e := refusal(t, second(Decode(append(b, block...), nil))); e.Reason != ReasonStrayBytes {
+			t.Errorf("%q: %v", block, e)
+		}
+	}
+	const sum = "\x03\x00\x04\x00\x00\x00\x00"
+	for _, row := range []struct {
+		block string
+		want  string
+	}{
+		{sum, "local"},
+		{sum + "\x04", "CRC32C missing"},
+		{"\x04" + sum, "CRC32C missing"},
+	} {
+		b := append([]byte(Signature), 0x20, 0x40, 0, byte(len(row.block)))
+		b = append(b, row.block...)
+		binary.BigEndian.PutUint32(b[bytes.Index(b, []byte(sum))+tlvFixedLength:], slowCRC32C(b))
+		if got := answer(Decode(b, &Options{RequireChecksum: true})); got != row.want {
+			t.Errorf("%q: %s, want %s", row.block, got, row.want)
 		}
 	}
 }

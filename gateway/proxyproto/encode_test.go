@@ -150,6 +150,9 @@ func TestSSL(t *testing.T) {
 	if _, err := SSLTLV(SSL{}, TLV{TypeSSLClientCert, make([]byte, 65536)}); err == nil {
 		t.Error("a value of 65536 bytes was accepted")
 	}
+	if _, err := SSLTLV(SSL{}, TLV{TypeSSLClientCert, make([]byte, 65535)}); err != nil {
+		t.Error(err)
+	}
 	if _, ok := ParseSSL(make([]byte, 4)); ok {
 		t.Error("a value of 4 bytes was accepted")
 	}
@@ -171,8 +174,31 @@ func TestSSL(t *testing.T) {
 	}
 }
 
+// The first TLV of a type counts, and one without a value is not none.
+func TestFind(t *testing.T) {
+	region, err := appendTLVs(nil, []TLV{{TypeNOOP, []byte("x")}, {TypeALPN, []byte("h2")}, {TypeALPN, []byte("h3")}, {TypeNetNS, nil}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		t    Type
+		want string
+		ok   bool
+	}{{TypeALPN, "h2", true}, {TypeNOOP, "x", true}, {TypeNetNS, "", true}, {TypeSSL, "", false}} {
+		if value, ok := Find(region, row.t); string(value) != row.want || ok != row.ok {
+			t.Errorf("%v: %q, %v", row.t, value, ok)
+		}
+	}
+	if value, ok := Find(nil, TypeALPN); ok {
+		t.Errorf("nothing has %q", value)
+	}
+}
+
 func TestVendorValues(t *testing.T) {
 	if id, ok := AWSVPCEndpoint([]byte("\x01vpce-08d2bf15fac5001c9")); !ok || string(id) != "vpce-08d2bf15fac5001c9" {
+		t.Errorf("AWS: %q %v", id, ok)
+	}
+	if id, ok := AWSVPCEndpoint([]byte("\x01v")); !ok || string(id) != "v" {
 		t.Errorf("AWS: %q %v", id, ok)
 	}
 	if id, ok := AzureLinkID([]byte{1, 0x78, 0x56, 0x34, 0x12}); !ok || id != 0x12345678 {

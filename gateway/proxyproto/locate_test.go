@@ -65,6 +65,7 @@ func TestLocate(t *testing.T) {
 		{prefix("\x00\x15") + addresses + "^\x20\x00\x06abcdef", Options{}, ReasonStrayBytes},
 		{prefix("\x00\x17") + addresses + "^\x20\x00\x08abcde\x21\x00\x01", Options{}, ReasonTLVOverrun},
 		{prefix("\x00\x12") + addresses + "^\x03\x00\x03abc", Options{}, ReasonChecksumLength},
+		{prefix("\x00\x19") + addresses + "\x03\x00\x04abcd^\x03\x00\x03abc", Options{}, ReasonChecksumLength},
 		{prefix("\x00\x14") + addresses + "^\x03\x00\x05abcde", Options{}, ReasonChecksumLength},
 		{prefix("\x01\x13") + addresses + longest + "^\x05\x00\x81" + strings.Repeat("u", 129), Options{}, ReasonUniqueID},
 		{prefix("\x00\x1a") + addresses + "\x03\x00\x04abcd^\x03\x00\x04abcd", Options{}, ReasonChecksumTwice},
