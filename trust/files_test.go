@@ -197,3 +197,45 @@ func TestFileLimits(t *testing.T) {
 		t.Errorf("%d bytes, %d problems, %d reads, %v", maxFileBytes, maxFileProblems, maxHanging, DefaultTimeout)
 	}
 }
+
+// zeros is an endless file.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// A file may be as long as the limit.
+func TestLongestFile(t *testing.T) {
+	for length, want := range map[int64]string{maxFileBytes: "", maxFileBytes + 1: "it is longer than 16 MiB"} {
+		f := &Files{open: func(string) (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, length)), nil }}
+		text, err := f.read("x")
+		if want == "" && (err != nil || int64(len(text)) != length) || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%d bytes: read %d, %v", length, len(text), err)
+		}
+	}
+}
+
+// A file that is refused is closed: the next one gets its descriptor.
+func TestRefusedFileIsClosed(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free := func() uintptr {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return f.Fd()
+	}
+	before := free()
+	for range 50 {
+		if f, err := OpenFile(fifo); err == nil {
+			f.Close()
+			t.Fatal("a FIFO was opened")
+		}
+	}
+	if after := free(); after != before {
+		t.Errorf("the next descriptor is %d, it was %d", after, before)
+	}
+}

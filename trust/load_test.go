@@ -175,3 +175,11 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// Warnings are returned beside the errors: one run shows everything.
+func TestWarningsBesideErrors(t *testing.T) {
+	set, warnings, err := Load(Source{Rules: []string{"any", "nonsense", "10.0.0.0/8"}, Flag: "--trust"})
+	if set != nil || err == nil || len(warnings) < 2 {
+		t.Errorf("%v, %q, %v", set, warnings, err)
+	}
+}
