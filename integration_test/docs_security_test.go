@@ -30,7 +30,7 @@ func declaredTests(t *testing.T) (all []string) {
 // documents name exist.
 func TestNamedTestsExist(t *testing.T) {
 	declared := declaredTests(t)
-	for _, document := range []string{"../docs/security.md"} {
+	for _, document := range []string{"../docs/security.md", "../docs/reliability.md"} {
 		for _, name := range names(string(readFile(t, document)), "`((?:Test|Fuzz)[A-Z]\\w*)`") {
 			if _, exists := slices.BinarySearch(declared, name); !exists {
 				t.Errorf("%s names %s, which is no test", document, name)
