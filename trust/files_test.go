@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"unproxy/integration_test/await"
@@ -153,5 +155,45 @@ func TestFilesOnADeadMount(t *testing.T) {
 	f.Timeout = 0
 	if text, err := f.read(good); text == "" || err != nil {
 		t.Errorf("after it: %q, %v", text, err)
+	}
+}
+
+// counted counts how often a file is closed.
+type counted struct {
+	io.Reader
+	closed *int
+}
+
+func (c counted) Close() error { *c.closed++; return nil }
+
+// A file is closed after it was read, and after a failure: files are read again at each
+// reload. The smallest timeout is one, and not the default.
+func TestFilesAreClosed(t *testing.T) {
+	closed := 0
+	broken := iotest.ErrReader(errors.New("broken"))
+	f := &Files{open: func(name string) (io.ReadCloser, error) {
+		if name == "broken" {
+			return counted{broken, &closed}, nil
+		}
+		return counted{strings.NewReader("10.0.0.0/8"), &closed}, nil
+	}}
+	if text, err := f.read("good"); text != "10.0.0.0/8" || err != nil || closed != 1 {
+		t.Errorf("%q, %v, closed %d times", text, err, closed)
+	}
+	if _, err := f.read("broken"); err == nil || closed != 2 {
+		t.Errorf("%v, closed %d times", err, closed)
+	}
+	server := make(stuck)
+	defer close(server)
+	f = &Files{Timeout: 1, open: func(string) (io.ReadCloser, error) { return server, nil }}
+	if _, err := f.read("x"); err == nil || err.Error() != "it could not be read within 1ns" {
+		t.Error(err)
+	}
+}
+
+// The limits keep a wrong path or a dead server from harm, and are no accident.
+func TestFileLimits(t *testing.T) {
+	if maxFileBytes != 16<<20 || maxFileProblems != 20 || maxHanging != 8 || DefaultTimeout != 5*time.Second {
+		t.Errorf("%d bytes, %d problems, %d reads, %v", maxFileBytes, maxFileProblems, maxHanging, DefaultTimeout)
 	}
 }
