@@ -51,7 +51,7 @@ Examples:
 func banCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "ban", Usage: "ban a client while the gateway runs", ArgsUsage: "ADDRESS|PREFIX", Description: banHelp,
-		Flags: append(pick(g.flags(), config.EnvFileFlag), adminFlag(g),
+		Flags: append(g.pick(config.EnvFileFlag), adminFlag(g),
 			&cli.StringFlag{Name: "for", Usage: "end the ban after `D` [never]"},
 			&cli.BoolFlag{Name: "cut", Usage: "end the client's connections and UDP flows, too"},
 			&cli.StringFlag{Name: "reason", Usage: "`TEXT` to show beside the ban"}),
@@ -63,7 +63,7 @@ func banCommand(g *given) *cli.Command {
 func unbanCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "unban", Usage: "end a ban", ArgsUsage: "ADDRESS|PREFIX", Description: unbanHelp,
-		Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g)),
+		Flags:  append(g.pick(config.EnvFileFlag), adminFlag(g)),
 		Action: func(ctx *cli.Context) error { return runUnban(ctx, g) },
 	}
 }
@@ -72,7 +72,7 @@ func unbanCommand(g *given) *cli.Command {
 func bansCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "bans", Usage: "list the bans", Description: bansHelp,
-		Flags:  append(pick(g.flags(), config.EnvFileFlag), adminFlag(g), usage.JSONFlag()),
+		Flags:  append(g.pick(config.EnvFileFlag), adminFlag(g), usage.JSONFlag()),
 		Action: func(ctx *cli.Context) error { return runBans(ctx, g) },
 	}
 }

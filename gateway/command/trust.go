@@ -20,7 +20,7 @@ import (
 // trustCommand returns "unproxy trust", which evaluates trust rules without a
 // running gateway.
 func trustCommand(g *given) *cli.Command {
-	rules := func() []cli.Flag { return pick(g.flags(), "trust", "trust-file", config.EnvFileFlag) }
+	rules := func() []cli.Flag { return g.pick("trust", "trust-file", config.EnvFileFlag) }
 	return &cli.Command{
 		Name: "trust", Usage: "show which peers the trust rules admit",
 		Description: "Example:\n  unproxy trust explain --trust cloudflare 173.245.48.9",
