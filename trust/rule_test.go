@@ -43,6 +43,19 @@ func TestUnknownRuleSuggests(t *testing.T) {
 	}
 }
 
+// The presets are listed from the first to the last; "any" is not offered.
+func TestUnknownRuleListsPresets(t *testing.T) {
+	var names []string
+	for _, p := range Presets() {
+		names = append(names, p.Name)
+	}
+	_, _, err := loadRules("something")
+	var e *Error
+	if !errors.As(err, &e) || !strings.HasSuffix(e.Hint(), "or one of "+strings.Join(names, ", ")) {
+		t.Errorf("%v: %s", err, e.Hint())
+	}
+}
+
 func TestRuleAccepted(t *testing.T) {
 	tests := []struct{ name, rule, want string }{
 		{"prefix", "10.0.0.0/8", "10.0.0.0/8"},
@@ -55,6 +68,7 @@ func TestRuleAccepted(t *testing.T) {
 		{"full length, 4-in-6", "::ffff:10.0.0.1/128", "10.0.0.1/32"},
 		{"4-in-6 address", "::ffff:10.0.0.1", "10.0.0.1/32"},
 		{"4-in-6 prefix", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
+		{"4-in-6, the whole range", "::ffff:0.0.0.0/96", "0.0.0.0/0"},
 		{"4-in-6 in hexadecimal", "::ffff:a00:0/104", "10.0.0.0/8"},
 		{"any", "any", "0.0.0.0/0 ::/0"},
 		{"preset", "rfc1918", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16"},
