@@ -131,6 +131,9 @@ func TestRuleRejected(t *testing.T) {
 		{"one number", "167772160", "not a prefix", ""},
 		{"brackets", "[2001:db8::1]", "not a prefix", "without brackets"},
 		{"range", "10.0.0.1-10.0.0.9", "not a prefix", "one or more prefixes"},
+		{"brackets around a name", "[lb.example.com]", "not a prefix", "names are not resolved"},
+		{"range to a name", "10.0.0.1-lb.example.com", "not a prefix", "names are not resolved"},
+		{"range from a name", "lb-10.0.0.9", "not a prefix", "names are not resolved"},
 		{"name", "lb.example.com", "not a prefix", "names are not resolved"},
 		{"name with a port", "localhost:80", "not a prefix", ""},
 		{"unknown preset", "akamai", "not a prefix, an address or a preset", "cloudflare"},
@@ -278,4 +281,42 @@ func FuzzRule(f *testing.F) {
 			t.Errorf("rule %q = %v, netip says %v", text, rules[0].Prefix, want)
 		}
 	})
+}
+
+// Hints that are given, and where none is known: a wrong one would be followed.
+func TestHints(t *testing.T) {
+	for host, want := range map[string]string{
+		"any": "", "": "", "*": "", "::1::": "", "fe80::1.x": "", "[any]": "",
+		"[::1]": "write ::1 without brackets", "10.0.0.1-10.0.0.9": "write the range as one or more prefixes",
+		"lb.example.com": "names are not resolved: write the addresses",
+	} {
+		if got := addressHint(host); got != want {
+			t.Errorf("host %q: %q, want %q", host, got, want)
+		}
+	}
+	for _, row := range []struct{ address, length, want string }{
+		{"10.1.2.3", "255.255.255.255", "write 10.1.2.3/32"},
+		{"10.1.2.3", "255.255.255.254", "write 10.1.2.2/31"},
+		{"10.1.2.3", "128.0.0.0", "write 0.0.0.0/1"},
+		{"10.1.2.3", "0.0.0.0", "write 0.0.0.0/0"},
+		{"2001:db8::1", "ffff:ffff::", "write 2001:db8::/32"},
+		{"10.1.2.3", "ffff::", ""},
+		{"2001:db8::1", "255.0.0.0", ""},
+		{"10.1.2.3", "255.0.255.0", ""},
+		{"10.1.2.3", "ff000000", ""},
+		{"10.1.2.3", "", ""},
+	} {
+		if got := lengthHint(netip.MustParseAddr(row.address), row.length); got != row.want {
+			t.Errorf("%s/%s: %q, want %q", row.address, row.length, got, row.want)
+		}
+	}
+}
+
+// A long line is quoted up to 80 bytes.
+func TestQuote(t *testing.T) {
+	for length, want := range map[int]string{80: `"` + strings.Repeat("x", 80) + `"`, 81: `"` + strings.Repeat("x", 80) + `"…`} {
+		if got := quote(strings.Repeat("x", length)); got != want {
+			t.Errorf("%d bytes: %s", length, got)
+		}
+	}
 }
