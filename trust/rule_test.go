@@ -286,7 +286,7 @@ func FuzzRule(f *testing.F) {
 // Hints that are given, and where none is known: a wrong one would be followed.
 func TestHints(t *testing.T) {
 	for host, want := range map[string]string{
-		"any": "", "": "", "*": "", "::1::": "", "fe80::1.x": "", "[any]": "",
+		"any": "", "*": "", "::1::": "", "fe80::1.x": "", "[any]": "",
 		"[::1]": "write ::1 without brackets", "10.0.0.1-10.0.0.9": "write the range as one or more prefixes",
 		"lb.example.com": "names are not resolved: write the addresses",
 	} {
