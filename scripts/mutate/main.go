@@ -18,14 +18,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"syscall"
 )
 
 // options are the command line.
 type options struct {
 	directory   string
-	match       string
+	match       *regexp.Regexp
 	part, parts int
 	goal        float64
 	verbose     bool
@@ -52,7 +52,7 @@ func main() {
 func parseOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	part := flags.String("part", "1/1", "try the mutants of part `N/M` only")
-	flags.StringVar(&o.match, "match", "", "try the mutants whose name has `TEXT`, as in the output, only")
+	match := flags.String("match", "", "try the mutants whose name, as in the output, matches `REGEXP` only")
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
@@ -63,6 +63,9 @@ func parseOptions(args []string) (o options, err error) {
 	}
 	if _, err := fmt.Sscanf(*part, "%d/%d", &o.part, &o.parts); err != nil || o.part < 1 || o.part > o.parts {
 		return o, fmt.Errorf("-part %q: want a part of all, such as 2/4", *part)
+	}
+	if o.match, err = regexp.Compile(*match); err != nil {
+		return o, fmt.Errorf("-match: %w", err)
 	}
 	o.directory = filepath.Clean(flags.Arg(0))
 	return o, nil
@@ -106,7 +109,7 @@ func measure(ctx context.Context, o options) (bool, error) {
 func (o options) selected(all []mutant) []mutant {
 	var chosen []mutant
 	for i, m := range all {
-		if i%o.parts == o.part-1 && strings.Contains(m.name(), o.match) {
+		if i%o.parts == o.part-1 && o.match.MatchString(m.name()) {
 			chosen = append(chosen, m)
 		}
 	}
