@@ -64,6 +64,7 @@ func TestPresetsContain(t *testing.T) {
 		{"loopback", "fe80::1", false},
 		{"rfc6890", "10.1.2.3", true},
 		{"rfc6890", "2001:1ff::1", true},
+		{"rfc6890", "2001:200::1", false},
 		// go-sockaddr lists 2001::/16 for RFC 6890's 2001::/23; this public
 		// resolver is only in the former.
 		{"rfc6890", "2001:4860:4860::8888", false},
