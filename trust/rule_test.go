@@ -231,6 +231,9 @@ func TestRuleWarnings(t *testing.T) {
 
 func TestRepeatsAreLimited(t *testing.T) {
 	rules := []string{"10.0.0.0/8"}
+	if maxRepeats != 10 {
+		t.Errorf("the limit is %d", maxRepeats)
+	}
 	for range maxRepeats + 5 {
 		rules = append(rules, "10.1.0.0/16")
 	}
