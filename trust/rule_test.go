@@ -243,6 +243,19 @@ func TestRepeatsAreLimited(t *testing.T) {
 	}
 }
 
+// The last of the warnings counts those that are left out, one included.
+func TestOneMoreRepeat(t *testing.T) {
+	for n, want := range map[int]string{maxRepeats: "", maxRepeats + 1: "; 1 more rules are redundant"} {
+		_, warnings, err := loadRules(append([]string{"10.0.0.0/8"}, slices.Repeat([]string{"10.1.0.0/16"}, n)...)...)
+		if err != nil || len(warnings) != maxRepeats {
+			t.Fatalf("%d warnings, %v", len(warnings), err)
+		}
+		if last := warnings[maxRepeats-1].Message; strings.Contains(last, "more") != (want != "") || !strings.HasSuffix(last, want) {
+			t.Errorf("%d rules: %q", n, last)
+		}
+	}
+}
+
 // FuzzRule compares the parser with net/netip: a rule that is neither a name nor
 // a template is accepted only if netip accepts it, with the same meaning.
 func FuzzRule(f *testing.F) {
