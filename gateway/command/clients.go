@@ -31,7 +31,7 @@ Example:
 // running gateway.
 func clientsCommand(g *given) *cli.Command {
 	flags := func() []cli.Flag {
-		return append(pick(g.flags(), "allow-client", "allow-client-file", "deny-client", "deny-client-file",
+		return append(g.pick("allow-client", "allow-client-file", "deny-client", "deny-client-file",
 			config.EnvFileFlag), usage.JSONFlag())
 	}
 	return &cli.Command{

@@ -8,21 +8,18 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// pick returns the flags with the given names.
-func pick(flags []cli.Flag, names ...string) []cli.Flag {
+// pick returns the flags with the given names, in the order of the table.
+func (g *given) pick(names ...string) []cli.Flag {
 	var picked []cli.Flag
 	for _, s := range config.Settings() {
-		i := slices.IndexFunc(flags, func(f cli.Flag) bool { return f.Names()[0] == s.Name })
-		if i < 0 || !slices.Contains(names, s.Name) {
+		if !slices.Contains(names, s.Name) {
 			continue
 		}
-		if g, ok := flags[i].(*cli.GenericFlag); ok {
-			g.Usage = "`" + s.Argument + "` " + s.Meaning
-			if s.Repeatable {
-				g.Usage += "; repeatable"
-			}
+		use := "`" + s.Argument + "` " + s.Meaning
+		if s.Repeatable {
+			use += "; repeatable"
 		}
-		picked = append(picked, flags[i])
+		picked = append(picked, &cli.GenericFlag{Name: s.Name, Usage: use, Value: g.recorder(s)})
 	}
 	return picked
 }

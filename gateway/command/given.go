@@ -26,7 +26,7 @@ type given struct {
 func (g *given) flags() []cli.Flag {
 	var all []cli.Flag
 	for _, s := range config.Settings() {
-		value := &recorder{into: g, name: s.Name, isSwitch: s.Switch}
+		value := g.recorder(s)
 		all = append(all, &cli.GenericFlag{Name: s.Name, Usage: s.Meaning, Value: value})
 		if s.Former != "" {
 			all = append(all, &cli.GenericFlag{Name: s.Former, Hidden: true, Value: value})
@@ -40,6 +40,10 @@ type recorder struct {
 	into     *given
 	name     string
 	isSwitch bool
+}
+
+func (g *given) recorder(s config.Setting) *recorder {
+	return &recorder{into: g, name: s.Name, isSwitch: s.Switch}
 }
 
 // Set records a value.

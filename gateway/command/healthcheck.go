@@ -36,7 +36,7 @@ Examples:
 func healthcheckCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "healthcheck", Usage: "succeed if a running gateway is ready", Description: healthcheckHelp,
-		Flags: append(pick(g.flags(), config.EnvFileFlag),
+		Flags: append(g.pick(config.EnvFileFlag),
 			adminFlag(g), healthFlag(g),
 			&cli.StringFlag{Name: "forward", Usage: "ask about the forward `NAME` alone, as in its --forward (:2222)"},
 			&cli.BoolFlag{Name: "all", Usage: "fail if any forward is degraded"},

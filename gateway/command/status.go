@@ -40,7 +40,7 @@ Examples:
 func statusCommand(g *given) *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "print the state of a running gateway", Description: statusHelp,
-		Flags: append(pick(g.flags(), config.EnvFileFlag),
+		Flags: append(g.pick(config.EnvFileFlag),
 			adminFlag(g),
 			usage.JSONFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: "refresh every " + watchInterval.String() + " until interrupted"},

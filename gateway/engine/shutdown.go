@@ -7,16 +7,15 @@ import "time"
 const gracePeriod = 100 * time.Millisecond
 
 // closeGracefully closes the loop's listeners without resetting connections that have completed the
-// handshake, and calls done when all are closed. From now on the kernel ignores new handshakes;
-// those clients get a refusal when they retry a second later. Handshakes in progress have
-// gracePeriod to complete. The queue of a shared socket is left to its other owner.
+// handshake, and calls done when all are closed. From now on the kernel refuses new handshakes.
+// Handshakes in progress have gracePeriod to complete. The queue of a shared socket is left to its other owner.
 func (l *loop) closeGracefully(done func()) {
 	waits := false
 	for _, ln := range l.listeners {
 		if ln.fd < 0 || ln.held || ln.bound.IsUnix() {
 			continue
 		}
-		// A kernel that rejects the filter leaves nothing to wait for.
+		// Where the kernel cannot refuse them, there is nothing to wait for.
 		waits = l.kernel.RefuseHandshakes(ln.fd) == 0 || waits
 	}
 	l.closeDone = append(l.closeDone, done)
@@ -37,14 +36,16 @@ func (l *loop) closeGracefully(done func()) {
 func (l *loop) closeListeners() {
 	l.wheel.disarm(&l.closeTimer)
 	for _, ln := range l.listeners {
-		for ln.fd >= 0 && !ln.held {
+		for failures := 0; ln.fd >= 0 && !ln.held && failures < maxAccepts; {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
 			if isConnectionError(errno) {
+				failures++
 				continue
 			}
 			if errno != 0 {
 				break
 			}
+			failures = 0
 			l.assign(acceptedConn{ln, fd, peer})
 			l.makeRoom(0)
 		}

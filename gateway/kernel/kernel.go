@@ -37,8 +37,9 @@ type Kernel interface {
 	// Listen starts listening. The kernel limits backlog to
 	// net.core.somaxconn.
 	Listen(fd, backlog int) syscall.Errno
-	// RefuseHandshakes makes a TCP listener ignore new handshakes. Handshakes
-	// in progress complete, and connections are not affected.
+	// RefuseHandshakes makes a TCP listener refuse new handshakes, or ignore
+	// them where that is all that the kernel permits. Handshakes in progress
+	// complete, and connections are not affected.
 	RefuseHandshakes(fd int) syscall.Errno
 	// Accept accepts a connection. peer is invalid for a unix socket, and never
 	// IPv4-mapped.

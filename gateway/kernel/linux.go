@@ -70,11 +70,24 @@ func (linux) Listen(fd, backlog int) syscall.Errno {
 	return errno
 }
 
-// RefuseHandshakes attaches a socket filter (socket(7), SO_ATTACH_FILTER). The
+// RefuseHandshakes binds the listener to an interface that does not exist, so that no packet finds it any more
+// (inet_lookup_listener, compute_score): a client's SYN is answered by an RST. Handshakes in progress are sockets of
+// their own and stay bound as they were (ir_iif). Linux permits this without a capability from 5.7 on; a listener that
+// is bound to an interface, and an older kernel, have the filter of ignoreHandshakes.
+func (linux) RefuseHandshakes(fd int) syscall.Errno {
+	const nowhere = 1<<31 - 1 // no interface has the last number
+	if errno := (linux{}).SetOption(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere); errno != 0 {
+		return ignoreHandshakes(fd)
+	}
+	return 0
+}
+
+// ignoreHandshakes attaches a socket filter (socket(7), SO_ATTACH_FILTER). The
 // filter sees packets from the TCP header on (tcp_v4_rcv, tcp_v6_rcv) and drops
 // those with SYN but without ACK (RFC 9293, section 3.1). Accepted sockets
-// inherit the filter, which never matches their packets.
-func (linux) RefuseHandshakes(fd int) syscall.Errno {
+// inherit the filter, which never matches their packets. A kernel may refuse it
+// to a process with no_new_privs.
+func ignoreHandshakes(fd int) syscall.Errno {
 	const flags, syn, ack, all = 13, 0x02, 0x10, 1<<32 - 1
 	program := [...]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
