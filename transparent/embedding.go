@@ -1,6 +1,9 @@
 package transparent
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // embedding is a well-known form of IPv6 addresses that contain an IPv4 address.
 type embedding struct {
@@ -84,11 +87,11 @@ func embedded(a netip.Addr, match func(netip.Addr) bool, routed bool) *embedding
 	if !a.Is6() {
 		return nil
 	}
-	a = a.WithZone("")
 	bytes := a.As16()
 	if !mayEmbed(&bytes) {
 		return nil
 	}
+	a = a.WithZone("")
 	for i := range embeddings {
 		e := &embeddings[i]
 		if routed && e.identifier != 0 || !e.matches(a, &bytes) {
@@ -105,14 +108,23 @@ func embedded(a netip.Addr, match func(netip.Addr) bool, routed bool) *embedding
 	return nil
 }
 
-// mayEmbed reports whether an address may match an entry of embeddings. It is false for
-// most clients, whose connections wait for the answer.
-func mayEmbed(b *[16]byte) bool {
-	switch {
-	case b[0] == 0, b[0] == 0x20 && b[1] == 0x02, b[0] == 0x20 && b[1] == 0x01 && b[2] == 0 && b[3] == 0:
-		return true
+// MayEmbed reports whether an address may contain an IPv4 address in a well-known form. It
+// is false for most clients, whose connections wait for the answer, and spares a caller
+// with several lists a call of [Embeds] for each.
+func MayEmbed(a netip.Addr) bool {
+	if !a.Is6() {
+		return false
 	}
-	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+	bytes := a.As16()
+	return mayEmbed(&bytes)
+}
+
+// mayEmbed reports whether an address may match an entry of embeddings. It compares halves
+// of the address, because every lookup for an IPv6 client waits for it.
+func mayEmbed(b *[16]byte) bool {
+	network, identifier := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	return network>>56 == 0 || network>>48 == 0x2002 || network>>32 == 0x2001_0000 ||
+		identifier>>32&^0x0200_0000 == 0x0000_5efe
 }
 
 // matches reports whether an address has the form.

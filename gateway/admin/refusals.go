@@ -15,7 +15,7 @@ import (
 const refusalsKept = 32
 
 // Refusals keeps the latest refused connections, grouped by peer, forward and
-// reason. Each outcome has room for a few groups of its own, so that a flood of
+// reason; those of denied clients by client instead of peer. Each outcome has room for a few groups of its own, so that a flood of
 // one outcome does not displace rare ones. Its memory is fixed. Its methods may be
 // called from any goroutine.
 type Refusals struct {
@@ -39,18 +39,35 @@ type refusalRing struct {
 	missed atomic.Uint64
 }
 
-// refusalGroup is a number of refusals of one peer on one forward for one reason.
+// refusalGroup is a number of refusals of one peer or client on one forward for one reason.
 type refusalGroup struct {
-	peer            netip.Addr
+	of              subject
 	forward, reason string
 	count           uint64
 	first, last     time.Time
 
 	// These are of the last connection.
+	peer    netip.Addr
 	action  string
 	client  netip.AddrPort
 	sample  [record.MaxSample]byte
 	sampled int // bytes of sample
+}
+
+// subject is whose refusals a group counts.
+type subject struct {
+	addr     netip.Addr
+	isClient bool
+}
+
+// subjectOf returns the client if the connection was refused because of the client: its
+// peer is the load balancer of all others, too. A header that names no client is the
+// peer's.
+func subjectOf(c *record.Connection) subject {
+	if c.Outcome == record.ClientDenied && c.Client.IsValid() {
+		return subject{c.Client.Addr(), true}
+	}
+	return subject{c.Peer.Addr(), false}
 }
 
 // Note adds a finished connection, if it was refused. It is made for event loops:
@@ -72,11 +89,11 @@ func (r *Refusals) Note(c *record.Connection) {
 // note adds a connection to its group. A new group replaces the oldest one if there
 // is no room.
 func (r *refusalRing) note(c *record.Connection, now time.Time) {
-	peer := c.Peer.Addr()
+	of := subjectOf(c)
 	oldest := 0
 	for i := range r.groups[:r.used] {
 		g := &r.groups[i]
-		if g.peer == peer && g.forward == c.Forward && g.reason == c.Reason {
+		if g.of == of && g.forward == c.Forward && g.reason == c.Reason {
 			g.add(c, now)
 			return
 		}
@@ -88,25 +105,28 @@ func (r *refusalRing) note(c *record.Connection, now time.Time) {
 		oldest = r.used
 		r.used++
 	}
-	r.groups[oldest] = refusalGroup{peer: peer, forward: c.Forward, reason: c.Reason, first: now}
+	r.groups[oldest] = refusalGroup{of: of, forward: c.Forward, reason: c.Reason, first: now}
 	r.groups[oldest].add(c, now)
 }
 
 func (g *refusalGroup) add(c *record.Connection, now time.Time) {
 	g.count++
 	g.last = now
-	g.client, g.action = c.Client, c.Action
+	g.peer, g.client, g.action = c.Peer.Addr(), c.Client, c.Action
 	g.sampled = copy(g.sample[:], c.Sample)
 }
 
-// Refusal is a group of connections of one peer that were refused for the same
-// reason.
+// Refusal is a group of connections of one peer, or of one client, that were refused for
+// the same reason.
 type Refusal struct {
-	// Peer is an address, or "unix" for a peer on a unix socket.
-	Peer    string `json:"peer"`
-	Forward string `json:"forward"` // the listener, as in the log
-	Outcome string `json:"outcome"`
-	Reason  string `json:"reason,omitempty"`
+	// Peer is an address, or "unix" for a peer on a unix socket. In a group of one client
+	// it is that of the last connection.
+	Peer string `json:"peer"`
+	// ByClient means that all connections of the group are of one client, any peer's.
+	ByClient bool   `json:"by_client,omitempty"`
+	Forward  string `json:"forward"` // the listener, as in the log
+	Outcome  string `json:"outcome"`
+	Reason   string `json:"reason,omitempty"`
 	// Client is the client that the last header named, if any.
 	Client string `json:"client,omitempty"`
 	// Count is the number of connections from First to Last.
@@ -142,7 +162,7 @@ func (r *Refusals) List() (all []Refusal, missed uint64) {
 
 func (g *refusalGroup) refusal(o record.Outcome) Refusal {
 	r := Refusal{
-		Peer: "unix", Forward: g.forward, Outcome: o.String(), Reason: g.reason, Client: text(g.client),
+		Peer: "unix", ByClient: g.of.isClient, Forward: g.forward, Outcome: o.String(), Reason: g.reason, Client: text(g.client),
 		Count: g.count, First: g.first, Last: g.last, Meaning: o.Meaning(), Hint: o.Hint(), Action: g.action,
 	}
 	if g.peer.IsValid() {

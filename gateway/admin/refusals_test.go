@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,51 @@ func TestRefusals(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("%d: %+v\nwant %+v", i, got[i], want[i])
 		}
+	}
+}
+
+// Denied clients are told apart although they share a peer, and are counted together
+// although their peers differ. Other outcomes, and a header without a client, are the
+// peer's.
+func TestRefusalsOfClients(t *testing.T) {
+	r := NewRefusals(nil)
+	client := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
+	for _, c := range []record.Connection{
+		{Outcome: record.ClientDenied, Peer: peer(1), Client: client("203.0.113.9:1")},
+		{Outcome: record.ClientDenied, Peer: peer(1), Client: client("[2001:db8::9]:1")},
+		{Outcome: record.ClientDenied, Peer: peer(2), Client: client("203.0.113.9:2")},
+		{Outcome: record.ClientDenied, Client: client("203.0.113.9:3")}, // on a unix socket
+		{Outcome: record.ClientDenied, Peer: peer(1)},
+		{Outcome: record.ClientDenied, Peer: client("203.0.113.9:1")}, // a peer with that address
+		{Outcome: record.SourceDenied, Peer: peer(1), Client: client("203.0.113.9:1")},
+		{Outcome: record.SourceDenied, Peer: peer(1), Client: client("203.0.113.8:1")},
+	} {
+		r.Note(&c)
+	}
+	type group struct {
+		outcome, peer, client string
+		byClient              bool
+		count                 uint64
+	}
+	want := []group{
+		{"client_denied", "unix", "203.0.113.9:3", true, 3},
+		{"client_denied", "10.0.0.1", "[2001:db8::9]:1", true, 1},
+		{"client_denied", "10.0.0.1", "", false, 1},
+		{"client_denied", "203.0.113.9", "", false, 1},
+		{"source_denied", "10.0.0.1", "203.0.113.8:1", false, 2},
+	}
+	all, _ := r.List()
+	var got []group
+	for _, g := range all {
+		got = append(got, group{g.Outcome, g.Peer, g.Client, g.ByClient, g.Count})
+	}
+	for _, w := range want {
+		if !slices.Contains(got, w) {
+			t.Errorf("%+v is missing in %+v", w, got)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d groups, want %d", len(got), len(want))
 	}
 }
 

@@ -49,8 +49,8 @@ type Status struct {
 	// /bans.json lists.
 	Clients []ClientList `json:"clients"`
 	Bans    int          `json:"bans"`
-	// Refusals are the latest refused connections, grouped by peer, forward
-	// and reason. MissedRefusals is the number of connections that were not
+	// Refusals are the latest refused connections, grouped by peer or client,
+	// forward and reason. MissedRefusals is the number of connections that were not
 	// added because too many were refused at a time.
 	Refusals       []Refusal `json:"refusals"`
 	MissedRefusals uint64    `json:"missed_refusals"`

@@ -36,17 +36,18 @@ func New(f *forward.Forward, banned forward.Addresses) *Policy {
 }
 
 // Check decides about a connection of a client, and counts it. The outcome is
-// [record.OK] if it is to be served; otherwise reason says why not. A rule or a ban that
+// [record.OK] if it may be served; otherwise reason says why not. A rule or a ban that
 // denies takes precedence over a rule that allows. The client's address is unmapped. loop
 // is the number of the calling event loop, and now a time of the kernel's clock in
 // nanoseconds.
 func (p *Policy) Check(client netip.Addr, loop int, now int64) (outcome record.Outcome, reason string) {
+	embeds := transparent.MayEmbed(client)
 	switch {
-	case p.deny.denies(client, loop):
+	case p.deny.denies(client, embeds, loop):
 		return record.ClientDenied, ReasonRule
-	case p.banned.denies(client, loop):
+	case p.banned.denies(client, embeds, loop):
 		return record.ClientDenied, ReasonBan
-	case p.allow.given() && !p.allow.allows(client, loop):
+	case p.allow.given() && !p.allow.allows(client, embeds, loop):
 		return record.ClientDenied, ReasonAllow
 	case !p.rates.Allow(client, now):
 		return record.Limit, ReasonRate
@@ -78,19 +79,19 @@ func newSet(a forward.Addresses) set {
 func (s *set) given() bool { return s.addresses != nil }
 
 // denies reports whether the set holds a client, or an IPv4 address that the client's IPv6
-// address contains in a well-known form.
-func (s *set) denies(client netip.Addr, loop int) bool {
+// address contains in a well-known form. embeds is [transparent.MayEmbed] of the client.
+func (s *set) denies(client netip.Addr, embeds bool, loop int) bool {
 	if s.addresses == nil {
 		return false
 	}
 	return s.has(client, loop) ||
-		transparent.Embeds(client, func(v4 netip.Addr) bool { return s.has(v4, loop) }) != ""
+		embeds && transparent.Embeds(client, func(v4 netip.Addr) bool { return s.has(v4, loop) }) != ""
 }
 
 // allows is denies without the forms that any owner of an IPv6 network can choose.
-func (s *set) allows(client netip.Addr, loop int) bool {
+func (s *set) allows(client netip.Addr, embeds bool, loop int) bool {
 	return s.has(client, loop) ||
-		transparent.EmbedsRouted(client, func(v4 netip.Addr) bool { return s.has(v4, loop) })
+		embeds && transparent.EmbedsRouted(client, func(v4 netip.Addr) bool { return s.has(v4, loop) })
 }
 
 func (s *set) has(a netip.Addr, loop int) bool {

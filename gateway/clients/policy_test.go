@@ -60,7 +60,7 @@ func TestCheck(t *testing.T) {
 		{[]string{"203.0.113.9"}, none, none, "64:ff9b::203.0.113.9", ""},
 		{[]string{"203.0.113.9"}, none, none, "64:ff9b::203.0.113.8", ReasonAllow},
 		{[]string{"203.0.113.9"}, none, none, "2002:cb00:7109::1", ""},
-		// Whoever has a network of IPv6 can choose an ISATAP identifier.
+		// The owner of any IPv6 network can choose an ISATAP identifier.
 		{[]string{"203.0.113.9"}, none, none, "2001:db8::5efe:cb00:7109", ReasonAllow},
 		{[]string{"203.0.113.9"}, none, none, "2001:db8::200:5efe:cb00:7109", ReasonAllow},
 	} {
@@ -135,6 +135,17 @@ func many() *trust.Set {
 	return trust.NewSet(all)
 }
 
+// many6 returns 10 000 rules of IPv6, next to the client of the benchmark.
+func many6() *trust.Set {
+	random := rand.New(rand.NewPCG(7, 8))
+	all := make([]trust.Rule, 10_000)
+	for i := range all {
+		raw := [16]byte{0x2a, byte(random.IntN(4)), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
+		all[i].Prefix, _ = netip.AddrFrom16(raw).Prefix(32 + random.IntN(17))
+	}
+	return trust.NewSet(all)
+}
+
 func TestCheckDoesNotAllocate(t *testing.T) {
 	f := &forward.Forward{DenyClient: many(), AllowClient: rules("0.0.0.0/0", "::/0"), ClientRate: forward.Rate{PerSecond: 100_000, Burst: 1}}
 	p := New(f, rules("198.51.100.0/24"))
@@ -149,6 +160,7 @@ func TestCheckDoesNotAllocate(t *testing.T) {
 func BenchmarkCheck(b *testing.B) {
 	empty := New(&forward.Forward{}, nil)
 	full := New(&forward.Forward{DenyClient: many()}, rules("198.51.100.0/24"))
+	full6 := New(&forward.Forward{DenyClient: many6()}, rules("198.51.100.0/24", "2001:db8::/32"))
 	for _, bb := range []struct {
 		name, client string
 		policy       *Policy
@@ -156,6 +168,8 @@ func BenchmarkCheck(b *testing.B) {
 		{"unused", "203.0.113.9", empty},
 		{"10000 rules", "203.0.113.9", full},
 		{"10000 rules, IPv6", "2a00:1450:4001::1", full},
+		{"10000 rules of IPv6, IPv6", "2a00:1450:4001::1", full6},
+		{"10000 rules, IPv4 in IPv6", "64:ff9b::203.0.113.9", full},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			client := addr(bb.client)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -50,6 +51,7 @@ func writeStatus(w io.Writer, s *admin.Status, connections *admin.Connections, m
 		writeConnections(w, connections)
 	}
 	writeTrust(w, s.Trust)
+	writeClients(w, s)
 }
 
 // writeHoldings writes what connections hold without using it, if there is any.
@@ -226,32 +228,6 @@ func writeForwards(w io.Writer, all []admin.ForwardStatus) {
 	t.Flush()
 }
 
-func writeTrust(w io.Writer, all []admin.TrustStatus) {
-	for _, list := range all {
-		t := table(w, "Trust, for "+strings.Join(list.Forwards, ", "), "RULE", "CONNECTIONS", "FROM")
-		for _, r := range byRule(list.Rules) {
-			origin := r.Origin
-			if r.Note != "" {
-				origin += ", " + r.Note
-			}
-			fmt.Fprintf(t, "  %s\t%d\t%s\n", r.Rule, r.Hits, origin)
-		}
-		t.Flush()
-	}
-}
-
-// byRule merges the prefixes of each rule, such as a preset, and adds up their hits.
-func byRule(rules []admin.RuleStatus) (all []admin.RuleStatus) {
-	for _, r := range rules {
-		if last := len(all) - 1; last >= 0 && all[last].Rule == r.Rule && all[last].Origin == r.Origin {
-			all[last].Hits += r.Hits
-			continue
-		}
-		all = append(all, r)
-	}
-	return all
-}
-
 // writeRefusals writes at most most groups of refusals.
 func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	if len(s.Refusals) == 0 {
@@ -261,8 +237,14 @@ func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	for _, r := range s.Refusals[:min(len(s.Refusals), most)] {
 		ago := since(max(0, s.Time.Sub(r.Last).Seconds()))
 		count := value.Plural(int(r.Count), "connection")
-		fmt.Fprintf(w, "  %s from %s on %s: %s, the last %s ago\n", r.Outcome, r.Peer, r.Forward, count, ago)
+		fmt.Fprintf(w, "  %s %s on %s: %s, the last %s ago\n", r.Outcome, refusedParty(&r), r.Forward, count, ago)
 		fmt.Fprintf(w, "    %s\n", joined(": ", r.Meaning, r.Reason))
+		switch {
+		case r.ByClient:
+			fmt.Fprintf(w, "    the last one came from %s\n", r.Peer)
+		case r.Client != "":
+			fmt.Fprintf(w, "    the last one was of client %s\n", r.Client)
+		}
 		if r.Sample != "" {
 			fmt.Fprintf(w, "    it began with %s\n", r.Sample)
 		}
@@ -274,6 +256,18 @@ func writeRefusals(w io.Writer, s *admin.Status, most int) {
 	if n := len(s.Refusals) - most; n > 0 {
 		fmt.Fprintf(w, "  and %d more groups, see --json\n", n)
 	}
+}
+
+// refusedParty says whose connections were refused.
+func refusedParty(r *admin.Refusal) string {
+	if !r.ByClient {
+		return "from " + r.Peer
+	}
+	client := r.Client
+	if a, err := netip.ParseAddrPort(client); err == nil {
+		client = a.Addr().String()
+	}
+	return "of client " + client
 }
 
 // joined joins the parts that are not empty.

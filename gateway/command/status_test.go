@@ -91,10 +91,22 @@ func TestWriteStatus(t *testing.T) {
 			{Rule: "cloudflare", Origin: "--trust", Note: "preset of 2026-08-22", Hits: 2},
 			{Rule: "10.0.0.0/8", Origin: "lb.txt:3", Hits: 4},
 		}}},
+		Clients: []admin.ClientList{
+			{Forwards: []string{":1-9", ":10"}, Action: "deny", Count: 10_000, Hits: 7, Rules: []admin.RuleStatus{
+				{Rule: "rfc1918", Origin: "--deny-client", Note: "preset of 2026-08-22", Hits: 3},
+				{Rule: "203.0.113.0/24", Origin: "deny.txt:9", Hits: 2},
+				{Rule: "rfc1918", Origin: "--deny-client", Note: "preset of 2026-08-22", Hits: 2},
+			}},
+			{Forwards: []string{":10"}, Action: "allow", Count: 1},
+		},
+		Bans: 2,
 		Refusals: []admin.Refusal{
 			{Peer: "10.0.0.1", Forward: ":2", Outcome: "not_proxy", Reason: "no PROXY signature", Count: 2, Last: now.Add(-90 * time.Second),
 				Meaning: "the peer sent something other than a PROXY header", Hint: "switch it on", Sample: `"GET /"`, Action: "do this"},
 			{Peer: "10.0.0.2", Forward: ":3", Outcome: "untrusted", Count: 1, Last: now, Meaning: "the peer is not trusted", Hint: "trust it"},
+			{Peer: "10.0.0.1", ByClient: true, Client: "[2001:db8::9]:4711", Forward: ":3", Outcome: "client_denied", Reason: "this client is banned",
+				Count: 3, Last: now, Meaning: "the client is not allowed", Hint: "see reason"},
+			{Peer: "10.0.0.1", Client: "203.0.113.9:4711", Forward: ":3", Outcome: "limit", Count: 1, Last: now, Meaning: "a limit", Hint: "raise it"},
 		},
 	}
 	c := &admin.Connections{Matched: 3, Connections: []admin.Connection{
@@ -121,6 +133,14 @@ Recent refusals
   untrusted from 10.0.0.2 on :3: 1 connection, the last 0s ago
     the peer is not trusted
     hint: trust it
+  client_denied of client 2001:db8::9 on :3: 3 connections, the last 0s ago
+    the client is not allowed: this client is banned
+    the last one came from 10.0.0.1
+    hint: see reason
+  limit from 10.0.0.1 on :3: 1 connection, the last 0s ago
+    a limit
+    the last one was of client 203.0.113.9:4711
+    hint: raise it
 
 Forwards
   LISTEN  READY     LEADS TO                                ACTIVE  ACCEPTED    REFUSED   IN                   OUT             HEADER P99  CONNECT P99
@@ -135,6 +155,15 @@ Trust, for :1-9
   RULE        CONNECTIONS  FROM
   cloudflare  3            --trust, preset of 2026-08-22
   10.0.0.0/8  4            lb.txt:3
+
+Clients to deny, for :1-9, :10 (10000 prefixes, 7 connections)
+  RULE            CONNECTIONS  FROM
+  rfc1918         5            --deny-client, preset of 2026-08-22
+  203.0.113.0/24  2            deny.txt:9
+
+Clients to allow, for :10 (1 prefix, 0 connections)
+
+2 bans, see unproxy bans
 `
 	var got strings.Builder
 	writeStatus(&got, s, c, wholeStatus)

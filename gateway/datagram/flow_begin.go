@@ -22,6 +22,8 @@ func (w *worker) newFlow(p *packet, k key, h *header) *flow {
 		return nil
 	}
 	l := p.listener.list
+	// Unlike a TCP connection, a flow that is refused comes again with each datagram. One
+	// denied client would use up the accept rate of the peer, and so of all its clients.
 	if no := w.admit(l, h); no.drop != 0 {
 		w.drop(p, no)
 		return nil
@@ -145,15 +147,9 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 		}
 		f.source = choice.Source
 	}
-	errno, again := w.dialFrom(f)
-	if again && f.source.Port() != 0 && policy.SourcePort == transparent.Prefer {
-		w.counters.portFallbacks.Add(1)
-		f.list.tally.PortFallbacks++
-		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
-		errno, _ = w.dial(f)
-	}
-	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f) {
-		errno, _ = w.dialFrom(f)
+	errno := w.dialPreferred(f)
+	if (outOfResources(errno) || f.lacksPort(errno)) && w.evictFor(f, errno) {
+		errno = w.dialPreferred(f)
 	}
 	switch {
 	case errno == 0:
@@ -165,15 +161,31 @@ func (w *worker) connectTo(f *flow, to forward.Endpoint) cause {
 	case errno == unix.EADDRNOTAVAIL && f.source.IsValid() && !f.spoof:
 		return cause{BackendUnreachable, source.NotOwn(f.source.Addr(), errno)}
 	}
-	outcome, _ := engine.DialOutcome(errno, f.source.Port() != 0)
+	outcomeOf := engine.LocalOutcome
+	if w.connected {
+		outcomeOf = engine.DialOutcome
+	}
+	outcome, _ := outcomeOf(errno, f.source.Port() != 0)
 	return cause{dropFor(outcome), errno.Error()}
 }
 
+// dialPreferred connects a flow from its source or, if the policy allows that, from another port.
+func (w *worker) dialPreferred(f *flow) syscall.Errno {
+	errno, again := w.dialFrom(f)
+	if again && f.source.Port() != 0 && f.listener.Forward.Source.SourcePort == transparent.Prefer {
+		w.counters.portFallbacks.Add(1)
+		f.list.tally.PortFallbacks++
+		f.source = netip.AddrPortFrom(f.source.Addr(), 0)
+		errno, _ = w.dial(f)
+	}
+	return errno
+}
+
 // outOfResources reports whether an error means that the process or the host has
-// no file descriptor or no memory left.
+// no file descriptor, no memory or, for epoll_ctl(2), no watches left.
 func outOfResources(errno syscall.Errno) bool {
 	switch errno {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC:
 		return true
 	}
 	return false
@@ -196,7 +208,7 @@ func (w *worker) dial(f *flow) (errno syscall.Errno, again bool) {
 			break
 		}
 		w.closeSocket(f)
-		errno = unix.ECONNREFUSED
+		errno, w.connected = unix.ECONNREFUSED, true
 	}
 	if errno == 0 && f.source.IsValid() && f.source.Port() == 0 {
 		if bound, errno := w.kernel.LocalAddr(f.fd); errno == 0 {
@@ -220,6 +232,7 @@ func (w *worker) isSelfConnected(f *flow) bool {
 
 // dialOnce is dial without the check for a socket that is connected to itself.
 func (w *worker) dialOnce(f *flow) (errno syscall.Errno, again bool) {
+	w.connected = false
 	if f.source.Port() != 0 && !w.claim(f) {
 		return unix.EADDRNOTAVAIL, true
 	}
@@ -232,17 +245,19 @@ func (w *worker) dialOnce(f *flow) (errno syscall.Errno, again bool) {
 		w.closeSocket(f)
 		return errno, false
 	}
-	if errno, again = w.prepare(f); errno == 0 {
-		errno = w.kernel.Connect(f.fd, f.backend.Addr)
-	}
-	if errno == 0 {
-		errno = w.host.Watch(f.fd, unix.EPOLLIN, w.keyOf(f))
-	}
-	if errno != 0 {
+	if errno, again = w.prepare(f); errno != 0 {
 		w.closeSocket(f)
 		return errno, again
 	}
-	return 0, false
+	if errno = w.kernel.Connect(f.fd, f.backend.Addr); errno != 0 {
+		w.connected = true
+		w.closeSocket(f)
+		return errno, false
+	}
+	if errno = w.host.Watch(f.fd, unix.EPOLLIN, w.keyOf(f)); errno != 0 {
+		w.closeSocket(f)
+	}
+	return errno, false
 }
 
 // prepare sets the options of a socket and binds it.
@@ -275,15 +290,30 @@ func (w *worker) closeSocket(f *flow) {
 }
 
 // failover connects a flow to the next backend, because the current one refused
-// it. Datagrams already sent are lost; the flow continues.
+// it. Datagrams already sent are lost; the flow continues. It ends a flow whose socket is broken.
 func (w *worker) failover(f *flow) {
 	f.failing = false
+	if f.broken != 0 {
+		w.endAs(f, cause{drop: brokenBy(f.broken)}.outcome(), record.Gateway, f.broken.Error())
+		return
+	}
 	if !f.alternatives {
 		return
 	}
 	w.closeSocket(f)
 	f.attempt++
 	if no := w.connect(f); no.drop != 0 {
-		w.endAs(f, record.BackendUnreachable, record.Gateway, no.reason)
+		w.endAs(f, no.outcome(), record.Gateway, no.reason)
 	}
+}
+
+// outcome is that of a flow that could not fail over.
+func (c cause) outcome() record.Outcome {
+	switch c.drop {
+	case Limit:
+		return record.Limit
+	case Internal:
+		return record.Internal
+	}
+	return record.BackendUnreachable
 }

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unproxy/gateway/engine"
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
 )
@@ -271,17 +270,6 @@ func (w *worker) resume() {
 func (w *worker) watchFlow(f *flow) {
 	if errno := w.host.Watch(f.fd, unix.EPOLLIN, w.keyOf(f)); errno != 0 && errno != unix.EEXIST {
 		w.endAs(f, record.Limit, record.Gateway, os.NewSyscallError("epoll_ctl", errno).Error())
-	}
-}
-
-func (w *worker) watchListeners() {
-	for i, ls := range w.listeners {
-		errno := w.host.Watch(ls.fd, unix.EPOLLIN, uint64(i)+1)
-		if errno != 0 && errno != unix.EEXIST {
-			w.notice(engine.Notice{
-				Event: "receive_failed", Forward: ls.Listener.Name, Err: os.NewSyscallError("epoll_ctl", errno),
-			})
-		}
 	}
 }
 

@@ -389,6 +389,23 @@ func TestRateOfNewFlows(t *testing.T) {
 	}
 }
 
+// The datagrams of a denied client, each of which would begin a flow, do not use up the accept
+// rate of the peer, which its other clients need.
+func TestDeniedClientSparesAcceptRate(t *testing.T) {
+	r := one(t, with(plain(server), func(f *forward.Forward) {
+		f.AcceptRate = forward.Rate{PerSecond: 1, Burst: 2}
+		f.DenyClient = only(client(99))
+	}))
+	for range 10 {
+		r.from(lb, at(99)+"x")
+	}
+	r.from(lb, at(1)+"x", at(2)+"x", at(3)+"x")
+	if n := r.relay.Counters(); n.Flows != 2 {
+		t.Errorf("counted %+v", n)
+	}
+	r.dropped(map[Drop]uint64{ClientDenied: 10, Limit: 1})
+}
+
 // A table that has become empty gives the memory of a burst back.
 func TestEmptyTableShrinks(t *testing.T) {
 	table, l := newTable(), &lruList{}

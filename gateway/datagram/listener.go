@@ -33,6 +33,9 @@ type listenerSocket struct {
 	// behind: the last receive did not empty the queue.
 	behind    bool
 	overflows uint32 // at the last check
+	failures  int    // errors in a row, see receiveFailed
+	paused    int64  // until when nothing is received; 0: it is watched
+	reported  bool   // a failure, since the last datagram
 }
 
 // open opens the socket of a listener, or takes over those of the previous process.

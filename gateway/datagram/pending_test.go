@@ -71,9 +71,10 @@ func TestPendingReplyIsSentBeforeTheFlowEnds(t *testing.T) {
 			r.worker().Alarm()
 		}, 4, 0},
 		{"evicted for descriptors", func(r *rig) {
-			r.worker().evictFor(nil)
-			r.worker().evictFor(nil)
-			r.worker().evictFor(nil)
+			another := &flow{list: r.worker().lists[0]}
+			for range 3 {
+				r.worker().evictFor(another, unix.EMFILE)
+			}
 		}, 1, 3},
 	}
 	for _, row := range ends {

@@ -32,8 +32,10 @@ func (w *worker) receive(ls *listenerSocket) {
 		w.lastPeer = classification{}
 		n, errno := w.kernel.Receive(ls.fd, w.fromPeers.named())
 		if errno != 0 {
-			return // the queue is empty, or EINTR: the event repeats
+			w.receiveFailed(ls, errno)
+			return
 		}
+		ls.failures, ls.reported = 0, false
 		for i := range n {
 			w.received(ls, i)
 		}

@@ -3,6 +3,7 @@ package datagram
 import (
 	"syscall"
 
+	"unproxy/gateway/engine"
 	"unproxy/gateway/record"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ func (w *worker) readReplies(f *flow) {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
 	case errno != 0:
-		f.pendingError(errno)
+		f.failed(errno)
 		return
 	}
 	w.replies.used += n
@@ -132,39 +133,70 @@ func (w *worker) flushToPeer() {
 func (ls *listenerSocket) pendingError(syscall.Errno) {}
 
 func (ls *listenerSocket) lost(errno syscall.Errno, datagrams, _ int) {
-	why := whyLost(errno, PeerBusy, PeerUnreachable)
+	unreachable := PeerUnreachable
+	if !engine.FromNetwork(errno) {
+		unreachable = Internal
+	}
+	why := whyLost(errno, PeerBusy, unreachable)
 	ls.worker.count(ls, cause{why, errno.Error()}, datagrams)
 }
 
 func (ls *listenerSocket) gsoRefused() { ls.noGSO = true }
 
-// pendingError handles an error that the kernel reports about the backend, mostly
-// because of an ICMP message: a datagram was lost, and the flow continues.
+// pendingError handles an error of a send call. One of the host is reported for the datagram when it is
+// retried.
 func (f *flow) pendingError(errno syscall.Errno) {
+	if errno != unix.EACCES && engine.FromNetwork(errno) {
+		f.failed(errno)
+	}
+}
+
+// failed handles an error that the kernel reports about the backend, mostly
+// because of an ICMP message: a datagram was lost, and the flow continues. Any other error is one of the
+// host: it would come again with each event, so it ends the flow.
+func (f *flow) failed(errno syscall.Errno) {
 	why := BackendUnreachable
-	switch errno {
-	case unix.EMSGSIZE: // the path MTU has shrunk, and the kernel knows it now
+	switch {
+	case errno == unix.EMSGSIZE: // the path MTU has shrunk, and the kernel knows it now
 		return
-	case unix.ECONNREFUSED:
+	case errno == unix.ECONNREFUSED:
 		why = BackendRefused
-	case unix.EPERM, unix.EACCES:
-		return // reported for this datagram when it is retried
+	case !engine.FromNetwork(errno):
+		f.broken = errno
+		f.mustFailOver()
+		return
 	}
 	f.lastError = errno
 	f.listener.Backends.Failed(f.backend, errno, f.listener.worker.host.Now(), f.isTransparent())
+	f.mustFailOver()
+	f.listener.worker.count(f.listener, cause{why, f.backend.String() + ": " + errno.Error()}, 1)
+}
+
+// mustFailOver makes failoverAll work on the flow.
+func (f *flow) mustFailOver() {
 	if !f.failing {
 		f.failing = true
 		f.listener.worker.failing = append(f.listener.worker.failing, f.ref())
 	}
-	f.listener.worker.count(f.listener, cause{why, f.backend.String() + ": " + errno.Error()}, 1)
+}
+
+// brokenBy returns why a flow whose socket is broken loses datagrams.
+func brokenBy(errno syscall.Errno) Drop {
+	if outOfResources(errno) {
+		return Limit
+	}
+	return Internal
 }
 
 func (f *flow) lost(errno syscall.Errno, datagrams, bytes int) {
 	f.packetsIn -= int64(datagrams)
 	f.bytesIn -= int64(bytes)
 	unreachable := BackendUnreachable
-	if errno == unix.ECONNREFUSED {
+	switch {
+	case errno == unix.ECONNREFUSED:
 		unreachable = BackendRefused
+	case !engine.FromNetwork(errno):
+		unreachable = Internal
 	}
 	why := whyLost(errno, BackendBusy, unreachable)
 	f.listener.worker.count(f.listener, cause{why, errno.Error()}, datagrams)

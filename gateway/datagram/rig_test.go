@@ -92,6 +92,8 @@ type rig struct {
 	records []record.Connection
 	notices []engine.Notice
 	clock   int64
+
+	watchError func(fd int) syscall.Errno // of Host.Watch; nil: none
 }
 
 // scriptedHost is an event loop of a rig.
@@ -131,6 +133,11 @@ func (h *scriptedHost) Watch(fd int, events uint32, key uint64) syscall.Errno {
 	if key == 0 || key > engine.MaxKey || events != unix.EPOLLIN {
 		h.rig.Errorf("watched under %x for %x", key, events)
 	}
+	if h.rig.watchError != nil {
+		if errno := h.rig.watchError(fd); errno != 0 {
+			return errno
+		}
+	}
 	h.watched[fd] = key
 	return 0
 }
@@ -149,11 +156,16 @@ func (h *scriptedHost) Unwatch(fd int) { delete(h.watched, fd) }
 func newRig(t testing.TB, loops int, c Config, forwards ...*forward.Forward) *rig {
 	t.Helper()
 	k, _ := c.Kernel.(*script)
-	if k == nil {
-		k = newScript(t)
-	}
 	r := &rig{TB: t, script: k, clock: int64(time.Hour)}
-	c.Kernel = k
+	switch faulty, ok := c.Kernel.(*faulty); {
+	case ok:
+		r.script, r.watchError = faulty.script, faulty.watch
+	case k == nil:
+		r.script = newScript(t)
+		fallthrough
+	default:
+		c.Kernel = r.script
+	}
 	c.Report = func(rec *record.Connection) { r.records = append(r.records, *rec) }
 	c.Notice = func(n engine.Notice) { r.notices = append(r.notices, n) }
 	r.relay = New(c)
@@ -218,9 +230,10 @@ func (r *rig) settle() {
 		}
 		for _, h := range r.hosts {
 			busy = busy || len(h.calls) > 0 || h.alarm != 0 && r.clock >= h.alarm
-		}
-		for _, s := range r.sockets {
-			busy = busy || s.isOpen && len(s.queue)+len(s.errors) > 0
+			for fd := range h.watched {
+				s := r.sockets[fd-3]
+				busy = busy || s.isOpen && len(s.queue)+len(s.errors) > 0
+			}
 		}
 		if !busy {
 			return

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 )
 
 var ownA, ownB = netip.MustParseAddr("10.9.0.8"), netip.MustParseAddr("10.9.0.9")
@@ -43,7 +44,7 @@ func TestSourceAddresses(t *testing.T) {
 			map[netip.Addr]syscall.Errno{ownA: unix.EADDRNOTAVAIL, ownB: unix.EADDRNOTAVAIL}, nil,
 			map[Drop]uint64{BackendUnreachable: 2}},
 		{"the next backend", []netip.AddrPort{server, server6},
-			map[netip.Addr]syscall.Errno{ownA: unix.EAGAIN, ownB: unix.EAGAIN}, []netip.Addr{own6}, nil}, // of the second flow, which has evicted the first
+			map[netip.Addr]syscall.Errno{ownA: unix.EAGAIN, ownB: unix.EAGAIN}, []netip.Addr{own6, own6}, nil}, // no flow has a port of ownA or ownB to evict
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := one(t, with(plain(row.backends...), fromOwn))
@@ -101,6 +102,80 @@ func TestEvictionFreesSourceAddress(t *testing.T) {
 	}
 	if n := r.relay.Counters(); n.Flows != 16 || n.Evicted != 24 {
 		t.Errorf("counted %+v", n)
+	}
+	r.dropped(nil)
+}
+
+// A flow without a source port evicts only a flow whose port it can take: of an address that it may
+// use, of its own family, and of those that the kernel chooses.
+func TestEvictionOnlyFreesPortsOfTheSameKind(t *testing.T) {
+	r := one(t, with(plain(server), fromOwn))
+	r.relay.config.Ephemeral = &kernel.EphemeralPorts{Range: kernel.PortRange{First: 32768, Last: 60999}}
+	own := r.worker().lists[0]
+	none := one(t, plain(server)).worker().lists[0]
+	other, own6 := netip.MustParseAddr("10.9.0.77"), netip.MustParseAddr("2001:db8:9::8")
+	from := func(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+	flowTo := func(l *lruList, backend, source netip.AddrPort, spoof bool) *flow {
+		return &flow{list: l, backend: forward.Endpoint{Addr: backend}, source: source, spoof: spoof, fd: 9}
+	}
+	pooled, unbound := flowTo(own, server, from(ownA, 0), false), flowTo(none, server, netip.AddrPort{}, false)
+	client := flowTo(none, server, from(other, 0), true)
+	closed := flowTo(own, server, from(ownA, 40000), false)
+	closed.fd = -1
+	for _, row := range []struct {
+		name         string
+		of, newcomer *flow
+		want         bool
+	}{
+		{"an address of the forward", flowTo(own, server, from(ownB, 40000), false), pooled, true},
+		{"its address in another forward", flowTo(none, server, from(ownA, 40000), true), pooled, true},
+		{"another address", flowTo(none, server, from(other, 40000), true), pooled, false},
+		{"an address that the kernel chose", unbound, pooled, false},
+		{"the other family of the forward", flowTo(own, server6, from(own6, 40000), false), pooled, false},
+		{"not connected", closed, pooled, false},
+		{"a flow of the pool, for any address", flowTo(own, server, from(ownA, 40000), false), unbound, true},
+		{"an unbound one, for any address", flowTo(none, server, netip.AddrPort{}, false), unbound, true},
+		{"the other family", flowTo(none, server6, netip.AddrPort{}, false), unbound, false},
+		{"a client's port that the kernel does not choose", flowTo(none, server, from(other, 500), true), unbound, false},
+		{"the same client", flowTo(none, server, from(other, 40001), true), client, true},
+		{"another client", flowTo(none, server, from(ownA, 40001), true), client, false},
+	} {
+		if got := r.worker().freesPort(row.of, row.newcomer); got != row.want {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+}
+
+// Flows that do not help stay, and one that helps is found behind them.
+func TestEvictionSkipsFlowsThatDoNotHelp(t *testing.T) {
+	down := map[netip.AddrPort]bool{}
+	r := one(t, with(plain(server6, server), fromOwn))
+	r.connectError = func(to, from netip.AddrPort) syscall.Errno {
+		if down[to] {
+			return unix.ECONNREFUSED
+		}
+		for _, s := range r.backs() {
+			if s.bound.Addr() == from.Addr() && from.Addr().Is4() && s.to.IsValid() {
+				return unix.EAGAIN // one port for each address of IPv4
+			}
+		}
+		return 0
+	}
+	for i := range 3 { // the oldest ones, from the IPv6 address
+		r.from(lb, v2(netip.AddrPortFrom(client6.Addr(), uint16(1000+i)), dest6)+"x")
+	}
+	down[server6] = true
+	for i := range 5 {
+		r.from(lb, at(i)+"x")
+	}
+	v6 := 0
+	for _, s := range r.backs() {
+		if s.bound.Addr().Is6() {
+			v6++
+		}
+	}
+	if n := r.relay.Counters(); v6 != 3 || n.Flows != 5 || n.Evicted != 3 {
+		t.Errorf("%d flows from the IPv6 address, counted %+v; want 3, and of IPv4 2 flows and 3 evicted", v6, n)
 	}
 	r.dropped(nil)
 }

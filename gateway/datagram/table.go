@@ -55,13 +55,14 @@ type flow struct {
 	details                             *record.Details
 	index, generation                   uint32
 	lastError                           syscall.Errno // reported last, if no reply arrived since
+	broken                              syscall.Errno // of its socket, by a fault of the host
 	version                             uint8
 	command                             record.Command
 	expected                            uint8  // number of replies to read at once
 	run                                 uint16 // its run in the sorter, from 1; 0 is none
 	attempt                             uint8  // index of the backend
 	alternatives                        bool   // there are several backends
-	failing                             bool   // must fail over: it is in worker.failing
+	failing                             bool   // must fail over, or is broken: it is in worker.failing
 	spoof                               bool   // the backend sees the client's address
 	counted                             bool   // against the client's limit
 	claimed                             bool   // has a claim on its source

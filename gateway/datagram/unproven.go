@@ -58,11 +58,23 @@ const (
 	unprovenShare = 4
 )
 
-// evictable returns the flow of a forward, or of all forwards if of is nil, that is to make room,
-// except for but: the oldest unproven one, so that forged datagrams evict each other rather than
-// the flows of clients. While unproven flows are few, each has answerTime to get an answer; then
-// the least recently active flow goes.
-func (w *worker) evictable(of *forwardState, but *flow) *flow {
+// firstOf returns the oldest flow that may be evicted, nil if none of the first ones may.
+func (u *unproven) firstOf(mayEvict func(*flow) bool) *flow {
+	f := u.oldest
+	for range mostExamined {
+		if f == nil || mayEvict(f) {
+			return f
+		}
+		f = f.newer
+	}
+	return nil
+}
+
+// evictable returns the flow of a forward, or of all forwards if of is nil, that is the next to
+// make room, of those that may be evicted: the oldest unproven one, so that forged datagrams evict
+// each other rather than the flows of clients. While unproven flows are few, each has answerTime to
+// get an answer; then the least recently active flow goes.
+func (w *worker) evictable(of *forwardState, mayEvict func(*flow) bool) *flow {
 	var oldest *flow
 	unproven, total := 0, 0
 	for _, l := range w.lists {
@@ -71,17 +83,14 @@ func (w *worker) evictable(of *forwardState, but *flow) *flow {
 		}
 		unproven += l.unproven.count
 		total += int(l.flows[w.host.Index()].Load())
-		f := l.unproven.oldest
-		if f != nil && f == but {
-			f = f.newer
-		}
+		f := l.unproven.firstOf(mayEvict)
 		if f != nil && (oldest == nil || f.startedAt < oldest.startedAt) {
 			oldest = f
 		}
 	}
 	isSpared := oldest != nil && w.host.Now()-oldest.startedAt < answerTime && unproven*unprovenShare < total
-	if oldest == nil || isSpared {
-		return w.oldest(of, but)
+	if isSpared || oldest == nil {
+		return w.oldest(of, mayEvict)
 	}
 	return oldest
 }

@@ -27,7 +27,8 @@ type worker struct {
 	toBackend    sorter // to backends, for one receive call
 	toPeer       outbox // to peers, through replySocket
 	replySocket  *listenerSocket
-	failing      []flowRef // flows that must fail over
+	failing      []flowRef // flows that must fail over, or are broken
+	connected    bool      // the last attempt to connect got as far as connect(2)
 	pendingReads readBatch
 
 	targets  []forward.Endpoint
@@ -109,6 +110,7 @@ func (w *worker) Alarm() {
 	if w.phase == left {
 		return
 	}
+	w.rewatchListeners()
 	for _, l := range w.lists {
 		w.expire(l)
 	}

@@ -33,6 +33,7 @@ type listener struct {
 	bound    forward.Endpoint
 	held     bool // another process has the socket open, too
 	watching bool // registered with epoll
+	failures int  // errors of accept4(2) in a row, see acceptFailed
 }
 
 // accept accepts connections from a listener's queue.
@@ -46,6 +47,7 @@ func (l *loop) accept(ln *listener) {
 			l.acceptFailed(ln, errno)
 			return
 		}
+		ln.failures = 0
 		l.assign(acceptedConn{ln, fd, peer})
 	}
 }
@@ -79,16 +81,22 @@ func (l *loop) assign(a acceptedConn) {
 func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN:
+		ln.failures = 0
 		l.reportAcceptResumed(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
 	case unix.EINVAL, unix.EBADF:
 		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
 		l.closeListener(ln)
+	default:
+		// Any other error is about one connection: ECONNABORTED, EINTR, or an error that was pending on
+		// the new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises
+		// another event. An error that is none of these, as of a seccomp filter, comes again at once.
+		if ln.failures++; ln.failures >= maxAccepts {
+			ln.failures = 0
+			l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
+		}
 	}
-	// Any other error is about one connection: ECONNABORTED, EINTR, or an error that was pending on
-	// the new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises
-	// another event.
 }
 
 // pauseAccept pauses accepting on all listeners of the loop, because a call failed for lack of

@@ -37,6 +37,7 @@ func (s *session) copy(l *loop, from int) (flushed bool, broken int, errno sysca
 	}
 	if peeks {
 		if errno := d.discard(l, n-len(rest)); errno != 0 {
+			d.blocked = true // a further read would return the same bytes, see forwardRemaining
 			return false, from, errno
 		}
 	}

@@ -96,7 +96,7 @@ func (s *session) testPlainly(l *loop) {
 // gateway's own address.
 func (s *session) startTest(l *loop, source netip.AddrPort) bool {
 	s.resetSide(l, backend)
-	if errno, _ := s.connect(l, source); errno != 0 || !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
+	if errno, _ := s.connect(l, source); errno != 0 || l.watchSide(s, backend, interest|unix.EPOLLOUT) != 0 {
 		return false
 	}
 	s.arm(l, diagnoseTimeout)

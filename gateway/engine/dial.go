@@ -73,15 +73,14 @@ func (s *session) startDial(l *loop, to forward.Endpoint) (started bool, errno s
 		return false, errno
 	}
 	if s.bound().IsValid() && !s.verifySource(l) {
-		s.denySource("the kernel connects from another address")
 		s.source = address{}
 		s.resetSide(l, backend)
 		return false, 0
 	}
-	if !l.watchSide(s, backend, interest|unix.EPOLLOUT) {
-		s.dialError(unix.ENOMEM)
+	if errno := l.watchSide(s, backend, interest|unix.EPOLLOUT); errno != 0 {
+		s.unprepared("epoll_ctl", errno)
 		s.closeBackend(l)
-		return false, unix.ENOMEM
+		return false, errno
 	}
 	s.sides[backend].watchesWrites = true
 	return true, 0
@@ -140,22 +139,26 @@ func (s *session) lacksPort(l *loop, errno syscall.Errno) bool {
 // connectOnce is connect without the check for a socket that is connected to itself.
 func (s *session) connectOnce(l *loop, source netip.AddrPort) (errno syscall.Errno, again bool) {
 	s.closeBackend(l)
+	s.noteLocal(false)
 	fd, errno := l.kernel.Socket(family(s.backend))
 	if errno != 0 {
+		s.noteLocal(true)
 		return errno, false
 	}
 	d := &s.sides[backend]
 	d.fd, d.noDelaySet, d.shortReads = int32(fd), s.backend.IsUnix(), s.backend.IsUnix()
-	if errno, again = s.prepareSocket(l, fd, source); errno == 0 {
-		errno = connectTo(l.kernel, fd, s.backend)
-		again = transparent.RetryConnect(errno)
+	if errno, again = s.prepareSocket(l, fd, source); errno != 0 {
+		s.noteLocal(true)
+		s.closeBackend(l)
+		return errno, again
 	}
+	errno = connectTo(l.kernel, fd, s.backend)
 	switch errno {
 	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connect continues (connect(2))
 		return 0, false
 	}
 	s.closeBackend(l)
-	return errno, again
+	return errno, transparent.RetryConnect(errno)
 }
 
 // prepareSocket sets the options of a backend socket and binds it to source if that is valid.
@@ -209,11 +212,32 @@ func family(e forward.Endpoint) int {
 
 // dialError sets the outcome that follows from a failed attempt.
 func (s *session) dialError(errno syscall.Errno) {
-	s.outcome, s.endedBy = DialOutcome(errno, s.bound().Port() != 0)
-	if s.option == unattached {
+	outcomeOf := DialOutcome
+	if s.failureDetails().local {
+		outcomeOf = LocalOutcome
+	}
+	s.outcome, s.endedBy = outcomeOf(errno, s.bound().Port() != 0)
+	switch {
+	case s.option == unattached:
 		s.outcome = record.TOAUnattached
+	case errno == unix.EAGAIN && !s.backend.IsUnix(): // the host is short of ports or routes (connect(2))
+		s.endedBy = record.Gateway
 	}
 	s.setReason(errno.Error())
+}
+
+// unprepared is dialError for a call that does not involve the backend.
+func (s *session) unprepared(call string, errno syscall.Errno) {
+	s.noteLocal(true)
+	s.dialError(errno)
+	s.setReason(call + ": " + errno.Error())
+}
+
+// noteLocal records whether an attempt failed in a call that does not involve the backend.
+func (s *session) noteLocal(local bool) {
+	if local || s.failure != nil {
+		s.ensureFailure().local = local
+	}
 }
 
 // armDial sets the deadline of one attempt: an equal share of the remaining connect timeout, so
@@ -252,14 +276,20 @@ func (s *session) sendEarly(l *loop, payload []byte) (rest []byte, connected boo
 	return payload, false, errno
 }
 
-// verifySource reports whether the kernel connects from the address that the socket was bound to. It
+// verifySource reports whether the kernel connects from the address that the socket was bound to. If
+// not, or if that is not known, it sets the outcome. The kernel
 // replaces addresses of some types, such as broadcast addresses, with one of the host's own
 // (__inet_bind), of which the policy may not know all. connect(2) sets the address before it sends
 // the SYN, so no payload has been sent yet. verifySource also records the source port, which the
 // kernel may have chosen, because the backend's own log shows it.
 func (s *session) verifySource(l *loop) bool {
 	source, errno := l.kernel.LocalAddr(int(s.sides[backend].fd))
-	if errno != 0 || source.Addr() != s.source.unpack().Addr() {
+	switch {
+	case errno != 0:
+		s.unprepared("getsockname", errno)
+		return false
+	case source.Addr() != s.source.unpack().Addr():
+		s.denySource("the kernel connects from another address")
 		return false
 	}
 	s.source = pack(source)

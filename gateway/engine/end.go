@@ -94,6 +94,7 @@ type failure struct {
 	offset int    // after how many bytes of the header it was rejected
 
 	answersOthers bool // record.Connection.AnswersOthers
+	local         bool // the last attempt to connect failed in a call that does not involve the backend
 
 	tried []forward.Endpoint // backends that could not be connected to
 	// began and ended are the times of the last of these attempts, on the kernel's clock.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -181,11 +182,13 @@ func (f *flow) wantsMark(after int64) bool {
 
 // update is called after the session has moved what it could: it sets or removes the mark, and
 // watches for input again if there is room for it.
-func (f *flow) update(l *loop) {
+//
+// The error is that of watching again: without it, no event would come.
+func (f *flow) update(l *loop) syscall.Errno {
 	s, d := f.session, &f.session.sides[f.from]
 	if d.eof {
 		f.expectNoTail()
-		return
+		return 0
 	}
 	emptied := !d.readable && s.flushed(f.from)
 	switch wants := f.wantsMark(l.flows.after); {
@@ -199,11 +202,14 @@ func (f *flow) update(l *loop) {
 	}
 	if f.muted && emptied {
 		f.muted = false
-		l.rewatch(s, f.from)
+		if errno := l.rewatch(s, f.from); errno != 0 {
+			return errno
+		}
 	}
 	if f.marked && emptied && f.next == nil {
 		l.flows.expectTail(f, l.kernel.Now()+lowWaterDelay)
 	}
+	return 0
 }
 
 func (f *flow) setMark(l *loop, n int) bool {
@@ -217,12 +223,12 @@ func (f *flow) muteIfBlocked(l *loop) {
 	hungUp := f.session.sides[f.from].hungUp
 	if !f.muted && !f.session.flushed(f.from) && !hungUp && f.steady(l.flows.after) {
 		f.muted = true
-		l.rewatch(f.session, f.from)
+		f.muted = l.rewatch(f.session, f.from) == 0
 	}
 }
 
 // rewatch changes the events that a session's socket is registered for.
-func (l *loop) rewatch(s *session, side int) {
+func (l *loop) rewatch(s *session, side int) syscall.Errno {
 	d, events := &s.sides[side], uint32(interest)
 	if s.flows != 0 && l.flows.of(s, side).muted {
 		events &^= unix.EPOLLIN | unix.EPOLLPRI
@@ -230,5 +236,5 @@ func (l *loop) rewatch(s *session, side int) {
 	if d.watchesWrites {
 		events |= unix.EPOLLOUT
 	}
-	l.kernel.Rewatch(l.poller, int(d.fd), events, uint64(s.tag(side)))
+	return l.kernel.Rewatch(l.poller, int(d.fd), events, uint64(s.tag(side)))
 }

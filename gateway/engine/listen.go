@@ -34,11 +34,12 @@ func (ln *listener) open(k kernel.Kernel) error {
 	if errno != 0 {
 		return errno
 	}
-	ln.fd = fd
 	bound, errno := k.LocalAddr(fd)
 	if errno != 0 {
+		k.Close(fd)
 		return os.NewSyscallError("getsockname", errno)
 	}
+	ln.fd = fd
 	// LocalAddr returns the dual-stack wildcard as [::].
 	ln.bound = forward.Endpoint{Addr: bound}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -312,18 +313,18 @@ func (l *loop) retire(s *session) {
 
 // watchSide registers a session's socket with epoll, edge-triggered. It is called once for each
 // socket.
-func (l *loop) watchSide(s *session, side int, events uint32) bool {
-	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, uint64(s.tag(side))) == 0
+func (l *loop) watchSide(s *session, side int, events uint32) syscall.Errno {
+	return l.kernel.Watch(l.poller, int(s.sides[side].fd), events, uint64(s.tag(side)))
 }
 
 // watchWrites adds EPOLLOUT to a socket that was registered without it.
-func (l *loop) watchWrites(s *session, side int) {
+func (l *loop) watchWrites(s *session, side int) syscall.Errno {
 	d := &s.sides[side]
 	if d.watchesWrites {
-		return
+		return 0
 	}
 	d.watchesWrites = true
-	l.rewatch(s, side)
+	return l.rewatch(s, side)
 }
 
 // close closes the I/O batch, epoll and the mailbox. The loop must have ended.

@@ -76,7 +76,9 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 	}
 	s.returnPipe(l, d)
 	if s.flows != 0 {
-		l.flows.of(s, from).update(l)
+		if errno = l.flows.of(s, from).update(l); errno != 0 {
+			return from, errno
+		}
 	}
 	if d.eof && s.flushed(from) && !to.finSent && !s.done(1-from) {
 		to.finSent = true
@@ -143,8 +145,7 @@ func (s *session) send(l *loop, from int, b []byte) (rest []byte, errno syscall.
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			l.watchWrites(s, 1-from)
-			return b, 0
+			return b, l.watchWrites(s, 1-from)
 		default:
 			return b, errno
 		}

@@ -87,7 +87,9 @@ func newRig(t testing.TB, k *script, c Config) *rig {
 	if k.random != nil {
 		r.events = r.events[:1+k.random.IntN([]int{8, 32}[k.random.IntN(2)])]
 	}
-	c.Kernel = k
+	if c.Kernel == nil {
+		c.Kernel = k
+	}
 	if c.Report == nil {
 		c.Report = func(rec *record.Connection) {
 			r.records = append(r.records, *rec)

@@ -171,11 +171,11 @@ func DialOutcome(errno syscall.Errno, fixedPort bool) (record.Outcome, record.Pa
 	return record.BackendUnreachable, record.Gateway
 }
 
-// lacksResources reports whether an error means that the process or the host has no descriptor or
-// no memory left.
+// lacksResources reports whether an error means that the process or the host has no descriptor, no
+// memory or, for epoll_ctl(2), no watches left.
 func lacksResources(errno syscall.Errno) bool {
 	switch errno {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC:
 		return true
 	}
 	return false

@@ -36,14 +36,16 @@ func (l *loop) closeGracefully(done func()) {
 func (l *loop) closeListeners() {
 	l.wheel.disarm(&l.closeTimer)
 	for _, ln := range l.listeners {
-		for ln.fd >= 0 && !ln.held {
+		for failures := 0; ln.fd >= 0 && !ln.held && failures < maxAccepts; {
 			fd, peer, errno := l.kernel.Accept(ln.fd)
 			if isConnectionError(errno) {
+				failures++
 				continue
 			}
 			if errno != 0 {
 				break
 			}
+			failures = 0
 			l.assign(acceptedConn{ln, fd, peer})
 			l.makeRoom(0)
 		}

@@ -42,8 +42,7 @@ func (s *session) drainPipe(l *loop, from int) (flushed bool, errno syscall.Errn
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			l.watchWrites(s, 1-from)
-			return false, 0
+			return false, l.watchWrites(s, 1-from)
 		default:
 			if !d.copyFrom(errno) {
 				return false, errno

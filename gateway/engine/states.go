@@ -103,10 +103,14 @@ func (s *session) headerEOF(l *loop) {
 // headerReadFailed handles a read error before the header is complete. Many health checks connect
 // and reset.
 func (s *session) headerReadFailed(l *loop, errno syscall.Errno) {
-	s.endedBy = record.Peer
 	s.setReason(errno.Error())
-	outcome := record.Reset
-	if len(s.sides[peer].held) == 0 && s.headers == 0 {
+	var outcome record.Outcome
+	outcome, s.endedBy = brokenOutcome(errno, record.Peer)
+	if outcome != record.Reset {
+		s.refuse(l, outcome, record.Header)
+		return
+	}
+	if s.endedBy = record.Peer; len(s.sides[peer].held) == 0 && s.headers == 0 {
 		outcome = record.Empty
 	}
 	s.end(l, outcome, record.Header)
@@ -325,14 +329,11 @@ func (s *session) checkError(l *loop, i int) {
 // resets the other.
 func (s *session) abort(l *loop, who int, errno syscall.Errno) {
 	s.forwardRemaining(l, who)
-	outcome := record.Reset
-	s.endedBy = party(who)
 	s.setReason(errno.Error())
-	if errno == unix.ETIMEDOUT {
-		s.endedBy = record.Timeout
-		if who == backend && s.isUnread(l) {
-			outcome = record.TOAUnread
-		}
+	var outcome record.Outcome
+	outcome, s.endedBy = brokenOutcome(errno, party(who))
+	if errno == unix.ETIMEDOUT && who == backend && s.isUnread(l) {
+		outcome = record.TOAUnread
 	}
 	s.refuse(l, outcome, s.phase())
 }

@@ -107,13 +107,16 @@ func (s *session) notPromised(l *loop) {
 	_, errno := toa.Progress(l.kernel, int(s.sides[backend].fd))
 	s.resetSide(l, backend)
 	s.endedBy = record.Gateway
-	if errno != 0 { // detached since the SYN
-		s.outcome = record.TOAUnattached
-		s.setReason("ask for the promise: " + errno.Error())
-	} else {
+	switch errno {
+	case 0:
 		s.outcome = record.TOAUnpromised
 		s.setReason("the SYN-ACK has no promise")
 		s.listener.route.Backends.Unpromised(s.backend, l.now)
+	case unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EPERM: // detached since the SYN
+		s.outcome = record.TOAUnattached
+		s.setReason("ask for the promise: " + errno.Error())
+	default:
+		s.unprepared("ask for the promise", errno)
 	}
 	s.attemptFailed(l, 0)
 }

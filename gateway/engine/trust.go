@@ -46,10 +46,11 @@ func (s *session) watchPeer(l *loop) bool {
 	if !s.peer.isValid() {
 		keepUrgentInLine(l.kernel, int(s.sides[peer].fd))
 	}
-	if l.watchSide(s, peer, interest) {
+	errno := l.watchSide(s, peer, interest)
+	if errno == 0 {
 		return true
 	}
-	s.setReason("epoll_ctl failed")
+	s.setReason("epoll_ctl: " + errno.Error())
 	s.refuse(l, record.Internal, record.Accept)
 	return false
 }

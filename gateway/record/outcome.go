@@ -162,13 +162,13 @@ var table = [outcomes]entry{
 	Limit: {"limit", "a limit on connections was reached",
 		"reason says which: a configured limit, or the host or the process is out of file descriptors," +
 			" memory or source ports",
-		Warn, in(Trust, Header, Dial)},
+		Warn, in(Trust, Header, Dial, Relay)},
 	Drained: {"drained", "cut at the end of the drain",
 		"a longer --drain-timeout lets more connections finish",
 		Info, in(Header, Dial, Relay)},
 	Internal: {"internal", "a fault of the gateway or its host",
 		"reason is the system's error; please report it",
-		Error, in(Accept)},
+		Error, in(Accept, Header, Dial, Relay)},
 }
 
 // String returns the outcome's word in logs and metrics, such as "not_proxy".

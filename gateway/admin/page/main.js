@@ -9,7 +9,7 @@ import { showForwards, startForwards } from './forwards.js';
 import { showHost } from './host.js';
 import { showPlots, startPlots } from './plots.js';
 import { showRefusals } from './refusals.js';
-import { showTrust } from './trust.js';
+import { showClients, showTrust } from './rules.js';
 
 // Times in milliseconds.
 const pollInterval = 2000;
@@ -81,6 +81,7 @@ function showStatus(status) {
   showForwards(status);
   showForwardChoices(status.forwards);
   showTrust(status.trust);
+  showClients(status.clients);
 }
 
 // showFailure shows that a poll failed: the gateway is unreachable, or answered with an

@@ -16,13 +16,20 @@ function grouped(refusals) {
     for (const command of (r.action ?? '').split('; ')) if (command) o.actions.add(command);
     const text = r.reason ?? '';
     if (!o.reasons.has(text)) {
-      o.reasons.set(text, { text, client: r.client, sample: r.sample, peers: new Map(), forwards: new Map() });
+      o.reasons.set(text, { text, client: r.client, sample: r.sample, peers: new Map(), clients: new Map(),
+        forwards: new Map() });
     }
     const reason = o.reasons.get(text);
-    add(reason.peers, r.peer === 'unix' ? 'a unix socket' : r.peer, r.count);
+    if (r.by_client) add(reason.clients, address(r.client), r.count);
+    else add(reason.peers, r.peer === 'unix' ? 'a unix socket' : r.peer, r.count);
     add(reason.forwards, r.forward, r.count);
   }
   return [...outcomes.values()].sort((a, b) => b.count - a.count);
+}
+
+// address returns the address of a client without its port and brackets.
+function address(client) {
+  return client.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 }
 
 // add adds n to a counter.
@@ -68,19 +75,23 @@ function showReasons(ul, reasons) {
   list(ul, reasons, {
     key: (r) => r.text,
     create: () => make('li', '', make('p', 'reason'), make('p', 'muted last'),
-      make('p', 'chips peers', make('span', 'muted', 'peers')), make('p', 'chips', make('span', 'muted', 'forwards'))),
+      make('p', 'chips peers', make('span', 'muted', 'peers')),
+      make('p', 'chips clients', make('span', 'muted', 'clients')), make('p', 'chips', make('span', 'muted', 'forwards'))),
     update: updateReason,
   });
 }
 
 function updateReason(li, r) {
-  const [reason, last, peers, forwards] = li.children;
+  const [reason, last, peers, clients, forwards] = li.children;
   set(reason, r.text);
   show(reason, r.text !== '');
   const facts = [r.client ? `client ${r.client}` : '', r.sample ? `received ${r.sample}` : ''].filter((t) => t);
   set(last, facts.length > 0 ? `Last one: ${facts.join(', ')}` : '');
   show(last, facts.length > 0);
   chips(peers, items(r.peers), 1);
+  show(peers, r.peers.size > 0);
+  chips(clients, items(r.clients), 1);
+  show(clients, r.clients.size > 0);
   chips(forwards, items(r.forwards), 1);
 }
 

@@ -1,4 +1,4 @@
-// The lists of trusted peers.
+// The lists of rules: about trusted peers, and about clients.
 
 import { lines, list, make, row, set, show } from './dom.js';
 import { count, plural } from './format.js';
@@ -11,16 +11,37 @@ const rulesShown = 200;
 
 // showTrust shows the lists of trusted peers with their rules.
 export function showTrust(trust) {
-  list(document.getElementById('trust'), trust.map((t, i) => ({ ...t, i })), {
-    key: (t) => t.i,
-    create: createTrust,
-    update: (div, t) => updateTrust(div, t, trust.length > 1),
+  showLists('trust', trust, {
+    title: (t) => (trust.length > 1 ? `For ${t.forwards.join(', ')}` : ''),
+    none: 'No rules.',
+    hidden: (t, shown) => t.rules.length - shown,
   });
 }
 
-function createTrust(t) {
+// showClients shows the lists of rules about clients with those that have matched.
+export function showClients(clients) {
+  show(document.getElementById('clients').parentElement, clients.length > 0);
+  showLists('clients', clients, {
+    title: (c) => `${c.action === 'deny' ? 'Denied' : 'Allowed'}, for ${c.forwards.join(', ')}: ` +
+      `${plural(c.count, 'prefix', 'prefixes')}, ${plural(c.hits, 'connection')}`,
+    none: 'No rule has matched since the list was read.',
+    hidden: (c, shown) => c.count - shown,
+  });
+}
+
+// showLists shows lists of rules in an element. title is the heading of a list, none the
+// text for one without rules, and hidden the number of rules beyond those shown.
+function showLists(id, lists, { title, none, hidden }) {
+  list(document.getElementById(id), lists.map((l, i) => ({ ...l, i })), {
+    key: (l) => l.i,
+    create: (l) => createList(id, l),
+    update: (div, l) => updateList(div, l, { title, none, hidden }),
+  });
+}
+
+function createList(id, l) {
   const title = make('p', 'muted');
-  title.id = `trust-${t.i}`;
+  title.id = `${id}-${l.i}`;
   const head = make('tr', '', ...columns.map((c) => make('th', c.kind, c.label)));
   head.setAttribute('role', 'row');
   for (const th of head.cells) {
@@ -29,23 +50,25 @@ function createTrust(t) {
   }
   const table = make('table', '', make('thead', '', head), make('tbody'));
   table.setAttribute('role', 'table');
-  table.setAttribute('aria-labelledby', `trust-title ${title.id}`);
+  table.setAttribute('aria-labelledby', `${id}-title ${title.id}`);
   for (const group of table.children) group.setAttribute('role', 'rowgroup');
   return make('div', '', title, table, make('p', 'none'));
 }
 
-function updateTrust(div, t, several) {
-  const rules = byRule(t.rules);
+function updateList(div, l, { title: titleOf, none, hidden }) {
+  const rules = byRule(l.rules);
+  const shown = rules.slice(0, rulesShown);
   const [title, table, more] = div.children;
-  set(title, several ? `For ${t.forwards.join(', ')}` : '');
-  list(table.tBodies[0], rules.slice(0, rulesShown), {
+  set(title, titleOf(l));
+  list(table.tBodies[0], shown, {
     key: (r) => r.key,
     create: () => row(columns, 'rule'),
     update: updateRule,
   });
+  const left = hidden(l, shown.reduce((n, r) => n + r.prefixes.length, 0));
   show(table, rules.length > 0);
-  set(more, rules.length === 0 ? 'No rules.' : `and ${count(rules.length - rulesShown)} more rules, see status.json`);
-  show(more, rules.length === 0 || rules.length > rulesShown);
+  set(more, rules.length === 0 ? none : `and ${plural(left, 'more prefix', 'more prefixes')}`);
+  show(more, rules.length === 0 || left > 0);
 }
 
 // byRule merges the prefixes of each rule: a preset, or a name, may have several.
