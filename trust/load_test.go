@@ -221,5 +221,9 @@ func TestEmptyList(t *testing.T) {
 		if row.want == "" && (err != nil || set == nil) || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 			t.Errorf("%q, allowed %v: %v, want %q", row.text, row.allow, err, row.want)
 		}
+		var e *Error
+		if errors.As(err, &e) && strings.Contains(e.Hint(), "a comment alone") != row.allow {
+			t.Errorf("%q, allowed %v: the hint %q", row.text, row.allow, e.Hint())
+		}
 	}
 }
