@@ -110,11 +110,17 @@ func sleeps(t *testing.T, thread string) int {
 // firstNumber returns the number that the first group of pattern matches in a file.
 func firstNumber(t *testing.T, path, pattern string) int {
 	t.Helper()
-	m := regexp.MustCompile(pattern).FindSubmatch(readFile(t, path))
+	return firstMatch(t, path, string(readFile(t, path)), pattern)
+}
+
+// firstMatch returns the number that a pattern's group matches in a text, which has a name.
+func firstMatch(t *testing.T, name, text, pattern string) int {
+	t.Helper()
+	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
 	if m == nil {
-		t.Fatalf("%s does not match %s", path, pattern)
+		t.Fatalf("%s does not match %s", name, pattern)
 	}
-	n, err := strconv.Atoi(string(m[1]))
+	n, err := strconv.Atoi(m[1])
 	if err != nil {
 		t.Fatal(err)
 	}

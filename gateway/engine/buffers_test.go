@@ -78,7 +78,7 @@ func TestBlockedReadersHoldLittle(t *testing.T) {
 	}
 }
 
-// At the limit nothing more is held, nobody is reset, and everything arrives in the end. The small
+// At the limit nothing more is held, no connection is reset, and everything arrives in the end. The small
 // reads of one batch may exceed the limit.
 func TestBufferLimit(t *testing.T) {
 	const size, connections = 10_000, 200 // each read in a slot, half of it taken

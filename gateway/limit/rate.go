@@ -38,6 +38,7 @@ type Rates struct {
 	most     int64 // units that a peer may be ahead
 	seed     maphash.Seed
 	sets     [][rateWays]atomic.Uint64 // a power of two of them
+	latest   atomic.Int64              // time of any call, in nanoseconds
 }
 
 // NewRates returns the limiter of peers for a rate; nil if PerSecond is 0 or less. A Burst below 1
@@ -59,7 +60,9 @@ func newRates(r forward.Rate, sets int) *Rates {
 }
 
 // Allow counts a connection of a peer and reports whether the rate allows it. now is a time of the
-// kernel's clock, in nanoseconds. An invalid address, a peer on a unix socket, is always allowed.
+// kernel's clock, in nanoseconds; one before that of another call counts as that one, because the
+// event loops read the clock at different times. An invalid address, a peer on a unix socket, is
+// always allowed.
 func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	if r == nil || !peer.IsValid() {
 		return true
@@ -67,10 +70,10 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 	key := Subscriber(peer).As16()
 	hash := maphash.Bytes(r.seed, key[:])
 	set, tag := &r.sets[hash&uint64(len(r.sets)-1)], hash>>rateTimeBits
-	at := uint64(now/int64(rateUnit)) & rateTimeMask
 	const tries = 8 // then allow: so many collisions between loops are unlikely in an attack
 	for range tries {
-		entry, old := r.find(set, tag, at)
+		entry, old := r.find(set, tag, r.clock(now))
+		at := r.clock(now) // not before that of the call that wrote the entry
 		ahead := r.ahead(old, at)
 		if old>>rateTimeBits != tag {
 			ahead = 0
@@ -84,6 +87,16 @@ func (r *Rates) Allow(peer netip.Addr, now int64) bool {
 		}
 	}
 	return true
+}
+
+// clock returns the latest time of all calls, in units.
+func (r *Rates) clock(now int64) uint64 {
+	for latest := r.latest.Load(); latest < now; latest = r.latest.Load() {
+		if r.latest.CompareAndSwap(latest, now) {
+			break
+		}
+	}
+	return uint64(r.latest.Load()/int64(rateUnit)) & rateTimeMask
 }
 
 // find returns the entry of tag, or the one to replace, and its content.

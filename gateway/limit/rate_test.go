@@ -63,6 +63,21 @@ func TestRatesAgainstTokenBuckets(t *testing.T) {
 	}
 }
 
+// The event loops read the clock at different times. A peer whose connections they get in turn has its
+// burst, and no more.
+func TestRatesWithClocksBehind(t *testing.T) {
+	for burst := 1; burst <= 4; burst++ {
+		r := NewRates(forward.Rate{PerSecond: 1, Burst: burst})
+		const now = int64(time.Hour)
+		clocks := [...]int64{now, now - int64(10*time.Millisecond), now - int64(time.Millisecond)}
+		for i := range 3 * burst {
+			if got, want := r.Allow(peerA, clocks[i%len(clocks)]), i < burst; got != want {
+				t.Errorf("connection %d with a burst of %d: %v, want %v", i, burst, got, want)
+			}
+		}
+	}
+}
+
 func TestRatesBurst(t *testing.T) {
 	peer, other := peerA, peerB
 	r := NewRates(forward.Rate{PerSecond: 2, Burst: 3})
