@@ -43,10 +43,6 @@ func wantStream(t *testing.T, conn net.Conn, size int) {
 	}
 }
 
-// smallSegments lets the windows of small buffers hold many segments. On loopback these have
-// 64 KiB, and some kernels (6.1) fill a window of one or none only when a timer expires.
-func smallSegments(t *testing.T) { netns.IP(t, "link set dev lo mtu 1500") }
-
 // Slow readers do not use up the descriptors: newcomers are served up to the limit on connections,
 // and at the limit the admin endpoint, a reload and an upgrade work, and /readyz tells the truth.
 //
@@ -58,7 +54,6 @@ func TestSlowReadersAtTheLimit(t *testing.T) {
 		const size, newcomers = 1 << 20, 20
 		netns.Sysctl(t, "net.ipv4.tcp_wmem", "4096 16384 131072")
 		netns.Sysctl(t, "net.ipv4.tcp_rmem", "4096 65536 131072")
-		smallSegments(t)
 		streamTo(t, "127.0.0.1:3000", size)
 		lab.Echo(t, "127.0.0.1:3001")
 		path, admin, health := linked(t), filepath.Join(t.TempDir(), "admin"), filepath.Join(t.TempDir(), "health")
@@ -127,7 +122,6 @@ func TestSlowReadersTakeLittleMemory(t *testing.T) {
 		needDescriptors(t, 2*readers+200)
 		netns.Sysctl(t, "net.ipv4.tcp_wmem", "4096 16384 32768")
 		netns.Sysctl(t, "net.ipv4.tcp_rmem", "4096 16384 32768")
-		smallSegments(t)
 		streamTo(t, "127.0.0.1:3000", size)
 		admin := filepath.Join(t.TempDir(), "admin")
 		g := lab.StartGatewayAs(t, lab.Command{Name: lab.PlainBinary(t)}, "--forward", "127.0.0.1:2000=127.0.0.1:3000",
