@@ -46,7 +46,7 @@ func TestOwnAddresses(t *testing.T) {
 
 	// A prefix that contains the IPv4-mapped range and more is one of IPv6.
 	wide, err := transparent.NewOwnAddresses(func() (transparent.HostAddresses, error) {
-		return transparent.HostAddresses{Own: prefixes("::fffe:0:0/95")}, nil
+		return transparent.HostAddresses{Own: []netip.Prefix{netip.PrefixFrom(addr("::ffff:192.0.2.1"), 95)}}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
