@@ -17,14 +17,15 @@ import (
 func guides(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, pattern := range []string{"../docs/load-balancers/*.md", "../docs/backends/*.md", "../docs/examples/*.md"} {
+	for _, pattern := range []string{"../docs/load-balancers/*.md", "../docs/backends/*.md", "../docs/examples/*.md",
+		"../docs/examples/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, found...)
 	}
-	if len(all) < 14 {
+	if len(all) < 32 {
 		t.Fatalf("found only %q", all)
 	}
 	return all
@@ -33,7 +34,7 @@ func guides(t *testing.T) []string {
 // Each guide ends with the tests that run it, which exist, or says what is not run and why.
 func TestGuidesAreRun(t *testing.T) {
 	var existing []string
-	for _, pattern := range []string{"*_test.go", "../gateway/*/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "packages/*_test.go", "gopeers/*_test.go", "../gateway/*/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

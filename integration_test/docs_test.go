@@ -130,7 +130,7 @@ func TestLogMessages(t *testing.T) {
 // Links to files of this repository and to their headings are valid.
 func TestLinks(t *testing.T) {
 	var documents []string
-	for _, pattern := range []string{"../*.md", "../docs/*.md", "../docs/*/*.md"} {
+	for _, pattern := range []string{"../*.md", "../docs/*.md", "../docs/*/*.md", "../docs/*/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -39,6 +40,7 @@ func senders() []sender {
 		{"Varnish, version 2", "varnish", "2", false, []string{"varnishd", "gcc", "nginx"},
 			func(t *testing.T) net.Addr { return tryVarnish(t, "2") }},
 		{"nginx mail", "libnginx-mod-mail", "1", false, []string{"nginx"}, tryNginxMail},
+		{"kdig", "knot-dnsutils", "2", false, []string{"kdig", "dnsmasq"}, tryKdig},
 	}
 }
 
@@ -112,6 +114,25 @@ func tryVarnish(t *testing.T, version string) net.Addr {
 		t.Errorf("the file arrived as %d other bytes", len(body))
 	}
 	return conn.LocalAddr()
+}
+
+// tryKdig asks a name server. kdig sends the header itself, with addresses of its choice.
+func tryKdig(t *testing.T) net.Addr {
+	t.Helper()
+	lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000")
+	kdig(t, client4, "127.0.0.1:1000", "+tcp")
+	return net.TCPAddrFromAddrPort(client4)
+}
+
+// kdig asks the gateway, 127.0.0.1:2000, as the client, and must get the answer.
+func kdig(t *testing.T, client netip.AddrPort, destination, protocol string) {
+	t.Helper()
+	named := netip.MustParseAddrPort(destination)
+	addresses := fmt.Sprintf("+proxy=%v#%d-%v#%d", client.Addr(), client.Port(), named.Addr(), named.Port())
+	got := lab.Output(t, "kdig", "+short", protocol, addresses, "-p", "2000", "@127.0.0.1", "www.example.test")
+	if got != answer {
+		t.Errorf("kdig %s %s: %q, want %s", protocol, addresses, got, answer)
+	}
 }
 
 // tryNginxMail logs in to an IMAP server. nginx asks over HTTP which server that is: the gateway.

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -64,6 +65,26 @@ func TestDNS(t *testing.T) {
 						"by", "timeout")
 				}
 			}
+		}
+	})
+}
+
+// kdig sends a header before its query, and the name server logs the client that it names:
+//
+//	kdig ──v2, UDP──▶ gateway 127.0.0.1:2000 ──▶ dnsmasq 127.0.0.1:3000, [::1]:3000
+func TestKdigSends(t *testing.T) {
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		lab.Require(t, "kdig", "dnsmasq")
+		server := lab.Dnsmasq(t, "www.example.test", answer, "127.0.0.1:3000", "[::1]:3000")
+		returnPath(t, "udp://127.0.0.1:3000", "udp://[::1]:3000")
+		g := lab.StartGateway(t, "--forward", "udp://127.0.0.1:2000=127.0.0.1:3000,[::1]:3000", "--trust", "127.0.0.1",
+			"--transparent", "--udp-idle-timeout", idle)
+		for _, a := range []struct{ client, destination netip.AddrPort }{{client4, dest4}, {client6, dest6}} {
+			kdig(t, a.client, a.destination.String(), "+notcp")
+			server.WaitLine(t, fmt.Sprintf("%v/%d query[A] www.example.test from %[1]v", a.client.Addr(), a.client.Port()))
+			g.ConnectionOf(t, a.client.String()).Expect(t, "outcome", "ok", "protocol", "udp", "version", "2",
+				"transparent", "true", "destination", a.destination.String())
 		}
 	})
 }

@@ -23,28 +23,31 @@ func Vsftpd(t testing.TB, address, first, last string) FileLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := PublicDir(t, 0o755)
 	family := "listen=YES\nlisten_address="
 	if net.ParseIP(host).To4() == nil {
 		family = "listen=NO\nlisten_ipv6=YES\nlisten_address6="
 	}
-	log := filepath.Join(dir, "log")
-	writeIn(t, dir, map[string]string{"motd": "hello\n", "vsftpd.conf": family + host + `
-listen_port=` + port + `
-background=NO
+	return VsftpdWith(t, WriteFile(t, "vsftpd.conf", family+host+`
+listen_port=`+port+`
 anonymous_enable=YES
 no_anon_password=YES
-anon_root=` + dir + `
-secure_chroot_dir=` + dir + `
-vsftpd_log_file=` + log + `
 xferlog_enable=YES
 xferlog_std_format=NO
 log_ftp_protocol=YES
-pasv_min_port=` + first + `
-pasv_max_port=` + last + `
-`})
+pasv_min_port=`+first+`
+pasv_max_port=`+last+`
+`), address)
+}
+
+// VsftpdWith is [Vsftpd] with the settings in a file, but its own directory and log.
+func VsftpdWith(t testing.TB, path, address string) FileLog {
+	t.Helper()
+	dir := PublicDir(t, 0o755)
+	log := filepath.Join(dir, "log")
+	writeIn(t, dir, map[string]string{"motd": "hello\n"})
 	Output(t, "chown", "root", dir)
-	startServer(t, Command{Name: "vsftpd", Args: []string{filepath.Join(dir, "vsftpd.conf")}}, []string{address})
+	startServer(t, Command{Name: "vsftpd", Args: []string{path, "-obackground=NO", "-oanon_root=" + dir,
+		"-osecure_chroot_dir=" + dir, "-ovsftpd_log_file=" + log}}, []string{address})
 	return FileLog(log)
 }
 

@@ -36,10 +36,20 @@ func postgresDirectory(t testing.TB) string {
 // MariaDB starts a MariaDB server on 127.0.0.1 and ::1 that every user may log in to.
 func MariaDB(t testing.TB, port string) *Process {
 	t.Helper()
+	return startMariaDB(t, []string{"--no-defaults", "--port=" + port, "--bind-address=127.0.0.1,::1",
+		"--skip-name-resolve", "--general-log", "--general-log-file=/dev/stdout"}, "127.0.0.1:"+port, "[::1]:"+port)
+}
+
+// MariaDBWith is [MariaDB] with the settings in a file.
+func MariaDBWith(t testing.TB, path, address string) *Process {
+	t.Helper()
+	return startMariaDB(t, []string{"--defaults-file=" + path}, address)
+}
+
+func startMariaDB(t testing.TB, settings []string, addresses ...string) *Process {
+	t.Helper()
 	dir := t.TempDir()
-	return startServer(t, Command{Name: "mariadbd", Args: []string{"--no-defaults", "--user=root", "--datadir=" + dir,
-		"--socket=" + filepath.Join(dir, "socket"), "--pid-file=" + filepath.Join(dir, "pid"), "--port=" + port,
-		"--bind-address=127.0.0.1,::1", "--skip-grant-tables", "--skip-name-resolve", "--skip-innodb",
-		"--default-storage-engine=MyISAM", "--general-log", "--general-log-file=/dev/stdout"}},
-		[]string{"127.0.0.1:" + port, "[::1]:" + port})
+	return startServer(t, Command{Name: "mariadbd", Args: append(settings, "--user=root", "--datadir="+dir,
+		"--socket="+filepath.Join(dir, "socket"), "--pid-file="+filepath.Join(dir, "pid"), "--skip-grant-tables",
+		"--skip-innodb", "--default-storage-engine=MyISAM")}, addresses)
 }

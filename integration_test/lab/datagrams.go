@@ -119,9 +119,9 @@ func WaitReceiving(t testing.TB, address string) {
 }
 
 // inTable reports whether a socket of a protocol and in a state (proc_net_tcp(5))
-// has the address, or its port on all addresses.
+// has the address, or its port on all addresses, in the network namespace of the thread.
 func inTable(a netip.AddrPort, protocol, state string) bool {
-	for _, table := range []string{"/proc/self/net/" + protocol, "/proc/self/net/" + protocol + "6"} {
+	for _, table := range []string{"/proc/thread-self/net/" + protocol, "/proc/thread-self/net/" + protocol + "6"} {
 		f, err := os.Open(table)
 		if err != nil {
 			continue

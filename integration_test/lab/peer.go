@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 
@@ -176,4 +177,24 @@ func ServeOn(t testing.TB, l net.Listener, handle func(net.Conn)) net.Listener {
 func Peer(c net.Conn) netip.AddrPort {
 	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// Exchange sends a megabyte each way, enough for the bulk path.
+func Exchange(t testing.TB, a, b net.Conn) {
+	t.Helper()
+	data := strings.Repeat("0123456789abcdef", 1<<16)
+	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
+		sent := make(chan error, 1)
+		go func() {
+			_, err := io.WriteString(pair[0], data)
+			sent <- err
+		}()
+		got := make([]byte, len(data))
+		if _, err := io.ReadFull(pair[1], got); err != nil || string(got) != data {
+			t.Fatalf("received other data than was sent: %v", err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+	}
 }

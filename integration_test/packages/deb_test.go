@@ -2,7 +2,6 @@ package packages_test
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -80,8 +79,10 @@ func TestDeb(t *testing.T) {
 		if out := m.run(t, "dpkg", "--install", "/tmp/"+oldVersion+".deb"); !strings.Contains(out, "edit /etc/default/unproxy") {
 			t.Errorf("dpkg printed no hint:\n%s", out)
 		}
-		if out, code := lab.Run(t, m.command("systemctl", "is-enabled", "unproxy")); code == 0 {
-			t.Errorf("enabled without a configuration: %s", out)
+		for _, unit := range []string{"unproxy", "unproxy-routes", "unproxy-toa"} {
+			if out, code := lab.Run(t, m.command("systemctl", "is-enabled", unit)); code == 0 || !strings.Contains(out, "disabled") {
+				t.Errorf("%s is enabled without a configuration, or not installed: %s", unit, out)
+			}
 		}
 		m.run(t, "sh", "-c", `test "$(stat -c '%a %U:%G' /etc/default/unproxy)" = '640 root:unproxy'`)
 		m.write(t, "etc/default/unproxy", settings)
@@ -93,10 +94,18 @@ func TestDeb(t *testing.T) {
 		m.run(t, "unproxy", "ban", "198.51.100.7", "--admin", "unix:/run/unproxy/admin.sock")
 		m.run(t, "grep", "198.51.100.7", "/var/lib/unproxy/bans")
 
+		attached := attachDeb(t, m)
 		upgradeDeb(t, m, backend)
+		if attached {
+			wantReplaced(t, m)
+			carryDeb(t, m)
+		}
 		transparentDeb(t, m, backend)
 
 		m.run(t, "dpkg", "--remove", "unproxy")
+		if attached {
+			wantAttachments(t, m, 0)
+		}
 		if rules := netns.IP(t, "rule"); strings.Contains(rules, "7700") {
 			t.Errorf("rules after the removal:\n%s", rules)
 		}
@@ -117,14 +126,14 @@ func upgradeDeb(t *testing.T, m machine, backend *lab.Backend) {
 	t.Helper()
 	conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 	behind := backend.Next(t)
-	exchange(t, conn, behind)
+	lab.Exchange(t, conn, behind)
 	first := m.property(t, "MainPID")
 	m.run(t, "dpkg", "--install", "/tmp/"+newVersion+".deb")
 	second := m.property(t, "MainPID")
 	if first == second || second == "0" {
 		t.Errorf("the main process was %s and is %s", first, second)
 	}
-	exchange(t, conn, behind)
+	lab.Exchange(t, conn, behind)
 	carries(t, backend)
 	if text := readFile(t, filepath.Join(m.root, "etc/default/unproxy")); text != settings {
 		t.Errorf("the settings after the upgrade:\n%s", text)
@@ -171,7 +180,7 @@ func transparentDeb(t *testing.T, m machine, backend *lab.Backend) {
 	if got := lab.Peer(behind); got.Addr() != client4.Addr() {
 		t.Errorf("the backend sees %v, want %v", got, client4)
 	}
-	exchange(t, conn, behind)
+	lab.Exchange(t, conn, behind)
 	conn.Close()
 	behind.Close()
 	wantSandbox(t, m, "0000000000002400") // CAP_NET_RAW and CAP_NET_BIND_SERVICE
@@ -197,29 +206,9 @@ func carries(t *testing.T, backend *lab.Backend) {
 	t.Helper()
 	conn := lab.Send(t, "127.0.0.1:2000", lab.V2(client4, dest4))
 	behind := backend.Next(t)
-	exchange(t, conn, behind)
+	lab.Exchange(t, conn, behind)
 	conn.Close()
 	behind.Close()
-}
-
-// exchange sends a megabyte each way, enough for the bulk path.
-func exchange(t *testing.T, a, b net.Conn) {
-	t.Helper()
-	data := strings.Repeat("0123456789abcdef", 1<<16)
-	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
-		sent := make(chan error, 1)
-		go func() {
-			_, err := io.WriteString(pair[0], data)
-			sent <- err
-		}()
-		got := make([]byte, len(data))
-		if _, err := io.ReadFull(pair[1], got); err != nil || string(got) != data {
-			t.Fatalf("received other data than was sent: %v", err)
-		}
-		if err := <-sent; err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 func wantRefused(t *testing.T) {

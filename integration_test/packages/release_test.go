@@ -134,6 +134,9 @@ func checkArchive(t *testing.T, dist, architecture string) {
 		"systemd/unproxy.socket":         "ListenStream=",
 		"systemd/unproxy-routes.service": "routes apply",
 		"systemd/transparent.conf":       "CAP_NET_RAW",
+		"systemd/unproxy-toa.service":    "toa attach",
+		"systemd/toa.conf":               "--gateway",
+		"unproxy-toa.env":                "TOA_FLAGS",
 	} {
 		if !strings.Contains(readFile(t, filepath.Join(root, path)), text) {
 			t.Errorf("%s lacks %q", path, text)

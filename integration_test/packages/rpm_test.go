@@ -22,11 +22,14 @@ func TestRPM(t *testing.T) {
 		return lab.Output(t, append([]string{"rpm", "--dbpath", t.TempDir(), "--query", "--package", path}, args...)...)
 	}
 	lab.Output(t, "rpm", "--dbpath", t.TempDir(), "--checksig", "--nosignature", path)
-	if got := strings.TrimSpace(query("--configfiles")); got != "/etc/default/unproxy" {
+	if got := strings.TrimSpace(query("--configfiles")); got != "/etc/default/unproxy\n/etc/default/unproxy-toa" {
 		t.Errorf("configuration files: %s", got)
 	}
-	if flags := query("--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]"); !strings.Contains(flags, "/etc/default/unproxy cn") {
-		t.Errorf("an upgrade does not keep /etc/default/unproxy:\n%s", flags)
+	flags := query("--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]")
+	for _, name := range []string{"/etc/default/unproxy", "/etc/default/unproxy-toa"} {
+		if !strings.Contains(flags, name+" cn") {
+			t.Errorf("an upgrade does not keep %s:\n%s", name, flags)
+		}
 	}
 	if requires := query("--requires"); !strings.Contains(requires, "shadow-utils") {
 		t.Errorf("requires\n%s", requires)

@@ -16,8 +16,9 @@ import (
 // machine is a running Debian with systemd as its process 1. It has the network of
 // the test and process ids of its own.
 type machine struct {
-	root string
-	pid  string // of systemd
+	root  string
+	pid   string // of systemd
+	group string // its control group
 }
 
 // boot starts systemd in the root. Where that cannot be, the test is skipped.
@@ -42,7 +43,7 @@ func boot(t testing.TB, root string) machine {
 			exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd </dev/null'`
 	p := lab.Start(t, lab.Command{Name: "sh", Args: []string{"-ec", script, "sh", root, group}})
 	t.Cleanup(func() { p.Signal(unix.SIGKILL) }) // unshare ignores SIGTERM
-	m := machine{root: root}
+	m := machine{root: root, group: group}
 	var output string
 	booted := await.For(t, func() bool {
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID(), p.PID()))
@@ -107,6 +108,18 @@ func (m machine) write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(m.root, path), []byte(text), 0o640); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// waitJournal waits until a unit has written a line with text.
+func (m machine) waitJournal(t testing.TB, unit, text string) {
+	t.Helper()
+	var journal string
+	if !await.For(t, func() bool {
+		journal = m.run(t, "journalctl", "--no-pager", "--unit", unit)
+		return strings.Contains(journal, text)
+	}) {
+		t.Fatalf("the journal of %s lacks %q:\n%s", unit, text, journal)
 	}
 }
 
