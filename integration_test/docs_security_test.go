@@ -30,7 +30,7 @@ func declaredTests(t *testing.T) (all []string) {
 // documents name exist.
 func TestNamedTestsExist(t *testing.T) {
 	declared := declaredTests(t)
-	for _, document := range []string{"../docs/security.md"} {
+	for _, document := range []string{"../docs/security.md", "../docs/reliability.md"} {
 		for _, name := range names(string(readFile(t, document)), "`((?:Test|Fuzz)[A-Z]\\w*)`") {
 			if _, exists := slices.BinarySearch(declared, name); !exists {
 				t.Errorf("%s names %s, which is no test", document, name)
@@ -54,5 +54,36 @@ func TestNamedTestsExist(t *testing.T) {
 				t.Errorf("%q is held by %s, which is neither a test nor a script", row[1], holder)
 			}
 		}
+	}
+}
+
+// Scripts run tools at the versions of scripts/tools/go.mod, never one that is looked up
+// when they run.
+func TestToolsArePinned(t *testing.T) {
+	unpinned := regexp.MustCompile(`\bgo (?:run|install|get)\b[^\n]*@|curl [^\n]*\| *(?:ba)?sh\b|:latest\b`)
+	for text, want := range map[string]bool{
+		"go install honnef.co/go/tools/cmd/staticcheck@latest": true, "go run golang.org/x/vuln/cmd/govulncheck@v1.1.0 ./...": true,
+		"curl -sf https://example.com/install | sh": true, "FROM golang:latest": true,
+		"go run ./scripts/bench --quick": false, "go tool -modfile=scripts/tools/go.mod -n nfpm": false,
+	} {
+		if unpinned.MatchString(text) != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+	}
+	read := 0
+	err := filepath.WalkDir("../scripts", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		read++
+		for number, line := range strings.Split(string(readFile(t, path)), "\n") {
+			if unpinned.MatchString(line) && !strings.HasPrefix(strings.TrimSpace(line), "#") {
+				t.Errorf("%s:%d: %s", path, number+1, line)
+			}
+		}
+		return nil
+	})
+	if err != nil || read < 50 {
+		t.Errorf("read %d files of ../scripts, %v", read, err)
 	}
 }

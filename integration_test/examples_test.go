@@ -130,6 +130,22 @@ func TestExampleWeb(t *testing.T) {
 	})
 }
 
+func TestExampleSMTP(t *testing.T) {
+	t.Parallel()
+	netns.RunAsRoot(t, func(t *testing.T) {
+		e := newExample(t, "smtp", "haproxy", "postfix")
+		server := lab.PostfixWith(t, string(readFile(t, e.file("main.cf"))), "127.0.0.1:25")
+		g := e.gateway()
+		e.haproxy("10.0.0.2:25")
+		var conn net.Conn
+		e.lb.Do(t, func() { conn = dialFrom(t, exampleClient, "10.0.0.2:25") })
+		talkSMTP(t, conn, netip.AddrPort{}) // to relay is refused, which localhost may
+		conn.Close()
+		server.WaitLine(t, "]: connect from unknown["+exampleClient+"]")
+		e.carried(g, "client", conn.LocalAddr().String(), "version", "2")
+	})
+}
+
 func TestExampleRedis(t *testing.T) {
 	t.Parallel()
 	netns.Run(t, func(t *testing.T) {

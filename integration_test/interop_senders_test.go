@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pires/go-proxyproto"
+
 	"unproxy/integration_test/lab"
 	"unproxy/integration_test/netns"
 )
@@ -19,28 +21,39 @@ import (
 // sender is a program that adds a header. It listens on 127.0.0.1:1000 and sends to the gateway,
 // 127.0.0.1:2000.
 type sender struct {
-	name, debian, version string
+	name    string
+	source  string // a package of Debian, or a module of Go
+	version string
 	// root: it refuses to run as root, and only root without a user namespace can switch to another user.
 	root  bool
 	needs []string
 	// try has a client at 127.0.0.9 exchange data through the sender with a server behind the gateway, and
 	// returns the client's address.
 	try func(t *testing.T) net.Addr
+	// tlvs are pairs of a key of the log and the value that it sends.
+	tlvs []string
 }
+
+const goProxyproto = "github.com/pires/go-proxyproto"
 
 func senders() []sender {
 	return []sender{
-		{"stunnel", "stunnel4", "1", false, []string{"stunnel4"}, tryStunnel},
+		{"stunnel", "stunnel4", "1", false, []string{"stunnel4"}, tryStunnel, nil},
 		{"hitch, version 1", "hitch", "1", true, []string{"hitch"},
-			func(t *testing.T) net.Addr { return tryHitch(t, "--write-proxy-v1") }},
+			func(t *testing.T) net.Addr { return tryHitch(t, "--write-proxy-v1") }, nil},
 		{"hitch, version 2", "hitch", "2", true, []string{"hitch"},
-			func(t *testing.T) net.Addr { return tryHitch(t, "--write-proxy-v2") }},
+			func(t *testing.T) net.Addr { return tryHitch(t, "--write-proxy-v2") }, nil},
 		{"Varnish, version 1", "varnish", "1", false, []string{"varnishd", "gcc", "nginx"},
-			func(t *testing.T) net.Addr { return tryVarnish(t, "1") }},
+			func(t *testing.T) net.Addr { return tryVarnish(t, "1") }, nil},
 		{"Varnish, version 2", "varnish", "2", false, []string{"varnishd", "gcc", "nginx"},
-			func(t *testing.T) net.Addr { return tryVarnish(t, "2") }},
-		{"nginx mail", "libnginx-mod-mail", "1", false, []string{"nginx"}, tryNginxMail},
-		{"kdig", "knot-dnsutils", "2", false, []string{"kdig", "dnsmasq"}, tryKdig},
+			func(t *testing.T) net.Addr { return tryVarnish(t, "2") }, nil},
+		{"nginx mail", "libnginx-mod-mail", "1", false, []string{"nginx"}, tryNginxMail, nil},
+		{"kdig", "knot-dnsutils", "2", false, []string{"kdig", "dnsmasq"}, tryKdig, nil},
+		{name: "go-proxyproto, version 1", source: goProxyproto, version: "1",
+			try: func(t *testing.T) net.Addr { return tryGoProxyproto(t, 1) }},
+		{name: "go-proxyproto, version 2", source: goProxyproto, version: "2",
+			try:  func(t *testing.T) net.Addr { return tryGoProxyproto(t, 2) },
+			tlvs: []string{"authority", "mail.test", "unique_id", "id-1"}},
 	}
 }
 
@@ -63,6 +76,7 @@ func TestInteropSenders(t *testing.T) {
 				line := g.ConnectionOf(t, client.String())
 				line.Expect(t, "phase", "relay", "version", s.version, "destination", "127.0.0.1:1000")
 				wantMatch(t, line, "outcome", "^(ok|reset)$")
+				line.Expect(t, s.tlvs...)
 			})
 		})
 	}
@@ -114,6 +128,29 @@ func tryVarnish(t *testing.T, version string) net.Addr {
 		t.Errorf("the file arrived as %d other bytes", len(body))
 	}
 	return conn.LocalAddr()
+}
+
+// tryGoProxyproto sends with the library that load balancers in Go use, version 2 with TLVs.
+func tryGoProxyproto(t *testing.T, version byte) net.Addr {
+	t.Helper()
+	lab.Echo(t, "127.0.0.1:3000")
+	header := proxyproto.HeaderProxyFromAddrs(version, net.TCPAddrFromAddrPort(client4),
+		net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:1000")))
+	if version == 2 {
+		tlvs := []proxyproto.TLV{{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte("mail.test")},
+			{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte("id-1")}}
+		if err := header.SetTLVs(tlvs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn := lab.Dial(t, "127.0.0.1:2000")
+	if _, err := header.WriteTo(conn); err != nil {
+		t.Fatal(err)
+	}
+	write(t, conn, []byte("there and back"))
+	wantRead(t, conn, "there and back")
+	conn.Close()
+	return net.TCPAddrFromAddrPort(client4)
 }
 
 // tryKdig asks a name server. kdig sends the header itself, with addresses of its choice.

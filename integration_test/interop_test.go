@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"unproxy/integration_test/lab"
 )
 
 var update = flag.Bool("update", false, "write docs/interop.md, with the versions of the packages that are installed")
@@ -51,7 +53,7 @@ destination. ` + "`TestInteropSenders`" + `:
 |---|---|---|
 `)
 	for _, s := range senders() {
-		b.WriteString("| " + s.name + " | " + packageVersion(t, s.debian) + " | version " + s.version + " |\n")
+		b.WriteString("| " + s.name + " | " + sourceVersion(t, s.source) + " | version " + s.version + " |\n")
 	}
 	b.WriteString(`
 HAProxy, nginx's stream module, dnsdist and curl have tests of their own in ` + "`integration_test/senders_test.go`" + ` and
@@ -76,6 +78,16 @@ OpenSSH, nginx, Redis and dnsmasq have tests of their own in ` + "`integration_t
 ` + "`udp_dns_test.go`" + `.
 `)
 	return b.String()
+}
+
+// sourceVersion returns the version of an installed Debian package, or of a module that the tests use, whose
+// name has slashes.
+func sourceVersion(t *testing.T, name string) string {
+	t.Helper()
+	if strings.Contains(name, "/") {
+		return strings.TrimPrefix(lab.Output(t, "go", "list", "-m", "-f", "{{.Version}}", name), "v")
+	}
+	return packageVersion(t, name)
 }
 
 // packageVersion returns the upstream version of an installed Debian package.

@@ -111,7 +111,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 		write(t, first, []byte("still here"))
 		wantRead(t, first, "still here")
 
-		// Each is served after others have ended, or rejected for want of a
+		// Each is served after others have ended, or rejected for lack of a
 		// descriptor for its backend.
 		for _, conn := range conns {
 			go func() {

@@ -100,7 +100,7 @@ func TestTOAPromise(t *testing.T) {
 		refused("no program of the gateway", good, unix.ENOPROTOOPT)
 		unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
 		refused("no program of the server", good, errUnpromised)
-		r.attach(t)
+		listed = r.restart(t, listed, r.attach(t))
 		r.must(t, good)
 		listed.want(t, toaClient4)
 

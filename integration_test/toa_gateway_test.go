@@ -157,7 +157,7 @@ func refusedTOA(t *testing.T, g *lab.Gateway, client netip.AddrPort, outcome str
 	t.Helper()
 	greeting, _, _ := askTOA(t, g.Address(t, 0), headerOf(client))
 	if greeting != "" {
-		t.Errorf("a client that is to be refused got %q", greeting)
+		t.Errorf("a client that must be refused got %q", greeting)
 	}
 	line := g.NextConnection(t)
 	line.Expect(t, "outcome", outcome)

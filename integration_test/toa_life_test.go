@@ -157,8 +157,11 @@ func TestTOAContainer(t *testing.T) {
 		}
 		output := unproxy(t, "toa", "attach", "--cgroup", above, "--from", toaGateway4, "--port", "7000")
 		of := toaStatusOf(t, above).Attachments[0].Server
-		if of.Covered != 1 {
+		if of.Covered != 1 && !cgroup.MarksListeners(t) {
 			t.Skipf("this kernel cannot mark listeners that exist already: %s", output)
+		}
+		if of.Covered != 1 {
+			t.Errorf("the listener is not covered: %s", output)
 		}
 		c := call(toaClient4)
 		c.line = "CLIENT INFO\r\n"

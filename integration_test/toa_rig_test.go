@@ -60,14 +60,15 @@ func newTOARig(t *testing.T) *toaRig {
 }
 
 // attach attaches the programs of both roles; the server's takes both gateways on one
-// port, unless flags say otherwise.
-func (r *toaRig) attach(t *testing.T, flags ...string) {
+// port, unless flags say otherwise. It returns what the command says about the server's.
+func (r *toaRig) attach(t *testing.T, flags ...string) string {
 	t.Helper()
 	if len(flags) == 0 {
 		flags = []string{"--from", toaGateway4, "--from", toaGateway6, "--port", fmt.Sprint(toaPort)}
 	}
-	r.attachServer(t, flags...)
+	output := r.attachServer(t, flags...)
 	unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
+	return output
 }
 
 func (r *toaRig) attachServer(t *testing.T, flags ...string) string {
@@ -84,6 +85,7 @@ type toaConn struct {
 
 // toaServer accepts connections, reads a line of each, and sends it back.
 type toaServer struct {
+	net.Listener
 	accepted atomic.Int64
 	seen     chan toaConn
 }
@@ -112,14 +114,31 @@ func (r *toaRig) listen(t *testing.T, network, address string, control func(fd i
 		t.FailNow()
 	}
 	t.Cleanup(func() { l.Close() })
-	s := &toaServer{seen: make(chan toaConn, 10000)}
-	go s.accept(t, l)
+	s := &toaServer{Listener: l, seen: make(chan toaConn, 10000)}
+	go s.accept(t)
 	return s
 }
 
-func (s *toaServer) accept(t *testing.T, l net.Listener) {
+// restart starts a server that has listened since before attach again, if attach has said
+// that this kernel cannot mark it. Until then nothing is promised.
+func (r *toaRig) restart(t *testing.T, s *toaServer, attached string) *toaServer {
+	t.Helper()
+	if cgroup.MarksListeners(t) {
+		return s
+	}
+	if !strings.Contains(attached, "restart the servers") {
+		t.Errorf("Linux %s cannot mark listeners, but attach does not say so: %s", attach.Kernel(), attached)
+	}
+	if _, _, err := r.dial(t, call(toaClient4)); err != errUnpromised {
+		t.Errorf("before the restart: %v", err)
+	}
+	s.Close()
+	return r.listen(t, "tcp", s.Addr().String(), nil)
+}
+
+func (s *toaServer) accept(t *testing.T) {
 	for {
-		c, err := l.Accept()
+		c, err := s.Accept()
 		if err != nil {
 			return
 		}

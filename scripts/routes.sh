@@ -79,7 +79,7 @@ find() {
 	esac
 }
 
-# label WORDS: the origin of the rule that ip prints as WORDS, whoever added it, or
+# label WORDS: the origin of the rule that ip prints as WORDS, of any program, or
 # "none" if the rule has none; nothing if there is no such rule.
 label() {
 	$ip rule show pref "$PREF" | awk -v want="$*" '{

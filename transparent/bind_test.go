@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"unproxy/gateway/sandbox"
 	"unproxy/integration_test/netns"
 	"unproxy/transparent"
 	"unproxy/transparent/returnpath"
@@ -406,12 +407,21 @@ func TestCapabilities(t *testing.T) {
 		bind := func(source netip.AddrPort) syscall.Errno {
 			return transparent.Bind(transparent.System{}, newClient(t, source).fd, source)
 		}
-		with(t, []int{unix.CAP_NET_RAW}, func() {
+		marks := []int{unix.CAP_NET_RAW}
+		if !sandbox.PermitsMarks(sandbox.NetRaw) { // before Linux 5.17
+			marks = append(marks, unix.CAP_NET_ADMIN)
+		}
+		with(t, marks, func() {
 			if err := transparent.Check(true); err != nil {
-				t.Errorf("Check with CAP_NET_RAW alone: %v", err)
+				t.Errorf("Check with %v alone: %v", marks, err)
 			}
 			if err := transparent.CheckMark(); err != nil {
-				t.Errorf("CheckMark with CAP_NET_RAW alone: %v", err)
+				t.Errorf("CheckMark with %v alone: %v", marks, err)
+			}
+		})
+		with(t, []int{unix.CAP_NET_RAW}, func() {
+			if err := transparent.Check(false); err != nil {
+				t.Errorf("Check with CAP_NET_RAW alone: %v", err)
 			}
 			connectFrom(t, ap("203.0.113.9:4711"), v4.addr)
 			connectFrom(t, ap("[2001:db8::9]:4711"), v6.addr)

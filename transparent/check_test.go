@@ -25,6 +25,26 @@ func (r rejecter) SetOption(_, level, name, _ int) syscall.Errno {
 
 func (rejecter) Bind(int, netip.AddrPort) syscall.Errno { return 0 }
 
+// A check closes its sockets: the next one gets their descriptors.
+func TestCheckCloses(t *testing.T) {
+	free := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+		return fd
+	}
+	before := free()
+	for range 20 {
+		check(rejecter{unix.SOL_SOCKET, unix.SO_MARK, syscall.EPERM}, true, true)
+		check(rejecter{}, true, true)
+	}
+	if after := free(); after != before {
+		t.Errorf("the next descriptor is %d, it was %d", after, before)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		kernel        rejecter

@@ -76,7 +76,7 @@ func Embeds(a netip.Addr, denied func(netip.Addr) bool) string {
 // EmbedsRouted reports whether the IPv6 address a contains an IPv4 address for which match
 // returns true, in a form with a prefix of its own. Only the owner of the IPv4 address, or
 // its translator, receives what is sent to such an address. An ISATAP identifier says
-// less: whoever owns an IPv6 network can choose it.
+// less: the owner of any IPv6 network can choose it.
 func EmbedsRouted(a netip.Addr, match func(netip.Addr) bool) bool {
 	return embedded(a, match, true) != nil
 }

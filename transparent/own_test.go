@@ -44,6 +44,16 @@ func TestOwnAddresses(t *testing.T) {
 	expect(true, replaced, "203.0.113.255", "::ffff:203.0.113.255")
 	expect(false, replaced, "192.0.2.1", "203.0.113.254")
 
+	// A prefix that contains the IPv4-mapped range and more is one of IPv6.
+	wide, err := transparent.NewOwnAddresses(func() (transparent.HostAddresses, error) {
+		return transparent.HostAddresses{Own: prefixes("::fffe:0:0/95")}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(true, wide, "::fffe:0:1")
+	expect(false, wide, "192.0.2.1", "::fffd:0:1")
+
 	list = transparent.HostAddresses{Own: prefixes("192.0.2.3/32")}
 	expect(false, o, "192.0.2.3")
 	failure = errors.New("no netlink here")

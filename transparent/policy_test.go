@@ -51,6 +51,8 @@ var hostile = []struct{ source, reason string }{
 	{"2001:db8::9%eth0", "address with a zone"},
 	{"::127.0.0.1", "IPv4-compatible"}, // RFC 4291 2.5.5.1
 	{"::2", "IPv4-compatible"},
+	{"::203.0.113.9", "IPv4-compatible"},
+	{"::255.255.255.254", "IPv4-compatible"},
 	{"::ffff:127.0.0.1", "loopback"}, // unmapped first
 	{"::ffff:0.0.0.0", "unspecified"},
 	{"::ffff:224.0.0.1", "multicast"},

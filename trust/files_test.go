@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"unproxy/integration_test/await"
@@ -153,5 +155,87 @@ func TestFilesOnADeadMount(t *testing.T) {
 	f.Timeout = 0
 	if text, err := f.read(good); text == "" || err != nil {
 		t.Errorf("after it: %q, %v", text, err)
+	}
+}
+
+// counted counts how often a file is closed.
+type counted struct {
+	io.Reader
+	closed *int
+}
+
+func (c counted) Close() error { *c.closed++; return nil }
+
+// A file is closed after it was read, and after a failure: files are read again at each
+// reload. The smallest timeout is one, and not the default.
+func TestFilesAreClosed(t *testing.T) {
+	closed := 0
+	broken := iotest.ErrReader(errors.New("broken"))
+	f := &Files{open: func(name string) (io.ReadCloser, error) {
+		if name == "broken" {
+			return counted{broken, &closed}, nil
+		}
+		return counted{strings.NewReader("10.0.0.0/8"), &closed}, nil
+	}}
+	if text, err := f.read("good"); text != "10.0.0.0/8" || err != nil || closed != 1 {
+		t.Errorf("%q, %v, closed %d times", text, err, closed)
+	}
+	if _, err := f.read("broken"); err == nil || closed != 2 {
+		t.Errorf("%v, closed %d times", err, closed)
+	}
+	server := make(stuck)
+	defer close(server)
+	f = &Files{Timeout: 1, open: func(string) (io.ReadCloser, error) { return server, nil }}
+	if _, err := f.read("x"); err == nil || err.Error() != "it could not be read within 1ns" {
+		t.Error(err)
+	}
+}
+
+// The limits keep a wrong path or a dead server from harm, and are no accident.
+func TestFileLimits(t *testing.T) {
+	if maxFileBytes != 16<<20 || maxFileProblems != 20 || maxHanging != 8 || DefaultTimeout != 5*time.Second {
+		t.Errorf("%d bytes, %d problems, %d reads, %v", maxFileBytes, maxFileProblems, maxHanging, DefaultTimeout)
+	}
+}
+
+// zeros is an endless file.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// A file may be as long as the limit.
+func TestLongestFile(t *testing.T) {
+	for length, want := range map[int64]string{maxFileBytes: "", maxFileBytes + 1: "it is longer than 16 MiB"} {
+		f := &Files{open: func(string) (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, length)), nil }}
+		text, err := f.read("x")
+		if want == "" && (err != nil || int64(len(text)) != length) || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%d bytes: read %d, %v", length, len(text), err)
+		}
+	}
+}
+
+// A file that is refused is closed: the next one gets its descriptor.
+func TestRefusedFileIsClosed(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free := func() uintptr {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return f.Fd()
+	}
+	before := free()
+	for range 50 {
+		if f, err := OpenFile(fifo); err == nil {
+			f.Close()
+			t.Fatal("a FIFO was opened")
+		}
+	}
+	if after := free(); after != before {
+		t.Errorf("the next descriptor is %d, it was %d", after, before)
 	}
 }

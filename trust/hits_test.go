@@ -57,3 +57,15 @@ func TestHitsOfNilSet(t *testing.T) {
 		t.Errorf("an address with a zone is admitted or counted: %v", set.Hits())
 	}
 }
+
+// Of two loops that use a shard for the first time, both count in the same counters.
+func TestShardIsAllocatedOnce(t *testing.T) {
+	var h hits
+	first := h.allocate(3, 1)
+	if again := h.allocate(3, 1); again != first || h[3].Load() != first {
+		t.Error("a shard was allocated twice")
+	}
+	if n := len(*first); n < minShardCounters {
+		t.Errorf("a shard has %d counters", n)
+	}
+}

@@ -63,11 +63,17 @@ func (p *parser) load(src Source) (*Set, []Warning, error) {
 	for _, name := range src.Files {
 		c.file(name)
 	}
-	c.warnings = append(c.warnings, repeats(c.entries)...)
+	c.warnings = append(c.warnings, repeats(c.entries, nil)...)
 	if len(c.errs) > 0 {
 		return nil, c.warnings, errors.Join(c.errs...)
 	}
-	return NewSet(slices.Concat(c.entries...)), c.warnings, nil
+	set := NewSet(slices.Concat(c.entries...))
+	n := 0
+	for _, rules := range c.entries {
+		set.starts = append(set.starts, n)
+		n += len(rules)
+	}
+	return set, c.warnings, nil
 }
 
 // collector accumulates the rules, warnings and errors of a source.

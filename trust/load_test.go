@@ -175,3 +175,55 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// Warnings are returned beside the errors: one run shows everything.
+func TestWarningsBesideErrors(t *testing.T) {
+	set, warnings, err := Load(Source{Rules: []string{"any", "nonsense", "10.0.0.0/8"}, Flag: "--trust"})
+	if set != nil || err == nil || len(warnings) < 2 {
+		t.Errorf("%v, %q, %v", set, warnings, err)
+	}
+}
+
+// The limit of problems is that of each file.
+func TestLimitOfEachFile(t *testing.T) {
+	files := make([]string, 2)
+	for i := range files {
+		files[i] = filepath.Join(t.TempDir(), "list")
+		if err := os.WriteFile(files[i], []byte(strings.Repeat("10.0.0.1:80\n", 15)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err := Load(Source{Files: files})
+	if err == nil || strings.Count(err.Error(), "contains a port") != 30 || strings.Contains(err.Error(), "more lines") {
+		t.Error(err)
+	}
+}
+
+// A list may be empty if that is allowed and a comment says so: a file without anything is
+// what a failed export leaves behind.
+func TestEmptyList(t *testing.T) {
+	for _, row := range []struct {
+		text  string
+		allow bool
+		want  string
+	}{
+		{"# none\n", true, ""},
+		{"# none\n", false, "the file contains no rule"},
+		{"", true, "the file contains no rule"},
+		{"\n\n", true, "the file contains no rule"},
+		{"# one\n10.0.0.0/8\n", true, ""},
+	} {
+		file := filepath.Join(t.TempDir(), "list")
+		if err := os.WriteFile(file, []byte(row.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		set, _, err := Load(Source{Files: []string{file}, AllowEmpty: row.allow})
+		if row.want == "" && (err != nil || set == nil) || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%q, allowed %v: %v, want %q", row.text, row.allow, err, row.want)
+		}
+		var e *Error
+		if errors.As(err, &e) && strings.Contains(e.Hint(), "a comment alone") != row.allow {
+			t.Errorf("%q, allowed %v: the hint %q", row.text, row.allow, e.Hint())
+		}
+	}
+}

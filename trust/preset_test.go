@@ -10,9 +10,12 @@ import (
 func TestPresets(t *testing.T) {
 	presets := Presets()
 	for _, name := range strings.Fields("alibaba-clb azure-probe cloudflare fastly gcp-lb huawei-elb linode loopback ovh-iplb rfc1918 rfc4193 rfc6598 rfc6890") {
-		if _, ok := FindPreset(name); !ok {
-			t.Errorf("no preset %s", name)
+		if p, ok := FindPreset(name); !ok || p.Name != name || len(p.Prefixes) == 0 {
+			t.Errorf("no preset %s: %+v", name, p)
 		}
+	}
+	if p, ok := FindPreset("nobody"); ok {
+		t.Errorf("a preset of nobody: %+v", p)
 	}
 	for i, p := range presets {
 		if i > 0 && presets[i-1].Name >= p.Name {
@@ -64,6 +67,7 @@ func TestPresetsContain(t *testing.T) {
 		{"loopback", "fe80::1", false},
 		{"rfc6890", "10.1.2.3", true},
 		{"rfc6890", "2001:1ff::1", true},
+		{"rfc6890", "2001:200::1", false},
 		// go-sockaddr lists 2001::/16 for RFC 6890's 2001::/23; this public
 		// resolver is only in the former.
 		{"rfc6890", "2001:4860:4860::8888", false},
@@ -109,6 +113,15 @@ func TestParsePresetRejects(t *testing.T) {
 	} {
 		if p, err := parsePreset("x", text); err == nil {
 			t.Errorf("%s: parsePreset = %+v, want an error", name, p)
+		}
+	}
+	for text, want := range map[string]string{
+		head + "10.0.0.1/8\n":               "x.txt:7: ",
+		head + "\n10.0.0.0/8\n# a: b\n":     "x.txt:9: ",
+		"# colour: blue\n" + "10.0.0.0/8\n": "x.txt:1: ",
+	} {
+		if _, err := parsePreset("x", text); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
 }

@@ -43,6 +43,19 @@ func TestUnknownRuleSuggests(t *testing.T) {
 	}
 }
 
+// The presets are listed from the first to the last; "any" is not offered.
+func TestUnknownRuleListsPresets(t *testing.T) {
+	var names []string
+	for _, p := range Presets() {
+		names = append(names, p.Name)
+	}
+	_, _, err := loadRules("something")
+	var e *Error
+	if !errors.As(err, &e) || !strings.HasSuffix(e.Hint(), "or one of "+strings.Join(names, ", ")) {
+		t.Errorf("%v: %s", err, e.Hint())
+	}
+}
+
 func TestRuleAccepted(t *testing.T) {
 	tests := []struct{ name, rule, want string }{
 		{"prefix", "10.0.0.0/8", "10.0.0.0/8"},
@@ -55,6 +68,7 @@ func TestRuleAccepted(t *testing.T) {
 		{"full length, 4-in-6", "::ffff:10.0.0.1/128", "10.0.0.1/32"},
 		{"4-in-6 address", "::ffff:10.0.0.1", "10.0.0.1/32"},
 		{"4-in-6 prefix", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
+		{"4-in-6, the whole range", "::ffff:0.0.0.0/96", "0.0.0.0/0"},
 		{"4-in-6 in hexadecimal", "::ffff:a00:0/104", "10.0.0.0/8"},
 		{"any", "any", "0.0.0.0/0 ::/0"},
 		{"preset", "rfc1918", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16"},
@@ -117,6 +131,9 @@ func TestRuleRejected(t *testing.T) {
 		{"one number", "167772160", "not a prefix", ""},
 		{"brackets", "[2001:db8::1]", "not a prefix", "without brackets"},
 		{"range", "10.0.0.1-10.0.0.9", "not a prefix", "one or more prefixes"},
+		{"brackets around a name", "[lb.example.com]", "not a prefix", "names are not resolved"},
+		{"range to a name", "10.0.0.1-lb.example.com", "not a prefix", "names are not resolved"},
+		{"range from a name", "lb-10.0.0.9", "not a prefix", "names are not resolved"},
 		{"name", "lb.example.com", "not a prefix", "names are not resolved"},
 		{"name with a port", "localhost:80", "not a prefix", ""},
 		{"unknown preset", "akamai", "not a prefix, an address or a preset", "cloudflare"},
@@ -214,12 +231,28 @@ func TestRuleWarnings(t *testing.T) {
 
 func TestRepeatsAreLimited(t *testing.T) {
 	rules := []string{"10.0.0.0/8"}
+	if maxRepeats != 10 {
+		t.Errorf("the limit is %d", maxRepeats)
+	}
 	for range maxRepeats + 5 {
 		rules = append(rules, "10.1.0.0/16")
 	}
 	_, warnings, err := loadRules(rules...)
 	if err != nil || len(warnings) != maxRepeats || !strings.Contains(warnings[maxRepeats-1].Message, "5 more rules") {
 		t.Errorf("%d warnings, %v; want %d, the last with a count of 5 more: %v", len(warnings), err, maxRepeats, warnings)
+	}
+}
+
+// The last of the warnings counts those that are left out, one included.
+func TestOneMoreRepeat(t *testing.T) {
+	for n, want := range map[int]string{maxRepeats: "", maxRepeats + 1: "; 1 more rules are redundant"} {
+		_, warnings, err := loadRules(append([]string{"10.0.0.0/8"}, slices.Repeat([]string{"10.1.0.0/16"}, n)...)...)
+		if err != nil || len(warnings) != maxRepeats {
+			t.Fatalf("%d warnings, %v", len(warnings), err)
+		}
+		if last := warnings[maxRepeats-1].Message; strings.Contains(last, "more") != (want != "") || !strings.HasSuffix(last, want) {
+			t.Errorf("%d rules: %q", n, last)
+		}
 	}
 }
 
@@ -264,4 +297,42 @@ func FuzzRule(f *testing.F) {
 			t.Errorf("rule %q = %v, netip says %v", text, rules[0].Prefix, want)
 		}
 	})
+}
+
+// Hints that are given, and where none is known: a wrong one would be followed.
+func TestHints(t *testing.T) {
+	for host, want := range map[string]string{
+		"any": "", "*": "", "::1::": "", "fe80::1.x": "", "[any]": "",
+		"[::1]": "write ::1 without brackets", "10.0.0.1-10.0.0.9": "write the range as one or more prefixes",
+		"lb.example.com": "names are not resolved: write the addresses",
+	} {
+		if got := addressHint(host); got != want {
+			t.Errorf("host %q: %q, want %q", host, got, want)
+		}
+	}
+	for _, row := range []struct{ address, length, want string }{
+		{"10.1.2.3", "255.255.255.255", "write 10.1.2.3/32"},
+		{"10.1.2.3", "255.255.255.254", "write 10.1.2.2/31"},
+		{"10.1.2.3", "128.0.0.0", "write 0.0.0.0/1"},
+		{"10.1.2.3", "0.0.0.0", "write 0.0.0.0/0"},
+		{"2001:db8::1", "ffff:ffff::", "write 2001:db8::/32"},
+		{"10.1.2.3", "ffff::", ""},
+		{"2001:db8::1", "255.0.0.0", ""},
+		{"10.1.2.3", "255.0.255.0", ""},
+		{"10.1.2.3", "ff000000", ""},
+		{"10.1.2.3", "", ""},
+	} {
+		if got := lengthHint(netip.MustParseAddr(row.address), row.length); got != row.want {
+			t.Errorf("%s/%s: %q, want %q", row.address, row.length, got, row.want)
+		}
+	}
+}
+
+// A long line is quoted up to 80 bytes.
+func TestQuote(t *testing.T) {
+	for length, want := range map[int]string{80: `"` + strings.Repeat("x", 80) + `"`, 81: `"` + strings.Repeat("x", 80) + `"…`} {
+		if got := quote(strings.Repeat("x", length)); got != want {
+			t.Errorf("%d bytes: %s", length, got)
+		}
+	}
 }

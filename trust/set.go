@@ -28,7 +28,10 @@ type Rule struct {
 type Set struct {
 	table bart.Table[int32] // prefix to the index of its first rule
 	rules []Rule
-	hits  hits
+	// starts are the indexes in rules at which the rules as written begin: a preset has
+	// several prefixes. They are unknown, and empty, unless [Load] has made the set.
+	starts []int
+	hits   hits
 }
 
 // NewSet returns the set of the rules' prefixes. It skips rules whose prefix is

@@ -241,3 +241,34 @@ func BenchmarkContains(b *testing.B) {
 		}
 	}
 }
+
+// Of rules that are equally near, the first one given counts; a rule that contains the
+// address is nearest.
+func TestSetNearestOfEqualRules(t *testing.T) {
+	for _, row := range []struct {
+		rules   []string
+		address string
+		want    string
+	}{
+		{[]string{"10.0.0.0/8", "11.0.0.0/8"}, "8.0.0.1", "10.0.0.0/8"},
+		{[]string{"11.0.0.0/8", "10.0.0.0/8"}, "8.0.0.1", "11.0.0.0/8"},
+		{[]string{"10.0.0.0/7", "8.0.0.0/7"}, "9.0.0.1", "8.0.0.0/7"},
+		{[]string{"11.0.0.0/8", "10.0.0.0/8"}, "10.0.0.0", "10.0.0.0/8"},
+		{[]string{"2001:db8::/32"}, "2001:db8::", "2001:db8::/32"},
+		{[]string{"2001:db8::/32", "2001:db9::/32"}, "2001:db9:1::1", "2001:db9::/32"},
+	} {
+		var rules []Rule
+		for _, text := range row.rules {
+			rules = append(rules, Rule{Prefix: netip.MustParsePrefix(text)})
+		}
+		if r, ok := NewSet(rules).Nearest(netip.MustParseAddr(row.address)); !ok || r.Prefix.String() != row.want {
+			t.Errorf("%s among %q: %v, %v", row.address, row.rules, r.Prefix, ok)
+		}
+	}
+	if r, ok := (*Set)(nil).Nearest(netip.MustParseAddr("9.0.0.1")); ok {
+		t.Errorf("no set has %v", r)
+	}
+	if r, ok := NewSet([]Rule{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}).Nearest(netip.Addr{}); ok {
+		t.Errorf("nothing is near to %v", r)
+	}
+}

@@ -167,6 +167,6 @@ func TestClientRepeatsChanges(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	if _, err := c.Ban(ctx, r); err == nil {
-		t.Error("the client gave no error, although nobody took the ban")
+		t.Error("the client gave no error, although no process took the ban")
 	}
 }

@@ -7,8 +7,8 @@ import (
 
 // HoldingsStatus is what the open connections hold, and its limits; 0 is no limit.
 type HoldingsStatus struct {
-	// Blocked is the number of connections one side of which does not take what the other
-	// has sent. HalfClosed is that of those one side of which has ended its stream, Idle
+	// Blocked is the number of connections in which one side does not read what the other
+	// has sent. HalfClosed is that of those in which one side has ended its stream, Idle
 	// that of those without an event for a minute. A connection may be all of them.
 	Blocked    int `json:"blocked"`
 	HalfClosed int `json:"half_closed"`
@@ -44,8 +44,8 @@ func (e emitter) holdings(h HoldingsStatus) {
 }
 
 var (
-	descBlocked     = metric("connections_blocked", "Connections one side of which does not take what the other has sent.")
-	descHalfClosed  = metric("connections_half_closed", "Connections one side of which has ended its stream.")
+	descBlocked     = metric("connections_blocked", "Connections in which one side does not read what the other has sent.")
+	descHalfClosed  = metric("connections_half_closed", "Connections in which one side has ended its stream.")
 	descIdle        = metric("connections_idle", "Connections without an event for a minute.")
 	descBuffered    = metric("buffered_bytes", "Memory for what slow readers have not taken, and for headers that are not complete.")
 	descBufferLimit = metric("buffered_limit_bytes", "Limit on buffered_bytes, see --max-buffer; 0 is no limit.")

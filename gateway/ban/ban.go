@@ -57,13 +57,25 @@ func (b *Ban) check() error {
 	case p.Addr().Is4In6() || p != p.Masked():
 		return fmt.Errorf("%s is not a plain prefix: write %s", p, plain(p))
 	case p.Bits() == 0:
-		return fmt.Errorf("%s would ban every client", p)
+		return CheckWidth(p)
 	case b.Since.IsZero():
 		return fmt.Errorf("the ban of %s has no beginning", p)
 	case !writable(b.Since) || !b.Until.IsZero() && !writable(b.Until):
 		return fmt.Errorf("the ban of %s is not from the years 1970 to 9999", p)
 	}
 	return checkReason(b.Reason)
+}
+
+// CheckWidth returns why a prefix is too wide for a ban, or nil.
+func CheckWidth(p netip.Prefix) error {
+	if p.Bits() > 0 {
+		return nil
+	}
+	family := "IPv6"
+	if p.Addr().Is4() {
+		family = "IPv4"
+	}
+	return fmt.Errorf("%s would ban every client of %s", p, family)
 }
 
 // writable reports whether JSON can hold a time (RFC 3339 has years of four digits).

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/admin"
+	"unproxy/gateway/ban"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config"
 	"unproxy/gateway/config/value"
@@ -25,7 +26,8 @@ connections and UDP flows end with the outcome client_denied. Bans survive a rel
 an upgrade, and with --ban-file a restart. A second ban of the same prefix replaces the
 first. Existing connections and flows continue without --cut.
 
-Exit codes: 0 banned, 1 no answer, refused by the gateway, or not saved, 2 usage error.
+Exit codes: 0 banned, 1 no answer, refused by the gateway, or not saved, 2 usage error,
+which a prefix of all addresses is.
 
 Examples:
   unproxy ban 203.0.113.9
@@ -81,6 +83,9 @@ func bansCommand(g *given) *cli.Command {
 func runBan(ctx *cli.Context, g *given) error {
 	prefix, err := bannedPrefix(ctx)
 	if err != nil {
+		return err
+	}
+	if err := checkWidth(prefix); err != nil {
 		return err
 	}
 	r := admin.BanRequest{Prefix: prefix, Reason: ctx.String("reason"), Cut: ctx.Bool("cut")}
@@ -199,6 +204,18 @@ func bannedPrefix(ctx *cli.Context) (string, error) {
 		return "", usage.Errorf("%v", err).WithHint(config.HintOf(err))
 	}
 	return value.Prefix(p), nil
+}
+
+// checkWidth refuses a ban of everything before the gateway is asked.
+func checkWidth(prefix string) error {
+	p, err := trust.ParsePrefix(prefix)
+	if err == nil {
+		err = ban.CheckWidth(p)
+	}
+	if err != nil {
+		return usage.Errorf("%v", err).WithHint("stop the gateway to serve no client, or allow the clients to serve with --allow-client")
+	}
+	return nil
 }
 
 // prefixText returns a prefix of an answer as an operator writes it.

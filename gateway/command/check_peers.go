@@ -12,6 +12,10 @@ import (
 // peerRows describes what happens to each class of peer, one line each, in the order in
 // which the gateway decides.
 func peerRows(row func(name, text string), f *forward.Forward) {
+	if !f.HasInternetListener() { // peers on a unix socket have no address
+		row("trust", everyProcess)
+		return
+	}
 	if n := ruleCount(f.Health); n > 0 {
 		row("health checks", ruleTexts(f.Health)+": "+either(f.Datagrams, "dropped", "closed cleanly")+", not forwarded")
 	}
@@ -25,10 +29,12 @@ func peerRows(row func(name, text string), f *forward.Forward) {
 	row("trust", trusted(f))
 }
 
+const everyProcess = "every process that may connect to the socket"
+
 // trusted describes which peers are trusted, and what happens to the others.
 func trusted(f *forward.Forward) string {
 	if ruleCount(f.Trust) == 0 {
-		return "every process that may connect to the socket"
+		return everyProcess
 	}
 	others := "others are " + either(f.Datagrams, "dropped", "reset")
 	if f.PassUntrusted {

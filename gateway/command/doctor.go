@@ -2,6 +2,8 @@ package command
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"unproxy/gateway/accesslog"
+	"unproxy/gateway/admin"
 	"unproxy/gateway/command/usage"
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/daemon"
@@ -62,6 +65,7 @@ func runDoctor(ctx *cli.Context, g *given) error {
 	report := doctor.Run(ctx.Context, doctor.This(), doctor.Subject{
 		Config: c.gateway, Warnings: c.warnings, Descriptors: daemon.Descriptors(),
 		PrintCommand: g.commandLine("routes print --backend-host"),
+		Running:      runningGateway(ctx.Context, c.admin.Address),
 	})
 	if ctx.Bool("json") {
 		err = usage.PrintJSON(ctx.App.Writer, report)
@@ -72,6 +76,25 @@ func runDoctor(ctx *cli.Context, g *given) error {
 		return usage.Reported(usage.ExitHostCheck)
 	}
 	return err
+}
+
+// runningGateway asks the gateway at an admin endpoint for its findings. It returns nil if
+// there is none: the doctor is of use before the first start, too.
+func runningGateway(ctx context.Context, at admin.Address) *doctor.Running {
+	if at.IsZero() {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	s, err := admin.NewClient(admin.Control, at).Status(limited)
+	if err != nil {
+		return nil
+	}
+	running := &doctor.Running{PID: s.PID}
+	if json.Unmarshal(s.Findings, &running.Findings) != nil {
+		return nil // a gateway of another version
+	}
+	return running
 }
 
 // printReport prints a line for each finding, and the commands that fix it below.

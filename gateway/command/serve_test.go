@@ -3,9 +3,11 @@ package command
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -117,6 +119,27 @@ func TestServeDrains(t *testing.T) {
 	}
 	if err := d.cmd.Wait(); err != nil {
 		t.Errorf("exit after a complete drain: %v; want code 0", err)
+	}
+}
+
+// A unix socket that another gateway listens on is named with its process, for a forward
+// and for the admin endpoint. That gateway keeps its socket.
+func TestSocketInUseNamesItsOwner(t *testing.T) {
+	dir := t.TempDir()
+	forward, admin := "unix:"+dir+"/forward", "unix:"+dir+"/admin"
+	d := startDaemon(t, lab.Echo(t, "127.0.0.1:0"), "--forward", forward+"=127.0.0.1:1", "--admin", admin)
+	owner := fmt.Sprintf("the address is in use: unproxy (process %d) listens on ", d.cmd.Process.Pid)
+	for at, args := range map[string][]string{
+		forward: {"--forward", forward + "=127.0.0.1:1"},
+		admin:   {"--forward", "127.0.0.1:0=127.0.0.1:1", "--trust", "127.0.0.1", "--admin", admin},
+	} {
+		_, errs, code := run(t, append([]string{"--log-level", "error"}, args...)...)
+		if code != 1 || !strings.Contains(errs, owner+at+"\n") {
+			t.Errorf("%s: exit code %d: %s; want %q", at, code, errs, owner+at)
+		}
+	}
+	if out, errs, code := run(t, "status", "--admin", admin); code != 0 {
+		t.Errorf("the owner lost its socket: exit code %d: %s%s", code, out, errs)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -27,7 +28,7 @@ func trustCommand(g *given) *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "list", Usage: "print every rule with its origin, and warnings",
 			Description: "Example:\n  unproxy trust list --trust cloudflare --trust-file /etc/unproxy/trust.txt",
-			Flags:       append(rules(), usage.JSONFlag()),
+			Flags:       append(g.pick("trust", "trust-file", "direct", config.EnvFileFlag), usage.JSONFlag()),
 			Action:      func(ctx *cli.Context) error { return trustList(ctx, g) },
 		}, {
 			Name: "explain", Usage: "say whether an address is trusted, and by which rule",
@@ -76,6 +77,14 @@ func trustList(c *cli.Context, g *given) error {
 	set, warnings, err := loadTrust(g)
 	if err != nil {
 		return err
+	}
+	if len(g.values["direct"]) > 0 {
+		direct, _, err := trust.Load(trust.Source{Rules: g.values["direct"], Flag: "--direct", Nearest: value.Nearest})
+		if err != nil {
+			return err
+		}
+		warnings = slices.DeleteFunc(warnings, func(w trust.Warning) bool { return w.Redundant })
+		warnings = append(warnings, set.Redundant(direct)...)
 	}
 	if c.Bool("json") {
 		return usage.PrintJSON(c.App.Writer, struct {

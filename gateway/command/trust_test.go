@@ -109,6 +109,30 @@ func TestTrustList(t *testing.T) {
 	}
 }
 
+// A trust rule has an effect if a direct rule lies between it and the one around it.
+func TestTrustListKnowsDirectRules(t *testing.T) {
+	rules := []string{"list", "--trust", "10.0.0.0/8", "--trust", "10.1.0.0/16", "--trust", "10.2.0.0/16"}
+	for _, tt := range []struct {
+		direct  []string
+		without string
+		want    int
+	}{
+		{nil, "", 2},
+		{[]string{"--direct", "10.0.0.0/15"}, `"10.1.0.0/16"`, 1},
+		{[]string{"--direct", "10.3.0.0/16"}, "", 2},
+	} {
+		got, errs, exit := runTrust(append(rules, tt.direct...)...)
+		_, warnings, _ := strings.Cut(got, "warning: ")
+		if n := strings.Count(got, "is redundant"); exit != usage.ExitSuccess || n != tt.want ||
+			tt.without != "" && strings.Contains(warnings, tt.without+" is redundant") {
+			t.Errorf("%q: exit code %d, %s, want %d warnings:\n%s", tt.direct, exit, errs, tt.want, got)
+		}
+	}
+	if _, errs, exit := runTrust(append(rules, "--direct", "10.0.0.0/33")...); exit != usage.ExitUsage || !strings.Contains(errs, "--direct") {
+		t.Errorf("a wrong direct rule: exit code %d, %s", exit, errs)
+	}
+}
+
 func TestTrustJSON(t *testing.T) {
 	out, _, exit := runTrust("explain", "--json", "--trust", "10.0.0.0/8", "11.0.0.1")
 	var answer jsonExplanation

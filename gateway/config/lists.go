@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"unproxy/gateway/config/value"
 	"unproxy/gateway/forward"
@@ -77,6 +78,9 @@ type liveList struct {
 	source trust.Source
 	live   *trust.Live
 	doubts doubts
+	// between are lists whose more specific rules take precedence over this one's: of
+	// trusted and direct peers, in any of the forwards.
+	between []*trust.Live
 	// tried is the fingerprint of the files when they were last read.
 	tried string
 }
@@ -86,15 +90,52 @@ type liveList struct {
 func (l *lists) resolve(d *draft) ([]Warning, error) {
 	var warnings []Warning
 	var errs []error
+	var loaded [len(listKinds)]*trust.Live
 	for kind, k := range listKinds {
 		set, more, err := l.load(d.lists[kind], listKind(kind))
-		if set != nil {
+		if loaded[kind] = set; set != nil {
 			k.put(&d.Forward, set)
 		}
 		warnings = append(warnings, more...)
 		errs = append(errs, err)
 	}
+	l.decides(loaded[trustList], loaded[directList])
+	l.decides(loaded[directList], loaded[trustList])
 	return warnings, errors.Join(errs...)
+}
+
+// decides notes that the more specific rule of two lists decides.
+func (l *lists) decides(of, between *trust.Live) {
+	if of == nil || between == nil {
+		return
+	}
+	for i := range l.all {
+		if one := &l.all[i]; one.live == of && !slices.Contains(one.between, between) {
+			one.between = append(one.between, between)
+		}
+	}
+}
+
+// redundant warns of rules without effect, when all lists are loaded.
+func redundant(all []liveList) (warnings []Warning) {
+	for i := range all {
+		l := &all[i]
+		if l.doubts == noDoubts {
+			continue
+		}
+		var between []*trust.Set
+		for _, other := range l.between {
+			between = append(between, other.Set())
+		}
+		for _, w := range l.live.Set().Redundant(between...) {
+			one := Warning{Message: w.String()}
+			if l.doubts == allDoubts {
+				one.About = AboutTrust
+			}
+			warnings = append(warnings, one)
+		}
+	}
+	return warnings
 }
 
 // load returns the set of a list, or nil if the list was not given. It returns
@@ -131,11 +172,8 @@ func (l *liveList) load() (*trust.Set, []Warning, error) {
 	set, all, err := trust.Load(l.source)
 	var warnings []Warning
 	for _, w := range all {
-		switch {
-		case l.doubts == allDoubts:
+		if l.doubts == allDoubts && !w.Redundant { // for those see redundant
 			warnings = append(warnings, Warning{Message: w.String(), About: AboutTrust})
-		case l.doubts == redundantRules && w.Redundant:
-			warnings = append(warnings, Warning{Message: w.String()})
 		}
 	}
 	return set, warnings, err

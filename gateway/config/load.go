@@ -120,6 +120,7 @@ func (l *loader) forwards() {
 		}
 		drafts = append(drafts, l.forward(common, f))
 	}
+	l.warnings = append(l.warnings, redundant(l.lists.all)...)
 	separateFamilies(drafts)
 	for i := range drafts {
 		l.config.Forwards = append(l.config.Forwards, &drafts[i].Forward)

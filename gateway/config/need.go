@@ -25,6 +25,7 @@ const (
 	NeedsPlain
 	NeedsMap     // --family-mismatch map
 	NeedsAddress // a backend that is no unix socket
+	NeedsInternetListener
 )
 
 // needs has for each property the description of a forward without it, and the
@@ -55,6 +56,7 @@ var needs = []struct {
 		return f.AnyBackend(func(b forward.Backend) bool { return !b.Endpoint.IsUnix() })
 	}},
 	{NeedsUnixListener, "without a unix listener", (*forward.Forward).HasUnixListener},
+	{NeedsInternetListener, "for a unix listener: its peers have no address", (*forward.Forward).HasInternetListener},
 	{NeedsHeaderBackend, "without the backend \"header\"", (*forward.Forward).HasHeaderBackend},
 }
 

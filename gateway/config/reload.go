@@ -83,6 +83,7 @@ func (l *Lists) reload() (Reloaded, error) {
 	for i := range l.all {
 		l.all[i].live.Replace(fresh[i])
 	}
+	done.Warnings = append(done.Warnings, redundant(l.all)...)
 	return done, nil
 }
 

@@ -95,7 +95,7 @@ var clientSettings = []Setting{
 	{Name: "deny-client-file", Group: GroupClient, Argument: "PATH", Repeatable: true,
 		Meaning: "a file of such rules, one per line; adds to --deny-client",
 		forward: files(denyClientList)},
-	{Name: directFlag, Group: GroupClient, Argument: "RULE", Repeatable: true,
+	{Name: directFlag, Group: GroupClient, Argument: "RULE", Repeatable: true, Needs: NeedsInternetListener,
 		Meaning: "peers that connect without a header: each is the client itself",
 		forward: rules(directList)},
 	{Name: "client-rate", Group: GroupClient, Argument: "N[/BURST]", Default: "off",

@@ -78,6 +78,9 @@ func (v *validator) peers(f *forward.Forward) {
 	if f.Trust == nil {
 		v.untrusting(f)
 	}
+	if !f.HasInternetListener() {
+		return
+	}
 	if h, t, found := Overlap(f.Health, f.Trust); found {
 		v.warn(fmt.Sprintf("health source %q overlaps trust rule %q: connections from there are closed, not forwarded",
 			h.Text, t.Text),

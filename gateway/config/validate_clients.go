@@ -37,7 +37,7 @@ func (v *validator) useless(allow, deny forward.Addresses) {
 
 // direct checks the peers that connect without a header.
 func (v *validator) direct(f *forward.Forward) {
-	if f.Direct == nil {
+	if f.Direct == nil || !f.HasInternetListener() {
 		return
 	}
 	if h, d, found := Overlap(f.Health, f.Direct); found {
@@ -54,9 +54,6 @@ func (v *validator) direct(f *forward.Forward) {
 			v.problem(fmt.Sprintf("%q is both a direct rule and a trust rule: does it send a header?", d.Text),
 				"leave one of them out")
 		}
-	}
-	if !f.HasInternetListener() {
-		v.warn("--direct has no effect: peers on a unix socket have no address", "")
 	}
 }
 

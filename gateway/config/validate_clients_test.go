@@ -69,12 +69,22 @@ func TestClientWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", append(many, "deny-client 203.0.113.0/24"), append(slices.Repeat([]string{"has no effect"}, mostUseless), "3 more allow-client rules have no effect")},
 		{":1=127.0.0.1:2", []string{"deny-client 203.0.0.0/16", "deny-client 203.0.113.9"}, []string{`"203.0.113.9" is redundant`}},
 		{":1=127.0.0.1:2", []string{"deny-client any"}, nil},
+		// A rule within another one has an effect if a direct rule, or a trust rule, lies between.
+		{":1=127.0.0.1:2", []string{"trust 10.0.0.0/8", "trust 10.1.2.0/24"}, []string{`"10.1.2.0/24" is redundant: "10.0.0.0/8"`}},
+		{":1=127.0.0.1:2", []string{"trust 10.0.0.0/8", "trust 10.1.2.0/24", "direct 10.1.0.0/16"}, nil},
+		{":1=127.0.0.1:2", []string{"trust 10.0.0.0/8", "trust 10.1.2.0/24", "direct 10.1.2.4/30"}, []string{`"10.1.2.0/24" is redundant`}},
+		{":1=127.0.0.1:2", []string{"trust 10.0.0.0/8", "trust 10.1.0.0/17", "trust 10.1.2.0/24", "direct 10.1.0.0/16"},
+			[]string{`"10.1.2.0/24" is redundant: "10.1.0.0/17"`}},
+		{":1=127.0.0.1:2", []string{"trust 192.0.2.0/25", "direct 192.0.0.0/16", "direct 192.0.2.7"}, nil},
+		{":1=127.0.0.1:2", []string{"trust 10.0.0.0/8", "direct 192.0.0.0/16", "direct 192.0.2.7"}, []string{`"192.0.2.7" is redundant: "192.0.0.0/16"`}},
 		{":1=127.0.0.1:2", []string{"direct 10.1.0.0/16"}, nil}, // within the trust rule 10.0.0.0/8
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "health-source 192.0.2.7"}, []string{`health source "192.0.2.7" overlaps direct rule "192.0.2.0/24"`}},
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct matters only within trust rules"}},
 		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, []string{"--direct has no effect"}},
+		{"unix:/run/a=127.0.0.1:2?direct=192.0.2.0/24", nil, []string{"forward unix:/run/a: direct has no effect for a unix listener"}},
+		{":1=127.0.0.1:2 unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, nil}, // of use to one of them
 	} {
-		_, warnings, err := load([]string{tt.forward}, tt.flags...)
+		_, warnings, err := load(strings.Fields(tt.forward), tt.flags...)
 		if err != nil || len(warnings) != len(tt.want) {
 			t.Errorf("%s %q: %v, %v; want %q", tt.forward, tt.flags, warnings, err, tt.want)
 			continue
@@ -88,6 +98,33 @@ func TestClientWarnings(t *testing.T) {
 	if _, _, err := load([]string{":1=127.0.0.1:2"}, "direct 10.0.0.0/8"); err == nil ||
 		!strings.Contains(err.Error(), `"10.0.0.0/8" is both a direct rule and a trust rule`) {
 		t.Errorf("one prefix that is direct and trusted: %v", err)
+	}
+}
+
+// A list that forwards share is judged once: a rule that any of them needs is not redundant,
+// whatever their order. After a reload it is judged again.
+func TestRedundantInSomeForwards(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trust")
+	write := func(rule string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("10.0.0.0/8\n"+rule+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("10.1.2.0/24")
+	needs, other := ":1=127.0.0.1:2?direct=10.1.0.0/16", ":2=127.0.0.1:3"
+	var lists *Lists
+	for _, forwards := range [][]string{{needs, other}, {other, needs}} {
+		c, warnings, err := load(forwards, "trust-file "+file)
+		if err != nil || len(warnings) != 0 {
+			t.Fatalf("%q: %v, %v", forwards, warnings, err)
+		}
+		lists = c.Lists
+	}
+	write("10.2.2.0/24")
+	done, err := lists.Reload()
+	if err != nil || len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0].Message, `"10.2.2.0/24" is redundant`) {
+		t.Errorf("without a rule between: %v, %v", done.Warnings, err)
 	}
 }
 

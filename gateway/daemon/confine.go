@@ -135,6 +135,9 @@ func capabilities(c *config.Config) (keep []sandbox.Capability) {
 	if anyForward(func(f *forward.Forward) bool { return f.ConnectsAsClient() || f.Mark != 0 || f.TProxy }) {
 		keep = append(keep, foreignAddresses())
 	}
+	if anyForward(func(f *forward.Forward) bool { return f.Mark != 0 }) && needsAdminForMarks() {
+		keep = append(keep, sandbox.NetAdmin)
+	}
 	if anyForward((*forward.Forward).UsesClientPort) {
 		keep = append(keep, sandbox.NetBindService)
 	}
@@ -148,6 +151,12 @@ func foreignAddresses() sandbox.Capability {
 		return sandbox.NetAdmin
 	}
 	return sandbox.NetRaw
+}
+
+// needsAdminForMarks reports whether CAP_NET_RAW is there and does not permit SO_MARK, as
+// before Linux 5.17.
+func needsAdminForMarks() bool {
+	return foreignAddresses() == sandbox.NetRaw && !sandbox.PermitsMarks(sandbox.NetRaw)
 }
 
 // The places of the host.

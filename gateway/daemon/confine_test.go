@@ -16,13 +16,17 @@ func TestCapabilities(t *testing.T) {
 	address := foreignAddresses()
 	toa := &forward.Forward{Transparent: true}
 	toa.TOA.On = true
+	marks := []sandbox.Capability{address}
+	if needsAdminForMarks() { // see sandbox.TestPermitsMarks
+		marks = append(marks, sandbox.NetAdmin)
+	}
 	for _, row := range []struct {
 		name     string
 		forwards []*forward.Forward
 		want     []sandbox.Capability
 	}{
 		{"plain", []*forward.Forward{{}}, nil},
-		{"mark", []*forward.Forward{{}, {Mark: 1}}, []sandbox.Capability{address}},
+		{"mark", []*forward.Forward{{}, {Mark: 1}}, marks},
 		{"tproxy", []*forward.Forward{{TProxy: true}}, []sandbox.Capability{address}},
 		{"transparent", []*forward.Forward{{}, {Transparent: true}}, []sandbox.Capability{address, sandbox.NetBindService}},
 		{"transparent from any port", []*forward.Forward{{Transparent: true, Source: transparent.Policy{SourcePort: transparent.Any}}},

@@ -31,19 +31,23 @@ func explainInUse(h doctor.Host, err error) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
-	at, udp := netip.AddrPort{}, false
+	var at netip.AddrPort
+	udp, path := false, ""
 	var listener *engine.ListenError
 	var endpoint *admin.ListenError
 	switch {
 	case errors.As(err, &listener):
-		at, udp = listener.Address, listener.Datagrams
+		at, udp, path = listener.Address, listener.Datagrams, listener.Path
 	case errors.As(err, &endpoint):
-		at = endpoint.Address.TCP
+		at, path = endpoint.Address.TCP, endpoint.Address.Path
 	}
-	if !at.IsValid() {
-		return err
+	var holder doctor.Holder
+	switch {
+	case path != "":
+		holder = h.HolderOfPath(path)
+	case at.IsValid():
+		holder = h.Holder(at, udp)
 	}
-	holder := h.Holder(at, udp)
 	if holder.Text == "" {
 		return err
 	}

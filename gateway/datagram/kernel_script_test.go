@@ -43,7 +43,7 @@ type socket struct {
 	errors     []syscall.Errno // what the next Receives or Reads return
 	failing    []syscall.Errno // what the next Sends or Writes return, 0 for none
 	sent       []datagram
-	gsoBatches int // messages that were to be cut apart
+	gsoBatches int // messages to split
 	drops      uint32
 }
 

@@ -68,7 +68,7 @@ func (c *Cache) Findings() (all []Finding, ended time.Time) {
 		watched[f.Target] = true
 	}
 	for _, f := range report.Findings {
-		if f.Component != returnPath || !watched[f.Target] {
+		if !watched[f.Target] || f.Component != returnPath && f.Code != TOAPromise {
 			all = append(all, f)
 		}
 	}

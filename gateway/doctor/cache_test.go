@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 )
@@ -52,6 +53,26 @@ func TestCache(t *testing.T) {
 	all, _ = cache.Findings()
 	if of := about(all, address); len(of) != 2 || of[0].Status != Fail || len(of[0].Hint) == 0 {
 		t.Errorf("after the return path broke: %+v", of)
+	}
+}
+
+// The watch's finding about a promise replaces the one of the run, too.
+func TestCacheOfPromises(t *testing.T) {
+	w := healthy()
+	w.offers = map[string]error{}
+	watch, _ := watched(t, w, sshTOA)
+	c, _ := configFor(t, sshTOA)
+	cache := NewCache(w.host(), Subject{Config: c}, watch, nil)
+	cache.Refresh(context.Background())
+	w.offers["127.0.0.1:22"] = errUnpromised
+	watch.round(context.Background(), true)
+	all, _ := cache.Findings()
+	var got []string
+	for _, f := range about(all, "127.0.0.1:22") {
+		got = append(got, string(f.Code)+" "+f.Status.String())
+	}
+	if want := []string{"toa_promise fail", "backend ok"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -57,7 +57,7 @@ func (r *run) checkBackends(ctx context.Context) []Finding {
 		case t.spoof:
 			found = r.checkReturnPath(ctx, t)
 		case t.toa.On && !t.udp:
-			found = []Finding{r.host.checkPromise(ctx, t)}
+			found = []Finding{r.promise(ctx, t)}
 		}
 		mu.Lock()
 		defer mu.Unlock()

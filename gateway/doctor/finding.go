@@ -28,6 +28,16 @@ func (s Status) String() string { return statuses[s] }
 // MarshalText implements [encoding.TextMarshaler]. It returns [Status.String].
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText implements [encoding.TextUnmarshaler], for the findings of another process.
+func (s *Status) UnmarshalText(text []byte) error {
+	i := slices.Index(statuses[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is not the status of a finding", text)
+	}
+	*s = Status(i)
+	return nil
+}
+
 // Finding is the result of one check of one target.
 type Finding struct {
 	// Code identifies the finding; see [Codes].

@@ -105,6 +105,22 @@ func (h Host) Holder(at netip.AddrPort, udp bool) Holder {
 	return Holder{}
 }
 
+// HolderOfPath finds the program that listens on a unix socket, or what else the file is.
+func (h Host) HolderOfPath(at string) Holder {
+	inode := h.unixSocket(at)
+	if inode == "" {
+		info, err := fs.Lstat(h.Files, fsPath(at))
+		if err == nil && info.Mode().Type() != fs.ModeSocket {
+			return Holder{Text: at + " exists and is not a socket"}
+		}
+		return Holder{}
+	}
+	if p, known := h.owners()[inode]; known {
+		return Holder{Text: fmt.Sprintf("%s listens on unix:%s", p, at)}
+	}
+	return Holder{Text: fmt.Sprintf("a program listens on unix:%s: only root can see which", at)}
+}
+
 // heldBy describes a connection that has the port of a listener.
 func (h Host) heldBy(c connection, owners map[string]program) Holder {
 	of, wait := "", "# and wait until that connection has ended"

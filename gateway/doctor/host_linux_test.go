@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -314,6 +315,38 @@ func TestHolderIsProgram(t *testing.T) {
 			t.Errorf("a free port is held by %+v", holder)
 		}
 	})
+}
+
+// HolderOfPath names the program that listens on a unix socket, of either kind, and a file
+// that is none. It is silent about a socket that nothing listens on: that is replaced.
+func TestHolderOfPath(t *testing.T) {
+	dir := t.TempDir()
+	abstract := fmt.Sprintf("@unproxy-holder-%d", os.Getpid())
+	for _, path := range []string{dir + "/open", abstract} {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		want := fmt.Sprintf("(process %d) listens on unix:%s", os.Getpid(), path)
+		if got := This().HolderOfPath(path); !strings.HasSuffix(got.Text, want) || got.Connection {
+			t.Errorf("%s is held by %+v, want %q", path, got, want)
+		}
+	}
+	stale, err := net.Listen("unix", dir+"/stale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.Close()
+	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"stale": "", "none": "", "file": dir + "/file exists and is not a socket"} {
+		if got := This().HolderOfPath(dir + "/" + name); got.Text != want {
+			t.Errorf("%s is held by %+v, want %q", name, got, want)
+		}
+	}
 }
 
 // listens reports whether a socket listens on an address, according to /proc.

@@ -24,6 +24,15 @@ type Subject struct {
 	// Sandbox returns what is in force for the running gateway; nil if the gateway is
 	// not this process.
 	Sandbox func() *sandbox.Report
+	// Running are the findings of a running gateway with this configuration, which is not
+	// this process; nil if there is none.
+	Running *Running
+}
+
+// Running is a gateway that has examined itself.
+type Running struct {
+	PID      int
+	Findings []Finding
 }
 
 // run is one run of all checks.
@@ -42,6 +51,9 @@ type run struct {
 	planErr   error
 	sockets   map[bool][]socket  // by UDP; read on first use
 	owners    map[string]program // by inode; read on first use
+	// elsewhere says why this process cannot tell whether programs of package toa serve the
+	// gateway; nil if it can.
+	elsewhere *Finding
 }
 
 // Run runs all checks that apply to the gateway. It takes a few seconds at most,

@@ -47,6 +47,7 @@ func TestTOA(t *testing.T) {
 			w.offers = map[string]error{}
 			w.files["proc/self/cgroup"] = "1:net_cls:/other\n0::/system.slice/unproxy.service\n"
 			tt.fault(w)
+			w.files["proc/18/cgroup"] = w.files["proc/self/cgroup"] // the gateway's
 			got := w.run(t, tt.flags).lines(false)
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("%q\nwant\n%q", got, tt.want)
@@ -55,6 +56,62 @@ func TestTOA(t *testing.T) {
 				if a.From.IsValid() {
 					t.Errorf("a connection from a client's address: %+v", a)
 				}
+			}
+		})
+	}
+}
+
+// In another cgroup than the gateway's the doctor cannot tell, and says so: it does not fail.
+// The running gateway's own results replace its own.
+func TestTOAFromAnotherCgroup(t *testing.T) {
+	unattached := os.NewSyscallError("setsockopt", unix.ENOPROTOOPT)
+	const shell, service = "0::/user.slice/session-1.scope\n", "0::/system.slice/unproxy.service\n"
+	promise := func(target string, s Status) Finding {
+		return finding(TOAPromise, target, s, "as the gateway sees it").with("do this")
+	}
+	for _, tt := range []struct {
+		name     string
+		gateway  string // its cgroup, if a gateway is running
+		programs error  // of the doctor's cgroup
+		running  *Running
+		want     []string
+		detail   string // of the first finding
+	}{
+		{"no gateway", "", unattached, nil, []string{"toa_attached TCP option skip", "toa_promise 127.0.0.1:22 skip"},
+			"no program is attached to the cgroup of this process, /user.slice/session-1.scope, and no running gateway was found"},
+		{"no gateway, attached here", "", nil, nil, nil, ""},
+		{"elsewhere", service, unattached, nil, []string{
+			"toa_attached TCP option skip; sh -c 'echo $$ >/sys/fs/cgroup/system.slice/unproxy.service/cgroup.procs && exec unproxy doctor \"$@\"' doctor ...",
+			"toa_promise 127.0.0.1:22 skip"},
+			"this process is in the cgroup /user.slice/session-1.scope, the gateway (process 18) in /system.slice/unproxy.service"},
+		{"elsewhere, attached here", service, nil, nil, []string{
+			"toa_attached TCP option skip; sh -c 'echo $$ >/sys/fs/cgroup/system.slice/unproxy.service/cgroup.procs && exec unproxy doctor \"$@\"' doctor ...",
+			"toa_promise 127.0.0.1:22 skip"}, ""},
+		{"here", shell, unattached, nil, []string{"toa_attached TCP option fail; unproxy toa attach --gateway --cgroup /user.slice/session-1.scope"}, ""},
+		{"the gateway works", service, unattached, &Running{18, []Finding{promise("127.0.0.1:22", OK)}}, nil, ""},
+		{"the gateway fails", service, nil, &Running{18, []Finding{promise("127.0.0.1:22", Fail)}},
+			[]string{"toa_promise 127.0.0.1:22 fail; do this"}, "the running gateway, process 18: as the gateway sees it"},
+		{"the gateway has another backend", service, unattached, &Running{18, []Finding{promise("127.0.0.1:23", OK)}},
+			[]string{"toa_promise 127.0.0.1:22 skip"}, "has no such backend"},
+		{"the gateway has tested nothing", service, unattached, &Running{PID: 18}, []string{
+			"toa_attached TCP option skip; sh -c 'echo $$ >/sys/fs/cgroup/system.slice/unproxy.service/cgroup.procs && exec unproxy doctor \"$@\"' doctor ...",
+			"toa_promise 127.0.0.1:22 skip"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := healthy()
+			w.offers = map[string]error{}
+			if w.programsErr = tt.programs; tt.programs != nil {
+				w.offers["127.0.0.1:22"] = tt.programs
+			}
+			w.files["proc/self/cgroup"], w.files["proc/18/cgroup"] = shell, tt.gateway
+			c, warnings := configFor(t, sshTOA)
+			report := Run(context.Background(), w.host(), Subject{Config: c, Warnings: warnings, Descriptors: 20000, Running: tt.running})
+			if got := report.lines(false); !slices.Equal(got, tt.want) {
+				t.Errorf("%q\nwant\n%q", got, tt.want)
+			}
+			i := slices.IndexFunc(report.Findings, func(f Finding) bool { return f.Status != OK })
+			if i >= 0 && !strings.Contains(report.Findings[i].Detail, tt.detail) {
+				t.Errorf("%q, want %q", report.Findings[i].Detail, tt.detail)
 			}
 		})
 	}

@@ -121,7 +121,7 @@ func (b *Backends) Prefer(list []forward.Endpoint, now int64) {
 	}
 }
 
-// avoid reports whether a backend is to be tried last. first means that it would be tried first
+// avoid reports whether a backend should be tried last. first means that it would be tried first
 // otherwise.
 func (s *backendState) avoid(now int64, first bool, retry time.Duration) bool {
 	until := s.downUntil.Load()

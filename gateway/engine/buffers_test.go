@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"unproxy/gateway/forward"
+	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/await"
 )
@@ -73,7 +78,7 @@ func TestBlockedReadersHoldLittle(t *testing.T) {
 	}
 }
 
-// At the limit nothing more is held, nobody is reset, and everything arrives in the end. The small
+// At the limit nothing more is held, no connection is reset, and everything arrives in the end. The small
 // reads of one batch may exceed the limit.
 func TestBufferLimit(t *testing.T) {
 	const size, connections = 10_000, 200 // each read in a slot, half of it taken
@@ -183,6 +188,35 @@ func TestBlockedSideDoesNotRead(t *testing.T) {
 	r.expectClean()
 }
 
+// fixedBuffers is the real kernel, and the buffers of its sockets do not grow.
+type fixedBuffers struct{ kernel.Kernel }
+
+// What forty blocked connections hold then is 60 MB. Buffers that grow hold 250 MB, more
+// than a machine with 2 GB gives to TCP. Smaller windows than these fit few of the
+// segments of loopback, 64 KiB, and some kernels (6.1) fill them slowly.
+const receiveBuffer, sendBuffer = 256 << 10, 128 << 10
+
+func (k fixedBuffers) Socket(family int) (int, syscall.Errno) {
+	fd, errno := k.Kernel.Socket(family)
+	if errno == 0 {
+		k.fix(fd)
+	}
+	return fd, errno
+}
+
+func (k fixedBuffers) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
+	conn, peer, errno := k.Kernel.Accept(fd)
+	if errno == 0 {
+		k.fix(conn)
+	}
+	return conn, peer, errno
+}
+
+func (k fixedBuffers) fix(fd int) {
+	k.SetOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	k.SetOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+}
+
 // On real sockets: readers that stop for a while, over TCP and unix sockets.
 func TestRealBlockedReaders(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
@@ -200,12 +234,15 @@ func TestRealBlockedReaders(t *testing.T) {
 				f.Listeners[0].Endpoint = forward.Endpoint{Path: filepath.Join(t.TempDir(), "front")}
 			}
 			const connections = 40
-			l := startRealWith(t, Config{Forwards: []*forward.Forward{f}, MaxPipes: 4})
+			l := startRealWith(t, Config{Forwards: []*forward.Forward{f}, MaxPipes: 4, Kernel: fixedBuffers{kernel.System()}})
 			data := randomBytes(6<<20 + 1)
 			var clients []halfCloser
 			for range connections {
-				clients = append(clients, l.dial(0, header))
+				client := l.dial(0, header)
+				client.(interface{ SetReadBuffer(int) error }).SetReadBuffer(receiveBuffer)
+				clients = append(clients, client)
 				backend := accept(t, ln)
+				backend.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(sendBuffer)
 				go func() {
 					backend.Write(data)
 					backend.CloseWrite()

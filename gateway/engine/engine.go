@@ -157,7 +157,7 @@ func (e *Engine) openForward(f *forward.Forward) error {
 	for i := range f.Listeners {
 		ln := &listener{Listener: &f.Listeners[i], forward: own, fd: -1}
 		if err := ln.open(e.kernel); err != nil {
-			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Err: err}
+			return &ListenError{Name: ln.Name, Address: ln.Endpoint.Addr, Path: ln.Endpoint.Path, Err: err}
 		}
 		ln.route = newRoute(own, ln.Listener, e.names)
 		ln.route.Bound = ln.bound

@@ -37,8 +37,8 @@ func (k *counting) Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	return conn, peer, errno
 }
 
-// No byte waits for more, whatever the sizes of the writes and whoever pauses: the sender stops
-// without a FIN, and goes on when all has arrived.
+// No byte waits for more, whatever the sizes of the writes and whichever side pauses: the sender
+// stops without a FIN, and goes on when all has arrived.
 func TestRealBulkLeavesNoByte(t *testing.T) {
 	const tlsRecord = 16<<10 + 22
 	paths := []struct {

@@ -12,9 +12,9 @@ const idleFor = int64(time.Minute)
 
 // Holdings is what the open connections hold without using it.
 type Holdings struct {
-	// Blocked is the number of connections one side of which does not take what the other has sent.
+	// Blocked is the number of connections in which one side does not read what the other has sent.
 	Blocked int
-	// HalfClosed is the number of those one side of which has ended its stream.
+	// HalfClosed is the number of those in which one side has ended its stream.
 	HalfClosed int
 	// Idle is the number of those without an event for a minute, whatever their state.
 	Idle int

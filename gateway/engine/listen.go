@@ -152,8 +152,10 @@ func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
 // ListenError is a listener that could not be opened.
 type ListenError struct {
 	Name string // as the operator wrote it
-	// Address is where it was to listen; invalid for a unix socket. Datagrams means UDP.
+	// Address is where it was to listen; invalid for a unix socket, which has a Path.
+	// Datagrams means UDP.
 	Address   netip.AddrPort
+	Path      string
 	Datagrams bool
 	Err       error
 }

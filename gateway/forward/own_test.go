@@ -64,3 +64,37 @@ func TestOwnListeners(t *testing.T) {
 		t.Error("an empty OwnListeners receives packets")
 	}
 }
+
+// Listeners are found in whatever order they were added, and by their own protocol alone,
+// on every port.
+func TestOwnListenersOfManyPorts(t *testing.T) {
+	var all forward.OwnListeners
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port) }
+	ports := []uint16{65535, 1, 40000, 25, 32768, 9180, 2}
+	for i, port := range ports {
+		all.Add(forward.OwnListener{Addr: at(port), Datagrams: i%2 == 0})
+	}
+	for i, port := range ports {
+		if datagrams := i%2 == 0; !all.Receive(at(port), datagrams, nil) || all.Receive(at(port), !datagrams, nil) {
+			t.Errorf("port %d, datagrams %v: received by %v and the other protocol by %v", port, datagrams,
+				all.Receive(at(port), datagrams, nil), all.Receive(at(port), !datagrams, nil))
+		}
+	}
+	for _, port := range []uint16{0, 3, 40001, 65534} {
+		if all.Receive(at(port), false, nil) || all.Receive(at(port), true, nil) {
+			t.Errorf("port %d has no listener", port)
+		}
+	}
+	// Several listeners of one port are all asked.
+	other := netip.MustParseAddrPort("127.0.0.2:1")
+	all.Add(forward.OwnListener{Addr: other}, forward.OwnListener{Addr: netip.MustParseAddrPort("127.0.0.3:1")})
+	for _, to := range []netip.AddrPort{at(1), other, netip.MustParseAddrPort("127.0.0.3:1")} {
+		if !all.Receive(to, false, nil) {
+			t.Errorf("%v has a listener", to)
+		}
+	}
+	one := forward.OwnListener{Addr: at(25)}
+	if !one.Receives(at(25), nil) || one.Receives(at(26), nil) || (forward.OwnListener{}).Receives(netip.AddrPort{}, nil) {
+		t.Error("a listener receives what is for another port, or one without an address receives")
+	}
+}

@@ -58,11 +58,14 @@ func TestOptions(t *testing.T) {
 		{"v1 refused", v1Line, Options{RefuseV1: true}, 0, "v1 not accepted", 1},
 		{"v2 while v1 is refused", plain, Options{RefuseV1: true}, Proxy, "", 0},
 		{"v2 refused", plain, Options{RefuseV2: true}, 0, "v2 not accepted", 1},
+		{"v2 refused at its first byte", plain[:1], Options{RefuseV2: true}, 0, "v2 not accepted", 1},
+		{"empty datagram while v2 is refused", "", Options{Datagram: true, RefuseV2: true}, 0, "header does not fit its datagram", 0},
 		{"v1 while v2 is refused", v1Line, Options{RefuseV2: true}, Proxy, "", 0},
 		{"neither, while both are refused", "GET", Options{RefuseV1: true, RefuseV2: true}, 0, "no PROXY signature", 1},
 		{"as long as allowed", plain, Options{MaxLength: 28}, Proxy, "", 0},
 		{"longer than allowed", plain, Options{MaxLength: 27}, 0, "header longer than allowed", 16},
 		{"longer than allowed, LOCAL", local, Options{MaxLength: 15}, 0, "header longer than allowed", 16},
+		{"longer than allowed, by all but one byte", local, Options{MaxLength: 1}, 0, "header longer than allowed", 16},
 		{"v1 has its own limit", v1Line, Options{MaxLength: 16}, Proxy, "", 0},
 		{"checksum present", summed, Options{RequireChecksum: true}, Proxy, "", 0},
 		{"checksum missing", plain, Options{RequireChecksum: true}, 0, "CRC32C missing", 28},
@@ -289,14 +292,59 @@ func TestIPv6AgainstNetip(t *testing.T) {
 	}
 	for _, real := range []string{
 		"2001:db8:1:2:3:4:5:6", "2001:db8::1", "::ffff:192.0.2.255", "1:2:3:4:5:6:192.0.2.1",
-		"64:ff9b::192.0.2.33", "1::", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "192.0.2.255",
+		"64:ff9b::192.0.2.33", "::192.0.2.33", "1:2::192.0.2.33", "1::", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "192.0.2.255",
 	} {
 		for i := range real {
 			check([]byte(real[:i] + real[i+1:]))
-			for _, c := range "09afg:.% " {
+			for _, c := range "09afgAFG@`/:.% " { // with the neighbours of digits
 				check([]byte(real[:i] + string(c) + real[i:]))
 				check([]byte(real[:i] + string(c) + real[i+1:]))
 			}
+		}
+	}
+}
+
+// Every port is read back, and nothing else is a port.
+func TestPorts(t *testing.T) {
+	for port := range 65536 {
+		line := fmt.Sprintf("PROXY TCP4 192.0.2.1 192.0.2.2 %d %d\r\n", port, 65535-port)
+		h, err := Decode([]byte(line), nil)
+		if err != nil || int(h.Source.Port()) != port || int(h.Destination.Port()) != 65535-port {
+			t.Fatalf("%q: %v, %v, %v", line, h.Source, h.Destination, err)
+		}
+	}
+	for _, port := range []string{"", "65536", "65540", "99999", "100000", "4294967297", "01", "00", "+1", "1a", "1/", "1:", "1.0", "0x1"} {
+		_, err := Decode([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 "+port+"\r\n"), nil)
+		if e := refusal(t, err); e.Reason != ReasonPort && (port != "" || e.Reason != ReasonV1Fields) {
+			t.Errorf("%q: %v", port, e)
+		}
+	}
+}
+
+// A byte behind the last TLV is refused, alone or not. In an opaque block it means that the
+// block holds no TLVs; so does a byte in front, if the family has no addresses.
+func TestStrayByte(t *testing.T) {
+	addresses := strings.Repeat("a", inetLength)
+	for _, block := range []string{addresses + "\x04", addresses + "\x04\x00\x00\x04"} {
+		b := append([]byte(Signature), 0x21, ProtocolTCP4, 0, byte(len(block)))
+		if e := refusal(t, second(Decode(append(b, block...), nil))); e.Reason != ReasonStrayBytes {
+			t.Errorf("%q: %v", block, e)
+		}
+	}
+	const sum = "\x03\x00\x04\x00\x00\x00\x00"
+	for _, row := range []struct {
+		block string
+		want  string
+	}{
+		{sum, "local"},
+		{sum + "\x04", "CRC32C missing"},
+		{"\x04" + sum, "CRC32C missing"},
+	} {
+		b := append([]byte(Signature), 0x20, 0x40, 0, byte(len(row.block)))
+		b = append(b, row.block...)
+		binary.BigEndian.PutUint32(b[bytes.Index(b, []byte(sum))+tlvFixedLength:], slowCRC32C(b))
+		if got := answer(Decode(b, &Options{RequireChecksum: true})); got != row.want {
+			t.Errorf("%q: %s, want %s", row.block, got, row.want)
 		}
 	}
 }
@@ -332,6 +380,28 @@ func TestMissing(t *testing.T) {
 				t.Errorf("Missing(%q) = %d, want 1 to %d", whole[:n], got, len(whole)-n)
 			}
 		}
+	}
+}
+
+// What follows an SSL TLV is checked like what is in front of it.
+func TestTLVsBehindSSL(t *testing.T) {
+	ssl, err := SSLTLV(SSL{Client: ClientTLS}, TLV{TypeSSLVersion, []byte("TLSv1.3")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Message{Command: CommandProxy, Source: client4, Destination: service4, TLVs: []TLV{ssl}, Checksum: true}
+	good := mustV2(t, m)
+	if h, err := Decode(good, &Options{RequireChecksum: true}); err != nil || !h.Checksum || h.Result != Proxy {
+		t.Errorf("%+v, %v", h, err)
+	}
+	wrong := bytes.Clone(good)
+	wrong[len(wrong)-1] ^= 1
+	if e := refusal(t, second(Decode(wrong, nil))); e.Reason != ReasonChecksumWrong {
+		t.Errorf("a wrong checksum: %v", e)
+	}
+	m.TLVs, m.Checksum = append(m.TLVs, TLV{TypeUniqueID, make([]byte, MaxUniqueID+1)}), false
+	if e := refusal(t, second(Decode(mustV2(t, m), nil))); e.Reason != ReasonUniqueID {
+		t.Errorf("a long UNIQUE_ID: %v", e)
 	}
 }
 

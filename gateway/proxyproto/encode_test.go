@@ -60,6 +60,8 @@ func TestAppendV2RoundTrip(t *testing.T) {
 		{},
 		{Checksum: true},
 		{Command: CommandProxy},
+		{Command: CommandProxy, Source: client4},
+		{Command: CommandProxy, Destination: service4},
 		{Command: CommandProxy, Source: client4, Destination: service4},
 		{Command: CommandProxy, Source: client6, Destination: service6, Checksum: true},
 		{Command: CommandProxy, Source: client4, Destination: service6, TLVs: []TLV{authority}},
@@ -79,7 +81,7 @@ func TestAppendV2RoundTrip(t *testing.T) {
 		switch {
 		case m.Command == CommandLocal:
 			want = Local
-		case m.protocol() == ProtocolUnspec:
+		case !m.Source.IsValid() || !m.Destination.IsValid():
 			want = Unknown
 		}
 		if h.Result != want || string(b[h.Length:]) != payload || h.Protocol != m.protocol() {
@@ -148,8 +150,14 @@ func TestSSL(t *testing.T) {
 	if _, err := SSLTLV(SSL{}, TLV{TypeSSLClientCert, make([]byte, 65536)}); err == nil {
 		t.Error("a value of 65536 bytes was accepted")
 	}
+	if _, err := SSLTLV(SSL{}, TLV{TypeSSLClientCert, make([]byte, 65535)}); err != nil {
+		t.Error(err)
+	}
 	if _, ok := ParseSSL(make([]byte, 4)); ok {
 		t.Error("a value of 4 bytes was accepted")
+	}
+	if s, ok := ParseSSL([]byte{1, 0, 0, 0, 2}); !ok || s.Client != 1 || s.Verify != 2 || len(s.TLVs) != 0 {
+		t.Errorf("a value of 5 bytes: %+v, %v", s, ok)
 	}
 	for _, row := range []struct {
 		s    SSL
@@ -166,8 +174,31 @@ func TestSSL(t *testing.T) {
 	}
 }
 
+// The first TLV of a type counts, and one without a value is not none.
+func TestFind(t *testing.T) {
+	region, err := appendTLVs(nil, []TLV{{TypeNOOP, []byte("x")}, {TypeALPN, []byte("h2")}, {TypeALPN, []byte("h3")}, {TypeNetNS, nil}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		t    Type
+		want string
+		ok   bool
+	}{{TypeALPN, "h2", true}, {TypeNOOP, "x", true}, {TypeNetNS, "", true}, {TypeSSL, "", false}} {
+		if value, ok := Find(region, row.t); string(value) != row.want || ok != row.ok {
+			t.Errorf("%v: %q, %v", row.t, value, ok)
+		}
+	}
+	if value, ok := Find(nil, TypeALPN); ok {
+		t.Errorf("nothing has %q", value)
+	}
+}
+
 func TestVendorValues(t *testing.T) {
 	if id, ok := AWSVPCEndpoint([]byte("\x01vpce-08d2bf15fac5001c9")); !ok || string(id) != "vpce-08d2bf15fac5001c9" {
+		t.Errorf("AWS: %q %v", id, ok)
+	}
+	if id, ok := AWSVPCEndpoint([]byte("\x01v")); !ok || string(id) != "v" {
 		t.Errorf("AWS: %q %v", id, ok)
 	}
 	if id, ok := AzureLinkID([]byte{1, 0x78, 0x56, 0x34, 0x12}); !ok || id != 0x12345678 {
@@ -177,10 +208,10 @@ func TestVendorValues(t *testing.T) {
 		t.Errorf("GCP: %x %v", id, ok)
 	}
 	for _, value := range [][]byte{nil, {1}, {2, 'x'}, {2, 0, 0, 0, 0}, make([]byte, 9)} {
-		_, aws := AWSVPCEndpoint(value)
-		_, azure := AzureLinkID(value)
-		_, gcp := GCPConnectionID(value)
-		if aws || azure || gcp {
+		endpoint, aws := AWSVPCEndpoint(value)
+		link, azure := AzureLinkID(value)
+		connection, gcp := GCPConnectionID(value)
+		if aws || azure || gcp || endpoint != nil || link != 0 || connection != 0 {
 			t.Errorf("%x was accepted: AWS %v, Azure %v, GCP %v", value, aws, azure, gcp)
 		}
 	}
@@ -210,7 +241,9 @@ func TestTypeNames(t *testing.T) {
 		{0x30, "NETNS", "RESERVED"},
 		{0xe0, "GCP", "RESERVED"},
 		{0xe1, "ALIBABA", "RESERVED"},
+		{0xdf, "RESERVED", "RESERVED"},
 		{0xe2, "CUSTOM", "RESERVED"},
+		{0xef, "CUSTOM", "RESERVED"},
 		{0xea, "AWS", "RESERVED"},
 		{0xee, "AZURE", "RESERVED"},
 		{0xf0, "EXPERIMENT", "RESERVED"},
@@ -235,8 +268,8 @@ func TestParseType(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "RESERVED", "CUSTOM", "EXPERIMENT", "FUTURE", "0x02", "ssl_"} {
-		if typ, _, ok := ParseType(name); ok {
-			t.Errorf("%q is read as %v", name, typ)
+		if typ, within, ok := ParseType(name); ok || typ != 0 || within {
+			t.Errorf("%q is read as %v, within SSL %v, %v", name, typ, within, ok)
 		}
 	}
 	if n := len(TypeNames()); n != 11+8 {

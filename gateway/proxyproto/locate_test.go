@@ -10,6 +10,7 @@ import (
 func TestLocate(t *testing.T) {
 	prefix := func(length string) string { return Signature + "\x21\x11" + length }
 	addresses := strings.Repeat("a", inetLength)
+	longest := "\x05\x00\x80" + strings.Repeat("u", MaxUniqueID)
 	tested := map[Reason]bool{}
 	for _, row := range []struct {
 		in   string
@@ -33,6 +34,7 @@ func TestLocate(t *testing.T) {
 		{"PROXY TCP4 1.2.3.4 ^\xc3\xa9 1 2\r\n", Options{}, ReasonIPv4Syntax},
 		{"PROXY TCP4 203.0.113.^999 1.2.3.4 1 2\r\n", Options{}, ReasonIPv4Octet},
 		{"PROXY TCP4 1.2.3.4 1.^02.3.4 1 2\r\n", Options{}, ReasonIPv4Octet},
+		{"PROXY TCP4 255.^256.3.4 1.2.3.4 1 2\r\n", Options{}, ReasonIPv4Octet},
 		{"PROXY TCP6 ::1 ::ffff:1.2.3.^256 1 2\r\n", Options{}, ReasonIPv4Octet},
 		{"PROXY TCP6 ::1 1.^256.3.4 1 2\r\n", Options{MixedFamilies: true}, ReasonIPv4Octet},
 		{"PROXY TCP4 1.2.3.4 ^::1::2 1 2\r\n", Options{MixedFamilies: true}, ReasonIPv6DoubleColon},
@@ -63,6 +65,9 @@ func TestLocate(t *testing.T) {
 		{prefix("\x00\x15") + addresses + "^\x20\x00\x06abcdef", Options{}, ReasonStrayBytes},
 		{prefix("\x00\x17") + addresses + "^\x20\x00\x08abcde\x21\x00\x01", Options{}, ReasonTLVOverrun},
 		{prefix("\x00\x12") + addresses + "^\x03\x00\x03abc", Options{}, ReasonChecksumLength},
+		{prefix("\x00\x19") + addresses + "\x03\x00\x04abcd^\x03\x00\x03abc", Options{}, ReasonChecksumLength},
+		{prefix("\x00\x14") + addresses + "^\x03\x00\x05abcde", Options{}, ReasonChecksumLength},
+		{prefix("\x01\x13") + addresses + longest + "^\x05\x00\x81" + strings.Repeat("u", 129), Options{}, ReasonUniqueID},
 		{prefix("\x00\x1a") + addresses + "\x03\x00\x04abcd^\x03\x00\x04abcd", Options{}, ReasonChecksumTwice},
 		{prefix("\x00\x17") + addresses + "\x02\x00\x01x\x03\x00\x04^abcd", Options{}, ReasonChecksumWrong},
 		{prefix("\x00\x13") + addresses + "\x03\x00\x04^abcd", Options{}, ReasonChecksumWrong},

@@ -57,6 +57,21 @@ func TestProtocolByte(t *testing.T) {
 	}
 }
 
+// The values that this package exports are those of section 2.2 of the specification.
+func TestNamedValues(t *testing.T) {
+	for _, row := range []struct{ got, want int }{
+		{int(CommandLocal), 0}, {int(CommandProxy), 1}, {int(ProtocolUnspec), 0},
+		{int(ProtocolTCP4), 0x11}, {int(ProtocolUDP4), 0x12}, {int(ProtocolTCP6), 0x21}, {int(ProtocolUDP6), 0x22},
+		{int(ProtocolUnixStream), 0x31}, {int(ProtocolUnixDgram), 0x32},
+		{MaxV1, 107}, {MaxV2, 16 + 65535}, {MaxUniqueID, 128},
+		{ClientTLS, 1}, {ClientCertConnection, 2}, {ClientCertSession, 4},
+	} {
+		if row.got != row.want {
+			t.Errorf("%#x, want %#x", row.got, row.want)
+		}
+	}
+}
+
 // protocolOracle is section 2.2 of the specification as a list.
 func protocolOracle(value byte, datagram bool) (long, short string) {
 	const none = "length shorter than the address block"

@@ -47,7 +47,7 @@ type Connection struct {
 	// Transparent is true if the backend saw the client's address or its
 	// stand-in, see [Connection.Mapped].
 	Transparent bool
-	// TOA is true if its address was sent in a TCP option, or was to be.
+	// TOA is true if its address was sent in a TCP option, or should have been.
 	TOA bool
 	// Version is the header's version, 1 or 2; 0 if no header was read.
 	Version uint8

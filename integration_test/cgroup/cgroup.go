@@ -11,6 +11,7 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -122,4 +123,16 @@ func Remove(t testing.TB, path string) {
 		err := os.Remove(path)
 		return err == nil || errors.Is(err, fs.ErrNotExist)
 	})
+}
+
+// MarksListeners reports whether this kernel lets a BPF program mark a socket that listens
+// already (bpf_setsockopt in an iterator, since Linux 6.12). Where it does not, servers are
+// started again after their cgroup has got its programs.
+func MarksListeners(t testing.TB) bool {
+	t.Helper()
+	var major, minor int
+	if _, err := fmt.Sscanf(attach.Kernel(), "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("the version of Linux %s: %v", attach.Kernel(), err)
+	}
+	return major > 6 || major == 6 && minor >= 12
 }

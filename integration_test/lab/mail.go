@@ -13,6 +13,15 @@ import (
 // logs to its output. It switches users: only root without a user namespace can start it.
 func Postfix(t testing.TB, addresses ...string) *Process {
 	t.Helper()
+	return PostfixWith(t, `mynetworks = 127.0.0.0/8 [::1]/128
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_peername_lookup = no
+`, addresses...)
+}
+
+// PostfixWith is [Postfix] with these settings: who may relay.
+func PostfixWith(t testing.TB, settings string, addresses ...string) *Process {
+	t.Helper()
 	dir := PublicDir(t, 0o755)
 	for _, sub := range []string{"etc", "queue", "data"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
@@ -34,12 +43,9 @@ data_directory = ` + dir + `/data
 maillog_file = /dev/stdout
 myhostname = mail.test
 mydestination = mail.test
-mynetworks = 127.0.0.0/8 [::1]/128
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 local_recipient_maps =
 alias_maps =
-smtpd_peername_lookup = no
-`})
+` + settings})
 	etc := filepath.Join(dir, "etc")
 	p := startServer(t, Command{Name: "postfix", Args: []string{"-c", etc, "start-fg"}}, addresses)
 	// A signal would end the first process alone. It ends when the others have.

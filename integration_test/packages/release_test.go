@@ -78,6 +78,7 @@ func TestRelease(t *testing.T) {
 		t.Run(architecture, func(t *testing.T) { checkProgram(t, first, architecture) })
 		t.Run(architecture+" archive", func(t *testing.T) { checkArchive(t, first, architecture) })
 		t.Run(architecture+" SBOM", func(t *testing.T) { checkBill(t, first, architecture) })
+		t.Run(architecture+" licences", func(t *testing.T) { checkLicences(t, first, architecture) })
 	}
 }
 

@@ -14,7 +14,7 @@ const suite = "bookworm"
 
 // debianRoot returns the directory of a minimal Debian with systemd. The first call on a
 // machine makes it by debootstrap, which takes a minute; later ones find it in the user's
-// cache. Nobody writes to it: see writableRoot.
+// cache. Tests must not write to it: see writableRoot.
 func debianRoot(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()

@@ -45,7 +45,8 @@ func TestRPM(t *testing.T) {
 	inDeb := lab.Shell(t, "dpkg-deb --fsys-tarfile "+found(t, dist, "*.deb")+
 		" | tar -t | grep -v '/$' | sed 's/^\\.\\///' | sort")
 	moved := strings.NewReplacer("zsh/vendor-completions", "zsh/site-functions",
-		"doc/unproxy/copyright", "licenses/unproxy/LICENSE")
+		"doc/unproxy/copyright", "licenses/unproxy/LICENSE",
+		"doc/unproxy/licences.txt.gz", "licenses/unproxy/licences.txt.gz")
 	if added, removed := difference(moved.Replace(inDeb), inRPM); len(added) > 0 || len(removed) > 0 {
 		t.Errorf("only in the rpm: %q; only in the deb: %q", added, removed)
 	}

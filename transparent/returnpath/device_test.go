@@ -50,7 +50,11 @@ func TestOwner(t *testing.T) {
 	}
 	labels := map[uint8]bool{}
 	for port := range uint16(1000) {
-		labels[owner(named("a", port))] = true
+		label := owner(named("a", port))
+		labels[label] = true
+		if !returnpath.IsOwner(label) {
+			t.Errorf("%d is no label of an owner", label)
+		}
 	}
 	if len(labels) != 85 || labels[returnpath.DefaultOwner] {
 		t.Errorf("%d labels, want 85", len(labels))

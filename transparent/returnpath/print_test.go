@@ -37,6 +37,9 @@ func TestPrint(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Ports: returnpath.Ports{Low: 1000, High: 2000},
 			To: netip.MustParseAddrPort("[::]:2577")},
 	}, returnpath.Options{})
+	if n := len(returnpath.FormatNames()); n < 3 {
+		t.Fatalf("%d formats", n)
+	}
 	for i, name := range returnpath.FormatNames() {
 		golden(t, name, p.Print(returnpath.Format(i)))
 	}

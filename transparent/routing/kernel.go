@@ -20,10 +20,6 @@ func readPrefix(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), ones)
 }
 
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
 // hasRoute reports whether a route is in force.
 func hasRoute(r returnpath.Route) (bool, error) {
 	filter := &netlink.Route{Table: int(r.Table), Type: unix.RTN_LOCAL}

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -252,36 +251,11 @@ func (own hostRule) deletes(r hostRule) bool {
 	return true
 }
 
-// writeRule converts a rule of a plan to that of the kernel.
-func writeRule(r returnpath.Rule) *netlink.Rule {
-	owner := r.Owner
-	r = normalize(r)
-	rule := netlink.NewRule()
-	rule.Family, rule.Protocol = family(r.IPv6), owner
-	if r.From.IsValid() {
-		rule.Src = ipNet(r.From)
-	}
-	for number, name := range protocolNames {
-		if r.Protocol == name {
-			rule.IPProto = int(number)
-		}
-	}
-	if r.Ports != (returnpath.Ports{}) {
-		rule.Sport = netlink.NewRulePortRange(r.Ports.Low, r.Ports.High)
-	}
-	if ports := r.DestinationPorts(); ports != (returnpath.Ports{}) {
-		rule.Dport = netlink.NewRulePortRange(ports.Low, ports.High)
-	}
-	rule.IifName, rule.Mark = r.In, r.Mark
-	rule.Table, rule.Priority = int(r.Table), int(r.Preference)
-	return rule
-}
-
 // addRule adds a rule of a plan. Another process may have added it meanwhile; but
 // the kernel also takes some rules that differ for the same (rule_exists in
 // fib_rules.c).
 func addRule(r returnpath.Rule) error {
-	err := netlink.RuleAdd(writeRule(r))
+	err := send(ruleRequest(r, unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
 	if errors.Is(err, unix.EEXIST) {
 		if present, listErr := hostRulesOf(r.IPv6); listErr == nil && contains(present, r) {
 			return nil
@@ -306,7 +280,7 @@ func removeRule(r hostRule, trace func(string)) error {
 		return failed(own.Removal(), errOtherFirst)
 	}
 	trace(own.Removal())
-	err = netlink.RuleDel(writeRule(own))
+	err = send(ruleRequest(own, unix.RTM_DELRULE, 0))
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

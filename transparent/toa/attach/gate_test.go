@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"unproxy/transparent/toa"
@@ -25,6 +26,9 @@ func loadGates(t testing.TB) gates {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run BPF programs")
+	}
+	if err := rlimit.RemoveMemlock(); err != nil { // maps count as locked memory before Linux 5.11
+		t.Fatal(err)
 	}
 	all := gates{unix.AF_INET: {}, unix.AF_INET6: {}}
 	for family := range all {

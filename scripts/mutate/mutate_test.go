@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// module writes a module with one package and goes to its root.
+func module(t *testing.T, files map[string]string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	files["go.mod"] = "module example\n\ngo 1.26\n"
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+const source = `package p
+
+import "time"
+
+const most = 10
+
+var table = map[uint8]string{3: "a" + "b"}
+
+type T struct{ n uint16 }
+
+func (t *T) less(o *T) bool { return t.n < o.n && !(o.n == 0) || f() }
+
+func f() bool { return false }
+
+func g(s string) (n int, err error) {
+	if f() {
+		return len(s) - 1, nil
+	}
+	for i := 0; i < 3; i++ {
+		n += i
+		time.Sleep(0)
+	}
+	return g(s)
+}
+`
+
+// Every kind of change, and which are behind a switch. The control is what stays: strings,
+// nil, and what is a zero value already.
+func TestMutants(t *testing.T) {
+	module(t, map[string]string{"p/p.go": source})
+	code, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alone, switched []string
+	for _, m := range mutate(code).mutants {
+		list := &alone
+		if m.switched {
+			list = &switched
+		}
+		*list = append(*list, strings.TrimPrefix(m.name(), "p.go "))
+	}
+	constants := []string{"p.go: most = 10 -> most = 11", "p.go: most = 10 -> most = 9"}
+	if !slices.Equal(alone, append(constants, "g: i++ -> i--", "g: time.Sleep(0) -> time.Sleep(1)")) {
+		t.Errorf("built alone: %q", alone)
+	}
+	for _, name := range []string{
+		"T.less: return t.n < o.n && !(o.n == 0) || f() -> return false",
+		"T.less: t.n < o.n && !(o.n == 0) || f() -> t.n < o.n && !(o.n == 0) && f()",
+		"T.less: t.n < o.n && !(o.n == 0) -> t.n < o.n || !(o.n == 0)",
+		"T.less: t.n < o.n -> t.n <= o.n", "T.less: t.n < o.n -> t.n >= o.n",
+		"T.less: !(o.n == 0) -> (o.n == 0)", "T.less: o.n == 0 -> o.n != 0", "T.less: o.n == 0 -> o.n == 1",
+		"T.less: f() -> !(f())", "f: return false -> return true", "g: f() -> !(f())",
+		"g: return len(s) - 1, nil -> return 0, nil", "g: len(s) - 1 -> len(s) + 1", "g: len(s) - 1 -> len(s) - 2",
+		"g: len(s) - 1 -> len(s) - 0", "g: i < 3 -> i <= 3", "g: i < 3 -> i >= 3", "g: n += i -> n -= i",
+		"g: time.Sleep(0) -> if false { time.Sleep(0) }", "g: return g(s) -> return 0, nil",
+	} {
+		if !slices.Contains(switched, name) {
+			t.Errorf("%q is not behind a switch", name)
+		}
+	}
+	if t.Failed() {
+		t.Logf("behind switches: %q", switched)
+	}
+}
+
+// What tests do not notice survives, and the list says which of it changes nothing. The
+// controls are a mutant that is killed, one without end, and one that no test reaches.
+func TestMeasure(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n\nfunc down(n int) int {\n\tfor n != 0 {\n\t\tn--\n\t}\n\treturn n\n}\n\n" +
+		"func unused() bool { return true }\n"
+	const tests = "package p\n\nimport \"testing\"\n\nfunc TestBig(t *testing.T) {\n\tif big(5) || !big(11) || down(3) != 0 {\n\t\tt.Fail()\n\t}\n}\n"
+	const list = "# a comment\np.go big: n > 10 -> n >= 10\n\tnobody asks\n\tfor ten\np.go big: n > 10 -> n > 11\n\tit is killed\np.go big: n < 1 -> n <= 1\n\tit is not there\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests, "scripts/mutate/survivors/p.txt": list})
+	k, err := readKnown(listOf("p"))
+	if err != nil || k.reasons["p.go big: n > 10 -> n >= 10"] != "nobody asks for ten" {
+		t.Fatalf("%q, %v", k.reasons, err)
+	}
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	l := lab{directory: "p", tests: []string{"p"}, scratch: t.TempDir(), limit: time.Minute}
+	reached, err := l.baseline(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.switches(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	r := report{known: k, counts: map[verdict]int{}}
+	r.stale(p.mutants)
+	got := map[string]verdict{}
+	chosen := slices.DeleteFunc(slices.Clone(p.mutants), func(m mutant) bool { return m.function == "down" })
+	if err := l.tryAll(ctx, chosen, reached, func(m mutant, v verdict) {
+		got[m.name()] = v
+		r.add(m, v)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]verdict{
+		"p.go big: n > 10 -> n >= 10":              survived,
+		"p.go big: n > 10 -> n > 9":                survived,
+		"p.go big: n > 10 -> n > 11":               killed,
+		"p.go big: n > 10 -> n <= 10":              killed,
+		"p.go unused: return true -> return false": uncovered,
+		"p.go big: return n > 10 -> return false":  killed,
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
+	if r.finish() || r.problems != 2 || r.excused != 1 || r.counts[survived] != 1 || r.counts[killed] != 3 {
+		t.Errorf("%+v", r)
+	}
+	endlessOne := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n++" })
+	l.limit = 500 * time.Millisecond
+	if v, err := l.try(ctx, p.mutants[endlessOne], 0); v != endless || err != nil {
+		t.Errorf("%s: %q, %v", p.mutants[endlessOne].name(), v, err)
+	}
+}
+
+// A list with a mistake is refused, with the line.
+func TestReadKnown(t *testing.T) {
+	for _, row := range []struct{ text, want string }{
+		{"\ta reason\n", "x:1: a reason without a mutant"},
+		{"a -> b\n", `x: no reason, in a line that begins with a tab, for "a -> b"`},
+		{"a -> b\n\twhy\na -> b\n\twhy\n", "x:3: a mutant is listed twice"},
+	} {
+		t.Chdir(t.TempDir())
+		if err := os.WriteFile("x", []byte(row.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readKnown("x"); err == nil || !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("%q: %v, want %q", row.text, err, row.want)
+		}
+	}
+	save := func(text string) {
+		if err := os.WriteFile("good", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("tests: p q\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
+	k, err := readKnown("good")
+	if want := map[string]string{"a -> b": "of both", "c -> d": "of both", "e -> f": "its own"}; err != nil ||
+		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if k, err := readKnown("none"); err != nil || len(k.reasons) > 0 {
+		t.Errorf("a list that does not exist: %+v, %v", k, err)
+	}
+}
