@@ -62,7 +62,8 @@ var (
 		follows([]syscall.Errno{unix.EMSGSIZE}, "too_big"),
 		follows(errnos.Denied, "permission"),
 		follows([]syscall.Errno{unix.ECONNREFUSED}, "backend_refused", "peer_unreachable"),
-		follows(errnos.Network, "backend_unreachable", "peer_unreachable"),
+		// EINVAL is that of a route lookup.
+		follows(errnos.Of(errnos.Network, []syscall.Errno{unix.EINVAL}), "backend_unreachable", "peer_unreachable"),
 		follows(nil, "internal"),
 	}
 )

@@ -342,7 +342,9 @@ func TestFaults(t *testing.T) {
 		p.expectDatagrams()
 		p.clean()
 		for at, n := range p.faulty.made {
-			for _, f := range faultsAt(at, n, exhausted) {
+			all := faultsAt(at, n, exhausted)
+			t.Logf("%s: %+v: %d faults", o.name, at, len(all))
+			for _, f := range all {
 				o.fail(t, f)
 				fired[at] = true
 			}

@@ -104,7 +104,7 @@ func (w *worker) takeReplies(f *flow, reads []kernel.Transfer) {
 			n++
 		case unix.EAGAIN, unix.EINTR:
 		default:
-			f.failed(t.Errno)
+			f.readFailed(t.Errno)
 		}
 	}
 	if n > 0 {

@@ -29,7 +29,7 @@ func (w *worker) readReplies(f *flow) {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
 	case errno != 0:
-		f.failed(errno)
+		f.readFailed(errno)
 		return
 	}
 	w.replies.used += n
@@ -134,7 +134,7 @@ func (ls *listenerSocket) pendingError(syscall.Errno) {}
 
 func (ls *listenerSocket) lost(errno syscall.Errno, datagrams, _ int) {
 	unreachable := PeerUnreachable
-	if !engine.FromNetwork(errno) {
+	if !isOfTheWay(errno) {
 		unreachable = Internal
 	}
 	why := whyLost(errno, PeerBusy, unreachable)
@@ -146,25 +146,35 @@ func (ls *listenerSocket) gsoRefused() { ls.noGSO = true }
 // pendingError handles an error of a send call. One of the host is reported for the datagram when it is
 // retried.
 func (f *flow) pendingError(errno syscall.Errno) {
-	if errno != unix.EACCES && engine.FromNetwork(errno) {
-		f.failed(errno)
+	if errno != unix.EACCES && isOfTheWay(errno) {
+		f.noteError(errno)
 	}
 }
 
-// failed handles an error that the kernel reports about the backend, mostly
-// because of an ICMP message: a datagram was lost, and the flow continues. Any other error is one of the
-// host: it would come again with each event, so it ends the flow.
-func (f *flow) failed(errno syscall.Errno) {
+// isOfTheWay reports whether an error of a send call is about the way of the datagram. EINVAL is that of a
+// route lookup from an address that the host has no longer (ip_route_output_key_hash_rcu).
+func isOfTheWay(errno syscall.Errno) bool { return errno == unix.EINVAL || engine.FromNetwork(errno) }
+
+// readFailed handles an error of a read. One of the host would come again with each event, so it ends the
+// flow.
+func (f *flow) readFailed(errno syscall.Errno) {
+	if engine.FromNetwork(errno) {
+		f.noteError(errno)
+		return
+	}
+	f.broken = errno
+	f.mustFailOver()
+}
+
+// noteError handles an error that the kernel reports about the backend, mostly
+// because of an ICMP message: a datagram was lost, and the flow continues.
+func (f *flow) noteError(errno syscall.Errno) {
 	why := BackendUnreachable
-	switch {
-	case errno == unix.EMSGSIZE: // the path MTU has shrunk, and the kernel knows it now
+	switch errno {
+	case unix.EMSGSIZE: // the path MTU has shrunk, and the kernel knows it now
 		return
-	case errno == unix.ECONNREFUSED:
+	case unix.ECONNREFUSED:
 		why = BackendRefused
-	case !engine.FromNetwork(errno):
-		f.broken = errno
-		f.mustFailOver()
-		return
 	}
 	f.lastError = errno
 	f.listener.Backends.Failed(f.backend, errno, f.listener.worker.host.Now(), f.isTransparent())
@@ -195,7 +205,7 @@ func (f *flow) lost(errno syscall.Errno, datagrams, bytes int) {
 	switch {
 	case errno == unix.ECONNREFUSED:
 		unreachable = BackendRefused
-	case !engine.FromNetwork(errno):
+	case !isOfTheWay(errno):
 		unreachable = Internal
 	}
 	why := whyLost(errno, BackendBusy, unreachable)

@@ -14,6 +14,7 @@ import (
 	"unproxy/gateway/kernel"
 	"unproxy/gateway/record"
 	"unproxy/integration_test/errnos"
+	"unproxy/integration_test/race"
 )
 
 // kernelMethods lists what an engine calls: the methods of [kernel.Kernel], and those of
@@ -72,7 +73,11 @@ func TestFaults(t *testing.T) {
 			all := o.faults(p.faulty.made, exhausted)
 			t.Run(o.name, func(t *testing.T) {
 				t.Parallel()
-				for _, f := range all {
+				t.Logf("%d faults", len(all))
+				for i, f := range all {
+					if race.Enabled && o.relays && i%4 > 0 {
+						continue // bulk is slow then, and there is but one goroutine
+					}
 					o.fail(t, f, &fired)
 				}
 			})
@@ -80,7 +85,7 @@ func TestFaults(t *testing.T) {
 	})
 	for method, row := range faultRows {
 		for in := range row.in {
-			if !fired.places[place{method, in}] {
+			if !race.Enabled && !fired.places[place{method, in}] {
 				t.Errorf("no call of %s failed in the state %v", method, in)
 			}
 		}
@@ -91,6 +96,9 @@ func TestFaults(t *testing.T) {
 // the others one of each kind.
 func (o *tour) faults(made map[place]int, exhausted map[place]bool) (all []fault) {
 	for at, n := range made {
+		if o.relays && at.state != relaying || at.method == "Wait" && exhausted[at] {
+			continue
+		}
 		few := errnos.Kinds(faultRows[at.method].errors)
 		list := faultRows[at.method].errors
 		if exhausted[at] {
