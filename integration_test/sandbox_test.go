@@ -190,6 +190,49 @@ func TestSandboxProblems(t *testing.T) {
 	})
 }
 
+// The user of --user cannot delete a socket's file from a directory of root. It stays after the
+// exit, and the next start replaces it: of a forward, the admin and the health endpoint. In a
+// directory that the user may write in, no file stays.
+func TestSocketsLeftInDirectoryOfRoot(t *testing.T) {
+	t.Parallel()
+	netns.RunAsRoot(t, func(t *testing.T) {
+		backend := lab.Listen(t, "127.0.0.1:3000")
+		for _, row := range []struct {
+			mode  os.FileMode
+			stays bool
+		}{{0o755, true}, {0o777, false}} {
+			dir := lab.PublicDir(t, row.mode)
+			at := func(name string) string { return "unix:" + filepath.Join(dir, name) }
+			for range 2 {
+				g := lab.StartGateway(t, "--user", "nobody", "--forward", at("forward")+"=127.0.0.1:3000",
+					"--admin", at("admin"), "--health", at("health"))
+				g.WaitLog(t, "ready")
+				conn := dialUnix(t, filepath.Join(dir, "forward"))
+				conn.Write(append(lab.V2(client4, dest4), "hello"...))
+				server := backend.Next(t)
+				wantRead(t, server, "hello")
+				conn.Close()
+				server.Close() // the drain need not wait
+				for _, flag := range []string{"--admin=" + at("admin"), "--health=" + at("health")} {
+					if out, code := lab.RunGateway(t, "healthcheck", flag); code != 0 {
+						t.Errorf("mode %o: healthcheck %s: exit code %d: %s", row.mode, flag, code, out)
+					}
+				}
+				g.Signal(syscall.SIGTERM)
+				if code := g.Wait(t); code != 0 {
+					t.Errorf("mode %o: exit code %d", row.mode, code)
+				}
+				for _, name := range []string{"forward", "admin", "health"} {
+					info, err := os.Lstat(filepath.Join(dir, name))
+					if stays := err == nil && info.Mode().Type() == os.ModeSocket; stays != row.stays {
+						t.Errorf("mode %o: the socket %s stays: %v, %v", row.mode, name, stays, err)
+					}
+				}
+			}
+		}
+	})
+}
+
 func save(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text+"\n"), 0o644); err != nil {
