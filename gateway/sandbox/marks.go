@@ -9,20 +9,23 @@ import (
 // PermitsMarks reports whether a capability that the process has permits SO_MARK without any
 // other. CAP_NET_RAW does since Linux 5.17.
 func PermitsMarks(c Capability) bool {
-	permits := make(chan bool)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		permits <- keepAlone(c) == nil && setMark() == nil
-	}()
-	return <-permits
-}
-
-// keepAlone drops all other capabilities of this thread.
-func keepAlone(c Capability) error {
-	var sets [2]unix.CapUserData
-	sets[c/32].Effective = 1 << (c % 32)
-	sets[c/32].Permitted = 1 << (c % 32)
-	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0])
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var before [2]unix.CapUserData
+	if unix.Capget(&header, &before[0]) != nil {
+		return false
+	}
+	alone := before
+	alone[0].Effective, alone[1].Effective = 0, 0
+	alone[c/32].Effective = 1 << (c % 32)
+	if unix.Capset(&header, &alone[0]) != nil {
+		return false // the process does not have it
+	}
+	// The permitted set has not changed, so this cannot fail. Threads that differ would end the
+	// process when it drops capabilities of all (AllThreadsSyscall).
+	defer unix.Capset(&header, &before[0])
+	return setMark() == nil
 }
 
 func setMark() error {
