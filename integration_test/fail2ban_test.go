@@ -122,6 +122,10 @@ func (s *fail2ban) bans(jail string) {
 	s.Helper()
 	s.attack(1)
 	await.Until(s, "the ban is in force", func() bool { return !s.served("10.8.0.2") })
+	// The ban may have ended a login that was in progress. This one begins after it.
+	if s.served("10.8.0.2") {
+		s.Error("the banned client is served")
+	}
 	await.Until(s, "another client is served", func() bool { return s.served("10.8.0.3") })
 	// A login that is served is a failure, too, and may bring the next ban at once.
 	s.client("set", jail, "bantime", "3")

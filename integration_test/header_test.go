@@ -306,7 +306,7 @@ func TestDetails(t *testing.T) {
 		conn.Close()
 		behind.Close()
 		line := g.NextConnection(t)
-		line.Expect(t, "aws_vpce", "vpce-08d2bf15fac5001c9", "azure_link", fmt.Sprint(float64(0x01020304)),
+		line.Expect(t, "aws_vpce", "vpce-08d2bf15fac5001c9", "azure_link", fmt.Sprint(0x01020304),
 			"unique_id", "0001feff")
 		// What a terminal or a parser might stumble over is quoted.
 		if got := line.String("authority"); got != strconv.Quote(authority) {

@@ -131,8 +131,8 @@ func TestBulkArrivesUnchanged(t *testing.T) {
 				t.Errorf("%s: the bytes that arrived differ from those that were sent, or %v", r.way, r.err)
 			}
 		}
-		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(float64(size)),
-			"bytes_out", fmt.Sprint(float64(size)))
+		g.NextConnection(t).Expect(t, "outcome", "ok", "bytes_in", fmt.Sprint(size),
+			"bytes_out", fmt.Sprint(size))
 	})
 }
 
