@@ -170,7 +170,7 @@ func TestChangesFromOtherSites(t *testing.T) {
 	})
 }
 
-// Datagrams of peers that are not trusted are answered by nothing, so that nobody's address can be used to
+// Datagrams of peers that are not trusted are answered by nothing, so that no spoofed address can be used to
 // flood its owner. The control is a trusted peer:
 //
 //	127.0.0.66 ──headers, payload, others──▶ gateway :2000 ──▶ echo :3000

@@ -67,7 +67,7 @@ func TestNextToMapped(t *testing.T) {
 	}
 }
 
-// An ISATAP identifier is not routed: whoever owns an IPv6 network can choose it.
+// An ISATAP identifier is not routed: the owner of an IPv6 network can choose it.
 func TestEmbedsRouted(t *testing.T) {
 	is := func(a netip.Addr) bool { return a == addr("192.0.2.9") }
 	for a, want := range map[string]bool{

@@ -290,23 +290,6 @@ func (p *play) words() (all []string) {
 	return all
 }
 
-// named says in each error which fault was played.
-type named struct {
-	*testing.T
-	name string
-}
-
-func (n *named) Error(args ...any) { n.Helper(); n.T.Error(n.name + ": " + fmt.Sprint(args...)) }
-func (n *named) Errorf(format string, args ...any) {
-	n.Helper()
-	n.T.Errorf("%s: %s", n.name, fmt.Sprintf(format, args...))
-}
-func (n *named) Fatal(args ...any) { n.Helper(); n.T.Fatal(n.name + ": " + fmt.Sprint(args...)) }
-func (n *named) Fatalf(format string, args ...any) {
-	n.Helper()
-	n.T.Fatalf("%s: %s", n.name, fmt.Sprintf(format, args...))
-}
-
 // Each method has a row, and each row a method.
 func TestFaultRows(t *testing.T) {
 	methods := []string{"Host.Watch"}
@@ -366,26 +349,16 @@ func TestFaults(t *testing.T) {
 // faultsAt lists what is to fail at a place, where n calls are made. The first tour that comes there
 // tries all errors, the others one of each kind.
 func faultsAt(at place, n int, exhausted map[place]bool) (all []fault) {
-	list := faultRows[at.method].errors
-	few := errnos.Kinds(list)
-	if exhausted[at] {
-		list = few
-	}
+	first := !exhausted[at]
 	exhausted[at] = true
-	for _, errno := range list {
-		all = append(all, fault{at.method, at.flows, 0, errno, false})
-	}
-	for _, errno := range few {
-		all = append(all, fault{at.method, at.flows, 0, errno, true})
-		if n > 1 {
-			all = append(all, fault{at.method, at.flows, n - 1, errno, false})
-		}
+	for _, c := range errnos.Cases(faultRows[at.method].errors, n, first) {
+		all = append(all, fault{at.method, at.flows, c.Nth, c.Errno, c.Lasts})
 	}
 	return all
 }
 
 func (o *tour) fail(t *testing.T, f fault) {
-	p := newPlay(&named{t, fmt.Sprintf("%s: %+v (%v)", o.name, f, f.errno)}, o, &f)
+	p := newPlay(&errnos.Named{T: t, Fault: fmt.Sprintf("%s: %+v (%v)", o.name, f, f.errno)}, o, &f)
 	p.run()
 	if p.faulty.hit == 0 {
 		p.Error("it was never made")

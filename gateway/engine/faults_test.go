@@ -99,20 +99,10 @@ func (o *tour) faults(made map[place]int, exhausted map[place]bool) (all []fault
 		if o.relays && at.state != relaying || at.method == "Wait" && exhausted[at] {
 			continue
 		}
-		few := errnos.Kinds(faultRows[at.method].errors)
-		list := faultRows[at.method].errors
-		if exhausted[at] {
-			list = few
-		}
+		first := !exhausted[at]
 		exhausted[at] = true
-		for _, errno := range list {
-			all = append(all, fault{at.method, at.state, 0, errno, false})
-		}
-		for _, errno := range few {
-			all = append(all, fault{at.method, at.state, 0, errno, true})
-			if n > 1 {
-				all = append(all, fault{at.method, at.state, n - 1, errno, false})
-			}
+		for _, c := range errnos.Cases(faultRows[at.method].errors, n, first) {
+			all = append(all, fault{at.method, at.state, c.Nth, c.Errno, c.Lasts})
 		}
 	}
 	return all
@@ -121,7 +111,7 @@ func (o *tour) faults(made map[place]int, exhausted map[place]bool) (all []fault
 // fail plays a tour with a fault and checks what follows from it.
 func (o *tour) fail(t *testing.T, f fault, fired *firing) {
 	name := fmt.Sprintf("%s: call %d of %s in state %v: %v, lasts %v", o.name, f.nth, f.method, f.state, f.errno, f.lasts)
-	p := newPlay(&named{t, name}, o, &f)
+	p := newPlay(&errnos.Named{T: t, Fault: name}, o, &f)
 	c := p.run()
 	if p.faulty.hit == 0 {
 		t.Errorf("%s: it was never made", name)
@@ -137,22 +127,6 @@ func (o *tour) fail(t *testing.T, f fault, fired *firing) {
 	if n := len(p.rig.records); c != nil && p.reported(1).Outcome != c.Outcome {
 		t.Errorf("%s: %d records", name, n)
 	}
-}
-
-// named says in each error which fault was played: thousands of subtests would take longer than the test.
-type named struct {
-	*testing.T
-	name string
-}
-
-func (n *named) Error(args ...any) { n.Helper(); n.T.Error(n.name + ": " + fmt.Sprint(args...)) }
-func (n *named) Errorf(format string, args ...any) {
-	n.Helper()
-	n.T.Errorf("%s: %s", n.name, fmt.Sprintf(format, args...))
-}
-func (n *named) Fatalf(format string, args ...any) {
-	n.Helper()
-	n.T.Fatalf("%s: %s", n.name, fmt.Sprintf(format, args...))
 }
 
 func (p *play) expectOutcome(f *fault, c *record.Connection) {

@@ -8,6 +8,7 @@ import (
 
 	"unproxy/gateway/forward"
 	"unproxy/gateway/record"
+	"unproxy/integration_test/errnos"
 	"unproxy/integration_test/race"
 )
 
@@ -186,12 +187,12 @@ func exploreSequence(t *testing.T, name string, begin func(*model), n int) {
 	m := newModel(t)
 	begin(m)
 	m.settle()
-	trace := &named{t, name}
+	trace := &errnos.Named{T: t, Fault: name}
 	m.TB = trace
 	for range *depth {
 		s := steps[n%len(steps)]
 		n /= len(steps)
-		trace.name += ", " + s.name
+		trace.Fault += ", " + s.name
 		if !s.do(m) {
 			return // a shorter sequence is the same
 		}
