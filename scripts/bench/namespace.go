@@ -54,7 +54,7 @@ func prepare() (descriptors int, err error) {
 		return 0, os.NewSyscallError("setrlimit", err)
 	}
 	runtime.GOMAXPROCS(2) // the load waits in raw system calls, unknown to the runtime
-	return int(limit.Cur), pin(0, loadCore())
+	return int(limit.Cur), pin(0, loadCores())
 }
 
 // mostDescriptors limits the number of connections. More would show nothing new.

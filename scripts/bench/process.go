@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,17 +26,17 @@ type process struct {
 	ended chan struct{} // closed when the program has ended
 }
 
-// start starts a program, waits until it listens, and pins it to a core. The calling
+// start starts a program, waits until it listens, and pins it to cores. The calling
 // thread must live until the process has ended: the kernel kills the process when the
 // thread ends.
-func start(command []string, core int, log string, listens func() (bool, error)) (*process, error) {
+func start(command []string, on cores, log string, listens func() (bool, error)) (*process, error) {
 	out, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(len(on)))
 	cmd.Stdout, cmd.Stderr = out, out
 	// In a separate process group an interrupt from the terminal does not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -47,7 +48,7 @@ func start(command []string, core int, log string, listens func() (bool, error))
 		defer close(p.ended)
 		cmd.Wait()
 	}()
-	if err := p.await(core, listens); err != nil {
+	if err := p.await(on, listens); err != nil {
 		p.stop()
 		return nil, fmt.Errorf("%w: %s\n%s", err, strings.Join(command, " "), p.said())
 	}
@@ -55,14 +56,14 @@ func start(command []string, core int, log string, listens func() (bool, error))
 }
 
 // await waits until the program listens, for at least half a minute.
-func (p *process) await(core int, listens func() (bool, error)) error {
+func (p *process) await(on cores, listens func() (bool, error)) error {
 	for range 6000 {
 		ready, err := listens()
 		if err != nil {
 			return err
 		}
 		if ready {
-			return p.pin(core)
+			return p.pin(on)
 		}
 		select {
 		case <-p.ended:
@@ -109,10 +110,10 @@ func (p *process) look() {
 	}
 }
 
-func (p *process) pin(core int) error {
+func (p *process) pin(on cores) error {
 	p.look()
 	for _, pid := range p.pids {
-		if err := pin(pid, core); err != nil {
+		if err := pin(pid, on); err != nil {
 			return err
 		}
 	}
@@ -165,13 +166,24 @@ func kilobytes(status, line string) int {
 	return n << 10
 }
 
-// loadCore returns the core for load and backend.
-func loadCore() int { return min(1, runtime.NumCPU()-1) }
+// cores are the numbers of processor cores.
+type cores []int
 
-// pin pins a process to a core; pid 0 is this process.
-func pin(pid, core int) error {
+// gatewayCores has the core for the gateway.
+func gatewayCores() cores { return cores{0} }
+
+// loadCores has the core for load and backend.
+func loadCores() cores { return cores{min(1, runtime.NumCPU()-1)} }
+
+// sharedCores has both cores.
+func sharedCores() cores { return slices.Compact(append(gatewayCores(), loadCores()...)) }
+
+// pin pins a process to cores; pid 0 is this process.
+func pin(pid int, on cores) error {
 	var set unix.CPUSet
-	set.Set(core)
+	for _, core := range on {
+		set.Set(core)
+	}
 	name := strconv.Itoa(pid)
 	if pid == 0 {
 		name = "self"

@@ -46,7 +46,7 @@ func TestProcessTreeIsMeasuredAndEnded(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	log := filepath.Join(t.TempDir(), "log")
 	never := func() (bool, error) { return false, nil }
-	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, 0, log, never); err == nil ||
+	if _, err := start([]string{"sh", "-c", "echo no such flag >&2; exit 3"}, gatewayCores(), log, never); err == nil ||
 		!strings.Contains(err.Error(), "the program ended") || !strings.Contains(err.Error(), "no such flag") {
 		t.Errorf("a process that ends: %v", err)
 	}
@@ -55,7 +55,7 @@ func TestProcessTreeIsMeasuredAndEnded(t *testing.T) {
 		text, err := os.ReadFile(log)
 		return strings.Contains(string(text), "ready"), err
 	}
-	p, err := start([]string{"sh", "-c", "sleep 60 & (sleep 60; true) & echo ready; wait"}, 0, log, written)
+	p, err := start([]string{"sh", "-c", "sleep 60 & (sleep 60; true) & echo ready; wait"}, gatewayCores(), log, written)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,10 +21,11 @@ type program struct {
 
 // variant changes a program for a section.
 type variant struct {
-	name   string   // appended to the program's name
-	args   []string // for unproxy; nil means no access log
-	global string   // for HAProxy's global section
-	splice bool     // for HAProxy: splice always instead of only for streams it detects
+	name    string   // appended to the program's name
+	args    []string // for unproxy; nil means no access log
+	global  string   // for HAProxy's global section
+	splice  bool     // for HAProxy: splice always instead of only for streams it detects
+	threads int      // unproxy's loops and HAProxy's threads; 0 means 1
 }
 
 // catalogue has the programs to measure.
@@ -186,7 +187,7 @@ func (c *catalogue) isPeerOf(mode string) bool {
 func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
 	command := []string{
 		e.path, "--forward", fmt.Sprintf("tcp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8",
-		"--loops", "1", "--max-connections", strconv.Itoa(c.most), "--max-waiting", "0", "--log-level", "error",
+		"--loops", strconv.Itoa(max(1, v.threads)), "--max-connections", strconv.Itoa(c.most), "--max-waiting", "0", "--log-level", "error",
 	}
 	if mode == transparent {
 		command = append(command, "--transparent")

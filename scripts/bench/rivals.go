@@ -10,7 +10,7 @@ import (
 // nginxStream is the path of the module on Debian.
 const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-// haproxyTCP configures HAProxy: one thread, buffers of 64 KiB and pipes of 1 MiB
+// haproxyTCP configures HAProxy: one thread unless the variant has more, buffers of 64 KiB and pipes of 1 MiB
 // instead of 16 and 64 KiB, which is never slower here, and the client's address in
 // transparent mode. A stream needs a pipe for each direction. HAProxy takes as many
 // connections as its limit of descriptors permits beside the pipes.
@@ -23,7 +23,7 @@ func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, e
 		options = append(options, "source 0.0.0.0 usesrc clientip")
 	}
 	text := fmt.Sprintf(`global
-  nbthread 1
+  nbthread %d
   maxpipes %d
   tune.bufsize 65536
   tune.pipesize 1048576
@@ -37,8 +37,8 @@ listen gateway
   bind %v accept-proxy
   %s
   server backend %v
-`, spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
-	config, err := c.write("haproxy-"+mode+v.name, text)
+`, max(1, v.threads), spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
+	config, err := c.write(fmt.Sprintf("haproxy-%s-%d%s", mode, max(1, v.threads), v.name), text)
 	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
 }
 

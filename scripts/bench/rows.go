@@ -63,6 +63,8 @@ func rowsOf(section string, most int) []row {
 		}}}
 	case "growth":
 		rows = growthRows(most)
+	case "loops":
+		rows = loopRows()
 	case "log":
 		rows = []row{connectionRow("v2", load.V2)}
 	case "spin":
@@ -106,6 +108,22 @@ func connectionRows() []row {
 
 func connectionRow(name string, h load.Header) row {
 	return row{name: name, header: h, groups: []load.Group{{Work: load.Connect, Connections: 64, Size: 64}}}
+}
+
+// loopRows are the loads for gateways with several threads.
+func loopRows() []row {
+	many := connectionRow("connections, 256 at a time", load.V2)
+	many.groups[0].Connections = 256
+	return []row{connectionRow("connections, 64 at a time", load.V2), many, pingPongRow(64, 64), pingPongRow(64, 512)}
+}
+
+// placement returns the cores of the gateway, and those of load and backend. All share two cores if
+// the gateway has several threads.
+func (r row) placement() (gateway, others cores) {
+	if r.section == "loops" {
+		return sharedCores(), sharedCores()
+	}
+	return gatewayCores(), loadCores()
 }
 
 func bulkRows() (rows []row) {

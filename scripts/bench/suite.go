@@ -190,6 +190,10 @@ func (s *suite) sample(r *report.Run, load row, p program) (err error) {
 const longestQuick = 10 * time.Second
 
 func (s *suite) values(r row, p program, d time.Duration) (map[report.Metric]float64, error) {
+	_, others := r.placement()
+	if err := pin(0, others); err != nil {
+		return nil, err
+	}
 	if len(r.groups) == 0 {
 		return measureUDP(r.udp, p, d, s.catalogue.log())
 	}

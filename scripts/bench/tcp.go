@@ -33,7 +33,8 @@ func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric
 		}
 		defer restore()
 	}
-	backend, err := start([]string{s.catalogue.self, backendPart}, loadCore(), s.catalogue.log()+"-backend",
+	onGateway, onLoad := r.placement()
+	backend, err := start([]string{s.catalogue.self, backendPart}, onLoad, s.catalogue.log()+"-backend",
 		listening("tcp", backendAddress.Port()))
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func (s *suite) measureTCP(r row, p program, d time.Duration) (map[report.Metric
 	if p.command == nil {
 		config.Gateway = backendAddress
 	} else {
-		b.gateway, err = start(r.limited(p.command), 0, s.catalogue.log(), listening("tcp", gatewayAddress.Port()))
+		b.gateway, err = start(r.limited(p.command), onGateway, s.catalogue.log(), listening("tcp", gatewayAddress.Port()))
 		if err != nil {
 			return nil, errors.Join(errNoStart, err)
 		}

@@ -48,7 +48,7 @@ func measureUDP(l udpLoad, p program, d time.Duration, log string) (map[report.M
 		<-ended
 		unix.Close(fd)
 	}()
-	gateway, err := start(p.command, 0, log, listening("udp", gatewayAddress.Port()))
+	gateway, err := start(p.command, gatewayCores(), log, listening("udp", gatewayAddress.Port()))
 	if err != nil {
 		return nil, errors.Join(errNoStart, err)
 	}

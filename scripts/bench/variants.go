@@ -12,7 +12,8 @@ import (
 // would show nothing new, or there is no program to compare with, as over UDP without a
 // --peer.
 func (c *catalogue) plainOnly(section string) bool {
-	return section == "growth" || section == "slow" || section == "log" || section == "spin" || section == "udp" && !c.peer.transparent
+	return slices.Contains([]string{"growth", "slow", "log", "spin", "loops"}, section) ||
+		section == "udp" && !c.peer.transparent
 }
 
 // programs lists the programs of a section.
@@ -24,6 +25,8 @@ func (c *catalogue) programs(section, mode string) ([]program, error) {
 		return c.logging(mode), nil
 	case "spin":
 		return c.spinning(mode)
+	case "loops":
+		return c.parallel(mode)
 	}
 	all, err := c.tcp(mode)
 	if err == nil && section == "connections" && mode == transparent && c.toa != nil {
@@ -63,6 +66,23 @@ func (c *catalogue) spinning(mode string) (all []program, err error) {
 	}
 	for _, e := range c.haproxy {
 		for _, v := range []variant{{}, {name: ", busy-polling", global: "busy-polling"}} {
+			p, err := c.haproxyTCP(e, mode, v)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// parallel returns programs with two threads, and the same programs with one.
+func (c *catalogue) parallel(mode string) (all []program, err error) {
+	for _, v := range []variant{{threads: 2}, {name: ", 1 loop"}} {
+		all = append(all, c.unproxyTCP(c.unproxy[0], mode, v))
+	}
+	for _, e := range c.haproxy {
+		for _, v := range []variant{{threads: 2}, {name: ", 1 thread"}} {
 			p, err := c.haproxyTCP(e, mode, v)
 			if err != nil {
 				return nil, err

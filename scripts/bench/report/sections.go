@@ -74,6 +74,10 @@ func Sections() []Section {
 				[]Column{{CPU, "CPU µs", 2, false}}, whole),
 			About: "Ping-pong of 64 B on one connection by programs that look for events for a while before they sleep.",
 		}, {
+			Name: "loops", Title: "Two loops", Columns: join([]Column{{OperationsPerSecond, "op/s", 0, true},
+				{ConnectionsPerSecond, "conn/s", 0, true}, {P99, "p99 µs", 0, true}}, each),
+			About: "Gateway, load and backend share two cores. unproxy has two loops and HAProxy two threads, unless the name says one.",
+		}, {
 			Name: "udp", Title: "UDP", Rate: DatagramsPerSecond, CPU: CPU,
 			Columns: []Column{{DatagramsPerSecond, "datagrams/s", 0, true}, {Lost, "lost %", 2, false}, {CPU, "CPU µs", 2, true},
 				{RSS, "RSS MB", 1, false}},
