@@ -8,18 +8,34 @@ import (
 	"strings"
 )
 
-// known is the list of a package: the packages whose tests are run, and the mutants that
-// no test can kill because they change nothing that anybody can see.
+// known is the list of a package: the packages whose tests are run and which of them, and
+// the mutants that no test can kill because they change nothing that anybody can see.
 //
 //	# a comment
 //	tests: ./gateway/forward ./gateway/config
+//	skip: TestAllPairs|TestReal
 //	decode.go readV1: n > 107 -> n >= 107
 //	decode.go readV1: n > 107 -> n > 106
 //		of both: the caller has cut the line, so it changes nothing
 type known struct {
-	tests   []string          // patterns for go test; the package's own if there are none
+	tests []string // patterns for go test; the package's own if there are none
+	selection
 	reasons map[string]string // by the name of the mutant
 }
+
+// selection says which tests are run, as go test -run and -skip do. It is for packages whose
+// tests take long: a mutant has to survive only those.
+type selection struct{ run, skip string }
+
+// skipping returns a selection that leaves out more tests, by their names.
+func (s selection) skipping(names []string) selection {
+	if len(names) > 0 {
+		s.skip = strings.TrimPrefix(s.skip+"|^("+strings.Join(names, "|")+")$", "|")
+	}
+	return s
+}
+
+func (s selection) flags() []string { return []string{"-test.run=" + s.run, "-test.skip=" + s.skip} }
 
 // listOf returns the path of a package's list: a name for each, as in gateway-forward.txt.
 func listOf(directory string) string {
@@ -41,10 +57,16 @@ func readKnown(path string) (known, error) {
 	for number, line := range strings.Split(string(bytes.TrimRight(content, "\n")), "\n") {
 		problem := func(text string) error { return fmt.Errorf("%s:%d: %s: %q", path, number+1, text, line) }
 		tests, isTests := strings.CutPrefix(line, "tests:")
+		run, isRun := strings.CutPrefix(line, "run:")
+		skip, isSkip := strings.CutPrefix(line, "skip:")
 		switch {
 		case line == "" || line[0] == '#':
 		case isTests:
 			k.tests = append(k.tests, strings.Fields(tests)...)
+		case isRun:
+			k.run = strings.TrimSpace(run)
+		case isSkip:
+			k.skip = strings.TrimSpace(skip)
 		case line[0] == '\t' && len(group) == 0:
 			return k, problem("a reason without a mutant")
 		case line[0] == '\t':

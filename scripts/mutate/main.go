@@ -4,6 +4,7 @@
 //	go run ./scripts/mutate gateway/proxyproto
 //	go run ./scripts/mutate -part 2/4 gateway/proxyproto        the second of four parts
 //	go run ./scripts/mutate -match 'v1.go readPort' gateway/proxyproto
+//	go run ./scripts/mutate -match '^relay.go' -run TestRelay gateway/engine   one file, by some tests
 //
 // scripts/mutate/survivors has a list for each package: which tests are run, and which
 // survivors change nothing that anybody can see, with the reason. Exits with 0 if at least
@@ -12,6 +13,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -26,6 +28,7 @@ import (
 type options struct {
 	directory   string
 	match       *regexp.Regexp
+	selection   selection
 	part, parts int
 	goal        float64
 	verbose     bool
@@ -53,6 +56,8 @@ func parseOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	part := flags.String("part", "1/1", "try the mutants of part `N/M` only")
 	match := flags.String("match", "", "try the mutants whose name, as in the output, matches `REGEXP` only")
+	flags.StringVar(&o.selection.run, "run", "", "run the tests that match `REGEXP` only, in the place of the list's selection")
+	flags.StringVar(&o.selection.skip, "skip", "", "do not run the tests that match `REGEXP`, in the place of the list's selection")
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
@@ -87,7 +92,7 @@ func measure(ctx context.Context, o options) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(scratch)
-	l := lab{directory: o.directory, tests: k.tests, scratch: scratch, limit: baselineLimit}
+	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, k.selection), scratch: scratch, limit: baselineLimit}
 	if len(l.tests) == 0 {
 		l.tests = []string{o.directory}
 	}

@@ -149,6 +149,62 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// With a selection only those tests count. The control is the run of all tests.
+func TestSelection(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport \"testing\"\n\nfunc TestAbove(t *testing.T) {\n\tif !big(11) {\n\t\tt.Fail()\n\t}\n}\n\n" +
+		"func TestBelow(t *testing.T) {\n\tif big(10) {\n\t\tt.Fail()\n\t}\n}\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	for chosen, want := range map[selection]verdict{
+		{}: killed, {run: "TestAbove"}: survived, {skip: "TestBelow"}: survived, {run: "TestNone"}: uncovered,
+	} {
+		l := lab{directory: "p", tests: []string{"p"}, selection: chosen, scratch: t.TempDir(), limit: time.Minute}
+		reached, err := l.baseline(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.switches(ctx, p); err != nil {
+			t.Fatal(err)
+		}
+		got := verdict("")
+		if err := l.tryAll(ctx, p.mutants[i:i+1], reached, func(_ mutant, v verdict) { got = v }); err != nil || got != want {
+			t.Errorf("%+v: %q, %v, want %q", chosen, got, err, want)
+		}
+	}
+}
+
+// A test that fails with all mutants off, as one that counts allocations may, meets only mutants
+// that are built alone.
+func TestFailingBesideSwitches(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport (\n\t\"os\"\n\t\"strings\"\n\t\"testing\"\n)\n\n" +
+		"func TestAlone(t *testing.T) {\n\tif strings.Contains(os.Args[0], \"switched\") || big(10) {\n\t\tt.Fail()\n\t}\n}\n\n" +
+		"func TestNothing(t *testing.T) { big(5) }\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	l := lab{directory: "p", tests: []string{"p"}, selection: selection{skip: "TestNone"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil || !slices.Equal(l.switched[0].failing, []string{"TestAlone"}) {
+		t.Fatalf("%+v, %v", l.switched, err)
+	}
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != survived || err != nil {
+		t.Errorf("behind its switch: %q, %v", v, err)
+	}
+	if v, err := l.try(ctx, p.mutants[i], 0); v != killed || err != nil {
+		t.Errorf("alone: %q, %v", v, err)
+	}
+}
+
 // A list with a mistake is refused, with the line.
 func TestReadKnown(t *testing.T) {
 	for _, row := range []struct{ text, want string }{
@@ -169,10 +225,10 @@ func TestReadKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	save("tests: p q\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
+	save("tests: p q\nrun: TestA\nskip: TestB|TestC\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
 	k, err := readKnown("good")
 	if want := map[string]string{"a -> b": "of both", "c -> d": "of both", "e -> f": "its own"}; err != nil ||
-		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) {
+		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) || k.selection != (selection{"TestA", "TestB|TestC"}) {
 		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err := readKnown("none"); err != nil || len(k.reasons) > 0 {

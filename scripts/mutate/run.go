@@ -36,7 +36,8 @@ const memoryLimit = 6 << 20
 type lab struct {
 	directory string   // of the package, from the root of the module
 	tests     []string // directories of the packages whose tests are run
-	switched  []trial  // of tests, with the mutants behind switches
+	selection selection
+	switched  []trial // of tests, with the mutants behind switches
 	scratch   string
 	limit     time.Duration // of one mutant, in each package of tests
 }
@@ -58,6 +59,7 @@ type trial struct {
 	tests   string // directory of the package
 	program string
 	mutant  int      // that is on, if the program has switches
+	failing []string // tests that fail with all mutants off
 	args    []string // of the program, in addition
 }
 
@@ -67,7 +69,8 @@ func (l lab) test(ctx context.Context, t trial) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.limit, errLimit)
 	defer cancel()
 	shell := "ulimit -v " + strconv.Itoa(memoryLimit) + `; exec "$0" "$@"`
-	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.args...)...)
+	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, l.selection.skipping(t.failing).flags()...)
+	cmd := exec.CommandContext(ctx, "sh", append(args, t.args...)...)
 	cmd.Dir = t.tests
 	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -127,7 +130,7 @@ func (l *lab) switches(ctx context.Context, p program) error {
 		if err := l.build(ctx, tests, s.program, "-overlay="+overlay); err != nil {
 			return fmt.Errorf("with switches: %w", err)
 		}
-		if s.args, err = l.leftOut(ctx, s); err != nil {
+		if s.failing, err = l.leftOut(ctx, s); err != nil {
 			return err
 		}
 		l.switched = append(l.switched, s)
@@ -135,24 +138,23 @@ func (l *lab) switches(ctx context.Context, p program) error {
 	return nil
 }
 
-// leftOut returns the flag that leaves out the tests that fail with all mutants off.
+// leftOut returns the tests that fail with all mutants off.
 func (l lab) leftOut(ctx context.Context, t trial) ([]string, error) {
-	var failed []string
+	t.args = []string{"-test.failfast=false"}
 	for range 5 { // a panic hides the tests behind it
-		t.args = []string{"-test.failfast=false", "-test.skip=^(" + strings.Join(failed, "|") + ")$"}
 		output, err := l.test(ctx, t)
 		if err == nil {
-			return t.args[1:], nil
+			return t.failing, nil
 		}
 		found := regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindAllStringSubmatch(output, -1)
 		if len(found) == 0 {
 			return nil, fmt.Errorf("the tests of ./%s fail with all mutants off: %w\n%s", t.tests, err, output)
 		}
 		for _, match := range found {
-			failed = append(failed, match[1])
+			t.failing = append(t.failing, match[1])
 		}
 	}
-	return nil, fmt.Errorf("with all mutants off these tests of ./%s fail, and more: %q", t.tests, failed)
+	return nil, fmt.Errorf("with all mutants off these tests of ./%s fail, and more: %q", t.tests, t.failing)
 }
 
 // try runs the tests with a mutant until one fails. What survives behind its switch, or has
