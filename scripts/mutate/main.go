@@ -32,6 +32,7 @@ type options struct {
 	part, parts int
 	goal        float64
 	verbose     bool
+	quick       bool
 }
 
 func main() {
@@ -59,6 +60,7 @@ func parseOptions(args []string) (o options, err error) {
 	flags.StringVar(&o.selection.run, "run", "", "run the tests that match `REGEXP` only, in the place of the list's selection")
 	flags.StringVar(&o.selection.skip, "skip", "", "do not run the tests that match `REGEXP`, in the place of the list's selection")
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
+	flags.BoolVar(&o.quick, "quick", false, "do not build survivors alone, for a first look: some would be killed then")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -92,7 +94,8 @@ func measure(ctx context.Context, o options) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(scratch)
-	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, k.selection), scratch: scratch, limit: baselineLimit}
+	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, k.selection), scratch: scratch,
+		limit: baselineLimit, quick: o.quick}
 	if len(l.tests) == 0 {
 		l.tests = []string{o.directory}
 	}

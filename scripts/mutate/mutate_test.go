@@ -203,6 +203,10 @@ func TestFailingBesideSwitches(t *testing.T) {
 	if v, err := l.try(ctx, p.mutants[i], 0); v != killed || err != nil {
 		t.Errorf("alone: %q, %v", v, err)
 	}
+	l.quick = true
+	if v, err := l.try(ctx, p.mutants[i], 0); v != survived || err != nil {
+		t.Errorf("with -quick: %q, %v", v, err)
+	}
 }
 
 // A list with a mistake is refused, with the line.

@@ -40,6 +40,7 @@ type lab struct {
 	switched  []trial // of tests, with the mutants behind switches
 	scratch   string
 	limit     time.Duration // of one mutant, in each package of tests
+	quick     bool          // what survives behind its switch is not built alone
 }
 
 // build compiles the tests of a package into the file program.
@@ -162,7 +163,7 @@ func (l lab) leftOut(ctx context.Context, t trial) ([]string, error) {
 func (l lab) try(ctx context.Context, m mutant, worker int) (verdict, error) {
 	if m.switched {
 		v, err := l.run(ctx, l.switched, m.id)
-		if v != survived || err != nil {
+		if v != survived || err != nil || l.quick {
 			return v, err
 		}
 	}
