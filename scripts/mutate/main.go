@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"time"
 )
 
 // options are the command line.
@@ -33,6 +34,7 @@ type options struct {
 	goal        float64
 	verbose     bool
 	quick       bool
+	limit       time.Duration
 }
 
 func main() {
@@ -57,10 +59,11 @@ func parseOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	part := flags.String("part", "1/1", "try the mutants of part `N/M` only")
 	match := flags.String("match", "", "try the mutants whose name, as in the output, matches `REGEXP` only")
-	flags.StringVar(&o.selection.run, "run", "", "run the tests that match `REGEXP` only, in the place of the list's selection")
-	flags.StringVar(&o.selection.skip, "skip", "", "do not run the tests that match `REGEXP`, in the place of the list's selection")
+	flags.StringVar(&o.selection.run, "run", "", "run the tests that match `REGEXP` only")
+	flags.StringVar(&o.selection.skip, "skip", "", "do not run the tests that match `REGEXP`")
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
 	flags.BoolVar(&o.quick, "quick", false, "do not build survivors alone, for a first look: some would be killed then")
+	flags.DurationVar(&o.limit, "limit", 0, "`time` after which a mutant is endless (default 10s and 20 times what the tests take)")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -94,7 +97,7 @@ func measure(ctx context.Context, o options) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(scratch)
-	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, k.selection), scratch: scratch,
+	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, selection{later: k.later}), scratch: scratch,
 		limit: baselineLimit, quick: o.quick}
 	if len(l.tests) == 0 {
 		l.tests = []string{o.directory}
@@ -102,6 +105,9 @@ func measure(ctx context.Context, o options) (bool, error) {
 	reached, err := l.baseline(ctx)
 	if err != nil {
 		return false, err
+	}
+	if o.limit > 0 {
+		l.limit = o.limit
 	}
 	if err := l.switches(ctx, p); err != nil {
 		return false, err

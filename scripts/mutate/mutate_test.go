@@ -161,19 +161,16 @@ func TestSelection(t *testing.T) {
 	}
 	p, ctx := mutate(s), context.Background()
 	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	l := lab{directory: "p", tests: []string{"p"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil {
+		t.Fatal(err)
+	}
 	for chosen, want := range map[selection]verdict{
-		{}: killed, {run: "TestAbove"}: survived, {skip: "TestBelow"}: survived, {run: "TestNone"}: uncovered,
+		{}: killed, {run: "TestBelow"}: killed, {run: "TestAbove"}: survived, {skip: "TestBelow"}: survived, {skip: "TestAbove"}: killed,
+		{later: "TestBelow"}: killed, {later: "TestAbove"}: killed, {later: "TestBelow", skip: "TestBelow"}: survived,
 	} {
-		l := lab{directory: "p", tests: []string{"p"}, selection: chosen, scratch: t.TempDir(), limit: time.Minute}
-		reached, err := l.baseline(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := l.switches(ctx, p); err != nil {
-			t.Fatal(err)
-		}
-		got := verdict("")
-		if err := l.tryAll(ctx, p.mutants[i:i+1], reached, func(_ mutant, v verdict) { got = v }); err != nil || got != want {
+		l.selection = chosen
+		if got, err := l.run(ctx, l.switched, p.mutants[i].id); err != nil || got != want {
 			t.Errorf("%+v: %q, %v, want %q", chosen, got, err, want)
 		}
 	}
@@ -229,10 +226,10 @@ func TestReadKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	save("tests: p q\nrun: TestA\nskip: TestB|TestC\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
+	save("tests: p q\nlater: TestB|TestC\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
 	k, err := readKnown("good")
 	if want := map[string]string{"a -> b": "of both", "c -> d": "of both", "e -> f": "its own"}; err != nil ||
-		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) || k.selection != (selection{"TestA", "TestB|TestC"}) {
+		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) || k.later != "TestB|TestC" {
 		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err := readKnown("none"); err != nil || len(k.reasons) > 0 {

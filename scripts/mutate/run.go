@@ -59,7 +59,8 @@ var errLimit = errors.New("the limit passed")
 type trial struct {
 	tests   string // directory of the package
 	program string
-	mutant  int      // that is on, if the program has switches
+	mutant  int // that is on, if the program has switches
+	only    selection
 	failing []string // tests that fail with all mutants off
 	args    []string // of the program, in addition
 }
@@ -70,7 +71,7 @@ func (l lab) test(ctx context.Context, t trial) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.limit, errLimit)
 	defer cancel()
 	shell := "ulimit -v " + strconv.Itoa(memoryLimit) + `; exec "$0" "$@"`
-	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, l.selection.skipping(t.failing).flags()...)
+	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.only.without(t.failing).flags()...)
 	cmd := exec.CommandContext(ctx, "sh", append(args, t.args...)...)
 	cmd.Dir = t.tests
 	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant))
@@ -99,7 +100,7 @@ func (l *lab) baseline(ctx context.Context) (coverage, error) {
 		}
 		path := program + ".cover"
 		start := time.Now()
-		output, err := l.test(ctx, trial{tests: tests, program: program, args: []string{"-test.coverprofile=" + path}})
+		output, err := l.test(ctx, trial{tests: tests, program: program, only: l.selection, args: []string{"-test.coverprofile=" + path}})
 		if err != nil {
 			return nil, fmt.Errorf("the tests of ./%s fail without a change: %w\n%s", tests, err, output)
 		}
@@ -127,7 +128,7 @@ func (l *lab) switches(ctx context.Context, p program) error {
 		return err
 	}
 	for i, tests := range l.tests {
-		s := trial{tests: tests, program: filepath.Join(l.scratch, fmt.Sprintf("switched-%d", i))}
+		s := trial{tests: tests, only: l.selection, program: filepath.Join(l.scratch, fmt.Sprintf("switched-%d", i))}
 		if err := l.build(ctx, tests, s.program, "-overlay="+overlay); err != nil {
 			return fmt.Errorf("with switches: %w", err)
 		}
@@ -190,16 +191,18 @@ func (l lab) try(ctx context.Context, m mutant, worker int) (verdict, error) {
 
 // run runs programs of tests, with a mutant on, until a test fails.
 func (l lab) run(ctx context.Context, all []trial, mutant int) (verdict, error) {
-	for _, t := range all {
-		t.mutant = mutant
-		output, err := l.test(ctx, t)
-		switch {
-		case ctx.Err() != nil:
-			return "", ctx.Err()
-		case errors.Is(err, errLimit), err != nil && strings.Contains(output, "out of memory"):
-			return endless, nil
-		case err != nil:
-			return killed, nil
+	for _, stage := range l.selection.stages() {
+		for _, t := range all {
+			t.mutant, t.only = mutant, stage
+			output, err := l.test(ctx, t)
+			switch {
+			case ctx.Err() != nil:
+				return "", ctx.Err()
+			case errors.Is(err, errLimit), err != nil && strings.Contains(output, "out of memory"):
+				return endless, nil
+			case err != nil:
+				return killed, nil
+			}
 		}
 	}
 	return survived, nil
