@@ -123,3 +123,11 @@ func TestPaths(t *testing.T) {
 		t.Errorf("environment files %q", got)
 	}
 }
+
+// The message of a preference names the bounds.
+func TestPreferenceMessage(t *testing.T) {
+	_, _, err := bind(Find("rule-preference"), "32766")
+	if err == nil || err.Error() != "is not between 1 and 32764, before the table main" {
+		t.Errorf("%v", err)
+	}
+}

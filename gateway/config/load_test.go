@@ -398,6 +398,7 @@ func TestBufferLimits(t *testing.T) {
 		{16 << 30, 1 << 20, "", 1 << 30, 1024},
 		{64 << 20, 1 << 20, "", 4 << 20, 4},
 		{1 << 20, 1 << 20, "", 1 << 20, 2}, // a pipe for each loop
+		{1, 1 << 20, "", 1 << 20, 2},
 		{16 << 30, 1024, "3MiB", 3 << 20, 3},
 		{16 << 30, 1024, "2GiB", 2 << 30, 64},
 		{16 << 30, 1024, "off", 0, 64},
@@ -481,8 +482,8 @@ func TestMaxFlows(t *testing.T) {
 		t.Errorf("%d flows and %d connections; want %d and %d", c.MaxFlows, c.MaxConnections, half, half/2)
 	}
 	src.Descriptors = 10_000_000
-	if c, _, err = Load(src); err != nil || c.MaxFlows != mostFlows {
-		t.Errorf("%d flows with any number of descriptors, %v; want %d", c.MaxFlows, err, mostFlows)
+	if c, _, err = Load(src); err != nil || c.MaxFlows != 100_000 {
+		t.Errorf("%d flows with any number of descriptors, %v; want 100000", c.MaxFlows, err)
 	}
 	src.Descriptors, values[maxFlowsFlag] = 1024, []string{"5000"}
 	c, warnings, err = Load(src)
@@ -712,6 +713,33 @@ func TestWarnings(t *testing.T) {
 		if len(warnings) != 1 || !strings.Contains(warnings[0].String(), tt.want) {
 			t.Errorf("%s %v warns %v; want one, %q", tt.forward, tt.given, warnings, tt.want)
 		}
+	}
+}
+
+// A forward that cannot be read is one problem: it is not missing as well, and whether
+// --redirect has an effect is not known.
+func TestBrokenForwardIsOneProblem(t *testing.T) {
+	for _, given := range []string{"", "redirect :25"} {
+		flags := []string{given}
+		if given == "" {
+			flags = nil
+		}
+		_, warnings, err := load([]string{"8443"}, flags...)
+		if got := findings(warnings, err); len(got) != 1 || !strings.Contains(got[0], "is not LISTEN=BACKEND") {
+			t.Errorf("--%s: %q", given, got)
+		}
+	}
+}
+
+// A command may say itself what to write if there is no forward.
+func TestHintWithoutForwards(t *testing.T) {
+	const hint = "unproxy serve --forward SPEC"
+	_, warnings, err := Load(Source{EmptyHint: hint})
+	if got := findings(warnings, err); len(got) != 1 || got[0] != "there is nothing to forward | "+hint {
+		t.Errorf("%q", got)
+	}
+	if _, _, err := Load(Source{EmptyHint: hint, Forwards: []string{"unix:/a=127.0.0.1:2"}}); err != nil {
+		t.Errorf("with a forward: %v", err)
 	}
 }
 

@@ -128,6 +128,24 @@ func TestRedundantInSomeForwards(t *testing.T) {
 	}
 }
 
+// Warnings of trust rules are about trust, those of other lists are not.
+func TestSubjectOfWarnings(t *testing.T) {
+	for given, want := range map[string]Topic{
+		"trust any": AboutTrust, "trust 10.0.0.0/8 10.1.0.0/16": AboutTrust, "deny-client 10.0.0.0/8 10.1.0.0/16": AboutSettings,
+		"allow-client 10.0.0.0/8 10.1.0.0/16": AboutSettings, "health-source 10.1.0.0/16": AboutSettings,
+	} {
+		name, rules, _ := strings.Cut(given, " ")
+		var flags []string
+		for _, rule := range strings.Fields(rules) {
+			flags = append(flags, name+" "+rule)
+		}
+		_, warnings, err := load([]string{":1=127.0.0.1:2"}, flags...)
+		if err != nil || len(warnings) != 1 || warnings[0].About != want {
+			t.Errorf("--%s: %+v, %v; want one about %d", given, warnings, err, want)
+		}
+	}
+}
+
 // The more specific prefix says whether a peer sends a header.
 func TestDirectWithinTrust(t *testing.T) {
 	f := mustLoad(t, ":1=127.0.0.1:2", "trust 10.0.0.0/8", "trust 192.0.2.7", "direct 10.1.0.0/16", "direct 192.0.2.0/24")
