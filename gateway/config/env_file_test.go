@@ -83,7 +83,7 @@ func TestParseEnvFile(t *testing.T) {
 func TestReadEnvFile(t *testing.T) {
 	dir := t.TempDir()
 	missing, large := filepath.Join(dir, "missing"), filepath.Join(dir, "large")
-	if err := os.WriteFile(large, make([]byte, maxEnvFile+1), 0o600); err != nil {
+	if err := os.WriteFile(large, make([]byte, 1<<20+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	fifo := filepath.Join(dir, "fifo") // opening it would wait for a writer, fifo(7)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -727,6 +728,24 @@ func TestBrokenForwardIsOneProblem(t *testing.T) {
 		_, warnings, err := load([]string{"8443"}, flags...)
 		if got := findings(warnings, err); len(got) != 1 || !strings.Contains(got[0], "is not LISTEN=BACKEND") {
 			t.Errorf("--%s: %q", given, got)
+		}
+	}
+}
+
+// Warnings are returned beside an error.
+func TestWarningsBesideAnError(t *testing.T) {
+	_, warnings, err := load([]string{":1=127.0.0.1:2"}, "headers 0", "header-timeout 2s")
+	if got := findings(warnings, err); len(got) != 2 || !strings.HasPrefix(got[1], "warning: forward :1: header timeout 2s") {
+		t.Errorf("%q", got)
+	}
+}
+
+// There is a loop for each CPU that the process may use, which nothing here changes.
+func TestLoopsByDefault(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	for range 2 {
+		if c, _, err := load([]string{":1=127.0.0.1:2"}); err != nil || c.Loops != 3 {
+			t.Errorf("with 3 CPUs: %+v, %v", c, err)
 		}
 	}
 }

@@ -25,6 +25,9 @@ func TestTable(t *testing.T) {
 		case s.IsKey() != (s.Group >= GroupTrust && s.Group <= GroupConnection):
 			t.Errorf("%s of group %s is a key: %v", s.Name, s.Group, s.IsKey())
 		}
+		if names := s.Names(); names[0] != s.Name || len(names) > 1 != (s.Former != "") {
+			t.Errorf("%s has the names %q", s.Name, names)
+		}
 		seen[s.Name] = true
 		for _, name := range s.Names() {
 			if found := Find(name); found == nil || found.Name != s.Name {

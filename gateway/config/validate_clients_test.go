@@ -81,6 +81,12 @@ func TestClientWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "health-source 192.0.2.7"}, []string{`health source "192.0.2.7" overlaps direct rule "192.0.2.0/24"`}},
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct matters only within trust rules"}},
 		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, []string{"--direct has no effect"}},
+		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct has no effect"}},
+		{":1=127.0.0.1:2", []string{"untrusted pass"}, nil},
+		{":1=127.0.0.1:2", []string{"untrusted pass", "direct 10.1.0.0/16", "trust 10.0.0.0/8"}, []string{"--direct matters only within trust rules"}},
+		{":1=127.0.0.1:2", append(slices.Clone(many[:10]), "deny-client 203.0.113.0/24"), slices.Repeat([]string{"has no effect"}, 10)},
+		{":1=127.0.0.1:2", append(slices.Clone(many[:11]), "deny-client 203.0.113.0/24"),
+			append(slices.Repeat([]string{"has no effect"}, 10), "1 more allow-client rules have no effect")},
 		{"unix:/run/a=127.0.0.1:2?direct=192.0.2.0/24", nil, []string{"forward unix:/run/a: direct has no effect for a unix listener"}},
 		{":1=127.0.0.1:2 unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, nil}, // of use to one of them
 	} {

@@ -46,6 +46,33 @@ func TestClashes(t *testing.T) {
 	}
 }
 
+// The process's own endpoints, with what to write instead.
+func TestClashesWithTaken(t *testing.T) {
+	const others = " | use different addresses or ports"
+	for _, tt := range []struct {
+		forward string
+		taken   []Taken
+		want    []string
+	}{
+		{"unix:/a=127.0.0.1:9", []Taken{{"--admin", forward.Endpoint{Path: "/a"}}},
+			[]string{"listener unix:/a and --admin unix:/a are the same socket | give each a path of its own"}},
+		{":1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:1")}},
+			[]string{"listener :1 and --admin 127.0.0.1:1 use the same address and port" + others}},
+		{":1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:2")}, {"--health", endpoint("[::]:2")}},
+			[]string{"--admin 127.0.0.1:2 and --health [::]:2 use the same address and port" + others}},
+		{":1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:1")}, {"--health", endpoint("[::1]:1")}}, []string{
+			"listener :1 and --admin 127.0.0.1:1 use the same address and port" + others,
+			"listener :1 and --health [::1]:1 use the same address and port" + others}},
+		{":1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:2")}, {"--health", endpoint("127.0.0.2:2")}}, nil},
+		{"udp://:1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:1")}}, nil},
+	} {
+		_, warnings, err := Load(Source{Forwards: []string{tt.forward}, Settings: Values{"trust": {"10.0.0.0/8"}}, Taken: tt.taken})
+		if got := findings(warnings, err); !slices.Equal(got, tt.want) {
+			t.Errorf("%s and %v:\n got %q\nwant %q", tt.forward, tt.taken, got, tt.want)
+		}
+	}
+}
+
 // A forward to its own listener is refused as far as that can be seen without the addresses of
 // the host: the same address, loopback behind a wildcard, the same socket.
 func TestForwardsToItself(t *testing.T) {

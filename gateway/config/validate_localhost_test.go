@@ -46,6 +46,7 @@ func TestLocalhostWarnings(t *testing.T) {
 		{":1=10.0.0.1:2,127.0.0.1:2", nil, []string{"forward :1"}},
 		{"udp://:1=127.0.0.1:2", nil, []string{"forward udp://:1"}},
 		{":1=header?allow-destination=127.5.0.0/16", nil, []string{"forward :1"}},
+		{":1=header?allow-destination=127.200.0.0/16", nil, []string{"forward :1"}},
 		{":1=header?allow-destination=126.0.0.0/7", nil, []string{"forward :1"}},
 		{":1=header?allow-destination=::1", nil, []string{"forward :1"}},
 		{":1=header?allow-destination=::/0", nil, []string{"forward :1"}},

@@ -206,6 +206,33 @@ func TestFailingBesideSwitches(t *testing.T) {
 	}
 }
 
+// A mutant is killed when the first test fails: what runs beside that test is not waited for.
+// The control is the same program without an end to wait for.
+func TestFirstFailureEnds(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport \"testing\"\n\n" +
+		"func TestEndless(t *testing.T) {\n\tt.Parallel()\n\tfor big(11) != big(10) == false {\n\t}\n}\n\n" +
+		"func TestBig(t *testing.T) {\n\tt.Parallel()\n\tif big(10) {\n\t\tt.Fail()\n\t}\n}\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	l := lab{directory: "p", tests: []string{"p"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != killed || err != nil {
+		t.Errorf("%q, %v", v, err)
+	}
+	l.limit, l.selection.skip = 500*time.Millisecond, "TestBig"
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != endless || err != nil {
+		t.Errorf("the test that does not end alone: %q, %v", v, err)
+	}
+}
+
 // A list with a mistake is refused, with the line.
 func TestReadKnown(t *testing.T) {
 	for _, row := range []struct{ text, want string }{

@@ -81,7 +81,7 @@ func (r *report) add(m mutant, v verdict) {
 	default:
 		r.counts[v]++
 	}
-	if v == survived && !listed || r.options.verbose {
+	if (v == survived || v == uncovered) && !listed || r.options.verbose {
 		fmt.Printf("%s, line %d: %s\n", v, m.line, m.name())
 	}
 }

@@ -53,7 +53,22 @@ func (l lab) build(ctx context.Context, tests, program string, flags ...string) 
 	return nil
 }
 
-var errLimit = errors.New("the limit passed")
+var errLimit, errFailed = errors.New("the limit passed"), errors.New("a test failed")
+
+// failureWatch is the output of tests. It calls failed when a test has failed.
+type failureWatch struct {
+	text   bytes.Buffer // not embedded: its ReadFrom would be used in the place of Write
+	failed func()
+}
+
+func (w *failureWatch) Write(b []byte) (int, error) {
+	n, err := w.text.Write(b)
+	if w.failed != nil && bytes.Contains(w.text.Bytes(), []byte("--- FAIL: ")) {
+		w.failed()
+		w.failed = nil
+	}
+	return n, err
+}
 
 // trial is one run of a program of tests.
 type trial struct {
@@ -63,6 +78,7 @@ type trial struct {
 	only    selection
 	failing []string // tests that fail with all mutants off
 	args    []string // of the program, in addition
+	toFirst bool     // end with the first test that fails, also if others run beside it
 }
 
 // test runs a trial in the directory of its package and in a process group of its own,
@@ -70,21 +86,26 @@ type trial struct {
 func (l lab) test(ctx context.Context, t trial) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.limit, errLimit)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	shell := "ulimit -v " + strconv.Itoa(memoryLimit) + `; exec "$0" "$@"`
 	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.only.without(t.failing).flags()...)
 	cmd := exec.CommandContext(ctx, "sh", append(args, t.args...)...)
 	cmd.Dir = t.tests
-	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant))
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), "TMPDIR="+l.scratch) // for what killed tests leave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for children that keep the output open
-	var output bytes.Buffer
+	var output failureWatch
+	if t.toFirst {
+		output.failed = func() { stop(errFailed) }
+	}
 	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.Run()
-	if context.Cause(ctx) == errLimit {
-		return output.String(), errLimit
+	if cause := context.Cause(ctx); cause == errLimit || cause == errFailed {
+		return output.text.String(), cause
 	}
-	return output.String(), err
+	return output.text.String(), err
 }
 
 // baseline runs the tests of the unchanged package: they must pass, and say what is
@@ -193,7 +214,7 @@ func (l lab) try(ctx context.Context, m mutant, worker int) (verdict, error) {
 func (l lab) run(ctx context.Context, all []trial, mutant int) (verdict, error) {
 	for _, stage := range l.selection.stages() {
 		for _, t := range all {
-			t.mutant, t.only = mutant, stage
+			t.mutant, t.only, t.toFirst = mutant, stage, true
 			output, err := l.test(ctx, t)
 			switch {
 			case ctx.Err() != nil:
