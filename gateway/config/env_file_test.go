@@ -116,6 +116,28 @@ func TestReadEnvFile(t *testing.T) {
 	}
 }
 
+// Reading a file leaves no descriptor open.
+func TestEnvFileIsClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(path, []byte("A=1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := ReadEnvFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range open {
+		if target, err := os.Readlink(fd); err == nil && target == path {
+			t.Errorf("%s is still open: %s", path, fd)
+		}
+	}
+}
+
 // Each assignment has the number of its first line, after values and comments of any length.
 func TestLinesOfEnvFile(t *testing.T) {
 	all, err := ParseEnvFile("# one\nA=1\n\n; four\nB=\"5\n6\\\n7\"\nC=8\\\n9\n \tD=10\n")

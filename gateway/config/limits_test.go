@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -38,7 +39,9 @@ func TestLastDescriptors(t *testing.T) {
 			Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}},
 		})
 		if tt.connections < 0 {
-			if len(Leaves(err)) != 1 || !strings.Contains(err.Error(), "leave no file descriptors for connections") {
+			want := fmt.Sprintf("%d listeners leave no file descriptors for connections: the limit is %d",
+				len(strings.Fields(tt.forwards)), tt.descriptors)
+			if len(Leaves(err)) != 1 || err.Error() != want {
 				t.Errorf("%s, %d descriptors: %v", tt.forwards, tt.descriptors, err)
 			}
 			continue

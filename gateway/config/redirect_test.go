@@ -130,6 +130,7 @@ func TestRedirectProblems(t *testing.T) {
 	}{
 		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener"},
 		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
+		{"without tproxy in the only forward", []string{":1=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
 		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
 		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
 		{"to port 0", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},

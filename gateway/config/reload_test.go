@@ -103,6 +103,17 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// Doubts about one list are reported although another one is broken.
+func TestReloadWarnsBesideAnError(t *testing.T) {
+	r := newReloadable(t)
+	r.write("a", "any\n")
+	r.write("b", "broken\n")
+	done, err := r.Reload()
+	if err == nil || len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0].Message, "trusts every host") {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 func TestReloadReportsAllProblems(t *testing.T) {
 	r := newReloadable(t)
 	r.write("a", "10.0.0.1/8\n")

@@ -43,6 +43,18 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// A setting is a flag of the process, a flag and key of forwards, or both with its own meaning.
+func TestScope(t *testing.T) {
+	for name, want := range map[string]Scope{
+		"loops": ScopeProcess, "admin": ScopeProcess, "headers": ScopeForward, "trust": ScopeForward,
+		"max-connections": ScopeBoth, "udp-max-flows": ScopeBoth,
+	} {
+		if got := Find(name).Scope(); got != want {
+			t.Errorf("--%s has the scope %d, want %d", name, got, want)
+		}
+	}
+}
+
 // bind stores texts as the value of a setting, in a draft or a Config.
 func bind(s *Setting, texts ...string) (draft, Config, error) {
 	d, c := newDraft(), newConfig()

@@ -65,8 +65,11 @@ func TestClashesWithTaken(t *testing.T) {
 			"listener :1 and --health [::1]:1 use the same address and port" + others}},
 		{":1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:2")}, {"--health", endpoint("127.0.0.2:2")}}, nil},
 		{"udp://:1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:1")}}, nil},
+		{"0.0.0.0:1-2=127.0.0.1:9 127.0.0.1:1=127.0.0.1:9", []Taken{{"--admin", endpoint("127.0.0.1:5")}, {"--health", endpoint("127.0.0.1:2")}}, []string{
+			"listeners 0.0.0.0:1 and 127.0.0.1:1 use the same address and port" + others,
+			"listener 0.0.0.0:2 and --health 127.0.0.1:2 use the same address and port" + others}},
 	} {
-		_, warnings, err := Load(Source{Forwards: []string{tt.forward}, Settings: Values{"trust": {"10.0.0.0/8"}}, Taken: tt.taken})
+		_, warnings, err := Load(Source{Forwards: strings.Fields(tt.forward), Settings: Values{"trust": {"10.0.0.0/8"}}, Taken: tt.taken})
 		if got := findings(warnings, err); !slices.Equal(got, tt.want) {
 			t.Errorf("%s and %v:\n got %q\nwant %q", tt.forward, tt.taken, got, tt.want)
 		}
