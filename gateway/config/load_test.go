@@ -362,24 +362,27 @@ func TestMaxConnections(t *testing.T) {
 // What must work at the limit of connections has its descriptors: look-ups of names and
 // checks of backends.
 func TestDescriptorsHeldBack(t *testing.T) {
-	load := func(forwards ...string) int {
-		c, _, err := Load(Source{Forwards: forwards, Descriptors: 1024, Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}})
-		if err != nil {
-			t.Fatal(err)
+	load := func(forwards ...string) (all int) {
+		for _, descriptors := range []int{1024, 1025} { // a connection takes two
+			c, _, err := Load(Source{Forwards: forwards, Descriptors: descriptors, Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += c.MaxConnections
 		}
-		return c.MaxConnections
+		return all
 	}
 	plain := load(":1=127.0.0.1:9", ":2=127.0.0.1:9")
 	for _, row := range []struct {
 		less     int
 		forwards []string
 	}{
-		{1, []string{":1=a.test:2", ":2=a.test:2"}},
-		{2, []string{":1=a.test:2,b.test:2", ":2=127.0.0.1:9"}},
-		{8, []string{":1=127.0.0.1:9?backend-check=5s", ":2=127.0.0.1:9?backend-check=5s"}},
+		{2, []string{":1=a.test:2", ":2=a.test:2"}},
+		{4, []string{":1=a.test:2,b.test:2", ":2=127.0.0.1:9"}},
+		{16, []string{":1=127.0.0.1:9?backend-check=5s", ":2=127.0.0.1:9?backend-check=5s"}},
 	} {
 		if got := load(row.forwards...); got != plain-row.less {
-			t.Errorf("%q: %d connections, want %d less than %d", row.forwards, got, row.less, plain)
+			t.Errorf("%q: %d descriptors, want %d less than %d", row.forwards, got, row.less, plain)
 		}
 	}
 }

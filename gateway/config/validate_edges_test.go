@@ -49,6 +49,14 @@ func TestWhereFindingsBegin(t *testing.T) {
 		{":1=127.0.0.1:2?map-prefix=2001:db8::/96", "", "map-prefix has no effect without --transparent on"},
 		{":1=127.0.0.1:2?transparent&map-prefix=2001:db8::/96", "", "map-prefix has no effect without --family-mismatch map"},
 		{":1=127.0.0.1:2?transparent&map-prefix=2001:db8::/96&family-mismatch=map", "", ""},
+		{":1=127.0.0.1:2", "max-header 100|v1-mixed-families on", ""},
+		{":1=127.0.0.1:2?accept=v1", "v1-mixed-families on", ""},
+		{":1=127.0.0.1:2?accept=v2", "max-header 100|require-checksum on", ""},
+		{"udp://:1=127.0.0.1:2?udp-header=first", "max-header 100|headers 2|local close|unknown reject", ""},
+		{":1=127.0.0.1:2", "headers 2|local close|unknown reject|header-timeout 4s|connect-timeout 4s|backend-check 1s", ""},
+		{":1=127.0.0.1:2", "idle-timeout 1m|keepalive 1m|user-timeout 1m|max-connections 100|max-waiting 10|max-buffer 1GiB", ""},
+		{":1=127.0.0.1:2?transparent", "self-test-interval 1m|source-port keep|family-mismatch plain|allow-source 127.0.0.0/8", ""},
+		{":1=127.0.0.1:2?transparent=toa&local=close", "self-test-interval 1m|family-mismatch map|toa-source 127.0.0.7|toa-format negotiated", ""},
 		{"systemd:web=127.0.0.1:2?trust=10.0.0.0/8", "", ""},
 	} {
 		var given []string
