@@ -47,7 +47,7 @@ func parseSourceAddress(text string) (netip.Prefix, error) {
 	case p != p.Masked():
 		return netip.Prefix{}, &value.Error{Value: text, Why: "has bits behind the prefix",
 			Hint: p.Masked().String()}
-	case p.Bits() == 0 || a.IsUnspecified():
+	case a.IsUnspecified():
 		return netip.Prefix{}, &value.Error{Value: text, Why: "is every address: name those of this host"}
 	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return netip.Prefix{}, &value.Error{Value: text, Why: "is no address that a connection can come from"}
