@@ -5,6 +5,7 @@
 //	go run ./scripts/mutate -part 2/4 gateway/proxyproto        the second of four parts
 //	go run ./scripts/mutate -match 'v1.go readPort' gateway/proxyproto
 //	go run ./scripts/mutate -match '^relay.go' -run TestRelay gateway/engine   one file, by some tests
+//	go run ./scripts/mutate -results killed.txt trust           goes on where it was interrupted
 //
 // scripts/mutate/survivors has a list for each package: which tests are run, and which
 // survivors change nothing that anybody can see, with the reason. Exits with 0 if at least
@@ -35,6 +36,7 @@ type options struct {
 	verbose     bool
 	quick       bool
 	limit       time.Duration
+	results     string
 }
 
 func main() {
@@ -64,6 +66,7 @@ func parseOptions(args []string) (o options, err error) {
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
 	flags.BoolVar(&o.quick, "quick", false, "do not build survivors alone, for a first look: some would be killed then")
 	flags.DurationVar(&o.limit, "limit", 0, "`time` after which a mutant is endless (default 10s and 20 times what the tests take)")
+	flags.StringVar(&o.results, "results", "", "keep the verdicts in `FILE`: what they say is killed is not tried again")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -92,6 +95,10 @@ func measure(ctx context.Context, o options) (bool, error) {
 		return false, err
 	}
 	p := mutate(code)
+	earlier, err := readResults(o.results)
+	if err != nil {
+		return false, err
+	}
 	scratch, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return false, err
@@ -114,7 +121,14 @@ func measure(ctx context.Context, o options) (bool, error) {
 	}
 	r := report{known: k, options: o, counts: map[verdict]int{}}
 	r.stale(p.mutants)
-	err = l.tryAll(ctx, o.selected(p.mutants), reached, r.add)
+	final, open := earlier.split(o.selected(p.mutants))
+	for _, m := range final {
+		r.add(m, earlier.verdict[m.name()])
+	}
+	err = l.tryAll(ctx, open, reached, func(m mutant, v verdict) error {
+		r.add(m, v)
+		return earlier.keep(m, v)
+	})
 	return r.finish(), err
 }
 

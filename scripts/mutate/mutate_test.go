@@ -121,9 +121,10 @@ func TestMeasure(t *testing.T) {
 	r.stale(p.mutants)
 	got := map[string]verdict{}
 	chosen := slices.DeleteFunc(slices.Clone(p.mutants), func(m mutant) bool { return m.function == "down" })
-	if err := l.tryAll(ctx, chosen, reached, func(m mutant, v verdict) {
+	if err := l.tryAll(ctx, chosen, reached, func(m mutant, v verdict) error {
 		got[m.name()] = v
 		r.add(m, v)
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -230,6 +231,49 @@ func TestFirstFailureEnds(t *testing.T) {
 	l.limit, l.selection.skip = 500*time.Millisecond, "TestBig"
 	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != endless || err != nil {
 		t.Errorf("the test that does not end alone: %q, %v", v, err)
+	}
+}
+
+// With a file of results a run goes on where it was interrupted: what was killed is not tried
+// again, what survived is, after all that have no verdict yet.
+func TestResults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results")
+	all := []mutant{{before: "a"}, {before: "b"}, {before: "c"}, {before: "d"}, {before: "e"}}
+	names := func(of []mutant) (text string) {
+		for _, m := range of {
+			text += m.before
+		}
+		return text
+	}
+	for _, step := range []struct {
+		keeps       verdict
+		of          int
+		final, open string
+	}{
+		{"", 0, "", "abcde"}, {survived, 0, "", "bcdea"}, {killed, 1, "b", "cdea"}, {uncovered, 2, "b", "deac"},
+		{endless, 3, "bd", "eac"}, {unbuilt, 4, "bde", "ac"}, {killed, 0, "abde", "c"},
+	} {
+		r, err := readResults(path)
+		if err == nil && step.keeps != "" {
+			err = r.keep(all[step.of], step.keeps)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err = readResults(path)
+		if final, open := r.split(all); err != nil || names(final) != step.final || names(open) != step.open {
+			t.Errorf("after %q of %d: %q and %q, %v; want %q and %q", step.keeps, step.of, names(final), names(open), err, step.final, step.open)
+		}
+	}
+	none, err := readResults("")
+	if err == nil {
+		err = none.keep(all[0], killed)
+	}
+	if final, open := none.split(all); err != nil || len(final) != 0 || names(open) != "abcde" {
+		t.Errorf("without a file: %q, %q, %v", names(final), names(open), err)
+	}
+	if _, err := readResults(t.TempDir()); err == nil {
+		t.Error("a directory is read")
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 )
 
 // tryAll tries the mutants and tells of each, one at a time, in any order.
-func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell func(mutant, verdict)) error {
+func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell func(mutant, verdict) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	queue := make(chan mutant)
@@ -34,7 +34,9 @@ func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell fu
 					continue
 				}
 				telling.Lock()
-				tell(m, v)
+				if err := tell(m, v); err != nil {
+					cancel(err)
+				}
 				telling.Unlock()
 			}
 		})
