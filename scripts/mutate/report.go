@@ -15,7 +15,8 @@ const (
 	baselineLimit = 2 * time.Minute
 )
 
-// tryAll tries the mutants and tells of each, one at a time, in any order.
+// tryAll tries the mutants and tells of each, one at a time, in any order. Also those that no test
+// seems to reach: the profile does not have what processes do that a test starts.
 func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell func(mutant, verdict) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -25,9 +26,9 @@ func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell fu
 	for worker := range workers {
 		working.Go(func() {
 			for m := range queue {
-				v, err := uncovered, error(nil)
-				if reached.reaches(m) {
-					v, err = l.try(ctx, m, worker)
+				v, err := l.try(ctx, m, worker)
+				if v == survived && !reached.reaches(m) {
+					v = uncovered
 				}
 				if err != nil {
 					cancel(fmt.Errorf("%s: %w", m.name(), err))

@@ -25,7 +25,7 @@ const (
 	endless   verdict = "endless"   // no end within the limit, or of memory: killed as well
 	survived  verdict = "survived"  // all tests passed
 	unbuilt   verdict = "unbuilt"   // the compiler rejected it: no mutant
-	uncovered verdict = "uncovered" // no test runs the code
+	uncovered verdict = "uncovered" // all tests passed, and no test runs the code
 )
 
 // memoryLimit is what a mutant's tests may map, in KiB: one that appends for ever must
