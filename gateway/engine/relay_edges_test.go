@@ -159,3 +159,57 @@ func TestLocalFaultOfOneAttempt(t *testing.T) {
 		r.expectClean()
 	}
 }
+
+// A deadline that is reached exactly has passed: those of the header, the connect, the keep-alive
+// and the idle connection.
+func TestDeadlinesReachedExactly(t *testing.T) {
+	f := plainForward(serverA)
+	f.HeaderTimeout, f.ConnectTimeout, f.Keepalive, f.IdleTimeout = 8*time.Second, 8*time.Second, 16*time.Second, 24*time.Second
+	r := newForwardRig(t, f)
+	r.open(header[:10])
+	r.advance(8 * time.Second)
+	r.expectEnd(1, record.HeaderTimeout, record.Header, record.Timeout)
+	r.plans[serverA] = []plan{silent, {}}
+	r.open(header)
+	r.advance(8 * time.Second)
+	r.expectEnd(2, record.ConnectTimeout, record.Dial, record.Timeout)
+	r.open(header)
+	set := len(r.backend().options)
+	r.advance(16 * time.Second)
+	if n := len(r.backend().options); n <= set {
+		t.Errorf("%d options at the keep-alive time, %d before", n, set)
+	}
+	r.advance(8 * time.Second)
+	r.expectEnd(3, record.IdleTimeout, record.Relay, record.Timeout)
+	r.expectClean()
+}
+
+// A side in bulk is copied when its moves become small, and in bulk again when they are large: each
+// change takes three in a row, so that a stream of mixed sizes does not change all the time.
+func TestBulkIsThreeInARow(t *testing.T) {
+	d := &side{}
+	read := func(n int) bool { d.noteRead(n, bulkRead); return d.bulk }
+	move := func(n int) bool { d.countMove(n); return d.bulk }
+	const large, small = 64 << 10, 16<<10 - 1
+	for i, step := range []struct {
+		of   func(int) bool
+		n    int
+		bulk bool
+	}{
+		{read, large, false}, {read, large, false}, {read, large - 1, false}, // one that is smaller begins anew
+		{read, large, false}, {read, large, false}, {read, large, true},
+		{move, small, true}, {move, small, true}, {move, small + 1, true},
+		{move, small, true}, {move, small, true}, {move, small, false},
+		{read, large, false}, {read, large, false}, {read, large, true},
+	} {
+		if got := step.of(step.n); got != step.bulk {
+			t.Errorf("step %d of %d bytes: bulk %v", i, step.n, got)
+		}
+	}
+	d = &side{unspliceable: true}
+	for range 300 {
+		if read(large) {
+			t.Fatal("a socket that refuses splice(2) is in bulk")
+		}
+	}
+}
