@@ -32,6 +32,9 @@ const (
 // not take the machine down.
 const memoryLimit = 6 << 20
 
+// collectedAbove makes the garbage collector keep tests that allocate much below that limit.
+const collectedAbove = "GOMEMLIMIT=3GiB"
+
 // lab builds and tests mutants of one package.
 type lab struct {
 	directory string   // of the package, from the root of the module
@@ -92,7 +95,7 @@ func (l lab) test(ctx context.Context, t trial) (string, error) {
 	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.only.without(t.failing).flags()...)
 	cmd := exec.CommandContext(ctx, "sh", append(args, t.args...)...)
 	cmd.Dir = t.tests
-	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), "TMPDIR="+l.scratch) // for what killed tests leave
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), collectedAbove, "TMPDIR="+l.scratch) // for what killed tests leave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for children that keep the output open
