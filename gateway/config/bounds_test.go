@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ func TestBounds(t *testing.T) {
 		hint              string // of each that is refused
 	}{
 		{"max-header", []string{"52", "16KiB", "65534", "65535", "1MiB"}, []string{"51", "0"}, "16KiB"},
+		{"max-header", nil, []string{"x", "16x", "-1", "1025GiB"}, ""},
 		{"headers", []string{"1", "16"}, []string{"17"}, ""},
 		{"headers", nil, []string{"0"}, "1"},
 		{"accept-rate", []string{"0", "1", "100000", "1/1", "100000/100000"}, []string{"100001", "-1", "", "x/1"}, "100/200"},
@@ -124,6 +126,18 @@ func TestPaths(t *testing.T) {
 	}
 	if got := strings.Join(c.EnvFiles, " "); got != "/a /b -c" {
 		t.Errorf("environment files %q", got)
+	}
+}
+
+// Where a relative path leads is not known in a directory that is gone.
+func TestBanFileInADirectoryThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := load([]string{":1=127.0.0.1:2"}, "ban-file bans"); err == nil || !strings.HasPrefix(err.Error(), `--ban-file "bans" `) {
+		t.Errorf("%v", err)
 	}
 }
 
