@@ -238,7 +238,7 @@ func TestFirstFailureEnds(t *testing.T) {
 // again, what survived is, after all that have no verdict yet.
 func TestResults(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results")
-	all := []mutant{{before: "a"}, {before: "b"}, {before: "c"}, {before: "d"}, {before: "e"}}
+	all := []mutant{{before: "a"}, {before: "b", switched: true}, {before: "c"}, {before: "d", switched: true}, {before: "e"}}
 	names := func(of []mutant) (text string) {
 		for _, m := range of {
 			text += m.before
@@ -250,7 +250,7 @@ func TestResults(t *testing.T) {
 		of          int
 		final, open string
 	}{
-		{"", 0, "", "abcde"}, {survived, 0, "", "bcdea"}, {killed, 1, "b", "cdea"}, {uncovered, 2, "b", "deac"},
+		{"", 0, "", "bdace"}, {survived, 0, "", "bdcea"}, {killed, 1, "b", "dcea"}, {uncovered, 2, "b", "deac"},
 		{endless, 3, "bd", "eac"}, {unbuilt, 4, "bde", "ac"}, {killed, 0, "abde", "c"},
 	} {
 		r, err := readResults(path)
@@ -269,7 +269,7 @@ func TestResults(t *testing.T) {
 	if err == nil {
 		err = none.keep(all[0], killed)
 	}
-	if final, open := none.split(all); err != nil || len(final) != 0 || names(open) != "abcde" {
+	if final, open := none.split(all); err != nil || len(final) != 0 || names(open) != "bdace" {
 		t.Errorf("without a file: %q, %q, %v", names(final), names(open), err)
 	}
 	if _, err := readResults(t.TempDir()); err == nil {

@@ -38,20 +38,22 @@ func (r results) isFinal(m mutant) bool {
 }
 
 // split returns the mutants that need not be tried again, and the others: those without a
-// verdict first.
+// verdict first, and of these the ones that need not be built.
 func (r results) split(all []mutant) (final, open []mutant) {
-	var again []mutant
+	var built, again []mutant
 	for _, m := range all {
 		switch {
 		case r.isFinal(m):
 			final = append(final, m)
 		case r.verdict[m.name()] != "":
 			again = append(again, m)
+		case !m.switched:
+			built = append(built, m)
 		default:
 			open = append(open, m)
 		}
 	}
-	return final, append(open, again...)
+	return final, slices.Concat(open, built, again)
 }
 
 // keep writes a verdict to the file.
