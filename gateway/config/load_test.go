@@ -529,6 +529,7 @@ func TestProblems(t *testing.T) {
 	}{
 		{"no forward", nil, nil, "nothing to forward", "--forward"},
 		{"unknown key", []string{":1=127.0.0.1:2?heder-timeout=3s"}, nil, `unknown key "heder-timeout"`, "did you mean ?header-timeout?"},
+		{"a key like no other", []string{":1=127.0.0.1:2?qqqqqqqqqq=3s"}, nil, `unknown key "qqqqqqqqqq"`, "the keys are the flags of the groups Trust to Connections"},
 		{"a key of the process", []string{":1=127.0.0.1:2?loops=3"}, nil, `unknown key "loops"`, "--loops N"},
 		{"a key twice", []string{":1=127.0.0.1:2?headers=1&headers=2"}, nil, "given 2 times", "?headers=2"},
 		{"a key without its value", []string{":1=127.0.0.1:2?trust"}, nil, "is empty: the value is RULE", ""},

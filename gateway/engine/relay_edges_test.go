@@ -213,3 +213,52 @@ func TestBulkIsThreeInARow(t *testing.T) {
 		}
 	}
 }
+
+// Both directions may be blocked at once, by readers that go on in any order.
+func TestBothDirectionsBlocked(t *testing.T) {
+	for _, first := range []int{peer, backend} {
+		r := newForwardRig(t, plainForward(serverA))
+		r.sendRoom = 100
+		from := r.open(header)
+		ends := [2]*file{from, r.backend()}
+		up, down := randomBytes(1000), randomBytes(1001)
+		from.deliver(up)
+		r.backend().deliver(down)
+		r.settle()
+		for range 30 {
+			ends[first].consume(100)
+			r.settle()
+			if n := len(ends[1-first].received); n > 100 {
+				t.Fatalf("%d bytes were taken by an end that reads none", n)
+			}
+		}
+		for range 30 {
+			ends[1-first].consume(100)
+			r.settle()
+		}
+		if !bytes.Equal(r.backend().received, up) || !bytes.Equal(from.received, down) {
+			t.Errorf("%d of %d and %d of %d bytes arrived", len(r.backend().received), len(up), len(from.received), len(down))
+		}
+		finishBoth(r, from)
+		r.expectEnd(1, record.OK, record.Relay, record.Client)
+		r.expectClean()
+	}
+}
+
+// A peer that does not close after the gateway has is closed after five seconds.
+func TestCloseTimeout(t *testing.T) {
+	f := plainForward(serverA)
+	f.CloseLocal = true
+	r := newForwardRig(t, f)
+	from := r.open(local)
+	r.advance(5*time.Second - oneTick)
+	if !from.gotFIN || len(r.records) != 0 {
+		t.Fatalf("a FIN: %v; %d records", from.gotFIN, len(r.records))
+	}
+	r.advance(oneTick)
+	r.expectEnd(1, record.OK, record.Header, record.Gateway)
+	r.expectClean()
+}
+
+// oneTick is the precision of deadlines.
+const oneTick = time.Duration(tick)
