@@ -176,3 +176,27 @@ func TestChangedSinceTheStart(t *testing.T) {
 		t.Error("a change before the first call is not reported")
 	}
 }
+
+// The lists name their files, and say whether a rule is a template. Without lists there is nothing.
+func TestFilesAndTemplates(t *testing.T) {
+	r := newReloadable(t)
+	if got := strings.Join(r.Files(), " "); got != r.path("a")+" "+r.path("b") {
+		t.Errorf("files %q", got)
+	}
+	if r.HasTemplates() {
+		t.Error("a template among addresses")
+	}
+	c, _, err := load([]string{":1=127.0.0.1:2"}, "trust 10.0.0.0/8", `trust {{ "192.0.2.1" }}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Lists.HasTemplates() || len(c.Lists.Files()) != 0 {
+		t.Errorf("templates: %v, files %q", c.Lists.HasTemplates(), c.Lists.Files())
+	}
+	var none *Lists
+	done, err := none.Reload()
+	if none.HasTemplates() || none.Files() != nil || none.Changed() || none.State() != (ReloadState{}) || err != nil ||
+		done.Lists+done.Rules+len(done.Warnings) != 0 {
+		t.Errorf("no lists: %+v, %v", done, err)
+	}
+}
