@@ -183,6 +183,9 @@ func TestFilesAndTemplates(t *testing.T) {
 	if got := strings.Join(r.Files(), " "); got != r.path("a")+" "+r.path("b") {
 		t.Errorf("files %q", got)
 	}
+	if n := CountRules(r.shared.Trust); n != 2 || len(Rules(r.shared.Trust)) != n || CountRules(nil) != 0 {
+		t.Errorf("%d rules, want that of the flag and that of the file", n)
+	}
 	if r.HasTemplates() {
 		t.Error("a template among addresses")
 	}

@@ -55,6 +55,24 @@ func TestScope(t *testing.T) {
 	}
 }
 
+// The help of a setting says whether it is repeatable, its former name and its default.
+func TestUsage(t *testing.T) {
+	for _, tt := range []struct {
+		setting Setting
+		want    string
+	}{
+		{Setting{Meaning: "what it does"}, "what it does"},
+		{Setting{Meaning: "what it does", Default: "5s"}, "what it does [5s]"},
+		{Setting{Meaning: "what it does", Repeatable: true}, "what it does; repeatable"},
+		{Setting{Meaning: "what it does", Former: "old", Default: "off"}, "what it does; formerly --old [off]"},
+		{Setting{Meaning: "what it does", Former: "old", Repeatable: true, Default: "a"}, "what it does; repeatable; formerly --old [a]"},
+	} {
+		if got := tt.setting.Usage(); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
 // bind stores texts as the value of a setting, in a draft or a Config.
 func bind(s *Setting, texts ...string) (draft, Config, error) {
 	d, c := newDraft(), newConfig()
