@@ -364,7 +364,8 @@ func TestMaxConnections(t *testing.T) {
 func TestDescriptorsHeldBack(t *testing.T) {
 	load := func(forwards ...string) (all int) {
 		for _, descriptors := range []int{1024, 1025} { // a connection takes two
-			c, _, err := Load(Source{Forwards: forwards, Descriptors: descriptors, Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}})
+			values := Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}
+			c, _, err := Load(Source{Forwards: forwards, Descriptors: descriptors, Settings: values})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,7 +30,8 @@ func TestLastBytesOfABrokenSide(t *testing.T) {
 				c := r.expectEnd(1, record.Reset, record.Relay, party(broken))
 				got := ends[1-broken].received
 				if !bytes.Equal(got, last[:min(n, room)]) || !ends[1-broken].gotRST {
-					t.Errorf("side %d broken, room for %d: %d of %d bytes arrived, a RST: %v", broken, room, len(got), n, ends[1-broken].gotRST)
+					t.Errorf("side %d broken, room for %d: %d of %d bytes arrived, a RST: %v",
+						broken, room, len(got), n, ends[1-broken].gotRST)
 				}
 				if counted := [2]int64{c.BytesIn, c.BytesOut}[broken]; counted != int64(len(got)) {
 					t.Errorf("side %d broken: %d bytes are counted, %d arrived", broken, counted, len(got))

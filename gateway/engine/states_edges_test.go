@@ -81,8 +81,10 @@ func TestNothingIsReadAfterTheLastHeader(t *testing.T) {
 		phase   record.Phase
 	}{
 		{"no header", nil, "GET / HTTP/1.1\r\n", record.NotProxy, record.Header},
-		{"a denied client", func(f *forward.Forward) { f.DenyClient = only(client4) }, header, record.ClientDenied, record.Dial},
-		{"UNKNOWN", func(f *forward.Forward) { f.RejectUnknown = true }, "PROXY UNKNOWN\r\n", record.NoAddress, record.Dial},
+		{"a denied client", func(f *forward.Forward) { f.DenyClient = only(client4) }, header,
+			record.ClientDenied, record.Dial},
+		{"UNKNOWN", func(f *forward.Forward) { f.RejectUnknown = true }, "PROXY UNKNOWN\r\n",
+			record.NoAddress, record.Dial},
 	} {
 		for _, n := range []int{headerChunk, 2*headerChunk + 1} {
 			f := plainForward(serverA)
@@ -170,7 +172,8 @@ func TestReasonOfUnixBackend(t *testing.T) {
 		r.plans[tt.backend] = []plan{{errno: tt.errno}}
 		r.open(header)
 		r.advance(7 * time.Second)
-		if c := r.lastRecord(1); strings.Contains(c.Reason, full) != tt.isFull || !strings.Contains(c.Reason, tt.errno.Error()) {
+		c := r.lastRecord(1)
+		if strings.Contains(c.Reason, full) != tt.isFull || !strings.Contains(c.Reason, tt.errno.Error()) {
 			t.Errorf("%v, %v: %q", tt.backend, tt.errno, c.Reason)
 		}
 	}

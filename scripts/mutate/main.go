@@ -65,7 +65,8 @@ func parseOptions(args []string) (o options, err error) {
 	flags.StringVar(&o.selection.skip, "skip", "", "do not run the tests that match `REGEXP`")
 	flags.Float64Var(&o.goal, "goal", 97, "how many `percent` of the mutants must be killed")
 	flags.BoolVar(&o.quick, "quick", false, "do not build survivors alone, for a first look: some would be killed then")
-	flags.DurationVar(&o.limit, "limit", 0, "`time` after which a mutant is endless (default 10s and 20 times what the tests take)")
+	flags.DurationVar(&o.limit, "limit", 0,
+		"`time` after which a mutant is endless (default 10s and 20 times what the tests take)")
 	flags.StringVar(&o.results, "results", "", "keep the verdicts in `FILE`: what they say is killed is not tried again")
 	flags.BoolVar(&o.verbose, "v", false, "print every mutant")
 	if err := flags.Parse(args); err != nil {
@@ -104,8 +105,10 @@ func measure(ctx context.Context, o options) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(scratch)
-	l := lab{directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, selection{later: k.later}), scratch: scratch,
-		limit: baselineLimit, quick: o.quick}
+	l := lab{
+		directory: o.directory, tests: k.tests, selection: cmp.Or(o.selection, selection{later: k.later}),
+		scratch: scratch, limit: baselineLimit, quick: o.quick,
+	}
 	if len(l.tests) == 0 {
 		l.tests = []string{o.directory}
 	}

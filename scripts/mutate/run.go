@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,10 +93,12 @@ func (l lab) test(ctx context.Context, t trial) (string, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	shell := "ulimit -v " + strconv.Itoa(memoryLimit) + `; exec "$0" "$@"`
-	args := append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.only.without(t.failing).flags()...)
-	cmd := exec.CommandContext(ctx, "sh", append(args, t.args...)...)
+	args := []string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}
+	args = slices.Concat(args, t.only.without(t.failing).flags(), t.args)
+	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = t.tests
-	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), collectedAbove, "TMPDIR="+l.scratch) // for what killed tests leave
+	// Tests that are killed leave files in TMPDIR.
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), collectedAbove, "TMPDIR="+l.scratch)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for children that keep the output open
@@ -124,7 +127,8 @@ func (l *lab) baseline(ctx context.Context) (coverage, error) {
 		}
 		path := program + ".cover"
 		start := time.Now()
-		output, err := l.test(ctx, trial{tests: tests, program: program, only: l.selection, args: []string{"-test.coverprofile=" + path}})
+		t := trial{tests: tests, program: program, only: l.selection, args: []string{"-test.coverprofile=" + path}}
+		output, err := l.test(ctx, t)
 		if err != nil {
 			return nil, fmt.Errorf("the tests of ./%s fail without a change: %w\n%s", tests, err, output)
 		}
