@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/trust"
 )
 
 // reloadable is a configuration of two forwards and three lists: a trust list with
@@ -185,6 +186,9 @@ func TestFilesAndTemplates(t *testing.T) {
 	}
 	if n := CountRules(r.shared.Trust); n != 2 || len(Rules(r.shared.Trust)) != n || CountRules(nil) != 0 {
 		t.Errorf("%d rules, want that of the flag and that of the file", n)
+	}
+	if set := trust.NewSet([]trust.Rule{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}); CountRules(set) != 1 || len(Rules(set)) != 1 {
+		t.Errorf("%d rules of a set that is not reloaded", CountRules(set))
 	}
 	if r.HasTemplates() {
 		t.Error("a template among addresses")

@@ -223,6 +223,15 @@ func TestParseSpecRejects(t *testing.T) {
 	}
 }
 
+// A template without an end is one, whatever follows.
+func TestTemplateWithoutEnd(t *testing.T) {
+	for _, text := range []string{"{{ GetPrivateIP", "}}{{", "{{ GetPrivateIP }}{{ x :1"} {
+		if got, err := expandTemplates(text, hostAddress); err == nil || !strings.Contains(err.Error(), "is never closed") {
+			t.Errorf("%q becomes %q, %v", text, got, err)
+		}
+	}
+}
+
 // A path, a systemd name and a host name may be as long as the kernel, systemd and DNS permit.
 func TestLongestNames(t *testing.T) {
 	label := strings.Repeat("x", 63)

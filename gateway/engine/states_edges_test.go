@@ -178,3 +178,38 @@ func TestReasonOfUnixBackend(t *testing.T) {
 		}
 	}
 }
+
+// A dial that lacks a descriptor ends with the connect timeout, or after two seconds in which no
+// connection of the loop has ended, and not before.
+func TestEndOfADialWithoutDescriptor(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: resourceTimeout, time.Second: time.Second, resourceTimeout: resourceTimeout, time.Minute: resourceTimeout,
+	} {
+		f := plainForward(serverA)
+		f.ConnectTimeout = timeout
+		r := newForwardRig(t, f)
+		r.limit = r.used + 1
+		from := r.open(header)
+		r.clock += int64(want) - 1
+		r.settle()
+		if len(r.records) != 0 {
+			t.Errorf("connect timeout %v: ended %v after %v", timeout, r.records[0].Outcome, r.records[0].Duration)
+			continue
+		}
+		r.advance(2 * acceptPause) // the next attempt
+		r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+		if !from.gotRST {
+			t.Errorf("connect timeout %v: the peer got no RST", timeout)
+		}
+		r.limit = 0
+		r.advance(time.Second) // accepting goes on
+		r.expectClean()
+	}
+	f := plainForward(serverA)
+	f.ConnectTimeout = time.Second
+	r := newForwardRig(t, f)
+	r.limit = r.used + 1
+	r.open(header)
+	r.advance(time.Second) // exactly
+	r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+}
