@@ -133,6 +133,7 @@ func TestRedirectProblems(t *testing.T) {
 		{"without tproxy in the only forward", []string{":1=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
 		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
 		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
+		{"to two listeners", []string{":1-2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "2 listeners share a redirect"},
 		{"to port 0", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
 		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener have different address families"},
 		{"of the other family, IPv6 listener", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener have different address families"},
