@@ -32,6 +32,7 @@ type injection struct {
 var injections = []injection{
 	{call: "accept4", errno: "EMFILE", when: "1..3"},
 	{call: "accept4", errno: "EPERM", when: "1..200"},
+	{call: "accept4", errno: "EINVAL", when: "1..3"},
 	{call: "socket", errno: "EMFILE", when: "1..3"},
 	{call: "socket", errno: "EPROTONOSUPPORT", when: "1..3", outcomes: []string{"internal"}},
 	{call: "connect", errno: "ECONNREFUSED", when: "1..3", outcomes: []string{"backend_refused"}},

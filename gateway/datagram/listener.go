@@ -35,7 +35,7 @@ type listenerSocket struct {
 	overflows uint32 // at the last check
 	failures  int    // errors in a row, see receiveFailed
 	paused    int64  // until when nothing is received; 0: it is watched
-	reported  bool   // a failure, since the last datagram
+	reported  bool   // receive_failed was reported, receive_recovered was not
 }
 
 // open opens the socket of a listener, or takes over those of the previous process.
