@@ -213,3 +213,22 @@ func TestEndOfADialWithoutDescriptor(t *testing.T) {
 	r.advance(time.Second) // exactly
 	r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
 }
+
+// While a connect lacks memory nothing is accepted, although accepting would succeed.
+func TestNothingIsAcceptedWhileADialWaits(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
+	r.plans[serverA] = []plan{{errno: unix.ENOBUFS}, {}}
+	first := r.open(header + "one")
+	second := r.open(header + "two")
+	if n := len(r.listenerSocket(0).list); n != 1 || len(r.dials) != 1 {
+		t.Errorf("%d connections wait to be accepted, %d dials", n, len(r.dials))
+	}
+	r.advance(time.Second)
+	if len(r.dials) != 3 || string(r.dials[1].far.received)+string(r.dials[2].far.received) != "onetwo" {
+		t.Fatalf("%d dials", len(r.dials))
+	}
+	finishBothOf(r, first, 1)
+	finishBothOf(r, second, 2)
+	r.expectEnd(2, record.OK, record.Relay, record.Client)
+	r.expectClean()
+}
