@@ -41,8 +41,8 @@ func TestOperationsReadiness(t *testing.T) {
 	for _, word := range names(table, "(?m)^\\| `([a-z_]+)` \\|") {
 		state.Set(word, "")
 	}
-	want := []string{readiness.Starting, readiness.Draining, readiness.Descriptors, readiness.Connections, readiness.Buffers,
-		readiness.ReturnPath, readiness.TOA, readiness.Backends}
+	want := []string{readiness.Starting, readiness.Draining, readiness.Listeners, readiness.Descriptors,
+		readiness.Connections, readiness.Buffers, readiness.ReturnPath, readiness.TOA, readiness.Backends}
 	var got []string
 	for _, r := range state.Report(0).Reasons {
 		got = append(got, r.Word)

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,14 +23,16 @@ import (
 // injection is a system call that fails in the gateway, by strace's -e inject.
 type injection struct {
 	call, errno string
-	when        string // which calls of each thread; empty: all
-	bulk        bool   // the traffic is bulk rather than short exchanges
+	when        string   // which calls of each thread; empty: all
+	bulk        bool     // the traffic is bulk rather than short exchanges
+	of          []string // sockets, as links in /proc show them; empty: all
 	outcomes    []string
 }
 
 var injections = []injection{
 	{call: "accept4", errno: "EMFILE", when: "1..3"},
 	{call: "accept4", errno: "EPERM", when: "1..200"},
+	{call: "accept4", errno: "EINVAL", when: "1..3"},
 	{call: "socket", errno: "EMFILE", when: "1..3"},
 	{call: "socket", errno: "EPROTONOSUPPORT", when: "1..3", outcomes: []string{"internal"}},
 	{call: "connect", errno: "ECONNREFUSED", when: "1..3", outcomes: []string{"backend_refused"}},
@@ -37,6 +41,8 @@ var injections = []injection{
 	{call: "recvfrom", errno: "ENOMEM", when: "2..4", outcomes: []string{"limit"}},
 	{call: "recvfrom", errno: "ECONNRESET", when: "2..4", outcomes: []string{"reset", "empty"}},
 	{call: "sendto", errno: "EPIPE", when: "2..4", outcomes: []string{"reset", "backend_unreachable"}},
+	{call: "shutdown", errno: "EPERM", when: "1..3", outcomes: []string{"internal"}},
+	{call: "shutdown", errno: "ENOTCONN", when: "1..3", outcomes: []string{"reset"}},
 	{call: "io_submit", errno: "EAGAIN"},
 	{call: "pipe2", errno: "EMFILE", bulk: true},
 	{call: "splice", errno: "EINVAL", bulk: true},
@@ -62,7 +68,7 @@ func TestInjectedFaults(t *testing.T) {
 				await.Until(t, "a call fails", func() bool {
 					rounds++
 					row.exchangeAll(t)
-					return injected.failed()
+					return injected.failures() > 0
 				})
 				injected.end(t)
 				write(t, idle, []byte("after"))
@@ -78,8 +84,8 @@ func TestInjectedFaults(t *testing.T) {
 // strace is a running strace that makes calls fail.
 type strace struct{ *lab.Process }
 
-// failed reports whether a call has failed.
-func (s strace) failed() bool { return strings.Contains(strings.Join(s.Lines(), "\n"), "(INJECTED)") }
+// failures returns how many calls have failed.
+func (s strace) failures() int { return strings.Count(strings.Join(s.Lines(), "\n"), "(INJECTED)") }
 
 func (s strace) end(t *testing.T) {
 	t.Helper()
@@ -96,8 +102,11 @@ func (i *injection) inject(t *testing.T, g *lab.Gateway) strace {
 	if i.when != "" {
 		expression += ":when=" + i.when
 	}
-	p := lab.Start(t, lab.Command{Name: "strace", Args: []string{"-f", "-e", "trace=" + i.call, "-e", expression,
-		"-p", strconv.Itoa(g.PID())}})
+	args := []string{"-f", "-e", "trace=" + i.call, "-e", expression, "-p", strconv.Itoa(g.PID())}
+	for _, socket := range i.of {
+		args = append(args, "-P", socket)
+	}
+	p := lab.Start(t, lab.Command{Name: "strace", Args: args})
 	await.Until(t, "strace has attached, or may not", func() bool {
 		return slices.ContainsFunc(p.Lines(), func(line string) bool {
 			return strings.Contains(line, "attached") || strings.Contains(line, "ttach")
@@ -142,6 +151,9 @@ func (i *injection) exchangeAll(t *testing.T) {
 // everything, or instead of all.
 func throughEcho(data []byte) error {
 	conn, err := net.Dial("tcp", "127.0.0.1:2000")
+	if errors.Is(err, syscall.ECONNRESET) {
+		return nil // before connect(2) returned
+	}
 	if err != nil {
 		return err
 	}

@@ -73,15 +73,16 @@ func (s *soak) compareLog() {
 		lines[client] = l
 	}
 	var in, out int
+	backends := s.endBackend()
 	for id, c := range s.clients.finished {
-		b, x := s.backends.finished[id], duplex{id: id}
+		b, x := backends[id], duplex{id: id}
 		l := lines[x.client()]
-		want := []string{"outcome", "ok", "bytes_in", strconv.Itoa(c.sent), "bytes_out", strconv.Itoa(c.received)}
+		want := []string{"outcome", "ok", "bytes_in", strconv.Itoa(c.Sent), "bytes_out", strconv.Itoa(c.Received)}
 		l.Expect(s.T, want...)
-		if b.received != c.sent || b.sent != c.received {
+		if b.Received != c.Sent || b.Sent != c.Received {
 			s.Errorf("client %v: it counted %+v, the backend %+v", x.client(), c, b)
 		}
-		in, out = in+c.sent, out+c.received
+		in, out = in+c.Sent, out+c.Received
 	}
 	if in == 0 || out == 0 {
 		s.Error("nothing was compared")

@@ -29,7 +29,8 @@ type soakSize struct {
 }
 
 // sizeOfSoak returns the short form, or the one that the environment asks for: with up to 15 000 idle
-// connections, as the limit on descriptors allows. The gateway and the test need two for each.
+// connections, as the limit on descriptors allows. The test and its backend need one for each, and each process of
+// the gateway two for each of a quarter: the rest are those of processes before and after it.
 func sizeOfSoak(t *testing.T) soakSize {
 	t.Helper()
 	size := soakSize{5 * time.Second, 1000, 50}
@@ -46,7 +47,7 @@ func sizeOfSoak(t *testing.T) soakSize {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	size.idle, size.stride = min(15_000, max(int(limit.Max)-4000, 0)/2), 2000
+	size.idle, size.stride = min(15_000, max(int(limit.Max)-4000, 0)), 2000
 	return size
 }
 
@@ -58,14 +59,16 @@ type soak struct {
 	trust string // the path of the file
 	end   time.Time
 
-	ids               atomic.Uint64
-	clients, backends ledger
-	loads             map[string]*load
-	held              sync.WaitGroup // idle connections
-	release           chan struct{}
-	idle, batches     int
-	gone              []netip.AddrPort // vanished clients
-	reloads, refused  int              // those that succeed, and those that fail
+	ids              atomic.Uint64
+	clients          ledger
+	backend          *lab.Process
+	book             string // the path of its ledger
+	loads            map[string]*load
+	held             sync.WaitGroup // idle connections
+	release          chan struct{}
+	idle, batches    int
+	gone             []netip.AddrPort // vanished clients
+	reloads, refused int              // those that succeed, and those that fail
 }
 
 const (
@@ -125,11 +128,11 @@ add chain inet soak input { type filter hook input priority 0; }
 add rule inet soak input ip daddr 127.8.0.0/16 drop
 add rule inet soak input ip saddr @gone drop
 add rule inet soak input ip daddr @gone drop`)
-	lab.Serve(t, soakBack, serveExchanges(&s.backends, func(err error) { t.Error(err) }))
 	sourceEcho(t, "127.0.0.1:3001")
 	s.line = startLine(t, lab.Command{}, "--forward", soakFront+"="+soakBack, "--trust-file", s.trust,
 		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h",
 		"--admin", s.admin, "--log-level", "info", "--keepalive", "1s", "--header-timeout", "10s", "--drain-timeout", "1h")
+	s.startBackend()
 	return s
 }
 

@@ -75,7 +75,7 @@ func (x *duplex) pattern(up bool) io.Reader {
 }
 
 // transfer is how many bytes one side of an exchange has sent and received.
-type transfer struct{ sent, received int }
+type transfer struct{ Sent, Received int }
 
 // ledger has the exchanges that one side has finished. It is safe for concurrent use.
 type ledger struct {
@@ -101,7 +101,8 @@ func serveExchanges(l *ledger, wrong func(error)) func(net.Conn) {
 			return
 		}
 		x := &duplex{id: binary.BigEndian.Uint64(prologue), up: int(binary.BigEndian.Uint64(prologue[8:])),
-			down: int(binary.BigEndian.Uint64(prologue[16:])), piece: 32 << 10}
+			down: int(binary.BigEndian.Uint64(prologue[16:]))}
+		x.piece = min(32<<10, max(x.up, x.down, 1))
 		var sent int
 		var sending sync.WaitGroup
 		sending.Go(func() {
@@ -114,7 +115,7 @@ func serveExchanges(l *ledger, wrong func(error)) func(net.Conn) {
 			wrong(fmt.Errorf("the backend of %v: %w", x.client(), err))
 		}
 		if received == x.up && sent == x.down {
-			l.add(x.id, transfer{sent: sent, received: prologueLength + received})
+			l.add(x.id, transfer{Sent: sent, Received: prologueLength + received})
 		}
 	}
 }
@@ -138,7 +139,7 @@ func (x *duplex) run(c *net.TCPConn, l *ledger) error {
 	if err != nil || received != x.down {
 		return fmt.Errorf("client %v received %d of %d bytes: %w", x.client(), received, x.down, err)
 	}
-	l.add(x.id, transfer{sent: prologueLength + sent, received: received})
+	l.add(x.id, transfer{Sent: prologueLength + sent, Received: received})
 	return nil
 }
 

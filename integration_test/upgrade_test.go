@@ -115,10 +115,11 @@ func startLoad(t *testing.T, goroutines int, once func() error) *load {
 }
 
 func (l *load) run() {
-	// Bounded, in case that the test never stops it.
-	for range 200_000 {
+	for {
 		select {
 		case <-l.done:
+			return
+		case <-l.Context().Done(): // the test ended without stopping it
 			return
 		default:
 		}

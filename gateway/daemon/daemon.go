@@ -94,6 +94,7 @@ type daemon struct {
 	gateway   *gateway.Gateway
 	readiness readiness.State
 	shortage  shortage
+	failing   failing
 	backends  sync.Mutex // around each update of readiness by the state of backends
 	systemd   systemd
 

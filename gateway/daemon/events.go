@@ -94,11 +94,13 @@ func (d *daemon) logStopped() {
 // notice logs an event that belongs to no connection.
 func (d *daemon) notice(n engine.Notice) {
 	d.shortage.note(n, &d.readiness)
+	d.failing.note(n, d.config.Gateway.Forwards, &d.readiness)
 	if n.Event == "backend_down" || n.Event == "backend_up" {
 		d.noteBackends()
 	}
 	line := d.log.Warn()
-	if n.Event == "resolved" || n.Event == "accept_resumed" || n.Event == "backend_up" {
+	switch n.Event {
+	case "resolved", "accept_resumed", "accept_recovered", "receive_recovered", "backend_up":
 		line = d.log.Info()
 	}
 	line = line.Str("event", n.Event)

@@ -1,6 +1,7 @@
 package datagram
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -360,6 +361,23 @@ func TestQueueOverflowsAreCounted(t *testing.T) {
 	r.last(1)
 	if n := r.relay.Counters().Dropped[ReplyQueueFull]; n != 3 {
 		t.Errorf("%d replies were lost, want 3", n)
+	}
+}
+
+// While the kernel does not say how many datagrams it has dropped, none are counted, and later all.
+func TestUnreadableOverflowsAreCountedLater(t *testing.T) {
+	k := &faulty{script: newScript(t), made: map[place]int{}}
+	k.fault = &fault{method: "Overflows", nth: 1, errno: unix.ENOBUFS}
+	r := newRig(t, 1, Config{Kernel: k}, plain(server))
+	for i, want := range []uint64{7, 7, 19} {
+		k.armed = true
+		r.from(lb, a+fmt.Sprint(i))
+		r.listenerSocket(0).drops = uint32(7 + 6*i)
+		r.pass(2 * time.Second)
+		r.dropped(map[Drop]uint64{ReceiveQueueFull: want})
+	}
+	if k.hit != 1 {
+		t.Errorf("%d calls failed, want 1", k.hit)
 	}
 }
 

@@ -72,13 +72,13 @@ var (
 var faultRows = map[string]faultRow{
 	"Close":       {never: "the descriptor is closed whatever the call returns (close(2))"},
 	"Batch.Close": {never: "nothing is left to do after an error (io_destroy(2))"},
-	"Overflows":   {never: "it counts nothing after an error, and what it returns is no error"},
 
 	"Batch":     {start: true, errors: errnos.Batch},
 	"Socket":    {start: true, errors: errnos.Socket, relaying: preparing},
 	"SetOption": {start: true, errors: errnos.Option, relaying: preparing},
 	"Bind":      {start: true, errors: errnos.Bind, relaying: preparing},
 	"LocalAddr": {start: true, errors: errnos.Name, relaying: unnoticed},
+	"Overflows": {errors: errnos.Option, relaying: unnoticed},
 	"Duplicate": {handover: true, errors: errnos.Duplicate},
 
 	"Connect":    {errors: errnos.Connect, relaying: connecting},

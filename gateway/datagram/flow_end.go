@@ -45,7 +45,8 @@ func (w *worker) endAs(f *flow, outcome record.Outcome, by record.Party, reason 
 		w.flushToPeer() // queued replies refer to the header in the flow
 	}
 	if f.bulk && f.fd >= 0 {
-		w.count(f.listener, cause{ReplyQueueFull, ""}, int(w.kernel.Overflows(f.fd)))
+		lost, _ := w.kernel.Overflows(f.fd)
+		w.count(f.listener, cause{ReplyQueueFull, ""}, int(lost))
 	}
 	f.list.tally.End(f.command, outcome, record.Relay, time.Duration(w.host.Now()-f.startedAt))
 	w.report(f, outcome, by, reason)
@@ -99,9 +100,7 @@ func (w *worker) checkListeners() {
 			continue
 		}
 		ls.busy, ls.noGSO = false, false
-		n := w.kernel.Overflows(ls.fd)
-		w.count(ls, cause{ReceiveQueueFull, ""}, int(n-ls.overflows))
-		ls.overflows = n
+		w.count(ls, cause{ReceiveQueueFull, ""}, ls.overflown())
 	}
 }
 

@@ -40,7 +40,7 @@ type Kernel interface {
 	Duplicate(fd int) (int, syscall.Errno)
 	// Overflows returns the number of datagrams that the kernel dropped because
 	// the receive queue was full. It wraps at 2³².
-	Overflows(fd int) uint32
+	Overflows(fd int) (uint32, syscall.Errno)
 	// Close closes.
 	Close(fd int)
 }
@@ -102,10 +102,10 @@ const (
 	memoryDrops = 8
 )
 
-func (linux) Overflows(fd int) uint32 {
+func (linux) Overflows(fd int) (uint32, syscall.Errno) {
 	var words [memoryWords]uint32
 	n := uint32(unsafe.Sizeof(words))
-	unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&words)), uintptr(unsafe.Pointer(&n)), 0)
-	return words[memoryDrops]
+	return words[memoryDrops], errno
 }

@@ -135,6 +135,13 @@ func (k *faulty) Write(fd int, b []byte) syscall.Errno {
 	return k.script.Write(fd, b)
 }
 
+func (k *faulty) Overflows(fd int) (uint32, syscall.Errno) {
+	if errno := k.fail("Overflows", fd); errno != 0 {
+		return 0, errno
+	}
+	return k.script.Overflows(fd)
+}
+
 func (k *faulty) Duplicate(fd int) (int, syscall.Errno) {
 	if errno := k.fail("Duplicate"); errno != 0 {
 		return -1, errno

@@ -159,7 +159,7 @@ func (k *script) Duplicate(fd int) (int, syscall.Errno) {
 	return s.fd, 0
 }
 
-func (k *script) Overflows(fd int) uint32 { return k.socket(fd, "overflows").drops }
+func (k *script) Overflows(fd int) (uint32, syscall.Errno) { return k.socket(fd, "overflows").drops, 0 }
 
 // next removes and returns the first error of a list, or 0 if the list is empty.
 func next(list *[]syscall.Errno) syscall.Errno {

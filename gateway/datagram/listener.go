@@ -35,7 +35,7 @@ type listenerSocket struct {
 	overflows uint32 // at the last check
 	failures  int    // errors in a row, see receiveFailed
 	paused    int64  // until when nothing is received; 0: it is watched
-	reported  bool   // a failure, since the last datagram
+	reported  bool   // receive_failed was reported, receive_recovered was not
 }
 
 // open opens the socket of a listener, or takes over those of the previous process.
@@ -76,7 +76,7 @@ func (w *worker) inherit(i int, route *engine.Route) error {
 	for index := w.host.Index(); index < len(route.Listener.Shared); index += w.host.Loops() {
 		ls := w.newSocket(i, route)
 		ls.index, ls.fd = uint16(index), route.Listener.Shared[index].FD
-		ls.overflows = w.kernel.Overflows(ls.fd)
+		ls.overflown()
 		w.listeners = append(w.listeners, ls)
 		if err := w.findBound(ls); err != nil {
 			return err
@@ -99,6 +99,18 @@ func (w *worker) findBound(ls *listenerSocket) error {
 	ls.Bound = forward.Endpoint{Addr: bound}
 	w.relay.bound[ls.number] = ls.Bound
 	return nil
+}
+
+// overflown returns how many datagrams the kernel has dropped since the last call because the queue was full. If
+// it does not say, the next call counts them.
+func (ls *listenerSocket) overflown() int {
+	n, errno := ls.worker.kernel.Overflows(ls.fd)
+	if errno != 0 {
+		return 0
+	}
+	since := n - ls.overflows
+	ls.overflows = n
+	return int(since)
 }
 
 // closeListener closes the socket of a listener, once.

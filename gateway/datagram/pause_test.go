@@ -1,9 +1,13 @@
 package datagram
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"unproxy/gateway/record"
 )
@@ -65,5 +69,34 @@ func TestBusyListenerDoesNotKeepIdleFlows(t *testing.T) {
 	r.settle()
 	if c := r.last(1); c.Client != clientA {
 		t.Errorf("the flow of %v ended", c.Client)
+	}
+}
+
+// A listener that fails is reported once, and reported again when its queue turns out to be empty: no
+// datagram must come for that.
+func TestListenerRecoversWithoutDatagram(t *testing.T) {
+	for _, errno := range []syscall.Errno{unix.EBADF, unix.EINVAL} {
+		f := plain(server)
+		r := one(t, f)
+		s := r.listenerSocket(0)
+		for range 3 * mostFailures {
+			s.errors = append(s.errors, errno)
+		}
+		r.settle()
+		for left := len(s.errors); left > 0; left = len(s.errors) {
+			r.pass(2 * time.Duration(receivePause))
+			if len(s.errors) == left {
+				t.Fatalf("%v: the listener is not tried again", errno)
+			}
+		}
+		if n := r.notices; len(n) != 1 || n[0].Event != "receive_failed" || n[0].Of != f || !errors.Is(n[0].Err, errno) {
+			t.Errorf("%v: notices %+v, want one of the failure", errno, n)
+		}
+		r.pass(2 * time.Duration(receivePause))
+		if n := r.notices; len(n) != 2 || n[1].Event != "receive_recovered" || n[1].Of != f {
+			t.Errorf("%v: notices %+v, want the failure and the recovery", errno, n)
+		}
+		r.from(lb, v2(clientA, dest4)+"one")
+		r.back().took(t, "one")
 	}
 }

@@ -35,7 +35,7 @@ func (w *worker) receive(ls *listenerSocket) {
 			w.receiveFailed(ls, errno)
 			return
 		}
-		ls.failures, ls.reported = 0, false
+		w.receiveWorks(ls)
 		for i := range n {
 			w.received(ls, i)
 		}

@@ -47,8 +47,8 @@ type Config struct {
 	// Report receives each finished flow, as [engine.Config] describes. It may
 	// be nil.
 	Report func(*record.Connection)
-	// Notice receives events that belong to no flow: "datagrams_dropped" and
-	// "receive_failed". It may be nil.
+	// Notice receives events that belong to no flow: "datagrams_dropped",
+	// "receive_failed" and "receive_recovered". It may be nil.
 	Notice func(engine.Notice)
 	// Kernel replaces the system calls in tests; nil uses the real ones.
 	Kernel Kernel

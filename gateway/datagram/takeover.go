@@ -34,7 +34,7 @@ func (r *Relay) begin() {
 	for _, w := range r.workers {
 		w.host.Call(func() {
 			for _, ls := range w.listeners {
-				ls.overflows = w.kernel.Overflows(ls.fd)
+				ls.overflown()
 			}
 		})
 	}

@@ -37,7 +37,7 @@ func (w *worker) watchListener(ls *listenerSocket) {
 // receiveFailed handles an error of a listener: its queue is empty, or the event repeats.
 func (w *worker) receiveFailed(ls *listenerSocket, errno syscall.Errno) {
 	if errno == unix.EAGAIN {
-		ls.failures = 0
+		w.receiveWorks(ls)
 		return
 	}
 	if ls.failures++; ls.failures >= mostFailures {
@@ -46,8 +46,17 @@ func (w *worker) receiveFailed(ls *listenerSocket, errno syscall.Errno) {
 	}
 }
 
+// receiveWorks notes that a listener returned datagrams, or that its queue is empty.
+func (w *worker) receiveWorks(ls *listenerSocket) {
+	ls.failures = 0
+	if ls.reported {
+		ls.reported = false
+		w.notice(engine.Notice{Event: "receive_recovered", Forward: ls.Listener.Name, Of: ls.Forward})
+	}
+}
+
 // pauseListener receives nothing from a listener for a while, because a call failed. It reports that
-// once until a datagram has arrived.
+// once until the listener works.
 func (w *worker) pauseListener(ls *listenerSocket, err error) {
 	ls.failures, ls.paused = 0, w.host.Now()+receivePause
 	w.wakeAt(ls.paused)
@@ -55,10 +64,11 @@ func (w *worker) pauseListener(ls *listenerSocket, err error) {
 		return
 	}
 	ls.reported = true
-	w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Err: err})
+	w.notice(engine.Notice{Event: "receive_failed", Forward: ls.Listener.Name, Of: ls.Forward, Err: err})
 }
 
-// rewatchListeners ends the pauses that are over.
+// rewatchListeners ends the pauses that are over. It receives, because an empty queue raises no event
+// that would show that the listener works again.
 func (w *worker) rewatchListeners() {
 	for _, ls := range w.listeners {
 		switch {
@@ -66,7 +76,9 @@ func (w *worker) rewatchListeners() {
 		case ls.paused > w.host.Now():
 			w.wakeAt(ls.paused)
 		default:
-			w.watchListener(ls)
+			if w.watchListener(ls); ls.paused == 0 {
+				w.receive(ls)
+			}
 		}
 	}
 }

@@ -34,6 +34,7 @@ type listener struct {
 	held     bool // another process has the socket open, too
 	watching bool // registered with epoll
 	failures int  // errors of accept4(2) in a row, see acceptFailed
+	failing  bool // accept_failed was reported, accept_recovered was not
 }
 
 // accept accepts connections from a listener's queue.
@@ -47,7 +48,7 @@ func (l *loop) accept(ln *listener) {
 			l.acceptFailed(ln, errno)
 			return
 		}
-		ln.failures = 0
+		l.acceptWorks(ln)
 		l.assign(acceptedConn{ln, fd, peer})
 	}
 }
@@ -81,13 +82,12 @@ func (l *loop) assign(a acceptedConn) {
 func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN:
-		ln.failures = 0
+		l.acceptWorks(ln)
 		l.reportAcceptResumed(ln)
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
-	case unix.EINVAL, unix.EBADF:
-		l.engine.notice(Notice{Event: "accept_failed", Forward: ln.Name, Err: os.NewSyscallError("accept4", errno)})
-		l.closeListener(ln)
+	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK:
+		l.listenerFailed(ln, os.NewSyscallError("accept4", errno))
 	default:
 		// Any other error is about one connection: ECONNABORTED, EINTR, or an error that was pending on
 		// the new socket (accept(2)). The listener is level-triggered, so the rest of the queue raises
@@ -96,6 +96,31 @@ func (l *loop) acceptFailed(ln *listener, errno unix.Errno) {
 			ln.failures = 0
 			l.pauseAccept(ln, os.NewSyscallError("accept4", errno))
 		}
+	}
+}
+
+// listenerFailed handles an error which says that ln does not listen. The error may be wrong, so ln
+// stays open and is tried again after each pause. The loop's other listeners go on. The second error
+// in a row is reported: then clients are refused, as after "ss -K" of the listener.
+func (l *loop) listenerFailed(ln *listener, err error) {
+	l.unwatchListener(ln)
+	l.wheel.arm(&l.pauseTimer, l.now+int64(acceptPause))
+	if ln.failures++; ln.failures < 2 || ln.failing {
+		return
+	}
+	ln.failing = true
+	l.engine.notice(Notice{
+		Event: "accept_failed", Forward: ln.Name, Of: ln.forward.Forward, Err: err,
+		Detail: "the listener is tried again every " + acceptPause.String(),
+	})
+}
+
+// acceptWorks notes that accept4(2) returned a connection, or that the queue is empty.
+func (l *loop) acceptWorks(ln *listener) {
+	ln.failures = 0
+	if ln.failing {
+		ln.failing = false
+		l.engine.notice(Notice{Event: "accept_recovered", Forward: ln.Name, Of: ln.forward.Forward})
 	}
 }
 
@@ -124,7 +149,7 @@ func (l *loop) pauseAccept(ln *listener, err error) {
 }
 
 // retryAccept ends a pause. It tries all listeners, because an empty queue raises no event that
-// would end the shortage.
+// would end the shortage, or show that a listener works again.
 func (l *loop) retryAccept() {
 	l.paused = false
 	l.watchListeners()

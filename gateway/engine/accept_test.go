@@ -110,19 +110,66 @@ func TestAcceptErrorsOfOneConnection(t *testing.T) {
 	}
 }
 
-func TestListenerFails(t *testing.T) {
-	r := newForwardRig(t, plainForward(serverA))
-	first := r.open(header)
-	r.acceptErrors = []unix.Errno{unix.EINVAL}
-	r.arrive(r.listenerSocket(0), lb)
-	r.settle()
-	if len(r.notices) != 1 || r.notices[0].Event != "accept_failed" || r.notices[0].Forward != "front" ||
-		r.leaked(listening) != 0 {
-		t.Errorf("notices %+v, %d listeners", r.notices, r.leaked(listening))
+// A single error that says that the socket does not listen costs a pause: no connection is lost, and
+// nothing is reported.
+func TestOneOddErrorKeepsListener(t *testing.T) {
+	for _, errno := range notListening {
+		r := newForwardRig(t, withSecondListener(plainForward(serverA)))
+		r.acceptErrors = []unix.Errno{errno}
+		r.open(header)
+		if len(r.dials) != 0 || r.lastTimeout > acceptPause+10*time.Millisecond {
+			t.Fatalf("%v: %d dials, the loop sleeps %v", errno, len(r.dials), r.lastTimeout)
+		}
+		r.openFrom(1, lb, header) // the other listener does not pause
+		if len(r.dials) != 1 {
+			t.Errorf("%v: the other listener accepts nothing", errno)
+		}
+		r.advance(acceptPause + 10*time.Millisecond)
+		if len(r.dials) != 2 || len(r.notices) != 0 {
+			t.Errorf("%v: %d dials, notices %v", errno, len(r.dials), r.noticeEvents())
+		}
+		r.engine.Cut()
+		r.settle()
+		r.expectClean()
 	}
-	finishBoth(r, first)
-	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
+
+// A listener that fails is reported once and tried again until it works, however long that takes.
+func TestListenerFails(t *testing.T) {
+	for _, errno := range notListening {
+		r := newForwardRig(t, plainForward(serverA))
+		first := r.open(header)
+		const attempts = 100
+		for range attempts {
+			r.acceptErrors = append(r.acceptErrors, errno)
+		}
+		r.open(header)
+		for len(r.acceptErrors) > 0 {
+			before := len(r.acceptErrors)
+			r.advance(acceptPause + 10*time.Millisecond)
+			if now := len(r.acceptErrors); now < before-2 || now == before {
+				t.Fatalf("%v: %d attempts for one pause", errno, before-now)
+			}
+		}
+		n := r.notices
+		if len(n) != 1 || n[0].Event != "accept_failed" || n[0].Forward != "front" || !errors.Is(n[0].Err, errno) ||
+			n[0].Of != r.engine.forwards[0].Forward {
+			t.Errorf("%v: notices %+v", errno, n)
+		}
+		r.advance(time.Second)
+		if got := r.noticeEvents(); !slices.Equal(got, []string{"accept_failed", "accept_recovered"}) || len(r.dials) != 2 {
+			t.Errorf("%v: notices %v, %d dials", errno, got, len(r.dials))
+		}
+		finishBothOf(r, first, 0)
+		r.expectEnd(1, record.OK, record.Relay, record.Client)
+		r.engine.Cut()
+		r.settle()
+		r.expectClean()
+	}
+}
+
+// notListening are the errors of accept4(2) which say that the socket does not listen.
+var notListening = []unix.Errno{unix.EINVAL, unix.EBADF, unix.ENOTSOCK}
 
 // withSecondListener adds a second listener, "side", to f.
 func withSecondListener(f *forward.Forward) *forward.Forward {

@@ -73,12 +73,15 @@ type Origin struct {
 
 // Notice is an event that belongs to no connection.
 type Notice struct {
-	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "resolve_failed",
-	// "resolved", "backend_down" and "backend_up".
+	// Event is one of "accept_paused", "accept_resumed", "accept_failed", "accept_recovered",
+	// "receive_failed", "receive_recovered", "resolve_failed", "resolved", "backend_down" and
+	// "backend_up".
 	Event string
 	// Forward is the name of the listener, for a backend that of the forward, or "" if the event
 	// belongs to neither.
 	Forward string
+	// Of is the forward of a listener that failed or recovered, else nil.
+	Of *forward.Forward
 	// Detail is an explanation, the host name that was resolved or the backend; it may be "".
 	Detail string
 	// Err is the cause, or nil.

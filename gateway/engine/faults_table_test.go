@@ -35,9 +35,6 @@ const (
 	unserved   = record.Outcome(record.NumOutcomes + 1) // there is no record: it was not accepted
 )
 
-// closesIt are the errors of accept4(2) after which a listener is closed.
-var closesIt = []syscall.Errno{unix.EBADF, unix.EINVAL}
-
 func ends(outcomes ...record.Outcome) []rule { return []rule{{nil, outcomes}} }
 
 func with(first []rule, more ...rule) []rule { return append(more, first...) }
@@ -115,8 +112,7 @@ var faultRows = map[string]faultRow{
 		dialling: ends(unaffected, record.Limit)}}, // it is not known whether an address or a port lacks
 
 	"Accept": {errors: errnos.Accept, drain: true, in: map[state][]rule{
-		free:    {{closesIt, []record.Outcome{unserved}}, {nil, []record.Outcome{unaffected}}},
-		reading: survives, closing: survives}},
+		free: survives, reading: survives, closing: survives}},
 	"Connect": {errors: errnos.Connect, in: map[state][]rule{
 		dialling: connecting, probing: diagnosed, diagnosing: diagnosed}},
 	"ConnectPath": {errors: errnos.ConnectPath,
@@ -141,7 +137,8 @@ var faultRows = map[string]faultRow{
 			rule{refusals[5:], []record.Outcome{record.Reset, unaffected}})}},
 	"ReadPipe": {errors: errnos.Read, in: map[state][]rule{relaying: settled}},
 	"Shutdown": {errors: errnos.Shutdown, in: map[state][]rule{
-		closing: survives, relaying: survives}},
+		closing:  survives, // close(2) sends the FIN
+		relaying: with(established, rule{[]syscall.Errno{unix.ENOTCONN}, []record.Outcome{record.Reset, unaffected}})}},
 
 	"Watch": {start: true, errors: errnos.Epoll, in: map[state][]rule{
 		reading: ends(record.Internal), dialling: preparing, probing: diagnosed, diagnosing: diagnosed}},

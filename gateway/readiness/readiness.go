@@ -13,6 +13,7 @@ import (
 const (
 	Starting    = "starting"    // the listeners are not open yet
 	Draining    = "draining"    // a stop was requested
+	Listeners   = "listeners"   // listening sockets of a forward fail
 	Descriptors = "descriptors" // out of descriptors or memory: newcomers wait in the kernel's queue
 	Connections = "connections" // the limit on connections is reached, or nearly
 	Buffers     = "buffers"     // the limit on buffers is reached, or nearly
@@ -21,7 +22,7 @@ const (
 	Backends    = "backends"    // no backend of a forward with --backend-check answers
 )
 
-var order = [...]string{Starting, Draining, Descriptors, Connections, Buffers, ReturnPath, TOA, Backends}
+var order = [...]string{Starting, Draining, Listeners, Descriptors, Connections, Buffers, ReturnPath, TOA, Backends}
 
 // Reason is a reason why a gateway or a forward should not get new connections.
 type Reason struct {

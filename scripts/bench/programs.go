@@ -23,7 +23,9 @@ type program struct {
 type variant struct {
 	name    string   // appended to the program's name
 	args    []string // for unproxy; nil means no access log
+	trust   []string // for unproxy: who is served; nil means everybody
 	global  string   // for HAProxy's global section
+	rules   []string // for HAProxy: who is served
 	splice  bool     // for HAProxy: splice always instead of only for streams it detects
 	threads int      // unproxy's loops and HAProxy's threads; 0 means 1
 }
@@ -186,8 +188,9 @@ func (c *catalogue) isPeerOf(mode string) bool {
 
 func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
 	command := []string{
-		e.path, "--forward", fmt.Sprintf("tcp://%v=%v", gatewayAddress, backendAddress), "--trust", "127.0.0.0/8",
-		"--loops", strconv.Itoa(max(1, v.threads)), "--max-connections", strconv.Itoa(c.most), "--max-waiting", "0", "--log-level", "error",
+		e.path, "--forward", fmt.Sprintf("tcp://%v=%v", gatewayAddress, backendAddress),
+		"--loops", strconv.Itoa(max(1, v.threads)), "--max-connections", strconv.Itoa(c.most), "--max-waiting", "0",
+		"--log-level", "error",
 	}
 	if mode == transparent {
 		command = append(command, "--transparent")
@@ -195,7 +198,10 @@ func (c *catalogue) unproxyTCP(e executable, mode string, v variant) program {
 	if v.args == nil {
 		v.args = []string{"--access-log", "off"}
 	}
-	return program{e.name + v.name, append(command, v.args...), true}
+	if v.trust == nil {
+		v.trust = []string{"--trust", "127.0.0.0/8"}
+	}
+	return program{e.name + v.name, slices.Concat(command, v.trust, v.args), true}
 }
 
 // other returns the program of --peer.

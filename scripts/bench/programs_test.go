@@ -96,6 +96,30 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// In the section of refusals each program trusts and denies the same addresses.
+func TestRefusingProgramsHaveTheSameRules(t *testing.T) {
+	all, err := testCatalogue(t).programs("refuse", plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for program, words := range map[string][]string{
+		report.Base:           {"--trust 127.0.0.0/24", "--deny-client 198.18.0.0/15", "--access-log off"},
+		"unproxy 2":           {"--trust 127.0.0.0/24", "--deny-client 198.18.0.0/15", "--access-log off"},
+		report.Base + ", log": {"--trust 127.0.0.0/24", "--deny-client 198.18.0.0/15", "--access-log all"},
+		"HAProxy 3.5, reject": {"connection reject unless { src 127.0.0.0/24 }", "session reject if { src 198.18.0.0/15 }"},
+	} {
+		said := text(t, named(t, all, program))
+		for _, word := range words {
+			if !strings.Contains(said, word) {
+				t.Errorf("%s has no %q: %s", program, word, said)
+			}
+		}
+		if strings.Contains(said, "127.0.0.0/8") {
+			t.Errorf("%s trusts everybody: %s", program, said)
+		}
+	}
+}
+
 func TestPeer(t *testing.T) {
 	c := testCatalogue(t)
 	c.peer = peerOptions{command: "mm -l {listen} -4 {backend} -p {protocol}", name: "mm", headers: true,

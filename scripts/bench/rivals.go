@@ -22,6 +22,7 @@ func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, e
 	if mode == transparent {
 		options = append(options, "source 0.0.0.0 usesrc clientip")
 	}
+	options = append(options, v.rules...)
 	text := fmt.Sprintf(`global
   nbthread %d
   maxpipes %d

@@ -50,6 +50,8 @@ func rowsOf(section string, most int) []row {
 			idleRow("as many as descriptors allow", most)}
 	case "slow":
 		rows = []row{slowRow(4000, 0), slowRow(350, 1024)}
+	case "refuse":
+		rows = []row{refusalRow("untrusted peers", load.Untrusted), refusalRow("denied clients, v2", load.Denied)}
 	case "fairness":
 		beside := load.Group{Work: load.PingPong, Connections: 16, Size: 64}
 		rows = []row{
@@ -154,6 +156,11 @@ func slowRow(readers, descriptors int) row {
 		r.name += fmt.Sprintf(", %d descriptors", descriptors)
 	}
 	return r
+}
+
+// refusalRow is connections that are refused.
+func refusalRow(name string, w load.Work) row {
+	return row{name: name, groups: []load.Group{{Work: w, Connections: 64, Size: 64}}}
 }
 
 // growthRows are ping-pong with a growing number of connections. The cost per operation

@@ -144,6 +144,9 @@ func (b *bench) done(elapsed time.Duration) (map[report.Metric]float64, error) {
 		case g.Work == load.PingPong:
 			v[report.OperationsPerSecond] = float64(c.Answers) / elapsed.Seconds()
 			latencies(v, &c.Latency)
+		case g.Work == load.Untrusted, g.Work == load.Denied:
+			v[report.RefusalsPerSecond] = float64(c.Answers) / elapsed.Seconds()
+			latencies(v, &c.Latency)
 		case g.Work == load.Connect:
 			v[report.ConnectionsPerSecond] = float64(c.Answers) / elapsed.Seconds()
 			if _, beside := v[report.P50]; !beside {
@@ -166,7 +169,7 @@ func latencies(v map[report.Metric]float64, h *load.Histogram) {
 func (b *bench) cost(v map[report.Metric]float64, cpu, elapsed time.Duration) {
 	v[report.CPUPercent] = 100 * cpu.Seconds() / elapsed.Seconds()
 	v[report.RSS] = float64(b.gateway.size().rss) / (1 << 20)
-	units := v[report.OperationsPerSecond] + v[report.ConnectionsPerSecond]
+	units := v[report.OperationsPerSecond] + v[report.ConnectionsPerSecond] + v[report.RefusalsPerSecond]
 	if units > 0 {
 		v[report.CPU] = float64(cpu.Nanoseconds()) / 1000 / (units * elapsed.Seconds())
 		return

@@ -6,14 +6,19 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"unproxy/scripts/bench/load"
 )
 
 // plainOnly reports whether a section is measured in plain mode only: transparent mode
 // would show nothing new, or there is no program to compare with, as over UDP without a
 // --peer.
 func (c *catalogue) plainOnly(section string) bool {
-	return slices.Contains([]string{"growth", "slow", "log", "spin", "loops"}, section) ||
-		section == "udp" && !c.peer.transparent
+	switch section {
+	case "growth", "slow", "refuse", "log", "spin", "loops":
+		return true
+	}
+	return section == "udp" && !c.peer.transparent
 }
 
 // programs lists the programs of a section.
@@ -27,6 +32,8 @@ func (c *catalogue) programs(section, mode string) ([]program, error) {
 		return c.spinning(mode)
 	case "loops":
 		return c.parallel(mode)
+	case "refuse":
+		return c.refusing(mode)
 	}
 	all, err := c.tcp(mode)
 	if err == nil && section == "connections" && mode == transparent && c.toa != nil {
@@ -46,11 +53,13 @@ func (c *catalogue) logging(mode string) []program {
 	with := func(v variant) program { return c.unproxyTCP(c.unproxy[0], mode, v) }
 	return []program{
 		with(variant{}),
-		with(variant{name: ", log", args: []string{"--access-log", "all", "--log-level", "info", "--log-format", "json"}}),
-		with(variant{name: ", log, admin", args: []string{"--access-log", "all", "--log-level", "info",
-			"--log-format", "json", "--admin", "127.0.0.1:9180"}}),
+		with(variant{name: ", log", args: logged}),
+		with(variant{name: ", log, admin", args: slices.Concat(logged, []string{"--admin", "127.0.0.1:9180"})}),
 	}
 }
+
+// logged are the flags for an access log into a file.
+var logged = []string{"--access-log", "all", "--log-level", "info", "--log-format", "json"}
 
 // spinning returns programs that poll for events before they sleep, and the same programs
 // without that. It returns none if unproxy has no --spin.
@@ -89,6 +98,27 @@ func (c *catalogue) parallel(mode string) (all []program, err error) {
 			}
 			all = append(all, p)
 		}
+	}
+	return all, nil
+}
+
+// refusing returns programs that trust only the load's usual addresses, and deny all of its clients:
+// both before the backend, and in HAProxy as early as its rules allow.
+func (c *catalogue) refusing(mode string) (all []program, err error) {
+	rules := []string{"--trust", load.Peers.String(), "--deny-client", load.ClientNetwork.String()}
+	for _, e := range c.unproxy {
+		all = append(all, c.unproxyTCP(e, mode, variant{trust: rules}))
+	}
+	all = append(all, c.unproxyTCP(c.unproxy[0], mode, variant{name: ", log", trust: rules, args: logged}))
+	for _, e := range c.haproxy {
+		p, err := c.haproxyTCP(e, mode, variant{name: ", reject", rules: []string{
+			fmt.Sprintf("tcp-request connection reject unless { src %v }", load.Peers),
+			fmt.Sprintf("tcp-request session reject if { src %v }", load.ClientNetwork),
+		}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
 	}
 	return all, nil
 }

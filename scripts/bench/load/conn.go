@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -38,12 +39,14 @@ func (c *conn) wanted(w Work) uint32 {
 // work.
 func (l *Load) begin(c *conn) error {
 	g := l.groups[c.group]
-	if g.Work != Connect { // Connect has nothing in flight when it sends
+	if g.Work == Untrusted {
+		c.begun = true
+		return nil
+	}
+	if !g.Work.once() { // else nothing is in flight when it sends
 		if err := setOption(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil {
 			return err
 		}
-	}
-	if g.Work != Connect {
 		c.since = l.now()
 	}
 	b := l.first[:0]
@@ -76,6 +79,8 @@ func (l *Load) serve(c *conn, events uint32) error {
 		}
 	}
 	switch w {
+	case Untrusted, Denied:
+		return l.refusal(c)
 	case Blocked:
 		if err := connectError(c.fd); err != nil {
 			return err
@@ -156,13 +161,7 @@ func (l *Load) answer(c *conn) error {
 	if c.got > g.Size {
 		return fmt.Errorf("a response of %d bytes to a request of %d", c.got, g.Size)
 	}
-	now, count := l.now(), &l.counts[c.group]
-	count.Answers++
-	count.Latency.Add(now - c.since)
-	if !c.seen {
-		c.seen = true
-		l.ready++
-	}
+	now := l.answered(c)
 	switch g.Work {
 	case Connect:
 		return l.again(c)
@@ -173,6 +172,33 @@ func (l *Load) answer(c *conn) error {
 		}
 	}
 	return nil
+}
+
+// answered counts a response and returns when it came.
+func (l *Load) answered(c *conn) time.Duration {
+	now, count := l.now(), &l.counts[c.group]
+	count.Answers++
+	count.Latency.Add(now - c.since)
+	if !c.seen {
+		c.seen = true
+		l.ready++
+	}
+	return now
+}
+
+// refusal waits for the end of a connection, which must come without data, and opens the next.
+func (l *Load) refusal(c *conn) error {
+	n, errno := receive(c.fd, l.in[:1])
+	switch {
+	case errno == unix.EAGAIN:
+		return nil
+	case errno != 0 && errno != unix.ECONNRESET:
+		return fmt.Errorf("wait for the refusal: %w", errno)
+	case n > 0:
+		return errors.New("the connection got an answer instead of a refusal")
+	}
+	l.answered(c)
+	return l.again(c)
 }
 
 // drain receives from a backend that sends without end.

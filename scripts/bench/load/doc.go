@@ -16,6 +16,11 @@ const (
 	PingPong Work = iota
 	// Connect: connect, header, one request, its response, close, and again.
 	Connect
+	// Untrusted: connect from an address outside [Peers], wait for the end, and again. An attacker need
+	// not send anything either.
+	Untrusted
+	// Denied: connect, header, one request, wait for the end, and again.
+	Denied
 	// Idle: one request and its response, then nothing until the load is closed.
 	Idle
 	// Down: the backend sends as fast as possible.
@@ -52,6 +57,12 @@ const (
 // answers reports whether this work counts responses and their latency.
 func (w Work) answers() bool { return w <= Idle }
 
+// refused reports whether the response that this work counts is a FIN or a RST instead of data.
+func (w Work) refused() bool { return w == Untrusted || w == Denied }
+
+// once reports whether each connection of this work is opened for one response.
+func (w Work) once() bool { return w == Connect || w.refused() }
+
 // Group is a number of connections with the same work.
 type Group struct {
 	Work        Work
@@ -63,7 +74,7 @@ type Group struct {
 // Count is the work of a group since [Load.Reset].
 type Count struct {
 	// Answers is the number of complete responses. Latency is measured from the request,
-	// for Connect from before connect(2).
+	// for connections that are opened for one response from before connect(2).
 	Answers uint64
 	Latency Histogram
 	// Bytes received and sent by work without responses.

@@ -61,6 +61,9 @@ const (
 	clientPorts     = 64000
 )
 
+// ClientNetwork has the addresses of all [Clients].
+var ClientNetwork = netip.MustParsePrefix("198.18.0.0/15")
+
 // Next returns another client.
 func (c *Clients) Next() netip.AddrPort {
 	n := c.next

@@ -42,9 +42,13 @@ type Load struct {
 	in      []byte            // receive buffer
 }
 
+// Peers has the addresses that connections come from, except those of [Untrusted].
+var Peers = netip.MustParsePrefix("127.0.0.0/24")
+
 const (
 	bulk        = 256 << 10 // bytes per read or write of work without responses
 	sources     = 200       // the addresses 127.0.0.2 to 127.0.0.201
+	strangers   = 1 << 16   // the untrusted ones, 127.1.0.2 to 127.1.0.201, are so far behind
 	atOnce      = 200       // connections that Open opens before their first response
 	mostErrors  = 1000      // more end the run
 	waitAtMost  = 20        // milliseconds
@@ -194,8 +198,13 @@ func (l *Load) fail(err error) {
 // open opens a connection. If it is established at once, as on loopback, it begins.
 func (l *Load) open(c *conn) error {
 	*c = conn{fd: -1, group: c.group, number: c.number, seen: c.seen, since: l.now()}
+	w := l.groups[c.group].Work
 	source := unix.RawSockaddrInet4{Family: unix.AF_INET}
-	binary.BigEndian.PutUint32(source.Addr[:], 127<<24+2+uint32(l.opened%sources))
+	address := 127<<24 + 2 + uint32(l.opened%sources)
+	if w == Untrusted {
+		address += strangers
+	}
+	binary.BigEndian.PutUint32(source.Addr[:], address)
 	l.opened++
 	fd, err := connectFrom(&source, &l.to)
 	if err != nil {
@@ -205,7 +214,7 @@ func (l *Load) open(c *conn) error {
 	if err := l.begin(c); err != nil && !errors.Is(err, unix.EAGAIN) {
 		l.fail(fmt.Errorf("send the first bytes: %w", err))
 	}
-	c.events = c.wanted(l.groups[c.group].Work)
+	c.events = c.wanted(w)
 	return l.poll.control(unix.EPOLL_CTL_ADD, int(fd), c.events, c.number)
 }
 

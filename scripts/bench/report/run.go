@@ -38,12 +38,13 @@ type Metric string
 const (
 	OperationsPerSecond  Metric = "operations_per_s"
 	ConnectionsPerSecond Metric = "connections_per_s"
+	RefusalsPerSecond    Metric = "refusals_per_s"
 	DatagramsPerSecond   Metric = "datagrams_per_s" // there and back
 	GigabitsPerSecond    Metric = "gbit_per_s"
 	P50                  Metric = "p50_us"
 	P99                  Metric = "p99_us"
 	P999                 Metric = "p999_us"
-	// CPU is processor time per operation, connection or datagram.
+	// CPU is processor time per operation, connection, refusal or datagram.
 	CPU        Metric = "cpu_us"
 	CPUPerGB   Metric = "cpu_ms_per_gb"
 	CPUPercent Metric = "cpu_percent" // of one core

@@ -56,6 +56,11 @@ func Sections() []Section {
 			About: "Connections that ask for more than they ever read, and new connections beside them, 8 at a time; TCP buffers of 32 KiB. " +
 				"A program that runs as root, such as HAProxy, may raise its limit on descriptors itself.",
 		}, {
+			Name: "refuse", Title: "Refusals", Rate: RefusalsPerSecond, CPU: CPU,
+			Columns: join([]Column{{RefusalsPerSecond, "refused/s", 0, true}}, latencies, each),
+			About: "Connections that are refused, 64 at a time: of peers that are not trusted, which send nothing, and of clients " +
+				"that the header names. Each opens the next when it has ended.",
+		}, {
 			Name: "fairness", Title: "Fairness", Columns: join(beside, bulk, whole),
 			About: "Ping-pong of 64 B on 16 connections while streams take what they can.",
 		}, {
