@@ -20,6 +20,9 @@ const (
 	// maxTails is the number of reads in a row by lowWaterDelay after which the stream is too slow
 	// for the mark.
 	maxTails = 4
+	// maxVain is the number of events of input in a row, with nothing taken by the other side, after
+	// which more of them are in vain for any stream.
+	maxVain = 4
 )
 
 // flow is the state of one direction of a session in bulk. It saves wake-ups that move few bytes.
@@ -29,8 +32,8 @@ const (
 // tcp_poll). Nothing reports a tail that is smaller, so the loop reads it after lowWaterDelay. The
 // mark is removed when that delays a response, or when bulk ends.
 //
-// While the other side does not take what was read, the socket of a steady stream is muted: it is
-// registered without EPOLLIN, because each segment that arrives would wake the loop in vain.
+// While the other side does not take what was read, the socket is muted: it is registered without
+// EPOLLIN, because each segment that arrives would wake the loop in vain.
 type flow struct {
 	next, prev *flow // in flowPool.tails
 	due        int64 // when the loop reads the tail, on the kernel's clock
@@ -39,6 +42,8 @@ type flow struct {
 	from    int
 	moved   int64 // bytes in bulk since the mark was found to cost time
 	answers int64 // bytes of the other direction when the last tail was read
+	taken   int64 // side.bytes at the last event of input that found the other side blocked
+	vain    uint8 // such events in a row with the same side.bytes
 	tails   uint8 // read in a row
 	backOff uint8 // how often the mark was found to cost time, up to maxBackOff
 
@@ -216,12 +221,19 @@ func (f *flow) setMark(l *loop, n int) bool {
 	return l.kernel.SetOption(int(f.session.sides[f.from].fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) == 0
 }
 
-// muteIfBlocked is called for an event of input. It mutes the socket of a steady stream if the
-// other side has not taken what was read before. For others the event is a chance to write before
-// EPOLLOUT, which comes only when a third of the send buffer is free (sk_stream_is_writeable).
+// muteIfBlocked is called for an event of input. It mutes the socket if the other side has not taken
+// what was read before: that of a steady stream at once, others after maxVain events. For them an
+// event is a chance to write before EPOLLOUT, which comes only when a third of the send buffer is
+// free (sk_stream_is_writeable).
 func (f *flow) muteIfBlocked(l *loop) {
-	hungUp := f.session.sides[f.from].hungUp
-	if !f.muted && !f.session.flushed(f.from) && !hungUp && f.steady(l.flows.after) {
+	d := &f.session.sides[f.from]
+	if f.muted || d.hungUp || f.session.flushed(f.from) {
+		return
+	}
+	if f.taken != d.bytes {
+		f.taken, f.vain = d.bytes, 0
+	}
+	if f.vain++; f.vain >= maxVain || f.steady(l.flows.after) {
 		f.muted = true
 		f.muted = l.rewatch(f.session, f.from) == 0
 	}
