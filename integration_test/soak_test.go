@@ -69,6 +69,7 @@ type soak struct {
 	idle, batches    int
 	gone             []netip.AddrPort // vanished clients
 	reloads, refused int              // those that succeed, and those that fail
+	drops            int              // droppedPackets when the datagrams began
 }
 
 const (
@@ -181,9 +182,10 @@ func (s *soak) startDatagrams() *traffic {
 	for i := range 4 {
 		streams = append(streams, &numbered{socket: lab.ListenUDP(s.T, "127.0.0.1:0"), mode: "first",
 			to: netip.MustParseAddrPort("127.0.0.1:2001"), destination: dest4,
-			client: netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i))})
+			client: netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i)), lossyUntil: s.end.Add(await.Patience)})
 		streams[i].socket.SetDeadline(s.end.Add(await.Patience))
 	}
+	s.drops = droppedPackets(s.T)
 	return startTraffic(s.T, streams)
 }
 
