@@ -98,11 +98,12 @@ func (s *numbered) read(buffer []byte) (n int, from netip.AddrPort, err error) {
 	}
 }
 
-// sourceEcho answers each datagram with itself and its source.
+// sourceEcho answers each datagram with itself and its source, until the test ends.
 func sourceEcho(t *testing.T, address string) {
 	t.Helper()
 	backend := lab.ListenUDP(t, address)
 	backend.SetReadBuffer(4 << 20)
+	backend.SetDeadline(time.Time{})
 	go func() {
 		buffer := make([]byte, 2000)
 		for {
