@@ -131,7 +131,7 @@ add rule inet soak input ip saddr @gone drop
 add rule inet soak input ip daddr @gone drop`)
 	sourceEcho(t, "127.0.0.1:3001")
 	s.line = startLine(t, lab.Command{}, "--forward", soakFront+"="+soakBack, "--trust-file", s.trust,
-		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h",
+		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h", "--loops", "2",
 		"--admin", s.admin, "--log-level", "info", "--keepalive", "1s", "--header-timeout", "10s", "--drain-timeout", "1h")
 	s.startBackend()
 	return s
