@@ -45,6 +45,15 @@ func newRawGateway(t *testing.T, r *toaRig, from, to string) *rawGateway {
 		family, ethernet = unix.AF_INET6, unix.ETH_P_IPV6
 	}
 	r.host.IP(t, fmt.Sprintf("neigh add %s lladdr %s dev eth0 nud permanent", from, be.HardwareAddr))
+	g.open(family, ethernet)
+	return g
+}
+
+// open opens the sockets and starts to read.
+func (g *rawGateway) open(family int, ethernet uint16) {
+	t := g.t
+	t.Helper()
+	var err error
 	if g.send, err = unix.Socket(family, unix.SOCK_RAW, unix.IPPROTO_RAW); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +70,6 @@ func newRawGateway(t *testing.T, r *toaRig, from, to string) *rawGateway {
 	tv := unix.NsecToTimeval(100e6)
 	unix.SetsockoptTimeval(receive, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	go g.read(receive)
-	return g
 }
 
 // read reads packets until the socket is closed.

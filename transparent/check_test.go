@@ -45,6 +45,41 @@ func TestCheckCloses(t *testing.T) {
 	}
 }
 
+// Bind ends with the first call that fails, and returns its error.
+func TestBindFails(t *testing.T) {
+	for _, row := range []struct {
+		kernel rejecter
+		source string
+	}{
+		{rejecter{unix.SOL_SOCKET, unix.SO_REUSEADDR, syscall.ENOMEM}, "192.0.2.1:5"},
+		{rejecter{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, syscall.ENOPROTOOPT}, "192.0.2.1:0"},
+		{rejecter{unix.IPPROTO_IP, unix.IP_TRANSPARENT, syscall.EPERM}, "192.0.2.1:5"},
+		{rejecter{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, syscall.EPERM}, "[2001:db8::1]:5"},
+	} {
+		if errno := Bind(row.kernel, 3, netip.MustParseAddrPort(row.source)); errno != row.kernel.errno {
+			t.Errorf("%+v, from %s: %v", row.kernel, row.source, errno)
+		}
+	}
+	if errno := SharePort(rejecter{unix.SOL_SOCKET, unix.SO_REUSEPORT, syscall.ENOPROTOOPT}, 3); errno != syscall.ENOPROTOOPT {
+		t.Errorf("SharePort: %v", errno)
+	}
+	if errno := errnoOf(errors.New("no number")); errno != syscall.EINVAL {
+		t.Errorf("an error that is no number is %v", errno)
+	}
+}
+
+// Another port helps against ports that are taken or reserved, and against nothing else.
+func TestRetry(t *testing.T) {
+	for errno, want := range map[syscall.Errno][2]bool{
+		syscall.EADDRINUSE: {true, true}, syscall.EACCES: {true, false}, syscall.EADDRNOTAVAIL: {false, true},
+		syscall.EPERM: {}, syscall.ECONNREFUSED: {}, 0: {},
+	} {
+		if got := [2]bool{RetryBind(errno), RetryConnect(errno)}; got != want {
+			t.Errorf("%v: another port after bind and connect: %v, want %v", errno, got, want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		kernel        rejecter

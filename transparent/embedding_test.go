@@ -84,6 +84,19 @@ func TestEmbedsIPv4Mapped(t *testing.T) {
 	}
 }
 
+// Every IPv4 address has its IPv4-mapped form.
+func TestEmbedsAllMapped(t *testing.T) {
+	for _, v4 := range []string{"0.0.0.0", "127.255.255.255", "128.0.0.0", "200.0.0.1", "255.255.255.255"} {
+		a := netip.AddrFrom16(addr(v4).As16())
+		if got := transparent.Embeds(a, func(b netip.Addr) bool { return b == addr(v4) }); got == "" {
+			t.Errorf("%v does not contain %s", a, v4)
+		}
+	}
+	if transparent.MayEmbed(addr("203.0.113.9")) {
+		t.Error("an IPv4 address contains another one")
+	}
+}
+
 func TestEmbedsDoesNotAllocate(t *testing.T) {
 	a, denied := addr("64:ff9b:1::203.0.113.9"), addr("127.0.0.1")
 	if n := allocations.PerRun(100, func() {

@@ -54,6 +54,17 @@ func TestOwnAddresses(t *testing.T) {
 	expect(true, wide, "::fffe:0:1")
 	expect(false, wide, "192.0.2.1", "::fffd:0:1")
 
+	// The IPv4-mapped range itself is every IPv4 address.
+	all, err := transparent.NewOwnAddresses(func() (transparent.HostAddresses, error) {
+		return transparent.HostAddresses{Own: []netip.Prefix{netip.PrefixFrom(addr("::ffff:0.0.0.0"), 96)}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(true, all, "0.0.0.0", "192.0.2.1", "255.255.255.255", "::ffff:192.0.2.1")
+	expect(false, all, "::1", "::fffe:0:1", "2001:db8::1")
+	expect(false, new(transparent.OwnAddresses), "192.0.2.1", "::1")
+
 	list = transparent.HostAddresses{Own: prefixes("192.0.2.3/32")}
 	expect(false, o, "192.0.2.3")
 	failure = errors.New("no netlink here")

@@ -2,6 +2,7 @@ package transparent_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
 	"net/netip"
 	"slices"
@@ -89,7 +90,7 @@ func TestChooseDenies(t *testing.T) {
 			if tt.reason == "the backend's own address" && source.Unmap() != backend.Addr().Unmap() {
 				continue
 			}
-			for m := transparent.Reject; m <= transparent.Map; m++ {
+			for m := transparent.Reject; m <= transparent.Carry; m++ {
 				p := transparent.Policy{FamilyMismatch: m, Own: own, Replaced: replaced}
 				got := p.Choose(netip.AddrPortFrom(source, 4711), backend)
 				want := transparent.Choice{Rejection: transparent.SourceDenied, Reason: tt.reason}
@@ -203,6 +204,11 @@ func TestChoose(t *testing.T) {
 		{"map", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend6, mapped("[64:ff9b::203.0.113.9]:4711")},
 		{"map", policy{FamilyMismatch: transparent.Map}, "[2001:db8::9]:4711", backend4, mapped("244.171.149.255:4711")},
 		{"map, same family", policy{FamilyMismatch: transparent.Map}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"carry", policy{FamilyMismatch: transparent.Carry}, "203.0.113.9:4711", backend6, from("203.0.113.9:4711")},
+		{"carry", policy{FamilyMismatch: transparent.Carry}, "[2001:db8::9]:4711", backend4, from("[2001:db8::9]:4711")},
+		{"carry, same family", policy{FamilyMismatch: transparent.Carry}, "203.0.113.9:4711", backend4, from("203.0.113.9:4711")},
+		{"carry, any port", policy{FamilyMismatch: transparent.Carry, SourcePort: transparent.Any}, "203.0.113.9:4711", backend6,
+			from("203.0.113.9:0")},
 		{"stand-in is the gateway's address", policy{FamilyMismatch: transparent.Map, Own: set{addr("64:ff9b::203.0.113.9")}},
 			"203.0.113.9:4711", backend6,
 			transparent.Choice{Rejection: transparent.SourceDenied, Reason: "the gateway's own address"}},
@@ -221,11 +227,14 @@ func TestChooseInvalidBackend(t *testing.T) {
 		transparent.Reject: transparent.FamilyMismatched,
 		transparent.Plain:  transparent.None,
 		transparent.Map:    transparent.FamilyMismatched,
+		transparent.Carry:  transparent.FamilyMismatched,
 	} {
 		p := transparent.Policy{FamilyMismatch: m}
 		for _, client := range []string{"203.0.113.9:1", "[2001:db8::9]:1"} {
 			if got := p.Choose(ap(client), netip.AddrPort{}); got.Rejection != want || got.Transparent {
 				t.Errorf("%v: Choose(%s, invalid) = %+v, want rejection %d", m, client, got, want)
+			} else if named := got.Reason == "the backend has no IP address"; named != (want != transparent.None) {
+				t.Errorf("%v: Choose(%s, invalid) has the reason %q", m, client, got.Reason)
 			}
 		}
 	}
@@ -423,8 +432,15 @@ func mustDeny(a, backend netip.Addr) bool {
 	return false
 }
 
-func TestInvalidString(t *testing.T) {
-	if got := transparent.SourcePort(7).String(); got != "invalid(7)" {
-		t.Errorf("SourcePort(7).String() = %q", got)
+// The values are written as the flags have them; others show their number.
+func TestStrings(t *testing.T) {
+	for value, want := range map[fmt.Stringer]string{
+		transparent.Prefer: "prefer", transparent.Keep: "keep", transparent.Any: "any", transparent.SourcePort(3): "invalid(3)",
+		transparent.Reject: "reject", transparent.Plain: "plain", transparent.Map: "map", transparent.Carry: "carry",
+		transparent.FamilyMismatch(4): "invalid(4)", transparent.SourcePort(7): "invalid(7)",
+	} {
+		if got := value.String(); got != want {
+			t.Errorf("%#v is %q, want %q", value, got, want)
+		}
 	}
 }

@@ -12,7 +12,7 @@ func (l *loader) limits() {
 	if !given {
 		l.config.MaxWaiting = (most + 1) / 2
 	}
-	if given && most > 0 && l.config.MaxWaiting >= most {
+	if given && most > 1 && l.config.MaxWaiting >= most { // 0 is off: no limit is below 1
 		l.warn(fmt.Sprintf("--max-waiting %d is not below --max-connections %d: connections that send no header"+
 			" can block all others", l.config.MaxWaiting, most), fmt.Sprintf("--max-waiting %d", most/2))
 	}

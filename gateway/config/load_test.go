@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -361,24 +362,28 @@ func TestMaxConnections(t *testing.T) {
 // What must work at the limit of connections has its descriptors: look-ups of names and
 // checks of backends.
 func TestDescriptorsHeldBack(t *testing.T) {
-	load := func(forwards ...string) int {
-		c, _, err := Load(Source{Forwards: forwards, Descriptors: 1024, Settings: Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}})
-		if err != nil {
-			t.Fatal(err)
+	load := func(forwards ...string) (all int) {
+		for _, descriptors := range []int{1024, 1025} { // a connection takes two
+			values := Values{"trust": {"10.0.0.0/8"}, "loops": {"1"}}
+			c, _, err := Load(Source{Forwards: forwards, Descriptors: descriptors, Settings: values})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += c.MaxConnections
 		}
-		return c.MaxConnections
+		return all
 	}
 	plain := load(":1=127.0.0.1:9", ":2=127.0.0.1:9")
 	for _, row := range []struct {
 		less     int
 		forwards []string
 	}{
-		{1, []string{":1=a.test:2", ":2=a.test:2"}},
-		{2, []string{":1=a.test:2,b.test:2", ":2=127.0.0.1:9"}},
-		{8, []string{":1=127.0.0.1:9?backend-check=5s", ":2=127.0.0.1:9?backend-check=5s"}},
+		{2, []string{":1=a.test:2", ":2=a.test:2"}},
+		{4, []string{":1=a.test:2,b.test:2", ":2=127.0.0.1:9"}},
+		{16, []string{":1=127.0.0.1:9?backend-check=5s", ":2=127.0.0.1:9?backend-check=5s"}},
 	} {
 		if got := load(row.forwards...); got != plain-row.less {
-			t.Errorf("%q: %d connections, want %d less than %d", row.forwards, got, row.less, plain)
+			t.Errorf("%q: %d descriptors, want %d less than %d", row.forwards, got, row.less, plain)
 		}
 	}
 }
@@ -398,6 +403,7 @@ func TestBufferLimits(t *testing.T) {
 		{16 << 30, 1 << 20, "", 1 << 30, 1024},
 		{64 << 20, 1 << 20, "", 4 << 20, 4},
 		{1 << 20, 1 << 20, "", 1 << 20, 2}, // a pipe for each loop
+		{1, 1 << 20, "", 1 << 20, 2},
 		{16 << 30, 1024, "3MiB", 3 << 20, 3},
 		{16 << 30, 1024, "2GiB", 2 << 30, 64},
 		{16 << 30, 1024, "off", 0, 64},
@@ -481,8 +487,8 @@ func TestMaxFlows(t *testing.T) {
 		t.Errorf("%d flows and %d connections; want %d and %d", c.MaxFlows, c.MaxConnections, half, half/2)
 	}
 	src.Descriptors = 10_000_000
-	if c, _, err = Load(src); err != nil || c.MaxFlows != mostFlows {
-		t.Errorf("%d flows with any number of descriptors, %v; want %d", c.MaxFlows, err, mostFlows)
+	if c, _, err = Load(src); err != nil || c.MaxFlows != 100_000 {
+		t.Errorf("%d flows with any number of descriptors, %v; want 100000", c.MaxFlows, err)
 	}
 	src.Descriptors, values[maxFlowsFlag] = 1024, []string{"5000"}
 	c, warnings, err = Load(src)
@@ -524,6 +530,7 @@ func TestProblems(t *testing.T) {
 	}{
 		{"no forward", nil, nil, "nothing to forward", "--forward"},
 		{"unknown key", []string{":1=127.0.0.1:2?heder-timeout=3s"}, nil, `unknown key "heder-timeout"`, "did you mean ?header-timeout?"},
+		{"a key like no other", []string{":1=127.0.0.1:2?qqqqqqqqqq=3s"}, nil, `unknown key "qqqqqqqqqq"`, "the keys are the flags of the groups Trust to Connections"},
 		{"a key of the process", []string{":1=127.0.0.1:2?loops=3"}, nil, `unknown key "loops"`, "--loops N"},
 		{"a key twice", []string{":1=127.0.0.1:2?headers=1&headers=2"}, nil, "given 2 times", "?headers=2"},
 		{"a key without its value", []string{":1=127.0.0.1:2?trust"}, nil, "is empty: the value is RULE", ""},
@@ -712,6 +719,51 @@ func TestWarnings(t *testing.T) {
 		if len(warnings) != 1 || !strings.Contains(warnings[0].String(), tt.want) {
 			t.Errorf("%s %v warns %v; want one, %q", tt.forward, tt.given, warnings, tt.want)
 		}
+	}
+}
+
+// A forward that cannot be read is one problem: it is not missing as well, and whether
+// --redirect has an effect is not known.
+func TestBrokenForwardIsOneProblem(t *testing.T) {
+	for _, given := range []string{"", "redirect :25"} {
+		flags := []string{given}
+		if given == "" {
+			flags = nil
+		}
+		_, warnings, err := load([]string{"8443"}, flags...)
+		if got := findings(warnings, err); len(got) != 1 || !strings.Contains(got[0], "is not LISTEN=BACKEND") {
+			t.Errorf("--%s: %q", given, got)
+		}
+	}
+}
+
+// Warnings are returned beside an error.
+func TestWarningsBesideAnError(t *testing.T) {
+	_, warnings, err := load([]string{":1=127.0.0.1:2"}, "headers 0", "header-timeout 2s")
+	if got := findings(warnings, err); len(got) != 2 || !strings.HasPrefix(got[1], "warning: forward :1: header timeout 2s") {
+		t.Errorf("%q", got)
+	}
+}
+
+// There is a loop for each CPU that the process may use, which nothing here changes.
+func TestLoopsByDefault(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	for range 2 {
+		if c, _, err := load([]string{":1=127.0.0.1:2"}); err != nil || c.Loops != 3 {
+			t.Errorf("with 3 CPUs: %+v, %v", c, err)
+		}
+	}
+}
+
+// A command may say itself what to write if there is no forward.
+func TestHintWithoutForwards(t *testing.T) {
+	const hint = "unproxy serve --forward SPEC"
+	_, warnings, err := Load(Source{EmptyHint: hint})
+	if got := findings(warnings, err); len(got) != 1 || got[0] != "there is nothing to forward | "+hint {
+		t.Errorf("%q", got)
+	}
+	if _, _, err := Load(Source{EmptyHint: hint, Forwards: []string{"unix:/a=127.0.0.1:2"}}); err != nil {
+		t.Errorf("with a forward: %v", err)
 	}
 }
 

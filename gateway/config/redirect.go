@@ -22,7 +22,7 @@ func parseRedirect(text string) (forward.Redirect, error) {
 		before, rest, closed := strings.Cut(inner, "]")
 		where = before
 		if ports, hasPorts = strings.CutPrefix(rest, ":"); !closed || !hasPorts && rest != "" {
-			return r, notRedirect(text, "")
+			return forward.Redirect{}, notRedirect(text, "")
 		}
 	case strings.Count(text, ":") == 1:
 		where, ports, hasPorts = strings.Cut(text, ":")
@@ -30,7 +30,7 @@ func parseRedirect(text string) (forward.Redirect, error) {
 	if hasPorts {
 		span, err := parsePorts(ports)
 		if err != nil || span.low == 0 {
-			return r, notRedirect(text, "")
+			return forward.Redirect{}, notRedirect(text, "")
 		}
 		r.Low, r.High = span.low, span.high
 	}
@@ -39,14 +39,14 @@ func parseRedirect(text string) (forward.Redirect, error) {
 	}
 	prefix, err := parsePrefix(where)
 	if err != nil {
-		return r, notRedirect(text, portsAlone(text))
+		return forward.Redirect{}, notRedirect(text, portsAlone(text))
 	}
 	if prefix.IsSingleIP() && prefix.Addr().IsUnspecified() { // probably meant as all addresses
-		return r, notRedirect(text, r.String())
+		return forward.Redirect{}, notRedirect(text, r.String())
 	}
 	r.Prefix = prefix.Masked()
 	if prefix != r.Prefix || bracketed && prefix.Addr().Is4() {
-		return r, notRedirect(text, r.String())
+		return forward.Redirect{}, notRedirect(text, r.String())
 	}
 	return r, nil
 }

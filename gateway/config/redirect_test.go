@@ -130,8 +130,10 @@ func TestRedirectProblems(t *testing.T) {
 	}{
 		{"without tproxy", []string{":1=127.0.0.1:9?redirect=:25"}, nil, "forward :1: redirect needs a tproxy listener"},
 		{"without tproxy anywhere", []string{":1=127.0.0.1:9", ":2=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
+		{"without tproxy in the only forward", []string{":1=127.0.0.1:9"}, []string{"redirect :25"}, "--redirect needs a tproxy listener, but no forward has one"},
 		{"on a unix socket", []string{"unix:/a=127.0.0.1:9?tproxy"}, nil, "a unix socket cannot accept redirected connections"},
 		{"to many listeners", []string{":1-3=127.0.0.1:9?tproxy&redirect=:25"}, nil, "3 listeners share a redirect"},
+		{"to two listeners", []string{":1-2=127.0.0.1:9?tproxy&redirect=:25"}, nil, "2 listeners share a redirect"},
 		{"to port 0", []string{":0=127.0.0.1:9?tproxy&redirect=:25"}, nil, "needs a fixed port"},
 		{"of the other family", []string{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]"}, nil, "redirect [2001:db8::/64] and the listener have different address families"},
 		{"of the other family, IPv6 listener", []string{"[::1]:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8"}, nil, "redirect 10.0.0.0/8 and the listener have different address families"},
@@ -159,6 +161,14 @@ func TestRedirectWarnings(t *testing.T) {
 		{":1-3=127.0.0.1:9?tproxy", "no redirect is given for this tproxy listener"},
 		{":1=127.0.0.1:9?tproxy&redirect=:1-65535", "redirect :1-65535 takes every connection"},
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0", "redirect 0.0.0.0/0 takes every connection"},
+		{":1=127.0.0.1:9?tproxy&redirect=[::/0]", "redirect [::/0] takes every connection"},
+		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/1", ""},
+		{":1=127.0.0.1:9?tproxy&redirect=:1-65534", ""},
+		{":1=127.0.0.1:9?tproxy&redirect=:2-65535", ""},
+		{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8", ""},
+		{"0.0.0.0:1=127.0.0.1:9?tproxy&redirect=:25", ""},
+		{"[2001:db8::1]:1=127.0.0.1:9?tproxy&redirect=[2001:db8::/64]", ""},
+		{"[2001:db8::1]:1=127.0.0.1:9?tproxy&redirect=:25", ""},
 		{":1=127.0.0.1:9?tproxy&redirect=0.0.0.0/0:25", ""},
 		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=[2001:db8::/64]:1-3&redirect=:25", ""},
 		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8&redirect=10.0.0.0/8:25", ""}, // overlaps within one listener are harmless
@@ -183,6 +193,59 @@ func TestRedirectsApart(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// The ports of a redirect, with both ends, hide listeners and clash with other redirects.
+func TestEndsOfRedirects(t *testing.T) {
+	const overlap, hides = "overlap | use different addresses or ports", "| keep the ports of other listeners out of --redirect"
+	for _, tt := range []struct {
+		forwards string
+		given    string
+		want     []string
+	}{
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25 10.0.0.1:20=127.0.0.1:9", "",
+			[]string{"redirect 10.0.0.0/8:20-25 to listener :1 also takes the connections to listener 10.0.0.1:20 " + hides}},
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25 10.0.0.1:25=127.0.0.1:9", "", []string{hides}},
+		{":1=127.0.0.1:9?tproxy&redirect=10.0.0.0/8:20-25 10.0.0.1:19=127.0.0.1:9 10.0.0.1:26=127.0.0.1:9 11.0.0.1:22=127.0.0.1:9", "", nil},
+		{"10.0.0.1:25=127.0.0.1:9 :1=127.0.0.1:9?tproxy&redirect=:25", "", []string{hides}},
+		{":1=127.0.0.1:9?tproxy&redirect=:20-25 :2=127.0.0.1:9?tproxy&redirect=:25-30", "", []string{overlap}},
+		{":1=127.0.0.1:9?tproxy&redirect=:25-30 :2=127.0.0.1:9?tproxy&redirect=:20-25", "", []string{overlap}},
+		{":1=127.0.0.1:9?tproxy&redirect=:20-25 :2=127.0.0.1:9?tproxy&redirect=:26-30", "", nil},
+		{":1=127.0.0.1:9?tproxy&redirect=:26-30 :2=127.0.0.1:9?tproxy&redirect=:20-25", "", nil},
+		{":1=127.0.0.1:9?tproxy :2=127.0.0.1:9?tproxy :3=127.0.0.1:9?tproxy", "redirect :25", []string{
+			"redirect :25 to listener :1 and redirect :25 to listener :2 " + overlap,
+			"redirect :25 to listener :1 and redirect :25 to listener :3 " + overlap,
+			"redirect :25 to listener :2 and redirect :25 to listener :3 " + overlap}},
+		{":1=127.0.0.1:9?tproxy&redirect=:1 :2=127.0.0.1:9", "", nil}, // its own port
+	} {
+		var given []string
+		if tt.given != "" {
+			given = append(given, tt.given)
+		}
+		_, warnings, err := load(strings.Fields(tt.forwards), given...)
+		got := findings(warnings, err)
+		if len(got) != len(tt.want) {
+			t.Errorf("%s: %q; want %q", tt.forwards, got, tt.want)
+			continue
+		}
+		for i, want := range tt.want {
+			if !strings.HasSuffix(got[i], want) {
+				t.Errorf("%s: %q; want %q", tt.forwards, got[i], want)
+			}
+		}
+	}
+}
+
+// A forward without a listener has no redirect that another one could meet.
+func TestRedirectOfNoListener(t *testing.T) {
+	f := mustLoad(t, ":1=127.0.0.1:9?tproxy&redirect=:25")
+	empty := *f
+	empty.Listeners = nil
+	for _, all := range [][]*forward.Forward{{f, &empty}, {&empty, f}} {
+		if got := findings((&Config{Forwards: all}).Validate()); len(got) != 1 || !strings.HasPrefix(got[0], "a forward has no listener") {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

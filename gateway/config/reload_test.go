@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unproxy/gateway/forward"
+	"unproxy/trust"
 )
 
 // reloadable is a configuration of two forwards and three lists: a trust list with
@@ -103,6 +104,17 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// Doubts about one list are reported although another one is broken.
+func TestReloadWarnsBesideAnError(t *testing.T) {
+	r := newReloadable(t)
+	r.write("a", "any\n")
+	r.write("b", "broken\n")
+	done, err := r.Reload()
+	if err == nil || len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0].Message, "trusts every host") {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 func TestReloadReportsAllProblems(t *testing.T) {
 	r := newReloadable(t)
 	r.write("a", "10.0.0.1/8\n")
@@ -163,5 +175,35 @@ func TestChangedSinceTheStart(t *testing.T) {
 	r.write("a", "192.0.2.40\n")
 	if r.Changed() || !r.Changed() {
 		t.Error("a change before the first call is not reported")
+	}
+}
+
+// The lists name their files, and say whether a rule is a template. Without lists there is nothing.
+func TestFilesAndTemplates(t *testing.T) {
+	r := newReloadable(t)
+	if got := strings.Join(r.Files(), " "); got != r.path("a")+" "+r.path("b") {
+		t.Errorf("files %q", got)
+	}
+	if n := CountRules(r.shared.Trust); n != 2 || len(Rules(r.shared.Trust)) != n || CountRules(nil) != 0 {
+		t.Errorf("%d rules, want that of the flag and that of the file", n)
+	}
+	if set := trust.NewSet([]trust.Rule{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}); CountRules(set) != 1 || len(Rules(set)) != 1 {
+		t.Errorf("%d rules of a set that is not reloaded", CountRules(set))
+	}
+	if r.HasTemplates() {
+		t.Error("a template among addresses")
+	}
+	c, _, err := load([]string{":1=127.0.0.1:2"}, "trust 10.0.0.0/8", `trust {{ "192.0.2.1" }}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Lists.HasTemplates() || len(c.Lists.Files()) != 0 {
+		t.Errorf("templates: %v, files %q", c.Lists.HasTemplates(), c.Lists.Files())
+	}
+	var none *Lists
+	done, err := none.Reload()
+	if none.HasTemplates() || none.Files() != nil || none.Changed() || none.State() != (ReloadState{}) || err != nil ||
+		done.Lists+done.Rules+len(done.Warnings) != 0 {
+		t.Errorf("no lists: %+v, %v", done, err)
 	}
 }

@@ -19,18 +19,17 @@ func sourceAddresses(at func(*draft) *[]netip.Prefix) binding[draft] {
 	}
 }
 
-// parseSourceAddresses parses addresses and prefixes. With an error it returns those before
-// it, so that validation does not report them as missing.
+// parseSourceAddresses parses addresses and prefixes, not too many of them.
 func parseSourceAddresses(texts []string) (all []netip.Prefix, err error) {
 	for _, text := range texts {
 		p, err := parseSourceAddress(text)
 		if err != nil {
-			return all, err
+			return nil, err
 		}
 		all = append(all, p)
 	}
 	if source.Count(all, source.MaxAddresses+1) > source.MaxAddresses {
-		return all, &value.Error{Why: fmt.Sprintf("makes more than %d source addresses, the maximum of a forward",
+		return nil, &value.Error{Why: fmt.Sprintf("makes more than %d source addresses, the maximum of a forward",
 			source.MaxAddresses)}
 	}
 	return all, nil
@@ -41,19 +40,19 @@ func parseSourceAddresses(texts []string) (all []netip.Prefix, err error) {
 func parseSourceAddress(text string) (netip.Prefix, error) {
 	p, err := parsePrefix(text)
 	if err != nil {
-		return p, &value.Error{Value: text, Why: "is not an address or a prefix such as 10.0.0.7 or 10.9.0.0/28"}
+		return netip.Prefix{}, &value.Error{Value: text, Why: "is not an address or a prefix such as 10.0.0.7 or 10.9.0.0/28"}
 	}
 	a := p.Addr()
 	switch {
 	case p != p.Masked():
-		return p, &value.Error{Value: text, Why: "has bits behind the prefix",
+		return netip.Prefix{}, &value.Error{Value: text, Why: "has bits behind the prefix",
 			Hint: p.Masked().String()}
-	case p.Bits() == 0 || a.IsUnspecified():
-		return p, &value.Error{Value: text, Why: "is every address: name those of this host"}
+	case a.IsUnspecified():
+		return netip.Prefix{}, &value.Error{Value: text, Why: "is every address: name those of this host"}
 	case a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return p, &value.Error{Value: text, Why: "is no address that a connection can come from"}
+		return netip.Prefix{}, &value.Error{Value: text, Why: "is no address that a connection can come from"}
 	case a.Is6() && a.IsLinkLocalUnicast():
-		return p, &value.Error{Value: text, Why: "is link-local and would need an interface"}
+		return netip.Prefix{}, &value.Error{Value: text, Why: "is link-local and would need an interface"}
 	}
 	return p, nil
 }

@@ -28,6 +28,8 @@ func TestSourceAddress(t *testing.T) {
 		{"0.0.0.0", "is every address", ""},
 		{"::", "is every address", ""},
 		{"0.0.0.0/0", "is every address", ""},
+		{"::/0", "is every address", ""},
+		{"128.0.0.0/1", "makes more than 256 source addresses", ""},
 		{"224.0.0.1", "is no address that a connection can come from", ""},
 		{"ff02::1", "is no address that a connection can come from", ""},
 		{"255.255.255.255", "is no address that a connection can come from", ""},

@@ -87,11 +87,10 @@ func (p *problems) backend(word string) (forward.Backend, portRange, bool) {
 
 // backendHost parses the host of a backend: an address or a name.
 func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
-	none := forward.Backend{}
 	_, port, _ := cutLast(word, ':')
 	if host == "" {
 		p.add(fmt.Sprintf("backend %q has no host", word), "write 127.0.0.1"+word+" for this host")
-		return none, false
+		return forward.Backend{}, false
 	}
 	addr, err := parseHost(host)
 	if err != nil {
@@ -99,7 +98,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 			p.add(fmt.Sprintf("backend %q: %q is neither an address nor a host name",
 				value.Shorten(word), value.Shorten(host)),
 				backendHint(word))
-			return none, false
+			return forward.Backend{}, false
 		}
 		return forward.Backend{Host: host}, true
 	}
@@ -113,7 +112,7 @@ func (p *problems) backendHost(word, host string) (forward.Backend, bool) {
 	default:
 		return forward.Backend{Endpoint: forward.Endpoint{Addr: netip.AddrPortFrom(addr, 0)}}, true
 	}
-	return none, false
+	return forward.Backend{}, false
 }
 
 // backendHint returns the hint for a backend without a port.

@@ -199,13 +199,13 @@ func expandTemplates(listen string, expand func(string) (string, error)) (string
 			out.WriteString(rest)
 			break
 		}
-		end := strings.Index(rest, "}}")
-		if end < start {
-			return "", fmt.Errorf("template %q is never closed", value.Shorten(rest[start:]))
-		}
 		out.WriteString(rest[:start])
-		text := rest[start : end+2]
-		rest = rest[end+2:]
+		inner, after, closed := strings.Cut(rest[start:], "}}")
+		if !closed {
+			return "", fmt.Errorf("template %q is never closed", value.Shorten(inner))
+		}
+		text := inner + "}}"
+		rest = after
 		host, err := expandOne(text, expand)
 		if err != nil {
 			return "", err

@@ -51,6 +51,12 @@ func TestParseSpec(t *testing.T) {
 		{`{{ GetInterfaceIP "eth0,1=?" }}:443=127.0.0.1:22`, "10.0.0.6:443 10.0.0.6:443 -> 127.0.0.1:22"},
 		{"{{ six }}:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
 		{"[{{ six }}]:443=127.0.0.1:22", "[fd00::2]:443 [fd00::2]:443 -> 127.0.0.1:22"},
+		{":65535=127.0.0.1:65535", ":65535 [::]:65535+ -> 127.0.0.1:65535"},
+		{":65534-65535=127.0.0.1:1-2", ":65534 [::]:65534+ -> 127.0.0.1:1\n:65535 [::]:65535+ -> 127.0.0.1:2"},
+		{":7-7=127.0.0.1:8-8", ":7 [::]:7+ -> 127.0.0.1:8"},
+		{":22=127.0.0.1:22,255.255.255.254:22", ":22 [::]:22+ -> 127.0.0.1:22 255.255.255.254:22"},
+		{"unix:/a://b=127.0.0.1:22", "unix:/a://b unix:/a://b -> 127.0.0.1:22"},
+		{"systemd:~!=127.0.0.1:22", "systemd:~! invalid AddrPort -> 127.0.0.1:22"},
 	} {
 		f, err := parseSpec(tt.spec, hostAddress)
 		if err != nil {
@@ -142,6 +148,43 @@ func TestParseSpecRejects(t *testing.T) {
 		{"{{ none }}:1=127.0.0.1:1", "yields 0 addresses", ""},
 		{"{{ word }}:1=127.0.0.1:1", "which is not an IP address", ""},
 		{"{{ nonsense }}:1=127.0.0.1:1", "no such function", "go-sockaddr"},
+		{"}}{{ GetPrivateIP }}:1=127.0.0.1:1", `"}}10.0.0.5" is not an IP address`, ""},
+		{"{{ GetPrivateIP }}{{ GetPrivateIP }}:1=127.0.0.1:1", `"10.0.0.510.0.0.5" is not an IP address`, ""},
+		{"{{ six }}x:1=127.0.0.1:1", "is an IPv6 address without brackets, or has two ports", ""},
+		{"[::1:80=127.0.0.1:1", "is an IPv6 address without brackets, or has two ports", ""},
+		{"::1]:80=127.0.0.1:1", "is an IPv6 address without brackets, or has two ports", ""},
+		{"[::1]:80:90=127.0.0.1:1", "is an IPv6 address without brackets, or has two ports", ""},
+		{"[::1]=127.0.0.1:1", `listener "[::1]" has no port`, "a listener is HOST:PORT"},
+		{"::1=127.0.0.1:1", `listener "::1" has no port`, "[::1]:8443"},
+		{"80-81=127.0.0.1:1", `listener "80-81" has no port`, "write :80-81 to listen on all addresses"},
+		{":-1=127.0.0.1:1", `has a port ""`, ""},
+		{":1-65536=127.0.0.1:1", `has a port "65536" that is not a number from 0 to 65535`, ""},
+		{":0-0=127.0.0.1:1", "must be above 0", ""},
+		{"[ff02::1]:80=127.0.0.1:1", "is a multicast address", ""},
+		{"unix:/a\x00b=127.0.0.1:1", "contains a zero byte", ""},
+		{"systemd:a b=127.0.0.1:1", "systemd does not allow this name", "systemd:NAME"},
+		{"systemd:a\x7f=127.0.0.1:1", "systemd does not allow this name", "systemd:NAME"},
+		{"systemd:" + strings.Repeat("x", 256) + "=127.0.0.1:1", "systemd does not allow this name", "systemd:NAME"},
+		{"?a=127.0.0.1:1", `listener "?a" has no port`, "a listener is HOST:PORT"},
+		{":1?a=127.0.0.1:1", `listener ":1?a" has a port "1?a"`, ""},
+		{"nowhere:1=10.0.0.1:1-2", `"nowhere" is not an IP address`, "10.0.0.5:1"},
+		{"224.0.0.1:1-3=10.0.0.1:1-2", "is a multicast address", ""},
+		{"[fe80::1%eth0]:1-3=10.0.0.1:1-2", "has a zone", ""},
+		{"systemd:a b=10.0.0.1:1-2", "systemd does not allow this name", ""},
+		{"unix:a=10.0.0.1:1-2", "not an absolute path", ""},
+		{"unix:/a=10.0.0.1:1-2", "has 2 ports, the listener has 1", "same length"},
+		{":1-3=:1-2", "has no host", ""},
+		{":1-3=a b:1-2", "neither an address nor a host name", ""},
+		{":1-3=0.0.0.0:1-2", "not an address to connect to", ""},
+		{":1-3=224.0.0.1:1-2", "is a multicast or broadcast address", ""},
+		{":1-3=[fe80::1%eth0]:1-2", "has a zone", ""},
+		{":1=22-23", `backend "22-23" has no port`, "127.0.0.1:22-23"},
+		{":1=a", `backend "a" has no port`, "a backend is HOST:PORT"},
+		{":1=2001:db8::1", "has no port", "add a port: [2001:db8::1]:PORT"},
+		{":1=224.0.0.1:22", "is a multicast or broadcast address", ""},
+		{":1=[ff02::1]:22", "is a multicast or broadcast address", ""},
+		{":1=[fe80::1%eth0]:22", "has a zone", "another address"},
+		{":1=[10.0.0.1]:22", "neither an address nor a host name", ""},
 		{":1=127.0.0.1", `backend "127.0.0.1" has no port`, "127.0.0.1:PORT"},
 		{":1=::1", "has no port", "[::1]:PORT"},
 		{":1=22", `backend "22" has no port`, "127.0.0.1:22"},
@@ -170,12 +213,59 @@ func TestParseSpecRejects(t *testing.T) {
 			t.Errorf("parseSpec(%q) succeeded; want %q", tt.spec, tt.want)
 			continue
 		}
-		if !strings.Contains(err.Error(), tt.want) {
+		if !strings.Contains(err.Error(), tt.want) || len(Leaves(err)) != 1 {
 			t.Errorf("parseSpec(%q) = %v; want %q", tt.spec, err, tt.want)
 		}
 		var p *Problem
 		if !errors.As(err, &p) || !strings.Contains(p.Hint(), tt.hint) {
 			t.Errorf("parseSpec(%q): hint %q; want %q", tt.spec, p.Hint(), tt.hint)
+		}
+	}
+}
+
+// A template without an end is one, whatever follows.
+func TestTemplateWithoutEnd(t *testing.T) {
+	for _, text := range []string{"{{ GetPrivateIP", "}}{{", "{{ GetPrivateIP }}{{ x :1"} {
+		if got, err := expandTemplates(text, hostAddress); err == nil || !strings.Contains(err.Error(), "is never closed") {
+			t.Errorf("%q becomes %q, %v", text, got, err)
+		}
+	}
+}
+
+// A path, a systemd name and a host name may be as long as the kernel, systemd and DNS permit.
+func TestLongestNames(t *testing.T) {
+	label := strings.Repeat("x", 63)
+	host := strings.Join([]string{label, label, label, label[:61]}, ".") // 253 bytes
+	for spec, want := range map[string]string{
+		"unix:/" + strings.Repeat("x", 106) + "=127.0.0.1:1": "",
+		"unix:/" + strings.Repeat("x", 107) + "=127.0.0.1:1": "is 108 bytes long, the maximum is 107",
+		":1=unix:/" + strings.Repeat("x", 106):               "",
+		":1=unix:/" + strings.Repeat("x", 107):               "the maximum is 107",
+		"systemd:" + strings.Repeat("x", 255) + "=unix:/a":   "",
+		":1=" + host + ":1":                                  "",
+		":1=" + host + ".:1":                                 "",
+		":1=" + host + "x:1":                                 "neither an address nor a host name",
+		":1=" + label + "x.a:1":                              "neither an address nor a host name",
+		":1=" + label + ".a:1":                               "",
+	} {
+		_, err := parseSpec(spec, hostAddress)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("parseSpec(%q): %v; want %q", spec, err, want)
+		}
+	}
+}
+
+// A host name consists of letters, digits, hyphens and underscores (RFC 1123; the last as in
+// names of containers). A number at its end makes it an IPv4 address.
+func TestHostNames(t *testing.T) {
+	for _, name := range []string{"a", "z", "A", "Z", "azAZ09_", "a-b", "_a", "a_", "1.a", "a.b.c", "a.1b", "a."} {
+		if _, err := parseSpec(":1="+name+":2", hostAddress); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"`a", "a{", "@a", "a[b", "a/b", "a^b", "a+b", "-a", "a-", "b.-a", "b-.a", "a..b", ".a", ".", "a.1", "a.09", "0", "é"} {
+		if _, err := parseSpec(":1="+name+":2", hostAddress); err == nil {
+			t.Errorf("%q is accepted", name)
 		}
 	}
 }

@@ -25,6 +25,9 @@ func TestTable(t *testing.T) {
 		case s.IsKey() != (s.Group >= GroupTrust && s.Group <= GroupConnection):
 			t.Errorf("%s of group %s is a key: %v", s.Name, s.Group, s.IsKey())
 		}
+		if names := s.Names(); names[0] != s.Name || len(names) > 1 != (s.Former != "") {
+			t.Errorf("%s has the names %q", s.Name, names)
+		}
 		seen[s.Name] = true
 		for _, name := range s.Names() {
 			if found := Find(name); found == nil || found.Name != s.Name {
@@ -37,6 +40,36 @@ func TestTable(t *testing.T) {
 	}
 	if Find("no-such-flag") != nil {
 		t.Error("Find returned a flag that does not exist")
+	}
+}
+
+// A setting is a flag of the process, a flag and key of forwards, or both with its own meaning.
+func TestScope(t *testing.T) {
+	for name, want := range map[string]Scope{
+		"loops": ScopeProcess, "admin": ScopeProcess, "headers": ScopeForward, "trust": ScopeForward,
+		"max-connections": ScopeBoth, "udp-max-flows": ScopeBoth,
+	} {
+		if got := Find(name).Scope(); got != want {
+			t.Errorf("--%s has the scope %d, want %d", name, got, want)
+		}
+	}
+}
+
+// The help of a setting says whether it is repeatable, its former name and its default.
+func TestUsage(t *testing.T) {
+	for _, tt := range []struct {
+		setting Setting
+		want    string
+	}{
+		{Setting{Meaning: "what it does"}, "what it does"},
+		{Setting{Meaning: "what it does", Default: "5s"}, "what it does [5s]"},
+		{Setting{Meaning: "what it does", Repeatable: true}, "what it does; repeatable"},
+		{Setting{Meaning: "what it does", Former: "old", Default: "off"}, "what it does; formerly --old [off]"},
+		{Setting{Meaning: "what it does", Former: "old", Repeatable: true, Default: "a"}, "what it does; repeatable; formerly --old [a]"},
+	} {
+		if got := tt.setting.Usage(); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
 	}
 }
 

@@ -108,10 +108,11 @@ func (v *validator) headers(f *forward.Forward) {
 	if f.Header.RefuseV1 && f.Header.RefuseV2 {
 		v.problem("neither header version is accepted", "--accept v1,v2")
 	}
-	if f.Header.RequireChecksum && f.Header.RefuseV2 {
+	switch {
+	case !f.Header.RequireChecksum:
+	case f.Header.RefuseV2:
 		v.problem("a checksum is required, but only v1 headers are accepted, which have none", "--accept v2")
-	}
-	if f.Header.RequireChecksum && !f.Header.RefuseV1 && !f.Datagrams {
+	case !f.Header.RefuseV1 && !f.Datagrams:
 		v.warn("a checksum is required: v1 headers are rejected, because they have none", "--accept v2")
 	}
 	if f.Headers < 1 {

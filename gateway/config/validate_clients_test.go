@@ -66,7 +66,7 @@ func TestClientWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"allow-client 203.0.113.9", "deny-client 203.0.0.0/16"},
 			[]string{`allow-client rule "203.0.113.9" (--allow-client) has no effect: deny-client rule "203.0.0.0/16" (--deny-client) covers it`}},
 		{":1=127.0.0.1:2", []string{"allow-client 2001:db8::/48", "deny-client any"}, []string{`deny-client rule "any"`}},
-		{":1=127.0.0.1:2", append(many, "deny-client 203.0.113.0/24"), append(slices.Repeat([]string{"has no effect"}, mostUseless), "3 more allow-client rules have no effect")},
+		{":1=127.0.0.1:2", append(many, "deny-client 203.0.113.0/24"), append(slices.Repeat([]string{"has no effect"}, mostUseless), "forward :1: 3 more allow-client rules have no effect")},
 		{":1=127.0.0.1:2", []string{"deny-client 203.0.0.0/16", "deny-client 203.0.113.9"}, []string{`"203.0.113.9" is redundant`}},
 		{":1=127.0.0.1:2", []string{"deny-client any"}, nil},
 		// A rule within another one has an effect if a direct rule, or a trust rule, lies between.
@@ -81,6 +81,12 @@ func TestClientWarnings(t *testing.T) {
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "health-source 192.0.2.7"}, []string{`health source "192.0.2.7" overlaps direct rule "192.0.2.0/24"`}},
 		{":1=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct matters only within trust rules"}},
 		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, []string{"--direct has no effect"}},
+		{"unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24", "untrusted pass"}, []string{"--direct has no effect"}},
+		{":1=127.0.0.1:2", []string{"untrusted pass"}, nil},
+		{":1=127.0.0.1:2", []string{"untrusted pass", "direct 10.1.0.0/16", "trust 10.0.0.0/8"}, []string{"--direct matters only within trust rules"}},
+		{":1=127.0.0.1:2", append(slices.Clone(many[:10]), "deny-client 203.0.113.0/24"), slices.Repeat([]string{"has no effect"}, 10)},
+		{":1=127.0.0.1:2", append(slices.Clone(many[:11]), "deny-client 203.0.113.0/24"),
+			append(slices.Repeat([]string{"has no effect"}, 10), "forward :1: 1 more allow-client rules have no effect")},
 		{"unix:/run/a=127.0.0.1:2?direct=192.0.2.0/24", nil, []string{"forward unix:/run/a: direct has no effect for a unix listener"}},
 		{":1=127.0.0.1:2 unix:/run/a=127.0.0.1:2", []string{"direct 192.0.2.0/24"}, nil}, // of use to one of them
 	} {
@@ -125,6 +131,24 @@ func TestRedundantInSomeForwards(t *testing.T) {
 	done, err := lists.Reload()
 	if err != nil || len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0].Message, `"10.2.2.0/24" is redundant`) {
 		t.Errorf("without a rule between: %v, %v", done.Warnings, err)
+	}
+}
+
+// Warnings of trust rules are about trust, those of other lists are not.
+func TestSubjectOfWarnings(t *testing.T) {
+	for given, want := range map[string]Topic{
+		"trust any": AboutTrust, "trust 10.0.0.0/8 10.1.0.0/16": AboutTrust, "deny-client 10.0.0.0/8 10.1.0.0/16": AboutSettings,
+		"allow-client 10.0.0.0/8 10.1.0.0/16": AboutSettings, "health-source 10.1.0.0/16": AboutSettings,
+	} {
+		name, rules, _ := strings.Cut(given, " ")
+		var flags []string
+		for _, rule := range strings.Fields(rules) {
+			flags = append(flags, name+" "+rule)
+		}
+		_, warnings, err := load([]string{":1=127.0.0.1:2"}, flags...)
+		if err != nil || len(warnings) != 1 || warnings[0].About != want {
+			t.Errorf("--%s: %+v, %v; want one about %d", given, warnings, err, want)
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func (r *run) testReturnPath(ctx context.Context, t *target, how string) []Findi
 			return []Finding{f}
 		}
 		if !sent.IsValid() {
-			how += unseenSource
+			how += r.host.unseen()
 		}
 		part := r.plan.For(t.at.Addr())
 		missing, err := r.host.Missing(ctx, part)

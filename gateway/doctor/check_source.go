@@ -9,8 +9,15 @@ import (
 	"strings"
 )
 
-// unseenSource is appended to the detail of a test whose packets could not be seen.
-const unseenSource = "; whether a rule rewrites its address cannot be seen: packet sockets are not permitted here"
+// unseen is appended to the detail of a test whose first packet was not seen.
+func (h Host) unseen() string {
+	const what = "; whether a rule rewrites its address cannot be seen: "
+	if err := h.Sight(); err != nil {
+		return fmt.Sprintf("%spacket sockets are not permitted here (%v); run unproxy doctor as root, in the "+
+			"gateway's network namespace but outside its sandbox", what, err)
+	}
+	return what + "this host sends too many packets to find the test among them; run unproxy doctor again"
+}
 
 // exemptTable is the table of the rules that exempt the gateway's connections.
 const exemptTable = "unproxy_source"

@@ -41,6 +41,9 @@ type Host struct {
 	// have rewritten, or the zero AddrPort if that cannot be seen. An offer without a
 	// promise is an error.
 	Connect func(context.Context, Attempt) (netip.AddrPort, error)
+	// Sight returns why the packets of a connection cannot be seen, or nil if they can,
+	// as far as they are not too many.
+	Sight func() error
 	// Listen listens on the address of a backend until it is closed.
 	Listen func(at netip.AddrPort) (io.Closer, error)
 	// Bind binds a TCP listener's address and closes the socket without

@@ -37,6 +37,7 @@ func This() Host {
 		Addresses:        ownAddresses,
 		Lookup:           routing.Resolve,
 		Connect:          connect,
+		Sight:            sight,
 		Listen:           listen,
 		Bind: func(at netip.AddrPort, dualStack bool) error {
 			return bind(unix.SOCK_STREAM, at, dualStack)
@@ -152,6 +153,15 @@ func connect(ctx context.Context, a Attempt) (netip.AddrPort, error) {
 		return netip.AddrPort{}, os.NewSyscallError("connect", unix.ECONNREFUSED)
 	}
 	return local, nil
+}
+
+// sight implements [Host.Sight].
+func sight() error {
+	t, err := openTap(netip.AddrPortFrom(netip.IPv4Unspecified(), 0), 0)
+	if err == nil {
+		t.close()
+	}
+	return err
 }
 
 // The maximum segment sizes by which a [tap] recognises a test. Other connections

@@ -57,6 +57,7 @@ type world struct {
 	listenErr    error
 	ruleset      string
 	rulesetErr   error
+	sightErr     error
 	fileCaps     uint64
 	mu           sync.Mutex
 	attempts     []Attempt
@@ -138,6 +139,7 @@ func (w *world) host() Host {
 			return nil, errors.New("lookup " + name + ": no such host")
 		},
 		Connect: w.connect,
+		Sight:   func() error { return w.sightErr },
 		Listen: func(at netip.AddrPort) (io.Closer, error) {
 			if w.listenErr != nil {
 				return nil, w.listenErr

@@ -3,6 +3,7 @@ package doctor
 import (
 	"io/fs"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -450,21 +451,25 @@ func TestRewrittenSource(t *testing.T) {
 	for _, tt := range []struct {
 		name, ruleset string
 		rulesetErr    error
+		sightErr      error
 		sent          netip.AddrPort
 		detail        string
 		hints         []string // the first ones
 	}{
-		{"not seen", "", nil, netip.AddrPort{}, "cannot be seen", nil},
-		{"rewritten", ruleset, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{
+		{"not permitted", "", nil, os.NewSyscallError("socket AF_PACKET", syscall.EPERM), netip.AddrPort{},
+			"not permitted here (socket AF_PACKET: operation not permitted); run unproxy doctor as root", nil},
+		{"not seen", "", nil, nil, netip.AddrPort{}, "too many packets", nil},
+		{"rewritten", ruleset, nil, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{
 			`# a rule of chain postrouting: oifname "eth0" masquerade`,
 			`# a rule of chain x: counter packets 3 bytes 180 xt target "MASQUERADE"`, "# a rule of chain x: snat to 10.0.0.7",
 			"# exempt the connections"}},
-		{"no nft", "", fs.ErrNotExist, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{"# exempt the connections"}},
-		{"an ordinary user", "", fs.ErrPermission, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:",
+		{"no nft", "", fs.ErrNotExist, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:", []string{"# exempt the connections"}},
+		{"an ordinary user", "", fs.ErrPermission, nil, ap("10.0.0.1:1"), "the backend sees 10.0.0.1:",
 			[]string{"# only root can see which rule does", "# exempt the connections"}},
 	} {
 		w := healthy()
 		w.reach["10.9.0.2"], w.sent["10.9.0.2:25"], w.ruleset, w.rulesetErr = link, tt.sent, tt.ruleset, tt.rulesetErr
+		w.sightErr = tt.sightErr
 		all := w.run(t, remote).Findings
 		f := all[len(all)-1]
 		ok := strings.Contains(f.Detail, tt.detail) && len(f.Hint) >= len(tt.hints)

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"os"
@@ -13,12 +14,27 @@ import (
 // capability CAP_NET_RAW, like the connection itself. While it is open, the kernel
 // copies every packet that this host sends for the tap's filter.
 //
+// Where the kernel refuses the filter, the copies stay in the tap's queue, up to
+// queueSize bytes. It keeps the oldest packets, and the first packet of a connection
+// comes soon after the tap was opened: it is missing only if this host sends that
+// much between the two.
+//
 // It does not see what other hosts rewrite, or the host of a container that this
 // process runs in.
 type tap struct {
 	fd  int
+	to  netip.AddrPort
 	mss uint16
 }
+
+const (
+	// queueSize is the receive buffer of a tap without a filter, as far as the kernel
+	// permits (net.core.rmem_max). A small packet takes at least leastCharge of it.
+	queueSize   = 1 << 20
+	leastCharge = 256
+	// mostPackets is how many packets are searched: all that the queue can hold, twice.
+	mostPackets = 2 * queueSize / leastCharge
+)
 
 // openTap opens a tap for connections to an address. They are recognised by their
 // maximum segment size, because a rule may rewrite the port as well.
@@ -27,13 +43,12 @@ func openTap(to netip.AddrPort, mss uint16) (*tap, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket AF_PACKET", err)
 	}
-	t := &tap{fd, mss}
+	t := &tap{fd, to, mss}
 	program := synFilter(to)
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	if err != nil {
-		t.close()
-		return nil, os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queueSize) // the kernel takes less, rather than fail
 	}
 	// Packets that this host sends reach only taps for all protocols.
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
@@ -50,7 +65,7 @@ func (t *tap) close() { unix.Close(t.fd) }
 // AddrPort if it has not been seen.
 func (t *tap) source() netip.AddrPort {
 	packet := make([]byte, 128) // headers with all their options
-	for {
+	for range mostPackets {
 		n, from, err := unix.Recvfrom(t.fd, packet, 0)
 		if err != nil {
 			return netip.AddrPort{}
@@ -59,10 +74,14 @@ func (t *tap) source() netip.AddrPort {
 		if !ok || link.Pkttype != unix.PACKET_OUTGOING {
 			continue // lo delivers every packet a second time
 		}
+		if !isSYN(packet[:n], t.to) {
+			continue
+		}
 		if source, mss, ok := parseSYN(packet[:n]); ok && mss == t.mss {
 			return source
 		}
 	}
+	return netip.AddrPort{}
 }
 
 // Offsets in the headers of IPv4 (RFC 791), IPv6 (RFC 8200) and TCP (RFC 9293).
@@ -125,6 +144,27 @@ func synFilter(to netip.AddrPort) []unix.SockFilter {
 		}
 	}
 	return p
+}
+
+// isSYN reports whether synFilter lets a packet pass.
+func isSYN(b []byte, to netip.AddrPort) bool {
+	version, header, protocol, at := byte(4), 0, protocol4, destination4
+	if to.Addr().Is6() {
+		version, header, protocol, at = 6, len6, next6, destination6
+	}
+	if len(b) == 0 || b[0]>>4 != version {
+		return false
+	}
+	if version == 4 {
+		header = int(b[0]&0xf) * 4
+	}
+	address := to.Addr().AsSlice()
+	if len(b) < max(header, at+len(address))+minTCP {
+		return false
+	}
+	tcp := b[header:]
+	return b[protocol] == unix.IPPROTO_TCP && bytes.Equal(b[at:at+len(address)], address) &&
+		binary.BigEndian.Uint16(tcp[destinationPort:]) == to.Port() && tcp[flags]&(synFlag|ackFlag) == synFlag
 }
 
 // The TCP options that parseSYN distinguishes (RFC 9293, section 3.1).

@@ -260,7 +260,7 @@ func (h Host) answeredClient(ctx context.Context, t *target, client, sent netip.
 	}
 	how := ""
 	if !sent.IsValid() {
-		how = unseenSource
+		how = h.unseen()
 	}
 	return testResult{Works, finding(ReturnPath, t.name, OK, "a client is answered%s", how)}
 }

@@ -137,7 +137,8 @@ var faultRows = map[string]faultRow{
 			rule{refusals[5:], []record.Outcome{record.Reset, unaffected}})}},
 	"ReadPipe": {errors: errnos.Read, in: map[state][]rule{relaying: settled}},
 	"Shutdown": {errors: errnos.Shutdown, in: map[state][]rule{
-		closing: survives, relaying: survives}},
+		closing:  survives, // close(2) sends the FIN
+		relaying: with(established, rule{[]syscall.Errno{unix.ENOTCONN}, []record.Outcome{record.Reset, unaffected}})}},
 
 	"Watch": {start: true, errors: errnos.Epoll, in: map[state][]rule{
 		reading: ends(record.Internal), dialling: preparing, probing: diagnosed, diagnosing: diagnosed}},

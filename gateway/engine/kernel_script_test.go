@@ -42,22 +42,23 @@ type script struct {
 
 	shutdowns, splices int // numbers of calls
 
-	acceptErrors []syscall.Errno // what the next Accepts return
-	filters      bool            // RefuseHandshakes is supported
-	noBatches    bool            // io_setup(2) fails
-	batches      int             // open ones
-	pipeErrors   syscall.Errno   // what Pipe returns
-	pipeRoom     int             // largest pipe; 0: unlimited
-	spliceError  syscall.Errno   // what Splice from a socket returns, after goodSplices
-	goodSplices  int
-	drainErrors  int             // how many times Splice to a socket returns spliceError
-	probed       bool            // spliceError was returned: an empty pipe may be spliced from
-	watchErrors  []syscall.Errno // what the next Watches return; 0: no error
-	sendRoom     int             // send buffer of new sockets
-	noSource     bool            // HasSource is false
-	programs     bool            // programs of package toa are attached
-	bindError    func(netip.AddrPort) syscall.Errno
-	optionError  func(level, name int) syscall.Errno
+	acceptErrors   []syscall.Errno // what the next Accepts return
+	shutdownErrors []syscall.Errno // what the next Shutdowns return
+	filters        bool            // RefuseHandshakes is supported
+	noBatches      bool            // io_setup(2) fails
+	batches        int             // open ones
+	pipeErrors     syscall.Errno   // what Pipe returns
+	pipeRoom       int             // largest pipe; 0: unlimited
+	spliceError    syscall.Errno   // what Splice from a socket returns, after goodSplices
+	goodSplices    int
+	drainErrors    int             // how many times Splice to a socket returns spliceError
+	probed         bool            // spliceError was returned: an empty pipe may be spliced from
+	watchErrors    []syscall.Errno // what the next Watches return; 0: no error
+	sendRoom       int             // send buffer of new sockets
+	noSource       bool            // HasSource is false
+	programs       bool            // programs of package toa are attached
+	bindError      func(netip.AddrPort) syscall.Errno
+	optionError    func(level, name int) syscall.Errno
 }
 
 // plan is the result of one connect.

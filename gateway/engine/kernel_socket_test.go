@@ -287,14 +287,19 @@ func (k *script) Send(fd int, b []byte) (int, syscall.Errno) {
 func (k *script) Shutdown(fd int) syscall.Errno {
 	f := k.file(fd, "Shutdown", stream)
 	k.shutdowns++
-	if !f.connected {
+	if len(k.shutdownErrors) > 0 {
+		errno := k.shutdownErrors[0]
+		k.shutdownErrors = k.shutdownErrors[1:]
+		return errno
+	}
+	if !f.connected || f.wasReset { // TCP_CLOSE
 		return unix.ENOTCONN
 	}
 	if f.finSent {
 		k.Errorf("a second FIN for descriptor %d", fd)
 	}
 	f.finSent = true
-	f.gotFIN = f.gotFIN || !f.wasReset
+	f.gotFIN = true
 	return 0
 }
 

@@ -39,6 +39,13 @@ var pauses = []pauseCase{
 		arrives: func(r *rig, f *file) { f.deliver([]byte(header[20:])) }, outcome: record.HeaderTimeout},
 	{name: "the client gives up", begin: func(r *rig) *file { return r.open("") },
 		arrives: func(r *rig, f *file) { f.sendFIN() }, outcome: record.HeaderTimeout, ends: true, as: record.Empty},
+	{name: "the client resets", begin: func(r *rig) *file { return r.open("") },
+		arrives: func(r *rig, f *file) { f.reset() }, outcome: record.HeaderTimeout, ends: true, as: record.Empty},
+	{name: "the client resets amid the header", begin: func(r *rig) *file { return r.open(header[:20]) },
+		arrives: func(r *rig, f *file) { f.reset() }, outcome: record.HeaderTimeout, ends: true, as: record.Reset},
+	{name: "the rest of the header arrives, and a RST", begin: func(r *rig) *file { return r.open(header[:20]) },
+		arrives: func(r *rig, f *file) { f.deliver([]byte(header[20:])); f.reset() },
+		outcome: record.HeaderTimeout, ends: true, as: record.Reset},
 	{name: "the connect completes", plans: []plan{connectLater}, begin: openHeader,
 		arrives: func(r *rig, f *file) { r.finishDial(0) }, outcome: record.ConnectTimeout},
 	{name: "the connect is refused", plans: []plan{{waits: -1, result: unix.ECONNREFUSED}}, begin: openHeader,
@@ -146,6 +153,46 @@ func TestArrivedDataCountsInACrowd(t *testing.T) {
 		}
 		r.engine.Cut()
 		r.settle()
+		r.expectClean()
+	}
+}
+
+// A connection that is reset before the deadline for its header does not end by that deadline, whatever
+// the loops have done by then: it may wait to be accepted, for another loop, or for its next read, among
+// many others. The control is one that is not reset.
+func TestResetBeforeDeadlineIsNoTimeout(t *testing.T) {
+	for seed := range uint64(300) {
+		k := newScript(t, seed+1)
+		k.noBatches = seed%4 == 3
+		r := newRig(t, k, Config{Loops: 1 + int(seed%3), Forwards: []*forward.Forward{plainForward(serverA)}})
+		silent := r.arrive(r.listenerSocket(0), lb)
+		all := make([]*file, 1+k.random.IntN(40))
+		for i := range all {
+			all[i] = r.arrive(r.listenerSocket(0), lb)
+			for sent := 0; k.random.IntN(3) > 0 && sent < 30; sent += 10 {
+				all[i].deliver([]byte(header[sent:][:10]))
+				for range k.random.IntN(3) {
+					r.turn()
+				}
+			}
+		}
+		r.stopLate = k.random.IntN(2) == 0
+		r.stopped = func() {
+			for _, f := range all {
+				f.reset()
+			}
+			r.clock += int64(time.Minute)
+		}
+		r.settle()
+		r.advance(5*time.Second + 2*time.Duration(tick))
+		outcomes := map[record.Outcome]int{}
+		for _, c := range r.records {
+			outcomes[c.Outcome]++
+		}
+		if n := outcomes[record.Empty] + outcomes[record.Reset]; n != len(all) || outcomes[record.HeaderTimeout] != 1 ||
+			!silent.gotRST {
+			t.Errorf("seed %d: %d of %d were reset: %v", seed, n, len(all), outcomes)
+		}
 		r.expectClean()
 	}
 }

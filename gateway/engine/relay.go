@@ -81,10 +81,38 @@ func (s *session) pump(l *loop, from int) (broken int, errno syscall.Errno) {
 		}
 	}
 	if d.eof && s.flushed(from) && !to.finSent && !s.done(1-from) {
-		to.finSent = true
-		l.kernel.Shutdown(int(to.fd))
+		if errno = s.sendFIN(l, 1-from); errno != 0 {
+			return 1 - from, errno
+		}
 	}
 	return noSide, 0
+}
+
+// sendFIN sends a FIN to one side. A session whose FIN cannot be sent must not wait for the answer.
+//
+// ENOTCONN means that the connection has been reset or has timed out (inet_shutdown). What it received
+// before is read first, as without the call. It may end with a FIN, else with the error.
+func (s *session) sendFIN(l *loop, to int) (errno syscall.Errno) {
+	d := &s.sides[to]
+	for errno = unix.EINTR; errno == unix.EINTR; {
+		errno = l.kernel.Shutdown(int(d.fd))
+	}
+	if errno != unix.ENOTCONN {
+		d.finSent = errno == 0
+		return errno
+	}
+	switch _, why := l.kernel.Peek(int(d.fd), l.buffer[:1]); why {
+	case unix.EAGAIN:
+		return errno // no connection that ended
+	case 0, unix.EINTR:
+		d.readable, d.hungUp = true, true
+		if s.flushed(to) {
+			l.requeue(s)
+		}
+		return 0
+	default:
+		return why
+	}
 }
 
 // move reads once and writes the result. flushed is false if the other side did not take

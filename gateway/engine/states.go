@@ -147,7 +147,7 @@ func (s *session) applyHeader(l *loop, h *proxyproto.Header, payload []byte) {
 }
 
 // closePeer sends a FIN and waits for the peer's. Closing with unread bytes would send a RST
-// instead.
+// instead. If it cannot be sent, the close after closeTimeout sends it.
 func (s *session) closePeer(l *loop, outcome record.Outcome, phase record.Phase) {
 	s.state, s.outcome, s.endedBy, s.endPhase = closing, outcome, record.Gateway, phase
 	s.arm(l, closeTimeout)

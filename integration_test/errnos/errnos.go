@@ -46,7 +46,7 @@ var (
 	Name = Of(badCall, Unlisted, list(unix.ENOBUFS))
 	// Error are those that SO_ERROR returns, and those of getsockopt(2).
 	Error    = Of(Network, badCall)
-	Shutdown = Of(badCall, Unlisted, list(unix.ENOTCONN))
+	Shutdown = Of(badCall, Unlisted, Denied, list(unix.ENOTCONN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS))
 	// Duplicate are those of fcntl(2).
 	Duplicate = Of(Unlisted, list(unix.EBADF, unix.EINVAL, unix.EMFILE))
 

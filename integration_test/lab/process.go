@@ -21,6 +21,7 @@ import (
 
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/race"
+	"unproxy/integration_test/seccomp"
 )
 
 // Command says how to start a process.
@@ -213,7 +214,9 @@ func (p *Process) outputPipe() (io.Reader, error) {
 func (p *Process) live(c Command, output io.Reader, started chan<- error) {
 	runtime.LockOSThread()
 	if c.WithoutIPv6 {
-		if err := forgetIPv6(); err != nil {
+		ipv6 := seccomp.Argument{Number: 0, Value: unix.AF_INET6}
+		err := seccomp.Refusal{Call: unix.SYS_SOCKET, Arguments: []seccomp.Argument{ipv6}, Errno: unix.EAFNOSUPPORT}.Apply()
+		if err != nil {
 			started <- err
 			return
 		}

@@ -121,9 +121,10 @@ func TestMeasure(t *testing.T) {
 	r.stale(p.mutants)
 	got := map[string]verdict{}
 	chosen := slices.DeleteFunc(slices.Clone(p.mutants), func(m mutant) bool { return m.function == "down" })
-	if err := l.tryAll(ctx, chosen, reached, func(m mutant, v verdict) {
+	if err := l.tryAll(ctx, chosen, reached, func(m mutant, v verdict) error {
 		got[m.name()] = v
 		r.add(m, v)
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +150,133 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// With a selection only those tests count. The control is the run of all tests.
+func TestSelection(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport \"testing\"\n\nfunc TestAbove(t *testing.T) {\n\tif !big(11) {\n\t\tt.Fail()\n\t}\n}\n\n" +
+		"func TestBelow(t *testing.T) {\n\tif big(10) {\n\t\tt.Fail()\n\t}\n}\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	l := lab{directory: "p", tests: []string{"p"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	for chosen, want := range map[selection]verdict{
+		{}: killed, {run: "TestBelow"}: killed, {run: "TestAbove"}: survived, {skip: "TestBelow"}: survived, {skip: "TestAbove"}: killed,
+		{later: "TestBelow"}: killed, {later: "TestAbove"}: killed, {later: "TestBelow", skip: "TestBelow"}: survived,
+	} {
+		l.selection = chosen
+		if got, err := l.run(ctx, l.switched, p.mutants[i].id); err != nil || got != want {
+			t.Errorf("%+v: %q, %v, want %q", chosen, got, err, want)
+		}
+	}
+}
+
+// A test that fails with all mutants off, as one that counts allocations may, meets only mutants
+// that are built alone.
+func TestFailingBesideSwitches(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport (\n\t\"os\"\n\t\"strings\"\n\t\"testing\"\n)\n\n" +
+		"func TestAlone(t *testing.T) {\n\tif strings.Contains(os.Args[0], \"switched\") || big(10) {\n\t\tt.Fail()\n\t}\n}\n\n" +
+		"func TestNothing(t *testing.T) { big(5) }\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	l := lab{directory: "p", tests: []string{"p"}, selection: selection{skip: "TestNone"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil || !slices.Equal(l.switched[0].failing, []string{"TestAlone"}) {
+		t.Fatalf("%+v, %v", l.switched, err)
+	}
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != survived || err != nil {
+		t.Errorf("behind its switch: %q, %v", v, err)
+	}
+	if v, err := l.try(ctx, p.mutants[i], 0); v != killed || err != nil {
+		t.Errorf("alone: %q, %v", v, err)
+	}
+	l.quick = true
+	if v, err := l.try(ctx, p.mutants[i], 0); v != survived || err != nil {
+		t.Errorf("with -quick: %q, %v", v, err)
+	}
+}
+
+// A mutant is killed when the first test fails: what runs beside that test is not waited for.
+// The control is the same program without an end to wait for.
+func TestFirstFailureEnds(t *testing.T) {
+	const code = "package p\n\nfunc big(n int) bool { return n > 10 }\n"
+	const tests = "package p\n\nimport \"testing\"\n\n" +
+		"func TestEndless(t *testing.T) {\n\tt.Parallel()\n\tfor big(11) != big(10) == false {\n\t}\n}\n\n" +
+		"func TestBig(t *testing.T) {\n\tt.Parallel()\n\tif big(10) {\n\t\tt.Fail()\n\t}\n}\n"
+	module(t, map[string]string{"p/p.go": code, "p/p_test.go": tests})
+	s, err := readSources("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ctx := mutate(s), context.Background()
+	l := lab{directory: "p", tests: []string{"p"}, scratch: t.TempDir(), limit: time.Minute}
+	if err := l.switches(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.mutants, func(m mutant) bool { return m.after == "n >= 10" })
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != killed || err != nil {
+		t.Errorf("%q, %v", v, err)
+	}
+	l.limit, l.selection.skip = 500*time.Millisecond, "TestBig"
+	if v, err := l.run(ctx, l.switched, p.mutants[i].id); v != endless || err != nil {
+		t.Errorf("the test that does not end alone: %q, %v", v, err)
+	}
+}
+
+// With a file of results a run goes on where it was interrupted: what was killed is not tried
+// again, what survived is, after all that have no verdict yet.
+func TestResults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results")
+	all := []mutant{{before: "a"}, {before: "b", switched: true}, {before: "c"}, {before: "d", switched: true}, {before: "e"}}
+	names := func(of []mutant) (text string) {
+		for _, m := range of {
+			text += m.before
+		}
+		return text
+	}
+	for _, step := range []struct {
+		keeps       verdict
+		of          int
+		final, open string
+	}{
+		{"", 0, "", "bdace"}, {survived, 0, "", "bdcea"}, {killed, 1, "b", "dcea"}, {uncovered, 2, "b", "deac"},
+		{endless, 3, "bd", "eac"}, {unbuilt, 4, "bde", "ac"}, {killed, 0, "abde", "c"},
+	} {
+		r, err := readResults(path)
+		if err == nil && step.keeps != "" {
+			err = r.keep(all[step.of], step.keeps)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err = readResults(path)
+		if final, open := r.split(all); err != nil || names(final) != step.final || names(open) != step.open {
+			t.Errorf("after %q of %d: %q and %q, %v; want %q and %q", step.keeps, step.of, names(final), names(open), err, step.final, step.open)
+		}
+	}
+	none, err := readResults("")
+	if err == nil {
+		err = none.keep(all[0], killed)
+	}
+	if final, open := none.split(all); err != nil || len(final) != 0 || names(open) != "bdace" {
+		t.Errorf("without a file: %q, %q, %v", names(final), names(open), err)
+	}
+	if _, err := readResults(t.TempDir()); err == nil {
+		t.Error("a directory is read")
+	}
+}
+
 // A list with a mistake is refused, with the line.
 func TestReadKnown(t *testing.T) {
 	for _, row := range []struct{ text, want string }{
@@ -169,10 +297,10 @@ func TestReadKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	save("tests: p q\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
+	save("tests: p q\nlater: TestB|TestC\na -> b\nc -> d\n\tof\n\tboth\n\ne -> f\n\tits own\n")
 	k, err := readKnown("good")
 	if want := map[string]string{"a -> b": "of both", "c -> d": "of both", "e -> f": "its own"}; err != nil ||
-		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) {
+		!maps.Equal(k.reasons, want) || !slices.Equal(k.tests, []string{"p", "q"}) || k.later != "TestB|TestC" {
 		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err := readKnown("none"); err != nil || len(k.reasons) > 0 {

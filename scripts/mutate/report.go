@@ -15,8 +15,9 @@ const (
 	baselineLimit = 2 * time.Minute
 )
 
-// tryAll tries the mutants and tells of each, one at a time, in any order.
-func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell func(mutant, verdict)) error {
+// tryAll tries the mutants and tells of each, one at a time, in any order. Also those that no test
+// seems to reach: the profile does not have what processes do that a test starts.
+func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell func(mutant, verdict) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	queue := make(chan mutant)
@@ -25,16 +26,18 @@ func (l lab) tryAll(ctx context.Context, all []mutant, reached coverage, tell fu
 	for worker := range workers {
 		working.Go(func() {
 			for m := range queue {
-				v, err := uncovered, error(nil)
-				if reached.reaches(m) {
-					v, err = l.try(ctx, m, worker)
+				v, err := l.try(ctx, m, worker)
+				if v == survived && !reached.reaches(m) {
+					v = uncovered
 				}
 				if err != nil {
 					cancel(fmt.Errorf("%s: %w", m.name(), err))
 					continue
 				}
 				telling.Lock()
-				tell(m, v)
+				if err := tell(m, v); err != nil {
+					cancel(err)
+				}
 				telling.Unlock()
 			}
 		})
@@ -81,7 +84,7 @@ func (r *report) add(m mutant, v verdict) {
 	default:
 		r.counts[v]++
 	}
-	if v == survived && !listed || r.options.verbose {
+	if (v == survived || v == uncovered) && !listed || r.options.verbose {
 		fmt.Printf("%s, line %d: %s\n", v, m.line, m.name())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,20 +26,25 @@ const (
 	endless   verdict = "endless"   // no end within the limit, or of memory: killed as well
 	survived  verdict = "survived"  // all tests passed
 	unbuilt   verdict = "unbuilt"   // the compiler rejected it: no mutant
-	uncovered verdict = "uncovered" // no test runs the code
+	uncovered verdict = "uncovered" // all tests passed, and no test runs the code
 )
 
 // memoryLimit is what a mutant's tests may map, in KiB: one that appends for ever must
 // not take the machine down.
 const memoryLimit = 6 << 20
 
+// collectedAbove makes the garbage collector keep tests that allocate much below that limit.
+const collectedAbove = "GOMEMLIMIT=3GiB"
+
 // lab builds and tests mutants of one package.
 type lab struct {
 	directory string   // of the package, from the root of the module
 	tests     []string // directories of the packages whose tests are run
-	switched  []trial  // of tests, with the mutants behind switches
+	selection selection
+	switched  []trial // of tests, with the mutants behind switches
 	scratch   string
 	limit     time.Duration // of one mutant, in each package of tests
+	quick     bool          // what survives behind its switch is not built alone
 }
 
 // build compiles the tests of a package into the file program.
@@ -51,14 +57,32 @@ func (l lab) build(ctx context.Context, tests, program string, flags ...string) 
 	return nil
 }
 
-var errLimit = errors.New("the limit passed")
+var errLimit, errFailed = errors.New("the limit passed"), errors.New("a test failed")
+
+// failureWatch is the output of tests. It calls failed when a test has failed.
+type failureWatch struct {
+	text   bytes.Buffer // not embedded: its ReadFrom would be used in the place of Write
+	failed func()
+}
+
+func (w *failureWatch) Write(b []byte) (int, error) {
+	n, err := w.text.Write(b)
+	if w.failed != nil && bytes.Contains(w.text.Bytes(), []byte("--- FAIL: ")) {
+		w.failed()
+		w.failed = nil
+	}
+	return n, err
+}
 
 // trial is one run of a program of tests.
 type trial struct {
 	tests   string // directory of the package
 	program string
-	mutant  int      // that is on, if the program has switches
+	mutant  int // that is on, if the program has switches
+	only    selection
+	failing []string // tests that fail with all mutants off
 	args    []string // of the program, in addition
+	toFirst bool     // end with the first test that fails, also if others run beside it
 }
 
 // test runs a trial in the directory of its package and in a process group of its own,
@@ -66,20 +90,28 @@ type trial struct {
 func (l lab) test(ctx context.Context, t trial) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.limit, errLimit)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	shell := "ulimit -v " + strconv.Itoa(memoryLimit) + `; exec "$0" "$@"`
-	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}, t.args...)...)
+	args := []string{"-c", shell, t.program, "-test.failfast", "-test.count=1"}
+	args = slices.Concat(args, t.only.without(t.failing).flags(), t.args)
+	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = t.tests
-	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant))
+	// Tests that are killed leave files in TMPDIR.
+	cmd.Env = append(os.Environ(), variable+"="+strconv.Itoa(t.mutant), collectedAbove, "TMPDIR="+l.scratch)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for children that keep the output open
-	var output bytes.Buffer
+	var output failureWatch
+	if t.toFirst {
+		output.failed = func() { stop(errFailed) }
+	}
 	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.Run()
-	if context.Cause(ctx) == errLimit {
-		return output.String(), errLimit
+	if cause := context.Cause(ctx); cause == errLimit || cause == errFailed {
+		return output.text.String(), cause
 	}
-	return output.String(), err
+	return output.text.String(), err
 }
 
 // baseline runs the tests of the unchanged package: they must pass, and say what is
@@ -95,7 +127,8 @@ func (l *lab) baseline(ctx context.Context) (coverage, error) {
 		}
 		path := program + ".cover"
 		start := time.Now()
-		output, err := l.test(ctx, trial{tests: tests, program: program, args: []string{"-test.coverprofile=" + path}})
+		t := trial{tests: tests, program: program, only: l.selection, args: []string{"-test.coverprofile=" + path}}
+		output, err := l.test(ctx, t)
 		if err != nil {
 			return nil, fmt.Errorf("the tests of ./%s fail without a change: %w\n%s", tests, err, output)
 		}
@@ -123,11 +156,11 @@ func (l *lab) switches(ctx context.Context, p program) error {
 		return err
 	}
 	for i, tests := range l.tests {
-		s := trial{tests: tests, program: filepath.Join(l.scratch, fmt.Sprintf("switched-%d", i))}
+		s := trial{tests: tests, only: l.selection, program: filepath.Join(l.scratch, fmt.Sprintf("switched-%d", i))}
 		if err := l.build(ctx, tests, s.program, "-overlay="+overlay); err != nil {
 			return fmt.Errorf("with switches: %w", err)
 		}
-		if s.args, err = l.leftOut(ctx, s); err != nil {
+		if s.failing, err = l.leftOut(ctx, s); err != nil {
 			return err
 		}
 		l.switched = append(l.switched, s)
@@ -135,24 +168,23 @@ func (l *lab) switches(ctx context.Context, p program) error {
 	return nil
 }
 
-// leftOut returns the flag that leaves out the tests that fail with all mutants off.
+// leftOut returns the tests that fail with all mutants off.
 func (l lab) leftOut(ctx context.Context, t trial) ([]string, error) {
-	var failed []string
+	t.args = []string{"-test.failfast=false"}
 	for range 5 { // a panic hides the tests behind it
-		t.args = []string{"-test.failfast=false", "-test.skip=^(" + strings.Join(failed, "|") + ")$"}
 		output, err := l.test(ctx, t)
 		if err == nil {
-			return t.args[1:], nil
+			return t.failing, nil
 		}
 		found := regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindAllStringSubmatch(output, -1)
 		if len(found) == 0 {
 			return nil, fmt.Errorf("the tests of ./%s fail with all mutants off: %w\n%s", t.tests, err, output)
 		}
 		for _, match := range found {
-			failed = append(failed, match[1])
+			t.failing = append(t.failing, match[1])
 		}
 	}
-	return nil, fmt.Errorf("with all mutants off these tests of ./%s fail, and more: %q", t.tests, failed)
+	return nil, fmt.Errorf("with all mutants off these tests of ./%s fail, and more: %q", t.tests, t.failing)
 }
 
 // try runs the tests with a mutant until one fails. What survives behind its switch, or has
@@ -160,7 +192,7 @@ func (l lab) leftOut(ctx context.Context, t trial) ([]string, error) {
 func (l lab) try(ctx context.Context, m mutant, worker int) (verdict, error) {
 	if m.switched {
 		v, err := l.run(ctx, l.switched, m.id)
-		if v != survived || err != nil {
+		if v != survived || err != nil || l.quick {
 			return v, err
 		}
 	}
@@ -187,16 +219,18 @@ func (l lab) try(ctx context.Context, m mutant, worker int) (verdict, error) {
 
 // run runs programs of tests, with a mutant on, until a test fails.
 func (l lab) run(ctx context.Context, all []trial, mutant int) (verdict, error) {
-	for _, t := range all {
-		t.mutant = mutant
-		output, err := l.test(ctx, t)
-		switch {
-		case ctx.Err() != nil:
-			return "", ctx.Err()
-		case errors.Is(err, errLimit), err != nil && strings.Contains(output, "out of memory"):
-			return endless, nil
-		case err != nil:
-			return killed, nil
+	for _, stage := range l.selection.stages() {
+		for _, t := range all {
+			t.mutant, t.only, t.toFirst = mutant, stage, true
+			output, err := l.test(ctx, t)
+			switch {
+			case ctx.Err() != nil:
+				return "", ctx.Err()
+			case errors.Is(err, errLimit), err != nil && strings.Contains(output, "out of memory"):
+				return endless, nil
+			case err != nil:
+				return killed, nil
+			}
 		}
 	}
 	return survived, nil
