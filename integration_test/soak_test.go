@@ -39,6 +39,7 @@ func sizeOfSoak(t *testing.T) soakSize {
 		needDescriptors(t, 5000)
 		return size
 	}
+	os.Unsetenv(soakVariable) // the gateway would report that it does not know it
 	var err error
 	if size.duration, err = time.ParseDuration(text); err != nil {
 		t.Fatalf("%s=%q: %v", soakVariable, text, err)
