@@ -101,6 +101,20 @@ func (s *soak) compareLog() {
 	}
 }
 
+// releaseIdle ends the idle connections, some hundreds at a time: at its end a process waits for a second until its
+// last lines are read.
+func (s *soak) releaseIdle() {
+	s.Helper()
+	for left := s.idle; left > 0; {
+		n := min(left, 500)
+		left -= n
+		for range n {
+			s.release <- struct{}{}
+		}
+		await.Until(s.T, "idle connections end", func() bool { return s.released.Load() >= int64(s.idle-left) })
+	}
+}
+
 // compareDatagrams compares the datagrams that were lost with what the kernel dropped. The loopback interface has a
 // queue for each processor of the machine, which overflows if others keep the processors busy.
 func (s *soak) compareDatagrams(datagrams *traffic) {
@@ -148,6 +162,6 @@ func (s *soak) stopLoads(datagrams *traffic) {
 	}
 	datagrams.stop()
 	s.compareDatagrams(datagrams)
-	close(s.release)
+	s.releaseIdle()
 	s.held.Wait()
 }

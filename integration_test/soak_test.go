@@ -26,6 +26,9 @@ type soakSize struct {
 	duration time.Duration
 	idle     int   // connections
 	stride   int64 // exchanges between two steps
+	// keepalive finds clients that vanish. Probes of thousands of idle connections every second would overflow the
+	// queue of the loopback interface, and the kernel would give up connections that are there.
+	keepalive string
 }
 
 // sizeOfSoak returns the short form, or the one that the environment asks for: with up to 15 000 idle
@@ -33,7 +36,7 @@ type soakSize struct {
 // the gateway two for each of a quarter: the rest are those of processes before and after it.
 func sizeOfSoak(t *testing.T) soakSize {
 	t.Helper()
-	size := soakSize{5 * time.Second, 1000, 50}
+	size := soakSize{5 * time.Second, 1000, 50, "1s"}
 	text := os.Getenv(soakVariable)
 	if text == "" {
 		needDescriptors(t, 5000)
@@ -48,7 +51,7 @@ func sizeOfSoak(t *testing.T) soakSize {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	size.idle, size.stride = min(15_000, max(int(limit.Max)-4000, 0)), 2000
+	size.idle, size.stride, size.keepalive = min(15_000, max(int(limit.Max)-4000, 0)), 2000, "10s"
 	return size
 }
 
@@ -66,7 +69,8 @@ type soak struct {
 	book             string // the path of its ledger
 	loads            map[string]*load
 	held             sync.WaitGroup // idle connections
-	release          chan struct{}
+	release          chan struct{}  // lets one of them end
+	released         atomic.Int64   // those that have ended
 	idle, batches    int
 	gone             []netip.AddrPort // vanished clients
 	reloads, refused int              // those that succeed, and those that fail
@@ -133,7 +137,7 @@ add rule inet soak input ip daddr @gone drop`)
 	sourceEcho(t, "127.0.0.1:3001")
 	s.line = startLine(t, lab.Command{}, "--forward", soakFront+"="+soakBack, "--trust-file", s.trust,
 		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h", "--loops", "2",
-		"--admin", s.admin, "--log-level", "info", "--keepalive", "1s", "--header-timeout", "10s", "--drain-timeout", "1h")
+		"--admin", s.admin, "--log-level", "info", "--keepalive", s.size.keepalive, "--header-timeout", "10s", "--drain-timeout", "1h")
 	s.startBackend()
 	return s
 }
