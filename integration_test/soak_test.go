@@ -119,7 +119,8 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T) *soak {
 	t.Helper()
 	s := &soak{size: sizeOfSoak(t), admin: "unix:" + filepath.Join(t.TempDir(), "admin"),
-		trust: lab.WriteFile(t, "trust", soakTrust), release: make(chan struct{}), loads: map[string]*load{}}
+		trust: lab.WriteFile(t, "trust", soakTrust), loads: map[string]*load{}}
+	s.release = make(chan struct{}, s.size.idle)
 	s.end = time.Now().Add(s.size.duration)
 	netns.Sysctl(t, "net.ipv4.ip_local_port_range", "10000 65535")
 	netns.IP(t, "link set lo mtu 1500") // as on a network: slow readers fill small buffers
@@ -137,7 +138,8 @@ add rule inet soak input ip daddr @gone drop`)
 	sourceEcho(t, "127.0.0.1:3001")
 	s.line = startLine(t, lab.Command{}, "--forward", soakFront+"="+soakBack, "--trust-file", s.trust,
 		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h", "--loops", "2",
-		"--admin", s.admin, "--log-level", "info", "--keepalive", s.size.keepalive, "--header-timeout", "10s", "--drain-timeout", "1h")
+		"--admin", s.admin, "--log-level", "info", "--keepalive", s.size.keepalive, "--header-timeout", "10s",
+		"--drain-timeout", "1h")
 	s.startBackend()
 	return s
 }
