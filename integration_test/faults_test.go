@@ -41,6 +41,8 @@ var injections = []injection{
 	{call: "recvfrom", errno: "ENOMEM", when: "2..4", outcomes: []string{"limit"}},
 	{call: "recvfrom", errno: "ECONNRESET", when: "2..4", outcomes: []string{"reset", "empty"}},
 	{call: "sendto", errno: "EPIPE", when: "2..4", outcomes: []string{"reset", "backend_unreachable"}},
+	{call: "shutdown", errno: "EPERM", when: "1..3", outcomes: []string{"internal"}},
+	{call: "shutdown", errno: "ENOTCONN", when: "1..3", outcomes: []string{"reset"}},
 	{call: "io_submit", errno: "EAGAIN"},
 	{call: "pipe2", errno: "EMFILE", bulk: true},
 	{call: "splice", errno: "EINVAL", bulk: true},

@@ -30,7 +30,8 @@ func TestTOAUpgradeAndDetach(t *testing.T) {
 		live := s.want(t, toaClient4)
 		promised := r.counters(t)["promised"]
 
-		if output := r.attachServer(t, "--from", toaGateway4, "--port", "7001"); !strings.Contains(output, "updated ") {
+		output := r.attachServer(t, "--from", toaGateway4, "--port", "7001")
+		if !strings.Contains(output, "updated ") {
 			t.Errorf("the second attach says %q", output)
 		}
 		unproxy(t, "toa", "attach", "--gateway", "--cgroup", r.gateway.Path)
@@ -41,6 +42,7 @@ func TestTOAUpgradeAndDetach(t *testing.T) {
 		if _, _, err := r.dial(t, call(toaClient4)); err != errUnpromised {
 			t.Errorf("the port that is no longer listed: %v", err)
 		}
+		other = r.restart(t, other, output)
 		c := call(toaClient4)
 		c.to = toaServer4 + ":7001"
 		r.must(t, c)

@@ -129,7 +129,9 @@ func (r *toaRig) restart(t *testing.T, s *toaServer, attached string) *toaServer
 	if !strings.Contains(attached, "restart the servers") {
 		t.Errorf("Linux %s cannot mark listeners, but attach does not say so: %s", attach.Kernel(), attached)
 	}
-	if _, _, err := r.dial(t, call(toaClient4)); err != errUnpromised {
+	c := call(toaClient4)
+	c.to = fmt.Sprintf("%s:%d", toaServer4, s.Addr().(*net.TCPAddr).Port)
+	if _, _, err := r.dial(t, c); err != errUnpromised {
 		t.Errorf("before the restart: %v", err)
 	}
 	s.Close()

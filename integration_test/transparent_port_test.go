@@ -84,7 +84,7 @@ func TestTransparentNetRawAlone(t *testing.T) {
 			privileges := lab.Command{Limit: true, Capabilities: lab.NetRaw()}
 			low := netip.AddrPortFrom(tt.client.Addr(), 80)
 
-			g := lab.StartGatewayAs(t, privileges, transparentFlags(tt.backend, "--mark", "7")...)
+			g := lab.StartGatewayAs(t, privileges, withoutSelfTest(transparentFlags(tt.backend, "--mark", "7"))...)
 			lab.Send(t, g.Address(t, 0), headerOf(tt.client))
 			if got := lab.Peer(b.Next(t)); got != tt.client {
 				t.Errorf("the backend saw %v, want %v", got, tt.client)
@@ -94,7 +94,7 @@ func TestTransparentNetRawAlone(t *testing.T) {
 				t.Errorf("prefer: the backend saw %v, want %v from another port than 80", got, low.Addr())
 			}
 
-			g = lab.StartGatewayAs(t, privileges, transparentFlags(tt.backend, "--source-port", "keep")...)
+			g = lab.StartGatewayAs(t, privileges, withoutSelfTest(transparentFlags(tt.backend, "--source-port", "keep"))...)
 			wantEnd(t, lab.Send(t, g.Address(t, 0), headerOf(low)))
 			g.NextConnection(t).Expect(t, "client", low.String(), "outcome", "permission", "phase", "dial")
 
