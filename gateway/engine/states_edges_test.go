@@ -205,13 +205,15 @@ func TestEndOfADialWithoutDescriptor(t *testing.T) {
 		r.advance(time.Second) // accepting goes on
 		r.expectClean()
 	}
-	f := plainForward(serverA)
-	f.ConnectTimeout = time.Second
-	r := newForwardRig(t, f)
-	r.limit = r.used + 1
-	r.open(header)
-	r.advance(time.Second) // exactly
-	r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+	for timeout, want := range map[time.Duration]time.Duration{0: resourceTimeout, time.Second: time.Second} {
+		f := plainForward(serverA)
+		f.ConnectTimeout = timeout
+		r := newForwardRig(t, f)
+		r.limit = r.used + 1
+		r.open(header)
+		r.advance(want) // exactly
+		r.expectEnd(1, record.Limit, record.Dial, record.Gateway)
+	}
 }
 
 // While a connect lacks memory nothing is accepted, although accepting would succeed.
@@ -231,4 +233,25 @@ func TestNothingIsAcceptedWhileADialWaits(t *testing.T) {
 	finishBothOf(r, second, 2)
 	r.expectEnd(2, record.OK, record.Relay, record.Client)
 	r.expectClean()
+}
+
+// An EPOLLERR without an error, as for a message in the error queue, ends no connection.
+func TestEPOLLERRWithoutAnError(t *testing.T) {
+	r := newForwardRig(t, plainForward(serverA))
+	from := r.open(header)
+	s := sessionOf(r, from)
+	for _, side := range []int{peer, backend} {
+		s.handleEvent(r.loop(), side, unix.EPOLLERR)
+		r.settle()
+	}
+	if len(r.records) != 0 {
+		t.Fatalf("ended %v: %s", r.records[0].Outcome, r.records[0].Reason)
+	}
+	from.deliver([]byte("x"))
+	r.settle()
+	if got := string(r.backend().received); got != "x" {
+		t.Errorf("the backend got %q", got)
+	}
+	finishBoth(r, from)
+	r.expectEnd(1, record.OK, record.Relay, record.Client)
 }
