@@ -25,7 +25,7 @@ type datagramInjection struct {
 	flags []string // of the gateway
 	// words are reasons for drops and outcomes of flows, one of which follows. None: nobody notices.
 	words  []string
-	logged string // a message that follows
+	logged []string // messages that follow
 }
 
 const (
@@ -52,7 +52,8 @@ var (
 		{call: "io_submit", errno: "ENOSYS", times: 3},
 		// From and to peers. A send is tried twice.
 		{call: "recvmmsg", errno: "ENOMEM", times: 3, of: theListener},
-		{call: "recvmmsg", errno: "EPERM", times: 200, of: theListener, logged: "receive failed"},
+		{call: "recvmmsg", errno: "EPERM", times: 200, of: theListener,
+			logged: []string{"receive failed", "receive recovered"}},
 		{call: "sendmmsg", errno: "EINTR", times: 3, of: theListener},
 		{call: "sendmmsg", errno: "EAGAIN", times: 1, of: theListener, words: []string{"peer_busy"}},
 		{call: "sendmmsg", errno: "EHOSTUNREACH", times: 2, of: theListener, words: []string{"peer_unreachable"}},
@@ -133,8 +134,8 @@ func (i *datagramInjection) fail(t *testing.T, g *lab.Gateway, v *victims) {
 		return injected.failures() >= i.times
 	})
 	injected.end(t)
-	if i.logged != "" {
-		g.WaitLog(t, i.logged)
+	for _, message := range i.logged {
+		g.WaitLog(t, message)
 	}
 }
 

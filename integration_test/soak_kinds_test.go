@@ -143,6 +143,7 @@ func (s *soak) openIdle() {
 			s.Fatal(err)
 		}
 		s.held.Go(func() {
+			defer s.released.Add(1)
 			defer c.Close()
 			if err := x.run(c, &s.clients); err != nil {
 				s.Errorf("an idle connection: %v", err)

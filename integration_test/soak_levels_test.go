@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
+	"testing"
 
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
@@ -99,6 +101,48 @@ func (s *soak) compareLog() {
 	}
 }
 
+// releaseIdle ends the idle connections, some hundreds at a time: at its end a process waits for a second until its
+// last lines are read.
+func (s *soak) releaseIdle() {
+	s.Helper()
+	for left := s.idle; left > 0; {
+		n := min(left, 500)
+		left -= n
+		for range n {
+			s.release <- struct{}{}
+		}
+		await.Until(s.T, "idle connections end", func() bool { return s.released.Load() >= int64(s.idle-left) })
+	}
+}
+
+// compareDatagrams compares the datagrams that were lost with what the kernel dropped. The loopback interface has a
+// queue for each processor of the machine, which overflows if others keep the processors busy.
+func (s *soak) compareDatagrams(datagrams *traffic) {
+	s.Helper()
+	lost, dropped := 0, droppedPackets(s.T)-s.drops
+	for _, stream := range datagrams.streams {
+		lost += stream.lost
+	}
+	s.Logf("%d datagrams were lost, the kernel dropped %d packets of loopback", lost, dropped)
+	if lost > dropped {
+		s.Error("the gateway lost datagrams")
+	}
+}
+
+// droppedPackets is how many packets the kernel has dropped because a processor's queue was full
+// (net.core.netdev_max_backlog).
+func droppedPackets(t *testing.T) (n int) {
+	t.Helper()
+	for line := range strings.Lines(string(readFile(t, "/proc/thread-self/net/softnet_stat"))) {
+		dropped, err := strconv.ParseInt(strings.Fields(line)[1], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += int(dropped)
+	}
+	return n
+}
+
 // report prints what was done.
 func (s *soak) report() {
 	s.Helper()
@@ -117,6 +161,7 @@ func (s *soak) stopLoads(datagrams *traffic) {
 		l.stop()
 	}
 	datagrams.stop()
-	close(s.release)
+	s.compareDatagrams(datagrams)
+	s.releaseIdle()
 	s.held.Wait()
 }

@@ -26,6 +26,9 @@ type soakSize struct {
 	duration time.Duration
 	idle     int   // connections
 	stride   int64 // exchanges between two steps
+	// keepalive finds clients that vanish. Probes of thousands of idle connections every second would overflow the
+	// queue of the loopback interface, and the kernel would give up connections that are there.
+	keepalive string
 }
 
 // sizeOfSoak returns the short form, or the one that the environment asks for: with up to 15 000 idle
@@ -33,12 +36,13 @@ type soakSize struct {
 // the gateway two for each of a quarter: the rest are those of processes before and after it.
 func sizeOfSoak(t *testing.T) soakSize {
 	t.Helper()
-	size := soakSize{5 * time.Second, 1000, 50}
+	size := soakSize{5 * time.Second, 1000, 50, "1s"}
 	text := os.Getenv(soakVariable)
 	if text == "" {
 		needDescriptors(t, 5000)
 		return size
 	}
+	os.Unsetenv(soakVariable) // the gateway would report that it does not know it
 	var err error
 	if size.duration, err = time.ParseDuration(text); err != nil {
 		t.Fatalf("%s=%q: %v", soakVariable, text, err)
@@ -47,7 +51,7 @@ func sizeOfSoak(t *testing.T) soakSize {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	size.idle, size.stride = min(15_000, max(int(limit.Max)-4000, 0)), 2000
+	size.idle, size.stride, size.keepalive = min(15_000, max(int(limit.Max)-4000, 0)), 2000, "10s"
 	return size
 }
 
@@ -65,10 +69,12 @@ type soak struct {
 	book             string // the path of its ledger
 	loads            map[string]*load
 	held             sync.WaitGroup // idle connections
-	release          chan struct{}
+	release          chan struct{}  // lets one of them end
+	released         atomic.Int64   // those that have ended
 	idle, batches    int
 	gone             []netip.AddrPort // vanished clients
 	reloads, refused int              // those that succeed, and those that fail
+	drops            int              // droppedPackets when the datagrams began
 }
 
 const (
@@ -113,7 +119,8 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T) *soak {
 	t.Helper()
 	s := &soak{size: sizeOfSoak(t), admin: "unix:" + filepath.Join(t.TempDir(), "admin"),
-		trust: lab.WriteFile(t, "trust", soakTrust), release: make(chan struct{}), loads: map[string]*load{}}
+		trust: lab.WriteFile(t, "trust", soakTrust), loads: map[string]*load{}}
+	s.release = make(chan struct{}, s.size.idle)
 	s.end = time.Now().Add(s.size.duration)
 	netns.Sysctl(t, "net.ipv4.ip_local_port_range", "10000 65535")
 	netns.IP(t, "link set lo mtu 1500") // as on a network: slow readers fill small buffers
@@ -130,8 +137,9 @@ add rule inet soak input ip saddr @gone drop
 add rule inet soak input ip daddr @gone drop`)
 	sourceEcho(t, "127.0.0.1:3001")
 	s.line = startLine(t, lab.Command{}, "--forward", soakFront+"="+soakBack, "--trust-file", s.trust,
-		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h",
-		"--admin", s.admin, "--log-level", "info", "--keepalive", "1s", "--header-timeout", "10s", "--drain-timeout", "1h")
+		"--forward", "udp://127.0.0.1:2001=127.0.0.1:3001", "--udp-header", "first", "--udp-idle-timeout", "1h", "--loops", "2",
+		"--admin", s.admin, "--log-level", "info", "--keepalive", s.size.keepalive, "--header-timeout", "10s",
+		"--drain-timeout", "1h")
 	s.startBackend()
 	return s
 }
@@ -181,9 +189,10 @@ func (s *soak) startDatagrams() *traffic {
 	for i := range 4 {
 		streams = append(streams, &numbered{socket: lab.ListenUDP(s.T, "127.0.0.1:0"), mode: "first",
 			to: netip.MustParseAddrPort("127.0.0.1:2001"), destination: dest4,
-			client: netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i))})
+			client: netip.AddrPortFrom(client4.Addr(), client4.Port()+uint16(i)), lossyUntil: s.end.Add(await.Patience)})
 		streams[i].socket.SetDeadline(s.end.Add(await.Patience))
 	}
+	s.drops = droppedPackets(s.T)
 	return startTraffic(s.T, streams)
 }
 

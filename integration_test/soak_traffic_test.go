@@ -32,7 +32,7 @@ type duplex struct {
 	// The client's pace: it writes and reads pieces of this size, with a pause after each.
 	piece int
 	pause time.Duration
-	// hold, if it is not nil, is closed when the client may send its last bytes.
+	// hold, if it is not nil, has a value when the client may send its last bytes.
 	hold <-chan struct{}
 }
 

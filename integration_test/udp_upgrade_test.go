@@ -1,15 +1,18 @@
 package integration_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"unproxy/integration_test/await"
 	"unproxy/integration_test/lab"
@@ -24,8 +27,12 @@ type numbered struct {
 	mode                string
 	client, destination netip.AddrPort
 
-	sent, answered int
-	source         string // of its datagrams, as the backend sees it
+	// lossyUntil, if it is set, allows that datagrams are lost until then, which lost counts: none is answered twice
+	// or out of order nevertheless.
+	lossyUntil time.Time
+
+	sent, answered, lost int
+	source               string // of its datagrams, as the backend sees it
 }
 
 // header precedes the next datagram, answerHeader every answer.
@@ -55,7 +62,7 @@ func (s *numbered) send() error {
 // receive takes the next answer: the datagram's number, and the source of it.
 func (s *numbered) receive() error {
 	buffer := make([]byte, 2000)
-	n, from, err := s.socket.ReadFromUDPAddrPort(buffer)
+	n, from, err := s.read(buffer)
 	if err != nil {
 		return fmt.Errorf("datagram %d was lost: %w", s.answered, err)
 	}
@@ -64,6 +71,10 @@ func (s *numbered) receive() error {
 	if s.source == "" {
 		s.source = source
 	}
+	if i, _ := strconv.Atoi(number); !s.lossyUntil.IsZero() && i > s.answered && i < s.sent {
+		s.lost += i - s.answered
+		s.answered = i
+	}
 	if !ok || number != strconv.Itoa(s.answered) || source != s.source || from != s.to {
 		return fmt.Errorf("answer %d is %q from %v; want %d of %s from %v", s.answered, buffer[:n], from, s.answered, s.source, s.to)
 	}
@@ -71,11 +82,28 @@ func (s *numbered) receive() error {
 	return nil
 }
 
-// sourceEcho answers each datagram with itself and its source.
+// read reads a datagram. A stream that may lose all that is under way sends another while it waits.
+func (s *numbered) read(buffer []byte) (n int, from netip.AddrPort, err error) {
+	for {
+		if !s.lossyUntil.IsZero() {
+			s.socket.SetReadDeadline(time.Now().Add(time.Second))
+		}
+		n, from, err = s.socket.ReadFromUDPAddrPort(buffer)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(s.lossyUntil) {
+			return n, from, err
+		}
+		if err := s.send(); err != nil {
+			return 0, netip.AddrPort{}, err
+		}
+	}
+}
+
+// sourceEcho answers each datagram with itself and its source, until the test ends.
 func sourceEcho(t *testing.T, address string) {
 	t.Helper()
 	backend := lab.ListenUDP(t, address)
 	backend.SetReadBuffer(4 << 20)
+	backend.SetDeadline(time.Time{})
 	go func() {
 		buffer := make([]byte, 2000)
 		for {
