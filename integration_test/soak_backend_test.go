@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -26,7 +27,8 @@ const (
 
 // playSoakBackend serves at an address until a SIGTERM, and writes what it has finished to a file.
 func playSoakBackend(address, path string) error {
-	l, err := net.Listen("tcp", address)
+	noProbes := net.ListenConfig{KeepAlive: -1}
+	l, err := noProbes.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (s *soak) dial(source string) (*net.TCPConn, error) {
 	if source == "" {
 		source = netip.AddrFrom4([4]byte{127, 0, byte(1 + rand.IntN(200)), byte(1 + rand.IntN(200))}).String()
 	}
-	d := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	d := net.Dialer{Timeout: await.Patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, KeepAlive: -1}
 	c, err := d.Dial("tcp", soakFront)
 	if err != nil {
 		return nil, err

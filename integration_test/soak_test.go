@@ -204,7 +204,7 @@ func (s *soak) goesOn() {
 	for name, l := range s.loads {
 		before[name] = l.served.Load()
 	}
-	await.Until(s.T, "all kinds of traffic continue", func() bool {
+	continues := await.For(s.T, func() bool {
 		for name, l := range s.loads {
 			if l.served.Load() == before[name] || len(l.failures()) > 0 {
 				return len(l.failures()) > 0
@@ -212,4 +212,11 @@ func (s *soak) goesOn() {
 		}
 		return s.loads[most].served.Load() >= before[most]+s.size.stride
 	})
+	if continues {
+		return
+	}
+	for name, l := range s.loads {
+		s.Logf("%8d × %s since the last step", l.served.Load()-before[name], name)
+	}
+	s.Fatalf("not every kind of traffic went on within %v", await.Patience)
 }
