@@ -44,19 +44,15 @@ func changeListeners(path string, ports []uint16, c change) (l Listeners) {
 		return l
 	}
 	defer program.Close()
-	namespaces, err := namespaces()
-	if err != nil {
-		l.Err = err
-		return l
-	}
-	for _, at := range namespaces {
+	err = eachNamespace(func(at *os.File) {
 		content, err := iterateIn(at, program)
 		if err != nil {
-			l.Err = errors.Join(l.Err, fmt.Errorf("list the listeners of %s: %w", at, err))
-			continue
+			l.Err = errors.Join(l.Err, fmt.Errorf("list the listeners of %s: %w", at.Name(), err))
+			return
 		}
 		l.add(content, c)
-	}
+	})
+	l.Err = errors.Join(l.Err, err)
 	slices.Sort(l.Uncovered)
 	l.Uncovered = slices.Compact(l.Uncovered)
 	return l
@@ -114,28 +110,31 @@ func loadIterator(path string, ports []uint16, c change) (*ebpf.Program, error) 
 	return all.DetachProgram("unproxy_mark"), nil
 }
 
-// namespaces returns one path in /proc for each network namespace in which a process is,
-// the caller's own first.
-func namespaces() ([]string, error) {
+// eachNamespace calls f with each network namespace in which a process is, the caller's own
+// first. The open file keeps the namespace if its processes end meanwhile.
+func eachNamespace(f func(at *os.File)) error {
 	processes, err := filepath.Glob("/proc/[1-9]*/ns/net")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	seen := map[string]bool{}
-	var all []string
-	for _, at := range append([]string{"/proc/self/ns/net"}, processes...) {
-		id, err := os.Readlink(at)
-		if err != nil || seen[id] {
-			continue // the process has ended, or its namespace is known
+	seen := map[uint64]bool{}
+	for _, path := range append([]string{"/proc/self/ns/net"}, processes...) {
+		at, err := os.Open(path)
+		if err != nil {
+			continue // the process has ended, or is not this user's to look at
 		}
-		seen[id] = true
-		all = append(all, at)
+		var id unix.Stat_t
+		if unix.Fstat(int(at.Fd()), &id) == nil && !seen[id.Ino] {
+			seen[id.Ino] = true
+			f(at)
+		}
+		at.Close()
 	}
-	return all, nil
+	return nil
 }
 
 // iterateIn runs the iterator in a network namespace and returns what it has written.
-func iterateIn(namespace string, program *ebpf.Program) (content []byte, err error) {
+func iterateIn(namespace *os.File, program *ebpf.Program) (content []byte, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -146,13 +145,8 @@ func iterateIn(namespace string, program *ebpf.Program) (content []byte, err err
 	return content, err
 }
 
-func iterate(namespace string, program *ebpf.Program) ([]byte, error) {
-	at, err := os.Open(namespace)
-	if err != nil {
-		return nil, err
-	}
-	defer at.Close()
-	if err := unix.Setns(int(at.Fd()), unix.CLONE_NEWNET); err != nil {
+func iterate(namespace *os.File, program *ebpf.Program) ([]byte, error) {
+	if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
 		return nil, os.NewSyscallError("setns", err)
 	}
 	i, err := link.AttachIter(link.IterOptions{Program: program})
