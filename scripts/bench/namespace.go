@@ -36,8 +36,8 @@ func again() error {
 	return cmd.Run()
 }
 
-// prepare sets up the namespace, raises the limit of descriptors for this process and its
-// children, and pins it to its core. The gateways' ports are not used as local ports.
+// prepare sets up the namespace and raises the limit of descriptors for this process and its
+// children. The gateways' ports are not used as local ports.
 func prepare() (descriptors int, err error) {
 	if err := ip("link set lo up"); err != nil {
 		return 0, err
@@ -54,7 +54,7 @@ func prepare() (descriptors int, err error) {
 		return 0, os.NewSyscallError("setrlimit", err)
 	}
 	runtime.GOMAXPROCS(2) // the load waits in raw system calls, unknown to the runtime
-	return int(limit.Cur), pin(0, loadCores())
+	return int(limit.Cur), nil
 }
 
 // mostDescriptors limits the number of connections. More would show nothing new.

@@ -134,13 +134,11 @@ func (c *catalogue) tcp(mode string) (all []program, err error) {
 	for _, e := range c.unproxy {
 		all = append(all, c.unproxyTCP(e, mode, variant{}))
 	}
-	for _, e := range c.haproxy {
-		p, err := c.haproxyTCP(e, mode, variant{})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p)
+	others, err := c.haproxies(mode, variant{})
+	if err != nil {
+		return nil, err
 	}
+	all = append(all, others...)
 	for _, e := range c.nginx {
 		p, err := c.nginxTCP(e, mode)
 		if err != nil {

@@ -23,6 +23,7 @@ func (c *catalogue) haproxyTCP(e executable, mode string, v variant) (program, e
 		options = append(options, "source 0.0.0.0 usesrc clientip")
 	}
 	options = append(options, v.rules...)
+	threads := max(1, v.threads)
 	text := fmt.Sprintf(`global
   nbthread %d
   maxpipes %d
@@ -38,9 +39,23 @@ listen gateway
   bind %v accept-proxy
   %s
   server backend %v
-`, max(1, v.threads), spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
-	config, err := c.write(fmt.Sprintf("haproxy-%s-%d%s", mode, max(1, v.threads), v.name), text)
+`, threads, spliced, v.global, gatewayAddress, strings.Join(options, "\n  "), backendAddress)
+	config, err := c.write(fmt.Sprintf("haproxy-%s-%d%s", mode, threads, v.name), text)
 	return program{e.name + v.name, []string{e.path, "-q", "-db", "-f", config}, true}, err
+}
+
+// haproxies returns each HAProxy with each variant.
+func (c *catalogue) haproxies(mode string, variants ...variant) (all []program, err error) {
+	for _, e := range c.haproxy {
+		for _, v := range variants {
+			p, err := c.haproxyTCP(e, mode, v)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }
 
 // spliced is the number of pipes for the largest row: 32 streams in both directions.

@@ -73,16 +73,8 @@ func (c *catalogue) spinning(mode string) (all []program, err error) {
 		c.unproxyTCP(c.unproxy[0], mode, variant{}),
 		c.unproxyTCP(c.unproxy[0], mode, variant{name: ", spin", args: []string{"--access-log", "off", "--spin", "50us"}}),
 	}
-	for _, e := range c.haproxy {
-		for _, v := range []variant{{}, {name: ", busy-polling", global: "busy-polling"}} {
-			p, err := c.haproxyTCP(e, mode, v)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, p)
-		}
-	}
-	return all, nil
+	others, err := c.haproxies(mode, variant{}, variant{name: ", busy-polling", global: "busy-polling"})
+	return append(all, others...), err
 }
 
 // parallel returns programs with two threads, and the same programs with one.
@@ -90,16 +82,8 @@ func (c *catalogue) parallel(mode string) (all []program, err error) {
 	for _, v := range []variant{{threads: 2}, {name: ", 1 loop"}} {
 		all = append(all, c.unproxyTCP(c.unproxy[0], mode, v))
 	}
-	for _, e := range c.haproxy {
-		for _, v := range []variant{{threads: 2}, {name: ", 1 thread"}} {
-			p, err := c.haproxyTCP(e, mode, v)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, p)
-		}
-	}
-	return all, nil
+	others, err := c.haproxies(mode, variant{threads: 2}, variant{name: ", 1 thread"})
+	return append(all, others...), err
 }
 
 // refusing returns programs that trust only the load's usual addresses, and deny all of its clients:
@@ -110,17 +94,11 @@ func (c *catalogue) refusing(mode string) (all []program, err error) {
 		all = append(all, c.unproxyTCP(e, mode, variant{trust: rules}))
 	}
 	all = append(all, c.unproxyTCP(c.unproxy[0], mode, variant{name: ", log", trust: rules, args: logged}))
-	for _, e := range c.haproxy {
-		p, err := c.haproxyTCP(e, mode, variant{name: ", reject", rules: []string{
-			fmt.Sprintf("tcp-request connection reject unless { src %v }", load.Peers),
-			fmt.Sprintf("tcp-request session reject if { src %v }", load.ClientNetwork),
-		}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	return all, nil
+	others, err := c.haproxies(mode, variant{name: ", reject", rules: []string{
+		fmt.Sprintf("tcp-request connection reject unless { src %v }", load.Peers),
+		fmt.Sprintf("tcp-request session reject if { src %v }", load.ClientNetwork),
+	}})
+	return append(all, others...), err
 }
 
 // splicing adds HAProxy with splice(2) always on, which is better at bulk transfers and

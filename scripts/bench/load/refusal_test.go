@@ -9,25 +9,13 @@ import (
 
 	"unproxy/gateway/proxyproto"
 	"unproxy/integration_test/await"
+	"unproxy/integration_test/lab"
 )
 
 // accepting listens and lets serve end each connection.
 func accepting(t *testing.T, serve func(*net.TCPConn)) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serve(c.(*net.TCPConn))
-		}
-	}()
+	l := lab.Serve(t, "127.0.0.1:0", func(c net.Conn) { serve(c.(*net.TCPConn)) })
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
@@ -58,7 +46,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
-// A gateway that answers refuses nobody, nor does one that no longer listens.
+// A gateway that answers does not refuse, nor does one that no longer listens.
 func TestAnAnswerIsNoRefusal(t *testing.T) {
 	answering := accepting(t, func(c *net.TCPConn) { c.Write([]byte("x")); c.Close() })
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
