@@ -109,10 +109,7 @@ func TestConnect(t *testing.T) {
 				t.Errorf("without a return path, to %s from %v: %d, want %d", tt.to, tt.from, got, tt.want)
 			}
 		}
-		netns.IP(t, "route add local default dev lo table 7700")
-		netns.IP(t, "-6 route add local default dev lo table 7700")
-		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
-		netns.IP(t, "-6 rule add from ::1 lookup 7700")
+		addReturnPath(t)
 		for _, to := range []string{"127.0.0.1:25", "[::1]:25"} {
 			if got := try(to, transparent.TestClient(ap(to).Addr().Is6()), 0, answered); got != answered {
 				t.Errorf("with a return path, to %s: %d, want it answered", to, got)
@@ -131,10 +128,7 @@ func TestConnect(t *testing.T) {
 // lo:  servers on 127.0.0.1:25 and [::1]:25
 func TestConnectIsNotSeen(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
-		netns.IP(t, "route add local default dev lo table 7700")
-		netns.IP(t, "-6 route add local default dev lo table 7700")
-		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
-		netns.IP(t, "-6 rule add from ::1 lookup 7700")
+		addReturnPath(t)
 		for _, address := range []string{"127.0.0.1:25", "[::1]:25"} {
 			s := serverOn(t, address)
 			const times = 10
@@ -420,4 +414,13 @@ func TestAnswerOf(t *testing.T) {
 			t.Errorf("answerOf(%v) = %d, want %d", tt.err, got, tt.want)
 		}
 	}
+}
+
+// addReturnPath makes the answers of servers on 127.0.0.1 and ::1 return to this host.
+func addReturnPath(t *testing.T) {
+	t.Helper()
+	netns.IP(t, "route add local default dev lo table 7700")
+	netns.IP(t, "-6 route add local default dev lo table 7700")
+	netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
+	netns.IP(t, "-6 rule add from ::1 lookup 7700")
 }

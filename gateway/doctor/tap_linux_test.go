@@ -136,10 +136,7 @@ func refuseFilters(t *testing.T) {
 // lo:  servers on 127.0.0.1:25 and [::1]:25
 func TestTapWithoutFilter(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
-		netns.IP(t, "route add local default dev lo table 7700")
-		netns.IP(t, "-6 route add local default dev lo table 7700")
-		netns.IP(t, "rule add from 127.0.0.1 lookup 7700")
-		netns.IP(t, "-6 rule add from ::1 lookup 7700")
+		addReturnPath(t)
 		serverOn(t, "127.0.0.1:25")
 		serverOn(t, "[::1]:25")
 		refuseFilters(t)
