@@ -23,7 +23,7 @@ type datagramInjection struct {
 	of    string
 	burst int      // datagrams that each victim sends at once, 0 is one
 	flags []string // of the gateway
-	// words are reasons for drops and outcomes of flows, one of which follows. None: nobody notices.
+	// words are reasons for drops and outcomes of flows; one of them follows. If there are none, clients notice nothing.
 	words  []string
 	logged []string // messages that follow
 }

@@ -182,7 +182,7 @@ func (s *soak) startLoads() {
 	}
 }
 
-// startDatagrams starts traffic over UDP, the flows of which last to the end.
+// startDatagrams starts traffic over UDP; its flows last to the end.
 func (s *soak) startDatagrams() *traffic {
 	s.Helper()
 	var streams []*numbered

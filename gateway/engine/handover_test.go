@@ -9,7 +9,7 @@ import (
 )
 
 // BenchmarkHandOver measures what a loop spends to accept a connection from the kernel's queue and to
-// pass it to another loop: 64 at a time, of which the first wakes the other loop, and one at a time.
+// pass it to another loop: 64 at a time, when only the first wakes the other loop, and one at a time.
 // The time for a whole connection divided by this is the number of loops from which the one that
 // accepts is the limit.
 func BenchmarkHandOver(b *testing.B) {

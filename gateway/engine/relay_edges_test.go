@@ -25,7 +25,7 @@ func TestLastBytesOfABrokenSide(t *testing.T) {
 				last := randomBytes(n)
 				ends[broken].deliver(last)
 				ends[broken].reset()
-				ends[1-broken].deliver([]byte("more")) // the write of which fails
+				ends[1-broken].deliver([]byte("more")) // its write fails
 				r.settle()
 				c := r.expectEnd(1, record.Reset, record.Relay, party(broken))
 				got := ends[1-broken].received
@@ -197,7 +197,7 @@ func TestBulkIsThreeInARow(t *testing.T) {
 		n    int
 		bulk bool
 	}{
-		{read, large, false}, {read, large, false}, {read, large - 1, false}, // one that is smaller begins anew
+		{read, large, false}, {read, large, false}, {read, large - 1, false}, // a smaller one starts over
 		{read, large, false}, {read, large, false}, {read, large, true},
 		{move, small, true}, {move, small, true}, {move, small + 1, true},
 		{move, small, true}, {move, small, true}, {move, small, false},
